@@ -1,0 +1,69 @@
+# `make` alone lists the targets. VENV, PYTHON, ARGS and PYTEST_ARGS may be given on the command line.
+
+VENV ?= .venv
+PYTHON ?= python3
+ARGS ?=
+# Tests of one module or class share their fixtures, so they stay on one worker.
+PYTEST_ARGS ?= -n auto --dist loadscope
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+STAMP := $(VENV)/.installed
+LOCK_VENV := $(VENV)-lock
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format typecheck bench lock clean check-python
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP) ## make the environment ($(VENV)) with the locked versions and this package in it
+
+demo: install ## run the main job; pass overrides as ARGS="seed=1 n_models=8"
+	$(PY) -m dmm_exp unlearner=dmm forget=rum_high_mem $(ARGS)
+
+# One thread for each test worker: the workers already fill the cores.
+test: install ## run the tests; choose some with PYTEST_ARGS="-k klom"
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest $(PYTEST_ARGS)
+
+lint: install ## check style, formatting and the direction of imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+
+format: install ## repair style and formatting
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+typecheck: install ## check types
+	$(VENV)/bin/pyright --pythonpath $(PY)
+
+bench: ## run every benchmark
+	@test -f benchmarks/__main__.py || { echo "There is nothing to run: benchmarks/__main__.py does not exist yet." >&2; exit 1; }
+	@$(MAKE) --no-print-directory install
+	$(PY) -m benchmarks $(ARGS)
+
+lock: check-python ## write requirements.lock anew, from the newest releases that pyproject.toml admits (torch stays)
+	$(PYTHON) -m venv --clear $(LOCK_VENV)
+	$(LOCK_VENV)/bin/pip --quiet install $$(grep '^torch==' requirements.lock) hatchling editables
+	$(LOCK_VENV)/bin/pip --quiet install --no-build-isolation '.[dev]'
+	{ sed '/^[^#]/,$$d' requirements.lock; \
+	  $(LOCK_VENV)/bin/pip freeze --all --exclude pip --exclude dmm_exp | sed 's/^\(torch==[^+]*\)+.*/\1/'; } > $(LOCK_VENV)/lock
+	mv $(LOCK_VENV)/lock requirements.lock
+	rm -rf $(LOCK_VENV)
+
+clean: ## remove caches and build products (never outputs/ or the environment)
+	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .coverage
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "dmm_exp needs Python 3.11 or newer, but PYTHON=$(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo 'not there'): name another one, as in make install PYTHON=python3.11" >&2; \
+	  exit 1; }
+
+$(STAMP): pyproject.toml requirements.lock | check-python
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@

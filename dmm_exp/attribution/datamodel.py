@@ -1,0 +1,103 @@
+"""Linear datamodels by ridge regression (Ilyas et al., ICML 2022, arXiv 2202.00622), in closed form.
+
+With centred masks ``Z = U S Vᵀ`` everything follows from one decomposition: predictions for every λ, and leave-one-out
+residuals by the hat matrix ``H(λ) = 11ᵀ/M + U S²/(S²+λ) Uᵀ``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmm_exp.attribution.estimator import LinearEstimator
+from dmm_exp.errors import UserError
+
+
+class Datamodel(LinearEstimator):
+    """Ridge regression of every logit on the inclusion mask.
+
+    λ is chosen for each group of outputs by leave-one-out error (leave-one-pair-out when members come in complementary
+    pairs, since a member's complement all but repeats it). It shrinks, so effects are biased towards zero.
+
+    Args:
+        penalties: candidates for λ, in multiples of the mean squared singular value of the centred masks.
+        tuning_outputs: number of outputs of a group on which λ is chosen, drawn evenly.
+
+    Raises:
+        UserError: there are no penalties, or one is not positive.
+    """
+
+    def __init__(
+        self,
+        penalties: list[float] | None = None,
+        tuning_outputs: int = 200,
+    ) -> None:
+        self.penalties = penalties or [10 ** (step / 4) for step in range(-6, 11)]
+        self.tuning_outputs = tuning_outputs
+        if min(self.penalties) <= 0 or tuning_outputs < 1:
+            raise UserError("attribution.penalties and attribution.tuning_outputs: expected positive numbers")
+
+    def prepare(self) -> None:
+        """Decompose the masks and choose λ for every group."""
+        masks = self.pool.masks.float()
+        self.centred = masks - masks.mean(0)
+        self.left, self.squares = _left_singular(self.centred)
+        self.projected_masks = self.left.T @ self.centred
+        scale = float(self.squares.sum()) / min(self.centred.shape)
+        self.penalty = {
+            group: self._best_penalty(self.group_outputs(where), scale) for group, where in self.group_points()
+        }
+
+    def predict_group(self, directions: Tensor, group: int, outputs: Tensor) -> Tensor:
+        """Return the ridge prediction."""
+        return self.member_weights(directions, self.penalty[group]) @ outputs
+
+    def member_weights(self, directions: Tensor, penalty: float) -> Tensor:
+        """Return ``directions Zᵀ(ZZᵀ + λI)⁻¹``, ``[directions, members]``."""
+        projected = directions @ self.projected_masks.T
+        return (projected / (self.squares + penalty)) @ self.left.T
+
+    def leave_out(self, values: Tensor, penalty: float) -> Tensor:
+        """Return ``B(I − H) values``: residuals of a fit without the member's own block, ``[members, ...]``.
+
+        Args:
+            values: ``[members, columns]`` centred outputs.
+            penalty: λ.
+        """
+        return self.unblock(self.residual_maker(values, penalty), penalty)
+
+    def residual_maker(self, values: Tensor, penalty: float) -> Tensor:
+        """Return ``(I − H) values``."""
+        kept = self.squares / (self.squares + penalty)
+        return values - values.mean(0) - self.left @ (kept[:, None] * (self.left.T @ values))
+
+    def unblock(self, residuals: Tensor, penalty: float) -> Tensor:
+        """Return ``(I − H_bb)⁻¹ r_b`` for every block b of members that are left out together."""
+        block = self.pool.block
+        rows = self.left.view(-1, block, self.left.shape[1])
+        hat = (rows * (self.squares / (self.squares + penalty))) @ rows.transpose(1, 2) + 1 / len(self.pool)
+        system = torch.eye(block) - hat
+        return torch.linalg.solve(system, residuals.view(-1, block, residuals.shape[1])).flatten(0, 1)
+
+    def _best_penalty(self, outputs: Tensor, scale: float) -> float:
+        step = max(1, outputs.shape[1] // self.tuning_outputs)
+        sample = outputs[:, ::step][:, : self.tuning_outputs].contiguous()
+        errors = [float(self.leave_out(sample, scale * factor).square().mean()) for factor in self.penalties]
+        return scale * self.penalties[errors.index(min(errors))]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the chosen λ of every group."""
+        return {"penalty": {str(group): value for group, value in self.penalty.items()}}
+
+
+def _left_singular(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (U ``[members, rank]``, squared singular values ``[rank]``) from the smaller of the two Gram matrices."""
+    members, n_train = centred.shape
+    gram = (centred @ centred.T if members <= n_train else centred.T @ centred).double()
+    squares, vectors = torch.linalg.eigh(gram)
+    real = squares > 1e-6 * squares[-1]
+    squares, vectors = squares[real].float(), vectors[:, real].float()
+    left = vectors if members <= n_train else centred @ vectors / squares.sqrt()
+    return left.contiguous(), squares

@@ -1,0 +1,137 @@
+"""Estimators of the effect: what *including* F does to every logit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SubsetModels:
+    """What an estimator learns from: models trained on known random subsets.
+
+    Attributes:
+        masks: ``[members, n_train]`` bool.
+        logits: ``[members, points, classes]`` float32.
+        block: members come in blocks of this many that are not independent (2 for complementary pairs, else 1).
+    """
+
+    masks: Tensor
+    logits: Tensor
+    block: int = 1
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, members: slice) -> SubsetModels:
+        """Return some members; views, not copies."""
+        return SubsetModels(self.masks[members], self.logits[members], self.block)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the effect is estimated from; only what the estimator's ``source`` names is there.
+
+    Attributes:
+        groups: ``[points]`` int, outputs of one group share what is tuned (0 forget, 1 retain, 2 validation).
+        n_train: size of the training set.
+        pool: subset models.
+        originals: logits of models trained on everything, ``[members, points, classes]``.
+        oracles: logits of models retrained without the forget set, ``[members, points, classes]``.
+    """
+
+    groups: Tensor
+    n_train: int
+    pool: SubsetModels | None = None
+    originals: Tensor | None = None
+    oracles: Tensor | None = None
+
+
+class Estimator(ABC):
+    """Estimates how including the forget set changes every logit.
+
+    All estimators speak of one scale: the change of a logit when examples are included.
+
+    Attributes:
+        source: the evidence it needs: the pool, or real retrained models (which is not unlearning).
+    """
+
+    source: ClassVar[Literal["pool", "oracles"]] = "pool"
+
+    @abstractmethod
+    def estimate(self, evidence: Evidence, forget: Tensor) -> Tensor:
+        """Return the effect of including ``forget`` (training indices) on every logit, ``[points, classes]``."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was chosen on the way (plain numbers), for manifests and reports."""
+        return {}
+
+
+class PoolEstimator(Estimator):
+    """Predicts how logits change with the training set, from models trained on random subsets of it."""
+
+    @abstractmethod
+    def fit(self, pool: SubsetModels, groups: Tensor) -> None:
+        """Learn from subset models; ``groups`` as in :class:`Evidence`."""
+
+    @abstractmethod
+    def predict(self, directions: Tensor) -> Tensor:
+        """Return predicted changes of all logits, ``[directions, points, classes]``.
+
+        Args:
+            directions: ``[directions, n_train]`` changes of the inclusion mask; the effect of F is asked for with ones
+                at F and zeros elsewhere.
+        """
+
+    def estimate(self, evidence: Evidence, forget: Tensor) -> Tensor:
+        """Fit to the pool and return the effect of including ``forget``, ``[points, classes]``."""
+        if evidence.pool is None:
+            raise TypeError(f"{type(self).__name__} needs a pool")
+        self.fit(evidence.pool, evidence.groups)
+        direction = torch.zeros(1, evidence.n_train)
+        direction[0, forget] = 1
+        return self.predict(direction)[0]
+
+
+class LinearEstimator(PoolEstimator):
+    """An estimator whose predictions are weighted sums of the members' logits.
+
+    Fitting centres logits and cuts outputs into groups; a subclass gives the weights of members for each group.
+    """
+
+    def fit(self, pool: SubsetModels, groups: Tensor) -> None:
+        """Keep the pool, centre its logits, and prepare each group of outputs."""
+        self.pool = pool
+        self.groups = groups
+        self.outputs = (pool.logits - pool.logits.mean(0)).flatten(1)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Do what does not depend on a direction."""
+
+    @abstractmethod
+    def predict_group(self, directions: Tensor, group: int, outputs: Tensor) -> Tensor:
+        """Return predicted changes ``[directions, outputs]`` of one group's centred outputs ``[members, outputs]``."""
+
+    def predict(self, directions: Tensor) -> Tensor:
+        """Return predicted changes of all logits, ``[directions, points, classes]``."""
+        _, points, classes = self.pool.logits.shape
+        changes = torch.empty(len(directions), points, classes)
+        for group, where in self.group_points():
+            values = self.predict_group(directions, group, self.group_outputs(where))
+            changes[:, where] = values.view(len(directions), -1, classes)
+        return changes
+
+    def group_points(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield (group, indices of its points)."""
+        for group in self.groups.unique().tolist():
+            yield group, (self.groups == group).nonzero().squeeze(1)
+
+    def group_outputs(self, where: Tensor) -> Tensor:
+        """Return the centred outputs ``[members, len(where) · classes]`` of some points."""
+        return self.outputs.view(len(self.pool), -1, self.pool.logits.shape[2])[:, where].flatten(1)

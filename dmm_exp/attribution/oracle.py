@@ -1,0 +1,21 @@
+"""The true mean effect, from real retrained models: not unlearning, but the ceiling of every estimator."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from dmm_exp.attribution.estimator import Estimator, Evidence
+
+
+class OracleEffect(Estimator):
+    """Mean logits of originals minus mean logits of oracles (of the role that scoring never sees)."""
+
+    source: ClassVar[Literal["pool", "oracles"]] = "oracles"
+
+    def estimate(self, evidence: Evidence, forget: Tensor) -> Tensor:
+        """Return the difference of mean logits, ``[points, classes]``."""
+        if evidence.originals is None or evidence.oracles is None:
+            raise TypeError("the true effect needs originals and oracles")
+        return evidence.originals.mean(0) - evidence.oracles.mean(0)

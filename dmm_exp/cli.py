@@ -1,0 +1,85 @@
+"""The command line: Hydra's plumbing, and nothing that computes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from dmm_exp.errors import UserError
+
+USAGE_ERROR = 2
+
+
+def config_directory() -> str:
+    """Return the absolute path of the configuration: inside an installed package, beside it in a source tree."""
+    package = Path(__file__).resolve().parent
+    packaged = package / "conf"
+    return str(packaged if packaged.is_dir() else package.parent / "conf")
+
+
+def main() -> None:
+    """Run ``python -m dmm_exp`` or ``dmm-exp``; bad input ends with one sentence and exit code 2."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, where they become sentences
+    try:
+        sys.exit(_main())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def _main() -> int:
+    import hydra
+
+    from dmm_exp.config.schema import register
+
+    register()
+    arguments = _arguments()
+    if _composes(arguments):
+        _check(arguments)
+    run = hydra.main(version_base="1.3", config_path=config_directory(), config_name="config")(_task)
+    if not (arguments.multirun and _composes(arguments)):
+        run()
+        return 0
+    from dmm_exp import sweep
+
+    sweep.begin(arguments.overrides)
+    run()
+    return sweep.finish()
+
+
+def _arguments() -> Any:
+    from hydra._internal.utils import get_args_parser
+
+    return get_args_parser().parse_args()
+
+
+def _composes(arguments: Any) -> bool:
+    """Say whether a command line asks for work, and not for help, information or another configuration folder."""
+    asks = ("help", "hydra_help", "info", "shell_completion", "version")
+    elsewhere = ("config_path", "config_name", "config_dir", "experimental_rerun")
+    return not any(getattr(arguments, name, None) for name in (*asks, *elsewhere))
+
+
+def _check(arguments: Any) -> None:
+    from dmm_exp.config.preflight import check_overrides
+
+    cells = list(check_overrides(config_directory(), arguments.overrides))
+    if arguments.multirun or arguments.cfg:
+        return
+    if len(cells) > 1:
+        raise UserError("several values for one key (key=a,b) are a sweep; add -m to run it")
+
+
+def _task(config: Any) -> None:
+    from dmm_exp.run import run_from_hydra
+
+    run_from_hydra(config)
+
+
+if __name__ == "__main__":
+    main()

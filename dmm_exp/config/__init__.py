@@ -1,0 +1,1 @@
+"""Configuration: typed schema, checks with one-sentence errors, instantiation, identity of runs."""

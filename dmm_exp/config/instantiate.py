@@ -1,0 +1,124 @@
+"""The one place where configuration becomes objects."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from dmm_exp.errors import UserError, did_you_mean
+
+SPECIAL = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
+
+
+def instantiate(node: Mapping[str, Any], **extra: Any) -> Any:
+    """Make the object that ``node`` describes: ``_target_`` names the class, the other keys are its arguments.
+
+    Containers arrive as plain lists and dicts. ``extra`` arguments come from code and win over configuration.
+
+    Raises:
+        UserError: raised by the class itself, unchanged.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate as hydra_instantiate
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.create(dict(node)) if not OmegaConf.is_config(node) else node
+    try:
+        return hydra_instantiate(config, **extra, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
+        raise
+
+
+def check_targets(config: Mapping[str, Any], prefix: str = "") -> None:
+    """Compare every ``_target_`` of a plain configuration with the signature it names, before any work is done.
+
+    Raises:
+        UserError: a target that cannot be imported, a key it does not take, or a value of the wrong type.
+    """
+    for path, node in _targets(config, prefix):
+        signature, hints = _signature(path, node["_target_"])
+        names = [name for name, p in signature.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        open_ended = len(names) < len(signature.parameters)
+        for key, value in node.items():
+            if key in SPECIAL:
+                continue
+            if key not in signature.parameters and not open_ended:
+                accepted = ", ".join(names)
+                raise UserError(
+                    f"{path}.{key}: {node['_target_']} takes no '{key}', it takes {accepted}{did_you_mean(key, names)}"
+                )
+            hint = hints.get(key)
+            if hint is not None and not fits(value, hint):
+                raise UserError(f"{path}.{key}={value}: expected {describe(hint)}, got {type(value).__name__}")
+
+
+def _targets(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from _targets(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _targets(value, f"{path}[{index}]")
+
+
+def _signature(path: str, target: str) -> tuple[inspect.Signature, dict[str, Any]]:
+    try:
+        return _inspect(target)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}._target_={target}: cannot be imported ({reason})") from error
+
+
+@cache
+def _inspect(target: str) -> tuple[inspect.Signature, dict[str, Any]]:
+    from hydra.utils import get_object
+
+    found = get_object(target)
+    signature = inspect.signature(found)
+    try:
+        hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
+    except (NameError, TypeError):
+        hints = {}
+    return signature, hints
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Say whether a plain configuration value can be what ``hint`` asks for; what cannot be judged is accepted."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, Mapping) and "_target_" in value:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin in (list, Sequence, tuple):
+        element = arguments[0] if arguments else Any
+        return isinstance(value, (list, tuple)) and all(fits(item, element) for item in value)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str, type(None)):
+        return isinstance(value, hint)
+    return True
+
+
+def describe(hint: Any) -> str:
+    """Return what a type hint accepts, in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(argument) for argument in arguments)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(str(argument) for argument in arguments)
+    if origin in (list, Sequence, tuple):
+        return f"a list of {describe(arguments[0])}" if arguments else "a list"
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", type(None): "null"}
+    return words.get(hint, str(hint))

@@ -1,0 +1,157 @@
+"""Refuse a bad command line in one sentence, before anything is computed or written.
+
+Hydra's own messages need a reader who knows Hydra; here every override is compared with what exists, and what does not
+exist gets a suggestion.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from dmm_exp.errors import UserError, did_you_mean
+
+
+def check_overrides(config_dir: str, overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Compose every configuration that a command line stands for, and yield each as plain resolved containers.
+
+    A plain command line stands for one, a sweep (``key=a,b``) for one a cell.
+
+    Args:
+        config_dir: absolute path of the folder with ``config.yaml``.
+        overrides: as on the command line.
+
+    Raises:
+        UserError: a misspelt key, value or choice.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir, version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        for cell in _cells(_parse(overrides, loader)):
+            yield _compose_checked(cell, loader)
+
+
+def _parse(overrides: Sequence[str], loader: Any) -> list[Any]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser, parsed = OverridesParser.create(loader), []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"'{text}' is not an override; expected key=value ({reason})") from error
+    return parsed
+
+
+def _cells(parsed: Sequence[Any]) -> Iterator[list[Any]]:
+    """Yield the overrides of every cell of a sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    choices = []
+    for override in parsed:
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            choices.append([parser.parse_override(f"{key}={value}") for value in override.sweep_string_iterator()])
+        else:
+            choices.append([override])
+    yield from (list(cell) for cell in itertools.product(*choices))
+
+
+def _compose_checked(cell: Sequence[Any], loader: Any) -> dict[str, Any]:
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    groups = [override for override in cell if _is_group(override, loader)]
+    for override in groups:
+        _check_choice(override, loader)
+    try:
+        base = compose("config", overrides=[o.input_line for o in groups], return_hydra_config=True)
+        for override in cell:
+            if override not in groups:
+                _check_key(override, base, loader)
+        config = compose("config", overrides=[override.input_line for override in cell])
+        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except HydraException as error:
+        raise UserError(_sentence(error, cell)) from error
+    except OmegaConfBaseException as error:
+        raise UserError(_sentence(error, cell)) from error
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _is_group(override: Any, loader: Any) -> bool:
+    return bool(loader.get_group_options(override.key_or_group)) or "/" in override.key_or_group
+
+
+def _check_choice(override: Any, loader: Any) -> None:
+    group, options = override.key_or_group, loader.get_group_options(override.key_or_group)
+    value = override.value()
+    if override.is_delete() or value is None:
+        return
+    if not options:
+        raise UserError(f"{override.input_line}: there is no configuration group '{group}'")
+    wanted = value if isinstance(value, list) else [value]
+    for choice in wanted:
+        if str(choice) not in options:
+            accepted = ", ".join(sorted(options))
+            raise UserError(f"{group}={choice}: expected one of {accepted}{did_you_mean(str(choice), options)}")
+
+
+def _check_key(override: Any, base: Any, loader: Any) -> None:
+    """Refuse a key that the configuration does not have, unless the override adds one (``+key=value``)."""
+    key = override.key_or_group
+    if override.is_add() or override.is_force_add() or _has(base, key):
+        return
+    known = [name for name in _keys(base) if not name.startswith("hydra")]
+    parent, _, _ = key.rpartition(".")
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    raise UserError(f"{override.input_line}: there is no key '{key}'{_suggestion(key, known, siblings, parent)}")
+
+
+def _suggestion(key: str, known: list[str], siblings: list[str], parent: str) -> str:
+    if hint := did_you_mean(key, known):
+        return hint
+    if siblings:
+        where = f"{parent} has" if parent else "the configuration has"
+        return f"; {where} {', '.join(name.rpartition('.')[2] for name in siblings)}"
+    return ""
+
+
+def _has(config: Any, key: str) -> bool:
+    from omegaconf import DictConfig, OmegaConf
+
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, DictConfig) and last in node.keys()  # noqa: SIM118  (`in` hides keys whose value is missing)
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    from omegaconf import DictConfig
+
+    for key in config:
+        yield f"{prefix}{key}"
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none():
+            yield from _keys(node, f"{prefix}{key}.")
+
+
+def _sentence(error: Exception, cell: Iterable[Any]) -> str:
+    """Say an error of Hydra or OmegaConf in one line, with the override that it is about."""
+    cause = error.__cause__ or error
+    text = " ".join(line.strip() for line in str(cause).splitlines() if line.strip())
+    key = getattr(cause, "full_key", None) or ""
+    for override in cell:
+        if key and override.key_or_group == key:
+            return f"{override.input_line}: {text.split(' full_key')[0]}"
+    if "Missing mandatory value" in text or "???" in text:
+        return f"{key} has no value and needs one; give it as {key}=VALUE"
+    return text.split(" object_type=")[0]

@@ -1,0 +1,115 @@
+"""Types of the root configuration: what Hydra refuses before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from dmm_exp.errors import UserError
+
+
+@dataclass
+class ModelConfig:
+    """An architecture and how many members of it are trained together."""
+
+    chunk_size: int = MISSING
+    network: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainingConfig:
+    """The recipe of every model that is trained from scratch: originals, oracles and pool alike."""
+
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PoolConfig:
+    """Models trained on random subsets, shared by scores, estimators and attacks."""
+
+    size: int = MISSING
+    alpha: float = 0.5
+    complementary: bool = True
+    held_out: int = 100
+    amortised_over: int = 1
+
+
+@dataclass
+class EvaluationConfig:
+    """How unlearned models are compared with oracles."""
+
+    klom: dict[str, Any] = field(default_factory=dict)
+    report: bool = True
+
+
+@dataclass
+class PathsConfig:
+    """Where results go."""
+
+    outputs: str = MISSING
+
+
+@dataclass
+class RootConfig:
+    """Everything a run is made of."""
+
+    seed: int = 0
+    n_models: int = 100
+    dry_run: bool = False
+    dataset: dict[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    forget: dict[str, Any] = field(default_factory=dict)
+    attribution: dict[str, Any] = field(default_factory=dict)
+    unlearner: dict[str, Any] = field(default_factory=dict)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    executor: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+def register() -> None:
+    """Make the schema known to Hydra under the name that ``conf/config.yaml`` lists first."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="schema", node=RootConfig)
+
+
+def check_ranges(config: dict[str, Any]) -> None:
+    """Check numbers that a type cannot.
+
+    Raises:
+        UserError: the first that is out of range.
+    """
+    pool = config["pool"]
+    _at_least("n_models", config["n_models"], 2)
+    _at_least("seed", config["seed"], 0)
+    _at_least("model.chunk_size", config["model"]["chunk_size"], 1)
+    _at_least("training.epochs", config["training"]["epochs"], 1)
+    _at_least("training.batch_size", config["training"]["batch_size"], 1)
+    _at_least("pool.amortised_over", pool["amortised_over"], 1)
+    _at_least("pool.held_out", pool["held_out"], 0)
+    if pool["size"] < pool["held_out"] + 4:
+        raise UserError(
+            f"pool.size={pool['size']}: expected at least pool.held_out + 4 = {pool['held_out'] + 4} members, since "
+            "held-out members take no part in estimation"
+        )
+    if not 0 < pool["alpha"] < 1:
+        raise UserError(f"pool.alpha={pool['alpha']}: expected a fraction in (0, 1)")
+    if pool["complementary"] and (pool["alpha"] != 0.5 or pool["size"] % 2 or pool["held_out"] % 2):
+        raise UserError(
+            f"pool.complementary=true needs pool.alpha=0.5 and even pool.size and pool.held_out, got "
+            f"alpha={pool['alpha']}, size={pool['size']}, held_out={pool['held_out']}"
+        )
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise UserError(f"{key}={value}: expected a whole number of at least {least}")

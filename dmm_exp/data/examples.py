@@ -1,0 +1,94 @@
+"""Examples in memory: one index space for training and validation points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from dmm_exp.store import Artifact, Draft
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Constants of ``(input / scale - mean) / std``, which the model applies to its input.
+
+    They are fixed in the dataset's configuration, never computed from the run's training set: an oracle must see
+    nothing of the forget set, not even through a mean.
+    """
+
+    scale: float
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A dataset as tensors; points are indexed train first, then validation.
+
+    Attributes:
+        inputs: ``[points, ...]``, uint8 or float32, as stored: normalisation belongs to the model.
+        labels: ``[points]`` int64, what models are trained on (corrupted labels included).
+        n_train: points ``0 … n_train-1`` are the training set.
+        class_names: a name for every class.
+        normalisation: constants for the model's input.
+        corrupted: ``[points]`` bool, whose labels were changed.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    n_train: int
+    class_names: list[str]
+    normalisation: Normalisation
+    corrupted: Tensor
+
+    @property
+    def n_points(self) -> int:
+        """Number of training and validation points."""
+        return len(self.labels)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the leading dimension."""
+        return tuple(self.inputs.shape[1:])
+
+    def to(self, device: torch.device | str) -> Examples:
+        """Return the same examples on a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("inputs", "labels", "corrupted")}
+        return Examples(**moved, n_train=self.n_train, class_names=self.class_names, normalisation=self.normalisation)
+
+    def write(self, draft: Draft) -> None:
+        """Write everything to an artifact, from which workers read it."""
+        draft.write_tensors("examples", {"inputs": self.inputs, "labels": self.labels, "corrupted": self.corrupted})
+        draft.write_json(
+            "facts",
+            {"n_train": self.n_train, "class_names": self.class_names, "normalisation": vars(self.normalisation)},
+        )
+
+    @classmethod
+    def read(cls, artifact: Artifact) -> Examples:
+        """Read what :meth:`write` wrote."""
+        facts = artifact.json("facts")
+        return cls(
+            **artifact.tensors("examples"),
+            n_train=facts["n_train"],
+            class_names=facts["class_names"],
+            normalisation=Normalisation(**facts["normalisation"]),
+        )
+
+
+def split_by_seed(
+    inputs: Tensor, labels: Tensor, *, validation_fraction: float, seed: int
+) -> tuple[Tensor, Tensor, int]:
+    """Shuffle examples by ``seed`` and return them as (inputs, labels, n_train), training points first."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    n_train = len(labels) - round(validation_fraction * len(labels))
+    return inputs[order], labels[order], n_train

@@ -1,0 +1,215 @@
+"""An ensemble: models of one architecture with their parameters stacked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from dmm_exp.errors import UserError
+
+ACTIVATIONS_AT_ONCE = 6400  # members × points evaluated together on a CPU: activations stay in its cache
+
+
+class Ensemble(nn.Module):
+    """Members of one architecture; ``params[name]`` and ``stats[name]`` have shape ``[members, ...]``.
+
+    One member runs as an ordinary model; several run together under :func:`torch.func.vmap`.
+
+    Args:
+        skeleton: a module of the architecture, on the meta device; it holds no numbers.
+        params: stacked parameters by the skeleton's names.
+        stats: stacked buffers (running statistics of BatchNorm, ...).
+    """
+
+    def __init__(self, skeleton: nn.Module, params: Mapping[str, Tensor], stats: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._skeleton = (skeleton,)  # in a tuple, so that it does not become a submodule
+        for name, value in params.items():
+            self.register_parameter(_mangled(name), nn.Parameter(_column_major(value.detach())))
+        for name, value in stats.items():
+            self.register_buffer(_mangled(name), value.detach().clone())
+
+    @classmethod
+    def initialise(cls, build: Callable[[], nn.Module], seeds: Iterable[int]) -> Ensemble:
+        """Make one member a seed. ``build()`` may draw from torch's global generator, which is seeded and restored.
+
+        Raises:
+            UserError: there are no seeds.
+        """
+        members = []
+        with torch.random.fork_rng(devices=[]):
+            for seed in seeds:
+                torch.manual_seed(seed)
+                members.append(build())
+        return cls.stack(members)
+
+    @classmethod
+    def stack(cls, modules: Sequence[nn.Module]) -> Ensemble:
+        """Make an ensemble of separate modules of one architecture; their tensors are copied."""
+        if not modules:
+            raise UserError("an ensemble needs at least one member")
+        skeleton = copy.deepcopy(modules[0]).to("meta")
+        params = [dict(module.named_parameters()) for module in modules]
+        stats = [dict(module.named_buffers()) for module in modules]
+        return cls(
+            skeleton,
+            {name: torch.stack([member[name].detach() for member in params]) for name in params[0]},
+            {name: torch.stack([member[name] for member in stats]) for name in stats[0]},
+        )
+
+    @property
+    def skeleton(self) -> nn.Module:
+        """The architecture, on the meta device."""
+        return self._skeleton[0]
+
+    @property
+    def params(self) -> dict[str, nn.Parameter]:
+        """Stacked parameters by the architecture's names."""
+        return {_unmangled(name): value for name, value in self._parameters.items() if value is not None}
+
+    @property
+    def stats(self) -> dict[str, Tensor]:
+        """Stacked buffers by the architecture's names."""
+        return {_unmangled(name): value for name, value in self._buffers.items() if value is not None}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def __len__(self) -> int:
+        return len(next(self.parameters()))
+
+    def __getitem__(self, members: slice) -> Ensemble:
+        """Return some members as an ensemble of their own; tensors are copied."""
+        params = {name: value[members].clone() for name, value in self.params.items()}
+        return Ensemble(self.skeleton, params, {name: value[members] for name, value in self.stats.items()})
+
+    def copy(self) -> Ensemble:
+        """Return an ensemble that shares no memory with this one."""
+        return self[:]
+
+    def member(self, index: int) -> nn.Module:
+        """Return one member as an ordinary module, in eval mode; its tensors are copies."""
+        module = copy.deepcopy(self.skeleton).to_empty(device=self.device)
+        with torch.no_grad():
+            for name, value in module.named_parameters():
+                value.copy_(self.params[name][index])
+            for name, value in module.named_buffers():
+                value.copy_(self.stats[name][index])
+        return module.eval()
+
+    def forward(self, inputs: Tensor, *, shared: bool = False, method: str | None = None) -> Tensor:
+        """Return the members' outputs ``[members, batch, ...]`` in the current mode (train or eval).
+
+        Args:
+            inputs: ``[members, batch, ...]``, or ``[batch, ...]`` when ``shared`` by all members.
+            shared: whether all members see the same inputs.
+            method: name of the module's method to call instead of ``forward``, for example ``features``.
+
+        Raises:
+            UserError: the architecture draws random numbers (dropout) and several members run together.
+        """
+        self.skeleton.train(self.training)
+        module = self.skeleton if method is None else _Method(self.skeleton, method)
+        prefix = "" if method is None else "module."
+        params: dict[str, Tensor] = {prefix + name: value for name, value in self.params.items()}
+        stats = {prefix + name: value for name, value in self.stats.items()}
+        if len(self) == 1:
+            first = {name: value[0] for name, value in {**params, **stats}.items()}
+            return functional_call(module, first, (inputs if shared else inputs[0],)).unsqueeze(0)
+
+        def one(params: dict[str, Tensor], stats: dict[str, Tensor], inputs: Tensor) -> Tensor:
+            return functional_call(module, (params, stats), (inputs,))
+
+        try:
+            return vmap(one, in_dims=(0, 0, None if shared else 0), randomness="error")(params, stats, inputs)
+        except RuntimeError as error:
+            if "randomness" in str(error):
+                raise UserError(
+                    f"model.chunk_size={len(self)}: this architecture draws random numbers while training (dropout), "
+                    "which members trained together cannot do independently; use model.chunk_size=1"
+                ) from error
+            raise
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return float32 logits ``[members, points, classes]`` on the CPU, in eval mode.
+
+        Args:
+            inputs: ``[points, ...]``, raw as the dataset stores them.
+        """
+        return self._evaluate(inputs, None)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Return float32 penultimate features ``[members, points, width]`` on the CPU, in eval mode."""
+        return self._evaluate(inputs, "features")
+
+    @torch.no_grad()
+    def _evaluate(self, inputs: Tensor, method: str | None) -> Tensor:
+        training = self.training
+        self.eval()
+        at_once = max(1, ACTIVATIONS_AT_ONCE // len(self)) if self.device.type == "cpu" else 4096
+        try:
+            parts = [
+                self(block.to(self.device), shared=True, method=method).float().cpu() for block in inputs.split(at_once)
+            ]
+        finally:
+            self.train(training)
+        return torch.cat(parts, dim=1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all stacked tensors by names that can be stored: ``params/NAME`` and ``stats/NAME``."""
+        params = {f"params/{name}": value.detach() for name, value in self.params.items()}
+        return params | {f"stats/{name}": value for name, value in self.stats.items()}
+
+    @classmethod
+    def from_tensors(cls, skeleton: nn.Module, tensors: Mapping[str, Tensor]) -> Ensemble:
+        """Make an ensemble of what :meth:`tensors` returned; other names are passed over."""
+        kinds = ("params", "stats")
+        params, stats = ({n.split("/", 1)[1]: t for n, t in tensors.items() if n.startswith(f"{k}/")} for k in kinds)
+        return cls(skeleton, params, stats)
+
+    def save(self, path: Path) -> None:
+        """Write the ensemble as safetensors."""
+        from safetensors.torch import save_file
+
+        save_file({name: value.cpu().contiguous() for name, value in self.tensors().items()}, path)
+
+    @classmethod
+    def load(cls, path: Path, build: Callable[[], nn.Module]) -> Ensemble:
+        """Read what :meth:`save` wrote; ``build()`` makes a module of the architecture."""
+        from safetensors.torch import load_file
+
+        return cls.from_tensors(build().to("meta"), load_file(path))
+
+
+class _Method(nn.Module):
+    """A module whose forward is another method of the module it wraps."""
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        super().__init__()
+        self.module = module
+        self.method = method
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return getattr(self.module, self.method)(inputs)
+
+
+def _column_major(value: Tensor) -> Tensor:
+    """Return stacked matrices in the memory layout of their gradients, which then need no copy in every step."""
+    if value.ndim == 3:
+        return value.transpose(1, 2).clone(memory_format=torch.contiguous_format).transpose(1, 2)
+    return value.clone(memory_format=torch.contiguous_format)
+
+
+def _mangled(name: str) -> str:
+    return name.replace(".", "/")
+
+
+def _unmangled(name: str) -> str:
+    return name.replace("/", ".")

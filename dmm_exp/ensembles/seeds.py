@@ -1,0 +1,33 @@
+"""Seeds: a pure function of the run's seed, a role and an index."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import torch
+
+Role = Literal["original", "oracle", "target_oracle", "floor_oracle", "retrained", "subset", "unlearned"]
+Stream = Literal["initialisation", "order", "subset", "noise"]
+
+
+def member_seed(seed: int, role: Role, index: int, stream: Stream, epoch: int = 0) -> int:
+    """Return the 63-bit seed of one stream of randomness of one member.
+
+    Two different arguments give unrelated seeds, so roles never share one, and adding members or workers changes
+    nothing for those that exist.
+
+    Args:
+        seed: the run's seed.
+        role: what the member is for.
+        index: its number within the role.
+        stream: what the randomness is used for.
+        epoch: for streams that start anew every epoch.
+    """
+    name = f"{seed}/{role}/{index}/{stream}/{epoch}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+
+
+def member_generator(seed: int, role: Role, index: int, stream: Stream, epoch: int = 0) -> torch.Generator:
+    """Return a CPU generator seeded by :func:`member_seed`."""
+    return torch.Generator().manual_seed(member_seed(seed, role, index, stream, epoch))

@@ -1,0 +1,190 @@
+"""From ensembles to numbers: ``metrics.json`` and the table of points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dmm_exp.metrics import (
+    accuracy,
+    cost_ratio,
+    effect_quality,
+    klom,
+    klom_intervals,
+    margins,
+    retraining_cost,
+    tow,
+    tpr_at_fpr,
+    ulira,
+    ulira_scores,
+)
+from dmm_exp.pipeline import FORGET, GROUPS, Pipeline
+
+if TYPE_CHECKING:
+    from dmm_exp.store import Artifact
+
+PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+FEWEST_FOR_INTERVALS = 20
+FEWEST_FOR_ATTACK = 3
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one ensemble answers.
+
+    Attributes:
+        margins: ``[members, points]`` float32.
+        correct: ``[members, points]`` bool.
+        mean_logits: ``[points, classes]``.
+    """
+
+    margins: NDArray[np.float32]
+    correct: NDArray[np.bool_]
+    mean_logits: NDArray[np.float32]
+
+
+class Evaluation:
+    """Compares the unlearned models of a finished pipeline with its oracles."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.config = pipeline.config
+        self.klom_options: dict[str, Any] = dict(self.config["evaluation"]["klom"])
+        self.labels = pipeline.examples.labels.numpy()
+        self.groups = pipeline.groups.numpy()
+
+    @cached_property
+    def outputs(self) -> dict[str, Outputs]:
+        """What each ensemble answers, by ``original``, ``unlearned``, ``oracle``, ``floor``."""
+        artifacts = {
+            "original": self.pipeline.originals,
+            "unlearned": self.pipeline.unlearned,
+            "oracle": self.pipeline.oracles,
+            "floor": self.pipeline.floor_oracles,
+        }
+        return {name: self._outputs(artifact) for name, artifact in artifacts.items()}
+
+    def _outputs(self, artifact: Artifact) -> Outputs:
+        logits = artifact.stacked("logits").numpy()
+        return Outputs(margins(logits, self.labels), accuracy(logits, self.labels), logits.mean(0))
+
+    @cached_property
+    def klom(self) -> dict[str, NDArray[np.float64]]:
+        """KLoM of every point ``[points]``, for the unlearned models, the floor and doing nothing."""
+        oracle = self.outputs["oracle"].margins
+        pairs = {"klom": "unlearned", "klom_floor": "floor", "klom_original": "original"}
+        return {
+            name: klom(self.outputs[ensemble].margins, oracle, **self.klom_options) for name, ensemble in pairs.items()
+        }
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """All of ``metrics.json`` but the seconds; what does not apply is absent."""
+        parts = (self._klom(), self._accuracy(), self._tow(), self._ulira(), self._effect(), self._cost())
+        return {name: float(value) for part in parts for name, value in part.items()}
+
+    def _of(self, group: int) -> NDArray[np.intp]:
+        return np.flatnonzero(self.groups == group)
+
+    def _klom(self) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for group, name in enumerate(GROUPS):
+            points = self._of(group)
+            own = self.klom["klom"][points]
+            values |= {f"klom/{name}/{p}": np.quantile(own, q) for p, q in PERCENTILES.items()}
+            values[f"klom/{name}/mean"] = own.mean()
+            values |= self._interval(name, points)
+            for other in ("klom_floor", "klom_original"):
+                values[f"{other}/{name}/p95"] = np.quantile(self.klom[other][points], 0.95)
+        return values
+
+    def _interval(self, name: str, points: NDArray[np.intp]) -> dict[str, float]:
+        if self.config["n_models"] < FEWEST_FOR_INTERVALS:
+            return {}
+        unlearned, oracle = (self.outputs[ensemble].margins[:, points] for ensemble in ("unlearned", "oracle"))
+        low, high = klom_intervals(unlearned, oracle, quantiles=(0.95,), **self.klom_options)[0.95]
+        return {f"klom/{name}/p95_low": low, f"klom/{name}/p95_high": high}
+
+    def _accuracies(self, ensemble: str) -> dict[str, NDArray[np.float64]]:
+        """Return the accuracy of every member ``[members]``, by group."""
+        correct = self.outputs[ensemble].correct
+        return {name: correct[:, self._of(group)].mean(1) for group, name in enumerate(GROUPS)}
+
+    def _accuracy(self) -> dict[str, float]:
+        return {
+            f"accuracy/{ensemble}/{name}": values.mean()
+            for ensemble in ("unlearned", "original", "oracle")
+            for name, values in self._accuracies(ensemble).items()
+        }
+
+    def _tow(self) -> dict[str, float]:
+        values = np.asarray(tow(self._accuracies("unlearned"), self._accuracies("oracle")))
+        return {"tow": values.mean(), "tow/std": values.std(ddof=1)}
+
+    def _ulira(self) -> dict[str, float]:
+        if self.config["n_models"] < FEWEST_FOR_ATTACK:
+            return {}
+        points = self._of(FORGET)
+        unlearned, oracle = (self.outputs[ensemble].margins[:, points] for ensemble in ("unlearned", "oracle"))
+        return {
+            "ulira/accuracy": ulira(unlearned, oracle).mean(),
+            "ulira/tpr_at_1fpr": tpr_at_fpr(*ulira_scores(unlearned, oracle)),
+        }
+
+    @cached_property
+    def effects(self) -> dict[str, NDArray[np.float32]]:
+        """True and, where a predictor was used, predicted effect of the forget set: ``[points, classes]``."""
+        effects = {"true": self.outputs["original"].mean_logits - self.outputs["oracle"].mean_logits}
+        if self.pipeline.unlearner.target == "predicted":
+            effects["predicted"] = self.pipeline.effect.tensors("effect")["effect"].numpy()
+        return effects
+
+    def _effect(self) -> dict[str, float]:
+        if "predicted" not in self.effects:
+            return {}
+        values: dict[str, float] = {}
+        for group, name in enumerate(GROUPS):
+            points = self._of(group)
+            quality = effect_quality(self.effects["predicted"][points], self.effects["true"][points])
+            values |= {f"effect/{measure}/{name}": value for measure, value in quality.items()}
+        scores = self.pipeline.effect.tensors("effect").get("lds")
+        return values if scores is None else values | {"lds": np.nanmean(scores.numpy())}
+
+    def _cost(self) -> dict[str, float]:
+        """Return costs in gradient evaluations of single examples, and in multiples of one retraining."""
+        epochs, n_train = self.config["training"]["epochs"], self.pipeline.examples.n_train
+        unlearning = self.pipeline.unlearned.shard_facts()[0]["sample_gradients"]
+        retraining = retraining_cost(epochs, n_train - len(self.pipeline.forget))
+        values = {"cost/unlearning": unlearning, "cost/ratio": cost_ratio(unlearning, retraining)}
+        if self.pipeline.unlearner.target == "predicted" and self.pipeline.estimator.source == "pool":
+            pool = self.config["pool"]
+            values["cost/attribution"] = sum(
+                facts["sample_gradients"] * facts["members"] for facts in self.pipeline.pool.shard_facts()
+            ) / pool["amortised_over"]
+        return values
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """One row a point: ``points.parquet``."""
+        table = pd.DataFrame(
+            {
+                "point": np.arange(len(self.labels)),
+                "group": [GROUPS[group] for group in self.groups],
+                "label": self.labels,
+                "corrupted": self.pipeline.examples.corrupted.numpy(),
+                **self.klom,
+            }
+        )
+        for name in ("original", "unlearned", "oracle"):
+            table[f"margin_{name}"] = self.outputs[name].margins.mean(0)
+            table[f"accuracy_{name}"] = self.outputs[name].correct.mean(0)
+        for name, effect in self.effects.items():
+            table[f"effect_{name}"] = effect[table["point"], self.labels]
+        if self.pipeline.selector.needs_scores:
+            table = table.merge(self.pipeline.scores, on="point", how="left")
+        return table

@@ -1,0 +1,116 @@
+"""Work in persistent processes of this machine, each importing torch once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from dmm_exp.errors import UserError
+
+Job = TypeVar("Job")
+
+RESTARTS = 2
+
+
+class Processes:
+    """Run jobs in worker processes that live as long as this object.
+
+    A worker that dies (out of memory, killed) takes down the others; they are started again and what was unfinished
+    is done again, at most twice.
+
+    Args:
+        workers: number of processes; one for each core that this process may use when None.
+        threads: torch threads of each worker.
+
+    Raises:
+        UserError: a number is below 1.
+    """
+
+    def __init__(self, workers: int | None = None, threads: int = 1) -> None:
+        if (workers is not None and workers < 1) or threads < 1:
+            raise UserError(f"executor.workers={workers}, executor.threads={threads}: expected numbers of at least 1")
+        self.workers = workers or max(1, len(os.sched_getaffinity(0)) // threads)
+        self.threads = threads
+        self._pool: ProcessPoolExecutor | None = None
+
+    def warm_up(self) -> None:
+        """Start the workers, which import torch while this process goes on."""
+        pool = self._started()
+        for _ in range(self.workers):
+            pool.submit(_import_everything)
+
+    def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[None]:
+        """Run ``function`` on every job, yielding once for each that is done.
+
+        Raises:
+            ChildProcessError: workers died again after being started anew.
+            Exception: what a job raised.
+        """
+        waiting = dict(enumerate(jobs))
+        for attempt in range(RESTARTS + 1):
+            try:
+                for index in self._run_once(function, waiting):
+                    del waiting[index]
+                    yield
+                return
+            except BrokenProcessPool as error:
+                self.close()
+                if attempt == RESTARTS:
+                    raise ChildProcessError(
+                        f"a worker process died {RESTARTS + 1} times (often for want of memory: try fewer "
+                        f"executor.workers than {self.workers}, or a smaller model.chunk_size)"
+                    ) from error
+
+    def _run_once(self, function: Callable[[Job], None], jobs: dict[int, Job]) -> Iterator[int]:
+        pool = self._started()
+        pending: dict[Future[None], int] = {pool.submit(function, job): index for index, job in jobs.items()}
+        try:
+            while pending:
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    yield pending.pop(future)
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self.workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin_worker,
+                initargs=(os.getpid(), self.threads),
+            )
+        return self._pool
+
+    def close(self) -> None:
+        """Stop the workers; they start again when they are needed."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+
+def _begin_worker(parent: int, threads: int) -> None:
+    """Prepare a worker: its threads, and an end of its own when the parent is killed."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.25)
+    os._exit(1)
+
+
+def _import_everything() -> None:
+    import dmm_exp.ensembles.work  # noqa: F401

@@ -1,0 +1,47 @@
+"""Selectors: who has to go."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import pandas as pd
+from torch import Tensor
+
+from dmm_exp.data import Examples
+from dmm_exp.errors import UserError
+
+
+class Selector(ABC):
+    """Chooses the forget set.
+
+    Attributes:
+        needs_scores: whether :meth:`select` wants the table of scores, which needs the pool.
+    """
+
+    needs_scores: ClassVar[bool] = False
+
+    @abstractmethod
+    def select(self, examples: Examples, scores: pd.DataFrame | None) -> Tensor:
+        """Return the sorted training indices of the forget set.
+
+        Args:
+            examples: the dataset.
+            scores: one row a training point, when ``needs_scores``.
+
+        Raises:
+            UserError: no such forget set exists on this dataset.
+        """
+
+
+def forget_size(size: int | None, fraction: float, n_train: int) -> int:
+    """Return the number of examples asked for: ``size``, or a fraction of the training set when it is None.
+
+    Raises:
+        UserError: nothing would be forgotten, or nothing retained.
+    """
+    wanted = size if size is not None else round(fraction * n_train)
+    if not 0 < wanted < n_train:
+        asked = f"forget.size={size}" if size is not None else f"forget.fraction={fraction}"
+        raise UserError(f"{asked}: expected from 1 to {n_train - 1} of the {n_train} training examples")
+    return wanted

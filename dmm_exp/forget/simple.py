@@ -1,0 +1,136 @@
+"""Forget sets that need nothing but the dataset."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from dmm_exp.data import Examples
+from dmm_exp.errors import UserError
+from dmm_exp.forget.selector import Selector, forget_size
+
+
+@dataclass(frozen=True)
+class Random(Selector):
+    """Examples drawn uniformly without replacement.
+
+    Attributes:
+        size: how many; ``fraction`` of the training set when None.
+        fraction: share of the training set.
+        seed: of the draw.
+    """
+
+    size: int | None = None
+    fraction: float = 0.035
+    seed: int = 0
+
+    def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
+        """Return the sorted draw."""
+        size = forget_size(self.size, self.fraction, examples.n_train)
+        order = torch.randperm(examples.n_train, generator=torch.Generator().manual_seed(self.seed))
+        return order[:size].sort().values
+
+
+@dataclass(frozen=True)
+class OneClass(Selector):
+    """A class, or a random part of it.
+
+    Attributes:
+        label: number or name of the class.
+        fraction: share of the class.
+        seed: of the draw of a part.
+    """
+
+    label: int | str = 0
+    fraction: float = 1.0
+    seed: int = 0
+
+    def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
+        """Return the sorted examples of the class."""
+        label = self._index(examples.class_names)
+        candidates = (examples.labels[: examples.n_train] == label).nonzero().squeeze(1)
+        if not 0 < self.fraction <= 1 or len(candidates) == 0:
+            raise UserError(
+                f"forget.fraction={self.fraction} of the {len(candidates)} examples of class {self.label}: expected a "
+                "fraction in (0, 1] of a class that has examples"
+            )
+        size = max(1, round(self.fraction * len(candidates)))
+        order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(self.seed))
+        return candidates[order[:size]].sort().values
+
+    def _index(self, names: list[str]) -> int:
+        if str(self.label) in names:
+            return names.index(str(self.label))
+        if isinstance(self.label, int) and 0 <= self.label < len(names):
+            return self.label
+        raise UserError(f"forget.label={self.label}: expected 0 to {len(names) - 1} or one of {', '.join(names)}")
+
+
+@dataclass(frozen=True)
+class Mislabelled(Selector):
+    """The examples whose labels were corrupted: what one wants gone once labels turn out wrong."""
+
+    def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
+        """Return the sorted corrupted examples."""
+        chosen = examples.corrupted[: examples.n_train].nonzero().squeeze(1)
+        if len(chosen) == 0:
+            raise UserError(
+                "forget=mislabelled: this dataset has no corrupted labels; ask for some, for example "
+                "dataset.corruption.fraction=0.05"
+            )
+        return chosen
+
+
+@dataclass(frozen=True)
+class Indices(Selector):
+    """Training indices from a file.
+
+    Attributes:
+        file: ``.npy`` (integers or a boolean mask), ``.json`` (a list), ``.csv`` (first column) or ``.txt`` (one a line).
+    """
+
+    file: str
+
+    def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
+        """Return the sorted indices of the file."""
+        values = np.asarray(self._read(Path(self.file).expanduser()))
+        if values.dtype == bool and values.shape == (examples.n_train,):
+            values = values.nonzero()[0]
+        if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iu":
+            raise UserError(f"forget.file={self.file}: expected a list of whole numbers, or a mask of the training set")
+        if values.min() < 0 or values.max() >= examples.n_train or len(np.unique(values)) != len(values):
+            raise UserError(
+                f"forget.file={self.file}: expected distinct indices from 0 to {examples.n_train - 1}, got "
+                f"{len(values)} from {values.min()} to {values.max()}"
+            )
+        return torch.from_numpy(np.sort(values).astype(np.int64))
+
+    def _read(self, path: Path) -> object:
+        readers = {".npy": _read_npy, ".json": _read_json, ".csv": _read_csv, ".txt": _read_csv}
+        if path.suffix not in readers:
+            raise UserError(f"forget.file={self.file}: expected a file ending in {', '.join(readers)}")
+        try:
+            return readers[path.suffix](path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"forget.file={self.file}: cannot be read ({error})") from error
+
+
+def _read_npy(path: Path) -> object:
+    return np.load(path, allow_pickle=False)
+
+
+def _read_json(path: Path) -> object:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _read_csv(path: Path) -> object:
+    rows = [row[0].strip() for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
+    headed = bool(rows) and not rows[0].lstrip("-").isdigit()
+    return [int(value) for value in rows[headed:]]

@@ -1,0 +1,32 @@
+"""Metrics: how far unlearned models are from models that never saw the forget set.
+
+Everything here takes arrays and needs numpy alone. Ensembles come as margins ``[members, points]``.
+"""
+
+from dmm_exp.metrics.cost import cost_ratio, retraining_cost
+from dmm_exp.metrics.effects import effect_quality
+from dmm_exp.metrics.klom import KlomOptions, klom, klom_interval, klom_intervals
+from dmm_exp.metrics.lds import lds, lds_interval
+from dmm_exp.metrics.margins import accuracy, margins
+from dmm_exp.metrics.tow import tow, tow_mia
+from dmm_exp.metrics.ulira import roc, tpr_at_fpr, ulira, ulira_scores
+
+__all__ = [
+    "KlomOptions",
+    "accuracy",
+    "cost_ratio",
+    "effect_quality",
+    "klom",
+    "klom_interval",
+    "klom_intervals",
+    "lds",
+    "lds_interval",
+    "margins",
+    "retraining_cost",
+    "roc",
+    "tow",
+    "tow_mia",
+    "tpr_at_fpr",
+    "ulira",
+    "ulira_scores",
+]

@@ -1,0 +1,74 @@
+"""Networks: each takes normalised inputs ``[batch, *input_shape]`` and returns logits ``[batch, classes]``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import Tensor, nn
+
+from dmm_exp.errors import UserError
+
+
+class MLP(nn.Module):
+    """Fully connected layers with rectified linear units.
+
+    Args:
+        input_shape: shape of one input; it is flattened.
+        n_classes: number of logits.
+        hidden: width of every hidden layer; an empty list is logistic regression.
+    """
+
+    def __init__(self, input_shape: Sequence[int], n_classes: int, hidden: Sequence[int] = (128, 128)) -> None:
+        super().__init__()
+        if any(width < 1 for width in hidden):
+            raise UserError(f"model.network.hidden={list(hidden)}: expected widths of at least 1")
+        widths = [prod(input_shape), *hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for width_in, width_out in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(width_in, width_out), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(widths[-1], n_classes)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Return the penultimate features ``[batch, width]``."""
+        return self.body(inputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits ``[batch, classes]``."""
+        return self.head(self.features(inputs))
+
+
+class CNN(nn.Module):
+    """3×3 convolutions with rectified linear units, each followed by 2×2 max-pooling, then one linear layer.
+
+    Args:
+        input_shape: (channels, height, width) of one input.
+        n_classes: number of logits.
+        channels: output channels of every convolution.
+    """
+
+    def __init__(self, input_shape: Sequence[int], n_classes: int, channels: Sequence[int] = (8, 16)) -> None:
+        super().__init__()
+        if len(input_shape) != 3:
+            raise UserError(f"model=cnn needs images [channels, height, width]; this dataset has {list(input_shape)}")
+        depth, height, width = input_shape
+        if min(height, width) < 2 ** len(channels):
+            raise UserError(
+                f"model.network.channels={list(channels)}: {height}×{width} images allow at most "
+                f"{min(height, width).bit_length() - 1} convolutions, since each halves the image"
+            )
+        layers: list[nn.Module] = []
+        for depth_in, depth_out in zip([depth, *channels], channels, strict=False):
+            layers += [nn.Conv2d(depth_in, depth_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        cells = (height >> len(channels)) * (width >> len(channels))
+        self.head = nn.Linear((channels[-1] if channels else depth) * cells, n_classes)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Return the penultimate features ``[batch, width]``."""
+        return self.body(inputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits ``[batch, classes]``."""
+        return self.head(self.features(inputs))

@@ -1,0 +1,48 @@
+"""Raw inputs in, logits out: a network behind fixed normalisation constants."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalised(nn.Module):
+    """A network whose input is normalised first, so that data stays in memory as it was stored.
+
+    Computes ``network((input / scale - mean) / std)`` in float32. The constants are no parameters: they are neither
+    trained nor saved with an ensemble.
+
+    Args:
+        network: any module from normalised inputs to logits.
+        scale: the value that stands for 1.0 (255 for 8-bit images).
+        mean: per channel, or one value for all.
+        std: per channel, or one value for all.
+        input_shape: shape of one input, ``[channels, ...]`` when there are several constants.
+    """
+
+    def __init__(
+        self, network: nn.Module, *, scale: float, mean: list[float], std: list[float], input_shape: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        tail = (1,) * (len(input_shape) - 1)
+        self.slope = [1 / (scale * s) for s in std]
+        self.offset = [-m / s for m, s in zip(mean, std, strict=True)]
+        self.constant_shape = (len(mean), *tail)
+
+    def normalise(self, inputs: Tensor) -> Tensor:
+        """Return float32 inputs of about zero mean and unit variance."""
+        if len(self.slope) == 1:
+            return inputs.float() * self.slope[0] + self.offset[0]
+        slope, offset = (
+            torch.tensor(values, device=inputs.device).view(self.constant_shape) for values in (self.slope, self.offset)
+        )
+        return inputs.float() * slope + offset
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Return the network's penultimate features for raw inputs."""
+        return self.network.features(self.normalise(inputs))  # pyright: ignore[reportCallIssue]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits ``[batch, classes]`` for raw inputs."""
+        return self.network(self.normalise(inputs))

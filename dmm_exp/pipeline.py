@@ -1,0 +1,374 @@
+"""The picture of the architecture, as code.
+
+dataset → pool → scores → forget set → originals, oracles → effect → unlearned models: each stage is an artifact, made
+when something asks for it and reused ever after. No stage knows which stage asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dmm_exp.attribution import Estimator, Evidence, PoolEstimator, SubsetModels
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.data import Examples
+from dmm_exp.ensembles.seeds import Role
+from dmm_exp.ensembles.work import Executor, TrainJob, run_shards, train_chunk
+from dmm_exp.forget import Selector
+from dmm_exp.metrics import lds, margins
+from dmm_exp.scores import memorization_table
+from dmm_exp.store import Artifact, Draft, Missing, Spec, Store
+from dmm_exp.unlearners import Unlearner
+from dmm_exp.unlearners.work import UnlearnJob, unlearn_chunk
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dmm_exp.report.progress import Console
+
+FORGET, RETAIN, VALIDATION = 0, 1, 2
+GROUPS = ("forget", "retain", "val")
+
+QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "accelerator", "devices")
+
+
+class Pipeline:
+    """One experiment: its stages, each made at most once.
+
+    Args:
+        config: the resolved configuration, as plain containers.
+        store: where artifacts live.
+        executor: where chunks of members are trained.
+        console: where each stage's line goes.
+    """
+
+    def __init__(self, config: Mapping[str, Any], store: Store, executor: Executor, console: Console) -> None:
+        self.config = config
+        self.store = store
+        self.executor = executor
+        self.console = console
+        self.selector: Selector = instantiate(config["forget"])
+        self.estimator: Estimator = instantiate(config["attribution"])
+        self.unlearner: Unlearner = instantiate(config["unlearner"])
+
+    # ------------------------------------------------------------------ data
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The dataset in memory."""
+        return instantiate(self.config["dataset"]).load()
+
+    @cached_property
+    def dataset(self) -> Artifact:
+        """The dataset as an artifact, addressed by its content."""
+        detail = f"{self.examples.n_train:,} training and {self.examples.n_points - self.examples.n_train:,} validation"
+        return self._obtain("dataset", detail, self._dataset_spec, self.examples.write)
+
+    @cached_property
+    def _dataset_spec(self) -> Spec:
+        examples = self.examples
+        facts = {"n_train": examples.n_train, "classes": examples.class_names, "input": vars(examples.normalisation)}
+        return Spec("dataset", facts, {"content": content_hash(examples.inputs, examples.labels, examples.corrupted)})
+
+    # ------------------------------------------------------------------ ensembles
+
+    @cached_property
+    def originals(self) -> Artifact:
+        """N models trained on everything."""
+        return self._ensemble("originals", "original", self.config["n_models"])
+
+    @cached_property
+    def pool(self) -> Artifact:
+        """Models trained on random subsets, for scores and attribution."""
+        return self._ensemble("pool", "subset", self.config["pool"]["size"])
+
+    @cached_property
+    def oracles(self) -> Artifact:
+        """N models retrained without the forget set; metrics compare with these."""
+        return self._ensemble("oracles", "oracle", self.config["n_models"])
+
+    @cached_property
+    def floor_oracles(self) -> Artifact:
+        """N more, independent of the first: their distance is the noise floor."""
+        return self._ensemble("floor oracles", "floor_oracle", self.config["n_models"])
+
+    @cached_property
+    def target_oracles(self) -> Artifact:
+        """N more, which oracle matching may look at; metrics never do."""
+        return self._ensemble("target oracles", "target_oracle", self.config["n_models"])
+
+    def _ensemble(self, name: str, role: Role, members: int) -> Artifact:
+        subset, retrained = role == "subset", role not in ("original", "subset")
+        excluded = self.forget if retrained else torch.empty(0, dtype=torch.long)
+        pool = self.config["pool"]
+        spec = self._ensemble_spec(role, members, excluded)
+
+        def make(draft: Draft) -> None:
+            def job(shard: int, start: int, stop: int) -> TrainJob:
+                return TrainJob(
+                    examples=self.dataset.path,
+                    model=self.config["model"]["network"],
+                    training=self.config["training"],
+                    trainer=self.config["trainer"],
+                    seed=self.config["seed"],
+                    role=role,
+                    alpha=pool["alpha"] if subset else None,
+                    complementary=subset and pool["complementary"],
+                    excluded=tuple(excluded.tolist()),
+                    keep_parameters=not subset,
+                    output=draft.path,
+                    shard=shard,
+                    start=start,
+                    stop=stop,
+                )
+
+            self._run_shards(name, draft, train_chunk, job, members)
+
+        kind = {"original": "models", "subset": "subset models"}.get(role, "models without the forget set")
+        return self._obtain(name, f"{members:,} {kind}", spec, make)
+
+    def _ensemble_spec(self, role: Role, members: int, excluded: Tensor) -> Spec:
+        pool = self.config["pool"]
+        config = {
+            "role": role,
+            "members": members,
+            "seed": self.config["seed"],
+            "network": self.config["model"]["network"],
+            "training": self.config["training"],
+            "trainer": self._trainer_identity,
+        }
+        if role == "subset":
+            config |= {"alpha": pool["alpha"], "complementary": pool["complementary"]}
+        inputs = {"dataset": self.dataset.digest}
+        if len(excluded):
+            inputs["forget"] = content_hash(excluded)
+        return Spec("ensemble", config, inputs)
+
+    @property
+    def _trainer_identity(self) -> dict[str, Any]:
+        """What of the trainer's configuration can change a result."""
+        return {key: value for key, value in self.config["trainer"].items() if key not in QUIET}
+
+    def _run_shards(
+        self,
+        name: str,
+        draft: Draft,
+        function: Callable[[Any], None],
+        make_job: Callable[[int, int, int], Any],
+        members: int,
+    ) -> None:
+        chunk_size = self.config["model"]["chunk_size"]
+        with self.console.progress(name, -(-members // chunk_size)) as advance:
+            run_shards(
+                draft,
+                function,
+                make_job,
+                members=members,
+                chunk_size=chunk_size,
+                executor=self.executor,
+                progress=advance,
+            )
+
+    # ------------------------------------------------------------------ who has to go
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Memorization of every training example, with its standard error."""
+
+        def make(draft: Draft) -> None:
+            pool = self.subset_models
+            draft.write_table("scores", memorization_table(pool.logits, pool.masks, self.examples.labels))
+
+        spec = Spec("scores", {"score": "memorization"}, {"pool": self.pool.digest, "dataset": self.dataset.digest})
+        return self._obtain("scores", "memorization of every training example", spec, make).table("scores")
+
+    @cached_property
+    def forget(self) -> Tensor:
+        """The sorted training indices that have to go."""
+        scores = self.scores if self.selector.needs_scores else None
+        chosen = self.selector.select(self.examples, scores)
+        self.console.note(f"forget set: {len(chosen)} of {self.examples.n_train:,} training examples")
+        return chosen
+
+    @cached_property
+    def groups(self) -> Tensor:
+        """What each point is: 0 forget, 1 retain, 2 validation; ``[points]``."""
+        groups = torch.full((self.examples.n_points,), RETAIN)
+        groups[self.forget] = FORGET
+        groups[self.examples.n_train :] = VALIDATION
+        return groups
+
+    # ------------------------------------------------------------------ attribution
+
+    @cached_property
+    def subset_models(self) -> SubsetModels:
+        """Masks and logits of the whole pool."""
+        block = 2 if self.config["pool"]["complementary"] else 1
+        return SubsetModels(self.pool.stacked("masks"), self.pool.stacked("logits"), block)
+
+    @cached_property
+    def effect(self) -> Artifact:
+        """What including the forget set does to every logit, and how well the estimator predicts held-out members."""
+        uses_pool = self.estimator.source == "pool"
+        sources = {"pool": self.pool} if uses_pool else {"originals": self.originals, "oracles": self.target_oracles}
+        config = {"estimator": self.config["attribution"]}
+        if uses_pool:
+            config |= {"held_out": self.config["pool"]["held_out"]}
+        inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": content_hash(self.forget)}
+        detail = f"effect of the forget set by {type(self.estimator).__name__}"
+        return self._obtain("attribution", detail, Spec("effect", config, inputs), self._make_effect)
+
+    def _make_effect(self, draft: Draft) -> None:
+        if self.estimator.source == "oracles":
+            logits = {
+                "originals": self.originals.stacked("logits"),
+                "oracles": self.target_oracles.stacked("logits"),
+            }
+            evidence = Evidence(self.groups, self.examples.n_train, **logits)
+        else:
+            fitted = self.subset_models[: len(self.subset_models) - self.config["pool"]["held_out"]]
+            evidence = Evidence(self.groups, self.examples.n_train, pool=fitted)
+        tensors = {"effect": self.estimator.estimate(evidence, self.forget)}
+        if isinstance(self.estimator, PoolEstimator) and self.config["pool"]["held_out"] >= 2:
+            tensors["lds"] = self._lds(self.estimator, fitted=evidence.pool)
+        draft.write_tensors("effect", tensors)
+        draft.write_json("facts", self.estimator.facts())
+
+    def _lds(self, estimator: PoolEstimator, fitted: SubsetModels | None) -> Tensor:
+        """Return the linear datamodeling score of every point on members that took no part, ``[points]``."""
+        assert fitted is not None
+        held_out = self.subset_models[len(fitted) :]
+        directions = held_out.masks.float() - fitted.masks.float().mean(0)
+        predicted = fitted.logits.mean(0) + estimator.predict(directions)
+        labels = self.examples.labels
+        return torch.from_numpy(lds(margins(predicted, labels), margins(held_out.logits, labels))).float()
+
+    # ------------------------------------------------------------------ unlearning
+
+    @cached_property
+    def unlearned(self) -> Artifact:
+        """N unlearned models."""
+        target, method = self.unlearner.target, type(self.unlearner).__name__
+        oracles = self.target_oracles if target == "oracle" else None
+        effect = self.effect if target == "predicted" else None
+        inputs = {"originals": self.originals, "oracles": oracles, "effect": effect}
+        config = {"unlearner": self.config["unlearner"], "seed": self.config["seed"], "trainer": self._trainer_identity}
+        spec = Spec(
+            "unlearned",
+            config,
+            {name: artifact.digest for name, artifact in inputs.items() if artifact}
+            | {"forget": content_hash(self.forget)},
+        )
+
+        def make(draft: Draft) -> None:
+            def job(shard: int, start: int, stop: int) -> UnlearnJob:
+                return UnlearnJob(
+                    unlearner=self.config["unlearner"],
+                    examples=self.dataset.path,
+                    originals=self.originals.path,
+                    oracles=oracles.path if oracles else None,
+                    effect=effect.path if effect else None,
+                    model=self.config["model"]["network"],
+                    training=self.config["training"],
+                    trainer=self.config["trainer"],
+                    forget=tuple(self.forget.tolist()),
+                    seed=self.config["seed"],
+                    output=draft.path,
+                    shard=shard,
+                    start=start,
+                    stop=stop,
+                )
+
+            self._run_shards("unlearning", draft, unlearn_chunk, job, self.config["n_models"])
+
+        return self._obtain("unlearning", f"{self.config['n_models']:,} models by {method}", spec, make)
+
+    # ------------------------------------------------------------------ all of it
+
+    def needed(self) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """Yield (name, maker) of every stage that this configuration needs, in the order of the picture."""
+        target = self.unlearner.target
+        predicted = target == "predicted"
+        wants = {
+            "dataset": True,
+            "pool": self.selector.needs_scores or (predicted and self.estimator.source == "pool"),
+            "scores": self.selector.needs_scores,
+            "originals": True,
+            "oracles": True,
+            "floor_oracles": True,
+            "target_oracles": target == "oracle" or (predicted and self.estimator.source == "oracles"),
+            "effect": predicted,
+            "unlearned": True,
+        }
+        for name, wanted in wants.items():
+            if wanted:
+                yield name, lambda name=name: getattr(self, name)
+
+    def make(self) -> None:
+        """Make every stage that is needed and not there."""
+        for _, maker in self.needed():
+            maker()
+
+    def plan(self) -> list[PlannedStage]:
+        """Say which stages exist and what making the others would cost; with a read-only store nothing is made."""
+        return [PlannedStage(name, self._exists(maker), *self._work(name)) for name, maker in self.needed()]
+
+    @staticmethod
+    def _exists(maker: Callable[[], Any]) -> bool:
+        try:
+            maker()
+        except Missing:
+            return False
+        return True
+
+    def _work(self, name: str) -> tuple[int, int]:
+        """Return (models, sample-gradient evaluations) of making a stage; 0 where nothing is trained from scratch."""
+        epochs, n_train = self.config["training"]["epochs"], self.examples.n_train
+        if name == "pool":
+            size = self.config["pool"]["size"]
+            return size, round(size * epochs * self.config["pool"]["alpha"] * n_train)
+        if name.endswith(("originals", "oracles")):
+            return self.config["n_models"], self.config["n_models"] * epochs * n_train
+        return (self.config["n_models"], 0) if name == "unlearned" else (0, 0)
+
+    def _obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
+        from dmm_exp.report.result import StageRecord
+
+        artifact = self.store.obtain(spec, make)
+        if not self.store.read_only:
+            self.console.stage_done(StageRecord(name, detail, artifact.seconds, artifact.cached))
+        return artifact
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a plan.
+
+    Attributes:
+        name: of the stage.
+        exists: whether it would be reused.
+        models: number of models it trains.
+        sample_gradients: gradient evaluations of single examples that training them from scratch takes.
+    """
+
+    name: str
+    exists: bool
+    models: int
+    sample_gradients: int
+
+
+def content_hash(*tensors: Tensor) -> str:
+    """Return the SHA-256 of tensors' types, shapes and bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+

@@ -1,0 +1,147 @@
+"""The console of a run: one line a stage, bars on a terminal, everything also in ``run.log``.
+
+All of it goes to standard error; standard output is kept for the final table and the run's folder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+from rich.text import Text
+
+from dmm_exp.report.result import StageRecord
+
+_NAME_WIDTH, _DETAIL_WIDTH = 12, 44
+
+
+@dataclass
+class Stage:
+    """A stage in progress; its body fills in what it only learns on the way."""
+
+    name: str
+    detail: str = ""
+    cached: bool = False
+
+
+class Console:
+    """What a person sees while a run goes on.
+
+    Args:
+        stream: where lines go; standard error by default.
+
+    Attributes:
+        stages: a record of every stage that ended well, in order.
+    """
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        """Look at the stream once: bars and colours are for terminals, whatever the environment says."""
+        probe = RichConsole(file=stream, stderr=stream is None)
+        terminal = probe.file.isatty()
+        self._rich = RichConsole(file=stream, stderr=stream is None, force_terminal=terminal, highlight=False)
+        self._terminal = terminal
+        self._unicode = (self._rich.encoding or "").lower().startswith("utf")
+        self._log: Path | None = None
+        self._bars: Progress | None = None
+        self.stages: list[StageRecord] = []
+
+    def log_to(self, path: Path) -> None:
+        """Append every later line, with its time, to ``path`` (a run's ``run.log``)."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._log = path
+
+    @contextmanager
+    def stage(self, name: str, detail: str = "") -> Iterator[Stage]:
+        """Time a stage and print its line when it ends; the body may set ``detail`` and ``cached``."""
+        stage, start = Stage(name, detail), time.perf_counter()
+        try:
+            with self.progress(name, None):
+                yield stage
+        except BaseException:
+            seconds = time.perf_counter() - start
+            self._stage_line("✗", "red", stage.name, stage.detail, f"failed after {duration(seconds)}")
+            raise
+        self.stage_done(StageRecord(stage.name, stage.detail, time.perf_counter() - start, stage.cached))
+
+    def stage_done(self, record: StageRecord) -> None:
+        """Print and keep the line of a finished stage."""
+        self.stages.append(record)
+        ending = "reused" if record.cached else f"computed in {duration(record.seconds)}"
+        self._stage_line("✓", "cyan" if record.cached else "green", record.name, record.detail, ending)
+
+    @contextmanager
+    def progress(self, description: str, total: int | None) -> Iterator[Callable[..., None]]:
+        """Show a bar with elapsed and remaining time while the body runs; yields ``advance(n=1)``.
+
+        Only a terminal shows bars. ``total=None`` shows that something goes on without saying how far it is.
+        """
+        if not self._terminal:
+            yield lambda n=1: None
+            return
+        bars, task = self._add_bar(description, total)
+        try:
+            yield lambda n=1: bars.advance(task, n)
+        finally:
+            self._remove_bar(task)
+
+    def note(self, text: str) -> None:
+        """Print a line of information."""
+        self._line(Text(f"  {text}", "dim"))
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        self._line(Text.assemble(("! ", "bold yellow"), (text, "yellow")))
+
+    def _add_bar(self, description: str, total: int | None) -> tuple[Progress, TaskID]:
+        """Add a bar; all bars share one display, because a terminal holds only one."""
+        if self._bars is None:
+            columns = (TextColumn("  {task.description}", markup=False), BarColumn(bar_width=30), MofNCompleteColumn(),
+                       TimeElapsedColumn(), TextColumn("left"), Remaining())  # fmt: skip
+            self._bars = Progress(*columns, console=self._rich, transient=True)
+            self._bars.start()
+        return self._bars, self._bars.add_task(description, total=total)
+
+    def _remove_bar(self, task: TaskID) -> None:
+        """Take a bar away, and the display with the last one."""
+        if self._bars is None:
+            return
+        self._bars.remove_task(task)
+        if not self._bars.tasks:
+            self._bars.stop()
+            self._bars = None
+
+    def _stage_line(self, mark: str, style: str, name: str, detail: str, ending: str) -> None:
+        """Print one stage's line in columns."""
+        sign = mark if self._unicode else {"✓": "ok", "✗": "!!"}[mark]
+        middle = f" {name:<{_NAME_WIDTH}} {detail:<{_DETAIL_WIDTH}} "
+        self._line(Text.assemble((sign, style), middle, (ending, "dim" if style == "cyan" else "")))
+
+    def _line(self, text: Text) -> None:
+        """Print a line without wrapping it, and log it."""
+        if not self._unicode:
+            plain = text.plain.encode(self._rich.encoding or "ascii", "replace").decode(self._rich.encoding or "ascii")
+            text = Text(plain)
+        self._rich.print(text, soft_wrap=True)
+        if self._log is not None:
+            stamp = datetime.now().astimezone().isoformat(timespec="seconds")
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write(f"{stamp} {text.plain.rstrip()}\n")
+
+
+def duration(seconds: float) -> str:
+    """Format a time the way a person would say it: ``0.3 s``, ``48.2 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,112 @@
+"""Everything a finished run hands to the report, in one object; nothing here computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GROUPS = ("forget", "retain", "val")
+"""Groups of points, in the order in which every table and figure shows them."""
+
+_NOT_USED = {"", "none", "null", "off", "None"}
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage of the pipeline: what it made, how long it took, and whether it was already there."""
+
+    name: str
+    detail: str
+    seconds: float
+    cached: bool
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Row ``i`` of ``points``, column ``i`` of every array in ``margins`` and row ``i`` of ``images`` are the same point,
+    and ``points.point`` increases; anything else raises ``ValueError``, because every figure would silently be wrong.
+
+    Attributes:
+        name: the run folder's name, such as ``digits-mlp-rum_high_mem-dmm__1a2b3c4d5e``.
+        config: the resolved configuration, plain containers only.
+        choices: configuration group -> choice (``dataset``, ``model``, ``forget``, ``attribution``, ``unlearner`` ...).
+        metrics: the content of ``metrics.json``; any name may be absent.
+        points: one row a point: ``point, group, label, klom, klom_floor, klom_original``; mean margins and
+            accuracies of the three ensembles (``margin_original`` ...); and, when they exist, ``memorization``,
+            ``memorization_se, effect_predicted, effect_true, corrupted``.
+        margins: ``original``, ``unlearned``, ``oracle``, ``floor`` -> float32 ``[members, points]``.
+        images: raw inputs ``[points, channels, height, width]``, uint8 or float; flat vectors have no pictures.
+        class_names: one name a class.
+        stages: what the pipeline did, in order.
+        provenance: versions, commit, device, command.
+        history: training curves with columns ``stage, epoch, loss``; may be empty.
+    """
+
+    name: str
+    config: dict[str, Any]
+    choices: dict[str, str]
+    metrics: dict[str, float]
+    points: pd.DataFrame
+    margins: dict[str, np.ndarray]
+    images: np.ndarray
+    class_names: list[str]
+    stages: list[StageRecord]
+    provenance: dict[str, str]
+    history: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not describe the same points."""
+        if not self.points["point"].is_monotonic_increasing:
+            raise ValueError("RunResult.points must be in increasing order of `point`")
+        for role, values in self.margins.items():
+            if values.shape[1] != len(self.points):
+                raise ValueError(f"margins[{role!r}] has {values.shape[1]} columns for {len(self.points)} points")
+        if len(self.images) != len(self.points):
+            raise ValueError(f"images has {len(self.images)} rows for {len(self.points)} points")
+
+    def rows(self, group: str) -> np.ndarray:
+        """Return where a group's points are: rows of ``points`` and ``images``, columns of ``margins``."""
+        return np.flatnonzero(np.asarray(self.points["group"]) == group)
+
+    def column(self, name: str) -> np.ndarray | None:
+        """Return one number a point, ``[points]``, or ``None`` when this run has no such column."""
+        return np.asarray(self.points[name], dtype=np.float64) if name in self.points.columns else None
+
+    def known(self, *names: str, group: str = "forget") -> np.ndarray:
+        """Return the rows of a group in which every named column exists and is finite."""
+        rows = self.rows(group)
+        for name in names:
+            values = self.column(name)
+            rows = rows[:0] if values is None else rows[np.isfinite(values[rows])]
+        return rows
+
+    @property
+    def n_models(self) -> int | None:
+        """Members in the unlearned ensemble, or ``None`` when neither margins nor configuration say."""
+        if "unlearned" in self.margins:
+            return int(self.margins["unlearned"].shape[0])
+        count = self.config.get("n_models")
+        return int(count) if count is not None else None
+
+    @property
+    def method(self) -> str:
+        """What this run calls its method: the unlearner, with its refinement when there is one."""
+        unlearner = self.choices.get("unlearner") or "this method"
+        refinement = self.choices.get("refinement")
+        return f"{unlearner} + {refinement}" if is_used(refinement) else unlearner
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a class, or its number when it has no name."""
+        return str(self.class_names[label]) if 0 <= label < len(self.class_names) else str(label)
+
+
+def is_used(choice: str | None) -> bool:
+    """Tell whether a configuration choice names something rather than its absence."""
+    return choice is not None and str(choice) not in _NOT_USED

@@ -1,0 +1,215 @@
+"""Tables for the terminal, and the plain data that the HTML page shows in the same form."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from dmm_exp.report.result import GROUPS, RunResult, is_used
+
+MISSING = "–"
+_MAIN_CHOICES = ("forget", "unlearner", "attribution")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: a value and, in small print below it, what qualifies it."""
+
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class HeadlineRow:
+    """One line of the headline table; ``emphasis`` marks the method under test."""
+
+    label: str
+    note: str
+    cells: list[Cell]
+    emphasis: bool = False
+
+
+@dataclass(frozen=True)
+class HeadlineData:
+    """The headline table as plain text, whichever way it is shown."""
+
+    columns: list[Cell]
+    rows: list[HeadlineRow] = field(default_factory=list)
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    """Format a metric; an absent (or NaN) one is a dash, never a zero."""
+    return MISSING if value is None or math.isnan(value) else format(value, form)
+
+
+def cost(value: float | None) -> str:
+    """Format a cost ratio with two significant digits."""
+    return number(value, ".2g" if value is None or abs(value) < 100 else ".0f")
+
+
+def headline_data(result: RunResult) -> HeadlineData:
+    """Build the headline table: noise floor, doing nothing, this method."""
+    columns = [Cell("KLoM P95", group) for group in GROUPS]
+    columns += [Cell("ToW"), Cell("accuracy, %", " / ".join(GROUPS)), Cell("cost", "ratio")]
+    metrics = result.metrics
+    tug = Cell(number(metrics.get("tow"), ".3f"), f"± {metrics['tow/std']:.3f}" if "tow/std" in metrics else "")
+    rows = [
+        # Retraining costs exactly 1 and doing nothing exactly 0, by the definition of the ratio.
+        _row(metrics, "independent retraining", "noise floor", ("klom_floor", "oracle"), Cell(MISSING), "1"),
+        _row(metrics, "doing nothing", "the originals", ("klom_original", "original"), Cell(MISSING), "0"),
+        _row(metrics, result.method, "this run", ("klom", "unlearned"), tug, cost(metrics.get("cost/ratio"))),
+    ]
+    rows[-1] = HeadlineRow(rows[-1].label, rows[-1].note, rows[-1].cells, emphasis=True)
+    return HeadlineData(columns, rows)
+
+
+def _row(
+    metrics: Mapping[str, float], label: str, note: str, names: tuple[str, str], tug: Cell, ratio: str
+) -> HeadlineRow:
+    """Build one row from the metrics called ``names[0]/…`` (KLoM) and ``accuracy/names[1]/…``."""
+    kloms = [_percentile(metrics, f"{names[0]}/{group}/p95") for group in GROUPS]
+    return HeadlineRow(label, note, [*kloms, tug, _accuracies(metrics, names[1]), Cell(ratio)])
+
+
+def _percentile(metrics: Mapping[str, float], key: str) -> Cell:
+    """Return a percentile with its 95 % interval, where there is one."""
+    low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
+    interval = f"{low:.2f}–{high:.2f}" if low is not None and high is not None else ""
+    return Cell(number(metrics.get(key)), interval)
+
+
+def _accuracies(metrics: Mapping[str, float], ensemble: str) -> Cell:
+    """Return the three accuracies of an ensemble in per cent; one dash when none was measured."""
+    values = [metrics.get(f"accuracy/{ensemble}/{group}") for group in GROUPS]
+    if all(value is None for value in values):
+        return Cell(MISSING)
+    return Cell(" / ".join(number(None if value is None else 100 * value, ".1f") for value in values))
+
+
+def headline(result: RunResult) -> Table:
+    """Return the final table of a run for the terminal; it fits in 100 columns."""
+    data = headline_data(result)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("", overflow="fold")
+    for column in data.columns:
+        table.add_column(Text("\n".join((column.value, column.detail))), justify="right", overflow="fold")
+    for row in data.rows:
+        style = "bold" if row.emphasis else ""
+        cells = [Text.assemble((cell.value, style), "\n", (cell.detail, "dim")) for cell in row.cells]
+        table.add_row(Text.assemble((row.label, style), "\n", (row.note, "dim")), *cells)
+    return table
+
+
+def print_table(table: Table, stream: IO[str] | None = None) -> None:
+    """Print a table to ``stream`` (standard output by default); through a pipe it is plain text at its full width."""
+    target = stream or sys.stdout
+    terminal = target.isatty()
+    console = Console(file=target, force_terminal=terminal, highlight=False)
+    if not terminal:  # a pipe has no width, and rich would assume eighty columns
+        unlimited = console.options.update(width=10_000)
+        console.width = max(100, Measurement.get(console, unlimited, table).maximum)
+    console.print(table)
+
+
+def sweep_table(cells: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one table for a multirun: a row a cell, best forget P95 first within each forget set, failures below.
+
+    Each cell is a mapping with ``choices`` (configuration group -> choice), ``metrics`` (may be empty), ``status``
+    (``"done"`` or ``"failed"``), ``error`` (for failed cells) and, optionally, ``overrides`` (the values that set this
+    cell apart where its choices do not, such as ``["seed=2"]``).
+    """
+    columns = _sweep_columns(cells)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in columns:
+        table.add_column(title, overflow="fold")
+    for title in (*(f"KLoM P95\n{group} (floor)" for group in GROUPS), "ToW", "cost\nratio"):
+        table.add_column(title, justify="right", overflow="fold")
+    table.add_column("status", overflow="fold")
+    ordered = _in_reading_order(cells)
+    for cell, following in zip(ordered, [*ordered[1:], None], strict=True):
+        last = following is None or _choice(following, "forget") != _choice(cell, "forget")
+        table.add_row(*(Text(text) for text in _sweep_row(cell, columns)), end_section=last)
+    _list_failures(table, ordered)
+    return table
+
+
+def _sweep_columns(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Choose the leading columns: forget set and unlearner, then whatever is used or sets cells apart."""
+    columns = ["forget", "unlearner"]
+    if any(_attribution(cell) for cell in cells):
+        columns.append("attribution")
+    names = dict.fromkeys(name for cell in cells for name in cell.get("choices", {}))
+    for name in names:
+        if name not in _MAIN_CHOICES and len({_choice(cell, name) for cell in cells}) > 1:
+            columns.append(name)
+    return [*columns, "overrides"] if any(cell.get("overrides") for cell in cells) else columns
+
+
+def _sweep_row(cell: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """Return the texts of one row."""
+    metrics = cell.get("metrics") or {}
+    leading = [_leading(cell, column) for column in columns]
+    kloms = [_with_floor(metrics, group) for group in GROUPS]
+    tug = number(metrics.get("tow"), ".3f")
+    return [*leading, *kloms, tug, cost(metrics.get("cost/ratio")), str(cell.get("status", MISSING))]
+
+
+def _leading(cell: Mapping[str, Any], column: str) -> str:
+    """Return the text of one of the columns that say which cell this is."""
+    if column == "overrides":
+        values = cell.get("overrides") or [MISSING]
+        return values if isinstance(values, str) else " ".join(map(str, values))
+    return (_attribution(cell) or MISSING) if column == "attribution" else _choice(cell, column)
+
+
+def _with_floor(metrics: Mapping[str, float], group: str) -> str:
+    """Return a group's P95 KLoM next to its floor."""
+    value = metrics.get(f"klom/{group}/p95")
+    return MISSING if value is None else f"{number(value)} ({number(metrics.get(f'klom_floor/{group}/p95'))})"
+
+
+def _choice(cell: Mapping[str, Any], name: str) -> str:
+    """Return a cell's choice for a configuration group."""
+    return str(cell.get("choices", {}).get(name, MISSING))
+
+
+def _attribution(cell: Mapping[str, Any]) -> str | None:
+    """Return a cell's attribution if it was used; methods without a predictor leave no trace of it in the metrics."""
+    choice = cell.get("choices", {}).get("attribution")
+    metrics = cell.get("metrics") or {}
+    used = not metrics or any(name in ("lds", "cost/attribution") or name.startswith("effect/") for name in metrics)
+    return str(choice) if is_used(choice) and used else None
+
+
+def _in_reading_order(cells: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Keep forget sets in order of appearance; within one, smallest forget P95 first and cells without one last."""
+    sets = list(dict.fromkeys(_choice(cell, "forget") for cell in cells))
+
+    def position(cell: Mapping[str, Any]) -> tuple[int, float]:
+        value = (cell.get("metrics") or {}).get("klom/forget/p95", math.inf)
+        return sets.index(_choice(cell, "forget")), math.inf if math.isnan(value) else value
+
+    return sorted(cells, key=position)
+
+
+def _list_failures(table: Table, cells: Sequence[Mapping[str, Any]]) -> None:
+    """Put one line for each failed cell below the table."""
+    failed = [cell for cell in cells if cell.get("error") or cell.get("status") == "failed"]
+    if not failed:
+        return
+    lines = [f"{len(failed)} of {len(cells)} cells failed:"]
+    for cell in failed:
+        error = str(cell.get("error") or "no error message").strip().splitlines()[0]
+        overrides = f" {_leading(cell, 'overrides')}" if cell.get("overrides") else ""
+        lines.append(f"  {_choice(cell, 'forget')}, {_choice(cell, 'unlearner')}{overrides}: {error}")
+    table.caption = Text("\n" + "\n".join(lines), style="red")
+    table.caption_justify = "left"

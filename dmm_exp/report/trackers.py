@@ -1,0 +1,183 @@
+"""Where a run is tracked: nowhere, in CSV files beside it, or with Weights & Biases."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmm_exp.errors import UserError
+from dmm_exp.report.files import write_atomically
+
+if TYPE_CHECKING:
+    from dmm_exp.report.result import RunResult
+
+RUN_ID_FILE = "wandb_run_id.txt"
+JOB_TYPE = "main job"
+
+
+class Tracker:
+    """What the pipeline tells about a run: ``start`` once, then ``finish`` or ``fail`` once."""
+
+    def start(self, run_name: str, config: dict[str, Any], folder: Path) -> None:
+        """Begin tracking a run that writes into ``folder``."""
+
+    def finish(self, result: RunResult) -> None:
+        """Record what a run produced; call it after the report has been written."""
+
+    def fail(self, error: str) -> None:
+        """Record that a run ended without a result."""
+
+
+class NoTracker(Tracker):
+    """Track nothing."""
+
+
+class CsvTracker(Tracker):
+    """Write ``metrics.csv`` (name, value) and ``history.csv`` (stage, epoch, loss) into the run's folder."""
+
+    def __init__(self) -> None:
+        """Wait for the folder that ``start`` names."""
+        self._folder: Path | None = None
+
+    def start(self, run_name: str, config: dict[str, Any], folder: Path) -> None:
+        """Remember the run's folder."""
+        self._folder = Path(folder)
+
+    def finish(self, result: RunResult) -> None:
+        """Write both files; values keep every digit that a float has."""
+        if self._folder is None:
+            raise RuntimeError("CsvTracker.finish was called before start")
+        write_atomically(self._folder / "metrics.csv", _csv(("name", "value"), result.metrics.items()))
+        columns = ("stage", "epoch", "loss")
+        rows = result.history[list(columns)].itertuples(index=False) if len(result.history) else ()
+        write_atomically(self._folder / "history.csv", _csv(columns, rows))
+
+
+def _csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as CSV text."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+class WandbTracker(Tracker):
+    """Track a run with Weights & Biases; ``WANDB_MODE=offline`` needs no account and no network.
+
+    Args:
+        project: the project's name.
+        entity: the user or team that owns it; the account's default when ``None``.
+        group: what the runs of one sweep share: its name.
+        tags: labels to filter by.
+        mode: ``online``, ``offline`` or ``disabled``; ``None`` leaves it to ``WANDB_MODE``.
+
+    Raises:
+        UserError: from ``start``, when wandb is not installed or refuses to start.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        entity: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] = (),
+        mode: str | None = None,
+    ) -> None:
+        """Keep the settings; nothing is imported before a run starts."""
+        self._settings = {"project": project, "entity": entity, "group": group, "tags": list(tags), "mode": mode}
+        self._folder: Path | None = None
+        self._run: Any = None
+
+    def start(self, run_name: str, config: dict[str, Any], folder: Path) -> None:
+        """Open the run, under the id it had before if this folder was tracked already."""
+        wandb = _import_wandb()
+        self._folder = Path(folder)
+        identity = _run_id(self._folder)
+        # The console is left alone: wandb would otherwise record every redraw of a progress bar.
+        settings = wandb.Settings(console="off", quiet=True)
+        try:
+            self._run = wandb.init(
+                **self._settings, id=identity, resume=self._resume(), name=run_name, config=config, job_type=JOB_TYPE,
+                dir=str(self._folder), reinit="create_new", settings=settings,
+            )  # fmt: skip
+        except wandb.errors.Error as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"wandb could not start this run ({reason}); mode=offline needs no account") from error
+
+    def _resume(self) -> str | None:
+        """Continue a known run; offline there is no server that could know it, and wandb would warn."""
+        offline = (self._settings["mode"] or _environment_mode()) in ("offline", "disabled")
+        return None if offline else "allow"
+
+    def finish(self, result: RunResult) -> None:
+        """Log the training curves, the metrics, the figures, the points and the report, and close the run."""
+        if self._run is None or self._folder is None:
+            raise RuntimeError("WandbTracker.finish was called before start")
+        self._log_history(result)
+        self._run.summary.update(result.metrics)
+        self._run.log(self._media(result))
+        self._run.finish()
+        self._run = None
+
+    def fail(self, error: str) -> None:
+        """Mark the run as failed, with its error in the summary."""
+        if self._run is None:
+            return
+        self._run.summary["error"] = error
+        self._run.finish(exit_code=1)
+        self._run = None
+
+    def _log_history(self, result: RunResult) -> None:
+        """Log one curve a stage, each against its own epochs."""
+        rows = result.history.to_dict("records")
+        for stage in dict.fromkeys(row["stage"] for row in rows):
+            self._run.define_metric(f"epoch/{stage}", hidden=True)
+            self._run.define_metric(f"loss/{stage}", step_metric=f"epoch/{stage}")
+        for row in rows:
+            self._run.log({f"epoch/{row['stage']}": int(row["epoch"]), f"loss/{row['stage']}": float(row["loss"])})
+
+    def _media(self, result: RunResult) -> dict[str, Any]:
+        """Collect pictures, table and page; the page is written here if nobody did before."""
+        wandb = _import_wandb()
+        assert self._folder is not None
+        report = self._folder / "report.html"
+        if not report.exists():
+            from dmm_exp.report.html import write_report
+
+            write_report(result, self._folder)
+        media: dict[str, Any] = {
+            f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted((self._folder / "figures").glob("*.png"))
+        }
+        media["points"] = wandb.Table(dataframe=result.points)
+        media["report"] = wandb.Html(report.read_text(encoding="utf-8"), inject=False, data_is_not_path=True)
+        return media
+
+
+def _import_wandb() -> Any:
+    """Import wandb, or say how to get it."""
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise UserError("logger=wandb needs the package wandb, which cannot be imported; pip install wandb") from error
+
+
+def _environment_mode() -> str:
+    """Return the mode that the environment asks for."""
+    return os.environ.get("WANDB_MODE", "online")
+
+
+def _run_id(folder: Path) -> str:
+    """Return the folder's run id, made and saved on the first call: a crash before the first log must not lose it."""
+    path = folder / RUN_ID_FILE
+    if path.exists() and (known := path.read_text(encoding="utf-8").strip()):
+        return known
+    identity = secrets.token_hex(4)
+    write_atomically(path, identity + "\n")
+    return identity

@@ -1,0 +1,167 @@
+"""What the numbers of a run mean, in plain words built from the numbers themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dmm_exp.report.result import RunResult
+
+FEWEST_MODELS = 80
+"""With fewer models than this an ensemble's KLoM is mostly sampling noise."""
+
+
+@dataclass(frozen=True)
+class Narrative:
+    """Sentences for the top of the report (``meaning``), its warning box, and its limits."""
+
+    meaning: list[str]
+    warnings: list[str]
+    limits: list[str]
+
+
+def narrative(result: RunResult) -> Narrative:
+    """Say in plain words what a run's metrics mean, what to beware of, and what they cannot say."""
+    meaning = [sentence for say in _SENTENCES if (sentence := say(result))]
+    few = _few_models(result)
+    return Narrative(meaning, [few] if few else [], _limits(result))
+
+
+def share_within_floor(result: RunResult, column: str = "klom", group: str = "forget") -> float | None:
+    """Return the share of a group's points whose KLoM is at most the 95th percentile of the floor's in that group.
+
+    Independent retraining scores 0.95 by construction. ``None`` when a column is missing or the group is empty.
+    """
+    values, floor = result.column(column), result.column("klom_floor")
+    rows = result.known(column, "klom_floor", group=group)
+    if values is None or floor is None or not len(rows):
+        return None
+    return float(np.mean(values[rows] <= np.percentile(floor[rows], 95)))
+
+
+def _share(result: RunResult) -> str | None:
+    """How many forget points look retrained."""
+    share = share_within_floor(result)
+    if share is None:
+        return None
+    count = len(result.known("klom", "klom_floor"))
+    nothing = share_within_floor(result, "klom_original")
+    against = "" if nothing is None else f"; for doing nothing it is {_percent(nothing)}"
+    return (
+        f"{_percent(share)} of the {count:,} forget points are as close to retrained models as independent retraining "
+        "is: their KLoM lies within the 95th percentile of the noise floor. For independent retraining this share is "
+        f"about 95 % by construction{against}."
+    )
+
+
+def _forget(result: RunResult) -> str | None:
+    """The headline number, next to its floor and to doing nothing."""
+    metrics = result.metrics
+    value, floor = metrics.get("klom/forget/p95"), metrics.get("klom_floor/forget/p95")
+    if value is None:
+        return None
+    low, high = metrics.get("klom/forget/p95_low"), metrics.get("klom/forget/p95_high")
+    interval = f" (95 % interval {low:.2f} to {high:.2f})" if low is not None and high is not None else ""
+    nothing = metrics.get("klom_original/forget/p95")
+    others = [f"a floor of {floor:.2f}"] if floor is not None else []
+    others += [f"{nothing:.2f} for doing nothing"] if nothing is not None else []
+    against = f", against {' and '.join(others)}" if others else ""
+    return f"The 95th percentile of KLoM on the forget points is {value:.2f}{interval}{against}.{_closed(result)}"
+
+
+def _closed(result: RunResult) -> str:
+    """How much of the way from doing nothing to the floor the method went; silent when there was no way to go."""
+    keys = ("klom/forget/p95", "klom_original/forget/p95", "klom_floor/forget/p95")
+    value, nothing, floor = (result.metrics.get(key) for key in keys)
+    if value is None or nothing is None or floor is None or nothing < 1.2 * floor:
+        return ""
+    closed = (nothing - value) / (nothing - floor)
+    if closed < 0:
+        return " That is further from retraining than leaving the models alone."
+    if closed >= 1:
+        return " That is no further from retraining than the floor itself."
+    return f" {_percent(closed)} of the distance from doing nothing to the floor is closed."
+
+
+def _others(result: RunResult) -> str | None:
+    """Whether points that should not change stayed where retraining leaves them."""
+    parts = []
+    for group, name in (("retain", "retain"), ("val", "validation")):
+        value, floor = (result.metrics.get(f"{prefix}/{group}/p95") for prefix in ("klom", "klom_floor"))
+        if value is not None:
+            parts.append(f"{value:.2f} on {name} points" + (f" (floor {floor:.2f})" if floor is not None else ""))
+    return f"Elsewhere it is {' and '.join(parts)}." if parts else None
+
+
+def _accuracy(result: RunResult) -> str | None:
+    """Tug-of-war, for readers who know accuracies better than margins."""
+    tug, spread = result.metrics.get("tow"), result.metrics.get("tow/std")
+    if tug is None:
+        return None
+    around = f" ± {spread:.3f} over models" if spread is not None else ""
+    return f"Tug-of-war, which compares accuracies only, is {tug:.3f}{around} (1 equals retraining)."
+
+
+def _cost(result: RunResult) -> str | None:
+    """What unlearning costs, with the attribution named beside it."""
+    ratio = result.metrics.get("cost/ratio")
+    if ratio is None:
+        return None
+    beside = "; attribution is counted separately" if "cost/attribution" in result.metrics else ""
+    return f"Unlearning one model takes {_percent(ratio)} of the gradient evaluations of retraining it{beside}."
+
+
+def _effect(result: RunResult) -> str | None:
+    """How good the prediction was, where the method rests on one."""
+    share = result.metrics.get("effect/r2/forget")
+    if share is None:
+        return None
+    if share <= 0:
+        return "On the forget points the predicted effect is no better than predicting the average (R² at or below 0)."
+    return (
+        f"On the forget points the predicted effect explains {_percent(share)} of the variance of the true one (R²); "
+        "what it misses, a method that follows the prediction cannot recover."
+    )
+
+
+_SENTENCES: tuple[Callable[[RunResult], str | None], ...] = (_share, _forget, _others, _accuracy, _cost, _effect)
+
+
+def _few_models(result: RunResult) -> str | None:
+    """The warning that ensembles are too small for KLoM."""
+    count = result.n_models
+    if count is None or count >= FEWEST_MODELS:
+        return None
+    floor = result.metrics.get("klom_floor/forget/p95")
+    measured = f"; here the floor alone is {floor:.2f} on forget points" if floor is not None else ""
+    return (
+        f"Only {count} models an ensemble. With fewer than {FEWEST_MODELS}, KLoM is mostly sampling noise{measured}, "
+        "so small differences mean nothing. Read every KLoM against its floor."
+    )
+
+
+def _limits(result: RunResult) -> list[str]:
+    """What the numbers of any run cannot say."""
+    count = result.n_models
+    size = f" of {count} models" if count else ""
+    limits = [
+        f"KLoM is not zero for identical distributions: it is estimated from ensembles{size}, and its floor falls as "
+        "they grow. Values from ensembles of different sizes are not comparable.",
+        "Intervals describe the variation over models. They do not cover the choice of forget set, dataset, model or "
+        "hyperparameters.",
+        "A small KLoM says that the margins of the true class look like those of retrained models, point by point. It "
+        "is evidence about these outputs, not a guarantee about the parameters.",
+    ]
+    if "klom_floor/forget/p95" not in result.metrics:
+        limits.insert(0, "No noise floor was measured, so KLoM has no scale here.")
+    return limits
+
+
+def _percent(share: float) -> str:
+    """Format a share; digits are kept near 0 and 100, so that neither is claimed unless it is meant."""
+    value = 100 * share
+    if value == 0 or 10 <= value <= 99 or value >= 100:
+        return f"{value:.0f} %"
+    return f"{value:.2g} %" if value < 10 else f"{value:.1f} %"

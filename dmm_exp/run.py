@@ -1,0 +1,242 @@
+"""One run: its folder, its log, its status, its results."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmm_exp.store.files import write_json, write_table, write_text
+from dmm_exp.store.spec import digest_of
+
+if TYPE_CHECKING:
+    from dmm_exp.pipeline import Pipeline, PlannedStage
+    from dmm_exp.report.progress import Console
+    from dmm_exp.report.result import RunResult
+
+ELSEWHERE = ("paths", "logger", "executor", "dry_run")  # what changes where a run happens, not what it finds
+NAMED = ("dataset", "model", "forget", "unlearner")
+CHOICES = "choices.json"
+CALM = 80  # members below which KLoM is mostly noise
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """Where a run's results are, and its headline numbers."""
+
+    folder: Path
+    metrics: dict[str, float]
+
+
+def run_name(config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+    """Return ``<choices>__<id>``: the same experiment has the same name wherever it is started.
+
+    The id is the hash of the resolved configuration without paths, loggers and executors.
+    """
+    words = "-".join(choices[group] for group in NAMED if choices.get(group))
+    identity = digest_of({key: value for key, value in config.items() if key not in ELSEWHERE})
+    return f"{words}__{identity[:10]}"
+
+
+def run(config: Mapping[str, Any], choices: Mapping[str, str]) -> FinishedRun | None:
+    """Do one experiment; with ``dry_run`` print its plan and return None.
+
+    Args:
+        config: the resolved configuration, as plain containers.
+        choices: group → choice that it was composed of.
+
+    Raises:
+        UserError: the configuration asks for what cannot be.
+    """
+    from dmm_exp.config.instantiate import check_targets, instantiate
+    from dmm_exp.config.schema import check_ranges
+    from dmm_exp.pipeline import Pipeline
+    from dmm_exp.report.progress import Console
+    from dmm_exp.store import Store
+
+    check_ranges(dict(config))
+    check_targets(config)
+    console = Console()
+    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
+    store = Store(outputs / "artifacts", console, read_only=config["dry_run"])
+    executor = instantiate(config["executor"])
+    pipeline = Pipeline(config, store, executor, console)
+    if config["dry_run"]:
+        _print_plan(pipeline.plan())
+        return None
+    pipeline.examples  # noqa: B018  (a dataset that cannot be read ends here, before anything is written)
+    with _folder(outputs / "runs" / run_name(config, choices), console) as folder:
+        try:
+            executor.warm_up()
+            return _run_in(folder, pipeline, choices, console)
+        finally:
+            executor.close()
+
+
+def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> FinishedRun:
+    from dmm_exp.config.instantiate import instantiate
+    from dmm_exp.report.html import write_report
+    from dmm_exp.report.tables import headline, print_table
+
+    config = dict(pipeline.config)
+    tracker = instantiate(config["logger"])
+    _write_config(folder, config, choices)
+    tracker.start(folder.name, config, folder)
+    try:
+        if config["n_models"] < CALM:
+            console.warn(f"n_models={config['n_models']}: below {CALM} KLoM is mostly noise; compare it with its floor")
+        pipeline.make()
+        result = _evaluated(folder, pipeline, choices, console)
+        if config["evaluation"]["report"]:
+            with console.stage("report", "report.html and figures"):
+                write_report(result, folder)
+        tracker.finish(result)
+    except BaseException as error:
+        tracker.fail(f"{type(error).__name__}: {error}")
+        raise
+    print_table(headline(result))
+    if config["evaluation"]["report"]:
+        console.note(f"report: {folder / 'report.html'}")
+    return FinishedRun(folder, result.metrics)
+
+
+def _evaluated(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> RunResult:
+    """Compute and write ``metrics.json`` and ``points.parquet``."""
+    from dmm_exp.evaluation import Evaluation
+    from dmm_exp.report.result import RunResult
+
+    with console.stage("evaluation", "unlearned models against oracles"):
+        evaluation = Evaluation(pipeline)
+        metrics, points = evaluation.metrics, evaluation.points
+    for stage in console.stages:
+        metrics[f"seconds/{stage.name.replace(' ', '_')}"] = round(stage.seconds, 3)
+        metrics[f"seconds/{stage.name.replace(' ', '_')}/cached"] = float(stage.cached)
+    write_json(folder / "metrics.json", metrics)
+    write_table(folder / "points.parquet", points)
+    write_json(folder / "forget.json", pipeline.forget.tolist())
+    return RunResult(
+        name=folder.name,
+        config=dict(pipeline.config),
+        choices=dict(choices),
+        metrics=metrics,
+        points=points,
+        margins={name: outputs.margins for name, outputs in evaluation.outputs.items()},
+        images=pipeline.examples.inputs.numpy(),
+        class_names=pipeline.examples.class_names,
+        stages=list(console.stages),
+        provenance=_provenance(),
+        history=_history(pipeline),
+    )
+
+
+def _history(pipeline: Pipeline) -> Any:
+    """Return mean losses by stage and epoch, of what was trained for this run."""
+    import pandas as pd
+
+    rows = []
+    for stage, artifact in (("originals", pipeline.originals), ("unlearning", pipeline.unlearned)):
+        curves = [facts["history"] for facts in artifact.shard_facts()]
+        rows += [
+            {"stage": stage, "epoch": epoch + 1, "loss": sum(losses) / len(losses)}
+            for epoch, losses in enumerate(zip(*curves, strict=True))
+        ]
+    return pd.DataFrame(rows, columns=["stage", "epoch", "loss"])
+
+
+def _provenance() -> dict[str, str]:
+    from dmm_exp.store.provenance import provenance
+
+    facts = provenance()
+    flat = {name: str(value) for name, value in facts.items() if value is not None and name != "packages"}
+    return flat | facts["packages"] | {"command": shlex.join(["python", "-m", "dmm_exp", *sys.argv[1:]])}
+
+
+def _write_config(folder: Path, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+    """Write the resolved configuration so that it can be run again as it was."""
+    import yaml
+
+    head = {
+        "defaults": ["schema", "_self_", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
+    }
+    tail = {"hydra": {"run": {"dir": "."}, "output_subdir": None, "job": {"name": "dmm_exp", "chdir": False}}}
+    text = yaml.safe_dump({**head, **config, **tail}, sort_keys=False, allow_unicode=True)
+    write_text(folder / "config.yaml", f"# run it again: python -m dmm_exp --config-path {folder}\n{text}")
+    write_json(folder / CHOICES, dict(choices))
+
+
+@contextmanager
+def _folder(folder: Path, console: Console) -> Iterator[Path]:
+    """Hold a run's folder: two processes with the same experiment take turns. Keeps ``status.json`` up to date."""
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+
+    def status(state: str, **more: Any) -> None:
+        write_json(folder / "status.json", {"state": state, "started": started, "updated": time.time(), **more})
+
+    with FileLock(folder / ".lock"):
+        console.log_to(folder / "run.log")
+        status("running")
+        try:
+            yield folder
+        except BaseException as error:
+            status("failed", error=f"{type(error).__name__}: {error}")
+            raise
+        status("finished")
+
+
+def _print_plan(stages: list[PlannedStage]) -> None:
+    from rich.table import Table
+
+    from dmm_exp.report.tables import print_table
+
+    table = Table("stage", "state", "models", "sample gradients", title="plan (nothing was made)", title_justify="left")
+    for stage in stages:
+        state = "exists, would be reused" if stage.exists else "would be made"
+        todo = ("", "") if stage.exists else (f"{stage.models:,}", f"{stage.sample_gradients:.2g}")
+        table.add_row(stage.name.replace("_", " "), state, *todo)
+    print_table(table)
+
+
+def run_from_hydra(config: Any) -> FinishedRun | None:
+    """Do what Hydra composed, as a single run or as a cell of a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    from dmm_exp import sweep
+
+    hydra = HydraConfig.get()
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    resolved = {str(key): value for key, value in plain.items()}
+    if hydra.mode == RunMode.MULTIRUN:
+        sweep.run_cell(resolved, _choices(hydra), list(hydra.overrides.task), int(hydra.job.num))
+        return None
+    finished = run(resolved, _choices(hydra))
+    if finished is not None:
+        print(finished.folder)
+    return finished
+
+
+def _choices(hydra: Any) -> dict[str, str]:
+    """Return group → choice as composed; for a run that is run again, as they were the first time."""
+    choices = {
+        str(group): str(choice)
+        for group, choice in hydra.runtime.choices.items()
+        if choice is not None and not str(group).startswith("hydra")
+    }
+    if "unlearner" in choices:
+        return choices
+    for source in hydra.runtime.config_sources:
+        recorded = Path(source.path) / CHOICES
+        if source.schema == "file" and recorded.is_file():
+            return json.loads(recorded.read_text(encoding="utf-8"))
+    return choices

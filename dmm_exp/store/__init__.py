@@ -1,0 +1,7 @@
+"""Artifacts on disk: keys, atomic and checksummed files, locks, resumable shards."""
+
+from dmm_exp.store.artifact import Artifact
+from dmm_exp.store.spec import Spec, canonical, digest_of
+from dmm_exp.store.store import Draft, Messages, Missing, Store
+
+__all__ = ["Artifact", "Draft", "Messages", "Missing", "Spec", "Store", "canonical", "digest_of"]

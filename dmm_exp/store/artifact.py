@@ -1,0 +1,83 @@
+"""An artifact: an immutable result on disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished, verified folder of the store.
+
+    Attributes:
+        path: the folder.
+        digest: the address, to be used as an input of whatever is made from it.
+        cached: whether it existed before this process asked for it.
+    """
+
+    path: Path
+    digest: str
+    cached: bool
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What was recorded when it was made: configuration, inputs, versions, commit, seconds, device, checksums."""
+        return json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds that making it took."""
+        return float(self.manifest["seconds"]["wall"])
+
+    def json(self, name: str) -> Any:
+        """Return the content of ``name.json``."""
+        return json.loads((self.path / f"{name}.json").read_text(encoding="utf-8"))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return the content of ``name.parquet``."""
+        import pandas as pd
+
+        return pd.read_parquet(self.path / f"{name}.parquet")
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Return the content of ``name.safetensors``."""
+        from safetensors.torch import load_file
+
+        return load_file(self.path / f"{name}.safetensors")
+
+    def stacked(self, name: str) -> Tensor:
+        """Return tensor ``name`` of all shards, joined along the first dimension (members) in the order of shards."""
+        import torch
+        from safetensors import safe_open
+
+        parts = []
+        for path in self._shards():
+            with safe_open(path, framework="pt") as shard:
+                parts.append(shard.get_tensor(name))
+        return torch.cat(parts)
+
+    def stacked_names(self) -> list[str]:
+        """Return the names of the tensors that every shard holds."""
+        from safetensors import safe_open
+
+        with safe_open(self._shards()[0], framework="pt") as shard:
+            return list(shard.keys())
+
+    def shard_facts(self) -> list[dict[str, Any]]:
+        """Return what was recorded with each shard (seconds, training history, ...), in the order of shards."""
+        receipts = (path.with_suffix(".json") for path in self._shards())
+        return [json.loads(path.read_text(encoding="utf-8"))["facts"] for path in receipts]
+
+    def _shards(self) -> list[Path]:
+        names = (name for name in self.manifest["files"] if name.startswith("shard-"))
+        return [self.path / name for name in sorted(names) if name.endswith(".safetensors")]

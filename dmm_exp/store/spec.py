@@ -1,0 +1,55 @@
+"""What determines an artifact, and the address that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FORMAT_VERSION = 1
+
+
+def canonical(value: Any) -> str:
+    """Return ``value`` (plain containers) as JSON that does not depend on the order of keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of ``value``, in hexadecimal."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that determines an artifact.
+
+    Attributes:
+        kind: what it is, and the folder it lives in (``ensemble``, ``effect``, ...).
+        config: the resolved configuration that matters for it, as plain containers.
+        inputs: name → digest of the artifacts it is made from.
+    """
+
+    kind: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content that is hashed, as plain containers."""
+        return {
+            "kind": self.kind,
+            "format": FORMAT_VERSION,
+            "config": dict(self.config),
+            "inputs": dict(self.inputs),
+        }
+
+    @property
+    def digest(self) -> str:
+        """The hash that is the artifact's address."""
+        return digest_of(self.as_dict())
+
+    @property
+    def short(self) -> str:
+        """The start of the digest, long enough for a folder's name."""
+        return self.digest[:20]

@@ -1,0 +1,224 @@
+"""The store: artifacts made once, whole or not at all, verified before they are trusted.
+
+An artifact in the making is the folder ``<digest>.partial``; finishing it is one rename. Shards (chunks of members)
+carry a checksum file of their own, so that interrupted work is taken up at the first missing shard, and a damaged
+artifact loses only its damaged files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dmm_exp.store.artifact import MANIFEST, Artifact
+from dmm_exp.store.files import checksum, write_json, write_table, write_tensors
+from dmm_exp.store.provenance import provenance
+from dmm_exp.store.spec import Spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+
+class Missing(Exception):
+    """An artifact does not exist, and the store was asked not to make anything."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(f"{spec.kind} {spec.short} has not been made yet")
+        self.spec = spec
+
+
+class Messages(Protocol):
+    """Where the store says what a person should know."""
+
+    def warn(self, text: str) -> None:
+        """Say something that is wrong but was mended."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Say something that may be of interest."""
+        ...
+
+
+class Draft:
+    """The folder of an artifact in the making.
+
+    It may hold valid files of an interrupted attempt: ``shards`` lists them, and whoever makes the artifact goes on
+    from there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write ``name.safetensors``."""
+        write_tensors(self.path / f"{name}.safetensors", tensors)
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write ``name.parquet``."""
+        write_table(self.path / f"{name}.parquet", table)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write ``name.json``."""
+        write_json(self.path / f"{name}.json", value)
+
+    def write_shard(self, index: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Write one shard and then its checksum file: without the second, the first does not count."""
+        path = self.path / shard_name(index)
+        write_tensors(path, tensors)
+        write_json(_receipt(path), {"sha256": checksum(path), "facts": dict(facts)})
+
+    def shard_facts(self, index: int) -> dict[str, Any] | None:
+        """Return what was recorded with a finished shard, or None when it is missing or damaged (then it is removed)."""
+        path = self.path / shard_name(index)
+        try:
+            receipt = json.loads(_receipt(path).read_text(encoding="utf-8"))
+            if receipt["sha256"] == checksum(path):
+                return receipt["facts"]
+        except (OSError, ValueError, KeyError):
+            pass
+        path.unlink(missing_ok=True)
+        _receipt(path).unlink(missing_ok=True)
+        return None
+
+    def layout(self, wanted: list[list[int]]) -> list[list[int]]:
+        """Return how members are cut into shards: as an interrupted attempt began, else as ``wanted`` (and record it).
+
+        Args:
+            wanted: ``[start, stop]`` of every shard.
+        """
+        path = self.path / "layout.json"
+        try:
+            recorded = json.loads(path.read_text(encoding="utf-8"))
+            if recorded and recorded[-1][1] == wanted[-1][1]:
+                return recorded
+        except (OSError, ValueError):
+            pass
+        for stale in self.path.glob("shard-*"):
+            stale.unlink()
+        write_json(path, wanted)
+        return wanted
+
+
+class Store:
+    """All artifacts of a folder.
+
+    Args:
+        root: the folder; made when the first artifact is.
+        messages: where to say that something was damaged, or is being made elsewhere.
+        read_only: raise :class:`Missing` instead of making anything (for plans).
+    """
+
+    def __init__(self, root: Path, messages: Messages, *, read_only: bool = False) -> None:
+        self.root = root
+        self.messages = messages
+        self.read_only = read_only
+        self._verified: dict[Path, bool] = {}
+
+    def path(self, spec: Spec) -> Path:
+        """Return where the artifact of ``spec`` lives, or would live."""
+        return self.root / spec.kind / spec.short
+
+    def find(self, spec: Spec) -> Artifact | None:
+        """Return the finished artifact, or None when there is none that can be trusted. Changes nothing on disk."""
+        path = self.path(spec)
+        if not (path / MANIFEST).exists() or self.damaged_files(path):
+            return None
+        return Artifact(path, spec.digest, cached=self._verified.setdefault(path, True))
+
+    def obtain(self, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
+        """Return the artifact, after making it when it does not exist.
+
+        Two processes that ask for the same artifact make it once: the second waits, and reads what the first made.
+
+        Raises:
+            Missing: the store is read-only and the artifact does not exist.
+        """
+        if found := self.find(spec):
+            return found
+        if self.read_only:
+            raise Missing(spec)
+        with self._locked(spec):
+            found = self.find(spec)
+            if found is None:
+                self._make(spec, make)
+                self._verified[self.path(spec)] = False
+                found = self.find(spec)
+        if found is None:
+            raise OSError(f"{self.path(spec)} was written but cannot be read back; is the disk full?")
+        return found
+
+    def damaged_files(self, path: Path) -> list[str]:
+        """Return the files of a finished artifact whose content is not what its manifest says."""
+        if path in self._verified:
+            return []
+        try:
+            files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError, KeyError):
+            return [MANIFEST]
+        return [name for name, expected in files.items() if not _matches(path / name, expected)]
+
+    def _make(self, spec: Spec, make: Callable[[Draft], None]) -> None:
+        path = self.path(spec)
+        draft = Draft(path.with_name(path.name + ".partial"))
+        if path.exists():
+            self._salvage(path, draft.path)
+        draft.path.mkdir(parents=True, exist_ok=True)
+        started, cpu = time.perf_counter(), time.process_time()
+        make(draft)
+        seconds = {"wall": time.perf_counter() - started, "cpu": time.process_time() - cpu}
+        for temporary in draft.path.glob(".*.tmp"):
+            temporary.unlink()
+        files = {
+            file.name: checksum(file) for file in sorted(draft.path.iterdir()) if file.name != MANIFEST
+        }
+        write_json(draft.path / MANIFEST, {**spec.as_dict(), **provenance(), "seconds": seconds, "files": files})
+        os.replace(draft.path, path)
+
+    def _salvage(self, path: Path, partial: Path) -> None:
+        """Turn a damaged artifact back into work in progress, without what is damaged."""
+        damaged = self.damaged_files(path)
+        self.messages.warn(f"{path} is damaged ({', '.join(damaged)}): making the damaged part again")
+        shutil.rmtree(partial, ignore_errors=True)
+        os.replace(path, partial)
+        for name in {*damaged, MANIFEST}:
+            (partial / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self, spec: Spec) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        folder = self.root / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{spec.kind}-{spec.short}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.messages.note(f"waiting for another process that is making {spec.kind} {spec.short}")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def shard_name(index: int) -> str:
+    """Return the file name of shard ``index``."""
+    return f"shard-{index:05d}.safetensors"
+
+
+def _receipt(shard: Path) -> Path:
+    return shard.with_suffix(".json")
+
+
+def _matches(path: Path, expected: str) -> bool:
+    try:
+        return checksum(path) == expected
+    except OSError:
+        return False

@@ -1,0 +1,84 @@
+"""Many runs: the cells of a multirun, and the one table that they end in."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dmm_exp.errors import UserError
+from dmm_exp.store.files import write_json, write_text
+from dmm_exp.store.spec import digest_of
+
+SWEEP = "DMM_EXP_SWEEP"  # in the environment, so that cells in other processes know which sweep they belong to
+
+
+def begin(overrides: Sequence[str]) -> None:
+    """Name the sweep after its command line, so that the same sweep lands in the same place."""
+    os.environ[SWEEP] = digest_of(list(overrides))[:10]
+    _announced.clear()
+
+
+_announced: list[Path] = []
+
+
+def run_cell(config: Mapping[str, Any], choices: Mapping[str, str], overrides: list[str], number: int) -> None:
+    """Do one cell; when it fails, record why and let the others go on."""
+    from dmm_exp.run import run
+
+    folder = _folder(config)
+    record: dict[str, Any] = {"number": number, "choices": dict(choices), "overrides": overrides}
+    print(f"\n[{number}] {' '.join(overrides)}", file=sys.stderr)
+    try:
+        finished = run(config, choices)
+        record |= {"status": "done"}
+        if finished is not None:
+            record |= {"metrics": finished.metrics, "folder": str(finished.folder)}
+    except Exception as error:
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        record |= {"status": "failed", "error": str(error) or type(error).__name__}
+    if not config["dry_run"]:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"cell-{number:05d}.json", record)
+        _announced.append(folder)
+
+
+def _folder(config: Mapping[str, Any]) -> Path:
+    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
+    return outputs / "sweeps" / os.environ.get(SWEEP, "unnamed")
+
+
+def finish() -> int:
+    """Print one table over all cells, write it as CSV, and return the exit code: 1 when a cell failed."""
+    if not _announced:
+        return 0
+    from dmm_exp.report.tables import print_table, sweep_table
+
+    folder = _announced[0]
+    cells = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("cell-*.json"))]
+    print_table(sweep_table([cell | {"overrides": _telling(cell, cells)} for cell in cells]))
+    write_text(folder / "cells.csv", _csv(cells))
+    print(folder)
+    return int(any(cell["status"] == "failed" for cell in cells))
+
+
+def _telling(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the overrides that set a cell apart and that its choices do not show."""
+    shared = set.intersection(*(set(other["overrides"]) for other in cells))
+    return [text for text in cell["overrides"] if text not in shared and text.split("=")[0] not in cell["choices"]]
+
+
+def _csv(cells: Sequence[Mapping[str, Any]]) -> str:
+    import pandas as pd
+
+    rows = [
+        {"status": cell["status"], **cell["choices"], "overrides": " ".join(cell["overrides"]), **cell.get("metrics", {})}
+        for cell in cells
+    ]
+    return pd.DataFrame(rows).to_csv(index=False)

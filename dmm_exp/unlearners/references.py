@@ -1,0 +1,34 @@
+"""The two ends of every comparison: doing nothing, and retraining."""
+
+from __future__ import annotations
+
+from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, member_seed
+from dmm_exp.unlearners.unlearner import Unlearned, Unlearner, UnlearningTask
+
+
+class DoNothing(Unlearner):
+    """Return the originals: the reference that a method must beat."""
+
+    def unlearn(self, task: UnlearningTask) -> Unlearned:
+        """Return copies of the originals."""
+        ensemble = task.originals.copy()
+        return Unlearned(ensemble, ensemble.logits(task.examples.inputs), 0, [])
+
+
+class Retrain(Unlearner):
+    """Train from scratch on the retain set, as oracles are: exact, and its cost ratio is 1 by definition.
+
+    Its members have seeds of their own (role ``retrained``), so that its distance to the oracles is an independent
+    draw of the noise floor.
+    """
+
+    def unlearn(self, task: UnlearningTask) -> Unlearned:
+        """Train as many new models as there are originals."""
+        seeds = (member_seed(task.seed, "retrained", index, "initialisation") for index in task.members)
+        ensemble = Ensemble.initialise(task.build, seeds)
+        subsets = AllBut(task.examples.n_train, task.forget).indices(task.members)
+        training = EnsembleTraining(subsets=subsets, **task.recipe)
+        training.attach(ensemble, task.examples, seed=task.seed, role="retrained", members=task.members)
+        training.fit(task.make_trainer)
+        logits = ensemble.logits(task.examples.inputs)
+        return Unlearned(ensemble, logits, training.sample_gradients, training.history())

@@ -1,0 +1,63 @@
+"""Quality of a predicted effect, and cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.metrics import r2_score
+
+from dmm_exp.errors import UserError
+from dmm_exp.metrics import cost_ratio, effect_quality, retraining_cost
+
+
+def test_a_perfect_prediction_scores_one():
+    true = np.random.default_rng(0).normal(size=(20, 3))
+    assert effect_quality(true, true) == {"r2": 1.0, "correlation": pytest.approx(1.0)}
+
+
+def test_effect_quality_agrees_with_scikit_learn_and_numpy():
+    predicted, true = np.random.default_rng(1).normal(size=(2, 40, 5)).astype(np.float32)
+    quality = effect_quality(predicted, true)
+    assert quality["r2"] == pytest.approx(r2_score(true.ravel(), predicted.ravel()), rel=1e-6)
+    assert quality["correlation"] == pytest.approx(np.corrcoef(true.ravel(), predicted.ravel())[0, 1], rel=1e-6)
+
+
+def test_scale_hurts_r2_and_not_the_correlation():
+    true = np.random.default_rng(2).normal(size=(20, 3))
+    quality = effect_quality(3 * true, true)
+    assert quality["r2"] < 0
+    assert quality["correlation"] == pytest.approx(1.0)
+
+
+def test_what_does_not_apply_is_absent():
+    varied = np.random.default_rng(3).normal(size=(7, 3))
+    assert effect_quality(varied, np.full((7, 3), 0.1)) == {}
+    assert set(effect_quality(np.full((7, 3), 0.1), varied)) == {"r2"}
+
+
+def test_bad_effects_are_named_in_one_sentence():
+    with pytest.raises(UserError, match="same shape"):
+        effect_quality(np.zeros((2, 3)), np.zeros((3, 2)))
+    with pytest.raises(UserError, match="predicted .* NaN"):
+        effect_quality([[np.nan]], [[1.0]])
+
+
+def test_retraining_costs_one_and_doing_nothing_costs_nothing():
+    retraining = retraining_cost(24, 45_000)
+    assert retraining == 1_080_000
+    assert cost_ratio(retraining, retraining) == 1.0
+    assert cost_ratio(0, retraining) == 0.0
+
+
+@pytest.mark.parametrize(("unlearning", "retraining"), [(-1, 1), (1, 0), (float("nan"), 1), (1, float("inf"))])
+def test_impossible_costs_are_refused(unlearning, retraining):
+    with pytest.raises(UserError, match="expected"):
+        cost_ratio(unlearning, retraining)
+
+
+def test_importing_the_metrics_loads_neither_torch_nor_scipy():
+    code = "import sys, dmm_exp.metrics; sys.exit(bool({'torch', 'scipy', 'sklearn', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

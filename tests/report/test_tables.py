@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from dmm_exp.report.result import RunResult
+from dmm_exp.report.tables import MISSING, headline, headline_data, print_table, sweep_table
+
+
+def printed(table: Any) -> str:
+    stream = io.StringIO()
+    print_table(table, stream)
+    return stream.getvalue()
+
+
+def cell(forget: str, unlearner: str, p95: float | None, **more: Any) -> dict[str, Any]:
+    metrics = {} if p95 is None else {"klom/forget/p95": p95, "klom_floor/forget/p95": 0.6}
+    choices = {"forget": forget, "unlearner": unlearner, "attribution": "datamodels", "model": "mlp"}
+    return {"choices": choices, "metrics": metrics, "status": "failed" if p95 is None else "done", **more}
+
+
+def test_headline_has_floor_then_nothing_then_method(run: RunResult) -> None:
+    assert [row.label for row in headline_data(run).rows] == ["independent retraining", "doing nothing", "dmm"]
+
+
+def test_headline_fits_in_a_hundred_columns_and_loses_nothing(run: RunResult) -> None:
+    text = printed(headline(run))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    assert "\x1b" not in text
+    assert f"{run.metrics['klom/forget/p95']:.2f}" in text
+
+
+def test_headline_shows_a_dash_for_every_missing_metric(make_run: Callable[..., RunResult]) -> None:
+    rows = headline_data(make_run(metrics={})).rows
+    assert {value.value for value in rows[2].cells} == {MISSING}
+
+
+def test_refinement_is_part_of_the_method(make_run: Callable[..., RunResult]) -> None:
+    assert make_run(choices={"unlearner": "dmm", "refinement": "rum"}).method == "dmm + rum"
+
+
+def test_sweep_sorts_cells_by_forget_p95_within_a_forget_set() -> None:
+    cells = [cell("b", "one", 3.0), cell("a", "two", 9.0), cell("b", "three", 1.0), cell("b", "four", None)]
+    lines = [line.split()[:2] for line in printed(sweep_table(cells)).splitlines()]
+    order = [tuple(words) for words in lines if words and words[0] in {"a", "b"}]
+    assert order == [("b", "three"), ("b", "one"), ("b", "four"), ("a", "two")]
+
+
+def test_sweep_lists_failures_with_the_first_line_of_their_error() -> None:
+    text = printed(sweep_table([cell("a", "one", 1.0), cell("a", "two", None, error="no such [thing]\ntraceback")]))
+    assert "1 of 2 cells failed" in text
+    assert "a, two: no such [thing]" in text
+    assert "traceback" not in text
+
+
+@pytest.mark.parametrize("length", [40, 400])
+def test_sweep_through_a_pipe_keeps_long_names_whole(length: int) -> None:
+    assert "x" * length in printed(sweep_table([cell("x" * length, "one", 1.0, overrides=["seed=2"])]))
+
+
+def test_sweep_shows_only_what_sets_cells_apart() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    table = sweep_table([cell("a", "one", 1.0), cell("a", "two", 2.0)])
+    console.print(table)
+    headers = [str(column.header) for column in table.columns]
+    assert "model" not in headers
+    assert "overrides" not in headers
+    assert "attribution" not in headers  # no metric says that it was used
+
+
+def test_importing_the_report_package_is_light() -> None:
+    heavy = "{'matplotlib', 'pandas', 'numpy', 'jinja2', 'rich', 'wandb'}"
+    code = f"import sys, dmm_exp.report; print(sorted({heavy} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
