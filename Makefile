@@ -17,7 +17,7 @@ LOCK_VENV := $(VENV)-lock
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-install: $(STAMP) ## make the environment ($(VENV)) with the locked versions and this package in it
+install: $(STAMP) ## make the environment .venv (or VENV=...) with the locked versions and this package in it
 
 demo: install ## run the main job; pass overrides as ARGS="seed=1 n_models=8"
 	$(PY) -m dmm_exp unlearner=dmm forget=rum_high_mem $(ARGS)
@@ -58,7 +58,7 @@ clean: ## remove caches and build products (never outputs/ or the environment)
 
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "dmm_exp needs Python 3.11 or newer, but PYTHON=$(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo 'not there'): name another one, as in make install PYTHON=python3.11" >&2; \
+	  echo "dmm_exp needs Python 3.11 or newer, and '$(PYTHON)' is not that: name one, as in make install PYTHON=python3.11" >&2; \
 	  exit 1; }
 
 $(STAMP): pyproject.toml requirements.lock | check-python

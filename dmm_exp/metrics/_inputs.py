@@ -27,8 +27,7 @@ def member_matrix(name: str, values: ArrayLike, *, fewest_members: int = 1) -> N
     unusable = array.size - int(np.count_nonzero(np.isfinite(array)))
     if unusable:
         raise UserError(
-            f"{name} holds {unusable} values that are NaN or infinite (has a model diverged?); "
-            "expected finite numbers."
+            f"{name} holds {unusable} values that are NaN or infinite (has a model diverged?); expected finite numbers."
         )
     return array
 

@@ -12,8 +12,8 @@ from dmm_exp.metrics._inputs import same_shape
 def effect_quality(predicted: ArrayLike, true: ArrayLike) -> dict[str, float]:
     """Return ``r2`` and ``correlation`` of a predicted effect against the true one, over all points and classes.
 
-    ``r2`` is ``1 - SSE / SST``, with SST taken about the mean of ``true``: 1 is exact, 0 is as good as one
-    constant, negative is worse. ``correlation`` is Pearson's, blind to scale and offset. A value that does not apply is absent:
+    ``r2`` is ``1 - SSE / SST``, with SST taken about the mean of ``true``: 1 is exact, 0 is as good as one constant,
+    negative is worse. ``correlation`` is Pearson's, blind to scale and offset. A value that does not apply is absent:
     both where ``true`` is constant (SST = 0), ``correlation`` also where ``predicted`` is.
 
     Args:

@@ -21,12 +21,12 @@ from dmm_exp.metrics._inputs import member_matrix, open_unit, same_shape
 DIRECTIONS = ("unlearned_oracle", "oracle_unlearned")
 Statistic = float | Literal["mean"]
 
-_SAMPLES_PER_BLOCK = 1 << 17  # a megabyte of float64, so that the passes over a block stay in the processor's cache
+_SAMPLES_PER_BLOCK = 1 << 16  # half a megabyte of float64, so that the passes over a block stay in the processor's cache
 _NEAR_EDGE = 1e-6  # in bins; a sample further than this from every edge cannot be guessed into the wrong bin
 _NARROW = 1e-6  # below this range relative to the values, rounding of the edges could exceed _NEAR_EDGE
 _TINY = 1e-290  # a range below this leaves steps that are no longer represented to full precision
 _SPLITS = 40  # random divisions of the members behind an interval
-_STUCK = 0.9  # spread at N/2 over that at N/4 (0.71 for a mean) above which their law cannot be carried on to N
+_STUCK = 0.75  # spread at N/2 over that at N/4 (0.71 for a mean) above which their law cannot be carried on to N
 _FOLDS, _JACKKNIVES = 5, 8  # what is used there instead: delete-a-fifth jackknives, each with its own folds
 _FEWEST_FOR_INTERVAL = 8  # members, so that a quarter has two
 
@@ -124,12 +124,26 @@ def klom_intervals(
 
     The target is the expectation of the statistic over fresh ensembles of the same size N. The measured statistic is
     unbiased for it, so only its standard error is needed. Halves and quarters of the members that share no member are
-    independent replicates at N/2 and N/4; their spread, averaged over {splits} fixed random divisions, gives the
-    standard error at these sizes, and the power law through both gives it at N. Intervals are the statistic plus and
-    minus normal quantiles, with ``low`` at least 0. No global random state is used: the same input gives the same
-    interval.
+    independent replicates at N/2 and N/4; their spread, averaged over forty fixed random divisions, gives the standard
+    error at these sizes, and the power law through both gives it at N. Where the spread falls more slowly than that
+    of a mean (KLoM near its ceiling), the law would promise too much and a delete-a-fifth jackknife takes over if it is
+    the larger. The interval is the statistic plus and minus normal quantiles, with ``low`` at least 0. No global random
+    state is used: the same input gives the same interval.
 
-    EVIDENCE
+    Coverage of 95 % intervals in simulation: N = 100, 250 points, Gaussian margins with a mean and deviation of their
+    own at every point, three shared member effects with a tenth of the variance; 100 trials, so give or take 0.02:
+
+    ========================================  ====  =====  =====  =====
+    shift of the unlearned mean, in sigma     mean  p50    p95    p99
+    ========================================  ====  =====  =====  =====
+    none                                      0.96  0.95   0.95   0.98
+    0.3 to 1.5 at a quarter of the points     0.90  0.95   0.99   0.99
+    2 at all points                           0.96  0.98   0.99   0.99
+    4 at all points                           0.96  0.89   0.97   0.90
+    ========================================  ====  =====  =====  =====
+
+    A jackknife everywhere is 1.5 to 2.8 times too wide where nothing is shifted (KLoM there has no linear part, and a
+    jackknife counts each higher part several times over); half-sampling is 2.1 to 2.5 times too wide there.
 
     Args:
         unlearned: margins ``[members, points]``, at least eight members.

@@ -13,7 +13,7 @@ from dmm_exp.report.canvas import Drawn
 from dmm_exp.report.figures import draw_all
 from dmm_exp.report.files import write_atomically
 from dmm_exp.report.result import RunResult, is_used
-from dmm_exp.report.tables import headline_data
+from dmm_exp.report.tables import headline_data, used_attribution
 from dmm_exp.report.words import narrative
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -58,7 +58,9 @@ def _context(result: RunResult, figures: list[Drawn]) -> dict[str, Any]:
 
 def _facts(result: RunResult) -> list[tuple[str, str]]:
     """Return the short facts below the title: what was chosen, and how much of it."""
-    facts = [(name, choice) for name, choice in result.choices.items() if is_used(choice)]
+    attribution = used_attribution({"choices": result.choices, "metrics": result.metrics})
+    choices = {**result.choices, "attribution": attribution or ""}
+    facts = [(name, choice) for name, choice in choices.items() if is_used(choice)]
     if result.n_models is not None:
         facts.append(("models", f"{result.n_models:,}"))
     return [*facts, ("forget points", f"{len(result.rows('forget')):,}"), ("points", f"{len(result.points):,}")]

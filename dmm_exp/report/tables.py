@@ -131,7 +131,7 @@ def sweep_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in columns:
         table.add_column(title, overflow="fold")
-    for title in (*(f"KLoM P95\n{group} (floor)" for group in GROUPS), "ToW", "cost\nratio"):
+    for title in (*(f"KLoM P95\n{group}\n(floor)" for group in GROUPS), "ToW", "cost\nratio"):
         table.add_column(title, justify="right", overflow="fold")
     table.add_column("status", overflow="fold")
     ordered = _in_reading_order(cells)
@@ -145,7 +145,7 @@ def sweep_table(cells: Sequence[Mapping[str, Any]]) -> Table:
 def _sweep_columns(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """Choose the leading columns: forget set and unlearner, then whatever is used or sets cells apart."""
     columns = ["forget", "unlearner"]
-    if any(_attribution(cell) for cell in cells):
+    if any(used_attribution(cell) for cell in cells):
         columns.append("attribution")
     names = dict.fromkeys(name for cell in cells for name in cell.get("choices", {}))
     for name in names:
@@ -168,7 +168,7 @@ def _leading(cell: Mapping[str, Any], column: str) -> str:
     if column == "overrides":
         values = cell.get("overrides") or [MISSING]
         return values if isinstance(values, str) else " ".join(map(str, values))
-    return (_attribution(cell) or MISSING) if column == "attribution" else _choice(cell, column)
+    return (used_attribution(cell) or MISSING) if column == "attribution" else _choice(cell, column)
 
 
 def _with_floor(metrics: Mapping[str, float], group: str) -> str:
@@ -182,7 +182,7 @@ def _choice(cell: Mapping[str, Any], name: str) -> str:
     return str(cell.get("choices", {}).get(name, MISSING))
 
 
-def _attribution(cell: Mapping[str, Any]) -> str | None:
+def used_attribution(cell: Mapping[str, Any]) -> str | None:
     """Return a cell's attribution if it was used; methods without a predictor leave no trace of it in the metrics."""
     choice = cell.get("choices", {}).get("attribution")
     metrics = cell.get("metrics") or {}

@@ -11,14 +11,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dmm_exp.errors import UserError
 from dmm_exp.report.files import write_atomically
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dmm_exp.report.result import RunResult
 
 RUN_ID_FILE = "wandb_run_id.txt"
 JOB_TYPE = "main job"
+TABLE_ROWS = 5_000  # wandb checks the type of every cell (half a millisecond a row) and shows 10,000 rows at most
 
 
 class Tracker:
@@ -155,9 +160,17 @@ class WandbTracker(Tracker):
         media: dict[str, Any] = {
             f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted((self._folder / "figures").glob("*.png"))
         }
-        media["points"] = wandb.Table(dataframe=result.points)
+        media["points"] = wandb.Table(dataframe=_table_points(result))
         media["report"] = wandb.Html(report.read_text(encoding="utf-8"), inject=False, data_is_not_path=True)
         return media
+
+
+def _table_points(result: RunResult) -> pd.DataFrame:
+    """Return the points for a table: all forget points, then as many others, evenly spaced, as wandb takes quickly."""
+    forget = result.rows("forget")
+    others = np.setdiff1d(np.arange(len(result.points)), forget)
+    room = max(1, TABLE_ROWS - len(forget))
+    return result.points.iloc[np.concatenate([forget, others[:: max(1, -(-len(others) // room))]])]
 
 
 def _import_wandb() -> Any:

@@ -137,7 +137,7 @@ def _few_models(result: RunResult) -> str | None:
     floor = result.metrics.get("klom_floor/forget/p95")
     measured = f"; here the floor alone is {floor:.2f} on forget points" if floor is not None else ""
     return (
-        f"Only {count} models an ensemble. With fewer than {FEWEST_MODELS}, KLoM is mostly sampling noise{measured}, "
+        f"Only {count} models per ensemble. With fewer than {FEWEST_MODELS}, KLoM is mostly sampling noise{measured}, "
         "so small differences mean nothing. Read every KLoM against its floor."
     )
 

@@ -41,10 +41,15 @@ def test_no_tracker_leaves_no_trace(run: RunResult, tmp_path: Path) -> None:
 
 
 def test_wandb_writes_an_offline_run_under_the_runs_folder(
-    run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_run: Callable[..., RunResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
+    run = make_run(members=10, n_points=60, forgotten=10)
+    (tmp_path / "report.html").write_text("<p>report</p>", encoding="utf-8")
+    image = pytest.importorskip("PIL.Image").new("RGB", (8, 8))
+    (tmp_path / "figures").mkdir()
+    image.save(tmp_path / "figures" / "klom_by_group.png")
     tracker = WandbTracker("dmm_exp", group="sweep", tags=["test"])
     tracker.start(run.name, run.config, tmp_path)
     identity = (tmp_path / RUN_ID_FILE).read_text().strip()
