@@ -50,9 +50,9 @@ class Datamodel(LinearEstimator):
             group: self._best_penalty(self.group_outputs(where), scale) for group, where in self.group_points()
         }
 
-    def predict_group(self, directions: Tensor, group: int, outputs: Tensor) -> Tensor:
+    def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
         """Return the ridge prediction."""
-        return self.member_weights(directions, self.penalty[group]) @ outputs
+        return self.weigh(self.member_weights(directions, self.penalty[group]), where)
 
     def member_weights(self, directions: Tensor, penalty: float) -> Tensor:
         """Return ``directions Zᵀ(ZZᵀ + λI)⁻¹``, ``[directions, members]``."""
@@ -79,7 +79,7 @@ class Datamodel(LinearEstimator):
         rows = self.left.view(-1, block, self.left.shape[1])
         hat = (rows * (self.squares / (self.squares + penalty))) @ rows.transpose(1, 2) + 1 / len(self.pool)
         system = torch.eye(block) - hat
-        return torch.linalg.solve(system, residuals.view(-1, block, residuals.shape[1])).flatten(0, 1)
+        return torch.linalg.solve(system, residuals.unflatten(0, (-1, block))).flatten(0, 1)
 
     def _best_penalty(self, outputs: Tensor, scale: float) -> float:
         step = max(1, outputs.shape[1] // self.tuning_outputs)

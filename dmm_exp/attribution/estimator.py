@@ -108,24 +108,27 @@ class LinearEstimator(PoolEstimator):
         """Keep the pool, centre its logits, and prepare each group of outputs."""
         self.pool = pool
         self.groups = groups
-        self.outputs = (pool.logits - pool.logits.mean(0)).flatten(1)
+        self.outputs = pool.logits - pool.logits.mean(0)
         self.prepare()
 
     def prepare(self) -> None:
         """Do what does not depend on a direction."""
 
     @abstractmethod
-    def predict_group(self, directions: Tensor, group: int, outputs: Tensor) -> Tensor:
-        """Return predicted changes ``[directions, outputs]`` of one group's centred outputs ``[members, outputs]``."""
+    def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
+        """Return predicted changes ``[directions, len(where), classes]`` of one group's points."""
 
     def predict(self, directions: Tensor) -> Tensor:
         """Return predicted changes of all logits, ``[directions, points, classes]``."""
         _, points, classes = self.pool.logits.shape
         changes = torch.empty(len(directions), points, classes)
         for group, where in self.group_points():
-            values = self.predict_group(directions, group, self.group_outputs(where))
-            changes[:, where] = values.view(len(directions), -1, classes)
+            changes[:, where] = self.predict_group(directions, group, where)
         return changes
+
+    def weigh(self, weights: Tensor, where: Tensor) -> Tensor:
+        """Return weighted sums over members ``[rows, members] → [rows, len(where), classes]`` of points' logits."""
+        return (weights @ self.group_outputs(where)).view(len(weights), len(where), -1)
 
     def group_points(self) -> Iterator[tuple[int, Tensor]]:
         """Yield (group, indices of its points)."""
@@ -134,4 +137,4 @@ class LinearEstimator(PoolEstimator):
 
     def group_outputs(self, where: Tensor) -> Tensor:
         """Return the centred outputs ``[members, len(where) · classes]`` of some points."""
-        return self.outputs.view(len(self.pool), -1, self.pool.logits.shape[2])[:, where].flatten(1)
+        return self.outputs[:, where].flatten(1)

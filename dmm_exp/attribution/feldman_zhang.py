@@ -31,6 +31,10 @@ class FeldmanZhang(LinearEstimator):
     α = 0.5, where s is the standard deviation of the output.
     """
 
-    def predict_group(self, directions: Tensor, group: int, outputs: Tensor) -> Tensor:
+    def prepare(self) -> None:
+        """Compute the weights of members."""
+        self.weights = difference_weights(self.pool.masks)
+
+    def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
         """Return the summed differences of means."""
-        return directions @ difference_weights(self.pool.masks) @ outputs
+        return self.weigh(directions @ self.weights, where)
