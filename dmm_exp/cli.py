@@ -69,10 +69,20 @@ def _check(arguments: Any) -> None:
     from dmm_exp.config.preflight import check_overrides
 
     cells = list(check_overrides(config_directory(), arguments.overrides))
-    if arguments.multirun or arguments.cfg:
-        return
-    if len(cells) > 1:
+    if arguments.multirun:
+        _check_cells(cells)
+    elif len(cells) > 1:
         raise UserError("several values for one key (key=a,b) are a sweep; add -m to run it")
+
+
+def _check_cells(cells: list[dict[str, Any]]) -> None:
+    """Refuse a sweep with a cell that could not start, before the first one does."""
+    from dmm_exp.config.instantiate import check_targets
+    from dmm_exp.config.schema import check_ranges
+
+    for cell in cells:
+        check_ranges(cell)
+        check_targets(cell)
 
 
 def _task(config: Any) -> None:

@@ -153,7 +153,7 @@ class Evaluation:
             quality = effect_quality(self.effects["predicted"][points], self.effects["true"][points])
             values |= {f"effect/{measure}/{name}": value for measure, value in quality.items()}
         scores = self.pipeline.effect.tensors("effect").get("lds")
-        return values if scores is None else values | {"lds": np.nanmean(scores.numpy())}
+        return values if scores is None else values | {"lds": float(np.nanmean(scores.numpy()))}
 
     def _cost(self) -> dict[str, float]:
         """Return costs in gradient evaluations of single examples, and in multiples of one retraining."""
@@ -163,9 +163,10 @@ class Evaluation:
         values = {"cost/unlearning": unlearning, "cost/ratio": cost_ratio(unlearning, retraining)}
         if self.pipeline.unlearner.target == "predicted" and self.pipeline.estimator.source == "pool":
             pool = self.config["pool"]
-            values["cost/attribution"] = sum(
-                facts["sample_gradients"] * facts["members"] for facts in self.pipeline.pool.shard_facts()
-            ) / pool["amortised_over"]
+            values["cost/attribution"] = (
+                sum(facts["sample_gradients"] * facts["members"] for facts in self.pipeline.pool.shard_facts())
+                / pool["amortised_over"]
+            )
         return values
 
     @cached_property

@@ -226,11 +226,12 @@ class Pipeline:
 
     def _make_effect(self, draft: Draft) -> None:
         if self.estimator.source == "oracles":
-            logits = {
-                "originals": self.originals.stacked("logits"),
-                "oracles": self.target_oracles.stacked("logits"),
-            }
-            evidence = Evidence(self.groups, self.examples.n_train, **logits)
+            evidence = Evidence(
+                self.groups,
+                self.examples.n_train,
+                originals=self.originals.stacked("logits"),
+                oracles=self.target_oracles.stacked("logits"),
+            )
         else:
             fitted = self.subset_models[: len(self.subset_models) - self.config["pool"]["held_out"]]
             evidence = Evidence(self.groups, self.examples.n_train, pool=fitted)
@@ -370,5 +371,3 @@ def content_hash(*tensors: Tensor) -> str:
         digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-

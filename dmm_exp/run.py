@@ -44,45 +44,51 @@ def run_name(config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
     return f"{words}__{identity[:10]}"
 
 
-def run(config: Mapping[str, Any], choices: Mapping[str, str]) -> FinishedRun | None:
+def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = True) -> FinishedRun | None:
     """Do one experiment; with ``dry_run`` print its plan and return None.
 
     Args:
         config: the resolved configuration, as plain containers.
         choices: group → choice that it was composed of.
+        table: whether to print the headline table on standard output.
 
     Raises:
         UserError: the configuration asks for what cannot be.
     """
-    from dmm_exp.config.instantiate import check_targets, instantiate
     from dmm_exp.config.schema import check_ranges
-    from dmm_exp.pipeline import Pipeline
+    from dmm_exp.executors import shared_executor
     from dmm_exp.report.progress import Console
     from dmm_exp.store import Store
 
-    check_ranges(dict(config))
+    check_ranges(config)
+    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
+    folder = outputs / "runs" / run_name(config, choices)
+    executor = shared_executor(config["executor"])
+    if not config["dry_run"] and not _is_finished(folder):
+        executor.warm_up()  # workers import torch while this process does
+
+    from dmm_exp.config.instantiate import check_targets
+    from dmm_exp.pipeline import Pipeline
+    from dmm_exp.report.tables import headline, print_table
+
     check_targets(config)
     console = Console()
-    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
     store = Store(outputs / "artifacts", console, read_only=config["dry_run"])
-    executor = instantiate(config["executor"])
     pipeline = Pipeline(config, store, executor, console)
     if config["dry_run"]:
         _print_plan(pipeline.plan())
         return None
     pipeline.examples  # noqa: B018  (a dataset that cannot be read ends here, before anything is written)
-    with _folder(outputs / "runs" / run_name(config, choices), console) as folder:
-        try:
-            executor.warm_up()
-            return _run_in(folder, pipeline, choices, console)
-        finally:
-            executor.close()
+    with _holding(folder, console):
+        result = _run_in(folder, pipeline, choices, console)
+    if table:
+        print_table(headline(result))
+    return FinishedRun(folder, result.metrics)
 
 
-def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> FinishedRun:
+def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> RunResult:
     from dmm_exp.config.instantiate import instantiate
     from dmm_exp.report.html import write_report
-    from dmm_exp.report.tables import headline, print_table
 
     config = dict(pipeline.config)
     tracker = instantiate(config["logger"])
@@ -100,10 +106,9 @@ def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], consol
     except BaseException as error:
         tracker.fail(f"{type(error).__name__}: {error}")
         raise
-    print_table(headline(result))
     if config["evaluation"]["report"]:
         console.note(f"report: {folder / 'report.html'}")
-    return FinishedRun(folder, result.metrics)
+    return result
 
 
 def _evaluated(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> RunResult:
@@ -162,7 +167,12 @@ def _write_config(folder: Path, config: Mapping[str, Any], choices: Mapping[str,
     import yaml
 
     head = {
-        "defaults": ["schema", "_self_", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
+        "defaults": [
+            "schema",
+            "_self_",
+            {"override hydra/job_logging": "none"},
+            {"override hydra/hydra_logging": "none"},
+        ]
     }
     tail = {"hydra": {"run": {"dir": "."}, "output_subdir": None, "job": {"name": "dmm_exp", "chdir": False}}}
     text = yaml.safe_dump({**head, **config, **tail}, sort_keys=False, allow_unicode=True)
@@ -170,8 +180,15 @@ def _write_config(folder: Path, config: Mapping[str, Any], choices: Mapping[str,
     write_json(folder / CHOICES, dict(choices))
 
 
+def _is_finished(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "status.json").read_text(encoding="utf-8"))["state"] == "finished"
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 @contextmanager
-def _folder(folder: Path, console: Console) -> Iterator[Path]:
+def _holding(folder: Path, console: Console) -> Iterator[None]:
     """Hold a run's folder: two processes with the same experiment take turns. Keeps ``status.json`` up to date."""
     from filelock import FileLock
 
@@ -185,7 +202,7 @@ def _folder(folder: Path, console: Console) -> Iterator[Path]:
         console.log_to(folder / "run.log")
         status("running")
         try:
-            yield folder
+            yield
         except BaseException as error:
             status("failed", error=f"{type(error).__name__}: {error}")
             raise

@@ -34,7 +34,7 @@ def run_cell(config: Mapping[str, Any], choices: Mapping[str, str], overrides: l
     record: dict[str, Any] = {"number": number, "choices": dict(choices), "overrides": overrides}
     print(f"\n[{number}] {' '.join(overrides)}", file=sys.stderr)
     try:
-        finished = run(config, choices)
+        finished = run(config, choices, table=False)
         record |= {"status": "done"}
         if finished is not None:
             record |= {"metrics": finished.metrics, "folder": str(finished.folder)}
@@ -78,7 +78,12 @@ def _csv(cells: Sequence[Mapping[str, Any]]) -> str:
     import pandas as pd
 
     rows = [
-        {"status": cell["status"], **cell["choices"], "overrides": " ".join(cell["overrides"]), **cell.get("metrics", {})}
+        {
+            "status": cell["status"],
+            **cell["choices"],
+            "overrides": " ".join(cell["overrides"]),
+            **cell.get("metrics", {}),
+        }
         for cell in cells
     ]
     return pd.DataFrame(rows).to_csv(index=False)

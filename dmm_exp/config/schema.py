@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +83,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=RootConfig)
 
 
-def check_ranges(config: dict[str, Any]) -> None:
+def check_ranges(config: Mapping[str, Any]) -> None:
     """Check numbers that a type cannot.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ class Digits:
         """Return the examples: inputs uint8 ``[1797, 1, 8, 8]``."""
         from sklearn.datasets import load_digits
 
-        digits = load_digits()
+        digits: Any = load_digits()
         inputs = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
         inputs, labels, n_train = split_by_seed(
             inputs,

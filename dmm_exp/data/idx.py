@@ -100,5 +100,7 @@ def read_idx(path: Path) -> Tensor:
     start = 4 + 4 * content[3]
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
     if len(content) != start + prod(shape):
-        raise UserError(f"{path} is truncated: its header says {prod(shape)} bytes of data, {len(content) - start} exist")
+        raise UserError(
+            f"{path} is truncated: its header says {prod(shape)} bytes of data, {len(content) - start} exist"
+        )
     return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy())

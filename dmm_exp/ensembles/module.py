@@ -41,6 +41,11 @@ class EnsembleModule(LightningModule, ABC):
         UserError: a number is out of range, or the optimizer would mix members.
     """
 
+    inputs: Tensor
+    labels: Tensor
+    ensemble: Ensemble
+    role: Role
+
     def __init__(
         self, *, epochs: int, batch_size: int, optimizer: OptimizerFactory | None, schedule: Schedule | None
     ) -> None:

@@ -1,6 +1,25 @@
 """Where chunks of work run."""
 
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
 from dmm_exp.executors.local import Local
 from dmm_exp.executors.processes import Processes
 
-__all__ = ["Local", "Processes"]
+__all__ = ["Local", "Processes", "shared_executor"]
+
+
+def shared_executor(config: Mapping[str, Any]) -> Any:
+    """Return the executor of a configuration; all runs of one process share it, and with it its workers."""
+    return _executor(json.dumps(config, sort_keys=True))
+
+
+@cache
+def _executor(config: str) -> Any:
+    from dmm_exp.config.instantiate import instantiate
+
+    return instantiate(json.loads(config))

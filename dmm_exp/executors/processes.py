@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import threading
@@ -16,6 +17,7 @@ from dmm_exp.errors import UserError
 Job = TypeVar("Job")
 
 RESTARTS = 2
+PRELOAD = "dmm_exp.unlearners.work"  # imports, by name, everything that jobs need
 
 
 class Processes:
@@ -41,9 +43,11 @@ class Processes:
 
     def warm_up(self) -> None:
         """Start the workers, which import torch while this process goes on."""
+        if self._pool is not None:
+            return
         pool = self._started()
         for _ in range(self.workers):
-            pool.submit(_import_everything)
+            pool.submit(importlib.import_module, PRELOAD)
 
     def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[None]:
         """Run ``function`` on every job, yielding once for each that is done.
@@ -110,7 +114,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.25)
     os._exit(1)
-
-
-def _import_everything() -> None:
-    import dmm_exp.ensembles.work  # noqa: F401

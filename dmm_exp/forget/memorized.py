@@ -51,7 +51,9 @@ class Memorized(Selector):
         values = torch.from_numpy(scores[self.score].to_numpy(copy=True)).double()
         if self.level == "mix":
             sizes = [size - 2 * (size // 3), size // 3, size // 3]
-            groups = [memorization_groups(values, part, self.skip)[level] for part, level in zip(sizes, LEVELS, strict=True)]
+            groups = [
+                memorization_groups(values, part, self.skip)[level] for part, level in zip(sizes, LEVELS, strict=True)
+            ]
             chosen = torch.cat(groups).unique()
             if len(chosen) != size:
                 raise UserError(f"forget.size={size}: the low, mid and high thirds overlap; ask for fewer examples")

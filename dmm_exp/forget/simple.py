@@ -93,7 +93,7 @@ class Indices(Selector):
     """Training indices from a file.
 
     Attributes:
-        file: ``.npy`` (integers or a boolean mask), ``.json`` (a list), ``.csv`` (first column) or ``.txt`` (one a line).
+        file: ``.npy`` (integers or a boolean mask), ``.json`` (a list), ``.csv`` (first column), ``.txt`` (one a line).
     """
 
     file: str

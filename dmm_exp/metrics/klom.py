@@ -21,7 +21,9 @@ from dmm_exp.metrics._inputs import member_matrix, open_unit, same_shape
 DIRECTIONS = ("unlearned_oracle", "oracle_unlearned")
 Statistic = float | Literal["mean"]
 
-_SAMPLES_PER_BLOCK = 1 << 16  # half a megabyte of float64, so that the passes over a block stay in the processor's cache
+_SAMPLES_PER_BLOCK = (
+    1 << 16
+)  # half a megabyte of float64, so that the passes over a block stay in the processor's cache
 _NEAR_EDGE = 1e-6  # in bins; a sample further than this from every edge cannot be guessed into the wrong bin
 _NARROW = 1e-6  # below this range relative to the values, rounding of the edges could exceed _NEAR_EDGE
 _TINY = 1e-290  # a range below this leaves steps that are no longer represented to full precision

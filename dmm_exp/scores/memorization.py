@@ -40,7 +40,8 @@ def memorization_table(logits: Tensor, masks: Tensor, labels: Tensor) -> pd.Data
     ``memorization_correctness_se``.
     """
     columns: dict[str, object] = {"point": range(masks.shape[1])}
-    for form, name in (("probability", "memorization"), ("correctness", "memorization_correctness")):
+    forms: dict[str, Form] = {"memorization": "probability", "memorization_correctness": "correctness"}
+    for name, form in forms.items():
         score, error = memorization(logits, masks, labels, form)
         columns |= {name: score.numpy(), f"{name}_se": error.numpy()}
     return pd.DataFrame(columns)

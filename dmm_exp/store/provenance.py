@@ -41,7 +41,11 @@ def _commit() -> str | None:
     try:
         run = subprocess.run(
             ["git", "describe", "--always", "--dirty=+dirty", "--abbrev=12", "--exclude=*"],
-            cwd=root, capture_output=True, text=True, timeout=10, check=True,
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -75,7 +75,7 @@ class Draft:
         write_json(_receipt(path), {"sha256": checksum(path), "facts": dict(facts)})
 
     def shard_facts(self, index: int) -> dict[str, Any] | None:
-        """Return what was recorded with a finished shard, or None when it is missing or damaged (then it is removed)."""
+        """Return what was recorded with a finished shard; None when it is missing or damaged (then it is removed)."""
         path = self.path / shard_name(index)
         try:
             receipt = json.loads(_receipt(path).read_text(encoding="utf-8"))
@@ -175,9 +175,7 @@ class Store:
         seconds = {"wall": time.perf_counter() - started, "cpu": time.process_time() - cpu}
         for temporary in draft.path.glob(".*.tmp"):
             temporary.unlink()
-        files = {
-            file.name: checksum(file) for file in sorted(draft.path.iterdir()) if file.name != MANIFEST
-        }
+        files = {file.name: checksum(file) for file in sorted(draft.path.iterdir()) if file.name != MANIFEST}
         write_json(draft.path / MANIFEST, {**spec.as_dict(), **provenance(), "seconds": seconds, "files": files})
         os.replace(draft.path, path)
 

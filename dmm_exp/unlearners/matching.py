@@ -31,6 +31,7 @@ class OracleMatching(FineTuning):
     """
 
     target: ClassVar[Target] = "oracle"
+    targets: Tensor
 
     def __init__(self, *, forget_multiplier: int = 1, retain_multiplier: float = 5, **optimisation: Any) -> None:
         super().__init__(**optimisation)

@@ -41,7 +41,7 @@ def test_what_does_not_apply_is_absent():
 def test_bad_effects_are_named_in_one_sentence():
     with pytest.raises(UserError, match="same shape"):
         effect_quality(np.zeros((2, 3)), np.zeros((3, 2)))
-    with pytest.raises(UserError, match="predicted .* NaN"):
+    with pytest.raises(UserError, match=r"predicted .* NaN"):
         effect_quality([[np.nan]], [[1.0]])
 
 

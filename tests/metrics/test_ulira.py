@@ -76,7 +76,7 @@ def test_the_true_positive_rate_of_equals_is_the_false_positive_rate():
 
 def test_bad_input_is_named_in_one_sentence():
     good = np.zeros((4, 3))
-    with pytest.raises(UserError, match="oracle has shape .* at least 3"):
+    with pytest.raises(UserError, match=r"oracle has shape .* at least 3"):
         ulira(good, good[:2])
     with pytest.raises(UserError, match="same points"):
         ulira(good, good[:, :2])
