@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,13 @@ def _main() -> int:
     arguments = _arguments()
     if _composes(arguments):
         _check(arguments)
-    run = hydra.main(version_base="1.3", config_path=config_directory(), config_name="config")(_task)
+    refused: list[UserError] = []
+    task = partial(_task, refused)
+    run = hydra.main(version_base="1.3", config_path=config_directory(), config_name="config")(task)
     if not (arguments.multirun and _composes(arguments)):
         run()
+        if refused:
+            raise refused[0]
         return 0
     from dmm_exp import sweep
 
@@ -85,10 +90,14 @@ def _check_cells(cells: list[dict[str, Any]]) -> None:
         check_targets(cell)
 
 
-def _task(config: Any) -> None:
+def _task(refused: list[UserError], config: Any) -> None:
+    """Run what Hydra composed; bad input is handed to the caller, past Hydra's own words for failed jobs."""
     from dmm_exp.run import run_from_hydra
 
-    run_from_hydra(config)
+    try:
+        run_from_hydra(config)
+    except UserError as error:
+        refused.append(error)
 
 
 if __name__ == "__main__":

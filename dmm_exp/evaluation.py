@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dmm_exp import __version__
 from dmm_exp.metrics import (
     accuracy,
     cost_ratio,
@@ -23,10 +24,8 @@ from dmm_exp.metrics import (
     ulira,
     ulira_scores,
 )
-from dmm_exp.pipeline import FORGET, GROUPS, Pipeline
-
-if TYPE_CHECKING:
-    from dmm_exp.store import Artifact
+from dmm_exp.pipeline import FORGET, GROUPS, Pipeline, content_hash
+from dmm_exp.store import Artifact, Draft, Spec
 
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 FEWEST_FOR_INTERVALS = 20
@@ -59,6 +58,38 @@ class Evaluation:
         self.groups = pipeline.groups.numpy()
 
     @cached_property
+    def artifact(self) -> Artifact:
+        """Metrics and points as an artifact: evaluating the same models again takes no time."""
+        pipeline = self.pipeline
+        used = [pipeline.originals, pipeline.unlearned, pipeline.oracles, pipeline.floor_oracles]
+        used += [pipeline.effect] if pipeline.unlearner.target == "predicted" else []
+        used += [pipeline.pool] if pipeline.selector.needs_scores else []
+        config = {
+            "klom": self.klom_options,
+            "epochs": self.config["training"]["epochs"],
+            "amortised_over": self.config["pool"]["amortised_over"],
+            "package": __version__,
+        }
+        inputs = {str(place): artifact.digest for place, artifact in enumerate(used)}
+        inputs["forget"] = content_hash(pipeline.forget)
+        spec = Spec("evaluation", config, inputs)
+        return pipeline.obtain("evaluation", "unlearned models against oracles", spec, self._write)
+
+    def _write(self, draft: Draft) -> None:
+        draft.write_json("metrics", self._metrics())
+        draft.write_table("points", self._points())
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All of ``metrics.json`` but the seconds; what does not apply is absent."""
+        return self.artifact.json("metrics")
+
+    @property
+    def points(self) -> pd.DataFrame:
+        """One row a point: ``points.parquet``."""
+        return self.artifact.table("points")
+
+    @cached_property
     def outputs(self) -> dict[str, Outputs]:
         """What each ensemble answers, by ``original``, ``unlearned``, ``oracle``, ``floor``."""
         artifacts = {
@@ -82,9 +113,7 @@ class Evaluation:
             name: klom(self.outputs[ensemble].margins, oracle, **self.klom_options) for name, ensemble in pairs.items()
         }
 
-    @cached_property
-    def metrics(self) -> dict[str, float]:
-        """All of ``metrics.json`` but the seconds; what does not apply is absent."""
+    def _metrics(self) -> dict[str, float]:
         parts = (self._klom(), self._accuracy(), self._tow(), self._ulira(), self._effect(), self._cost())
         return {name: float(value) for part in parts for name, value in part.items()}
 
@@ -169,9 +198,7 @@ class Evaluation:
             )
         return values
 
-    @cached_property
-    def points(self) -> pd.DataFrame:
-        """One row a point: ``points.parquet``."""
+    def _points(self) -> pd.DataFrame:
         table = pd.DataFrame(
             {
                 "point": np.arange(len(self.labels)),

@@ -18,10 +18,11 @@ from torch import Tensor
 from dmm_exp.attribution import Estimator, Evidence, PoolEstimator, SubsetModels
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
+from dmm_exp.ensembles.module import check_optimizer
 from dmm_exp.ensembles.seeds import Role
-from dmm_exp.ensembles.work import Executor, TrainJob, run_shards, train_chunk
+from dmm_exp.ensembles.work import Executor, TrainJob, model_factory, recipe, run_shards, train_chunk
 from dmm_exp.forget import Selector
-from dmm_exp.metrics import lds, margins
+from dmm_exp.metrics import check_options, lds, margins
 from dmm_exp.scores import memorization_table
 from dmm_exp.store import Artifact, Draft, Missing, Spec, Store
 from dmm_exp.unlearners import Unlearner
@@ -68,13 +69,20 @@ class Pipeline:
     def dataset(self) -> Artifact:
         """The dataset as an artifact, addressed by its content."""
         detail = f"{self.examples.n_train:,} training and {self.examples.n_points - self.examples.n_train:,} validation"
-        return self._obtain("dataset", detail, self._dataset_spec, self.examples.write)
+        return self.obtain("dataset", detail, self._dataset_spec, self.examples.write)
 
     @cached_property
     def _dataset_spec(self) -> Spec:
         examples = self.examples
         facts = {"n_train": examples.n_train, "classes": examples.class_names, "input": vars(examples.normalisation)}
         return Spec("dataset", facts, {"content": content_hash(examples.inputs, examples.labels, examples.corrupted)})
+
+    def check(self) -> None:
+        """Raise ``UserError`` for what cannot work, before anything is computed or written."""
+        check_options(**self.config["evaluation"]["klom"])
+        self.selector.check(self.examples)
+        model_factory(self.config["model"]["network"], self.examples)()
+        check_optimizer(recipe(self.config["training"])["optimizer"], "training.optimizer")
 
     # ------------------------------------------------------------------ ensembles
 
@@ -131,7 +139,7 @@ class Pipeline:
             self._run_shards(name, draft, train_chunk, job, members)
 
         kind = {"original": "models", "subset": "subset models"}.get(role, "models without the forget set")
-        return self._obtain(name, f"{members:,} {kind}", spec, make)
+        return self.obtain(name, f"{members:,} {kind}", spec, make)
 
     def _ensemble_spec(self, role: Role, members: int, excluded: Tensor) -> Spec:
         pool = self.config["pool"]
@@ -186,7 +194,7 @@ class Pipeline:
             draft.write_table("scores", memorization_table(pool.logits, pool.masks, self.examples.labels))
 
         spec = Spec("scores", {"score": "memorization"}, {"pool": self.pool.digest, "dataset": self.dataset.digest})
-        return self._obtain("scores", "memorization of every training example", spec, make).table("scores")
+        return self.obtain("scores", "memorization of every training example", spec, make).table("scores")
 
     @cached_property
     def forget(self) -> Tensor:
@@ -222,7 +230,7 @@ class Pipeline:
             config |= {"held_out": self.config["pool"]["held_out"]}
         inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": content_hash(self.forget)}
         detail = f"effect of the forget set by {type(self.estimator).__name__}"
-        return self._obtain("attribution", detail, Spec("effect", config, inputs), self._make_effect)
+        return self.obtain("attribution", detail, Spec("effect", config, inputs), self._make_effect)
 
     def _make_effect(self, draft: Draft) -> None:
         if self.estimator.source == "oracles":
@@ -288,7 +296,7 @@ class Pipeline:
 
             self._run_shards("unlearning", draft, unlearn_chunk, job, self.config["n_models"])
 
-        return self._obtain("unlearning", f"{self.config['n_models']:,} models by {method}", spec, make)
+        return self.obtain("unlearning", f"{self.config['n_models']:,} models by {method}", spec, make)
 
     # ------------------------------------------------------------------ all of it
 
@@ -338,7 +346,8 @@ class Pipeline:
             return self.config["n_models"], self.config["n_models"] * epochs * n_train
         return (self.config["n_models"], 0) if name == "unlearned" else (0, 0)
 
-    def _obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
+    def obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
+        """Return a stage's artifact, after making it if need be, and print the stage's line."""
         from dmm_exp.report.result import StageRecord
 
         artifact = self.store.obtain(spec, make)

@@ -16,6 +16,7 @@ from dmm_exp.store.files import write_json, write_table, write_text
 from dmm_exp.store.spec import digest_of
 
 if TYPE_CHECKING:
+    from dmm_exp.evaluation import Evaluation
     from dmm_exp.pipeline import Pipeline, PlannedStage
     from dmm_exp.report.progress import Console
     from dmm_exp.report.result import RunResult
@@ -75,10 +76,10 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
     console = Console()
     store = Store(outputs / "artifacts", console, read_only=config["dry_run"])
     pipeline = Pipeline(config, store, executor, console)
+    pipeline.check()
     if config["dry_run"]:
         _print_plan(pipeline.plan())
         return None
-    pipeline.examples  # noqa: B018  (a dataset that cannot be read ends here, before anything is written)
     with _holding(folder, console):
         result = _run_in(folder, pipeline, choices, console)
     if table:
@@ -88,7 +89,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
 
 def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> RunResult:
     from dmm_exp.config.instantiate import instantiate
-    from dmm_exp.report.html import write_report
+    from dmm_exp.evaluation import Evaluation
 
     config = dict(pipeline.config)
     tracker = instantiate(config["logger"])
@@ -98,10 +99,10 @@ def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], consol
         if config["n_models"] < CALM:
             console.warn(f"n_models={config['n_models']}: below {CALM} KLoM is mostly noise; compare it with its floor")
         pipeline.make()
-        result = _evaluated(folder, pipeline, choices, console)
+        evaluation = Evaluation(pipeline)
+        result = _result(folder, evaluation, choices, console)
         if config["evaluation"]["report"]:
-            with console.stage("report", "report.html and figures"):
-                write_report(result, folder)
+            _report(result, folder, evaluation.artifact.digest, console)
         tracker.finish(result)
     except BaseException as error:
         tracker.fail(f"{type(error).__name__}: {error}")
@@ -111,14 +112,27 @@ def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], consol
     return result
 
 
-def _evaluated(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> RunResult:
-    """Compute and write ``metrics.json`` and ``points.parquet``."""
-    from dmm_exp.evaluation import Evaluation
+def _report(result: RunResult, folder: Path, evaluation: str, console: Console) -> None:
+    """Write ``report.html`` and figures, unless they show this very evaluation already."""
+    from dmm_exp.report.html import write_report
+
+    shown, shows = folder / "figures" / "shows.json", [evaluation, result.provenance.get("commit")]
+    with console.stage("report", "report.html and figures") as stage:
+        try:
+            stage.cached = json.loads(shown.read_text(encoding="utf-8")) == shows and (folder / "report.html").exists()
+        except (OSError, ValueError):
+            stage.cached = False
+        if not stage.cached:
+            write_report(result, folder)
+            write_json(shown, shows)
+
+
+def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], console: Console) -> RunResult:
+    """Write ``metrics.json``, ``points.parquet`` and ``forget.json``, and collect what reports show."""
     from dmm_exp.report.result import RunResult
 
-    with console.stage("evaluation", "unlearned models against oracles"):
-        evaluation = Evaluation(pipeline)
-        metrics, points = evaluation.metrics, evaluation.points
+    pipeline = evaluation.pipeline
+    metrics, points = evaluation.metrics, evaluation.points
     for stage in console.stages:
         metrics[f"seconds/{stage.name.replace(' ', '_')}"] = round(stage.seconds, 3)
         metrics[f"seconds/{stage.name.replace(' ', '_')}/cached"] = float(stage.cached)

@@ -55,7 +55,7 @@ def check_targets(config: Mapping[str, Any], prefix: str = "") -> None:
                 )
             hint = hints.get(key)
             if hint is not None and not fits(value, hint):
-                raise UserError(f"{path}.{key}={value}: expected {describe(hint)}, got {type(value).__name__}")
+                raise UserError(f"{path}.{key}={value}: expected {describe(hint)}")
 
 
 def _targets(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -73,7 +73,8 @@ def _signature(path: str, target: str) -> tuple[inspect.Signature, dict[str, Any
     try:
         return _inspect(target)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__
         raise UserError(f"{path}._target_={target}: cannot be imported ({reason})") from error
 
 
@@ -82,12 +83,32 @@ def _inspect(target: str) -> tuple[inspect.Signature, dict[str, Any]]:
     from hydra.utils import get_object
 
     found = get_object(target)
-    signature = inspect.signature(found)
+    if not inspect.isclass(found):
+        return inspect.signature(found), _hints(found)
+    return _constructor(found)
+
+
+def _constructor(cls: type) -> tuple[inspect.Signature, dict[str, Any]]:
+    """Return the arguments of a class; those that it hands on as ``**arguments`` are looked up in its bases."""
+    parameters: dict[str, inspect.Parameter] = {}
+    hints: dict[str, Any] = {}
+    for owner in (base for base in cls.__mro__ if "__init__" in vars(base)):
+        own = dict(list(inspect.signature(owner.__init__).parameters.items())[1:])
+        hands_on = [name for name, parameter in own.items() if parameter.kind is parameter.VAR_KEYWORD]
+        parameters = own | parameters
+        hints = _hints(owner.__init__) | hints
+        if not hands_on:
+            break
+        for name in hands_on:
+            del parameters[name]
+    return inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind)), hints
+
+
+def _hints(function: Any) -> dict[str, Any]:
     try:
-        hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
+        return typing.get_type_hints(function)
     except (NameError, TypeError):
-        hints = {}
-    return signature, hints
+        return {}
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -96,6 +117,8 @@ def fits(value: Any, hint: Any) -> bool:
     if isinstance(value, Mapping) and "_target_" in value:
         return True
     if origin in (typing.Union, types.UnionType):
+        if isinstance(value, str) and {int, float} & set(arguments):
+            arguments = tuple(argument for argument in arguments if argument is str or typing.get_origin(argument))
         return any(fits(value, argument) for argument in arguments)
     if origin is typing.Literal:
         return value in arguments
@@ -121,4 +144,4 @@ def describe(hint: Any) -> str:
     if origin in (list, Sequence, tuple):
         return f"a list of {describe(arguments[0])}" if arguments else "a list"
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", type(None): "null"}
-    return words.get(hint, str(hint))
+    return words.get(hint, getattr(hint, "__name__", str(hint)))

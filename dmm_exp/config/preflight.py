@@ -12,6 +12,8 @@ from typing import Any
 
 from dmm_exp.errors import UserError, did_you_mean
 
+OPTIONAL = ("experiment",)  # groups that may be left out
+
 
 def check_overrides(config_dir: str, overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Compose every configuration that a command line stands for, and yield each as plain resolved containers.
@@ -95,15 +97,14 @@ def _is_group(override: Any, loader: Any) -> bool:
 def _check_choice(override: Any, loader: Any) -> None:
     group, options = override.key_or_group, loader.get_group_options(override.key_or_group)
     value = override.value()
-    if override.is_delete() or value is None:
+    if override.is_delete() or (value is None and group in OPTIONAL):
         return
     if not options:
         raise UserError(f"{override.input_line}: there is no configuration group '{group}'")
-    wanted = value if isinstance(value, list) else [value]
-    for choice in wanted:
+    for choice in value if isinstance(value, list) else [value]:
         if str(choice) not in options:
-            accepted = ", ".join(sorted(options))
-            raise UserError(f"{group}={choice}: expected one of {accepted}{did_you_mean(str(choice), options)}")
+            said, hint = "null" if choice is None else choice, did_you_mean(str(choice), options)
+            raise UserError(f"{group}={said}: expected one of {', '.join(sorted(options))}{hint}")
 
 
 def _check_key(override: Any, base: Any, loader: Any) -> None:

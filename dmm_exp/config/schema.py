@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import MISSING
 
-from dmm_exp.errors import UserError
+from dmm_exp.errors import UserError, did_you_mean
 
 
 @dataclass
@@ -90,6 +90,10 @@ def check_ranges(config: Mapping[str, Any]) -> None:
         UserError: the first that is out of range.
     """
     pool = config["pool"]
+    known = [field.name for field in fields(RootConfig)]
+    for key in config:
+        if key not in known:
+            raise UserError(f"{key}: there is no such key at the root of the configuration{did_you_mean(key, known)}")
     _at_least("n_models", config["n_models"], 2)
     _at_least("seed", config["seed"], 0)
     _at_least("model.chunk_size", config["model"]["chunk_size"], 1)

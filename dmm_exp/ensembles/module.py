@@ -26,6 +26,14 @@ ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "A
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 
 
+def check_optimizer(make: OptimizerFactory, key: str) -> None:
+    """Raise ``UserError`` when an optimizer refuses its settings; ``key`` is where they stand in the configuration."""
+    try:
+        make([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{key}: {error}") from error
+
+
 class EnsembleModule(LightningModule, ABC):
     """Optimises stacked parameters; the sum of the members' losses gives each member exactly its own gradient.
 
@@ -55,6 +63,8 @@ class EnsembleModule(LightningModule, ABC):
         self.epochs = epochs
         self.batch_size = batch_size
         self._make_optimizer = optimizer
+        if optimizer is not None:
+            check_optimizer(optimizer, f"optimizer of {type(self).__name__}")
         self._schedule = schedule
         self.losses_by_epoch: list[Tensor] = []
         self.sample_gradients = 0

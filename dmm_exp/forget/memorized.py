@@ -42,6 +42,11 @@ class Memorized(Selector):
         if self.skip < 0:
             raise UserError(f"forget.skip={self.skip}: expected a whole number of at least 0")
 
+    def check(self, examples: Examples) -> None:
+        """Check the size before scores are computed."""
+        size = forget_size(self.size, self.fraction, examples.n_train)
+        memorization_groups(torch.zeros(examples.n_train), size // 3 if self.level == "mix" else size, self.skip)
+
     def select(self, examples: Examples, scores: pd.DataFrame | None) -> Tensor:
         """Return the sorted group."""
         if scores is None or self.score not in scores:
@@ -81,8 +86,8 @@ def memorization_groups(values: Tensor, size: int, skip: int = 0) -> dict[str, T
             f"forget.size={size}, forget.skip={skip}: three disjoint groups need {3 * taken} training examples, there "
             f"are {len(values)}"
         )
-    low = values.argsort(stable=True)[:taken]
-    high = values.argsort(stable=True, descending=True)[:taken]
+    order = values.argsort(stable=True)
+    low, high = order[:taken], order[-taken:].flip(0)
     distance = (values - 0.5).abs()
     distance[torch.cat([low, high])] = torch.inf
     mid = distance.argsort(stable=True)[:taken]

@@ -21,6 +21,11 @@ class Selector(ABC):
 
     needs_scores: ClassVar[bool] = False
 
+    def check(self, examples: Examples) -> None:
+        """Raise ``UserError`` when the dataset alone, without scores, shows that there is no such forget set."""
+        if not self.needs_scores:
+            self.select(examples, None)
+
     @abstractmethod
     def select(self, examples: Examples, scores: pd.DataFrame | None) -> Tensor:
         """Return the sorted training indices of the forget set.

@@ -5,7 +5,7 @@ Everything here takes arrays and needs numpy alone. Ensembles come as margins ``
 
 from dmm_exp.metrics.cost import cost_ratio, retraining_cost
 from dmm_exp.metrics.effects import effect_quality
-from dmm_exp.metrics.klom import KlomOptions, klom, klom_interval, klom_intervals
+from dmm_exp.metrics.klom import KlomOptions, check_options, klom, klom_interval, klom_intervals
 from dmm_exp.metrics.lds import lds, lds_interval
 from dmm_exp.metrics.margins import accuracy, margins
 from dmm_exp.metrics.tow import tow, tow_mia
@@ -14,6 +14,7 @@ from dmm_exp.metrics.ulira import roc, tpr_at_fpr, ulira, ulira_scores
 __all__ = [
     "KlomOptions",
     "accuracy",
+    "check_options",
     "cost_ratio",
     "effect_quality",
     "klom",

@@ -102,6 +102,11 @@ def klom(
     return _values(*_checked_pair(unlearned, oracle, options), options)
 
 
+def check_options(**options: Unpack[KlomOptions]) -> None:
+    """Raise ``UserError`` for options that ``klom`` would refuse."""
+    _Options(**options)
+
+
 def klom_interval(
     unlearned: ArrayLike,
     oracle: ArrayLike,
