@@ -56,6 +56,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
     Raises:
         UserError: the configuration asks for what cannot be.
     """
+    from dmm_exp.config.instantiate import check_targets
     from dmm_exp.config.schema import check_ranges
     from dmm_exp.executors import shared_executor
     from dmm_exp.report.progress import Console
@@ -64,11 +65,11 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
     check_ranges(config)
     outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
     folder = outputs / "runs" / run_name(config, choices)
+    check_targets(config["executor"], "executor")
     executor = shared_executor(config["executor"])
     if not config["dry_run"] and not _is_finished(folder):
         executor.warm_up()  # workers import torch while this process does
 
-    from dmm_exp.config.instantiate import check_targets
     from dmm_exp.pipeline import Pipeline
     from dmm_exp.report.tables import headline, print_table
 
