@@ -21,6 +21,7 @@ from dmm_exp.data import Examples
 from dmm_exp.ensembles.module import check_optimizer
 from dmm_exp.ensembles.seeds import Role
 from dmm_exp.ensembles.work import Executor, TrainJob, model_factory, recipe, run_shards, train_chunk
+from dmm_exp.errors import UserError
 from dmm_exp.forget import Selector
 from dmm_exp.metrics import check_options, lds, margins
 from dmm_exp.scores import memorization_table
@@ -201,6 +202,11 @@ class Pipeline:
         """The sorted training indices that have to go."""
         scores = self.scores if self.selector.needs_scores else None
         chosen = self.selector.select(self.examples, scores)
+        if not 0 < len(chosen) < self.examples.n_train:
+            raise UserError(
+                f"forget: {type(self.selector).__name__} chose {len(chosen)} of {self.examples.n_train} training "
+                "examples; something must be forgotten, and something retained"
+            )
         self.console.note(f"forget set: {len(chosen)} of {self.examples.n_train:,} training examples")
         return chosen
 

@@ -51,6 +51,8 @@ class IdxImages:
         validation = self._part(folder, "t10k", self.validation_size, "validation_size")
         inputs, labels = (torch.cat(pair) for pair in zip(train, validation, strict=True))
         n_train = len(train[1])
+        if labels.max() >= len(self.class_names):
+            raise UserError(f"dataset.class_names: {folder} has labels up to {labels.max()}, expected a name for each")
         labels, corrupted = self.corruption(labels, n_train, len(self.class_names))
         return Examples(inputs.unsqueeze(1), labels, n_train, list(self.class_names), self.normalisation, corrupted)
 
@@ -66,6 +68,8 @@ class IdxImages:
     def _part(self, folder: Path, part: str, size: int | None, key: str) -> tuple[Tensor, Tensor]:
         images = read_idx(_existing(folder, f"{part}-images-idx3-ubyte"))
         labels = read_idx(_existing(folder, f"{part}-labels-idx1-ubyte")).long()
+        if images.ndim != 3 or labels.ndim != 1:
+            raise UserError(f"dataset.folders: the {part} files of {folder} do not hold images and their labels")
         if len(images) != len(labels):
             raise UserError(f"dataset.folders: {folder} has {len(images)} {part} images but {len(labels)} labels")
         if size is None:

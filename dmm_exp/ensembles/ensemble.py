@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 
 from dmm_exp.errors import UserError
 
-ACTIVATIONS_AT_ONCE = 6400  # members × points evaluated together on a CPU: activations stay in its cache
+VALUES_AT_ONCE = 400_000  # members × points × input size evaluated together on a CPU: activations stay in its cache
 
 
 class Ensemble(nn.Module):
@@ -153,7 +153,8 @@ class Ensemble(nn.Module):
     def _evaluate(self, inputs: Tensor, method: str | None) -> Tensor:
         training = self.training
         self.eval()
-        at_once = max(1, ACTIVATIONS_AT_ONCE // len(self)) if self.device.type == "cpu" else 4096
+        fitting = VALUES_AT_ONCE // (len(self) * inputs[0].numel())
+        at_once = max(8, fitting) if self.device.type == "cpu" else 4096
         try:
             parts = [
                 self(block.to(self.device), shared=True, method=method).float().cpu() for block in inputs.split(at_once)

@@ -74,9 +74,26 @@ class TrainJob:
     stop: int = 0
 
 
+class Clock:
+    """Wall and CPU seconds of this process since the clock was made."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter(), time.process_time()
+
+    @property
+    def wall(self) -> float:
+        """Wall seconds."""
+        return time.perf_counter() - self._started[0]
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds."""
+        return time.process_time() - self._started[1]
+
+
 def train_chunk(job: TrainJob) -> None:
     """Do a :class:`TrainJob`."""
-    started = time.perf_counter()
+    clock = Clock()
     examples, members = read_examples(job.examples), range(job.start, job.stop)
     if job.alpha is None:
         subsets = AllBut(examples.n_train, torch.tensor(job.excluded, dtype=torch.long))
@@ -93,11 +110,11 @@ def train_chunk(job: TrainJob) -> None:
         tensors["masks"] = subsets.masks(members)
     if job.keep_parameters:
         tensors |= ensemble.tensors()
-    write_chunk(job.output, job.shard, tensors, module.history(), module.sample_gradients, started)
+    write_chunk(job.output, job.shard, tensors, module.history(), module.sample_gradients, clock)
 
 
 def write_chunk(
-    output: Path, shard: int, tensors: Mapping[str, Tensor], history: list[float], sample_gradients: int, started: float
+    output: Path, shard: int, tensors: Mapping[str, Tensor], history: list[float], sample_gradients: int, clock: Clock
 ) -> None:
     """Write a shard with what is to be remembered of its making: seconds, losses by epoch, cost of one member.
 
@@ -107,12 +124,12 @@ def write_chunk(
     if not torch.isfinite(tensors["logits"]).all():
         raise UserError("training diverged (a member's logits are not finite): lower the learning rate (optimizer.lr)")
     facts = {
-        "seconds": time.perf_counter() - started,
+        "seconds": clock.wall,
         "members": len(tensors["logits"]),
         "history": history,
         "sample_gradients": sample_gradients,
     }
-    Draft(output).write_shard(shard, tensors, facts)
+    Draft(output).write_shard(shard, tensors, facts, cpu=clock.cpu)
 
 
 @lru_cache(maxsize=2)

@@ -45,7 +45,8 @@ class Memorized(Selector):
     def check(self, examples: Examples) -> None:
         """Check the size before scores are computed."""
         size = forget_size(self.size, self.fraction, examples.n_train)
-        memorization_groups(torch.zeros(examples.n_train), size // 3 if self.level == "mix" else size, self.skip)
+        largest = size - 2 * (size // 3) if self.level == "mix" else size
+        memorization_groups(torch.zeros(examples.n_train), largest, self.skip)
 
     def select(self, examples: Examples, scores: pd.DataFrame | None) -> Tensor:
         """Return the sorted group."""
@@ -54,6 +55,8 @@ class Memorized(Selector):
             raise UserError(f"forget.score={self.score}: expected one of {', '.join(known)}")
         size = forget_size(self.size, self.fraction, examples.n_train)
         values = torch.from_numpy(scores[self.score].to_numpy(copy=True)).double()
+        if unknown := int(values.isnan().sum()):
+            raise UserError(f"forget.score={self.score}: {unknown} examples have none; expected a larger pool.size")
         if self.level == "mix":
             sizes = [size - 2 * (size // 3), size // 3, size // 3]
             groups = [
@@ -87,7 +90,7 @@ def memorization_groups(values: Tensor, size: int, skip: int = 0) -> dict[str, T
             f"are {len(values)}"
         )
     order = values.argsort(stable=True)
-    low, high = order[:taken], order[-taken:].flip(0)
+    low, high = order[:taken], order[len(order) - taken :].flip(0)
     distance = (values - 0.5).abs()
     distance[torch.cat([low, high])] = torch.inf
     mid = distance.argsort(stable=True)[:taken]

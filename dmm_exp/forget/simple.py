@@ -100,7 +100,7 @@ class Indices(Selector):
 
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
         """Return the sorted indices of the file."""
-        values = np.asarray(self._read(Path(self.file).expanduser()))
+        values = self._read(Path(self.file).expanduser())
         if values.dtype == bool and values.shape == (examples.n_train,):
             values = values.nonzero()[0]
         if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iu":
@@ -110,15 +110,17 @@ class Indices(Selector):
                 f"forget.file={self.file}: expected distinct indices from 0 to {examples.n_train - 1}, got "
                 f"{len(values)} from {values.min()} to {values.max()}"
             )
+        if len(values) == examples.n_train:
+            raise UserError(f"forget.file={self.file}: is the whole training set; expected some of it to be retained")
         return torch.from_numpy(np.sort(values).astype(np.int64))
 
-    def _read(self, path: Path) -> object:
+    def _read(self, path: Path) -> np.ndarray:
         readers = {".npy": _read_npy, ".json": _read_json, ".csv": _read_csv, ".txt": _read_csv}
         if path.suffix not in readers:
             raise UserError(f"forget.file={self.file}: expected a file ending in {', '.join(readers)}")
         try:
-            return readers[path.suffix](path)
-        except (OSError, ValueError) as error:
+            return np.asarray(readers[path.suffix](path))
+        except (OSError, ValueError, EOFError) as error:
             raise UserError(f"forget.file={self.file}: cannot be read ({error})") from error
 
 
@@ -131,6 +133,9 @@ def _read_json(path: Path) -> object:
 
 
 def _read_csv(path: Path) -> object:
-    rows = [row[0].strip() for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
+    table = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
+    if len(table) == 1 and len(table[0]) > 1:
+        raise ValueError("one row of several columns; expected one index in a row")
+    rows = [row[0].strip() for row in table]
     headed = bool(rows) and not rows[0].lstrip("-").isdigit()
     return [int(value) for value in rows[headed:]]

@@ -58,4 +58,4 @@ def _moments(values: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     count = where.sum(0)
     mean = torch.where(where, values, 0).sum(0) / count
     spread = torch.where(where, (values - mean) ** 2, 0).sum(0) / (count - 1).clamp(min=1)
-    return mean, spread / count
+    return mean, torch.where(count > 1, spread / count, torch.inf)  # one value says nothing of its spread

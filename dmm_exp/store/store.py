@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dmm_exp.store.artifact import MANIFEST, Artifact
 from dmm_exp.store.files import checksum, write_json, write_table, write_tensors
 from dmm_exp.store.provenance import provenance
-from dmm_exp.store.spec import Spec
+from dmm_exp.store.spec import Spec, canonical
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,11 +68,21 @@ class Draft:
         """Write ``name.json``."""
         write_json(self.path / f"{name}.json", value)
 
-    def write_shard(self, index: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Write one shard and then its checksum file: without the second, the first does not count."""
+    def write_shard(
+        self, index: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, cpu: float = 0.0
+    ) -> None:
+        """Write one shard and then its checksum file: without the second, the first does not count.
+
+        Args:
+            index: number of the shard.
+            tensors: its content; the first dimension is members.
+            facts: what is to be remembered of its making.
+            cpu: CPU seconds that it took this process.
+        """
         path = self.path / shard_name(index)
         write_tensors(path, tensors)
-        write_json(_receipt(path), {"sha256": checksum(path), "facts": dict(facts)})
+        receipt = {"sha256": checksum(path), "facts": dict(facts), "cpu": cpu, "process": os.getpid()}
+        write_json(_receipt(path), receipt)
 
     def shard_facts(self, index: int) -> dict[str, Any] | None:
         """Return what was recorded with a finished shard; None when it is missing or damaged (then it is removed)."""
@@ -81,11 +91,16 @@ class Draft:
             receipt = json.loads(_receipt(path).read_text(encoding="utf-8"))
             if receipt["sha256"] == checksum(path):
                 return receipt["facts"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             pass
         path.unlink(missing_ok=True)
         _receipt(path).unlink(missing_ok=True)
         return None
+
+    def cpu_seconds_elsewhere(self) -> float:
+        """Return the CPU seconds that other processes, of this attempt or an earlier one, spent on shards."""
+        receipts = [json.loads(path.read_text(encoding="utf-8")) for path in self.path.glob("shard-*.json")]
+        return sum(receipt["cpu"] for receipt in receipts if receipt["process"] != os.getpid())
 
     def layout(self, wanted: list[list[int]]) -> list[list[int]]:
         """Return how members are cut into shards: as an interrupted attempt began, else as ``wanted`` (and record it).
@@ -98,7 +113,7 @@ class Draft:
             recorded = json.loads(path.read_text(encoding="utf-8"))
             if recorded and recorded[-1][1] == wanted[-1][1]:
                 return recorded
-        except (OSError, ValueError):
+        except (OSError, ValueError, LookupError, TypeError):
             pass
         for stale in self.path.glob("shard-*"):
             stale.unlink()
@@ -128,7 +143,7 @@ class Store:
     def find(self, spec: Spec) -> Artifact | None:
         """Return the finished artifact, or None when there is none that can be trusted. Changes nothing on disk."""
         path = self.path(spec)
-        if not (path / MANIFEST).exists() or self.damaged_files(path):
+        if not (path / MANIFEST).exists() or self.damaged_files(spec):
             return None
         return Artifact(path, spec.digest, cached=self._verified.setdefault(path, True))
 
@@ -154,13 +169,18 @@ class Store:
             raise OSError(f"{self.path(spec)} was written but cannot be read back; is the disk full?")
         return found
 
-    def damaged_files(self, path: Path) -> list[str]:
-        """Return the files of a finished artifact whose content is not what its manifest says."""
+    def damaged_files(self, spec: Spec) -> list[str]:
+        """Return the files of a finished artifact whose content is not what its manifest or its address says."""
+        path = self.path(spec)
         if path in self._verified:
             return []
         try:
-            files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
-        except (OSError, ValueError, KeyError):
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            files = dict(manifest["files"])
+            described = {name: manifest[name] for name in spec.as_dict()}
+        except (OSError, ValueError, KeyError, TypeError):
+            return [MANIFEST]
+        if canonical(described) != canonical(spec.as_dict()):
             return [MANIFEST]
         return [name for name, expected in files.items() if not _matches(path / name, expected)]
 
@@ -168,20 +188,21 @@ class Store:
         path = self.path(spec)
         draft = Draft(path.with_name(path.name + ".partial"))
         if path.exists():
-            self._salvage(path, draft.path)
+            self._salvage(spec, draft.path)
         draft.path.mkdir(parents=True, exist_ok=True)
         started, cpu = time.perf_counter(), time.process_time()
         make(draft)
-        seconds = {"wall": time.perf_counter() - started, "cpu": time.process_time() - cpu}
+        own = time.process_time() - cpu
+        seconds = {"wall": time.perf_counter() - started, "cpu": own + draft.cpu_seconds_elsewhere()}
         for temporary in draft.path.glob(".*.tmp"):
             temporary.unlink()
         files = {file.name: checksum(file) for file in sorted(draft.path.iterdir()) if file.name != MANIFEST}
         write_json(draft.path / MANIFEST, {**spec.as_dict(), **provenance(), "seconds": seconds, "files": files})
         os.replace(draft.path, path)
 
-    def _salvage(self, path: Path, partial: Path) -> None:
+    def _salvage(self, spec: Spec, partial: Path) -> None:
         """Turn a damaged artifact back into work in progress, without what is damaged."""
-        damaged = self.damaged_files(path)
+        path, damaged = self.path(spec), self.damaged_files(spec)
         self.messages.warn(f"{path} is damaged ({', '.join(damaged)}): making the damaged part again")
         shutil.rmtree(partial, ignore_errors=True)
         os.replace(path, partial)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +14,15 @@ from torch import Tensor
 
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.ensembles import AllBut, Ensemble
-from dmm_exp.ensembles.work import evaluation_copy, model_factory, read_examples, recipe, trainer_factory, write_chunk
+from dmm_exp.ensembles.work import (
+    Clock,
+    evaluation_copy,
+    model_factory,
+    read_examples,
+    recipe,
+    trainer_factory,
+    write_chunk,
+)
 from dmm_exp.store import Artifact
 from dmm_exp.unlearners.unlearner import UnlearningTask
 
@@ -57,14 +64,14 @@ class UnlearnJob:
 
 def unlearn_chunk(job: UnlearnJob) -> None:
     """Do an :class:`UnlearnJob`."""
-    started = time.perf_counter()
+    clock = Clock()
     task = _task(job)
     unlearner = instantiate(job.unlearner)
     result = unlearner.unlearn(task)
     tensors = {"logits": result.logits}
     if result.ensemble is not None:
         tensors |= result.ensemble.tensors()
-    write_chunk(job.output, job.shard, tensors, result.history, result.sample_gradients, started)
+    write_chunk(job.output, job.shard, tensors, result.history, result.sample_gradients, clock)
 
 
 def _task(job: UnlearnJob) -> UnlearningTask:

@@ -1,0 +1,312 @@
+"""Datasets in memory: splits, wrong labels, and the files they are read from."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+import dmm_exp
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.data import Digits, Examples, IdxImages, LabelCorruption, Normalisation
+from dmm_exp.data.idx import read_idx
+from dmm_exp.errors import UserError
+from dmm_exp.store import Spec, Store
+
+UNIT = Normalisation(scale=1, mean=[0.0], std=[1.0])
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+NAMES = {
+    ("train", "images"): "train-images-idx3-ubyte",
+    ("train", "labels"): "train-labels-idx1-ubyte",
+    ("t10k", "images"): "t10k-images-idx3-ubyte",
+    ("t10k", "labels"): "t10k-labels-idx1-ubyte",
+}
+
+
+def configured(name: str) -> Any:
+    """Return a dataset as its file in conf/ describes it."""
+    conf = Path(dmm_exp.__file__).parents[1] / "conf" / "dataset" / f"{name}.yaml"
+    return instantiate(OmegaConf.to_container(OmegaConf.load(conf)))
+
+
+def digits(**changes: Any) -> Examples:
+    return Digits(UNIT, **changes).load()
+
+
+def contents(examples: Examples) -> list[tuple[int, ...]]:
+    """Return every example (label and pixels) in an order that does not depend on the split."""
+    rows = torch.cat([examples.labels[:, None], examples.inputs.flatten(1).long()], dim=1)
+    return sorted(map(tuple, rows.tolist()))
+
+
+# ---------------------------------------------------------------------- digits
+
+
+def test_digits_are_1797_small_pictures_of_ten_classes():
+    examples = digits()
+    assert examples.inputs.shape == (1797, 1, 8, 8)
+    assert examples.inputs.dtype == torch.uint8
+    assert examples.inputs.max() == 16
+    assert examples.labels.dtype == torch.int64
+    assert examples.class_names == list("0123456789")
+    assert examples.labels.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert examples.input_shape == (1, 8, 8)
+    assert (examples.n_points, examples.n_classes) == (1797, 10)
+
+
+def test_a_fifth_of_the_digits_is_for_validation():
+    assert digits().n_train == 1797 - 359
+    assert digits(validation_fraction=0.5).n_train == 1797 - 898
+
+
+def test_the_split_is_a_function_of_its_seed():
+    first, again, other = digits(split_seed=3), digits(split_seed=3), digits(split_seed=4)
+    assert torch.equal(first.inputs, again.inputs)
+    assert torch.equal(first.labels, again.labels)
+    assert not torch.equal(first.labels, other.labels)
+
+
+def test_every_split_holds_every_digit_once():
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    whole = sorted((int(y), *map(int, x)) for x, y in zip(bunch.data, bunch.target, strict=True))
+    assert contents(digits(split_seed=0)) == contents(digits(split_seed=1, validation_fraction=0.4)) == whole
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0])
+def test_a_split_without_training_or_validation_points_is_refused(fraction: float):
+    with pytest.raises(UserError, match=rf"dataset\.validation_fraction={fraction}"):
+        Digits(UNIT, validation_fraction=fraction)
+
+
+def assert_normalises(examples: Examples) -> None:
+    counts = examples.inputs.flatten().bincount(minlength=256).double()
+    levels = torch.arange(256) / examples.normalisation.scale
+    mean = (counts * levels).sum() / counts.sum()
+    std = ((counts * (levels - mean) ** 2).sum() / counts.sum()).sqrt()
+    assert examples.normalisation.mean == pytest.approx([mean.item()], rel=0.01)
+    assert examples.normalisation.std == pytest.approx([std.item()], rel=0.01)
+
+
+def test_the_constants_of_digits_are_those_of_the_dataset():
+    assert_normalises(configured("digits").load())
+
+
+# ---------------------------------------------------------------------- wrong labels
+
+
+def test_corruption_changes_exactly_the_share_of_training_labels_asked_for():
+    clean, wrong = digits(), digits(corruption=LabelCorruption(fraction=0.1, seed=5))
+    changed = clean.labels != wrong.labels
+    assert changed.sum() == round(0.1 * clean.n_train)
+    assert torch.equal(changed, wrong.corrupted)
+    assert not wrong.corrupted[wrong.n_train :].any()
+    assert torch.equal(clean.inputs, wrong.inputs)
+    assert not clean.corrupted.any()
+
+
+def test_wrong_labels_are_spread_over_all_other_classes():
+    labels, corrupted = LabelCorruption(fraction=0.9)(torch.full((5000,), 3), 4000, 10)
+    counts = labels[corrupted].bincount(minlength=10)
+    assert counts[3] == 0
+    assert counts.sum() == 3600
+    assert (counts[[0, 1, 2, 4, 5, 6, 7, 8, 9]] - 400).abs().max() < 5 * 400**0.5
+
+
+def test_corruption_is_a_function_of_its_seed():
+    first, again, other = (digits(corruption=LabelCorruption(fraction=0.1, seed=seed)) for seed in (1, 1, 2))
+    assert torch.equal(first.labels, again.labels)
+    assert not torch.equal(first.corrupted, other.corrupted)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 5.0])
+def test_a_share_of_wrong_labels_outside_its_range_is_refused(fraction: float):
+    with pytest.raises(UserError, match=rf"dataset\.corruption\.fraction={fraction}"):
+        LabelCorruption(fraction=fraction)
+
+
+# ---------------------------------------------------------------------- IDX files
+
+
+def idx_bytes(array: Tensor) -> bytes:
+    """Return an array of unsigned bytes in the IDX format, as its published description says."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.to(torch.uint8).numpy().tobytes()
+
+
+def write_folder(folder: Path, *, end: str = "", dotted: bool = False) -> dict[tuple[str, str], Tensor]:
+    """Write the four files of a made-up dataset (30 + 12 pictures of 5×4, three classes) and return their arrays."""
+    generator = torch.Generator().manual_seed(0)
+    folder.mkdir(exist_ok=True)
+    arrays = {}
+    for (part, what), name in NAMES.items():
+        count = 30 if part == "train" else 12
+        high, shape = (256, (count, 5, 4)) if what == "images" else (3, (count,))
+        arrays[part, what] = torch.randint(high, shape, generator=generator, dtype=torch.uint8)
+        content = idx_bytes(arrays[part, what])
+        path = folder / ((name.replace("-idx", ".idx") if dotted else name) + end)
+        path.write_bytes(gzip.compress(content) if end == ".gz" else content)
+    return arrays
+
+
+def read_folder(folder: Path, **changes: Any) -> Examples:
+    return IdxImages([str(folder)], ["a", "b", "c"], UNIT, **changes).load()
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("dotted", [False, True])
+def test_idx_files_are_read_plain_and_gzipped_and_in_both_spellings(end: str, dotted: bool, tmp_path: Path):
+    arrays = write_folder(tmp_path, end=end, dotted=dotted)
+    examples = read_folder(tmp_path)
+    assert examples.n_train == 30
+    assert examples.inputs.shape == (42, 1, 5, 4)
+    assert examples.inputs.dtype == torch.uint8
+    assert torch.equal(examples.inputs[:30, 0], arrays["train", "images"])
+    assert torch.equal(examples.inputs[30:, 0], arrays["t10k", "images"])
+    assert torch.equal(examples.labels, torch.cat([arrays["train", "labels"], arrays["t10k", "labels"]]).long())
+
+
+def test_the_first_folder_that_exists_is_read(tmp_path: Path):
+    write_folder(tmp_path / "here")
+    folders = [str(tmp_path / "nowhere"), str(tmp_path / "here"), str(tmp_path)]
+    assert IdxImages(folders, ["a", "b", "c"], UNIT).load().n_train == 30
+
+
+def test_no_folder_at_all_is_refused_with_a_way_out(tmp_path: Path):
+    with pytest.raises(UserError, match=r"dataset\.folders=.*nowhere.*dataset\.folders=\[FOLDER\]"):
+        read_folder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", NAMES.values())
+def test_a_missing_file_is_named(name: str, tmp_path: Path):
+    write_folder(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=rf"{tmp_path} lacks the file {name}"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 3, 6, 15, 16, 17, 300])
+def test_a_truncated_file_is_named(kept: int, tmp_path: Path):
+    write_folder(tmp_path)
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte is (truncated|not an IDX file)"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [1, 12, 100])
+def test_a_truncated_gzip_file_is_named(kept: int, tmp_path: Path):
+    write_folder(tmp_path, end=".gz")
+    path = tmp_path / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\.gz is not a whole gzip file"):
+        read_folder(tmp_path)
+
+
+def test_a_corrupt_gzip_file_is_named(tmp_path: Path):
+    write_folder(tmp_path, end=".gz")
+    path = tmp_path / "t10k-images-idx3-ubyte.gz"
+    content = bytearray(path.read_bytes())
+    content[60] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\.gz is not a whole gzip file"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("magic", [b"\x89PNG", b"\0\0\x0d\x03", b"\1\0\x08\x03"])
+def test_a_file_of_another_format_is_named(magic: bytes, tmp_path: Path):
+    write_folder(tmp_path)
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    path.write_bytes(magic + path.read_bytes()[4:])
+    with pytest.raises(UserError, match="t10k-images-idx3-ubyte is not an IDX file of unsigned bytes"):
+        read_folder(tmp_path)
+
+
+def test_more_bytes_than_the_header_says_are_refused(tmp_path: Path):
+    path = tmp_path / "labels"
+    path.write_bytes(idx_bytes(torch.arange(5)) + b"\0")
+    with pytest.raises(UserError, match="labels"):
+        read_idx(path)
+
+
+def test_images_and_labels_of_different_number_are_refused(tmp_path: Path):
+    write_folder(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(torch.zeros(11)))
+    with pytest.raises(UserError, match=rf"{tmp_path} has 12 t10k images but 11 labels"):
+        read_folder(tmp_path)
+
+
+def test_swapped_images_and_labels_are_refused(tmp_path: Path):
+    arrays = write_folder(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(arrays["train", "labels"]))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(arrays["train", "images"]))
+    with pytest.raises(UserError, match=str(tmp_path)):
+        read_folder(tmp_path)
+
+
+def test_labels_without_a_name_are_refused(tmp_path: Path):
+    write_folder(tmp_path)
+    with pytest.raises(UserError, match=r"class_names"):
+        IdxImages([str(tmp_path)], ["a", "b"], UNIT).load()
+
+
+def test_subsets_have_the_sizes_asked_for_and_hold_distinct_examples(tmp_path: Path):
+    write_folder(tmp_path)
+    whole = read_folder(tmp_path)
+    part = read_folder(tmp_path, train_size=20, validation_size=5)
+    assert (part.n_train, part.n_points) == (20, 25)
+    assert len(set(contents(part))) == 25
+    assert set(contents(part)) <= set(contents(whole))
+
+
+def test_a_subset_is_a_function_of_its_seed(tmp_path: Path):
+    write_folder(tmp_path)
+    first, again, other = (read_folder(tmp_path, train_size=20, subset_seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.inputs, again.inputs)
+    assert not torch.equal(first.inputs[:20], other.inputs[:20])
+
+
+@pytest.mark.parametrize(("key", "size"), [("train_size", 31), ("train_size", 0), ("validation_size", 13)])
+def test_a_subset_that_does_not_exist_is_refused(key: str, size: int, tmp_path: Path):
+    write_folder(tmp_path)
+    with pytest.raises(UserError, match=rf"dataset\.{key}={size}"):
+        read_folder(tmp_path, **{key: size})
+
+
+@pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_fashion_mnist_is_whole_balanced_and_normalised():
+    examples = IdxImages([str(FASHION)], list("abcdefghij"), configured("fashion_mnist").normalisation).load()
+    assert examples.inputs.shape == (70_000, 1, 28, 28)
+    assert examples.n_train == 60_000
+    assert examples.labels[:60_000].bincount().tolist() == [6_000] * 10
+    assert examples.labels[60_000:].bincount().tolist() == [1_000] * 10
+    assert_normalises(examples)
+
+
+# ---------------------------------------------------------------------- as an artifact
+
+
+class Silent:
+    def warn(self, text: str) -> None:
+        raise AssertionError(text)
+
+    def note(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+def test_examples_survive_the_way_through_an_artifact(tmp_path: Path):
+    examples = digits(corruption=LabelCorruption(fraction=0.2))
+    artifact = Store(tmp_path, Silent()).obtain(Spec("dataset"), examples.write)
+    again = Examples.read(artifact)
+    for name in ("inputs", "labels", "corrupted"):
+        before, after = getattr(examples, name), getattr(again, name)
+        assert before.dtype == after.dtype
+        assert torch.equal(before, after)
+    assert (again.n_train, again.class_names) == (examples.n_train, examples.class_names)
+    assert again.normalisation == examples.normalisation

@@ -1,0 +1,78 @@
+"""Jobs that worker processes can import."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from dmm_exp.errors import UserError
+from dmm_exp.executors import Processes
+
+
+class Job(NamedTuple):
+    """A number, and where what is done with it is written down."""
+
+    folder: Path
+    number: int
+
+
+class Unhappy(Exception):
+    """An exception that only the jobs know."""
+
+
+def write_down(job: Job) -> None:
+    """Note the job with its worker's process id and torch threads."""
+    import torch
+
+    facts = {"number": job.number, "pid": os.getpid(), "threads": torch.get_num_threads()}
+    (job.folder / f"{job.number}-{time.monotonic_ns()}-{os.getpid()}.json").write_text(json.dumps(facts))
+
+
+def write_down_slowly(job: Job) -> None:
+    """Leave the other workers time to take part."""
+    time.sleep(0.3)
+    write_down(job)
+
+
+def fail_on_two(job: Job) -> None:
+    """Raise an exception for one of the jobs."""
+    if job.number == 2:
+        raise Unhappy("job 2 is unhappy")
+
+
+def bad_input_on_two(job: Job) -> None:
+    """Raise a user's error for one of the jobs."""
+    if job.number == 2:
+        raise UserError("training.optimizer.lr=99: expected less")
+
+
+def killed_once(job: Job) -> None:
+    """Be killed at job 2, as by the kernel when memory runs out, but only the first time."""
+    marker = job.folder / "killed"
+    if job.number == 2 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    write_down(job)
+
+
+def always_exit(job: Job) -> None:
+    """End the worker without a word, every time."""
+    write_down(job)
+    os._exit(3)
+
+
+def wait_for_ever(job: Job) -> None:
+    """Note the worker and stay busy."""
+    write_down(job)
+    time.sleep(600)
+
+
+def hold_workers(folder: str) -> None:
+    """Keep two workers busy until this process is killed."""
+    for _ in Processes(workers=2).run(wait_for_ever, [Job(Path(folder), number) for number in range(2)]):
+        sys.exit("a job that waits for ever has ended")
