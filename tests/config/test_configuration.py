@@ -1,0 +1,87 @@
+"""Every file in conf/ is exercised, and every mistake is one sentence that helps."""
+
+from pathlib import Path
+
+import pytest
+
+from dmm_exp.cli import config_directory
+from dmm_exp.config.instantiate import check_targets
+from dmm_exp.config.preflight import check_overrides
+from dmm_exp.config.schema import check_ranges, register
+from dmm_exp.errors import UserError
+from dmm_exp.run import run_name
+
+CONF = Path(config_directory())
+CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
+NEEDS = {"forget/indices": ["forget.file=rows.csv"]}
+
+
+def composed(*overrides):
+    register()
+    (config,) = check_overrides(config_directory(), overrides)
+    check_ranges(config)
+    check_targets(config)
+    return config
+
+
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if not choice.startswith("hydra/")])
+def test_every_choice_composes_and_its_keys_are_what_its_class_takes(choice):
+    group, name = choice.split("/")
+    composed(f"{group}={name}", *NEEDS.get(choice, []))
+
+
+def test_every_choice_begins_with_a_comment_that_says_what_it_is():
+    for choice in CHOICES:
+        assert (CONF / f"{choice}.yaml").read_text().startswith("# "), choice
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("unlearnr=dmm", "unlearnr=dmm: there is no key 'unlearnr'; did you mean 'unlearner'?"),
+        ("unlearner=dm", "unlearner=dm: expected one of"),
+        ("unlearner.epoch=3", "did you mean 'unlearner.epochs'?"),
+        ("seed=abc", "seed=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("pool.size=ten", "pool.size=ten"),
+        ("unlearner.epochs=abc", "unlearner.epochs=abc: expected a whole number"),
+        ("unlearner.optimizer.lr=big", "unlearner.optimizer.lr=big: expected a number"),
+        ("attribution.shrinkage=foo", "expected one of james_stein, elementwise, none"),
+        ("trainer.precison=16", "did you mean 'trainer.precision'?"),
+        ("forget=indices", "forget.file has no value and needs one; give it as forget.file=VALUE"),
+        ("n_models=1", "n_models=1: expected a whole number of at least 2"),
+        ("pool.alpha=0.7", "pool.complementary=true needs pool.alpha=0.5"),
+        ("pool.size=20", "pool.size=20: expected at least pool.held_out + 4"),
+        ("model=null", "model=null: expected one of cnn, logistic, mlp"),
+        ("experiment=quik", "did you mean 'quick'?"),
+        ("+foo=3", "foo: there is no such key"),
+        ("+unlearner.foo=3", "takes no 'foo'"),
+        ("foo", "'foo' is not an override; expected key=value"),
+        ("training.optimizer._target_=torch.optim.SDG", "cannot be imported"),
+    ],
+)
+def test_mistakes_are_one_sentence_that_names_key_value_and_what_is_accepted(override, said):
+    with pytest.raises(UserError) as error:
+        composed(override)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_sweep_is_composed_cell_by_cell():
+    register()
+    cells = list(check_overrides(config_directory(), ["unlearner=dmm,finetune", "seed=1,2,3"]))
+    assert [(cell["seed"], "retain_multiplier" in cell["unlearner"]) for cell in cells] == [
+        *((seed, True) for seed in (1, 2, 3)),
+        *((seed, False) for seed in (1, 2, 3)),
+    ]
+
+
+@pytest.mark.parametrize("override", ["paths.outputs=/elsewhere", "logger=none", "executor=local", "dry_run=true"])
+def test_where_a_run_happens_does_not_change_its_name(override):
+    choices = {"dataset": "digits"}
+    assert run_name(composed(override), choices) == run_name(composed(), choices)
+
+
+@pytest.mark.parametrize("override", ["seed=1", "n_models=50", "forget.fraction=0.04", "evaluation.klom.bins=19"])
+def test_what_a_run_finds_changes_its_name(override):
+    choices = {"dataset": "digits"}
+    assert run_name(composed(override), choices) != run_name(composed(), choices)

@@ -1,0 +1,12 @@
+"""Reading what runs wrote."""
+
+import json
+from pathlib import Path
+
+
+def without_seconds(folder: Path) -> str:
+    """Return the text of a run's metrics, times aside."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return json.dumps(
+        {name: value for name, value in metrics.items() if not name.startswith("seconds/")}, sort_keys=True
+    )

@@ -1,0 +1,152 @@
+"""The main job, small: what it writes, what it reuses, and that it says the same thing twice."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+from results_of_runs import without_seconds
+
+GROUPS = ("forget", "retain", "val")
+
+ALWAYS = {
+    *(f"klom/{group}/{value}" for group in GROUPS for value in ("p50", "p95", "p99", "mean")),
+    *(f"{kind}/{group}/p95" for group in GROUPS for kind in ("klom_floor", "klom_original")),
+    *(f"accuracy/{kind}/{group}" for group in GROUPS for kind in ("unlearned", "original", "oracle")),
+    *("tow", "tow/std", "ulira/accuracy", "ulira/tpr_at_1fpr", "cost/unlearning", "cost/ratio"),
+}
+PREDICTED = {
+    *(f"effect/{kind}/{group}" for group in GROUPS for kind in ("r2", "correlation")),
+    *("lds", "cost/attribution"),
+}
+
+
+@pytest.fixture(scope="module")
+def main_job(start, outputs):
+    return start(outputs, "evaluation.report=true")
+
+
+def test_metrics_have_exactly_the_documented_names(main_job):
+    found = {name for name in main_job.metrics if not name.startswith("seconds/")}
+    assert found == ALWAYS | PREDICTED  # 8 members are too few for intervals
+
+
+def test_intervals_appear_with_enough_members(start, outputs):
+    found = start(outputs, "n_models=20", "unlearner=do_nothing", "forget=random").metrics
+    for group in GROUPS:
+        assert found[f"klom/{group}/p95_low"] <= found[f"klom/{group}/p95"] <= found[f"klom/{group}/p95_high"]
+
+
+def test_every_stage_has_its_seconds_and_says_whether_it_was_reused(main_job):
+    stages = {name.split("/")[1] for name in main_job.metrics if name.startswith("seconds/")}
+    assert {"dataset", "pool", "scores", "originals", "oracles", "floor_oracles", "attribution", "unlearning"} <= stages
+    for stage in stages:
+        assert main_job.metrics[f"seconds/{stage}"] >= 0
+        assert main_job.metrics[f"seconds/{stage}/cached"] in (0.0, 1.0)
+
+
+def test_run_folder_is_named_by_choices_and_holds_all_results(main_job):
+    assert re.fullmatch(r"digits-mlp-rum_high_mem-dmm__[0-9a-f]{10}", main_job.folder.name)
+    files = {path.name for path in main_job.folder.iterdir()}
+    expected = {"config.yaml", "metrics.json", "points.parquet", "report.html", "figures", "run.log", "status.json"}
+    assert expected <= files
+    assert json.loads((main_job.folder / "status.json").read_text())["state"] == "finished"
+    assert "computed in" in (main_job.folder / "run.log").read_text()
+
+
+def test_points_say_what_every_point_is_and_how_it_came_out(main_job):
+    points = pd.read_parquet(main_job.folder / "points.parquet")
+    forget = json.loads((main_job.folder / "forget.json").read_text())
+    assert len(points) == 1797
+    assert points.loc[points.group == "forget", "point"].tolist() == forget
+    assert (points.group == "val").sum() == 359
+    assert points.loc[points.group != "val", "memorization"].notna().all()
+    assert {"klom", "klom_floor", "klom_original", "effect_true", "effect_predicted"} <= set(points.columns)
+
+
+def test_forget_points_are_the_most_memorized(main_job):
+    points = pd.read_parquet(main_job.folder / "points.parquet")
+    train = points[points.group != "val"]
+    assert train[train.group == "forget"].memorization.min() >= train[train.group == "retain"].memorization.max()
+
+
+def test_second_run_reuses_everything_and_says_the_same(main_job, start, outputs):
+    before = without_seconds(main_job.folder)
+    again = start(outputs, "evaluation.report=true")
+    assert again.folder == main_job.folder
+    assert all(value == 1.0 for name, value in again.metrics.items() if name.endswith("/cached"))
+    assert without_seconds(again.folder) == before
+
+
+def test_fresh_start_elsewhere_gives_byte_identical_metrics(main_job, start, tmp_path):
+    assert without_seconds(start(tmp_path, "evaluation.report=true").folder) == without_seconds(main_job.folder)
+
+
+def test_worker_processes_give_byte_identical_metrics(main_job, start, tmp_path):
+    found = start(tmp_path, "executor=processes", "executor.workers=2", "evaluation.report=true")
+    assert without_seconds(found.folder) == without_seconds(main_job.folder)
+
+
+def test_another_method_on_the_same_forget_set_retrains_nothing(main_job, start, outputs):
+    found = start(outputs, "unlearner=gradient_ascent").metrics
+    for stage in ("pool", "scores", "originals", "oracles", "floor_oracles"):
+        assert found[f"seconds/{stage}/cached"] == 1.0
+    assert found["seconds/unlearning/cached"] == 0.0
+    assert not PREDICTED & set(found)
+
+
+def test_doing_nothing_is_the_originals_and_costs_nothing(start, outputs):
+    found = start(outputs, "unlearner=do_nothing").metrics
+    assert found["cost/ratio"] == 0
+    for group in GROUPS:
+        assert found[f"klom/{group}/p95"] == found[f"klom_original/{group}/p95"]
+        assert found[f"accuracy/unlearned/{group}"] == found[f"accuracy/original/{group}"]
+
+
+def test_retraining_costs_one_retraining(start, outputs):
+    assert start(outputs, "unlearner=retrain").metrics["cost/ratio"] == 1
+
+
+def test_true_effect_predicts_itself(start, outputs):
+    """The ceiling of every estimator, measured on other oracles than those that score it."""
+    found = start(outputs, "unlearner=dm_direct", "attribution=oracle", "n_models=40").metrics
+    assert found["effect/correlation/forget"] > 0.9
+    assert "lds" not in found
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("forget=random", "model=logistic", "unlearner=finetune"),
+        ("forget=class", "forget.label=3", "unlearner=retrain", "model=cnn", "n_models=3", "training.epochs=1"),
+        ("forget=mislabelled", "dataset.corruption.fraction=0.03", "unlearner=oracle_matching"),
+        ("forget=rum_low_mem", "attribution=feldman_zhang"),
+        ("forget=rum_mid_mem", "attribution=datamodel"),
+        ("forget=rum_mix_mem", "unlearner=dm_direct", "pool=alpha70", "pool.size=40", "pool.held_out=4"),
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_every_choice_works_with_the_others(start, outputs, overrides):
+    found = start(outputs, *overrides)
+    assert set(found.metrics) >= ALWAYS
+
+
+def test_forget_set_from_a_file(start, outputs, tmp_path):
+    (tmp_path / "rows.csv").write_text("index\n5\n3\n8\n")
+    found = start(outputs, "forget=indices", f"forget.file={tmp_path / 'rows.csv'}", "unlearner=do_nothing")
+    assert json.loads((found.folder / "forget.json").read_text()) == [3, 5, 8]
+
+
+def test_a_plan_makes_nothing(start, tmp_path, capsys):
+    assert start(tmp_path / "none", "dry_run=true") is None
+    assert "would be made" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_damaged_artifact_is_said_and_made_again(main_job, start, outputs, capsys):
+    before = without_seconds(main_job.folder)
+    for shard in (outputs / "artifacts" / "ensemble").glob("*/shard-00000.safetensors"):
+        shard.write_bytes(shard.read_bytes()[:-100])
+    again = start(outputs, "evaluation.report=true")
+    assert "is damaged" in capsys.readouterr().err
+    assert without_seconds(again.folder) == before

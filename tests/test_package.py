@@ -1,0 +1,43 @@
+"""The package as others get it: light to import, whole in a wheel."""
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, dmm_exp; assert not {'torch', 'lightning', 'numpy', 'pandas', 'hydra'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_runs_from_any_folder(tmp_path):
+    """Installed into an environment of its own, beside the packages of this one."""
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=False)
+    site = next(environment.glob("lib/python*/site-packages"))
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--prefix", str(environment), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    (site / "shared.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n")
+    small = ["experiment=quick", "n_models=3", "pool.size=12", "pool.held_out=2", "executor=local", "training.epochs=1"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    script = [str(environment / "bin" / "python"), str(environment / "bin" / "dmm-exp")]
+    done = subprocess.run([*script, *small], cwd=elsewhere, env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (elsewhere / "outputs" / "runs").is_dir()
+    where = subprocess.run(
+        [script[0], "-c", "import dmm_exp.cli as cli; print(cli.config_directory())"],
+        cwd=elsewhere, env=clean, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert where.stdout.strip() == str(site / "dmm_exp" / "conf")
