@@ -1,15 +1,18 @@
-"""Work in persistent processes of this machine, each importing torch once."""
+"""Work in persistent processes of this machine.
+
+Workers are forked from one server process that has imported torch and lightning, but computed nothing: what they need
+is imported once, in the background, and shared in memory.
+"""
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from typing import TypeVar
 
 from dmm_exp.errors import UserError
@@ -17,6 +20,7 @@ from dmm_exp.errors import UserError
 Job = TypeVar("Job")
 
 RESTARTS = 2
+START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOAD = "dmm_exp.unlearners.work"  # imports, by name, everything that jobs need
 
 
@@ -42,12 +46,10 @@ class Processes:
         self._pool: ProcessPoolExecutor | None = None
 
     def warm_up(self) -> None:
-        """Start the workers, which import torch while this process goes on."""
-        if self._pool is not None:
-            return
-        pool = self._started()
-        for _ in range(self.workers):
-            pool.submit(importlib.import_module, PRELOAD)
+        """Let the server import what jobs need, while this process goes on."""
+        if START == "forkserver":
+            forkserver.set_forkserver_preload([PRELOAD])
+            forkserver.ensure_running()
 
     def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[None]:
         """Run ``function`` on every job, yielding once for each that is done.
@@ -86,11 +88,12 @@ class Processes:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
+            self.warm_up()
             self._pool = ProcessPoolExecutor(
                 self.workers,
-                mp_context=multiprocessing.get_context("spawn"),
+                mp_context=multiprocessing.get_context(START),
                 initializer=_begin_worker,
-                initargs=(os.getpid(), self.threads),
+                initargs=(self.threads,),
             )
         return self._pool
 
@@ -101,16 +104,17 @@ class Processes:
             self._pool = None
 
 
-def _begin_worker(parent: int, threads: int) -> None:
-    """Prepare a worker: its threads, and an end of its own when the parent is killed."""
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+def _begin_worker(threads: int) -> None:
+    """Prepare a worker: its threads, and an end of its own when the main process is killed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 
     torch.set_num_threads(threads)
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.25)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
