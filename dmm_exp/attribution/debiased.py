@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,7 +13,24 @@ from dmm_exp.attribution.feldman_zhang import difference_weights
 
 Shrinkage = Literal["james_stein", "elementwise", "none"]
 
-ERROR_BLOCKS = 128  # blocks of members from which the variance of residuals is estimated
+NOISE_BLOCKS = 128  # blocks of members from which the variance of noise is estimated
+
+
+@dataclass(frozen=True)
+class OwnCorrection:
+    """What ridge misses of the effect of training examples on their own logits, for the points of one group.
+
+    Attributes:
+        train: which of the group's points are training examples, ``[points]`` bool.
+        weights: of outputs, ``[examples, members]``.
+        raw: the unbiased corrections, ``[examples, classes]``.
+        shrunken: what is left of them, ``[examples, classes]``.
+    """
+
+    train: Tensor
+    weights: Tensor
+    raw: Tensor
+    shrunken: Tensor
 
 
 class Debiased(Datamodel):
@@ -53,62 +71,55 @@ class Debiased(Datamodel):
         """Fit ridge, and correct what each training example does to itself."""
         super().prepare()
         self.weights = difference_weights(self.pool.masks)
-        self.variance = {group: self._residual_variance(group, where) for group, where in self.group_points()}
+        self.variance = {group: self._noise_variance(group, where) for group, where in self.group_points()}
         self.own = {group: self._own_correction(group, where) for group, where in self.group_points()}
 
     def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
         """Return ridge plus both shrunken parts of the correction."""
-        difference = directions @ self.weights
-        total = self.weigh(self.correction_weights(difference, group), where)
-        squared_error = self._squared_error(difference, group)
-        train, own, own_squared_error, shrunken = self.own[group]
-        share = directions[:, where[train], None]
-        squared_error[:, train] = (squared_error[:, train] - share.square() * own_squared_error).clamp(min=0)
-        total[:, train] -= share * own
-        corrected = super().predict_group(directions, group, where) + self._shrink(total, squared_error)
-        corrected[:, train] += share * shrunken
-        return corrected
+        weights = self.correction_weights(directions @ self.weights, group)
+        own = self.own[group]
+        share = directions[:, where[own.train]]
+        of_others = self.weigh(weights, where)
+        of_others[:, own.train] -= share[..., None] * own.raw
+        length = weights.square().sum(1, keepdim=True).repeat(1, len(where))
+        overlap = 2 * share * (weights @ own.weights.T) - share.square() * own.weights.square().sum(1)
+        length[:, own.train] -= overlap
+        corrected = self._shrink(of_others, length.clamp(min=0)[..., None] * self.variance[group])
+        corrected[:, own.train] += share[..., None] * own.shrunken
+        return super().predict_group(directions, group, where) + corrected
 
     def correction_weights(self, difference: Tensor, group: int) -> Tensor:
         """Return the weights of outputs that give the difference of means of left-out residuals.
 
-        They are ``difference · B(I − H)``; both factors are symmetric, so the transpose is applied from the left.
+        They are ``difference · B(I − H)``; both factors are symmetric, so the transpose is applied from the left. Since
+        the correction is this weighted sum, its squared standard error is the squared length of the weights times the
+        variance of an output's noise.
         """
         penalty = self.penalty[group]
         return self.residual_maker(self.unblock(difference.T, penalty), penalty).T
 
-    def _own_correction(self, group: int, where: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Correct each training example's effect on its own logits.
-
-        Returns:
-            Which of the group's points are training examples ``[points]`` bool, their corrections
-            ``[examples, classes]``, their squared standard errors and their shrunken values, of the same shape.
-        """
+    def _own_correction(self, group: int, where: Tensor) -> OwnCorrection:
         train = where < self.pool.masks.shape[1]
-        difference = self.weights[where[train]]
-        own = torch.einsum("pm,mpc->pc", self.correction_weights(difference, group), self.outputs[:, where[train]])
-        rows = torch.arange(len(own))
-        squared_error = self._squared_error(difference, group)[rows, train.nonzero().squeeze(1)]
-        return train, own, squared_error, self._shrink(own[None], squared_error[None])[0]
+        weights = self.correction_weights(self.weights[where[train]], group)
+        raw = torch.einsum("pm,mpc->pc", weights, self.outputs[:, where[train]])
+        squared_error = weights.square().sum(1)[:, None] * self.variance[group][train]
+        return OwnCorrection(train, weights, raw, self._shrink(raw[None], squared_error[None])[0])
 
-    def _residual_variance(self, group: int, where: Tensor) -> Tensor:
-        """Return the variance of a block's left-out residual, ``[points, classes]``, from an even sample of blocks.
+    def _noise_variance(self, group: int, where: Tensor) -> Tensor:
+        """Return the variance of outputs that no mask explains, ``[points, classes]``, from an even sample of blocks.
 
-        In a complementary pair the two weights are opposite, and so the difference of the two residuals is what counts.
+        It is the mean product of a residual and its left-out version, in which the degrees of freedom that the fit took
+        cancel. In a complementary pair weights are opposite, so the difference of the two members is what counts.
         """
         block, blocks = self.pool.block, len(self.pool) // self.pool.block
-        chosen = torch.arange(0, blocks, max(1, blocks // ERROR_BLOCKS))
-        members = (chosen[:, None] * block + torch.arange(block)).flatten()
-        selection = torch.zeros(len(members), len(self.pool))
-        selection[torch.arange(len(members)), members] = 1
-        residuals = self.weigh(self.correction_weights(selection, group), where).unflatten(0, (len(chosen), block))
-        contrast = residuals[:, 0] - residuals[:, 1] if block == 2 else residuals[:, 0]
-        return contrast.square().mean(0)
-
-    def _squared_error(self, difference: Tensor, group: int) -> Tensor:
-        """Return the squared standard error ``[rows, points, classes]`` of corrections; blocks are independent."""
-        weight = difference.unflatten(1, (-1, self.pool.block))[:, :, 0].square().sum(1)
-        return weight[:, None, None] * self.variance[group]
+        chosen = torch.arange(0, blocks, max(1, blocks // NOISE_BLOCKS))
+        contrast = torch.zeros(len(chosen), len(self.pool))
+        contrast[torch.arange(len(chosen)), chosen * block] = block**-0.5
+        if block == 2:
+            contrast[torch.arange(len(chosen)), chosen * block + 1] = -(block**-0.5)
+        residual = self.residual_maker(contrast.T, self.penalty[group]).T
+        left_out = self.correction_weights(contrast, group)
+        return (self.weigh(residual, where) * self.weigh(left_out, where)).mean(0).clamp(min=0)
 
     def _shrink(self, correction: Tensor, squared_error: Tensor) -> Tensor:
         """Return shrunken corrections ``[rows, points, classes]``."""
