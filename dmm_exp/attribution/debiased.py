@@ -10,10 +10,24 @@ from torch import Tensor
 
 from dmm_exp.attribution.datamodel import Datamodel
 from dmm_exp.attribution.feldman_zhang import difference_weights
+from dmm_exp.errors import UserError
 
 Shrinkage = Literal["james_stein", "elementwise", "none"]
 
 NOISE_BLOCKS = 128  # blocks of members from which the variance of noise is estimated
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What of one group's outputs no mask explains.
+
+    Attributes:
+        variance: ``[points, classes]``.
+        dimension: number of independent outputs whose total would vary as much.
+    """
+
+    variance: Tensor
+    dimension: float
 
 
 @dataclass(frozen=True)
@@ -42,16 +56,15 @@ class Debiased(Datamodel):
     to itself (one difference of means), and what all others do to it (a sum of many). A part c with standard error se
     is shrunk
 
-    * ``james_stein``: by ``max(0, 1 − Σse²/Σc²)``, one factor for each group of outputs;
+    * ``james_stein``: by ``max(0, 1 − ν/Σc²)``, one factor for each group of outputs, where ν is what Σc² would be
+      were it noise alone: its mean Σse² plus ``caution`` times its standard deviation. Outputs of one model vary together,
+      so that deviation, ``Σse² √(2/p)``, is that of p = (tr Σ)²/tr Σ² independent ones, Σ their noise's covariance;
     * ``elementwise``: each output by ``max(0, 1 − se²/c²)``;
-    * ``none``: not at all;
-
-    and no output is moved by more than ``limit`` standard errors: the few that are truly large are not dragged along
-    with the many that are not (limited translation: Efron and Morris, JASA 1972).
+    * ``none``: not at all.
 
     Args:
         shrinkage: one of the three.
-        limit: largest shift of an output by shrinkage, in standard errors; None for no limit.
+        caution: see ``james_stein``; 0 is the classical estimator, more stays closer to ridge.
         penalties: see :class:`Datamodel`.
         tuning_outputs: see :class:`Datamodel`.
     """
@@ -59,19 +72,21 @@ class Debiased(Datamodel):
     def __init__(
         self,
         shrinkage: Shrinkage = "james_stein",
-        limit: float | None = 1.5,
+        caution: float = 2.0,
         penalties: list[float] | None = None,
         tuning_outputs: int = 200,
     ) -> None:
         super().__init__(penalties, tuning_outputs)
         self.shrinkage = shrinkage
-        self.limit = limit
+        self.caution = caution
+        if caution < 0:
+            raise UserError(f"attribution.caution={caution}: expected a number of at least 0")
 
     def prepare(self) -> None:
         """Fit ridge, and correct what each training example does to itself."""
         super().prepare()
         self.weights = difference_weights(self.pool.masks)
-        self.variance = {group: self._noise_variance(group, where) for group, where in self.group_points()}
+        self.noise = {group: self._noise(group, where) for group, where in self.group_points()}
         self.own = {group: self._own_correction(group, where) for group, where in self.group_points()}
 
     def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
@@ -84,7 +99,7 @@ class Debiased(Datamodel):
         length = weights.square().sum(1, keepdim=True).repeat(1, len(where))
         overlap = 2 * share * (weights @ own.weights.T) - share.square() * own.weights.square().sum(1)
         length[:, own.train] -= overlap
-        corrected = self._shrink(of_others, length.clamp(min=0)[..., None] * self.variance[group])
+        corrected = self._shrink(of_others, length.clamp(min=0)[..., None], self.noise[group])
         corrected[:, own.train] += share[..., None] * own.shrunken
         return super().predict_group(directions, group, where) + corrected
 
@@ -102,14 +117,15 @@ class Debiased(Datamodel):
         train = where < self.pool.masks.shape[1]
         weights = self.correction_weights(self.weights[where[train]], group)
         raw = torch.einsum("pm,mpc->pc", weights, self.outputs[:, where[train]])
-        squared_error = weights.square().sum(1)[:, None] * self.variance[group][train]
-        return OwnCorrection(train, weights, raw, self._shrink(raw[None], squared_error[None])[0])
+        noise = self.noise[group]
+        shrunken = self._shrink(raw, weights.square().sum(1)[:, None], Noise(noise.variance[train], noise.dimension))
+        return OwnCorrection(train, weights, raw, shrunken)
 
-    def _noise_variance(self, group: int, where: Tensor) -> Tensor:
-        """Return the variance of outputs that no mask explains, ``[points, classes]``, from an even sample of blocks.
+    def _noise(self, group: int, where: Tensor) -> Noise:
+        """Return the noise of outputs that no mask explains, from an even sample of blocks.
 
-        It is the mean product of a residual and its left-out version, in which the degrees of freedom that the fit took
-        cancel. In a complementary pair weights are opposite, so the difference of the two members is what counts.
+        Its variance is the mean product of a residual and its left-out version, in which the degrees of freedom that
+        the fit took cancel. In a complementary pair weights are opposite: the difference of the two members counts.
         """
         block, blocks = self.pool.block, len(self.pool) // self.pool.block
         chosen = torch.arange(0, blocks, max(1, blocks // NOISE_BLOCKS))
@@ -119,17 +135,18 @@ class Debiased(Datamodel):
             contrast[torch.arange(len(chosen)), chosen * block + 1] = -(block**-0.5)
         residual = self.residual_maker(contrast.T, self.penalty[group]).T
         left_out = self.correction_weights(contrast, group)
-        return (self.weigh(residual, where) * self.weigh(left_out, where)).mean(0).clamp(min=0)
+        seen, unseen = self.weigh(residual, where), self.weigh(left_out, where)
+        gram = unseen.flatten(1) @ unseen.flatten(1).T
+        apart = gram[~torch.eye(len(gram), dtype=torch.bool)]
+        dimension = float(gram.diagonal().mean().square() / apart.square().mean().clamp(min=1e-30))
+        return Noise(((seen * unseen).sum(0) / (residual * left_out).sum()).clamp(min=0), max(1.0, dimension))
 
-    def _shrink(self, correction: Tensor, squared_error: Tensor) -> Tensor:
-        """Return shrunken corrections ``[rows, points, classes]``."""
+    def _shrink(self, correction: Tensor, length: Tensor, noise: Noise) -> Tensor:
+        """Return shrunken corrections ``[..., points, classes]``; their variance is ``length`` times the noise's."""
         if self.shrinkage == "none" or not correction.numel():
             return correction
-        size, noise = correction.square().clamp(min=1e-30), squared_error
+        size, expected = correction.square(), length * noise.variance
         if self.shrinkage == "james_stein":
-            size, noise = size.sum((1, 2), keepdim=True), noise.sum((1, 2), keepdim=True)
-        shrunken = (1 - noise / size).clamp(min=0) * correction
-        if self.limit is None:
-            return shrunken
-        reach = self.limit * squared_error.sqrt()
-        return shrunken.clamp(correction - reach, correction + reach)
+            size, expected = (values.sum((-2, -1), keepdim=True) for values in (size, expected))
+            expected = expected * (1 + self.caution * (2 / noise.dimension) ** 0.5)
+        return (1 - expected / size.clamp(min=1e-30)).clamp(min=0) * correction
