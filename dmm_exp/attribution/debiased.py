@@ -57,8 +57,9 @@ class Debiased(Datamodel):
     is shrunk
 
     * ``james_stein``: by ``max(0, 1 − ν/Σc²)``, one factor for each group of outputs, where ν is what Σc² would be
-      were it noise alone: its mean Σse² plus ``caution`` times its standard deviation. Outputs of one model vary together,
-      so that deviation, ``Σse² √(2/p)``, is that of p = (tr Σ)²/tr Σ² independent ones, Σ their noise's covariance;
+      were it noise alone: its mean Σse² plus ``caution`` times its standard deviation. Outputs of one model vary
+      together, so that deviation, ``Σse² √(2/p)``, is that of p = (tr Σ)²/tr Σ² independent ones, where Σ is the
+      covariance of their noise;
     * ``elementwise``: each output by ``max(0, 1 − se²/c²)``;
     * ``none``: not at all.
 
