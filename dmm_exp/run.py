@@ -218,6 +218,9 @@ def _holding(folder: Path, console: Console) -> Iterator[None]:
         status("running")
         try:
             yield
+        except KeyboardInterrupt:
+            status("interrupted")
+            raise
         except BaseException as error:
             status("failed", error=f"{type(error).__name__}: {error}")
             raise

@@ -25,8 +25,9 @@ def test_an_installed_wheel_runs_from_any_folder(tmp_path):
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=False)
     site = next(environment.glob("lib/python*/site-packages"))
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--prefix", str(environment), str(wheel)]
-    subprocess.run(install, check=True, capture_output=True)
+    python = str(environment / "bin" / "python")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
     (site / "shared.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n")
     small = ["experiment=quick", "n_models=3", "pool.size=12", "pool.held_out=2", "executor=local", "training.epochs=1"]
     elsewhere = tmp_path / "elsewhere"
