@@ -11,10 +11,10 @@ import yaml
 
 from dmm_exp.report.canvas import Drawn
 from dmm_exp.report.figures import draw_all
-from dmm_exp.report.files import write_atomically
 from dmm_exp.report.result import RunResult, is_used
 from dmm_exp.report.tables import headline_data, used_attribution
 from dmm_exp.report.words import narrative
+from dmm_exp.store.files import write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -27,7 +27,9 @@ def write_report(result: RunResult, folder: Path) -> Path:
     figures = draw_all(result)
     for figure in figures:
         figure.save(folder / "figures")
-    return write_atomically(folder / "report.html", render(result, figures))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "report.html", render(result, figures))
+    return folder / "report.html"
 
 
 def render(result: RunResult, figures: list[Drawn]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmm_exp.errors import UserError
-from dmm_exp.report.files import write_atomically
+from dmm_exp.store.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,10 +58,10 @@ class CsvTracker(Tracker):
         """Write both files; values keep every digit that a float has."""
         if self._folder is None:
             raise RuntimeError("CsvTracker.finish was called before start")
-        write_atomically(self._folder / "metrics.csv", _csv(("name", "value"), result.metrics.items()))
+        write_text(self._folder / "metrics.csv", _csv(("name", "value"), result.metrics.items()))
         columns = ("stage", "epoch", "loss")
         rows = result.history[list(columns)].itertuples(index=False) if len(result.history) else ()
-        write_atomically(self._folder / "history.csv", _csv(columns, rows))
+        write_text(self._folder / "history.csv", _csv(columns, rows))
 
 
 def _csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -192,5 +192,5 @@ def _run_id(folder: Path) -> str:
     if path.exists() and (known := path.read_text(encoding="utf-8").strip()):
         return known
     identity = secrets.token_hex(4)
-    write_atomically(path, identity + "\n")
+    write_text(path, identity + "\n")
     return identity
