@@ -48,10 +48,16 @@ class Outputs:
 
 
 class Evaluation:
-    """Compares the unlearned models of a finished pipeline with its oracles."""
+    """Compares the unlearned models of a finished pipeline with its oracles.
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    Args:
+        pipeline: whose models are compared.
+        epoch: a checkpoint of the unlearner; None for its end.
+    """
+
+    def __init__(self, pipeline: Pipeline, epoch: int | None = None) -> None:
         self.pipeline = pipeline
+        self.epoch = epoch
         self.config = pipeline.config
         self.klom_options: dict[str, Any] = dict(self.config["evaluation"]["klom"])
         self.labels = pipeline.examples.labels.numpy()
@@ -70,10 +76,12 @@ class Evaluation:
             "amortised_over": self.config["pool"]["amortised_over"],
             "package": __version__,
         }
+        config |= {} if self.epoch is None else {"epoch": self.epoch}
         inputs = {str(place): artifact.digest for place, artifact in enumerate(used)}
         inputs["forget"] = content_hash(pipeline.forget)
         spec = Spec("evaluation", config, inputs)
-        return pipeline.obtain("evaluation", "unlearned models against oracles", spec, self._write)
+        after = "" if self.epoch is None else f" after {self.epoch} epoch{'s' * (self.epoch > 1)}"
+        return pipeline.obtain("evaluation", f"unlearned models{after} against oracles", spec, self._write)
 
     def _write(self, draft: Draft) -> None:
         draft.write_json("metrics", self._metrics())
@@ -98,10 +106,11 @@ class Evaluation:
             "oracle": self.pipeline.oracles,
             "floor": self.pipeline.floor_oracles,
         }
-        return {name: self._outputs(artifact) for name, artifact in artifacts.items()}
+        return {name: self._outputs(name, artifact) for name, artifact in artifacts.items()}
 
-    def _outputs(self, artifact: Artifact) -> Outputs:
-        logits = artifact.stacked("logits").numpy()
+    def _outputs(self, name: str, artifact: Artifact) -> Outputs:
+        at = f"epoch={self.epoch}/" if name == "unlearned" and self.epoch is not None else ""
+        logits = artifact.stacked(f"{at}logits").numpy()
         return Outputs(margins(logits, self.labels), accuracy(logits, self.labels), logits.mean(0))
 
     @cached_property
@@ -114,7 +123,12 @@ class Evaluation:
         }
 
     def _metrics(self) -> dict[str, float]:
-        parts = (self._klom(), self._accuracy(), self._tow(), self._ulira(), self._effect(), self._cost())
+        parts = (self.quick_metrics(), self._intervals(), self._ulira(), self._effect())
+        return {name: float(value) for part in parts for name, value in part.items()}
+
+    def quick_metrics(self) -> dict[str, float]:
+        """Return what a search looks at (KLoM, accuracies, ToW, cost), without intervals; nothing is stored."""
+        parts = (self._klom(), self._accuracy(), self._tow(), self._cost())
         return {name: float(value) for part in parts for name, value in part.items()}
 
     def _of(self, group: int) -> NDArray[np.intp]:
@@ -127,17 +141,19 @@ class Evaluation:
             own = self.klom["klom"][points]
             values |= {f"klom/{name}/{p}": np.quantile(own, q) for p, q in PERCENTILES.items()}
             values[f"klom/{name}/mean"] = own.mean()
-            values |= self._interval(name, points)
             for other in ("klom_floor", "klom_original"):
                 values[f"{other}/{name}/p95"] = np.quantile(self.klom[other][points], 0.95)
         return values
 
-    def _interval(self, name: str, points: NDArray[np.intp]) -> dict[str, float]:
-        if self.config["n_models"] < FEWEST_FOR_INTERVALS:
-            return {}
-        unlearned, oracle = (self.outputs[ensemble].margins[:, points] for ensemble in ("unlearned", "oracle"))
-        low, high = klom_intervals(unlearned, oracle, quantiles=(0.95,), **self.klom_options)[0.95]
-        return {f"klom/{name}/p95_low": low, f"klom/{name}/p95_high": high}
+    def _intervals(self) -> dict[str, float]:
+        """Return the 95 % interval over members of every group's 95th percentile."""
+        values: dict[str, float] = {}
+        for group, name in enumerate(GROUPS if self.config["n_models"] >= FEWEST_FOR_INTERVALS else ()):
+            points = self._of(group)
+            unlearned, oracle = (self.outputs[ensemble].margins[:, points] for ensemble in ("unlearned", "oracle"))
+            low, high = klom_intervals(unlearned, oracle, quantiles=(0.95,), **self.klom_options)[0.95]
+            values |= {f"klom/{name}/p95_low": low, f"klom/{name}/p95_high": high}
+        return values
 
     def _accuracies(self, ensemble: str) -> dict[str, NDArray[np.float64]]:
         """Return the accuracy of every member ``[members]``, by group."""
@@ -187,7 +203,8 @@ class Evaluation:
     def _cost(self) -> dict[str, float]:
         """Return costs in gradient evaluations of single examples, and in multiples of one retraining."""
         epochs, n_train = self.config["training"]["epochs"], self.pipeline.examples.n_train
-        unlearning = self.pipeline.unlearned.shard_facts()[0]["sample_gradients"]
+        facts = self.pipeline.unlearned.shard_facts()[0]
+        unlearning = facts["sample_gradients"] if self.epoch is None else facts["gradients_by_epoch"][str(self.epoch)]
         retraining = retraining_cost(epochs, n_train - len(self.pipeline.forget))
         values = {"cost/unlearning": unlearning, "cost/ratio": cost_ratio(unlearning, retraining)}
         if self.pipeline.unlearner.target == "predicted" and self.pipeline.estimator.source == "pool":

@@ -29,10 +29,17 @@ CALM = 80  # members below which KLoM is mostly noise
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Where a run's results are, and its headline numbers."""
+    """Where a run's results are, and its headline numbers.
+
+    Attributes:
+        folder: the run's.
+        metrics: ``metrics.json``.
+        checkpoints: metrics by number of epochs, of an unlearner with several; the last are those of ``metrics``.
+    """
 
     folder: Path
     metrics: dict[str, float]
+    checkpoints: dict[int, dict[str, float]]
 
 
 def run_name(config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
@@ -85,7 +92,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
         result = _run_in(folder, pipeline, choices, console)
     if table:
         print_table(headline(result))
-    return FinishedRun(folder, result.metrics)
+    return FinishedRun(folder, result.metrics, result.checkpoints)
 
 
 def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> RunResult:
@@ -133,6 +140,7 @@ def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], co
     from dmm_exp.report.result import RunResult
 
     pipeline = evaluation.pipeline
+    checkpoints = _checkpoints(folder, evaluation)
     metrics, points = evaluation.metrics, evaluation.points
     for stage in console.stages:
         metrics[f"seconds/{stage.name.replace(' ', '_')}"] = round(stage.seconds, 3)
@@ -152,7 +160,25 @@ def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], co
         stages=list(console.stages),
         provenance=_provenance(),
         history=_history(pipeline),
+        checkpoints=checkpoints,
     )
+
+
+def _checkpoints(folder: Path, evaluation: Evaluation) -> dict[int, dict[str, float]]:
+    """Evaluate an unlearner with several numbers of epochs at each of them, and write ``checkpoints.csv``."""
+    import pandas as pd
+
+    from dmm_exp.evaluation import Evaluation
+
+    pipeline, table = evaluation.pipeline, folder / "checkpoints.csv"
+    if not pipeline.unlearner.checkpoints:
+        table.unlink(missing_ok=True)
+        return {}
+    found = {epoch: Evaluation(pipeline, epoch).metrics for epoch in pipeline.unlearner.checkpoints}
+    found[pipeline.unlearner.epochs] = evaluation.metrics
+    rows = [{"epoch": epoch, **metrics} for epoch, metrics in found.items()]
+    write_text(table, pd.DataFrame(rows).to_csv(index=False))
+    return found
 
 
 def _history(pipeline: Pipeline) -> Any:

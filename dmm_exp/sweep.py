@@ -38,6 +38,7 @@ def run_cell(config: Mapping[str, Any], choices: Mapping[str, str], overrides: l
         record |= {"status": "done"}
         if finished is not None:
             record |= {"metrics": finished.metrics, "folder": str(finished.folder)}
+            record |= {"epochs": [{"epoch": k, "metrics": found} for k, found in finished.checkpoints.items()]}
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
@@ -62,7 +63,8 @@ def finish() -> int:
 
     folder = _announced[0]
     cells = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("cell-*.json"))]
-    print_table(sweep_table([cell | {"overrides": _telling(cell, cells)} for cell in cells]))
+    shown = [cell | {"overrides": _telling(cell, cells)} for cell in cells]
+    print_table(sweep_table([row for cell in shown for row in _rows(cell)]))
     write_text(folder / "cells.csv", _csv(cells))
     print(folder)
     return int(any(cell["status"] == "failed" for cell in cells))
@@ -72,6 +74,15 @@ def _telling(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> lis
     """Return the overrides that set a cell apart and that its choices do not show."""
     shared = set.intersection(*(set(other["overrides"]) for other in cells))
     return [text for text in cell["overrides"] if text not in shared and text.split("=")[0] not in cell["choices"]]
+
+
+def _rows(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each number of epochs that a cell was evaluated at; one, if it was evaluated at its end only."""
+    at = [
+        {**cell, "metrics": found["metrics"], "overrides": [*cell["overrides"], f"epoch {found['epoch']}"]}
+        for found in cell.get("epochs") or ()
+    ]
+    return at or [dict(cell)]
 
 
 def _csv(cells: Sequence[Mapping[str, Any]]) -> str:
@@ -84,6 +95,7 @@ def _csv(cells: Sequence[Mapping[str, Any]]) -> str:
             "overrides": " ".join(cell["overrides"]),
             **cell.get("metrics", {}),
         }
-        for cell in cells
+        for whole in cells
+        for cell in _rows(whole)
     ]
     return pd.DataFrame(rows).to_csv(index=False)

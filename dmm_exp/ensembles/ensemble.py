@@ -29,6 +29,7 @@ class Ensemble(nn.Module):
     def __init__(self, skeleton: nn.Module, params: Mapping[str, Tensor], stats: Mapping[str, Tensor]) -> None:
         super().__init__()
         self._skeleton = (skeleton,)  # in a tuple, so that it does not become a submodule
+        self.freeze_batch_norm = False  # in train mode, leave BatchNorm's statistics alone and normalise with them
         for name, value in params.items():
             self.register_parameter(_mangled(name), nn.Parameter(_column_major(value.detach())))
         for name, value in stats.items():
@@ -104,21 +105,29 @@ class Ensemble(nn.Module):
                 value.copy_(self.stats[name][index])
         return module.eval()
 
-    def forward(self, inputs: Tensor, *, shared: bool = False, method: str | None = None) -> Tensor:
+    def forward(
+        self,
+        inputs: Tensor,
+        *,
+        shared: bool = False,
+        method: str | None = None,
+        params: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
         """Return the members' outputs ``[members, batch, ...]`` in the current mode (train or eval).
 
         Args:
             inputs: ``[members, batch, ...]``, or ``[batch, ...]`` when ``shared`` by all members.
             shared: whether all members see the same inputs.
             method: name of the module's method to call instead of ``forward``, for example ``features``.
+            params: stacked parameters to use in place of the ensemble's own.
 
         Raises:
             UserError: the architecture draws random numbers (dropout) and several members run together.
         """
-        self.skeleton.train(self.training)
+        self._set_mode()
         module = self.skeleton if method is None else _Method(self.skeleton, method)
         prefix = "" if method is None else "module."
-        params: dict[str, Tensor] = {prefix + name: value for name, value in self.params.items()}
+        params = {prefix + name: value for name, value in (self.params if params is None else params).items()}
         stats = {prefix + name: value for name, value in self.stats.items()}
         if len(self) == 1:
             first = {name: value[0] for name, value in {**params, **stats}.items()}
@@ -136,6 +145,13 @@ class Ensemble(nn.Module):
                     "which members trained together cannot do independently; use model.chunk_size=1"
                 ) from error
             raise
+
+    def _set_mode(self) -> None:
+        """Put the architecture into the ensemble's mode (train or eval), BatchNorm apart if it is frozen."""
+        self.skeleton.train(self.training)
+        for module in self.skeleton.modules() if self.freeze_batch_norm else ():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Return float32 logits ``[members, points, classes]`` on the CPU, in eval mode.

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -37,13 +40,18 @@ def check_optimizer(make: OptimizerFactory, key: str) -> None:
 class EnsembleModule(LightningModule, ABC):
     """Optimises stacked parameters; the sum of the members' losses gives each member exactly its own gradient.
 
-    A subclass says what a member sees in an epoch (:meth:`sample`) and what it minimises (:meth:`losses`).
+    A subclass says what a member sees in an epoch (:meth:`sample`, or :meth:`passes` when there are several passes) and
+    what it minimises (:meth:`losses`).
 
     Args:
-        epochs: passes over :meth:`sample`.
-        batch_size: examples of one member in one step; an epoch is cut into batches of nearly equal size.
+        epochs: passes over :meth:`sample`; several numbers ask for the largest, with checkpoints at the others.
+        batch_size: rows of one member's sample in one step; a pass is cut into batches of nearly equal size.
         optimizer: makes the optimizer from an iterable of parameters.
         schedule: multiplier of the learning rate.
+        clip_norm: largest norm of one member's gradient; longer gradients are scaled down to it.
+        batch_norm: whether BatchNorm normalises with the batch's statistics and updates the running ones (``train``),
+            or uses the running ones and leaves them alone (``frozen``).
+        precision: of the optimisation, in Lightning's words; None is the trainer's own.
 
     Raises:
         UserError: a number is out of range, or the optimizer would mix members.
@@ -55,13 +63,28 @@ class EnsembleModule(LightningModule, ABC):
     role: Role
 
     def __init__(
-        self, *, epochs: int, batch_size: int, optimizer: OptimizerFactory | None, schedule: Schedule | None
+        self,
+        *,
+        epochs: int | Sequence[int],
+        batch_size: int,
+        optimizer: OptimizerFactory | None,
+        schedule: Schedule | None,
+        clip_norm: float | None = None,
+        batch_norm: Literal["train", "frozen"] = "train",
+        precision: Literal["32-true", "bf16-mixed"] | None = None,
     ) -> None:
         super().__init__()
-        if epochs < 0 or batch_size < 1:
-            raise UserError(f"epochs={epochs}, batch_size={batch_size}: expected epochs ≥ 0 and a batch of at least 1")
-        self.epochs = epochs
+        least, several = (0, [epochs]) if isinstance(epochs, int) else (1, sorted(set(epochs)))
+        if not several or several[0] < least or batch_size < 1:
+            raise UserError(
+                f"epochs={epochs}, batch_size={batch_size}: expected epochs ≥ 0 (in a list ≥ 1) and a batch "
+                "of at least 1"
+            )
+        if clip_norm is not None and clip_norm <= 0:
+            raise UserError(f"clip_norm={clip_norm}: expected a number above 0, or null")
+        *self.checkpoints, self.epochs = several
         self.batch_size = batch_size
+        self.clip_norm, self.batch_norm, self.precision = clip_norm, batch_norm, precision
         self._make_optimizer = optimizer
         if optimizer is not None:
             check_optimizer(optimizer, f"optimizer of {type(self).__name__}")
@@ -80,27 +103,41 @@ class EnsembleModule(LightningModule, ABC):
             members: their numbers within the role.
         """
         self.ensemble = ensemble
+        ensemble.freeze_batch_norm = self.batch_norm == "frozen"
         self.register_buffer("inputs", examples.inputs, persistent=False)
         self.register_buffer("labels", examples.labels, persistent=False)
         self.seed, self.role, self.members = seed, role, members
 
     @abstractmethod
     def sample(self, row: int, generator: torch.Generator) -> Tensor:
-        """Return the point indices that the member in ``row`` sees in one epoch, in order; equally many for all."""
+        """Return what the member in ``row`` sees in one epoch, in order: point indices ``[points]``.
+
+        Rows of several numbers ``[points, numbers]`` stay together, and :meth:`losses` gets them as they are. All
+        members see equally many.
+        """
+
+    def passes(self, epoch: int, row: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
+        """Return the passes of an epoch, each a sample and its batch size; no batch holds rows of two passes."""
+        return [(self.sample(row, generator), self.batch_size)]
 
     @abstractmethod
     def losses(self, indices: Tensor) -> Tensor:
         """Return every member's loss ``[members]`` on its batch ``[members, batch]`` of point indices."""
 
     def predict_batch(self, indices: Tensor) -> Tensor:
-        """Return the members' logits ``[members, batch, classes]`` on their batches."""
-        return self.ensemble(self.inputs[indices])
+        """Return the members' float32 logits ``[members, batch, classes]`` on their batches, and count the cost."""
+        self.sample_gradients += indices.shape[1]
+        return self.ensemble(self.inputs[indices]).float()
+
+    def cross_entropies(self, indices: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the cross-entropy of every point ``[members, batch]``, towards its own label or the one given."""
+        labels = self.labels[indices] if labels is None else labels
+        logits = self.predict_batch(indices)
+        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(indices.shape)
 
     def cross_entropy(self, indices: Tensor) -> Tensor:
         """Return the mean cross-entropy of every member ``[members]`` on its batch."""
-        logits = self.predict_batch(indices)
-        values = functional.cross_entropy(logits.flatten(0, 1), self.labels[indices].flatten(), reduction="none")
-        return values.view(indices.shape).mean(1)
+        return self.cross_entropies(indices).mean(1)
 
     def fit(self, make_trainer: Callable[..., Trainer]) -> None:
         """Optimise: ``make_trainer(max_epochs=...)`` gives the Lightning trainer; afterwards tensors are on the CPU.
@@ -110,7 +147,8 @@ class EnsembleModule(LightningModule, ABC):
         """
         if self.epochs == 0:
             return
-        trainer = make_trainer(max_epochs=self.epochs)
+        precision = {} if self.precision is None else {"precision": self.precision}
+        trainer = make_trainer(max_epochs=self.epochs, **precision)
         with torch.random.fork_rng():
             torch.manual_seed(member_seed(self.seed, self.role, self.members[0], "noise"))
             trainer.fit(self, train_dataloaders=_MemberBatches(self))
@@ -125,7 +163,6 @@ class EnsembleModule(LightningModule, ABC):
         losses = self.losses(batch)
         self._sum = losses.detach() if batch_index == 0 else self._sum + losses.detach()
         self._batches = batch_index + 1
-        self.sample_gradients += batch.shape[1]
         return losses.sum()
 
     def on_train_epoch_end(self) -> None:
@@ -144,25 +181,61 @@ class EnsembleModule(LightningModule, ABC):
             )
         if self._schedule is None:
             return optimizer
-        schedule, steps = self._schedule, len(_MemberBatches(self))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step / steps, self.epochs))
+        schedule = self._schedule
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: schedule(self.progress(step), self.epochs)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def epoch_indices(self, epoch: int) -> Tensor:
-        """Return what every member sees in an epoch, ``[members, points]``."""
-        generators = (member_generator(self.seed, self.role, index, "order", epoch) for index in self.members)
-        return torch.stack([self.sample(row, generator) for row, generator in enumerate(generators)])
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip each member's gradient by its own norm, so that members stay independent (the trainer's limit, too)."""
+        if gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        limit = gradient_clip_val if self.clip_norm is None else self.clip_norm
+        gradients = [value.grad for value in self.ensemble.parameters() if value.grad is not None]
+        if limit is None or not gradients:
+            return
+        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+        factors = (limit / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1)
+        for gradient in gradients:
+            gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
+
+    def progress(self, step: int | None = None) -> float:
+        """Return how many epochs, in fractions, have passed after a number of steps (by default those done)."""
+        step = self.global_step if step is None else step
+        epoch = bisect_right(self._starts, step) - 1
+        if epoch >= self.epochs:
+            return float(self.epochs)
+        return epoch + (step - self._starts[epoch]) / (self._starts[epoch + 1] - self._starts[epoch])
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """The number of steps before every epoch, and in all."""
+        first = [self._passes(epoch, 0) for epoch in range(self.epochs)]
+        lengths = (sum(math.ceil(len(rows) / size) for rows, size in passes) for passes in first)
+        return list(accumulate(lengths, initial=0))
+
+    def _passes(self, epoch: int, row: int) -> list[tuple[Tensor, int]]:
+        return self.passes(epoch, row, member_generator(self.seed, self.role, self.members[row], "order", epoch))
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        """Yield the batches of an epoch, ``[members, batch]`` of nearly equal size within a pass."""
+        for passes in zip(*(self._passes(epoch, row) for row in range(len(self.members))), strict=True):
+            rows, size = torch.stack([rows for rows, _ in passes]), passes[0][1]
+            yield from rows.tensor_split(math.ceil(rows.shape[1] / size), dim=1)
 
 
 class _MemberBatches:
-    """The batches of one epoch: index tensors ``[members, batch]`` of nearly equal batch size."""
+    """The batches of the current epoch; without a length, since epochs may differ in theirs."""
 
     def __init__(self, module: EnsembleModule) -> None:
         self.module = module
-        self.size = module.epoch_indices(0).shape[1]
-
-    def __len__(self) -> int:
-        return math.ceil(self.size / self.module.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        yield from self.module.epoch_indices(self.module.current_epoch).tensor_split(len(self), dim=1)
+        return self.module.batches(self.module.current_epoch)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from dmm_exp.errors import UserError
 
 
 class Schedule(Protocol):
-    """A multiplier of the learning rate."""
+    """A multiplier of the learning rate.
+
+    Attributes:
+        nests: whether it does not depend on the number of epochs, so that a short run is the beginning of a longer one.
+    """
+
+    nests: ClassVar[bool]
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """Return the multiplier when ``epoch`` (fractional, from 0) of ``epochs`` have passed."""
@@ -21,6 +27,8 @@ class Schedule(Protocol):
 @dataclass(frozen=True)
 class Constant:
     """The same learning rate throughout."""
+
+    nests: ClassVar[bool] = True
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """Return 1."""
@@ -41,6 +49,8 @@ class OneCycle:
     start: float = 0.1
     end: float = 0.0
 
+    nests: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         if not 0 < self.peak < 1:
             raise UserError(f"schedule.peak={self.peak}: expected a fraction in (0, 1)")
@@ -59,6 +69,8 @@ class Exponential:
 
     decay: float = 0.95
 
+    nests: ClassVar[bool] = True
+
     def __call__(self, epoch: float, epochs: int) -> float:
         """Return the multiplier."""
         return self.decay ** math.floor(epoch)
@@ -69,6 +81,8 @@ class Cosine:
     """Half a cosine from 1 down to ``end``."""
 
     end: float = 0.0
+
+    nests: ClassVar[bool] = False
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """Return the multiplier."""
@@ -81,6 +95,8 @@ class MultiStep:
 
     milestones: Sequence[int] = field(default_factory=list)
     factor: float = 0.1
+
+    nests: ClassVar[bool] = True
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """Return the multiplier."""

@@ -114,7 +114,13 @@ def train_chunk(job: TrainJob) -> None:
 
 
 def write_chunk(
-    output: Path, shard: int, tensors: Mapping[str, Tensor], history: list[float], sample_gradients: int, clock: Clock
+    output: Path,
+    shard: int,
+    tensors: Mapping[str, Tensor],
+    history: list[float],
+    sample_gradients: int,
+    clock: Clock,
+    **more: Any,
 ) -> None:
     """Write a shard with what is to be remembered of its making: seconds, losses by epoch, cost of one member.
 
@@ -128,6 +134,7 @@ def write_chunk(
         "members": len(tensors["logits"]),
         "history": history,
         "sample_gradients": sample_gradients,
+        **more,
     }
     Draft(output).write_shard(shard, tensors, facts, cpu=clock.cpu)
 

@@ -47,9 +47,12 @@ class CNN(nn.Module):
         input_shape: (channels, height, width) of one input.
         n_classes: number of logits.
         channels: output channels of every convolution.
+        batch_norm: whether BatchNorm follows every convolution.
     """
 
-    def __init__(self, input_shape: Sequence[int], n_classes: int, channels: Sequence[int] = (8, 16)) -> None:
+    def __init__(
+        self, input_shape: Sequence[int], n_classes: int, channels: Sequence[int] = (8, 16), batch_norm: bool = False
+    ) -> None:
         super().__init__()
         if len(input_shape) != 3:
             raise UserError(f"model=cnn needs images [channels, height, width]; this dataset has {list(input_shape)}")
@@ -61,7 +64,8 @@ class CNN(nn.Module):
             )
         layers: list[nn.Module] = []
         for depth_in, depth_out in zip([depth, *channels], channels, strict=False):
-            layers += [nn.Conv2d(depth_in, depth_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            norm = [nn.BatchNorm2d(depth_out)] if batch_norm else []
+            layers += [nn.Conv2d(depth_in, depth_out, 3, padding=1), *norm, nn.ReLU(), nn.MaxPool2d(2)]
         self.body = nn.Sequential(*layers, nn.Flatten())
         cells = (height >> len(channels)) * (width >> len(channels))
         self.head = nn.Linear((channels[-1] if channels else depth) * cells, n_classes)

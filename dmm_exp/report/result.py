@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,7 @@ class RunResult:
         stages: what the pipeline did, in order.
         provenance: versions, commit, device, command.
         history: training curves with columns ``stage, epoch, loss``; may be empty.
+        checkpoints: metrics by number of epochs, when the unlearner was evaluated on its way; the last are ``metrics``.
     """
 
     name: str
@@ -60,6 +61,7 @@ class RunResult:
     stages: list[StageRecord]
     provenance: dict[str, str]
     history: pd.DataFrame
+    checkpoints: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not describe the same points."""

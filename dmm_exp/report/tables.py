@@ -61,15 +61,21 @@ def headline_data(result: RunResult) -> HeadlineData:
     columns = [Cell("KLoM P95", group) for group in GROUPS]
     columns += [Cell("ToW"), Cell("accuracy, %", " / ".join(GROUPS)), Cell("cost", "ratio")]
     metrics = result.metrics
-    tug = Cell(number(metrics.get("tow"), ".3f"), f"± {metrics['tow/std']:.3f}" if "tow/std" in metrics else "")
     rows = [
         # Retraining costs exactly 1 and doing nothing exactly 0, by the definition of the ratio.
         _row(metrics, "independent retraining", "noise floor", ("klom_floor", "oracle"), Cell(MISSING), "1"),
         _row(metrics, "doing nothing", "the originals", ("klom_original", "original"), Cell(MISSING), "0"),
-        _row(metrics, result.method, "this run", ("klom", "unlearned"), tug, cost(metrics.get("cost/ratio"))),
     ]
-    rows[-1] = HeadlineRow(rows[-1].label, rows[-1].note, rows[-1].cells, emphasis=True)
+    found = {f"after {epoch} epoch{'s' * (epoch > 1)}": values for epoch, values in result.checkpoints.items()} or {"this run": metrics}
+    rows += [_method_row(result.method, note, values) for note, values in found.items()]
     return HeadlineData(columns, rows)
+
+
+def _method_row(label: str, note: str, metrics: Mapping[str, float]) -> HeadlineRow:
+    """Build the row of the method under test, at its end or at a checkpoint."""
+    tug = Cell(number(metrics.get("tow"), ".3f"), f"± {metrics['tow/std']:.3f}" if "tow/std" in metrics else "")
+    row = _row(metrics, label, note, ("klom", "unlearned"), tug, cost(metrics.get("cost/ratio")))
+    return HeadlineRow(row.label, row.note, row.cells, emphasis=True)
 
 
 def _row(

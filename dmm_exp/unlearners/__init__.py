@@ -1,19 +1,32 @@
 """Unlearners: one class and one YAML file a method."""
 
-from dmm_exp.unlearners.fine_tuning import Finetune, GradientAscent
+from dmm_exp.unlearners.dampening import SSD
+from dmm_exp.unlearners.distillation import BadTeacher, Scrub
+from dmm_exp.unlearners.fine_tuning import AscentDescent, Finetune, GradientAscent, L1Sparse, NegGradPlus
+from dmm_exp.unlearners.influence import Influence
 from dmm_exp.unlearners.matching import DMM, DMDirect, OracleMatching
 from dmm_exp.unlearners.references import DoNothing, Retrain
+from dmm_exp.unlearners.relabelling import RandomLabel, SalUn
 from dmm_exp.unlearners.unlearner import FineTuning, Unlearned, Unlearner, UnlearningTask
 
 __all__ = [
     "DMM",
+    "SSD",
+    "AscentDescent",
+    "BadTeacher",
     "DMDirect",
     "DoNothing",
     "FineTuning",
     "Finetune",
     "GradientAscent",
+    "Influence",
+    "L1Sparse",
+    "NegGradPlus",
     "OracleMatching",
+    "RandomLabel",
     "Retrain",
+    "SalUn",
+    "Scrub",
     "Unlearned",
     "Unlearner",
     "UnlearningTask",

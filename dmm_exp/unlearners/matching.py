@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dmm_exp.errors import UserError
-from dmm_exp.unlearners.unlearner import FineTuning, Target, Unlearned, Unlearner, UnlearningTask, shuffled
+from dmm_exp.unlearners.unlearner import FineTuning, Target, Unlearned, Unlearner, UnlearningTask, own_rows, shuffled
 
 
 class OracleMatching(FineTuning):
@@ -31,6 +31,7 @@ class OracleMatching(FineTuning):
     """
 
     target: ClassVar[Target] = "oracle"
+    reference: ClassVar[bool] = True
     targets: Tensor
 
     def __init__(self, *, forget_multiplier: int = 1, retain_multiplier: float = 5, **optimisation: Any) -> None:
@@ -57,8 +58,7 @@ class OracleMatching(FineTuning):
 
     def losses(self, indices: Tensor) -> Tensor:
         """Return the mean squared distance of every member's logits to its targets."""
-        rows = torch.arange(len(indices), device=indices.device)[:, None]
-        return (self.predict_batch(indices) - self.targets[rows, indices]).square().mean((1, 2))
+        return (self.predict_batch(indices) - own_rows(self.targets, indices)).square().mean((1, 2))
 
 
 class DMM(OracleMatching):
@@ -68,12 +68,14 @@ class DMM(OracleMatching):
     """
 
     target: ClassVar[Target] = "predicted"
+    reference: ClassVar[bool] = False
 
 
 class DMDirect(Unlearner):
     """The predicted logits themselves, without training: a predictor on indexed points, not a model."""
 
     target: ClassVar[Target] = "predicted"
+    reference: ClassVar[bool] = True
 
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Return the targets as the answer."""

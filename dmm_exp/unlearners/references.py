@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, member_seed
 from dmm_exp.unlearners.unlearner import Unlearned, Unlearner, UnlearningTask
 
 
 class DoNothing(Unlearner):
     """Return the originals: the reference that a method must beat."""
+
+    reference: ClassVar[bool] = True
 
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Return copies of the originals."""
@@ -21,6 +25,8 @@ class Retrain(Unlearner):
     Its members have seeds of their own (role ``retrained``), so that its distance to the oracles is an independent
     draw of the noise floor.
     """
+
+    reference: ClassVar[bool] = True
 
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Train as many new models as there are originals."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -57,12 +57,14 @@ class Unlearned:
         logits: ``[members, points, classes]`` on all points.
         sample_gradients: gradient evaluations of single examples that one model took.
         history: mean loss of every epoch.
+        checkpoints: what came out on the way, by number of epochs; the object itself is the end.
     """
 
     ensemble: Ensemble | None
     logits: Tensor
     sample_gradients: int
     history: list[float]
+    checkpoints: dict[int, Unlearned] = field(default_factory=dict)
 
 
 class Unlearner(ABC):
@@ -71,9 +73,22 @@ class Unlearner(ABC):
     Attributes:
         target: the logits that :attr:`UnlearningTask.targets` must hold: none, those that attribution predicts for a
             retrained model, or those of real retrained models.
+        reference: whether the method only marks an end of the scale, or looks at retrained models: leaderboards show
+            it without a rank.
+        epochs: how many the method takes; 0 if it does not go by epochs.
+        checkpoints: numbers of epochs at which the method is evaluated on its way, beside its end.
+        nests: whether a run of few epochs is the beginning of a longer one.
     """
 
     target: ClassVar[Target] = "none"
+    reference: ClassVar[bool] = False
+    epochs: int = 0
+    checkpoints: Sequence[int] = ()
+
+    @property
+    def nests(self) -> bool:
+        """Whether checkpoints of a long run equal shorter runs."""
+        return False
 
     @abstractmethod
     def unlearn(self, task: UnlearningTask) -> Unlearned:
@@ -81,19 +96,52 @@ class Unlearner(ABC):
 
 
 class FineTuning(EnsembleModule, Unlearner):
-    """Unlearning by optimising copies of the originals: a method overrides :meth:`sample` and :meth:`losses`."""
+    """Unlearning by optimising copies of the originals: a method overrides :meth:`sample` and :meth:`losses`.
+
+    All options of :class:`EnsembleModule` are options of every method.
+    """
+
+    forgotten: Tensor
+
+    @property
+    def nests(self) -> bool:
+        """Whether checkpoints of a long run equal shorter runs: so says the schedule."""
+        return getattr(self._schedule, "nests", self._schedule is None)
 
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Fine-tune copies of all members together."""
         self.task = task
-        ensemble = task.originals.copy()
-        self.attach(ensemble, task.examples, seed=task.seed, role="unlearned", members=task.members)
+        self._kept: dict[int, Unlearned] = {}
+        self.attach(task.originals.copy(), task.examples, seed=task.seed, role="unlearned", members=task.members)
+        forgotten = torch.zeros(task.examples.n_points, dtype=torch.bool)
+        forgotten[task.forget] = True
+        self.register_buffer("forgotten", forgotten, persistent=False)
         self.prepare()
         self.fit(task.make_trainer)
-        return Unlearned(ensemble, ensemble.logits(task.examples.inputs), self.sample_gradients, self.history())
+        return self._unlearned(self.ensemble, self._kept)
 
     def prepare(self) -> None:
         """Compute what depends on the task only; called before the first step."""
+
+    def on_train_epoch_end(self) -> None:
+        """Keep a copy of the models at a checkpoint."""
+        super().on_train_epoch_end()
+        if self.current_epoch + 1 in self.checkpoints:
+            self._kept[self.current_epoch + 1] = self._unlearned(self.ensemble.copy(), {})
+
+    def _unlearned(self, ensemble: Ensemble, checkpoints: dict[int, Unlearned]) -> Unlearned:
+        logits = ensemble.logits(self.task.examples.inputs)
+        return Unlearned(ensemble.cpu(), logits, self.sample_gradients, self.history(), checkpoints)
+
+
+def own_rows(values: Tensor, indices: Tensor) -> Tensor:
+    """Return what each member has at its points: ``[members, points, ...]`` at ``[members, batch]``."""
+    return values[torch.arange(len(indices), device=indices.device)[:, None], indices]
+
+
+def mean_where(values: Tensor, mask: Tensor) -> Tensor:
+    """Return every member's mean ``[members]`` over what a mask selects of its batch, 0 if that is nothing."""
+    return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 def shuffled(points: Tensor, generator: torch.Generator) -> Tensor:

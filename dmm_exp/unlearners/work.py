@@ -24,7 +24,7 @@ from dmm_exp.ensembles.work import (
     write_chunk,
 )
 from dmm_exp.store import Artifact
-from dmm_exp.unlearners.unlearner import UnlearningTask
+from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,17 @@ def unlearn_chunk(job: UnlearnJob) -> None:
     task = _task(job)
     unlearner = instantiate(job.unlearner)
     result = unlearner.unlearn(task)
-    tensors = {"logits": result.logits}
-    if result.ensemble is not None:
-        tensors |= result.ensemble.tensors()
-    write_chunk(job.output, job.shard, tensors, result.history, result.sample_gradients, clock)
+    tensors = _tensors(result)
+    for epoch, earlier in result.checkpoints.items():
+        tensors |= {f"epoch={epoch}/{name}": value for name, value in _tensors(earlier).items()}
+    costs = {str(epoch): earlier.sample_gradients for epoch, earlier in result.checkpoints.items()}
+    write_chunk(
+        job.output, job.shard, tensors, result.history, result.sample_gradients, clock, gradients_by_epoch=costs
+    )
+
+
+def _tensors(result: Unlearned) -> dict[str, Tensor]:
+    return {"logits": result.logits} | (result.ensemble.tensors() if result.ensemble is not None else {})
 
 
 def _task(job: UnlearnJob) -> UnlearningTask:

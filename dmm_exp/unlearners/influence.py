@@ -1,0 +1,174 @@
+"""One step of Newton's method: what the optimum would move by if the forget set were removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp
+from torch.nn import functional
+
+from dmm_exp.ensembles import Ensemble, member_generator
+from dmm_exp.errors import UserError
+from dmm_exp.unlearners.unlearner import Unlearned, Unlearner, UnlearningTask, shuffled
+
+Tree = dict[str, Tensor]  # stacked as an ensemble's parameters are: [members, ...]
+
+
+class Influence(Unlearner):
+    """Add ``scale·H⁻¹·(1/n)·Σ_{i∈F} ∇ℓ_i(θ0)`` to the original's parameters (influence unlearning).
+
+    ``H = (1/n)·Σ_{i∈R} G_i + damping·I`` with the Gauss–Newton matrix ``G_i`` of the cross-entropy, which is its
+    Hessian for models that are linear in their parameters; there the step is the exact Newton step on the retain
+    objective (Koh and Liang, ICML 2017, arXiv 1703.04730; Guo et al., ICML 2020, arXiv 1911.03030). The system is solved
+    by conjugate gradients, for all members at once and each with its own step sizes. BatchNorm keeps its running
+    statistics.
+
+    Args:
+        scale: length of the step, 1 being Newton's.
+        damping: added to the curvature, at least 0.
+        iterations: of conjugate gradients, at most.
+        tolerance: relative residual at which a member's system counts as solved.
+        curvature_sample: number of retain points, drawn for each member, that the curvature is measured on; None for
+            all of them.
+        block_size: points that one product with the curvature takes at once.
+
+    Raises:
+        UserError: a number is out of range, or the step is not finite.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: float = 1.0,
+        damping: float = 0.01,
+        iterations: int = 20,
+        tolerance: float = 1e-6,
+        curvature_sample: int | None = None,
+        block_size: int = 512,
+    ) -> None:
+        if damping < 0 or iterations < 1 or tolerance < 0 or block_size < 1:
+            raise UserError(
+                f"unlearner.damping={damping}, iterations={iterations}, tolerance={tolerance}, "
+                f"block_size={block_size}: expected at least 0, 1, 0 and 1"
+            )
+        if curvature_sample is not None and curvature_sample < 1:
+            raise UserError(f"unlearner.curvature_sample={curvature_sample}: expected at least 1, or null")
+        self.scale, self.damping, self.iterations, self.tolerance = scale, damping, iterations, tolerance
+        self.curvature_sample, self.block_size = curvature_sample, block_size
+
+    def unlearn(self, task: UnlearningTask) -> Unlearned:
+        """Take the step from copies of all members."""
+        ensemble = task.originals.copy().eval()
+        curvature, cost = self._curvature(ensemble, task)
+        step, iterations = conjugate_gradients(
+            curvature, self._forget_gradient(ensemble, task), self.iterations, self.tolerance
+        )
+        with torch.no_grad():
+            for name, value in ensemble.params.items():
+                value += self.scale * step[name]
+        logits = ensemble.logits(task.examples.inputs)
+        return Unlearned(ensemble.cpu(), logits, len(task.forget) + cost * iterations, [])
+
+    def _forget_gradient(self, ensemble: Ensemble, task: UnlearningTask) -> Tree:
+        """Return ``(1/n)·Σ_{i∈F} ∇ℓ_i`` at the originals."""
+        total = _zeros(ensemble)
+        for points in task.forget.expand(len(ensemble), -1).split(self.block_size, dim=1):
+            logits, pull = vjp(_answers(ensemble, task, points), _parameters(ensemble))[:2]
+            labels = functional.one_hot(task.examples.labels[points], task.examples.n_classes).to(logits)
+            (gradient,) = pull(logits.softmax(-1) - labels)
+            total = {name: value + gradient[name] / task.examples.n_train for name, value in total.items()}
+        return total
+
+    def _curvature(self, ensemble: Ensemble, task: UnlearningTask) -> tuple[Callable[[Tree], Tree], int]:
+        """Return multiplication by H, and its cost in gradients of single examples (a product takes two passes)."""
+        points = self._curvature_points(task)
+        share = len(task.retain) / task.examples.n_train / points.shape[1]
+
+        def multiply(vector: Tree) -> Tree:
+            total = {name: self.damping * value for name, value in vector.items()}
+            for block in points.split(self.block_size, dim=1):
+                for name, value in _gauss_newton(_answers(ensemble, task, block), ensemble, vector).items():
+                    total[name] = total[name] + share * value
+            return total
+
+        return multiply, 2 * points.shape[1]
+
+    def _curvature_points(self, task: UnlearningTask) -> Tensor:
+        """Return the retain points that each member's curvature is measured on, ``[members, points]``."""
+        if self.curvature_sample is None or self.curvature_sample >= len(task.retain):
+            return task.retain.expand(len(task.members), -1)
+        generators = (member_generator(task.seed, "unlearned", index, "order") for index in task.members)
+        return torch.stack([shuffled(task.retain, generator)[: self.curvature_sample] for generator in generators])
+
+
+def conjugate_gradients(
+    multiply: Callable[[Tree], Tree], right: Tree, iterations: int, tolerance: float
+) -> tuple[Tree, int]:
+    """Solve ``multiply(x) = right`` for every member on its own, from ``x = 0``; also return the iterations it took.
+
+    A member that has reached the relative tolerance no longer changes, so it does not depend on the others.
+
+    Raises:
+        UserError: the curvature is not positive definite, or not finite.
+    """
+    solution = {name: torch.zeros_like(value) for name, value in right.items()}
+    residual, direction = right, right
+    squared = _dot(residual, residual)
+    enough = tolerance**2 * squared
+    for done in range(iterations):
+        active = squared > enough
+        if not active.any():
+            return solution, done
+        product = multiply(direction)
+        bend = _dot(direction, product)
+        if not bool((bend[active] > 0).all()):
+            raise UserError("unlearner.damping: the curvature is not positive definite; expected a larger damping")
+        length = torch.where(active, squared / bend, 0.0)
+        solution = _combine(solution, direction, length)
+        residual = _combine(residual, product, -length)
+        before, squared = squared, torch.where(active, _dot(residual, residual), squared)
+        direction = _combine(residual, direction, torch.where(active, squared / before, 0.0))
+    return solution, iterations
+
+
+def _gauss_newton(answers: Callable[[Tree], Tensor], ensemble: Ensemble, vector: Tree) -> Tree:
+    """Return the sum over points of ``Jᵀ·(diag(p) − p·pᵀ)·J·vector``."""
+    params = _parameters(ensemble)
+    logits, change = jvp(answers, (params,), (vector,))[:2]
+    chances = logits.softmax(-1)
+    bent = chances * (change - (chances * change).sum(-1, keepdim=True))
+    return vjp(answers, params)[1](bent)[0]
+
+
+def _answers(ensemble: Ensemble, task: UnlearningTask, points: Tensor) -> Callable[[Tree], Tensor]:
+    """Return the function from parameters to logits ``[members, points, classes]`` on each member's points."""
+    inputs = task.examples.inputs[points].to(ensemble.device)
+    return lambda params: ensemble(inputs, params=params)
+
+
+def _parameters(ensemble: Ensemble) -> Tree:
+    return {name: value.detach() for name, value in ensemble.params.items()}
+
+
+def _zeros(ensemble: Ensemble) -> Tree:
+    return {name: torch.zeros_like(value) for name, value in _parameters(ensemble).items()}
+
+
+def _dot(left: Tree, right: Tree) -> Tensor:
+    """Return the inner product of every member's vectors ``[members]``, in float64."""
+    return torch.stack(list(_products(left, right))).sum(0)
+
+
+def _products(left: Tree, right: Tree) -> Iterator[Tensor]:
+    for name, value in left.items():
+        yield (value * right[name]).flatten(1).sum(1, dtype=torch.float64)
+
+
+def _combine(base: Tree, other: Tree, factor: Tensor) -> Tree:
+    """Return ``base + factor·other`` with one factor a member."""
+    return {
+        name: value + factor.to(value.dtype).view(-1, *[1] * (value.ndim - 1)) * other[name]
+        for name, value in base.items()
+    }

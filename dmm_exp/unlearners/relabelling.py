@@ -1,0 +1,92 @@
+"""Fine-tuning on wrong labels: forget points are taught to be anything but what they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmm_exp.errors import UserError
+from dmm_exp.unlearners.unlearner import FineTuning, shuffled
+
+
+class RandomLabel(FineTuning):
+    """Cross-entropy towards wrong labels on the forget set and true ones on the retain set, shuffled together.
+
+    A wrong label is drawn uniformly from the other classes, for every member, point and epoch anew (Golatkar et al.,
+    CVPR 2020, arXiv 1911.04933; Graves et al., AAAI 2021, arXiv 2010.10981).
+    """
+
+    def sample(self, row: int, generator: torch.Generator) -> Tensor:
+        """Return points with the labels to learn, ``[points, 2]``."""
+        forget, examples = self.task.forget, self.task.examples
+        points = torch.cat([forget, self.task.retain])
+        labels = examples.labels[points]
+        shifts = torch.randint(1, examples.n_classes, forget.shape, generator=generator)
+        labels[: len(forget)] = (labels[: len(forget)] + shifts) % examples.n_classes
+        return shuffled(torch.stack([points, labels], dim=1), generator)
+
+    def losses(self, indices: Tensor) -> Tensor:
+        """Return the cross-entropy of every member towards the labels that come with the points."""
+        points, labels = indices.unbind(-1)
+        return self.cross_entropies(points, labels).mean(1)
+
+
+class SalUn(RandomLabel):
+    """Random labels, but only the weights that matter most to the forget set may change.
+
+    These are the share ``fraction`` of all of a member's weights with the largest absolute gradient of the forget set's
+    cross-entropy at the original (Fan et al., "SalUn", ICLR 2024, arXiv 2310.12508). The others are
+    put back after every step, since momentum and weight decay would move them.
+
+    Args:
+        fraction: share of the weights that may change, in (0, 1].
+        **optimisation: options of :class:`~dmm_exp.ensembles.EnsembleModule`.
+
+    Raises:
+        UserError: the share is out of range.
+    """
+
+    def __init__(self, *, fraction: float = 0.5, **optimisation: Any) -> None:
+        super().__init__(**optimisation)
+        if not 0 < fraction <= 1:
+            raise UserError(f"unlearner.fraction={fraction}: expected a number in (0, 1]")
+        self.fraction = fraction
+
+    def prepare(self) -> None:
+        """Choose the weights that may change."""
+        masks = self.salient(self.saliency())
+        self._masks = [masks[name] for name in self.ensemble.params]
+        self._before = [value.detach().clone() for value in self.ensemble.parameters()]
+
+    def saliency(self) -> dict[str, Tensor]:
+        """Return the absolute gradient of the forget set's mean cross-entropy, stacked as the parameters are."""
+        ensemble, forget = self.ensemble.eval(), self.task.forget
+        totals = {name: torch.zeros_like(value) for name, value in ensemble.params.items()}
+        for block in forget.split(self.batch_size):
+            points = block.to(ensemble.device).expand(len(ensemble), -1)
+            inputs, labels = self.inputs.to(ensemble.device), self.labels.to(ensemble.device)
+            logits = ensemble(inputs[points])
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[points].flatten(), reduction="sum")
+            for total, gradient in zip(
+                totals.values(), torch.autograd.grad(loss, list(ensemble.parameters())), strict=True
+            ):
+                total += gradient
+        ensemble.train()
+        self.sample_gradients += len(forget)
+        return {name: (total / len(forget)).abs() for name, total in totals.items()}
+
+    def salient(self, saliency: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return which weights are among the largest of their member, over all of its tensors together."""
+        flat = torch.cat([value.flatten(1) for value in saliency.values()], dim=1)
+        kept = max(1, round(self.fraction * flat.shape[1]))
+        chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, flat.topk(kept, dim=1).indices, True)
+        parts = chosen.split([value[0].numel() for value in saliency.values()], dim=1)
+        return {name: part.view_as(value) for part, (name, value) in zip(parts, saliency.items(), strict=True)}
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Put back every weight that may not change."""
+        for value, mask, before in zip(self.ensemble.parameters(), self._masks, self._before, strict=True):
+            value.copy_(torch.where(mask, value, before))
