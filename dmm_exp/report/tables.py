@@ -66,7 +66,9 @@ def headline_data(result: RunResult) -> HeadlineData:
         _row(metrics, "independent retraining", "noise floor", ("klom_floor", "oracle"), Cell(MISSING), "1"),
         _row(metrics, "doing nothing", "the originals", ("klom_original", "original"), Cell(MISSING), "0"),
     ]
-    found = {f"after {epoch} epoch{'s' * (epoch > 1)}": values for epoch, values in result.checkpoints.items()} or {"this run": metrics}
+    found = {f"after {epoch} epoch{'s' * (epoch > 1)}": values for epoch, values in result.checkpoints.items()} or {
+        "this run": metrics
+    }
     rows += [_method_row(result.method, note, values) for note, values in found.items()]
     return HeadlineData(columns, rows)
 
