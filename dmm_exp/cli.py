@@ -8,16 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.config.folders import config_directory
 from dmm_exp.errors import UserError
 
 USAGE_ERROR = 2
-
-
-def config_directory() -> str:
-    """Return the absolute path of the configuration: inside an installed package, beside it in a source tree."""
-    package = Path(__file__).resolve().parent
-    packaged = package / "conf"
-    return str(packaged if packaged.is_dir() else package.parent / "conf")
 
 
 def main() -> None:
@@ -64,16 +58,17 @@ def _arguments() -> Any:
 
 
 def _composes(arguments: Any) -> bool:
-    """Say whether a command line asks for work, and not for help, information or another configuration folder."""
+    """Say whether a command line asks for work, and not for help, information or another primary configuration."""
     asks = ("help", "hydra_help", "info", "shell_completion", "version")
-    elsewhere = ("config_path", "config_name", "config_dir", "experimental_rerun")
+    elsewhere = ("config_path", "config_name", "experimental_rerun")
     return not any(getattr(arguments, name, None) for name in (*asks, *elsewhere))
 
 
 def _check(arguments: Any) -> None:
     from dmm_exp.config.preflight import check_overrides
 
-    cells = list(check_overrides(config_directory(), arguments.overrides))
+    more = [str(Path(arguments.config_dir).absolute())] if arguments.config_dir else []
+    cells = check_overrides(config_directory(), arguments.overrides, more)
     if arguments.multirun:
         _check_cells(cells)
     elif len(cells) > 1:

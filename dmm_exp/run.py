@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from dmm_exp.pipeline import Pipeline, PlannedStage
     from dmm_exp.report.progress import Console
     from dmm_exp.report.result import RunResult
+    from dmm_exp.store import Store
 
-ELSEWHERE = ("paths", "logger", "executor", "dry_run")  # what changes where a run happens, not what it finds
+# What changes where a run happens, or which runs there are, but not what one finds.
+ELSEWHERE = ("paths", "logger", "executor", "dry_run", "hparams_search", "forget_tuning", "leaderboard")
 NAMED = ("dataset", "model", "forget", "unlearner")
 CHOICES = "choices.json"
 CALM = 80  # members below which KLoM is mostly noise
@@ -55,6 +57,8 @@ def run_name(config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
 def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = True) -> FinishedRun | None:
     """Do one experiment; with ``dry_run`` print its plan and return None.
 
+    With ``hparams_search`` the unlearner's settings are searched first.
+
     Args:
         config: the resolved configuration, as plain containers.
         choices: group → choice that it was composed of.
@@ -71,10 +75,9 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
 
     check_ranges(config)
     outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
-    folder = outputs / "runs" / run_name(config, choices)
     check_targets(config["executor"], "executor")
     executor = shared_executor(config["executor"])
-    if not config["dry_run"] and not _is_finished(folder):
+    if not config["dry_run"] and not _is_finished(outputs / "runs" / run_name(config, choices)):
         executor.warm_up()  # workers import torch while this process does
 
     from dmm_exp.pipeline import Pipeline
@@ -83,16 +86,49 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
     check_targets(config)
     console = Console()
     store = Store(outputs / "artifacts", console, read_only=config["dry_run"])
+    if config["hparams_search"]:
+        config = _searched(config, choices, store, executor, console)
     pipeline = Pipeline(config, store, executor, console)
     pipeline.check()
     if config["dry_run"]:
         _print_plan(pipeline.plan())
         return None
+    folder = outputs / "runs" / run_name(config, choices)
     with _holding(folder, console):
         result = _run_in(folder, pipeline, choices, console)
     if table:
         print_table(headline(result))
     return FinishedRun(folder, result.metrics, result.checkpoints)
+
+
+def _searched(
+    config: Mapping[str, Any], choices: Mapping[str, str], store: Store, executor: Any, console: Console
+) -> dict[str, Any]:
+    """Return the configuration with the unlearner's best settings on ``forget_tuning``, and without the search."""
+    from dmm_exp.config.folders import config_directory
+    from dmm_exp.config.instantiate import instantiate
+    from dmm_exp.config.preflight import compose_forget_sets
+    from dmm_exp.pipeline import Pipeline
+    from dmm_exp.report.progress import Console
+    from dmm_exp.search import search
+
+    plain = {**config, "hparams_search": None, "forget_tuning": []}
+    if config["dry_run"]:
+        console.note("settings would be searched first; the plan is that of the settings as they are")
+        return plain
+    folder, quiet = config_directory(), Console(quiet=True)
+    found = search(
+        plain,
+        choices["unlearner"],
+        instantiate(config["hparams_search"]),
+        compose_forget_sets(folder, config["forget_tuning"]),
+        lambda changed: Pipeline(changed, store, executor, quiet),
+        console,
+        Path(folder),
+    )
+    console.note(f"best of {len(found.trials)} settings: {found.best.settings} ({found.best.value:.3f})")
+    console.note(f"settings: {found.experiment}; trials: {found.folder / 'trials.csv'}")
+    return {**plain, "unlearner": found.unlearner}
 
 
 def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> RunResult:
@@ -281,6 +317,11 @@ def run_from_hydra(config: Any) -> FinishedRun | None:
     if hydra.mode == RunMode.MULTIRUN:
         sweep.run_cell(resolved, _choices(hydra), list(hydra.overrides.task), int(hydra.job.num))
         return None
+    if resolved["leaderboard"]["methods"]:
+        from dmm_exp.leaderboard import run_leaderboard
+
+        print(run_leaderboard(resolved, list(hydra.overrides.task)))
+        return None
     finished = run(resolved, _choices(hydra))
     if finished is not None:
         print(finished.folder)
@@ -289,11 +330,9 @@ def run_from_hydra(config: Any) -> FinishedRun | None:
 
 def _choices(hydra: Any) -> dict[str, str]:
     """Return group → choice as composed; for a run that is run again, as they were the first time."""
-    choices = {
-        str(group): str(choice)
-        for group, choice in hydra.runtime.choices.items()
-        if choice is not None and not str(group).startswith("hydra")
-    }
+    from dmm_exp.config.preflight import choices_of
+
+    choices = choices_of(hydra.runtime.choices)
     if "unlearner" in choices:
         return choices
     for source in hydra.runtime.config_sources:

@@ -7,34 +7,91 @@ exist gets a suggestion.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from dmm_exp.config.folders import further_folders
 from dmm_exp.errors import UserError, did_you_mean
 
-OPTIONAL = ("experiment",)  # groups that may be left out
+OPTIONAL = ("experiment", "hparams_search")  # groups that may be left out
 
 
-def check_overrides(config_dir: str, overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Compose every configuration that a command line stands for, and yield each as plain resolved containers.
+def check_overrides(config_dir: str, overrides: Sequence[str], more: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Compose every configuration that a command line stands for, and return each as plain resolved containers.
 
     A plain command line stands for one, a sweep (``key=a,b``) for one a cell.
 
     Args:
         config_dir: absolute path of the folder with ``config.yaml``.
         overrides: as on the command line.
+        more: absolute paths of further folders to look for groups in (``--config-dir``).
 
     Raises:
         UserError: a misspelt key, value or choice.
     """
-    from hydra import initialize_config_dir
+    return [config for config, _ in compose_cells(config_dir, overrides, more)]
+
+
+def compose_cells(
+    config_dir: str, overrides: Sequence[str], more: Sequence[str] = ()
+) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    """Do what :func:`check_overrides` does, and return with each configuration the choice of every group."""
+    with _loader(config_dir, more) as loader:
+        return [_compose_checked(cell, loader) for cell in _cells(_parse(overrides, loader))]
+
+
+def has_choice(config_dir: str, group: str, choice: str, more: Sequence[str] = ()) -> bool:
+    """Say whether a group has a choice, which may lie in a folder of the group."""
+    with _loader(config_dir, more) as loader:
+        return _is_choice(choice, group, loader)
+
+
+def _is_choice(choice: str, group: str, loader: Any) -> bool:
+    folder, _, name = choice.rpartition("/")
+    return name in loader.get_group_options(f"{group}/{folder}" if folder else group)
+
+
+@contextmanager
+def _loader(config_dir: str, more: Sequence[str]) -> Iterator[Any]:
+    """Let Hydra look for configuration in some folders while the body runs, also inside a run that Hydra started."""
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
     from hydra.core.global_hydra import GlobalHydra
 
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir, version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        for cell in _cells(_parse(overrides, loader)):
-            yield _compose_checked(cell, loader)
+    version.setbase("1.3")
+    search_path = create_config_search_path(config_dir)
+    for folder in more:
+        search_path.append("command-line", f"file://{folder}")
+    current = GlobalHydra.instance()
+    before, current.hydra = current.hydra, None
+    try:
+        Hydra.create_main_hydra2(task_name="dmm_exp", config_search_path=search_path)
+        yield current.config_loader()
+    finally:
+        current.hydra = before
+
+
+def compose_forget_sets(config_dir: str, texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the configuration of forget sets written as ``CHOICE key=value …``, by what was written.
+
+    Raises:
+        UserError: there is no such choice, or it has no such key.
+    """
+    return {text: check_overrides(config_dir, forget_overrides(text), further_folders())[0]["forget"] for text in texts}
+
+
+def forget_overrides(text: str) -> list[str]:
+    """Return what ``CHOICE key=value …`` stands for: ``random seed=1`` is ``forget=random forget.seed=1``.
+
+    Raises:
+        UserError: the text is empty.
+    """
+    choice, *values = text.split() or [""]
+    if not choice or "=" in choice:
+        raise UserError(f"'{text}' is not a forget set; expected a choice and, if need be, values: 'random seed=1'")
+    return [f"forget={choice}", *(f"forget.{value}" for value in values)]
 
 
 def _parse(overrides: Sequence[str], loader: Any) -> list[Any]:
@@ -66,7 +123,7 @@ def _cells(parsed: Sequence[Any]) -> Iterator[list[Any]]:
     yield from (list(cell) for cell in itertools.product(*choices))
 
 
-def _compose_checked(cell: Sequence[Any], loader: Any) -> dict[str, Any]:
+def _compose_checked(cell: Sequence[Any], loader: Any) -> tuple[dict[str, Any], dict[str, str]]:
     from hydra import compose
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -82,12 +139,23 @@ def _compose_checked(cell: Sequence[Any], loader: Any) -> dict[str, Any]:
                 _check_key(override, base, loader)
         config = compose("config", overrides=[override.input_line for override in cell])
         resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        chosen = OmegaConf.to_container(base.hydra.runtime.choices)
     except HydraException as error:
         raise UserError(_sentence(error, cell)) from error
     except OmegaConfBaseException as error:
         raise UserError(_sentence(error, cell)) from error
     assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    assert isinstance(chosen, dict)
+    return {str(key): value for key, value in resolved.items()}, choices_of(chosen)
+
+
+def choices_of(chosen: Mapping[Any, Any]) -> dict[str, str]:
+    """Return group → choice as composed, without Hydra's own groups and those left out."""
+    return {
+        str(group): str(choice)
+        for group, choice in chosen.items()
+        if choice is not None and not str(group).startswith("hydra")
+    }
 
 
 def _is_group(override: Any, loader: Any) -> bool:
@@ -102,7 +170,7 @@ def _check_choice(override: Any, loader: Any) -> None:
     if not options:
         raise UserError(f"{override.input_line}: there is no configuration group '{group}'")
     for choice in value if isinstance(value, list) else [value]:
-        if str(choice) not in options:
+        if not _is_choice(str(choice), group, loader):
             said, hint = "null" if choice is None else choice, did_you_mean(str(choice), options)
             raise UserError(f"{group}={said}: expected one of {', '.join(sorted(options))}{hint}")
 

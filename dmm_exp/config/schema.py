@@ -49,6 +49,17 @@ class EvaluationConfig:
 
 
 @dataclass
+class LeaderboardConfig:
+    """Many methods on many forget sets, ending in one ranking."""
+
+    title: str = "Leaderboard"
+    methods: list[str] = field(default_factory=list)
+    settings: str | None = None
+    forget_sets: dict[str, list[str]] = field(default_factory=dict)
+    checkpoints: bool = True
+
+
+@dataclass
 class PathsConfig:
     """Where results go."""
 
@@ -74,6 +85,9 @@ class RootConfig:
     executor: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     paths: PathsConfig = field(default_factory=PathsConfig)
+    hparams_search: dict[str, Any] | None = None
+    forget_tuning: list[str] = field(default_factory=list)
+    leaderboard: LeaderboardConfig = field(default_factory=LeaderboardConfig)
 
 
 def register() -> None:

@@ -37,17 +37,19 @@ class Console:
 
     Args:
         stream: where lines go; standard error by default.
+        quiet: leave out stages, bars and notes; warnings are always said.
 
     Attributes:
         stages: a record of every stage that ended well, in order.
     """
 
-    def __init__(self, stream: IO[str] | None = None) -> None:
+    def __init__(self, stream: IO[str] | None = None, *, quiet: bool = False) -> None:
         """Look at the stream once: bars and colours are for terminals, whatever the environment says."""
         probe = RichConsole(file=stream, stderr=stream is None)
         terminal = probe.file.isatty()
         self._rich = RichConsole(file=stream, stderr=stream is None, force_terminal=terminal, highlight=False)
         self._terminal = terminal
+        self._quiet = quiet
         self._unicode = (self._rich.encoding or "").lower().startswith("utf")
         self._log: Path | None = None
         self._bars: Progress | None = None
@@ -83,7 +85,7 @@ class Console:
 
         Only a terminal shows bars. ``total=None`` shows that something goes on without saying how far it is.
         """
-        if not self._terminal:
+        if not self._terminal or self._quiet:
             yield lambda n=1: None
             return
         bars, task = self._add_bar(description, total)
@@ -94,7 +96,8 @@ class Console:
 
     def note(self, text: str) -> None:
         """Print a line of information."""
-        self._line(Text(f"  {text}", "dim"))
+        if not self._quiet:
+            self._line(Text(f"  {text}", "dim"))
 
     def warn(self, text: str) -> None:
         """Print a warning."""
@@ -120,6 +123,8 @@ class Console:
 
     def _stage_line(self, mark: str, style: str, name: str, detail: str, ending: str) -> None:
         """Print one stage's line in columns."""
+        if self._quiet:
+            return
         sign = mark if self._unicode else {"✓": "ok", "✗": "!!"}[mark]
         middle = f" {name:<{_NAME_WIDTH}} {detail:<{_DETAIL_WIDTH}} "
         self._line(Text.assemble((sign, style), middle, (ending, "dim" if style == "cyan" else "")))

@@ -169,6 +169,12 @@ class Store:
             raise OSError(f"{self.path(spec)} was written but cannot be read back; is the disk full?")
         return found
 
+    def discard(self, artifact: Artifact) -> None:
+        """Remove an artifact that nobody will ask for again; what was made from it stays."""
+        self._verified.pop(artifact.path, None)
+        (artifact.path / MANIFEST).unlink(missing_ok=True)  # first: without it, what is left does not count
+        shutil.rmtree(artifact.path, ignore_errors=True)
+
     def damaged_files(self, spec: Spec) -> list[str]:
         """Return the files of a finished artifact whose content is not what its manifest or its address says."""
         path = self.path(spec)

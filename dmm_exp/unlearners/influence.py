@@ -21,9 +21,9 @@ class Influence(Unlearner):
 
     ``H = (1/n)·Σ_{i∈R} G_i + damping·I`` with the Gauss–Newton matrix ``G_i`` of the cross-entropy, which is its
     Hessian for models that are linear in their parameters; there the step is the exact Newton step on the retain
-    objective (Koh and Liang, ICML 2017, arXiv 1703.04730; Guo et al., ICML 2020, arXiv 1911.03030). The system is solved
-    by conjugate gradients, for all members at once and each with its own step sizes. BatchNorm keeps its running
-    statistics.
+    objective (Koh and Liang, ICML 2017, arXiv 1703.04730; Guo et al., ICML 2020, arXiv 1911.03030). The system is
+    solved by conjugate gradients, for all members at once and each with its own step sizes. BatchNorm keeps its
+    running statistics.
 
     Args:
         scale: length of the step, 1 being Newton's.

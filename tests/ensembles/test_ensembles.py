@@ -92,15 +92,15 @@ def test_training_together_equals_training_one_after_another(name, digits):
     members, epochs = range(3), 2
     ensemble, module = train(name, digits, members, epochs=epochs)
     starts = initialised(name, digits, members)
-    steps = len(module.epoch_indices(0)[0].tensor_split(-(-module.subsets.shape[1] // 32)))
+    steps = -(-module.subsets.shape[1] // 32)
     for row in members:
         model = starts.member(row).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         for epoch in range(epochs):
-            for step, batch in enumerate(module.epoch_indices(epoch)[row].tensor_split(steps)):
-                optimizer.param_groups[0]["lr"] = 0.1 * OneCycle()((epoch * steps + step) / steps, epochs)
+            for step, batch in enumerate(module.batches(epoch)):
+                optimizer.param_groups[0]["lr"] = 0.1 * OneCycle()(epoch + step / steps, epochs)
                 optimizer.zero_grad()
-                functional.cross_entropy(model(digits.inputs[batch]), digits.labels[batch]).backward()
+                functional.cross_entropy(model(digits.inputs[batch[row]]), digits.labels[batch[row]]).backward()
                 optimizer.step()
         trained = ensemble.member(row)
         for (key, expected), (_, found) in zip(model.named_parameters(), trained.named_parameters(), strict=True):
@@ -143,7 +143,7 @@ def test_members_and_roles_differ(digits):
 
 def test_every_epoch_shows_every_point_of_a_subset_once_in_another_order(digits):
     _, module = train("mlp", digits, range(2), epochs=1)
-    first, second = module.epoch_indices(0), module.epoch_indices(1)
+    first, second = (torch.cat(list(module.batches(epoch)), dim=1) for epoch in (0, 1))
     assert torch.equal(first.sort().values, module.subsets)
     assert torch.equal(second.sort().values, module.subsets)
     assert not torch.equal(first, second)

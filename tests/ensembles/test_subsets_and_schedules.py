@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from itertools import product
 
 import pytest
 import torch
 from torch import Tensor
 
+from dmm_exp.ensembles import schedules
 from dmm_exp.ensembles.schedules import Constant, Cosine, Exponential, MultiStep, OneCycle
 from dmm_exp.ensembles.seeds import member_generator, member_seed
 from dmm_exp.ensembles.subsets import AllBut, RandomSubsets
@@ -155,3 +157,19 @@ def test_schedules_have_their_known_values(schedule, epochs: int, values: dict[f
 def test_a_peak_outside_of_training_is_refused(peak: float):
     with pytest.raises(UserError, match=rf"schedule\.peak={peak}"):
         OneCycle(peak=peak)
+
+
+SCHEDULES = [Constant(), OneCycle(), Exponential(0.5), Cosine(), Cosine(end=0.2), MultiStep([1, 3])]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_a_schedule_nests_exactly_if_its_values_do_not_depend_on_the_number_of_epochs(schedule):
+    moments = [step / 4 for step in range(17)]
+    lengths = (4, 5, 9)
+    values = {tuple(schedule(moment, epochs) for moment in moments) for epochs in lengths}
+    assert schedule.nests == (len(values) == 1)
+
+
+def test_every_schedule_says_whether_it_nests():
+    classes = {cls for _, cls in inspect.getmembers(schedules, inspect.isclass) if cls.__module__ == schedules.__name__}
+    assert {type(schedule) for schedule in SCHEDULES} == classes - {schedules.Schedule}

@@ -1,0 +1,137 @@
+"""A leaderboard: many methods on many forget sets, each an ordinary run, ending in one ranking."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dmm_exp.errors import UserError
+from dmm_exp.run import run
+from dmm_exp.store.spec import digest_of
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method on one forget set.
+
+    Attributes:
+        method: the unlearner's choice.
+        kind: of forget set.
+        forget: the forget set, as ``CHOICE key=value …``.
+        overrides: the command line that does the same run alone.
+        config: what these overrides compose to.
+        choices: group → choice.
+    """
+
+    method: str
+    kind: str
+    forget: str
+    overrides: list[str]
+    config: dict[str, Any]
+    choices: dict[str, str]
+
+
+def run_leaderboard(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
+    """Do every run of a leaderboard that is not there yet, print the ranking, and return its folder.
+
+    Args:
+        config: the resolved configuration; ``config["leaderboard"]`` says what to compare.
+        overrides: of the command line; those that are not about the leaderboard hold for every run.
+
+    Raises:
+        UserError: one of the runs could not start, or all of them failed.
+    """
+    from dmm_exp.report.leaderboard import leaderboard_table, write_leaderboard
+    from dmm_exp.report.tables import print_table
+
+    board = config["leaderboard"]
+    entries = list(compose_entries(board, overrides))
+    if config["dry_run"]:
+        print("\n".join(shlex.join(["python", "-m", "dmm_exp", *entry.overrides]) for entry in entries))
+        return _folder(config, entries)
+    cells = []
+    for number, entry in enumerate(entries, 1):
+        print(f"\n[{number}/{len(entries)}] {entry.method} on {entry.forget}", file=sys.stderr)
+        cells.append(_cell(entry))
+    if all(cell["status"] == "failed" for cell in cells):
+        raise UserError(f"leaderboard: all {len(cells)} runs failed; the first said: {cells[0]['error']}")
+    print_table(leaderboard_table(cells))
+    folder = _folder(config, entries)
+    command = shlex.join(["python", "-m", "dmm_exp", *overrides])
+    page = write_leaderboard(cells, folder, title=board["title"], command=command)
+    print(f"  leaderboard: {page}", file=sys.stderr)
+    return folder
+
+
+def compose_entries(board: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[Entry]:
+    """Yield every method on every forget set, composed and checked.
+
+    With ``settings``, a method uses the experiment ``SETTINGS/KIND/METHOD`` where there is one; with ``checkpoints``,
+    it is also evaluated after 1, 2, 4, … epochs.
+
+    Raises:
+        UserError: a method, forget set or value does not exist.
+    """
+    from dmm_exp.config.folders import config_directory, further_folders
+    from dmm_exp.config.instantiate import check_targets
+    from dmm_exp.config.preflight import compose_cells, forget_overrides, has_choice
+    from dmm_exp.config.schema import check_ranges
+
+    folder, more = config_directory(), further_folders()
+    shared = [text for text in overrides if not text.lstrip("+~").startswith(("experiment=", "leaderboard"))]
+    for kind, texts in board["forget_sets"].items():
+        for forget in texts:
+            for method in board["methods"]:
+                found = f"{board['settings']}/{kind}/{method}"
+                tuned = board["settings"] is not None and has_choice(folder, "experiment", found, more)
+                own = [f"experiment={found}" if tuned else f"unlearner={method}", *forget_overrides(forget)]
+                own.append("evaluation.report=false")
+                config, choices = compose_cells(folder, [*own, *shared], more)[0]
+                if board["checkpoints"] and (several := early_epochs(config["unlearner"].get("epochs"))):
+                    own.append(f"unlearner.epochs=[{','.join(map(str, several))}]")
+                    config["unlearner"]["epochs"] = several
+                check_ranges(config)
+                check_targets(config)
+                yield Entry(method, kind, forget, [*own, *shared], config, choices)
+
+
+def early_epochs(epochs: Any) -> list[int]:
+    """Return 1, 2, 4, … and the last of a number of epochs; nothing if there is no earlier one."""
+    if not isinstance(epochs, int) or epochs < 2:
+        return []
+    return [2**power for power in range(epochs.bit_length()) if 2**power < epochs] + [epochs]
+
+
+def _cell(entry: Entry) -> dict[str, Any]:
+    """Do a run, and return what the ranking needs to know of it."""
+    from dmm_exp.config.instantiate import instantiate
+
+    cell: dict[str, Any] = {
+        "choices": entry.choices | {"forget": entry.kind, "unlearner": entry.method},
+        "forget": entry.forget,
+        "method": entry.method,
+        "reference": instantiate(entry.config["unlearner"]).reference,
+        "overrides": entry.overrides,
+    }
+    try:
+        finished = run(entry.config, entry.choices, table=False)
+    except Exception as error:
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return cell | {"status": "failed", "error": str(error) or type(error).__name__}
+    assert finished is not None
+    epochs = [{"epoch": epoch, "metrics": metrics} for epoch, metrics in finished.checkpoints.items()]
+    return cell | {"status": "done", "metrics": finished.metrics, "epochs": epochs, "folder": str(finished.folder)}
+
+
+def _folder(config: Mapping[str, Any], entries: Sequence[Entry]) -> Path:
+    """Return where a leaderboard lives: the same one always lands in the same place."""
+    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
+    name = "".join(letter if letter.isalnum() else "_" for letter in config["leaderboard"]["title"].lower())
+    return outputs / "leaderboards" / f"{name}__{digest_of([entry.overrides for entry in entries])[:10]}"

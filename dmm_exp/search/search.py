@@ -1,0 +1,319 @@
+"""A search: every candidate unlearns the forget sets for tuning, the best becomes an experiment file.
+
+Models of candidates are thrown away once they are measured; what is kept is a record of each trial, so that an
+interrupted search goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmm_exp.errors import UserError
+from dmm_exp.search.spaces import Settings, read_space, with_settings
+from dmm_exp.search.strategies import Strategy
+from dmm_exp.store.files import write_json, write_text
+from dmm_exp.store.spec import digest_of
+
+if TYPE_CHECKING:
+    from dmm_exp.pipeline import Pipeline
+    from dmm_exp.report.progress import Console
+
+MOST_SHARED = 0.5  # of the reported forget set's examples; a set for tuning that holds more of them is refused
+
+MakePipeline = Callable[[Mapping[str, Any]], "Pipeline"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings and what they led to.
+
+    Attributes:
+        settings: by dotted key of the unlearner's configuration.
+        value: what the search minimises; infinite when a set failed or was too costly.
+        by_set: metrics by forget set.
+        error: why it failed; None if it did not.
+    """
+
+    settings: Settings
+    value: float
+    by_set: dict[str, dict[str, float]]
+    error: str | None = None
+
+    @property
+    def cost(self) -> float:
+        """The largest cost ratio over the forget sets."""
+        return max((metrics["cost/ratio"] for metrics in self.by_set.values()), default=math.nan)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search ended with.
+
+    Attributes:
+        unlearner: configuration of the unlearner at the best settings.
+        best: the trial with the smallest value.
+        trials: all of them, best first.
+        experiment: the file that repeats the best settings.
+        folder: of the search.
+    """
+
+    unlearner: dict[str, Any]
+    best: Trial
+    trials: list[Trial]
+    experiment: Path
+    folder: Path
+
+
+def search(
+    config: Mapping[str, Any],
+    name: str,
+    strategy: Strategy,
+    tuning: Mapping[str, Mapping[str, Any]],
+    make_pipeline: MakePipeline,
+    console: Console,
+    conf: Path,
+) -> Found:
+    """Search the settings of ``config``'s unlearner.
+
+    Args:
+        config: the resolved configuration; its own forget set is what will be reported, and is never unlearned here.
+        name: the unlearner's choice.
+        strategy: which settings to try.
+        tuning: configuration of every forget set to tune on, by what the user called it.
+        make_pipeline: from a configuration to a pipeline that says nothing.
+        console: where progress goes.
+        conf: the configuration folder that ``strategy.save`` is written into.
+
+    Raises:
+        UserError: a tuning set is the reported one, nothing can be searched, or no candidate worked.
+    """
+    space = read_space(strategy.spaces, name, config["unlearner"])
+    total = strategy.size(space)
+    _check_save(strategy, conf)
+    check_tuning(config, tuning, make_pipeline)
+    folder = _folder(config, name, strategy, tuning)
+    (folder / "trials").mkdir(parents=True, exist_ok=True)
+    with console.progress(f"search {name}", total) as advance:
+        trials = _Trials(config, strategy, tuning, make_pipeline, folder, advance)
+        strategy.run(space, trials.evaluate, folder)
+    ranked = sorted(trials.done.values(), key=lambda trial: trial.value)
+    if not ranked or math.isinf(ranked[0].value):
+        reasons = {trial.error or f"cost {trial.cost:.2g} above hparams_search.max_cost" for trial in ranked}
+        raise UserError(f"hparams_search: none of {len(ranked)} settings worked ({'; '.join(sorted(reasons))})")
+    unlearner = with_settings(config["unlearner"], ranked[0].settings)
+    text = experiment_text(config, name, strategy, tuning, ranked)
+    experiment = folder / "experiment.yaml"
+    write_text(experiment, text)
+    if strategy.save:
+        experiment = conf / "experiment" / f"{strategy.save}.yaml"
+        experiment.parent.mkdir(parents=True, exist_ok=True)
+        write_text(experiment, text)
+    write_text(folder / "trials.csv", _csv(ranked))
+    return Found(unlearner, ranked[0], ranked, experiment, folder)
+
+
+def _check_save(strategy: Strategy, conf: Path) -> None:
+    words = (strategy.save or "x").split("/")
+    if not all(word.replace("_", "").isalnum() for word in words):
+        raise UserError(
+            f"hparams_search.save={strategy.save}: expected a name of letters, digits and underscores, perhaps in "
+            "folders (digits/scrub)"
+        )
+    if not (conf / "experiment").is_dir():
+        raise UserError(f"hparams_search.save={strategy.save}: there is no folder {conf / 'experiment'}")
+
+
+def check_tuning(
+    config: Mapping[str, Any], tuning: Mapping[str, Mapping[str, Any]], make_pipeline: MakePipeline
+) -> None:
+    """Refuse forget sets for tuning that are, or mostly are, the one that will be reported.
+
+    Raises:
+        UserError: and says why.
+    """
+    if not tuning:
+        raise UserError(
+            "forget_tuning=[]: a search needs forget sets of its own, as in forget_tuning=['random seed=9']"
+        )
+    for text, forget in tuning.items():
+        if dict(forget) == dict(config["forget"]):
+            raise UserError(_same(text, "is the forget set that is reported"))
+    reported = set(make_pipeline(config).forget.tolist())
+    for text, forget in tuning.items():
+        shared = reported & set(make_pipeline({**config, "forget": forget}).forget.tolist())
+        if len(shared) > MOST_SHARED * len(reported):
+            raise UserError(_same(text, f"shares {len(shared)} of the {len(reported)} examples that are reported"))
+
+
+def _same(text: str, how: str) -> str:
+    return (
+        f"forget_tuning: '{text}' {how} (forget=…): settings chosen on a set look better on it than they are; choose "
+        "another draw, such as another seed, label or skip"
+    )
+
+
+def _folder(config: Mapping[str, Any], name: str, strategy: Strategy, tuning: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Return where a search lives: the same search, on the same sets, always lands in the same place."""
+    elsewhere = ("paths", "logger", "executor", "dry_run", "forget", "hparams_search", "forget_tuning", "leaderboard")
+    identity = {key: value for key, value in config.items() if key not in elsewhere}
+    searched = {key: value for key, value in vars(strategy).items() if key not in ("save", "spaces")}
+    searched |= {"strategy": type(strategy).__name__, "space": strategy.spaces.get(name)}
+    digest = digest_of({**identity, "search": searched, "tuning": {text: dict(set_) for text, set_ in tuning.items()}})
+    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
+    return outputs / "searches" / f"{name}__{digest[:10]}"
+
+
+class _Trials:
+    """Tries settings, and remembers what came of them in ``trials/``."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        strategy: Strategy,
+        tuning: Mapping[str, Mapping[str, Any]],
+        make_pipeline: MakePipeline,
+        folder: Path,
+        advance: Callable[..., None],
+    ) -> None:
+        self.config, self.strategy, self.tuning, self.folder = config, strategy, tuning, folder
+        self.make_pipeline, self.advance = make_pipeline, advance
+        self.done: dict[str, Trial] = {}
+
+    def evaluate(self, alike: Sequence[Settings]) -> list[float]:
+        """Return what is minimised, for settings that differ in ``epochs`` alone."""
+        new = [settings for settings in alike if not self._recall(settings)]
+        for together in self._together(new):
+            self._try(together)
+        self.advance(len(alike))
+        return [self.done[digest_of(settings)].value for settings in alike]
+
+    def _together(self, alike: Sequence[Settings]) -> list[list[Settings]]:
+        """Group settings that one training run can answer: those whose short runs are beginnings of the long one."""
+        if len(alike) < 2:
+            return [[settings] for settings in alike]
+        nests = self._pipeline(alike[0], self.config["forget"]).unlearner.nests
+        return [list(alike)] if nests else [[settings] for settings in alike]
+
+    def _pipeline(self, settings: Settings, forget: Mapping[str, Any]) -> Pipeline:
+        unlearner = with_settings(self.config["unlearner"], settings)
+        return self.make_pipeline({**self.config, "forget": forget, "unlearner": unlearner})
+
+    def _try(self, alike: Sequence[Settings]) -> None:
+        """Measure settings on all sets; when they fail together, each on its own."""
+        try:
+            found = {text: self._measure(alike, forget) for text, forget in self.tuning.items()}
+        except UserError as error:
+            for settings in alike if len(alike) > 1 else ():
+                self._try([settings])
+            if len(alike) == 1:
+                self._record(alike[0], {}, str(error))
+            return
+        for place, settings in enumerate(alike):
+            self._record(settings, {text: metrics[place] for text, metrics in found.items()}, None)
+
+    def _measure(self, alike: Sequence[Settings], forget: Mapping[str, Any]) -> list[dict[str, float]]:
+        from dmm_exp.evaluation import Evaluation
+
+        last, epochs = dict(alike[-1]), [settings.get("epochs") for settings in alike]
+        if len(alike) > 1:
+            last["epochs"] = sorted({int(number) for number in epochs if number})
+        pipeline = self._pipeline(last, forget)
+        pipeline.make()
+        early = pipeline.unlearner.checkpoints
+        metrics = [Evaluation(pipeline, epoch if epoch in early else None).quick_metrics() for epoch in epochs]
+        if not pipeline.unlearned.cached:
+            pipeline.store.discard(pipeline.unlearned)
+        return metrics
+
+    def _record(self, settings: Settings, by_set: dict[str, dict[str, float]], error: str | None) -> None:
+        trial = Trial(settings, math.inf, by_set, error)
+        if not error and trial.cost <= self.strategy.max_cost:
+            trial = Trial(settings, self._value(by_set), by_set)
+        self._keep(trial)
+        record = {"settings": settings, "by_set": by_set, "error": error}
+        write_json(self.folder / "trials" / f"{digest_of(settings)[:20]}.json", record)
+
+    def _value(self, by_set: Mapping[str, Mapping[str, float]]) -> float:
+        names = self.strategy.metrics
+        for metrics in by_set.values():
+            for name in names:
+                if name not in metrics:
+                    raise UserError(
+                        f"hparams_search.metrics={names}: '{name}' is not among {', '.join(sorted(metrics))}"
+                    )
+        return statistics.fmean(metrics[name] for metrics in by_set.values() for name in names)
+
+    def _recall(self, settings: Settings) -> bool:
+        """Take up what an earlier attempt recorded; a file that cannot be read counts as none."""
+        path = self.folder / "trials" / f"{digest_of(settings)[:20]}.json"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            self._record(record["settings"], record["by_set"], record["error"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return True
+
+    def _keep(self, trial: Trial) -> None:
+        self.done[digest_of(trial.settings)] = trial
+
+
+def experiment_text(
+    config: Mapping[str, Any],
+    name: str,
+    strategy: Strategy,
+    tuning: Mapping[str, Mapping[str, Any]],
+    ranked: Sequence[Trial],
+) -> str:
+    """Return an experiment file with the best settings, and how they were found as its head."""
+    import yaml
+
+    best = ranked[0]
+    lines = [
+        "# @package _global_",
+        f"# unlearner={name} at the best of {len(ranked)} settings, searched by",
+        f"#   {shlex.join(['python', '-m', 'dmm_exp', *_said(sys.argv[1:])])}",
+        f"# with n_models={config['n_models']}, at a cost of at most {strategy.max_cost:g} retrainings. Mean of "
+        f"{', '.join(strategy.metrics)}: {best.value:.2f}",
+        *[f"#   {text}: {_told(best.by_set[text], strategy.metrics)}" for text in tuning],
+    ]
+    if len(ranked) > 1 and math.isfinite(ranked[1].value):
+        lines.append(f"# The second best settings reach {ranked[1].value:.2f}.")
+    body = {"defaults": [{"override /unlearner": name}], "unlearner": with_settings({}, best.settings)}
+    return "\n".join(lines) + "\n" + yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
+
+
+def _said(arguments: Sequence[str]) -> list[str]:
+    """Return a command line without what only says where it ran."""
+    return [
+        text
+        for text in arguments
+        if not text.lstrip("+").startswith(("paths.", "executor", "logger", "evaluation.report"))
+    ]
+
+
+def _told(metrics: Mapping[str, float], names: Sequence[str]) -> str:
+    values = " / ".join(f"{metrics[name]:.2f}" for name in names)
+    return f"{values}, ToW {metrics['tow']:.3f}, cost {metrics['cost/ratio']:.2g}"
+
+
+def _csv(ranked: Sequence[Trial]) -> str:
+    import pandas as pd
+
+    rows = [
+        {
+            "value": trial.value,
+            "error": trial.error,
+            **trial.settings,
+            **{f"{text}: {name}": value for text, metrics in trial.by_set.items() for name, value in metrics.items()},
+        }
+        for trial in ranked
+    ]
+    return pd.DataFrame(rows).to_csv(index=False)

@@ -1,0 +1,106 @@
+"""What a search may choose from: candidates for some keys of an unlearner's configuration."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dmm_exp.errors import UserError, did_you_mean
+
+Settings = dict[str, Any]  # dotted key of the unlearner's configuration → value
+SPACES = "hparams_search.spaces"
+
+
+@dataclass(frozen=True)
+class Range:
+    """All numbers between two, for searches that can draw from them.
+
+    Attributes:
+        low: smallest value.
+        high: largest value.
+        log: whether equal factors, rather than equal differences, are equally likely.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+
+def read_space(spaces: Mapping[str, Any], name: str, unlearner: Mapping[str, Any]) -> dict[str, list[Any] | Range]:
+    """Return the candidates for every key that is searched, by dotted key.
+
+    Args:
+        spaces: by unlearner, nested as its configuration is: each leaf is a list of values, or ``{low, high, log}``.
+        name: the unlearner's choice.
+        unlearner: its configuration.
+
+    Raises:
+        UserError: there is no space for this unlearner, or one of its keys or values cannot be.
+    """
+    if not spaces.get(name):
+        key = next((key for key in unlearner if not key.startswith("_")), "key")
+        raise UserError(f"{SPACES} has none for unlearner={name}; give one, as in +{SPACES}.{name}.{key}=[1,2]")
+    space = dict(_leaves(spaces[name], f"{SPACES}.{name}", ""))
+    known = settings_of(unlearner)
+    for key in space:
+        if key not in known:
+            raise UserError(f"{SPACES}.{name}.{key}: unlearner={name} has no such key{did_you_mean(key, known)}")
+    return space
+
+
+def _leaves(node: Any, path: str, prefix: str) -> Iterator[tuple[str, list[Any] | Range]]:
+    if isinstance(node, Mapping) and not {"low", "high"} <= set(node):
+        for key, value in node.items():
+            yield from _leaves(value, path, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(node, Mapping):
+        yield prefix, _range(node, f"{path}.{prefix}")
+    elif isinstance(node, list) and node:
+        yield prefix, node
+    else:
+        raise UserError(f"{path}.{prefix}={node}: expected a list of values, or low, high and log of a range")
+
+
+def _range(node: Mapping[str, Any], path: str) -> Range:
+    numbers = all(isinstance(node[end], (int, float)) for end in ("low", "high"))
+    if set(node) - {"low", "high", "log"} or not numbers or not node["low"] < node["high"]:
+        raise UserError(f"{path}={dict(node)}: expected numbers low < high and, if need be, log=true")
+    if node.get("log", False) and node["low"] <= 0:
+        raise UserError(f"{path}.low={node['low']}: expected a number above 0 for a logarithmic range")
+    return Range(node["low"], node["high"], bool(node.get("log", False)))
+
+
+def grid(space: Mapping[str, list[Any] | Range]) -> Iterator[Settings]:
+    """Yield every combination of a space's values.
+
+    Raises:
+        UserError: one of them is a range.
+    """
+    lists: dict[str, list[Any]] = {}
+    for key, values in space.items():
+        if isinstance(values, Range):
+            raise UserError(f"{key}={values}: a grid needs a list of values; hparams_search=optuna takes ranges")
+        lists[key] = values
+    for values in itertools.product(*lists.values()):
+        yield dict(zip(lists, values, strict=True))
+
+
+def settings_of(unlearner: Mapping[str, Any], prefix: str = "") -> Settings:
+    """Return a configuration's values by dotted key."""
+    values: Settings = {}
+    for key, value in unlearner.items():
+        if isinstance(value, Mapping):
+            values |= settings_of(value, f"{prefix}{key}.")
+        else:
+            values[f"{prefix}{key}"] = value
+    return values
+
+
+def with_settings(unlearner: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Return a configuration with other values at some dotted keys."""
+    changed = dict(unlearner)
+    for key, value in settings.items():
+        first, _, rest = key.partition(".")
+        changed[first] = with_settings(changed.get(first) or {}, {rest: value}) if rest else value
+    return changed

@@ -1,0 +1,143 @@
+"""Unlearning in chunks, through the store: interrupted and taken up again, it is what it would have been in one go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_tasks import FINE_TUNING, METHODS, MLP, TRAINER, TRAINING, configured, everything, tiny, unlearn
+
+from dmm_exp.ensembles.work import run_shards
+from dmm_exp.executors import Local
+from dmm_exp.store import Artifact, Draft, Spec, Store
+from dmm_exp.unlearners.work import UnlearnJob, unlearn_chunk
+
+TARGETS = {"dmm": "effect", "dm_direct": "effect", "oracle_matching": "oracles"}
+
+
+class Silent:
+    """Messages that nobody reads."""
+
+    def warn(self, text: str) -> None:
+        raise AssertionError(text)
+
+    def note(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+class Interrupted(Exception):
+    """What stops the first attempt."""
+
+
+@dataclass
+class Counting(Local):
+    """Runs jobs here, remembers which, and may stop after some."""
+
+    stop_after: int | None = None
+    done: list[int] = field(default_factory=list)
+
+    def run(self, function, jobs):
+        for job in jobs:
+            if len(self.done) == self.stop_after:
+                raise Interrupted
+            function(job)
+            self.done.append(job.shard)
+            yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """Return the artifacts that unlearning starts from."""
+    task, store = tiny(), Store(tmp_path_factory.mktemp("made"), Silent())
+    logits = task.originals.logits(task.examples.inputs)
+    originals = {"logits": logits, **task.originals.tensors()}
+
+    def write_originals(draft: Draft) -> None:
+        for shard, (start, stop) in enumerate([(0, 2), (2, 3)]):
+            draft.write_shard(shard, {name: value[start:stop] for name, value in originals.items()}, {})
+
+    return {
+        "examples": store.obtain(Spec("examples"), task.examples.write),
+        "originals": store.obtain(Spec("originals"), write_originals),
+        "oracles": store.obtain(Spec("oracles"), lambda draft: draft.write_shard(0, {"logits": task.targets}, {})),
+        "effect": store.obtain(
+            Spec("effect"), lambda draft: draft.write_tensors("effect", {"effect": (logits - task.targets).mean(0)})
+        ),
+    }
+
+
+def unlearned(
+    root: Path, made: dict[str, Artifact], config: dict, executor: Counting, *, chunk_size: int = 1
+) -> Artifact:
+    """Return three unlearned models as an artifact of the store in ``root``."""
+    target = TARGETS.get(next(name for name in METHODS if METHODS[name]["_target_"] == config["_target_"]))
+
+    def write(draft: Draft) -> None:
+        def job(shard: int, start: int, stop: int) -> UnlearnJob:
+            return UnlearnJob(
+                unlearner=config,
+                **{name: made[name].path for name in ("examples", "originals")},
+                **{name: made[name].path if name == target else None for name in ("oracles", "effect")},
+                model=MLP,
+                training=TRAINING,
+                trainer=TRAINER,
+                forget=tuple(range(20)),
+                seed=0,
+                output=draft.path,
+                shard=shard,
+                start=start,
+                stop=stop,
+            )
+
+        run_shards(
+            draft, unlearn_chunk, job, members=3, chunk_size=chunk_size, executor=executor, progress=lambda done: None
+        )
+
+    return Store(root, Silent()).obtain(Spec("unlearned"), write)
+
+
+def without_seconds(artifact: Artifact) -> list[dict]:
+    return [{name: value for name, value in facts.items() if name != "seconds"} for facts in artifact.shard_facts()]
+
+
+def settings(name: str) -> dict:
+    return configured(name, epochs=[1, 2]) if name in FINE_TUNING else configured(name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(name, made, tmp_path):
+    first, second = Counting(stop_after=1), Counting()
+    with pytest.raises(Interrupted):
+        unlearned(tmp_path / "interrupted", made, settings(name), first)
+    resumed = unlearned(tmp_path / "interrupted", made, settings(name), second)
+    assert (first.done, second.done) == ([0], [1, 2])
+    whole = unlearned(tmp_path / "whole", made, settings(name), Counting())
+    assert resumed.stacked_names() == whole.stacked_names()
+    for tensor in whole.stacked_names():
+        assert torch.equal(resumed.stacked(tensor), whole.stacked(tensor)), tensor
+    assert without_seconds(resumed) == without_seconds(whole)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if TARGETS.get(name) != "effect"])
+def test_a_chunk_in_the_store_is_what_the_method_gives(name, made, tmp_path):
+    expected = unlearn(name, tiny(), **({"epochs": [1, 2]} if name in FINE_TUNING else {}))
+    stored = unlearned(tmp_path, made, settings(name), Counting(), chunk_size=3)
+    for key, value in everything(expected).items():
+        assert torch.equal(stored.stacked(key), value), key
+    for epoch, earlier in expected.checkpoints.items():
+        for key, value in everything(earlier).items():
+            assert torch.equal(stored.stacked(f"epoch={epoch}/{key}"), value), key
+    (facts,) = stored.shard_facts()
+    assert facts["sample_gradients"] == expected.sample_gradients
+    assert facts["members"] == 3
+    assert facts["gradients_by_epoch"] == {
+        str(e): earlier.sample_gradients for e, earlier in expected.checkpoints.items()
+    }
+
+
+def test_predicted_targets_are_each_originals_answers_without_the_effect(made, tmp_path):
+    stored = unlearned(tmp_path, made, configured("dm_direct"), Counting())
+    expected = made["originals"].stacked("logits") - made["effect"].tensors("effect")["effect"]
+    assert torch.equal(stored.stacked("logits"), expected)

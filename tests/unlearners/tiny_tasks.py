@@ -1,0 +1,152 @@
+"""Small unlearning tasks, and the methods as their YAML files describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from dmm_exp.cli import config_directory
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.data import Digits, Examples, Normalisation
+from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, member_seed
+from dmm_exp.ensembles.schedules import OneCycle
+from dmm_exp.ensembles.work import model_factory, trainer_factory
+from dmm_exp.unlearners import Unlearned, UnlearningTask
+
+CONF = Path(config_directory())
+METHODS: dict[str, dict[str, Any]] = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF / "unlearner").glob("*.yaml"))
+}
+FINE_TUNING = [name for name, config in METHODS.items() if "epochs" in config]
+UNTRAINED = [name for name in METHODS if name not in FINE_TUNING]
+STILL = ["dm_direct", "do_nothing"]
+
+TRAINER = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text(encoding="utf-8")) | {"accelerator": "cpu"}
+TRAINING = {
+    "epochs": 4,
+    "batch_size": 16,
+    "optimizer": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1, "momentum": 0.9},
+    "schedule": {"_target_": "dmm_exp.ensembles.schedules.OneCycle"},
+}
+MLP = {"_target_": "dmm_exp.models.MLP", "hidden": [16]}
+CNN = {"_target_": "dmm_exp.models.CNN", "channels": [4], "batch_norm": True}
+
+SMALLER = {  # what the settings of full-sized data become on a hundred examples
+    "ssd": {"alpha": 1.5},
+    "influence": {"curvature_sample": 30, "iterations": 4},
+    **{name: {"epochs": 2, "batch_size": 32} for name in FINE_TUNING},
+    **{name: {"epochs": 2, "batch_size": 32, "forget_batch_size": 8} for name in ("ascent_descent", "scrub")},
+}
+
+
+@lru_cache
+def digits() -> Examples:
+    """Return all 1,797 digits."""
+    return Digits(Normalisation(16, [0.305], [0.376])).load()
+
+
+@lru_cache
+def few_digits() -> Examples:
+    """Return a hundred training digits and thirty for validation."""
+    everything = digits()
+    tensors = {name: getattr(everything, name)[:130] for name in ("inputs", "labels", "corrupted")}
+    return replace(everything, **tensors, n_train=100)
+
+
+def forgetting(examples: Examples, forget: Iterable[int], *, members: int, network: dict[str, Any]) -> UnlearningTask:
+    """Return originals that were trained on everything, and targets that tell less of what has to go."""
+    points, which, build = torch.tensor(sorted(forget)), range(members), model_factory(network, examples)
+    recipe = {
+        "epochs": TRAINING["epochs"],
+        "batch_size": 64 if examples.n_train > 500 else 16,
+        "optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+        "schedule": OneCycle(),
+    }
+    originals = Ensemble.initialise(build, [member_seed(0, "original", i, "initialisation") for i in which])
+    training = EnsembleTraining(subsets=AllBut(examples.n_train, points[:0]).indices(which), **recipe)
+    training.attach(originals, examples, seed=0, role="original", members=which)
+    training.fit(trainer_factory(TRAINER))
+    targets = originals.logits(examples.inputs)
+    drops = torch.rand(members, len(points), generator=torch.Generator().manual_seed(0))
+    targets[:, points, examples.labels[points]] -= 4 * drops
+    return UnlearningTask(
+        originals=originals,
+        examples=examples,
+        forget=points,
+        retain=AllBut(examples.n_train, points).indices(range(1))[0],
+        seed=0,
+        members=which,
+        targets=targets,
+        build=build,
+        recipe=recipe,
+        make_trainer=trainer_factory(TRAINER),
+    )
+
+
+@lru_cache
+def tiny(network: str = "mlp", forget: int = 20) -> UnlearningTask:
+    """Return three small originals and the first examples to forget."""
+    return forgetting(few_digits(), range(forget), members=3, network={"mlp": MLP, "cnn": CNN}[network])
+
+
+def chunk(task: UnlearningTask, start: int, stop: int) -> UnlearningTask:
+    """Return the task of some members only."""
+    assert task.targets is not None
+    return replace(
+        task,
+        originals=task.originals[start:stop],
+        members=task.members[start:stop],
+        targets=task.targets[start:stop],
+    )
+
+
+def configured(name: str, **settings: Any) -> dict[str, Any]:
+    """Return a method's configuration, for small data."""
+    return {**METHODS[name], **SMALLER.get(name, {}), **settings}
+
+
+def make(name: str, **settings: Any) -> Any:
+    """Return a method for small data."""
+    return instantiate(configured(name, **settings))
+
+
+def unlearn(name: str, task: UnlearningTask, **settings: Any) -> Unlearned:
+    """Return what a method for small data makes of a task."""
+    return make(name, **settings).unlearn(task)
+
+
+@lru_cache
+def usual(name: str, network: str = "mlp", forget: int = 20) -> Unlearned:
+    """Return what a method makes of a tiny task; tests share it, so they must not change it."""
+    return unlearn(name, tiny(network, forget))
+
+
+def sgd(**settings: Any) -> dict[str, Any]:
+    """Return the configuration of plain gradient descent."""
+    return {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.01, **settings}
+
+
+def everything(result: Unlearned) -> dict[str, Tensor]:
+    """Return all tensors of a result."""
+    return {"logits": result.logits} | ({} if result.ensemble is None else result.ensemble.tensors())
+
+
+def same(left: Unlearned, right: Unlearned) -> bool:
+    """Say whether two results have the same tensors, bit for bit."""
+    first, second = everything(left), everything(right)
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def movement(result: Unlearned, task: UnlearningTask) -> Tensor:
+    """Return how far every member's parameters are from its original's ``[members]``."""
+    assert result.ensemble is not None
+    before = task.originals.params
+    parts = [(value - before[name]).detach().flatten(1) for name, value in result.ensemble.params.items()]
+    return torch.cat(parts, dim=1).norm(dim=1)
