@@ -128,22 +128,34 @@ def klom_by_group(result: RunResult) -> Figure | None:
 @styled
 def quality_against_cost(result: RunResult) -> Figure | None:
     """Forget P95 KLoM against cost, between the two ends: doing nothing (cost 0) and retraining (cost 1)."""
-    value, ratio = result.metrics.get("klom/forget/p95"), result.metrics.get("cost/ratio")
-    if value is None or ratio is None:
+    found = list(result.checkpoints.values()) or [result.metrics]
+    if any(name not in metrics for metrics in found for name in ("klom/forget/p95", "cost/ratio")):
         return None
     figure, (panel,) = panels(1, 1, 3.4, width=7.5)
     _ends(panel, result)
-    low = result.metrics.get("klom/forget/p95_low", value)
-    high = result.metrics.get("klom/forget/p95_high", value)
-    label = f"{literal(result.method)} (this run)"
-    spread = [[max(0.0, value - low)], [max(0.0, high - value)]]
-    panel.errorbar(ratio, value, yerr=spread, fmt="o", color=COLOURS["unlearned"], ms=8, capsize=6, label=label)
+    _method(panel, result, found)
+    widest = max(1.0, found[-1]["cost/ratio"])
     panel.set_xlabel("cost of unlearning ÷ cost of retraining")
     panel.set_ylabel("forget P95 " + KLOM)
-    panel.set_xlim(-0.05 * max(1.0, ratio), 1.08 * max(1.0, ratio))
+    panel.set_xlim(-0.05 * widest, 1.08 * widest)
     panel.set_ylim(bottom=0)
     legend_above(figure, panel)
     return figure
+
+
+def _method(panel: Axes, result: RunResult, found: list[dict[str, float]]) -> None:
+    """Draw the method with its intervals, as a line when it was evaluated after several numbers of epochs."""
+    values = np.array([metrics["klom/forget/p95"] for metrics in found])
+    low, high = (
+        np.array([metrics.get(f"klom/forget/p95_{end}", metrics["klom/forget/p95"]) for metrics in found])
+        for end in ("low", "high")
+    )
+    ratios = [metrics["cost/ratio"] for metrics in found]
+    spread = np.maximum(0.0, [values - low, high - values])
+    label = f"{literal(result.method)} (this run)"
+    panel.errorbar(ratios, values, yerr=spread, fmt="o-", color=COLOURS["unlearned"], ms=8, capsize=6, label=label)
+    for epoch, ratio, value in zip(result.checkpoints, ratios, values, strict=False):
+        panel.annotate(f"{epoch}", (ratio, value), (7, 7), textcoords="offset points", fontsize=9)
 
 
 def _ends(panel: Axes, result: RunResult) -> None:
@@ -299,7 +311,8 @@ FIGURES: tuple[tuple[Draw, str, str], ...] = (
     (
         quality_against_cost,
         "Quality against cost",
-        "Down and to the left is better: as close as retraining, for less. The bar is the 95 % interval over models.",
+        "Down and to the left is better: as close as retraining, for less. The bar is the 95 % interval over models; "
+        "numbers beside points count epochs, where the method was evaluated on its way.",
     ),
     (
         klom_against_memorization,
