@@ -58,12 +58,13 @@ def _loader(config_dir: str, more: Sequence[str]) -> Iterator[Any]:
     from hydra import version
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
 
     version.setbase("1.3")
     search_path = create_config_search_path(config_dir)
     for folder in more:
-        search_path.append("command-line", f"file://{folder}")
+        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     current = GlobalHydra.instance()
     before, current.hydra = current.hydra, None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ def read_space(spaces: Mapping[str, Any], name: str, unlearner: Mapping[str, Any
     """Return the candidates for every key that is searched, by dotted key.
 
     Args:
-        spaces: by unlearner, nested as its configuration is: each leaf is a list of values, or ``{low, high, log}``.
+        spaces: by unlearner, nested as its configuration is: each leaf is a list of values, or a range written as
+            ``LOW..HIGH`` or ``LOW..HIGH log``.
         name: the unlearner's choice.
         unlearner: its configuration.
 
@@ -51,24 +53,27 @@ def read_space(spaces: Mapping[str, Any], name: str, unlearner: Mapping[str, Any
 
 
 def _leaves(node: Any, path: str, prefix: str) -> Iterator[tuple[str, list[Any] | Range]]:
-    if isinstance(node, Mapping) and not {"low", "high"} <= set(node):
+    if isinstance(node, Mapping):
         for key, value in node.items():
             yield from _leaves(value, path, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(node, Mapping):
-        yield prefix, _range(node, f"{path}.{prefix}")
     elif isinstance(node, list) and node:
         yield prefix, node
+    elif isinstance(node, str):
+        yield prefix, _range(node, f"{path}.{prefix}")
     else:
-        raise UserError(f"{path}.{prefix}={node}: expected a list of values, or low, high and log of a range")
+        raise UserError(f"{path}.{prefix}={node}: expected a list of values, or a range such as 1e-4..1e-2 log")
 
 
-def _range(node: Mapping[str, Any], path: str) -> Range:
-    numbers = all(isinstance(node[end], (int, float)) for end in ("low", "high"))
-    if set(node) - {"low", "high", "log"} or not numbers or not node["low"] < node["high"]:
-        raise UserError(f"{path}={dict(node)}: expected numbers low < high and, if need be, log=true")
-    if node.get("log", False) and node["low"] <= 0:
-        raise UserError(f"{path}.low={node['low']}: expected a number above 0 for a logarithmic range")
-    return Range(node["low"], node["high"], bool(node.get("log", False)))
+def _range(text: str, path: str) -> Range:
+    ends, log = (text.removesuffix("log").strip(), True) if text.endswith("log") else (text, False)
+    try:
+        low, high = (json.loads(end) for end in ends.split(".."))
+        found = Range(low, high, log)
+        if low < high and (low > 0 or not log):
+            return found
+    except (ValueError, TypeError):
+        pass
+    raise UserError(f"{path}={text}: expected LOW..HIGH with LOW < HIGH, or LOW..HIGH log with 0 < LOW < HIGH")
 
 
 def grid(space: Mapping[str, list[Any] | Range]) -> Iterator[Settings]:

@@ -113,7 +113,8 @@ class Optuna(Strategy):
         for number in range(len(study.get_trials(states=(done,))), self.trials):
             study.sampler = optuna.samplers.TPESampler(seed=self.seed + number)
             trial = study.ask()
-            study.tell(trial, *evaluate([{key: _suggest(trial, key, values) for key, values in space.items()}]))
+            (value,) = evaluate([{key: _suggest(trial, key, values) for key, values in space.items()}])
+            study.tell(trial, value)
 
 
 def _suggest(trial: Any, key: str, values: list[Any] | Range) -> Any:

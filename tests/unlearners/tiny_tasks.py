@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
+from torch.nn import functional
 
 from dmm_exp.cli import config_directory
 from dmm_exp.config.instantiate import instantiate
@@ -19,6 +20,7 @@ from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, member_seed
 from dmm_exp.ensembles.schedules import OneCycle
 from dmm_exp.ensembles.work import model_factory, trainer_factory
 from dmm_exp.unlearners import Unlearned, UnlearningTask
+from dmm_exp.unlearners.distillation import divergence
 
 CONF = Path(config_directory())
 METHODS: dict[str, dict[str, Any]] = {
@@ -150,3 +152,48 @@ def movement(result: Unlearned, task: UnlearningTask) -> Tensor:
     before = task.originals.params
     parts = [(value - before[name]).detach().flatten(1) for name, value in result.ensemble.params.items()]
     return torch.cat(parts, dim=1).norm(dim=1)
+
+
+@lru_cache
+def task() -> UnlearningTask:
+    """Return three originals trained on all digits, and 20 examples to forget."""
+    return forgetting(digits(), range(0, 200, 10), members=3, network={**MLP, "hidden": [24]})
+
+
+def full(name: str, task: UnlearningTask, **settings: Any) -> Unlearned:
+    """Return what a method makes of a task with the settings of its file."""
+    return instantiate({**METHODS[name], **settings}).unlearn(task)
+
+
+def ready(name: str, task: UnlearningTask, **settings: Any) -> Any:
+    """Return a method before its first step."""
+    method = instantiate({**METHODS[name], **settings, "epochs": 0})
+    method.unlearn(task)
+    method.epochs = 1
+    return method
+
+
+def loss(logits: Tensor, points: Tensor) -> float:
+    """Return the mean cross-entropy of all members on points of the digits."""
+    return float(functional.cross_entropy(logits[:, points].flatten(0, 1), digits().labels[points].repeat(len(logits))))
+
+
+def entropies(task: UnlearningTask, points: Tensor) -> Tensor:
+    """Return every original's cross-entropy on its points ``[members, points]``, one ordinary model at a time."""
+    examples, models = task.examples, [task.originals.member(row).train() for row in range(len(points))]
+    return torch.stack(
+        [
+            functional.cross_entropy(model(examples.inputs[own]), examples.labels[own], reduction="none")
+            for model, own in zip(models, points, strict=True)
+        ]
+    )
+
+
+def apart(teacher: Tensor, student: Tensor, points: Tensor) -> Tensor:
+    """Return the members' mean divergence between two answers ``[members]``."""
+    return divergence(teacher[:, points], student[:, points], 1.0).mean(1)
+
+
+def originals(task: UnlearningTask) -> Tensor:
+    """Return what the originals answer."""
+    return task.originals.logits(task.examples.inputs)

@@ -1,0 +1,240 @@
+"""A search never sees what is reported, finds what a loop over runs finds, and goes on where it stopped."""
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from dmm_exp.cli import config_directory
+from dmm_exp.config.preflight import check_overrides, compose_forget_sets, forget_overrides
+from dmm_exp.config.schema import register
+from dmm_exp.errors import UserError
+from dmm_exp.run import run
+from dmm_exp.search import Grid, Optuna, Range, settings_of, with_settings
+from dmm_exp.search.spaces import grid, read_space
+from dmm_exp.store.spec import digest_of
+
+SPACES = yaml.safe_load((Path(config_directory()) / "hparams_search" / "spaces" / "digits.yaml").read_text())
+UNLEARNERS = {path.stem for path in (Path(config_directory()) / "unlearner").glob("*.yaml")}
+CHOICES = {"dataset": "digits", "model": "mlp", "forget": "random", "unlearner": "gradient_ascent"}
+QUICK = [
+    "experiment=quick", "executor=local", "evaluation.report=false", "logger=none", "forget=random",
+    "unlearner=gradient_ascent", "hparams_search.spaces.gradient_ascent.optimizer.lr=[0.001,0.01]",
+    "hparams_search.spaces.gradient_ascent.epochs=[1,3]",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    return tmp_path_factory.mktemp("outputs")
+
+
+def searched(outputs, *overrides, strategy="grid", tuning='["random seed=9","random seed=8"]'):
+    register()
+    own = [f"hparams_search={strategy}", f"forget_tuning={tuning}", f"paths.outputs={outputs}"]
+    (config,) = check_overrides(config_directory(), [*own, *QUICK, *overrides])
+    return run(config, CHOICES, table=False)
+
+
+def folder_of(outputs):
+    return max((outputs / "searches").glob("gradient_ascent__*"), key=lambda path: path.stat().st_mtime)
+
+
+def trials_of(folder):
+    return [json.loads(path.read_text()) for path in sorted((folder / "trials").glob("*.json"))]
+
+
+@pytest.fixture(scope="module")
+def finished(outputs):
+    return searched(outputs), folder_of(outputs)
+
+
+def alone(outputs, folder, *overrides):
+    """Return the metrics of an ordinary run at the settings that a search found."""
+    found = yaml.safe_load((folder / "experiment.yaml").read_text())["unlearner"]
+    settings = [f"unlearner.{key}={value}" for key, value in settings_of(found).items()]
+    common = [text for text in QUICK if not text.startswith("hparams_search")]
+    register()
+    (config,) = check_overrides(config_directory(), [*common, *settings, f"paths.outputs={outputs}", *overrides])
+    return run(config, CHOICES, table=False)
+
+
+def test_every_combination_is_tried_on_every_set(finished):
+    trials = trials_of(finished[1])
+    assert len(trials) == 4
+    assert all(set(trial["by_set"]) == {"random seed=9", "random seed=8"} for trial in trials)
+
+
+def test_what_is_found_is_reproduced_by_its_file(finished, outputs):
+    best = pd.read_csv(finished[1] / "trials.csv").iloc[0]
+    for seed in (8, 9):
+        metrics = alone(outputs, finished[1], f"forget.seed={seed}").metrics
+        for name in ("klom/forget/p95", "klom/retain/p95", "klom/val/p95", "tow", "cost/ratio"):
+            assert metrics[name] == pytest.approx(best[f"random seed={seed}: {name}"], rel=1e-12), name
+
+
+def test_the_best_is_the_smallest_mean(finished):
+    names = ("klom/forget/p95", "klom/retain/p95", "klom/val/p95")
+    means = {
+        digest_of(trial["settings"]): sum(found[name] for found in trial["by_set"].values() for name in names) / 6
+        for trial in trials_of(finished[1])
+    }
+    best = with_settings({}, dict(next(t["settings"] for t in trials_of(finished[1])
+                                       if means[digest_of(t["settings"])] == min(means.values()))))  # fmt: skip
+    assert yaml.safe_load((finished[1] / "experiment.yaml").read_text())["unlearner"] == best
+
+
+def test_the_reported_run_is_the_ordinary_run_at_the_best_settings(finished, outputs):
+    run_, folder = finished
+    assert alone(outputs, folder).folder == run_.folder
+
+
+def test_models_of_candidates_are_not_kept(finished, outputs, tmp_path):
+    searched(tmp_path)
+    assert len(list((tmp_path / "artifacts" / "unlearned").iterdir())) == 1  # those of the reported run
+
+
+def test_a_search_goes_on_where_it_stopped(finished, outputs):
+    folder = finished[1]
+    first, *others = sorted((folder / "trials").glob("*.json"))
+    text, times = first.read_text(), [path.read_text() for path in others]
+    first.write_text("{")  # half-written
+    marked = json.loads(others[0].read_text())
+    others[0].write_text(json.dumps(marked | {"error": "taken from the record"}))
+    searched(outputs)
+    assert first.read_text() == text
+    assert json.loads(others[0].read_text())["error"] == "taken from the record"
+    others[0].write_text(times[0])
+
+
+def test_the_reported_set_is_refused_for_tuning(outputs):
+    with pytest.raises(UserError, match="'random' is the forget set that is reported"):
+        searched(outputs, tuning='["random"]')
+
+
+def test_a_set_that_mostly_holds_reported_examples_is_refused(outputs):
+    with pytest.raises(UserError, match="shares 40 of the 40 examples"):
+        searched(outputs, "forget.size=40", tuning='["random size=60"]')
+
+
+def test_a_search_without_forget_sets_is_refused(outputs):
+    with pytest.raises(UserError, match=r"forget_tuning=\[\]: a search needs forget sets"):
+        searched(outputs, tuning="[]")
+
+
+def test_costly_settings_are_not_chosen(outputs):
+    with pytest.raises(UserError, match=r"none of 4 settings worked \(cost"):
+        searched(outputs, "hparams_search.max_cost=0.0001")
+
+
+def test_settings_that_diverge_are_passed_over(outputs):
+    lr = "hparams_search.spaces.gradient_ascent.optimizer.lr=[1e30,0.001]"
+    assert searched(outputs, lr).metrics["cost/ratio"] > 0
+    errors = [trial["error"] for trial in trials_of(folder_of(outputs))]
+    assert sum(error is not None and "diverged" in error for error in errors) == 2
+
+
+def test_an_unknown_metric_is_refused(outputs):
+    with pytest.raises(UserError, match="'klom/nothing' is not among"):
+        searched(outputs, "hparams_search.metrics=[klom/nothing]", tuning='["random seed=7"]')
+
+
+def test_settings_are_saved_as_an_experiment_that_composes(finished, outputs, tmp_path, monkeypatch):
+    conf = tmp_path / "conf"
+    (conf / "experiment").mkdir(parents=True)
+    monkeypatch.setattr("dmm_exp.config.folders.config_directory", lambda: str(conf))
+    monkeypatch.setattr(
+        "dmm_exp.config.preflight.compose_forget_sets",
+        lambda folder, texts: compose_forget_sets(config_directory(), texts),
+    )
+    searched(outputs, "hparams_search.save=small/ascent")
+    register()
+    (config,) = check_overrides(config_directory(), ["experiment=small/ascent"], [str(conf)])
+    found = yaml.safe_load((finished[1] / "experiment.yaml").read_text())["unlearner"]
+    assert config["unlearner"]["optimizer"]["lr"] == found["optimizer"]["lr"]
+
+
+@pytest.mark.parametrize("save", ["../x", "a b", "/etc/x", "x.yaml"])
+def test_a_name_that_would_leave_the_folder_is_refused(outputs, save):
+    with pytest.raises(UserError, match=r"hparams_search\.save="):
+        searched(outputs, f"hparams_search.save='{save}'")
+
+
+def test_optuna_goes_on_with_its_study(tmp_path):
+    pytest.importorskip("optuna")
+    lr = "hparams_search.spaces.gradient_ascent.optimizer.lr=1e-4..1e-2 log"
+    tuning = '["random seed=9"]'
+    searched(tmp_path, lr, "hparams_search.trials=2", strategy="optuna", tuning=tuning)
+    first = {digest_of(trial["settings"]) for trial in trials_of(folder_of(tmp_path))}
+    searched(tmp_path, lr, "hparams_search.trials=4", strategy="optuna", tuning=tuning)
+    everything = trials_of(folder_of(tmp_path))
+    assert first <= {digest_of(trial["settings"]) for trial in everything}
+    assert 2 < len(everything) <= 4
+    assert all(1e-4 <= trial["settings"]["optimizer.lr"] <= 1e-2 for trial in everything)
+    assert all(trial["settings"]["epochs"] in (1, 3) for trial in everything)
+
+
+def test_every_unlearner_with_settings_has_a_space_that_fits():
+    register()
+    settled = {"do_nothing", "dm_direct", "retrain"}  # nothing to search
+    assert set(SPACES) == UNLEARNERS - settled
+    for name in SPACES:
+        (config,) = check_overrides(config_directory(), [f"unlearner={name}"])
+        assert math.prod(len(values) for values in read_space(SPACES, name, config["unlearner"]).values()) > 1
+
+
+@pytest.mark.parametrize(
+    ("spaces", "message"),
+    [
+        ({}, "has none for unlearner=x"),
+        ({"x": {"lrr": [1]}}, "no such key; did you mean 'lr'"),
+        ({"x": {"lr": 3}}, "expected a list of values"),
+        ({"x": {"lr": []}}, "expected a list of values"),
+        ({"x": {"lr": "2..1"}}, "with LOW < HIGH"),
+        ({"x": {"lr": "0..1 log"}}, "with 0 < LOW"),
+        ({"x": {"lr": "a..b"}}, "expected LOW..HIGH"),
+        ({"x": {"lr": "1"}}, "expected LOW..HIGH"),
+    ],
+)
+def test_a_space_that_cannot_be_is_refused(spaces, message):
+    with pytest.raises(UserError, match=message):
+        read_space(spaces, "x", {"_target_": "y", "lr": 1, "epochs": 2})
+
+
+def test_a_grid_refuses_a_range_and_optuna_takes_it():
+    space = {"lr": Range(0.1, 1.0)}
+    with pytest.raises(UserError, match="a grid needs a list"):
+        Grid(spaces={}).size(space)
+    assert Optuna(spaces={}, trials=7).size(space) == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("1..8", Range(1, 8)), ("1e-4..0.1 log", Range(1e-4, 0.1, True)), ("0.5..2", Range(0.5, 2))]
+)
+def test_a_range_in_words_is_its_ends(text, found):
+    assert read_space({"x": {"lr": text}}, "x", {"lr": 1}) == {"lr": found}
+
+
+def test_a_grid_is_the_product_of_its_lists():
+    assert list(grid({"a": [1, 2], "b.c": [3]})) == [{"a": 1, "b.c": 3}, {"a": 2, "b.c": 3}]
+
+
+def test_settings_are_put_in_their_places_and_nothing_else_changes():
+    before = {"epochs": 1, "optimizer": {"lr": 1, "momentum": 0.9}}
+    assert with_settings(before, {"optimizer.lr": 2}) == {"epochs": 1, "optimizer": {"lr": 2, "momentum": 0.9}}
+    assert before["optimizer"]["lr"] == 1
+    assert settings_of(before) == {"epochs": 1, "optimizer.lr": 1, "optimizer.momentum": 0.9}
+
+
+def test_a_forget_set_in_words_is_its_overrides():
+    assert forget_overrides("class label=3 fraction=0.5") == ["forget=class", "forget.label=3", "forget.fraction=0.5"]
+
+
+@pytest.mark.parametrize("text", ["", "seed=1", "no_such_set", "random sed=1"])
+def test_a_forget_set_that_does_not_exist_is_refused(text):
+    register()
+    with pytest.raises(UserError):
+        compose_forget_sets(config_directory(), [text])
