@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ def check_targets(config: Mapping[str, Any], prefix: str = "") -> None:
             if key in SPECIAL:
                 continue
             if key not in signature.parameters and not open_ended:
-                accepted = ", ".join(names)
+                accepted = ", ".join(names) or "nothing"
                 raise UserError(
                     f"{path}.{key}: {node['_target_']} takes no '{key}', it takes {accepted}{did_you_mean(key, names)}"
                 )
@@ -92,7 +93,7 @@ def _constructor(cls: type) -> tuple[inspect.Signature, dict[str, Any]]:
     """Return the arguments of a class; those that it hands on as ``**arguments`` are looked up in its bases."""
     parameters: dict[str, inspect.Parameter] = {}
     hints: dict[str, Any] = {}
-    for owner in (base for base in cls.__mro__ if "__init__" in vars(base)):
+    for owner in (base for base in cls.__mro__ if "__init__" in vars(base) and base is not object):
         own = dict(list(inspect.signature(owner.__init__).parameters.items())[1:])
         hands_on = [name for name, parameter in own.items() if parameter.kind is parameter.VAR_KEYWORD]
         parameters = own | parameters
@@ -126,7 +127,7 @@ def fits(value: Any, hint: Any) -> bool:
         element = arguments[0] if arguments else Any
         return isinstance(value, (list, tuple)) and all(fits(item, element) for item in value)
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (bool, str, type(None)):
@@ -143,5 +144,5 @@ def describe(hint: Any) -> str:
         return "one of " + ", ".join(str(argument) for argument in arguments)
     if origin in (list, Sequence, tuple):
         return f"a list of {describe(arguments[0])}" if arguments else "a list"
-    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", type(None): "null"}
+    words = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text", type(None): "null"}
     return words.get(hint, getattr(hint, "__name__", str(hint)))

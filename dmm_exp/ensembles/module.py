@@ -9,7 +9,6 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -80,8 +79,10 @@ class EnsembleModule(LightningModule, ABC):
                 f"epochs={epochs}, batch_size={batch_size}: expected epochs ≥ 0 (in a list ≥ 1) and a batch "
                 "of at least 1"
             )
-        if clip_norm is not None and clip_norm <= 0:
+        if clip_norm is not None and not clip_norm > 0:
             raise UserError(f"clip_norm={clip_norm}: expected a number above 0, or null")
+        if batch_norm not in ("train", "frozen"):
+            raise UserError(f"batch_norm={batch_norm}: expected train or frozen")
         *self.checkpoints, self.epochs = several
         self.batch_size = batch_size
         self.clip_norm, self.batch_norm, self.precision = clip_norm, batch_norm, precision
@@ -89,8 +90,6 @@ class EnsembleModule(LightningModule, ABC):
         if optimizer is not None:
             check_optimizer(optimizer, f"optimizer of {type(self).__name__}")
         self._schedule = schedule
-        self.losses_by_epoch: list[Tensor] = []
-        self.sample_gradients = 0
 
     def attach(self, ensemble: Ensemble, examples: Examples, *, seed: int, role: Role, members: range) -> None:
         """Say which members to optimise, on which examples.
@@ -107,6 +106,10 @@ class EnsembleModule(LightningModule, ABC):
         self.register_buffer("inputs", examples.inputs, persistent=False)
         self.register_buffer("labels", examples.labels, persistent=False)
         self.seed, self.role, self.members = seed, role, members
+        self.losses_by_epoch: list[Tensor] = []
+        self.sample_gradients = 0
+        self._batches_done = 0
+        self._starts = self._count_batches()
 
     @abstractmethod
     def sample(self, row: int, generator: torch.Generator) -> Tensor:
@@ -127,7 +130,15 @@ class EnsembleModule(LightningModule, ABC):
     def predict_batch(self, indices: Tensor) -> Tensor:
         """Return the members' float32 logits ``[members, batch, classes]`` on their batches, and count the cost."""
         self.sample_gradients += indices.shape[1]
-        return self.ensemble(self.inputs[indices]).float()
+        try:
+            return self.ensemble(self.inputs[indices]).float()
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                raise UserError(
+                    f"batch_size={self.batch_size}: BatchNorm cannot normalise a batch of one example by its own "
+                    "statistics; use batch_norm=frozen, or batches without a single example left over"
+                ) from error
+            raise
 
     def cross_entropies(self, indices: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the cross-entropy of every point ``[members, batch]``, towards its own label or the one given."""
@@ -163,6 +174,7 @@ class EnsembleModule(LightningModule, ABC):
         losses = self.losses(batch)
         self._sum = losses.detach() if batch_index == 0 else self._sum + losses.detach()
         self._batches = batch_index + 1
+        self._batches_done += 1
         return losses.sum()
 
     def on_train_epoch_end(self) -> None:
@@ -182,9 +194,7 @@ class EnsembleModule(LightningModule, ABC):
         if self._schedule is None:
             return optimizer
         schedule = self._schedule
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: schedule(self.progress(step), self.epochs)
-        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: schedule(self.progress(), self.epochs))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -196,7 +206,7 @@ class EnsembleModule(LightningModule, ABC):
         """Clip each member's gradient by its own norm, so that members stay independent (the trainer's limit, too)."""
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
+            gradient_clip_val = None
         limit = gradient_clip_val if self.clip_norm is None else self.clip_norm
         gradients = [value.grad for value in self.ensemble.parameters() if value.grad is not None]
         if limit is None or not gradients:
@@ -206,17 +216,16 @@ class EnsembleModule(LightningModule, ABC):
         for gradient in gradients:
             gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
 
-    def progress(self, step: int | None = None) -> float:
-        """Return how many epochs, in fractions, have passed after a number of steps (by default those done)."""
-        step = self.global_step if step is None else step
-        epoch = bisect_right(self._starts, step) - 1
+    def progress(self, batches: int | None = None) -> float:
+        """Return how many epochs, in fractions, have passed after a number of batches (by default those done)."""
+        batches = self._batches_done if batches is None else batches
+        epoch = bisect_right(self._starts, batches) - 1
         if epoch >= self.epochs:
             return float(self.epochs)
-        return epoch + (step - self._starts[epoch]) / (self._starts[epoch + 1] - self._starts[epoch])
+        return epoch + (batches - self._starts[epoch]) / (self._starts[epoch + 1] - self._starts[epoch])
 
-    @cached_property
-    def _starts(self) -> list[int]:
-        """The number of steps before every epoch, and in all."""
+    def _count_batches(self) -> list[int]:
+        """Return the number of batches before every epoch, and in all."""
         first = [self._passes(epoch, 0) for epoch in range(self.epochs)]
         lengths = (sum(math.ceil(len(rows) / size) for rows, size in passes) for passes in first)
         return list(accumulate(lengths, initial=0))

@@ -1,7 +1,7 @@
 """A search: every candidate unlearns the forget sets for tuning, the best becomes an experiment file.
 
-Models of candidates are thrown away once they are measured; what is kept is a record of each trial, so that an
-interrupted search goes on where it stopped.
+Models of candidates are thrown away once they are measured; what is kept is a record of each trial. So an interrupted
+search goes on where it stopped, and a larger one only tries what is new.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Found:
         best: the trial with the smallest value.
         trials: all of them, best first.
         experiment: the file that repeats the best settings.
-        folder: of the search.
+        folder: of the search, with ``experiment.yaml`` and ``trials.csv``.
     """
 
     unlearner: dict[str, Any]
@@ -99,10 +99,12 @@ def search(
     total = strategy.size(space)
     _check_save(strategy, conf)
     check_tuning(config, tuning, make_pipeline)
-    folder = _folder(config, name, strategy, tuning)
-    (folder / "trials").mkdir(parents=True, exist_ok=True)
+    records = _records(config, name, tuning)
+    folder = records.parent / _own_name(strategy, space)
+    for path in (records, folder):
+        path.mkdir(parents=True, exist_ok=True)
     with console.progress(f"search {name}", total) as advance:
-        trials = _Trials(config, strategy, tuning, make_pipeline, folder, advance)
+        trials = _Trials(config, strategy, tuning, make_pipeline, records, advance)
         strategy.run(space, trials.evaluate, folder)
     ranked = sorted(trials.done.values(), key=lambda trial: trial.value)
     if not ranked or math.isinf(ranked[0].value):
@@ -160,19 +162,24 @@ def _same(text: str, how: str) -> str:
     )
 
 
-def _folder(config: Mapping[str, Any], name: str, strategy: Strategy, tuning: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Return where a search lives: the same search, on the same sets, always lands in the same place."""
+def _records(config: Mapping[str, Any], name: str, tuning: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Return where trials of a configuration on some sets are remembered, whichever search tried them."""
     elsewhere = ("paths", "logger", "executor", "dry_run", "forget", "hparams_search", "forget_tuning", "leaderboard")
     identity = {key: value for key, value in config.items() if key not in elsewhere}
-    searched = {key: value for key, value in vars(strategy).items() if key not in ("save", "spaces")}
-    searched |= {"strategy": type(strategy).__name__, "space": strategy.spaces.get(name)}
-    digest = digest_of({**identity, "search": searched, "tuning": {text: dict(set_) for text, set_ in tuning.items()}})
+    digest = digest_of({**identity, "tuning": {text: dict(forget) for text, forget in tuning.items()}})
     outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
-    return outputs / "searches" / f"{name}__{digest[:10]}"
+    return outputs / "searches" / f"{name}__{digest[:10]}" / "trials"
+
+
+def _own_name(strategy: Strategy, space: Mapping[str, Any]) -> str:
+    """Return the name of a search among those on the same sets."""
+    how = {key: value for key, value in vars(strategy).items() if key not in ("save", "spaces", "trials")}
+    found = {key: str(values) for key, values in space.items()}
+    return f"{type(strategy).__name__.lower()}__{digest_of({'how': how, 'space': found})[:10]}"
 
 
 class _Trials:
-    """Tries settings, and remembers what came of them in ``trials/``."""
+    """Tries settings, and remembers what came of them in ``records``."""
 
     def __init__(
         self,
@@ -180,10 +187,10 @@ class _Trials:
         strategy: Strategy,
         tuning: Mapping[str, Mapping[str, Any]],
         make_pipeline: MakePipeline,
-        folder: Path,
+        records: Path,
         advance: Callable[..., None],
     ) -> None:
-        self.config, self.strategy, self.tuning, self.folder = config, strategy, tuning, folder
+        self.config, self.strategy, self.tuning, self.records = config, strategy, tuning, records
         self.make_pipeline, self.advance = make_pipeline, advance
         self.done: dict[str, Trial] = {}
 
@@ -239,7 +246,7 @@ class _Trials:
             trial = Trial(settings, self._value(by_set), by_set)
         self._keep(trial)
         record = {"settings": settings, "by_set": by_set, "error": error}
-        write_json(self.folder / "trials" / f"{digest_of(settings)[:20]}.json", record)
+        write_json(self.records / f"{digest_of(settings)[:20]}.json", record)
 
     def _value(self, by_set: Mapping[str, Mapping[str, float]]) -> float:
         names = self.strategy.metrics
@@ -253,7 +260,7 @@ class _Trials:
 
     def _recall(self, settings: Settings) -> bool:
         """Take up what an earlier attempt recorded; a file that cannot be read counts as none."""
-        path = self.folder / "trials" / f"{digest_of(settings)[:20]}.json"
+        path = self.records / f"{digest_of(settings)[:20]}.json"
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             self._record(record["settings"], record["by_set"], record["error"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
@@ -24,12 +26,11 @@ class SSD(Unlearner):
     empirical Fisher matrix: the mean of squared gradients of single examples, with BatchNorm's running statistics.
 
     Args:
-        alpha: how much more important a weight must be to the forget set to be dampened; infinity (``.inf``) dampens
-            none.
+        alpha: how much more important a weight must be to the forget set to be dampened; infinity dampens none.
         dampening: strength λ; smaller dampens more.
 
     Raises:
-        UserError: a number is negative.
+        UserError: a number is negative, or no weight of any network could be dampened.
     """
 
     def __init__(self, *, alpha: float = 10.0, dampening: float = 1.0) -> None:
@@ -39,6 +40,12 @@ class SSD(Unlearner):
 
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Dampen copies of all members, one after another."""
+        most = task.examples.n_train / len(task.forget)  # I_F / I_S when all importance comes from the forget set
+        if most <= self.alpha < math.inf:
+            raise UserError(
+                f"unlearner.alpha={self.alpha:g}: no weight can be that much more important to {len(task.forget)} of "
+                f"{task.examples.n_train} training examples; expected less than {most:.3g}"
+            )
         ensemble = task.originals.copy().eval()
         for member in range(len(ensemble)):
             self._dampen(ensemble, member, task)

@@ -22,8 +22,8 @@ class Influence(Unlearner):
     ``H = (1/n)·Σ_{i∈R} G_i + damping·I`` with the Gauss–Newton matrix ``G_i`` of the cross-entropy, which is its
     Hessian for models that are linear in their parameters; there the step is the exact Newton step on the retain
     objective (Koh and Liang, ICML 2017, arXiv 1703.04730; Guo et al., ICML 2020, arXiv 1911.03030). The system is
-    solved by conjugate gradients, for all members at once and each with its own step sizes. BatchNorm keeps its
-    running statistics.
+    solved by conjugate gradients, for all members at once and each with its own step sizes; the cost is that of all
+    iterations, even if a member needs fewer. BatchNorm keeps its running statistics.
 
     Args:
         scale: length of the step, 1 being Newton's.
@@ -62,14 +62,14 @@ class Influence(Unlearner):
         """Take the step from copies of all members."""
         ensemble = task.originals.copy().eval()
         curvature, cost = self._curvature(ensemble, task)
-        step, iterations = conjugate_gradients(
-            curvature, self._forget_gradient(ensemble, task), self.iterations, self.tolerance
-        )
+        step = conjugate_gradients(curvature, self._forget_gradient(ensemble, task), self.iterations, self.tolerance)
+        if not all(bool(value.isfinite().all()) for value in step.values()):
+            raise UserError("unlearner.damping: the Newton step is not finite; expected a larger damping")
         with torch.no_grad():
             for name, value in ensemble.params.items():
                 value += self.scale * step[name]
         logits = ensemble.logits(task.examples.inputs)
-        return Unlearned(ensemble.cpu(), logits, len(task.forget) + cost * iterations, [])
+        return Unlearned(ensemble.cpu(), logits, len(task.forget) + cost * self.iterations, [])
 
     def _forget_gradient(self, ensemble: Ensemble, task: UnlearningTask) -> Tree:
         """Return ``(1/n)·Σ_{i∈F} ∇ℓ_i`` at the originals."""
@@ -103,10 +103,8 @@ class Influence(Unlearner):
         return torch.stack([shuffled(task.retain, generator)[: self.curvature_sample] for generator in generators])
 
 
-def conjugate_gradients(
-    multiply: Callable[[Tree], Tree], right: Tree, iterations: int, tolerance: float
-) -> tuple[Tree, int]:
-    """Solve ``multiply(x) = right`` for every member on its own, from ``x = 0``; also return the iterations it took.
+def conjugate_gradients(multiply: Callable[[Tree], Tree], right: Tree, iterations: int, tolerance: float) -> Tree:
+    """Solve ``multiply(x) = right`` for every member on its own, from ``x = 0``.
 
     A member that has reached the relative tolerance no longer changes, so it does not depend on the others.
 
@@ -117,10 +115,10 @@ def conjugate_gradients(
     residual, direction = right, right
     squared = _dot(residual, residual)
     enough = tolerance**2 * squared
-    for done in range(iterations):
+    for _ in range(iterations):
         active = squared > enough
         if not active.any():
-            return solution, done
+            break
         product = multiply(direction)
         bend = _dot(direction, product)
         if not bool((bend[active] > 0).all()):
@@ -130,7 +128,7 @@ def conjugate_gradients(
         residual = _combine(residual, product, -length)
         before, squared = squared, torch.where(active, _dot(residual, residual), squared)
         direction = _combine(residual, direction, torch.where(active, squared / before, 0.0))
-    return solution, iterations
+    return solution
 
 
 def _gauss_newton(answers: Callable[[Tree], Tensor], ensemble: Ensemble, vector: Tree) -> Tree:

@@ -36,5 +36,5 @@ class Retrain(Unlearner):
         training = EnsembleTraining(subsets=subsets, **task.recipe)
         training.attach(ensemble, task.examples, seed=task.seed, role="retrained", members=task.members)
         training.fit(task.make_trainer)
-        logits = ensemble.logits(task.examples.inputs)
-        return Unlearned(ensemble, logits, training.sample_gradients, training.history())
+        logits = ensemble.to(task.originals.device).logits(task.examples.inputs)
+        return Unlearned(ensemble.cpu(), logits, training.sample_gradients, training.history())

@@ -130,7 +130,7 @@ class FineTuning(EnsembleModule, Unlearner):
             self._kept[self.current_epoch + 1] = self._unlearned(self.ensemble.copy(), {})
 
     def _unlearned(self, ensemble: Ensemble, checkpoints: dict[int, Unlearned]) -> Unlearned:
-        logits = ensemble.logits(self.task.examples.inputs)
+        logits = ensemble.to(self.task.originals.device).logits(self.task.examples.inputs)
         return Unlearned(ensemble.cpu(), logits, self.sample_gradients, self.history(), checkpoints)
 
 

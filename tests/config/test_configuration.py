@@ -44,7 +44,7 @@ def test_every_choice_begins_with_a_comment_that_says_what_it_is():
         ("seed=abc", "seed=abc: Value 'abc' of type 'str' could not be converted to Integer"),
         ("pool.size=ten", "pool.size=ten"),
         ("unlearner.epochs=abc", "unlearner.epochs=abc: expected a whole number"),
-        ("unlearner.optimizer.lr=big", "unlearner.optimizer.lr=big: expected a number"),
+        ("unlearner.optimizer.lr=big", "unlearner.optimizer.lr=big: expected a finite number"),
         ("attribution.shrinkage=foo", "expected one of james_stein, elementwise, none"),
         ("trainer.precison=16", "did you mean 'trainer.precision'?"),
         ("forget=indices", "forget.file has no value and needs one; give it as forget.file=VALUE"),
@@ -85,3 +85,11 @@ def test_where_a_run_happens_does_not_change_its_name(override):
 def test_what_a_run_finds_changes_its_name(override):
     choices = {"dataset": "digits"}
     assert run_name(composed(override), choices) != run_name(composed(), choices)
+
+
+def test_infinite_numbers_and_options_of_what_has_none_are_refused():
+    ssd = {"_target_": "dmm_exp.unlearners.SSD", "alpha": float("inf")}
+    with pytest.raises(UserError, match="alpha=inf: expected a finite number"):
+        check_targets({"unlearner": ssd})
+    with pytest.raises(UserError, match="takes no 'epochs', it takes nothing"):
+        check_targets({"unlearner": {"_target_": "dmm_exp.unlearners.DoNothing", "epochs": 1}})

@@ -31,6 +31,7 @@ NETWORKS = {
     "mlp": {"_target_": "dmm_exp.models.MLP", "hidden": [12]},
     "cnn": {"_target_": "dmm_exp.models.CNN", "channels": [4], "batch_norm": True},
 }
+FLAT = {"_target_": f"{__name__}.Flat"}
 
 
 @dataclass
@@ -43,6 +44,13 @@ class Remembering:
     def __call__(self, epoch: float, epochs: int) -> float:
         self.asked.append(epoch)
         return 1 / (1 + epoch)
+
+
+class Flat(torch.nn.Sequential):
+    """BatchNorm over single numbers, which needs at least two examples."""
+
+    def __init__(self, input_shape, n_classes) -> None:
+        super().__init__(torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, n_classes))
 
 
 class Uneven(EnsembleModule):
@@ -76,7 +84,7 @@ def digits() -> Examples:
 
 def fresh(network: str, digits: Examples, members: range) -> Ensemble:
     seeds = [member_seed(0, "original", index, "initialisation") for index in members]
-    return Ensemble.initialise(model_factory(NETWORKS[network], digits), seeds)
+    return Ensemble.initialise(model_factory({**NETWORKS, "flat": FLAT}[network], digits), seeds)
 
 
 def fit(module: EnsembleModule, digits: Examples, *, network: str = "mlp", members: range = range(3), **trainer):
@@ -243,6 +251,37 @@ def test_training_with_a_limit_equals_a_plain_loop_with_that_limit(options, trai
     for row in range(3):
         assert_equal(ensemble, row, by_hand(module, before, digits, row, limit=0.5))
     assert not torch.allclose(ensemble.logits(digits.inputs[:9]), unclipped.logits(digits.inputs[:9]), atol=1e-2)
+
+
+def test_a_limit_of_ones_own_holds_when_the_trainer_clips_values(digits):
+    module = training(clip_norm=1e-6)
+    ensemble, before = fit(module, digits, gradient_clip_val=9.0, gradient_clip_algorithm="value")
+    moved = max(float((value - before.params[name]).abs().max()) for name, value in ensemble.params.items())
+    assert 0 < moved < 1e-4
+
+
+def test_a_schedule_reaches_its_end_when_gradients_are_accumulated(digits):
+    module = training(schedule=(schedule := Remembering()))
+    fit(module, digits, accumulate_grad_batches=2)
+    assert schedule.asked[0] == 0
+    assert schedule.asked[-1] == pytest.approx(module.epochs)
+
+
+def test_a_module_that_is_attached_again_starts_anew(digits):
+    module = training()
+    first, _ = fit(module, digits)
+    history, cost = module.history(), module.sample_gradients
+    again, _ = fit(module, digits)
+    assert (module.history(), module.sample_gradients) == (history, cost)
+    assert all(torch.equal(value, again.params[name]) for name, value in first.params.items())
+
+
+def test_a_batch_of_one_example_cannot_be_normalised_and_says_so(digits):
+    module = EnsembleTraining(
+        subsets=torch.zeros(1, 1, dtype=torch.long), epochs=1, batch_size=1, optimizer=SGD, schedule=None
+    )
+    with pytest.raises(UserError, match="batch_norm=frozen"):
+        fit(module, digits, network="flat", members=range(1))
 
 
 def test_a_clipped_member_does_not_depend_on_the_others(digits):

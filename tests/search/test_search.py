@@ -40,11 +40,14 @@ def searched(outputs, *overrides, strategy="grid", tuning='["random seed=9","ran
 
 
 def folder_of(outputs):
-    return max((outputs / "searches").glob("gradient_ascent__*"), key=lambda path: path.stat().st_mtime)
+    """Return the folder of the latest search."""
+    files = (outputs / "searches").glob("gradient_ascent__*/*/trials.csv")
+    return max(files, key=lambda path: path.stat().st_mtime).parent
 
 
 def trials_of(folder):
-    return [json.loads(path.read_text()) for path in sorted((folder / "trials").glob("*.json"))]
+    """Return the records of everything that was tried on the same sets."""
+    return [json.loads(path.read_text()) for path in sorted((folder.parent / "trials").glob("*.json"))]
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +66,11 @@ def alone(outputs, folder, *overrides):
 
 
 def test_every_combination_is_tried_on_every_set(finished):
-    trials = trials_of(finished[1])
-    assert len(trials) == 4
-    assert all(set(trial["by_set"]) == {"random seed=9", "random seed=8"} for trial in trials)
+    table = pd.read_csv(finished[1] / "trials.csv")
+    tried = set(zip(table["epochs"], table["optimizer.lr"], strict=True))
+    assert tried == {(1, 0.001), (3, 0.001), (1, 0.01), (3, 0.01)}
+    for seed in (8, 9):
+        assert table[f"random seed={seed}: klom/forget/p95"].notna().all()
 
 
 def test_what_is_found_is_reproduced_by_its_file(finished, outputs):
@@ -77,14 +82,12 @@ def test_what_is_found_is_reproduced_by_its_file(finished, outputs):
 
 
 def test_the_best_is_the_smallest_mean(finished):
-    names = ("klom/forget/p95", "klom/retain/p95", "klom/val/p95")
-    means = {
-        digest_of(trial["settings"]): sum(found[name] for found in trial["by_set"].values() for name in names) / 6
-        for trial in trials_of(finished[1])
-    }
-    best = with_settings({}, dict(next(t["settings"] for t in trials_of(finished[1])
-                                       if means[digest_of(t["settings"])] == min(means.values()))))  # fmt: skip
-    assert yaml.safe_load((finished[1] / "experiment.yaml").read_text())["unlearner"] == best
+    table = pd.read_csv(finished[1] / "trials.csv")
+    means = sum(table[f"random seed={seed}: klom/{g}/p95"] for seed in (8, 9) for g in ("forget", "retain", "val")) / 6
+    assert table["value"].to_numpy() == pytest.approx(means.to_numpy())
+    best = table.loc[means.idxmin()]
+    found = yaml.safe_load((finished[1] / "experiment.yaml").read_text())["unlearner"]
+    assert found == {"epochs": best["epochs"], "optimizer": {"lr": best["optimizer.lr"]}}
 
 
 def test_the_reported_run_is_the_ordinary_run_at_the_best_settings(finished, outputs):
@@ -99,7 +102,7 @@ def test_models_of_candidates_are_not_kept(finished, outputs, tmp_path):
 
 def test_a_search_goes_on_where_it_stopped(finished, outputs):
     folder = finished[1]
-    first, *others = sorted((folder / "trials").glob("*.json"))
+    first, *others = sorted((folder.parent / "trials").glob("*.json"))
     text, times = first.read_text(), [path.read_text() for path in others]
     first.write_text("{")  # half-written
     marked = json.loads(others[0].read_text())
@@ -108,6 +111,15 @@ def test_a_search_goes_on_where_it_stopped(finished, outputs):
     assert first.read_text() == text
     assert json.loads(others[0].read_text())["error"] == "taken from the record"
     others[0].write_text(times[0])
+
+
+def test_a_larger_grid_tries_only_what_is_new(finished, outputs):
+    before = {path: path.stat().st_mtime_ns for path in (outputs / "artifacts" / "evaluation").iterdir()}
+    records = len(trials_of(finished[1]))
+    searched(outputs, "hparams_search.spaces.gradient_ascent.epochs=[1,2,3]")
+    assert len(trials_of(finished[1])) == records + 2
+    assert len(pd.read_csv(folder_of(outputs) / "trials.csv")) == 6
+    assert set(before) <= set((outputs / "artifacts" / "evaluation").iterdir())
 
 
 def test_the_reported_set_is_refused_for_tuning(outputs):
@@ -133,8 +145,9 @@ def test_costly_settings_are_not_chosen(outputs):
 def test_settings_that_diverge_are_passed_over(outputs):
     lr = "hparams_search.spaces.gradient_ascent.optimizer.lr=[1e30,0.001]"
     assert searched(outputs, lr).metrics["cost/ratio"] > 0
-    errors = [trial["error"] for trial in trials_of(folder_of(outputs))]
-    assert sum(error is not None and "diverged" in error for error in errors) == 2
+    table = pd.read_csv(folder_of(outputs) / "trials.csv").sort_values("optimizer.lr")
+    assert table["error"].str.contains("diverged").sum() == 2
+    assert table["error"].isna().sum() == 2
 
 
 def test_an_unknown_metric_is_refused(outputs):
@@ -175,6 +188,7 @@ def test_optuna_goes_on_with_its_study(tmp_path):
     assert 2 < len(everything) <= 4
     assert all(1e-4 <= trial["settings"]["optimizer.lr"] <= 1e-2 for trial in everything)
     assert all(trial["settings"]["epochs"] in (1, 3) for trial in everything)
+    assert len(list((tmp_path / "searches").glob("*/optuna__*/optuna.db"))) == 1
 
 
 def test_every_unlearner_with_settings_has_a_space_that_fits():

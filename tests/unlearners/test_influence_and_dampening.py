@@ -225,9 +225,13 @@ def vectors(parts):
 
 
 def solve(matrices, right, iterations=500, tolerance=1e-13):
-    multiply = lambda x: tree(torch.einsum("mij,mj->mi", matrices, vectors(x)))  # noqa: E731
-    solution, done = conjugate_gradients(multiply, tree(right), iterations, tolerance)
-    return vectors(solution), done
+    products = []
+
+    def multiply(x):
+        products.append(x)
+        return tree(torch.einsum("mij,mj->mi", matrices, vectors(x)))
+
+    return vectors(conjugate_gradients(multiply, tree(right), iterations, tolerance)), len(products)
 
 
 def test_conjugate_gradients_solve_what_a_dense_solver_solves():
@@ -324,8 +328,16 @@ def test_ssd_with_an_infinite_threshold_does_nothing(network):
 
 def test_no_weight_is_more_important_to_a_part_than_the_whole_allows():
     """The forget set's share of the whole bounds the ratio of importances: a fifth can never exceed five."""
-    assert (movement(unlearn("ssd", tiny(), alpha=5.0), tiny()) == 0).all()
     assert (movement(unlearn("ssd", tiny(), alpha=2.0), tiny()) > 0).all()
+    assert (movement(unlearn("ssd", tiny(), alpha=4.999), tiny()) == 0).all()
+    with pytest.raises(UserError, match="expected less than 5"):
+        unlearn("ssd", tiny(), alpha=5.0)
+
+
+def test_the_cost_of_influence_does_not_depend_on_the_chunk():
+    loose = {"tolerance": 0.03, "curvature_sample": None, "iterations": 20}
+    alone = [unlearn("influence", chunk(tiny(), row, row + 1), **loose).sample_gradients for row in range(3)]
+    assert alone == [unlearn("influence", tiny(), **loose).sample_gradients] * 3
 
 
 def test_ssd_of_strength_zero_removes_what_it_chooses():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_tasks import FINE_TUNING, METHODS, MLP, TRAINER, TRAINING, configured, everything, tiny, unlearn
+from tiny_tasks import FINE_TUNING, METHODS, MLP, TRAINER, TRAINING, chunk, configured, everything, tiny, unlearn
 
 from dmm_exp.ensembles.work import run_shards
 from dmm_exp.executors import Local
@@ -121,20 +121,20 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(name, made, tm
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if TARGETS.get(name) != "effect"])
-def test_a_chunk_in_the_store_is_what_the_method_gives(name, made, tmp_path):
-    expected = unlearn(name, tiny(), **({"epochs": [1, 2]} if name in FINE_TUNING else {}))
-    stored = unlearned(tmp_path, made, settings(name), Counting(), chunk_size=3)
-    for key, value in everything(expected).items():
-        assert torch.equal(stored.stacked(key), value), key
-    for epoch, earlier in expected.checkpoints.items():
-        for key, value in everything(earlier).items():
-            assert torch.equal(stored.stacked(f"epoch={epoch}/{key}"), value), key
-    (facts,) = stored.shard_facts()
-    assert facts["sample_gradients"] == expected.sample_gradients
-    assert facts["members"] == 3
-    assert facts["gradients_by_epoch"] == {
-        str(e): earlier.sample_gradients for e, earlier in expected.checkpoints.items()
-    }
+def test_chunks_in_the_store_are_what_the_method_makes_of_their_members(name, made, tmp_path):
+    epochs = {"epochs": [1, 2]} if name in FINE_TUNING else {}
+    expected = [unlearn(name, chunk(tiny(), *members), **epochs) for members in ((0, 2), (2, 3))]
+    stored = unlearned(tmp_path, made, settings(name), Counting(), chunk_size=2)
+    for key in everything(expected[0]):
+        assert torch.equal(stored.stacked(key), torch.cat([everything(part)[key] for part in expected])), key
+    for epoch in expected[0].checkpoints:
+        parts = [everything(part.checkpoints[epoch]) for part in expected]
+        for key in parts[0]:
+            assert torch.equal(stored.stacked(f"epoch={epoch}/{key}"), torch.cat([part[key] for part in parts])), key
+    for facts, part in zip(stored.shard_facts(), expected, strict=True):
+        assert facts["members"] == len(part.logits)
+        assert facts["sample_gradients"] == part.sample_gradients
+        assert facts["gradients_by_epoch"] == {str(e): way.sample_gradients for e, way in part.checkpoints.items()}
 
 
 def test_predicted_targets_are_each_originals_answers_without_the_effect(made, tmp_path):

@@ -1,0 +1,174 @@
+"""Beyond a single run: a method of one's own, several numbers of epochs, searches, leaderboards."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmm_exp.leaderboard import early_epochs
+
+SMALL = [
+    "experiment=quick",
+    "evaluation.report=false",
+    "executor=local",
+    "pool.size=20",
+    "pool.held_out=4",
+    "n_models=4",
+    "logger=none",
+]
+METHOD = '''
+import torch
+from dmm_exp.unlearners import FineTuning
+
+
+class Shrink(FineTuning):
+    """Shrinks the logits of the forget set."""
+
+    def sample(self, row, generator):
+        return self.task.forget[torch.randperm(len(self.task.forget), generator=generator)]
+
+    def losses(self, indices):
+        return self.strength * self.predict_batch(indices).square().mean((1, 2))
+
+    def __init__(self, *, strength, **optimisation):
+        super().__init__(**optimisation)
+        self.strength = strength
+'''
+SETTINGS = """
+_target_: own_methods.Shrink
+strength: 1.0
+epochs: 3
+batch_size: 64
+optimizer: {_target_: torch.optim.Adam, _partial_: true, lr: 0.001}
+schedule: {_target_: dmm_exp.ensembles.schedules.Constant}
+"""
+
+
+def dmm_exp(*arguments, cwd, path=""):
+    command = [sys.executable, "-m", "dmm_exp", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(path), os.environ.get("PYTHONPATH")]))}
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=200, check=False, env=environment
+    )  # fmt: skip
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Return a folder with a method and its YAML file, outside the package."""
+    (tmp_path / "conf" / "unlearner").mkdir(parents=True)
+    (tmp_path / "own_methods.py").write_text(METHOD)
+    (tmp_path / "conf" / "unlearner" / "shrink.yaml").write_text(SETTINGS)
+    return tmp_path
+
+
+def test_a_method_of_ones_own_is_a_class_and_a_file(own):
+    arguments = ["--config-dir", own / "conf", *SMALL[:-5], "executor=processes", "unlearner=shrink", *SMALL[3:]]
+    done = dmm_exp(*arguments, cwd=own, path=own)
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.splitlines()[-1])
+    assert "unlearner" not in folder.name
+    assert "-shrink__" in folder.name
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["accuracy/unlearned/forget"] != metrics["accuracy/original/forget"]
+    assert metrics["cost/unlearning"] == 3 * len(json.loads((folder / "forget.json").read_text()))
+
+
+def test_mistakes_with_a_method_of_ones_own_are_one_sentence(own):
+    for override, said in (("unlearner=shrnk", "did you mean 'shrink'?"), ("+unlearner.strenght=1", "takes no")):
+        arguments = ["--config-dir", "conf", *SMALL, *(["unlearner=shrink"] * ("+" in override)), override]
+        done = dmm_exp(*arguments, cwd=own, path=own)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert said in done.stderr
+
+
+def test_a_method_of_ones_own_can_be_searched(own):
+    space = "+hparams_search.spaces.shrink.strength=[0.1,1.0]"
+    arguments = ["hparams_search=grid", 'forget_tuning=["random seed=5"]', space, "unlearner=shrink", "forget=random"]
+    done = dmm_exp("--config-dir", "conf", *SMALL, *arguments, cwd=own, path=own)
+    assert done.returncode == 0, done.stderr
+    assert "best of 2 settings" in done.stderr
+
+
+def test_several_epochs_give_a_row_each_and_the_last_is_the_run(start, outputs):
+    several = start(outputs, "unlearner=gradient_ascent", "unlearner.epochs=[1,2,4]", "forget=random")
+    alone = start(outputs, "unlearner=gradient_ascent", "unlearner.epochs=2", "forget=random")
+    assert list(several.checkpoints) == [1, 2, 4]
+    same = {name: value for name, value in alone.metrics.items() if not name.startswith("seconds")}
+    assert {name: several.checkpoints[2][name] for name in same} == same
+    with (several.folder / "checkpoints.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "4"]
+    assert float(rows[-1]["cost/ratio"]) == several.metrics["cost/ratio"]
+    assert float(rows[0]["cost/ratio"]) * 4 == pytest.approx(several.metrics["cost/ratio"])
+
+
+def test_a_sweep_has_a_row_for_every_number_of_epochs(tmp_path):
+    done = dmm_exp("-m", *SMALL, "forget=random", "unlearner=gradient_ascent", "unlearner.epochs=[1,3]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1" in done.stdout
+    assert "epoch 3" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["hparams_search=grid"], "forget_tuning=[]"),
+        (["hparams_search=grid", 'forget_tuning=["rum_high_mem"]'], "is the forget set that is reported"),
+        (["hparams_search=grid", 'forget_tuning=["randm"]'], "did you mean 'random'?"),
+        (["hparams_search=grd"], "did you mean 'grid'?"),
+        (["hparams_search=grid", "unlearner=do_nothing", 'forget_tuning=["random"]'], "has none for"),
+    ],
+)
+def test_a_search_that_cannot_be_is_one_sentence(tmp_path, arguments, said):
+    done = dmm_exp(*SMALL, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.rglob("trials"))
+
+
+def board(*more):
+    return [
+        *SMALL[1:],
+        *["training.epochs=2", "leaderboard.title=Small"],
+        "leaderboard.methods=[gradient_ascent,finetune,do_nothing]",
+        "leaderboard.forget_sets={random:[random seed=0,random seed=1],class:[class label=2 fraction=0.2]}",
+        *more,
+    ]
+
+
+def test_a_leaderboard_is_its_runs(tmp_path):
+    done = dmm_exp(*board(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.splitlines()[-1])
+    names = {path.name for path in folder.iterdir()}
+    assert {"leaderboard.html", "leaderboard.csv", "leaderboard.md", "cells.csv", "figures"} <= names
+    assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 9
+    with (folder / "cells.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "finetune" and row["forget"] == "random seed=1"]
+    alone = dmm_exp(
+        *SMALL[1:], "training.epochs=2", "unlearner=finetune", "unlearner.epochs=4", "forget=random", "forget.seed=1",
+        cwd=tmp_path,
+    )  # fmt: skip
+    metrics = json.loads((Path(alone.stdout.splitlines()[-1]) / "metrics.json").read_text())
+    assert float(next(r for r in rows if float(r["epoch"]) == 4)["klom/forget/p95"]) == metrics["klom/forget/p95"]
+    again = dmm_exp(*board(), cwd=tmp_path)
+    assert again.stdout == done.stdout
+    assert "computed in" not in "".join(line for line in again.stderr.splitlines() if "evaluation" in line)
+
+
+def test_a_leaderboard_with_a_mistake_starts_nothing(tmp_path):
+    done = dmm_exp(*board("leaderboard.methods=[finetune,finetun]"), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("did you mean 'finetune'?")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_early_epochs_are_powers_of_two_and_the_last():
+    assert early_epochs(8) == [1, 2, 4, 8]
+    assert early_epochs(5) == [1, 2, 4, 5]
+    assert early_epochs(2) == [1, 2]
+    assert [early_epochs(number) for number in (1, 0, None, [1, 2])] == [[], [], [], []]
