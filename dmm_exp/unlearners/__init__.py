@@ -7,7 +7,15 @@ from dmm_exp.unlearners.influence import Influence
 from dmm_exp.unlearners.matching import DMM, DMDirect, OracleMatching
 from dmm_exp.unlearners.references import DoNothing, Retrain
 from dmm_exp.unlearners.relabelling import RandomLabel, SalUn
-from dmm_exp.unlearners.unlearner import FineTuning, Unlearned, Unlearner, UnlearningTask
+from dmm_exp.unlearners.unlearner import (
+    FineTuning,
+    Unlearned,
+    Unlearner,
+    UnlearningTask,
+    mean_where,
+    own_rows,
+    shuffled,
+)
 
 __all__ = [
     "DMM",
@@ -30,4 +38,7 @@ __all__ = [
     "Unlearned",
     "Unlearner",
     "UnlearningTask",
+    "mean_where",
+    "own_rows",
+    "shuffled",
 ]

@@ -14,29 +14,27 @@ from dmm_exp.leaderboard import early_epochs
 SMALL = [
     "experiment=quick",
     "evaluation.report=false",
-    "executor=local",
     "pool.size=20",
     "pool.held_out=4",
     "n_models=4",
     "logger=none",
 ]
 METHOD = '''
-import torch
-from dmm_exp.unlearners import FineTuning
+from dmm_exp.unlearners import FineTuning, shuffled
 
 
 class Shrink(FineTuning):
     """Shrinks the logits of the forget set."""
 
-    def sample(self, row, generator):
-        return self.task.forget[torch.randperm(len(self.task.forget), generator=generator)]
-
-    def losses(self, indices):
-        return self.strength * self.predict_batch(indices).square().mean((1, 2))
-
     def __init__(self, *, strength, **optimisation):
         super().__init__(**optimisation)
         self.strength = strength
+
+    def sample(self, row, generator):
+        return shuffled(self.task.forget, generator)
+
+    def losses(self, indices):
+        return self.strength * self.predict_batch(indices).square().mean((1, 2))
 '''
 SETTINGS = """
 _target_: own_methods.Shrink
@@ -50,6 +48,7 @@ schedule: {_target_: dmm_exp.ensembles.schedules.Constant}
 
 def dmm_exp(*arguments, cwd, path=""):
     command = [sys.executable, "-m", "dmm_exp", *map(str, arguments)]
+    command += [] if any(text.startswith("executor") for text in command) else ["executor=local"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(path), os.environ.get("PYTHONPATH")]))}
     return subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, timeout=200, check=False, env=environment
@@ -66,11 +65,10 @@ def own(tmp_path):
 
 
 def test_a_method_of_ones_own_is_a_class_and_a_file(own):
-    arguments = ["--config-dir", own / "conf", *SMALL[:-5], "executor=processes", "unlearner=shrink", *SMALL[3:]]
+    arguments = ["--config-dir", own / "conf", *SMALL, "executor=processes", "unlearner=shrink"]
     done = dmm_exp(*arguments, cwd=own, path=own)
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.splitlines()[-1])
-    assert "unlearner" not in folder.name
     assert "-shrink__" in folder.name
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["accuracy/unlearned/forget"] != metrics["accuracy/original/forget"]
@@ -130,18 +128,25 @@ def test_a_search_that_cannot_be_is_one_sentence(tmp_path, arguments, said):
     assert not list(tmp_path.rglob("trials"))
 
 
-def board(*more):
-    return [
-        *SMALL[1:],
-        *["training.epochs=2", "leaderboard.title=Small"],
-        "leaderboard.methods=[gradient_ascent,finetune,do_nothing]",
-        "leaderboard.forget_sets={random:[random seed=0,random seed=1],class:[class label=2 fraction=0.2]}",
-        *more,
-    ]
+BOARD = """# @package _global_
+leaderboard:
+  title: Small
+  methods: [gradient_ascent, finetune, do_nothing]
+  forget_sets:
+    random: [random seed=0, random seed=1]
+    class: [class label=2 fraction=0.2]
+"""
+
+
+def board(folder, *more):
+    (folder / "conf" / "experiment").mkdir(parents=True, exist_ok=True)
+    (folder / "conf" / "experiment" / "small_board.yaml").write_text(BOARD)
+    arguments = ["--config-dir", "conf", "experiment=small_board", *SMALL[1:], "training.epochs=2", *more]
+    return dmm_exp(*arguments, cwd=folder)
 
 
 def test_a_leaderboard_is_its_runs(tmp_path):
-    done = dmm_exp(*board(), cwd=tmp_path)
+    done = board(tmp_path)
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.splitlines()[-1])
     names = {path.name for path in folder.iterdir()}
@@ -155,13 +160,13 @@ def test_a_leaderboard_is_its_runs(tmp_path):
     )  # fmt: skip
     metrics = json.loads((Path(alone.stdout.splitlines()[-1]) / "metrics.json").read_text())
     assert float(next(r for r in rows if float(r["epoch"]) == 4)["klom/forget/p95"]) == metrics["klom/forget/p95"]
-    again = dmm_exp(*board(), cwd=tmp_path)
+    again = board(tmp_path)
     assert again.stdout == done.stdout
     assert "computed in" not in "".join(line for line in again.stderr.splitlines() if "evaluation" in line)
 
 
 def test_a_leaderboard_with_a_mistake_starts_nothing(tmp_path):
-    done = dmm_exp(*board("leaderboard.methods=[finetune,finetun]"), cwd=tmp_path)
+    done = board(tmp_path, "leaderboard.methods=[finetune,finetun]")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("did you mean 'finetune'?")
     assert not (tmp_path / "outputs").exists()
