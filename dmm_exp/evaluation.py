@@ -68,8 +68,8 @@ class Evaluation:
         """Metrics and points as an artifact: evaluating the same models again takes no time."""
         pipeline = self.pipeline
         used = [pipeline.originals, pipeline.unlearned, pipeline.oracles, pipeline.floor_oracles]
-        used += [pipeline.effect] if pipeline.unlearner.target == "predicted" else []
-        used += [pipeline.pool] if pipeline.selector.needs_scores else []
+        used += [pipeline.effect] if pipeline.predicts else []
+        used += [pipeline.pool] if pipeline.needs_scores else []
         config = {
             "klom": self.klom_options,
             "epochs": self.config["training"]["epochs"],
@@ -185,7 +185,7 @@ class Evaluation:
     def effects(self) -> dict[str, NDArray[np.float32]]:
         """True and, where a predictor was used, predicted effect of the forget set: ``[points, classes]``."""
         effects = {"true": self.outputs["original"].mean_logits - self.outputs["oracle"].mean_logits}
-        if self.pipeline.unlearner.target == "predicted":
+        if self.pipeline.predicts:
             effects["predicted"] = self.pipeline.effect.tensors("effect")["effect"].numpy()
         return effects
 
@@ -207,7 +207,7 @@ class Evaluation:
         unlearning = facts["sample_gradients"] if self.epoch is None else facts["gradients_by_epoch"][str(self.epoch)]
         retraining = retraining_cost(epochs, n_train - len(self.pipeline.forget))
         values = {"cost/unlearning": unlearning, "cost/ratio": cost_ratio(unlearning, retraining)}
-        if self.pipeline.unlearner.target == "predicted" and self.pipeline.estimator.source == "pool":
+        if self.pipeline.predicts and self.pipeline.estimator.source == "pool":
             pool = self.config["pool"]
             values["cost/attribution"] = (
                 sum(facts["sample_gradients"] * facts["members"] for facts in self.pipeline.pool.shard_facts())
@@ -230,6 +230,6 @@ class Evaluation:
             table[f"accuracy_{name}"] = self.outputs[name].correct.mean(0)
         for name, effect in self.effects.items():
             table[f"effect_{name}"] = effect[table["point"], self.labels]
-        if self.pipeline.selector.needs_scores:
+        if self.pipeline.needs_scores:
             table = table.merge(self.pipeline.scores, on="point", how="left")
         return table

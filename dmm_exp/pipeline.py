@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,10 +24,12 @@ from dmm_exp.ensembles.work import Executor, TrainJob, model_factory, recipe, ru
 from dmm_exp.errors import UserError
 from dmm_exp.forget import Selector
 from dmm_exp.metrics import check_options, lds, margins
+from dmm_exp.refinement import Part, Refinement
 from dmm_exp.scores import memorization_table
 from dmm_exp.store import Artifact, Draft, Missing, Spec, Store
 from dmm_exp.unlearners import Unlearner
-from dmm_exp.unlearners.work import UnlearnJob, unlearn_chunk
+from dmm_exp.unlearners.unlearner import Target
+from dmm_exp.unlearners.work import PartJob, UnlearnJob, unlearn_chunk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +60,7 @@ class Pipeline:
         self.selector: Selector = instantiate(config["forget"])
         self.estimator: Estimator = instantiate(config["attribution"])
         self.unlearner: Unlearner = instantiate(config["unlearner"])
+        self.refinement: Refinement = instantiate({**config["refinement"], "_recursive_": False})
 
     # ------------------------------------------------------------------ data
 
@@ -107,14 +110,15 @@ class Pipeline:
         """N more, independent of the first: their distance is the noise floor."""
         return self._ensemble("floor oracles", "floor_oracle", self.config["n_models"])
 
-    @cached_property
-    def target_oracles(self) -> Artifact:
-        """N more, which oracle matching may look at; metrics never do."""
-        return self._ensemble("target oracles", "target_oracle", self.config["n_models"])
+    def target_oracles(self, gone: Tensor) -> Artifact:
+        """N more, without some points, which oracle matching may look at; metrics never do."""
+        return self._ensemble("target oracles", "target_oracle", self.config["n_models"], gone)
 
-    def _ensemble(self, name: str, role: Role, members: int) -> Artifact:
+    def _ensemble(self, name: str, role: Role, members: int, gone: Tensor | None = None) -> Artifact:
         subset, retrained = role == "subset", role not in ("original", "subset")
-        excluded = self.forget if retrained else torch.empty(0, dtype=torch.long)
+        excluded = torch.empty(0, dtype=torch.long)
+        if retrained:
+            excluded = self.forget if gone is None else gone
         pool = self.config["pool"]
         spec = self._ensemble_spec(role, members, excluded)
 
@@ -213,10 +217,46 @@ class Pipeline:
     @cached_property
     def groups(self) -> Tensor:
         """What each point is: 0 forget, 1 retain, 2 validation; ``[points]``."""
+        return self._groups(self.forget)
+
+    def _groups(self, gone: Tensor) -> Tensor:
         groups = torch.full((self.examples.n_points,), RETAIN)
-        groups[self.forget] = FORGET
+        groups[gone] = FORGET
         groups[self.examples.n_train :] = VALIDATION
         return groups
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The forget set in the parts in which it is unlearned, each with the configuration of its unlearner."""
+        scores = self.scores if self.refinement.needs_scores else None
+        own = self.config["unlearner"]
+        return [replace(part, unlearner=part.unlearner or own) for part in self.refinement.parts(self.forget, scores)]
+
+    @cached_property
+    def unlearners(self) -> list[Unlearner]:
+        """The unlearner of each part, in the order of parts."""
+        own = self.config["unlearner"]
+        return [instantiate(unlearner or own) for unlearner in self.refinement.unlearners.values()]
+
+    @property
+    def targets(self) -> list[Target]:
+        """What each part's unlearner matches, in the order of parts."""
+        return [unlearner.target for unlearner in self.unlearners]
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the forget set or its refinement depends on scores of examples."""
+        return self.selector.needs_scores or self.refinement.needs_scores
+
+    @property
+    def nests(self) -> bool:
+        """Whether a run of few epochs is the beginning of a longer one."""
+        return len(self.unlearners) == 1 and self.unlearners[0].nests
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the effect of the whole forget set is predicted: the last part's unlearner matches a prediction."""
+        return self.targets[-1] == "predicted"
 
     # ------------------------------------------------------------------ attribution
 
@@ -229,27 +269,35 @@ class Pipeline:
     @cached_property
     def effect(self) -> Artifact:
         """What including the forget set does to every logit, and how well the estimator predicts held-out members."""
+        return self.effect_of(self.forget)
+
+    def effect_of(self, gone: Tensor) -> Artifact:
+        """Return the effect of some training points, as :attr:`effect` is that of all of the forget set."""
         uses_pool = self.estimator.source == "pool"
-        sources = {"pool": self.pool} if uses_pool else {"originals": self.originals, "oracles": self.target_oracles}
+        sources = {"pool": self.pool}
+        if not uses_pool:
+            sources = {"originals": self.originals, "oracles": self.target_oracles(gone)}
         config = {"estimator": self.config["attribution"]}
         if uses_pool:
             config |= {"held_out": self.config["pool"]["held_out"]}
-        inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": content_hash(self.forget)}
-        detail = f"effect of the forget set by {type(self.estimator).__name__}"
-        return self.obtain("attribution", detail, Spec("effect", config, inputs), self._make_effect)
+        inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": content_hash(gone)}
+        what = "the forget set" if len(gone) == len(self.forget) else f"{len(gone)} forget points"
+        detail = f"effect of {what} by {type(self.estimator).__name__}"
+        return self.obtain("attribution", detail, Spec("effect", config, inputs), partial(self._make_effect, gone))
 
-    def _make_effect(self, draft: Draft) -> None:
+    def _make_effect(self, gone: Tensor, draft: Draft) -> None:
+        groups = self._groups(gone)
         if self.estimator.source == "oracles":
             evidence = Evidence(
-                self.groups,
+                groups,
                 self.examples.n_train,
                 originals=self.originals.stacked("logits"),
-                oracles=self.target_oracles.stacked("logits"),
+                oracles=self.target_oracles(gone).stacked("logits"),
             )
         else:
             fitted = self.subset_models[: len(self.subset_models) - self.config["pool"]["held_out"]]
-            evidence = Evidence(self.groups, self.examples.n_train, pool=fitted)
-        tensors = {"effect": self.estimator.estimate(evidence, self.forget)}
+            evidence = Evidence(groups, self.examples.n_train, pool=fitted)
+        tensors = {"effect": self.estimator.estimate(evidence, gone)}
         if isinstance(self.estimator, PoolEstimator) and self.config["pool"]["held_out"] >= 2:
             tensors["lds"] = self._lds(self.estimator, fitted=evidence.pool)
         draft.write_tensors("effect", tensors)
@@ -269,30 +317,27 @@ class Pipeline:
     @cached_property
     def unlearned(self) -> Artifact:
         """N unlearned models."""
-        target, method = self.unlearner.target, type(self.unlearner).__name__
-        oracles = self.target_oracles if target == "oracle" else None
-        effect = self.effect if target == "predicted" else None
-        inputs = {"originals": self.originals, "oracles": oracles, "effect": effect}
-        config = {"unlearner": self.config["unlearner"], "seed": self.config["seed"], "trainer": self._trainer_identity}
-        spec = Spec(
-            "unlearned",
-            config,
-            {name: artifact.digest for name, artifact in inputs.items() if artifact}
-            | {"forget": content_hash(self.forget)},
-        )
+        parts = [self._part_job(place) for place in range(len(self.parts))]
+        config = {
+            "parts": [part.unlearner for part in self.parts],
+            "seed": self.config["seed"],
+            "trainer": self._trainer_identity,
+        }
+        inputs = {"originals": self.originals.digest}
+        for place, (part, artifact) in enumerate(parts):
+            inputs[f"points {place}"] = content_hash(torch.tensor(part.points))
+            inputs |= {f"target {place}": artifact.digest} if artifact else {}
+        spec = Spec("unlearned", config, inputs)
 
         def make(draft: Draft) -> None:
             def job(shard: int, start: int, stop: int) -> UnlearnJob:
                 return UnlearnJob(
-                    unlearner=self.config["unlearner"],
+                    parts=tuple(part for part, _ in parts),
                     examples=self.dataset.path,
                     originals=self.originals.path,
-                    oracles=oracles.path if oracles else None,
-                    effect=effect.path if effect else None,
                     model=self.config["model"]["network"],
                     training=self.config["training"],
                     trainer=self.config["trainer"],
-                    forget=tuple(self.forget.tolist()),
                     seed=self.config["seed"],
                     output=draft.path,
                     shard=shard,
@@ -302,28 +347,51 @@ class Pipeline:
 
             self._run_shards("unlearning", draft, unlearn_chunk, job, self.config["n_models"])
 
-        return self.obtain("unlearning", f"{self.config['n_models']:,} models by {method}", spec, make)
+        return self.obtain("unlearning", f"{self.config['n_models']:,} models by {self._methods}", spec, make)
+
+    @property
+    def _methods(self) -> str:
+        """The classes of the parts' unlearners, in their order."""
+        names = [str(part.unlearner["_target_"]).rpartition(".")[2] for part in self.parts if part.unlearner]
+        return names[0] if len(set(names)) == 1 else ", then ".join(names)
+
+    def _part_job(self, place: int) -> tuple[PartJob, Artifact | None]:
+        """Return what is to do for a part, and the artifact that its targets come from.
+
+        A part's targets are those of models without it *and* without the parts before it.
+        """
+        part, target = self.parts[place], self.targets[place]
+        gone = torch.cat([part.points for part in self.parts[: place + 1]]).sort().values
+        oracles = self.target_oracles(gone) if target == "oracle" else None
+        effect = self.effect_of(gone) if target == "predicted" else None
+        assert part.unlearner is not None
+        return PartJob(
+            unlearner=part.unlearner,
+            points=tuple(part.points.tolist()),
+            oracles=oracles.path if oracles else None,
+            effect=effect.path if effect else None,
+        ), oracles or effect
 
     # ------------------------------------------------------------------ all of it
 
     def needed(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Yield (name, maker) of every stage that this configuration needs, in the order of the picture."""
-        target = self.unlearner.target
-        predicted = target == "predicted"
+        predicted, by_pool = "predicted" in self.targets, self.estimator.source == "pool"
         wants = {
             "dataset": True,
-            "pool": self.selector.needs_scores or (predicted and self.estimator.source == "pool"),
-            "scores": self.selector.needs_scores,
+            "pool": self.needs_scores or (predicted and by_pool),
+            "scores": self.needs_scores,
             "originals": True,
             "oracles": True,
             "floor_oracles": True,
-            "target_oracles": target == "oracle" or (predicted and self.estimator.source == "oracles"),
-            "effect": predicted,
-            "unlearned": True,
         }
         for name, wanted in wants.items():
             if wanted:
                 yield name, lambda name=name: getattr(self, name)
+        for place, target in enumerate(self.targets):
+            if target != "none":
+                yield {"oracle": "target_oracles", "predicted": "effect"}[target], partial(self._part_job, place)
+        yield "unlearned", lambda: self.unlearned
 
     def make(self) -> None:
         """Make every stage that is needed and not there."""

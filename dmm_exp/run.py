@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # What changes where a run happens, or which runs there are, but not what one finds.
 ELSEWHERE = ("paths", "logger", "executor", "dry_run", "hparams_search", "forget_tuning", "leaderboard")
-NAMED = ("dataset", "model", "forget", "unlearner")
+NAMED = ("dataset", "model", "forget", "unlearner", "refinement")
 CHOICES = "choices.json"
 CALM = 80  # members below which KLoM is mostly noise
 
@@ -49,7 +49,7 @@ def run_name(config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
 
     The id is the hash of the resolved configuration without paths, loggers and executors.
     """
-    words = "-".join(choices[group] for group in NAMED if choices.get(group))
+    words = "-".join(choices[group] for group in NAMED if choices.get(group, "none") != "none")
     identity = digest_of({key: value for key, value in config.items() if key not in ELSEWHERE})
     return f"{words}__{identity[:10]}"
 
@@ -67,6 +67,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
     Raises:
         UserError: the configuration asks for what cannot be.
     """
+    from dmm_exp.assignment import auto_parts, composed_parts
     from dmm_exp.config.instantiate import check_targets
     from dmm_exp.config.schema import check_ranges
     from dmm_exp.executors import shared_executor
@@ -75,6 +76,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
 
     check_ranges(config)
     outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
+    config = composed_parts(config)
     check_targets(config["executor"], "executor")
     executor = shared_executor(config["executor"])
     if not config["dry_run"] and not _is_finished(outputs / "runs" / run_name(config, choices)):
@@ -88,6 +90,8 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
     store = Store(outputs / "artifacts", console, read_only=config["dry_run"])
     if config["hparams_search"]:
         config = _searched(config, choices, store, executor, console)
+    if auto_parts(config):
+        config = _assigned(config, store, executor, console)
     pipeline = Pipeline(config, store, executor, console)
     pipeline.check()
     if config["dry_run"]:
@@ -129,6 +133,21 @@ def _searched(
     console.note(f"best of {len(found.trials)} settings: {found.best.settings} ({found.best.value:.3f})")
     console.note(f"settings: {found.experiment}; trials: {found.folder / 'trials.csv'}")
     return {**plain, "unlearner": found.unlearner}
+
+
+def _assigned(config: Mapping[str, Any], store: Store, executor: Any, console: Console) -> dict[str, Any]:
+    """Return the configuration with an unlearner for every part that left the choice to us."""
+    from dmm_exp.assignment import assign, auto_parts
+    from dmm_exp.pipeline import Pipeline
+    from dmm_exp.report.progress import Console
+
+    if config["dry_run"]:
+        console.note("the parts' unlearners would be chosen first; the plan is that of the run's own unlearner")
+        own = {name: {"unlearner": None} for name in auto_parts(config)}
+        return {**config, "refinement": {**config["refinement"], **own}}
+    quiet = Console(quiet=True)
+    found, _ = assign(config, lambda changed: Pipeline(changed, store, executor, quiet), console)
+    return found
 
 
 def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> RunResult:
@@ -207,11 +226,11 @@ def _checkpoints(folder: Path, evaluation: Evaluation) -> dict[int, dict[str, fl
     from dmm_exp.evaluation import Evaluation
 
     pipeline, table = evaluation.pipeline, folder / "checkpoints.csv"
-    if not pipeline.unlearner.checkpoints:
+    if not pipeline.unlearners[-1].checkpoints:
         table.unlink(missing_ok=True)
         return {}
-    found = {epoch: Evaluation(pipeline, epoch).metrics for epoch in pipeline.unlearner.checkpoints}
-    found[pipeline.unlearner.epochs] = evaluation.metrics
+    found = {epoch: Evaluation(pipeline, epoch).metrics for epoch in pipeline.unlearners[-1].checkpoints}
+    found[pipeline.unlearners[-1].epochs] = evaluation.metrics
     rows = [{"epoch": epoch, **metrics} for epoch, metrics in found.items()]
     write_text(table, pd.DataFrame(rows).to_csv(index=False))
     return found

@@ -90,15 +90,19 @@ def _inspect(target: str) -> tuple[inspect.Signature, dict[str, Any]]:
 
 
 def _constructor(cls: type) -> tuple[inspect.Signature, dict[str, Any]]:
-    """Return the arguments of a class; those that it hands on as ``**arguments`` are looked up in its bases."""
+    """Return the arguments of a class; those that it hands on as ``**arguments`` are looked up in its bases.
+
+    A class without such bases takes whatever it is given.
+    """
     parameters: dict[str, inspect.Parameter] = {}
     hints: dict[str, Any] = {}
-    for owner in (base for base in cls.__mro__ if "__init__" in vars(base) and base is not object):
+    owners = [base for base in cls.__mro__ if "__init__" in vars(base) and base is not object]
+    for owner in owners:
         own = dict(list(inspect.signature(owner.__init__).parameters.items())[1:])
         hands_on = [name for name, parameter in own.items() if parameter.kind is parameter.VAR_KEYWORD]
         parameters = own | parameters
         hints = _hints(owner.__init__) | hints
-        if not hands_on:
+        if not hands_on or owner is owners[-1]:
             break
         for name in hands_on:
             del parameters[name]

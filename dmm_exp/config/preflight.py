@@ -95,6 +95,23 @@ def forget_overrides(text: str) -> list[str]:
     return [f"forget={choice}", *(f"forget.{value}" for value in values)]
 
 
+def compose_unlearner(config_dir: str, text: str) -> dict[str, Any]:
+    """Return the configuration of an unlearner written as ``CHOICE key=value …``, or as the name of an experiment.
+
+    ``finetune epochs=2`` is ``unlearner=finetune unlearner.epochs=2``; a choice with a slash, such as
+    ``digits/rum_high_mem/salun``, is an experiment, whose unlearner is taken.
+
+    Raises:
+        UserError: there is no such choice, or it has no such key.
+    """
+    choice, *values = text.split() or [""]
+    if not choice or "=" in choice:
+        raise UserError(f"'{text}' is not an unlearner; expected a choice and, if need be, values: 'finetune epochs=2'")
+    group = "experiment" if "/" in choice else "unlearner"
+    overrides = [f"{group}={choice}", *(f"unlearner.{value}" for value in values)]
+    return check_overrides(config_dir, overrides, further_folders())[0]["unlearner"]
+
+
 def _parse(overrides: Sequence[str], loader: Any) -> list[Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

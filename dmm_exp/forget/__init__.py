@@ -2,6 +2,6 @@
 
 from dmm_exp.forget.memorized import Memorized, memorization_groups
 from dmm_exp.forget.selector import Selector
-from dmm_exp.forget.simple import Indices, Mislabelled, OneClass, Random
+from dmm_exp.forget.simple import Indices, Mislabelled, OneClass, Points, Random
 
-__all__ = ["Indices", "Memorized", "Mislabelled", "OneClass", "Random", "Selector", "memorization_groups"]
+__all__ = ["Indices", "Memorized", "Mislabelled", "OneClass", "Points", "Random", "Selector", "memorization_groups"]

@@ -89,6 +89,24 @@ class Mislabelled(Selector):
 
 
 @dataclass(frozen=True)
+class Points(Selector):
+    """Training indices as they are: how one stage hands a forget set to another.
+
+    Attributes:
+        points: distinct training indices.
+    """
+
+    points: list[int]
+
+    def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
+        """Return the sorted indices."""
+        chosen = torch.tensor(sorted(set(self.points)), dtype=torch.long)
+        if len(chosen) != len(self.points) or not len(chosen) or chosen[0] < 0 or chosen[-1] >= examples.n_train:
+            raise UserError(f"forget.points: expected distinct indices from 0 to {examples.n_train - 1}")
+        return chosen
+
+
+@dataclass(frozen=True)
 class Indices(Selector):
     """Training indices from a file.
 

@@ -206,7 +206,7 @@ class _Trials:
         """Group settings that one training run can answer: those whose short runs are beginnings of the long one."""
         if len(alike) < 2:
             return [[settings] for settings in alike]
-        nests = self._pipeline(alike[0], self.config["forget"]).unlearner.nests
+        nests = self._pipeline(alike[0], self.config["forget"]).nests
         return [list(alike)] if nests else [[settings] for settings in alike]
 
     def _pipeline(self, settings: Settings, forget: Mapping[str, Any]) -> Pipeline:
@@ -234,7 +234,7 @@ class _Trials:
             last["epochs"] = sorted({int(number) for number in epochs if number})
         pipeline = self._pipeline(last, forget)
         pipeline.make()
-        early = pipeline.unlearner.checkpoints
+        early = pipeline.unlearners[-1].checkpoints
         metrics = [Evaluation(pipeline, epoch if epoch in early else None).quick_metrics() for epoch in epochs]
         if not pipeline.unlearned.cached:
             pipeline.store.discard(pipeline.unlearned)

@@ -40,16 +40,16 @@ class SSD(Unlearner):
 
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Dampen copies of all members, one after another."""
-        most = task.examples.n_train / len(task.forget)  # I_F / I_S when all importance comes from the forget set
+        most = task.n_train / len(task.forget)  # I_F / I_S when all importance comes from the forget set
         if most <= self.alpha < math.inf:
             raise UserError(
                 f"unlearner.alpha={self.alpha:g}: no weight can be that much more important to {len(task.forget)} of "
-                f"{task.examples.n_train} training examples; expected less than {most:.3g}"
+                f"{task.n_train} training examples; expected less than {most:.3g}"
             )
         ensemble = task.originals.copy().eval()
         for member in range(len(ensemble)):
             self._dampen(ensemble, member, task)
-        cost = task.examples.n_train  # every example's gradient once, the forget set's among them
+        cost = task.n_train  # every example's gradient once, the forget set's among them
         return Unlearned(ensemble.cpu(), ensemble.logits(task.examples.inputs), cost, [])
 
     @torch.no_grad()
@@ -57,7 +57,7 @@ class SSD(Unlearner):
         forget, retain = (squared_gradients(ensemble, member, task.examples, p) for p in (task.forget, task.retain))
         for name, values in ensemble.params.items():
             own = forget[name] / len(task.forget)
-            everyone = (forget[name] + retain[name]) / task.examples.n_train
+            everyone = (forget[name] + retain[name]) / task.n_train
             factor = (self.dampening * everyone / own).clamp(max=1)  # no importance at all: never chosen below
             values[member] = torch.where(own > self.alpha * everyone, values[member] * factor, values[member])
 

@@ -78,13 +78,13 @@ class Influence(Unlearner):
             logits, pull = vjp(_answers(ensemble, task, points), _parameters(ensemble))[:2]
             labels = functional.one_hot(task.examples.labels[points], task.examples.n_classes).to(logits)
             (gradient,) = pull(logits.softmax(-1) - labels)
-            total = {name: value + gradient[name] / task.examples.n_train for name, value in total.items()}
+            total = {name: value + gradient[name] / task.n_train for name, value in total.items()}
         return total
 
     def _curvature(self, ensemble: Ensemble, task: UnlearningTask) -> tuple[Callable[[Tree], Tree], int]:
         """Return multiplication by H, and its cost in gradients of single examples (a product takes two passes)."""
         points = self._curvature_points(task)
-        share = len(task.retain) / task.examples.n_train / points.shape[1]
+        share = len(task.retain) / task.n_train / points.shape[1]
 
         def multiply(vector: Tree) -> Tree:
             total = {name: self.damping * value for name, value in vector.items()}

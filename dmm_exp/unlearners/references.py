@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, member_seed
+from dmm_exp.ensembles import Ensemble, EnsembleTraining, member_seed
 from dmm_exp.unlearners.unlearner import Unlearned, Unlearner, UnlearningTask
 
 
@@ -32,7 +32,7 @@ class Retrain(Unlearner):
         """Train as many new models as there are originals."""
         seeds = (member_seed(task.seed, "retrained", index, "initialisation") for index in task.members)
         ensemble = Ensemble.initialise(task.build, seeds)
-        subsets = AllBut(task.examples.n_train, task.forget).indices(task.members)
+        subsets = task.retain.expand(len(task.members), -1)
         training = EnsembleTraining(subsets=subsets, **task.recipe)
         training.attach(ensemble, task.examples, seed=task.seed, role="retrained", members=task.members)
         training.fit(task.make_trainer)

@@ -24,11 +24,11 @@ class UnlearningTask:
     """What there is to unlearn.
 
     Attributes:
-        originals: trained on everything; never changed.
+        originals: trained on the forget and the retain set; never changed.
         examples: the dataset.
         forget: sorted training indices that have to go.
         retain: sorted training indices that stay.
-        seed: the run's seed.
+        seed: determines, with the members, all randomness.
         members: the originals' numbers.
         targets: logits to match ``[members, points, classes]``, for unlearners that ask for them.
         build: makes a freshly initialised network.
@@ -46,6 +46,11 @@ class UnlearningTask:
     build: Callable[[], nn.Module]
     recipe: dict[str, Any]
     make_trainer: Callable[..., Trainer]
+
+    @property
+    def n_train(self) -> int:
+        """Size of the training set that the originals remember: the forget and the retain set."""
+        return len(self.forget) + len(self.retain)
 
 
 @dataclass(frozen=True)

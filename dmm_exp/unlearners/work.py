@@ -13,7 +13,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from dmm_exp.config.instantiate import instantiate
-from dmm_exp.ensembles import AllBut, Ensemble
+from dmm_exp.data import Examples
+from dmm_exp.ensembles import AllBut, Ensemble, member_seed
 from dmm_exp.ensembles.work import (
     Clock,
     evaluation_copy,
@@ -23,8 +24,26 @@ from dmm_exp.ensembles.work import (
     trainer_factory,
     write_chunk,
 )
+from dmm_exp.errors import UserError
 from dmm_exp.store import Artifact
 from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """What is forgotten at one go.
+
+    Attributes:
+        unlearner: configuration of the method.
+        points: training indices that have to go.
+        oracles: folder of the target oracles' artifact, when the method matches real oracles.
+        effect: folder of the effect's artifact, when the method matches predicted oracles.
+    """
+
+    unlearner: Mapping[str, Any]
+    points: tuple[int, ...]
+    oracles: Path | None
+    effect: Path | None
 
 
 @dataclass(frozen=True)
@@ -32,29 +51,23 @@ class UnlearnJob:
     """Unlearn members ``start … stop-1`` and write them as one shard.
 
     Attributes:
-        unlearner: configuration of the method.
+        parts: of the forget set, in the order in which they go; whatever is to go later is retained meanwhile.
         examples: folder of the dataset's artifact.
         originals: folder of the originals' artifact.
-        oracles: folder of the target oracles' artifact, when the method matches real oracles.
-        effect: folder of the effect's artifact, when the method matches predicted oracles.
         model: configuration of the network.
         training: configuration of the recipe of originals.
         trainer: configuration of the Lightning trainer.
-        forget: training indices that have to go.
         seed: the run's seed.
         output: folder of the artifact in the making.
         shard: number of the shard.
     """
 
-    unlearner: Mapping[str, Any]
+    parts: tuple[PartJob, ...]
     examples: Path
     originals: Path
-    oracles: Path | None
-    effect: Path | None
     model: Mapping[str, Any]
     training: Mapping[str, Any]
     trainer: Mapping[str, Any]
-    forget: tuple[int, ...]
     seed: int
     output: Path
     shard: int = 0
@@ -63,58 +76,76 @@ class UnlearnJob:
 
 
 def unlearn_chunk(job: UnlearnJob) -> None:
-    """Do an :class:`UnlearnJob`."""
+    """Do an :class:`UnlearnJob`.
+
+    Raises:
+        UserError: a method that makes no models comes before the last part.
+    """
     clock = Clock()
-    task = _task(job)
-    unlearner = instantiate(job.unlearner)
-    result = unlearner.unlearn(task)
-    tensors = _tensors(result)
-    for epoch, earlier in result.checkpoints.items():
+    examples, ensemble = read_examples(job.examples), _originals(job)
+    results: list[Unlearned] = []
+    for place, part in enumerate(job.parts):
+        if results:
+            ensemble = results[-1].ensemble
+        if ensemble is None:
+            raise UserError(
+                f"refinement: {job.parts[place - 1].unlearner['_target_']} makes no models; it can only be last"
+            )
+        on_device = evaluation_copy(ensemble, job.trainer)
+        results.append(instantiate(part.unlearner).unlearn(_task(job, place, examples, on_device)))
+    tensors = _tensors(results[-1])
+    for epoch, earlier in results[-1].checkpoints.items():
         tensors |= {f"epoch={epoch}/{name}": value for name, value in _tensors(earlier).items()}
-    costs = {str(epoch): earlier.sample_gradients for epoch, earlier in result.checkpoints.items()}
-    write_chunk(
-        job.output, job.shard, tensors, result.history, result.sample_gradients, clock, gradients_by_epoch=costs
-    )
+    before = sum(result.sample_gradients for result in results[:-1])
+    costs = {str(epoch): before + earlier.sample_gradients for epoch, earlier in results[-1].checkpoints.items()}
+    history = [loss for result in results for loss in result.history]
+    total = before + results[-1].sample_gradients
+    write_chunk(job.output, job.shard, tensors, history, total, clock, gradients_by_epoch=costs)
 
 
 def _tensors(result: Unlearned) -> dict[str, Tensor]:
     return {"logits": result.logits} | (result.ensemble.tensors() if result.ensemble is not None else {})
 
 
-def _task(job: UnlearnJob) -> UnlearningTask:
-    examples, members = read_examples(job.examples), range(job.start, job.stop)
-    forget = torch.tensor(job.forget, dtype=torch.long)
-    build = model_factory(job.model, examples)
+def _originals(job: UnlearnJob) -> Ensemble:
+    """Return the originals of a chunk."""
+    build = model_factory(job.model, read_examples(job.examples))
     stored = _stacked(job.originals)
-    originals = Ensemble.from_tensors(
+    return Ensemble.from_tensors(
         build().to("meta"), {name: value[job.start : job.stop] for name, value in stored.items()}
     )
+
+
+def _task(job: UnlearnJob, place: int, examples: Examples, ensemble: Ensemble) -> UnlearningTask:
+    """Return what there is to do for a part: earlier ones are gone, later ones are still retained."""
+    part, gone = job.parts[place], [index for part in job.parts[: place + 1] for index in part.points]
+    members = range(job.start, job.stop)
     return UnlearningTask(
-        originals=evaluation_copy(originals, job.trainer),
+        originals=ensemble,
         examples=examples,
-        forget=forget,
-        retain=AllBut(examples.n_train, forget).indices(range(1))[0],
-        seed=job.seed,
+        forget=torch.tensor(part.points, dtype=torch.long),
+        retain=AllBut(examples.n_train, torch.tensor(gone, dtype=torch.long)).indices(range(1))[0],
+        seed=job.seed if place == 0 else member_seed(job.seed, "unlearned", place, "subset"),
         members=members,
-        targets=_targets(job),
-        build=build,
+        targets=_targets(job, part),
+        build=model_factory(job.model, examples),
         recipe=recipe(job.training),
         make_trainer=trainer_factory(job.trainer),
     )
 
 
-def _targets(job: UnlearnJob) -> Tensor | None:
-    """Return the logits to match, ``[members, points, classes]``."""
+def _targets(job: UnlearnJob, part: PartJob) -> Tensor | None:
+    """Return the logits to match, ``[members, points, classes]``: of models without this part and those before it."""
     chunk = slice(job.start, job.stop)
-    if job.oracles is not None:
-        return _stacked(job.oracles)["logits"][chunk]
-    if job.effect is not None:
-        with safe_open(job.effect / "effect.safetensors", framework="pt") as file:
+    if part.oracles is not None:
+        return _stacked(part.oracles)["logits"][chunk]
+    if part.effect is not None:
+        with safe_open(part.effect / "effect.safetensors", framework="pt") as file:
             return _stacked(job.originals)["logits"][chunk] - file.get_tensor("effect")
     return None
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _stacked(path: Path) -> dict[str, Tensor]:
     """Return all tensors of a sharded artifact; a process reads each once."""
     artifact = Artifact(path, path.name, cached=True)
