@@ -63,6 +63,7 @@ def _facts(result: RunResult) -> list[tuple[str, str]]:
     attribution = used_attribution({"choices": result.choices, "metrics": result.metrics})
     choices = {**result.choices, "attribution": attribution or ""}
     facts = [(name, choice) for name, choice in choices.items() if is_used(choice)]
+    facts += [(f"part {name}", method) for name, method in result.part_methods.items() if method]
     if result.n_models is not None:
         facts.append(("models", f"{result.n_models:,}"))
     return [*facts, ("forget points", f"{len(result.rows('forget')):,}"), ("points", f"{len(result.points):,}")]

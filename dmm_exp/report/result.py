@@ -102,7 +102,21 @@ class RunResult:
         """What this run calls its method: the unlearner, with its refinement when there is one."""
         unlearner = self.choices.get("unlearner") or "this method"
         refinement = self.choices.get("refinement")
-        return f"{unlearner} + {refinement}" if is_used(refinement) else unlearner
+        if not is_used(refinement):
+            return unlearner
+        return str(refinement) if all(self.part_methods.values()) else f"{unlearner} + {refinement}"
+
+    @property
+    def part_methods(self) -> dict[str, str | None]:
+        """Return the class of each part's unlearner, by the part's name; None for parts that take the run's own."""
+        parts = {
+            name: part["unlearner"]
+            for name, part in self.config.get("refinement", {}).items()
+            if isinstance(part, dict) and "unlearner" in part
+        }
+        return {
+            name: str(config["_target_"]).rpartition(".")[2] if config else None for name, config in parts.items()
+        } or {"all": None}
 
     def class_name(self, label: int) -> str:
         """Return the name of a class, or its number when it has no name."""
