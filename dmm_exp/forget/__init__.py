@@ -1,7 +1,19 @@
 """Forget sets: selectors of the training examples that have to go."""
 
+from dmm_exp.forget.entangled import Entangled
 from dmm_exp.forget.memorized import Memorized, memorization_groups
 from dmm_exp.forget.selector import Selector
-from dmm_exp.forget.simple import Indices, Mislabelled, OneClass, Points, Random
+from dmm_exp.forget.simple import Indices, Mislabelled, OneClass, Points, Random, SubClass
 
-__all__ = ["Indices", "Memorized", "Mislabelled", "OneClass", "Points", "Random", "Selector", "memorization_groups"]
+__all__ = [
+    "Entangled",
+    "Indices",
+    "Memorized",
+    "Mislabelled",
+    "OneClass",
+    "Points",
+    "Random",
+    "Selector",
+    "SubClass",
+    "memorization_groups",
+]

@@ -1,4 +1,4 @@
-"""Forget sets of homogeneous memorization (RUM: Zhao et al., NeurIPS 2024, arXiv 2406.01257, section 4)."""
+"""Forget sets that are homogeneous in a score (RUM: Zhao et al., NeurIPS 2024, arXiv 2406.01257)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from torch import Tensor
 from dmm_exp.data import Examples
 from dmm_exp.errors import UserError
 from dmm_exp.forget.selector import Selector, forget_size
+from dmm_exp.scores import hardness
 
 
 @dataclass(frozen=True)
 class Memorized(Selector):
-    """The most, the medium or the least memorized examples, or a third of each.
+    """The most, the medium or the least memorized examples (or by another score), or a third of each.
 
-    High is the top, low the bottom, and mid those nearest 0.5 among what the other two leave, so that groups of one
-    size are disjoint on every dataset. Ties are broken by index (stable sort).
+    High is the top, low the bottom, and mid what is nearest the middle among what the other two leave, so that groups
+    of one size are disjoint on every dataset; the middle is 0.5 for memorization and the median for other scores. A
+    score that is high for easy examples is turned round. Ties are broken by index (stable sort).
 
     Attributes:
-        level: which group.
+        level: which group; ``both`` is half of high and half of low.
         size: how many; ``fraction`` of the training set when None.
         fraction: share of the training set.
         skip: leave out this many of the group's first choices; a disjoint group of the same kind, to search
@@ -30,7 +32,7 @@ class Memorized(Selector):
         score: column of the table of scores.
     """
 
-    level: Literal["low", "mid", "high", "mix"]
+    level: Literal["low", "mid", "high", "mix", "both"]
     size: int | None = None
     fraction: float = 0.035
     skip: int = 0
@@ -45,40 +47,43 @@ class Memorized(Selector):
     def check(self, examples: Examples) -> None:
         """Check the size before scores are computed."""
         size = forget_size(self.size, self.fraction, examples.n_train)
-        largest = size - 2 * (size // 3) if self.level == "mix" else size
-        memorization_groups(torch.zeros(examples.n_train), largest, self.skip)
+        memorization_groups(torch.zeros(examples.n_train), max(self._sizes(size).values()), self.skip)
 
     def select(self, examples: Examples, scores: pd.DataFrame | None) -> Tensor:
         """Return the sorted group."""
-        if scores is None or self.score not in scores:
-            known = [] if scores is None else [name for name in scores.columns if name != "point"]
-            raise UserError(f"forget.score={self.score}: expected one of {', '.join(known)}")
+        assert scores is not None
         size = forget_size(self.size, self.fraction, examples.n_train)
-        values = torch.from_numpy(scores[self.score].to_numpy(copy=True)).double()
-        if unknown := int(values.isnan().sum()):
-            raise UserError(f"forget.score={self.score}: {unknown} examples have none; expected a larger pool.size")
+        values = torch.from_numpy(hardness(scores, self.score, "forget.score"))
+        middle = 0.5 if self.score.startswith("memorization") else float(values.median())
+        sizes = self._sizes(size)
+        groups = (memorization_groups(values, part, self.skip, middle)[level] for level, part in sizes.items())
+        chosen = torch.cat(list(groups)).unique()
+        if len(chosen) != size:
+            raise UserError(
+                f"forget.size={size}: the parts of forget.level={self.level} overlap; ask for fewer examples"
+            )
+        return chosen
+
+    def _sizes(self, size: int) -> dict[str, int]:
+        """Return how many examples of each group are wanted."""
         if self.level == "mix":
-            sizes = [size - 2 * (size // 3), size // 3, size // 3]
-            groups = [
-                memorization_groups(values, part, self.skip)[level] for part, level in zip(sizes, LEVELS, strict=True)
-            ]
-            chosen = torch.cat(groups).unique()
-            if len(chosen) != size:
-                raise UserError(f"forget.size={size}: the low, mid and high thirds overlap; ask for fewer examples")
-            return chosen
-        return memorization_groups(values, size, self.skip)[self.level]
+            return {"low": size - 2 * (size // 3), "mid": size // 3, "high": size // 3}
+        if self.level == "both":
+            return {"low": size // 2, "high": size - size // 2} if size > 1 else {"high": 1}
+        return {self.level: size}
 
 
 LEVELS = ("low", "mid", "high")
 
 
-def memorization_groups(values: Tensor, size: int, skip: int = 0) -> dict[str, Tensor]:
+def memorization_groups(values: Tensor, size: int, skip: int = 0, middle: float = 0.5) -> dict[str, Tensor]:
     """Return the disjoint groups ``low``, ``mid`` and ``high`` of ``size`` sorted indices each.
 
     Args:
         values: ``[n_train]`` scores.
         size: of each group.
         skip: number of first choices of every group to leave out.
+        middle: the value that the medium group lies around.
 
     Raises:
         UserError: the training set is too small for three such groups.
@@ -91,7 +96,7 @@ def memorization_groups(values: Tensor, size: int, skip: int = 0) -> dict[str, T
         )
     order = values.argsort(stable=True)
     low, high = order[:taken], order[len(order) - taken :].flip(0)
-    distance = (values - 0.5).abs()
+    distance = (values - middle).abs()
     distance[torch.cat([low, high])] = torch.inf
     mid = distance.argsort(stable=True)[:taken]
     groups = {name: group[skip:].sort().values for name, group in zip(LEVELS, (low, mid, high), strict=True)}

@@ -74,6 +74,38 @@ class OneClass(Selector):
 
 
 @dataclass(frozen=True)
+class SubClass(Selector):
+    """Part of a class that belongs together: one of the clusters of its inputs (k-means).
+
+    Attributes:
+        label: number or name of the class.
+        cluster: which cluster, the largest being 0.
+        clusters: how many the class is cut into.
+        seed: of the clustering.
+    """
+
+    label: int | str = 0
+    cluster: int = 0
+    clusters: int = 3
+    seed: int = 0
+
+    def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
+        """Return the sorted examples of the cluster."""
+        from sklearn.cluster import KMeans
+
+        members = OneClass(self.label).select(examples)
+        if not 1 <= self.clusters <= len(members) or not 0 <= self.cluster < self.clusters:
+            raise UserError(
+                f"forget.cluster={self.cluster} of forget.clusters={self.clusters}: expected 1 to {len(members)} "
+                "clusters, counted from 0"
+            )
+        inputs = examples.inputs[members].flatten(1).float().numpy()
+        found = torch.from_numpy(KMeans(self.clusters, n_init=10, random_state=self.seed).fit_predict(inputs)).long()
+        by_size = torch.bincount(found, minlength=self.clusters).argsort(descending=True, stable=True)
+        return members[found == by_size[self.cluster]]
+
+
+@dataclass(frozen=True)
 class Mislabelled(Selector):
     """The examples whose labels were corrupted: what one wants gone once labels turn out wrong."""
 

@@ -152,6 +152,6 @@ class ByScore(Refinement):
     def split(self, forget: Tensor, scores: pd.DataFrame | None) -> list[Tensor]:
         """Return the parts; ties are broken by index."""
         assert scores is not None
-        values = torch.from_numpy(hardness(scores, self.score))[forget]
+        values = torch.from_numpy(hardness(scores, self.score, "refinement.score"))[forget]
         groups = list(forget[values.argsort(stable=True)].tensor_split(len(self._ascending)))
         return groups if self.order == "ascending" else groups[::-1]

@@ -11,16 +11,21 @@ from dmm_exp.errors import UserError, did_you_mean
 FALLING = ("confidence", "max_confidence", "binary_accuracy")  # high for easy examples
 
 
-def hardness(scores: pd.DataFrame, name: str) -> NDArray[np.float64]:
+def hardness(scores: pd.DataFrame, name: str, key: str = "score") -> NDArray[np.float64]:
     """Return a column of the table of scores ``[n_train]``, negated when it is high for examples that are easy.
+
+    Args:
+        scores: one row a training point.
+        name: the column.
+        key: where the configuration names it, for messages.
 
     Raises:
         UserError: there is no such column, or an example has no score.
     """
     known = [column for column in scores.columns if column != "point" and not column.endswith("_se")]
     if name not in known:
-        raise UserError(f"score={name}: expected one of {', '.join(known)}{did_you_mean(name, known)}")
+        raise UserError(f"{key}={name}: expected one of {', '.join(known)}{did_you_mean(name, known)}")
     values = scores[name].to_numpy(dtype=np.float64, copy=True)
     if unknown := int(np.isnan(values).sum()):
-        raise UserError(f"score={name}: {unknown} examples have none; expected a larger pool.size")
+        raise UserError(f"{key}={name}: {unknown} examples have none; expected a larger pool.size")
     return -values if name in FALLING else values
