@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def principal_projections(outputs: Tensor, masks: Tensor, *, count: int = 2, penalty: float = 1.0) -> Tensor:
-    """Return the projection of every training example's datamodel on the first principal components, ``[n_train, count]``.
+    """Return the projections of every training example's datamodel on the first components, ``[n_train, count]``.
 
     Row x of the datamodel matrix holds the ridge weights of all training examples in predicting the margin on training
     example x; columns are centred. The matrix is never formed: it is a product of factors with as many rows or columns
@@ -40,7 +40,7 @@ def principal_projections(outputs: Tensor, masks: Tensor, *, count: int = 2, pen
         rmatvec=lambda vector: sources.T @ (left @ vector.ravel()),
         dtype=np.float64,
     )
-    vectors, values, _ = svds(matrix, k=count, v0=np.ones(n_train), random_state=0)
+    vectors, values, _ = svds(matrix, k=count, v0=np.ones(n_train))
     order = np.argsort(-values)
     projections = vectors[:, order] * values[order]
     largest = projections[np.abs(projections).argmax(0), np.arange(count)]
