@@ -18,14 +18,23 @@ from torch import Tensor
 from dmm_exp.attribution import Estimator, Evidence, PoolEstimator, SubsetModels
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
+from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.module import check_optimizer
 from dmm_exp.ensembles.seeds import Role
-from dmm_exp.ensembles.work import Executor, TrainJob, model_factory, recipe, run_shards, train_chunk
+from dmm_exp.ensembles.work import (
+    Executor,
+    TrainJob,
+    evaluation_copy,
+    model_factory,
+    recipe,
+    run_shards,
+    train_chunk,
+)
 from dmm_exp.errors import UserError
 from dmm_exp.forget import Selector
 from dmm_exp.metrics import check_options, lds, margins
 from dmm_exp.refinement import Part, Refinement
-from dmm_exp.scores import memorization_table
+from dmm_exp.scores import FROM_POOL, entanglement_groups, families_of, memorization_table, principal_projections
 from dmm_exp.store import Artifact, Draft, Missing, Spec, Store
 from dmm_exp.unlearners import Unlearner
 from dmm_exp.unlearners.unlearner import Target
@@ -192,14 +201,50 @@ class Pipeline:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """Memorization of every training example, with its standard error."""
+        """The scores that the forget set or its refinement depends on, one row a training example."""
+        families = self._families
+        table = self.score_family(families[0])
+        for family in families[1:]:
+            table = table.merge(self.score_family(family), on="point")
+        return table
 
-        def make(draft: Draft) -> None:
-            pool = self.subset_models
-            draft.write_table("scores", memorization_table(pool.logits, pool.masks, self.examples.labels))
+    @property
+    def _families(self) -> list[str]:
+        users = (self.selector, self.refinement)
+        return families_of([user.score for user in users if user.needs_scores])
 
-        spec = Spec("scores", {"score": "memorization"}, {"pool": self.pool.digest, "dataset": self.dataset.digest})
-        return self.obtain("scores", "memorization of every training example", spec, make).table("scores")
+    def score_family(self, family: str) -> pd.DataFrame:
+        """Return the scores of one family, made if need be."""
+        source = self.pool if family in FROM_POOL else self.originals
+        spec = Spec("scores", {"score": family}, {"source": source.digest, "dataset": self.dataset.digest})
+        make = {
+            "memorization": self._memorization,
+            "principal": self._principal_components,
+            "entanglement": self._entanglement,
+        }[family]
+
+        def write(draft: Draft) -> None:
+            draft.write_table("scores", make())
+
+        return self.obtain("scores", f"{family} of every training example", spec, write).table("scores")
+
+    def _memorization(self) -> pd.DataFrame:
+        return memorization_table(self.subset_models.logits, self.subset_models.masks, self.examples.labels)
+
+    def _principal_components(self) -> pd.DataFrame:
+        import pandas as pd
+
+        n_train, pool = self.examples.n_train, self.subset_models
+        outputs = torch.from_numpy(margins(pool.logits[:, :n_train], self.examples.labels[:n_train]))
+        first, second = principal_projections(outputs, pool.masks).unbind(1)
+        return pd.DataFrame({"point": range(n_train), "pc1": first.numpy(), "pc2": second.numpy()})
+
+    def _entanglement(self) -> pd.DataFrame:
+        build = model_factory(self.config["model"]["network"], self.examples)
+        stored = {name: self.originals.stacked(name) for name in self.originals.stacked_names()}
+        ensemble = evaluation_copy(Ensemble.from_tensors(build().to("meta"), stored), self.config["trainer"])
+        table = entanglement_groups(ensemble.features(self.examples.inputs[: self.examples.n_train]))
+        return table.rename(columns={"group": "es_group", "distance": "es_distance"})
 
     @cached_property
     def forget(self) -> Tensor:
@@ -379,7 +424,7 @@ class Pipeline:
         predicted, by_pool = "predicted" in self.targets, self.estimator.source == "pool"
         wants = {
             "dataset": True,
-            "pool": self.needs_scores or (predicted and by_pool),
+            "pool": bool(set(self._families) & set(FROM_POOL)) or (predicted and by_pool),
             "scores": self.needs_scores,
             "originals": True,
             "oracles": True,

@@ -25,19 +25,20 @@ class Entangled(Selector):
         level: the group with the lowest, the median or the highest score; ``mix`` is a third of each.
         size: how many of the group's examples; None for all of them.
         seed: of the draw, when not all are taken.
+        score: column of the table of scores.
     """
 
     level: Literal["low", "mid", "high", "mix"]
     size: int | None = None
     seed: int = 0
+    score: Literal["es"] = "es"
 
     needs_scores: ClassVar[bool] = True
-    score: ClassVar[str] = "es"
 
     def select(self, examples: Examples, scores: pd.DataFrame | None) -> Tensor:
         """Return the sorted examples."""
         assert scores is not None
-        by_score = scores.groupby("es_group")["es"].first().sort_values(kind="stable").index
+        by_score = scores.groupby("es_group")["es"].first().sort_values(ascending=True, kind="stable").index
         groups = {"low": by_score[0], "mid": by_score[len(by_score) // 2], "high": by_score[-1]}
         if self.level != "mix":
             return self._draw(self._members(scores, groups[self.level]), self.size).sort().values

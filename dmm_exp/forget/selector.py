@@ -16,10 +16,12 @@ class Selector(ABC):
     """Chooses the forget set.
 
     Attributes:
-        needs_scores: whether :meth:`select` wants the table of scores, which needs the pool.
+        needs_scores: whether :meth:`select` wants the table of scores.
+        score: the column that it looks at, when it does.
     """
 
     needs_scores: ClassVar[bool] = False
+    score: str = ""
 
     def check(self, examples: Examples) -> None:
         """Raise ``UserError`` when the dataset alone, without scores, shows that there is no such forget set."""

@@ -100,7 +100,7 @@ class SubClass(Selector):
                 "clusters, counted from 0"
             )
         inputs = examples.inputs[members].flatten(1).float().numpy()
-        found = torch.from_numpy(KMeans(self.clusters, n_init=10, random_state=self.seed).fit_predict(inputs)).long()
+        found = torch.from_numpy(KMeans(self.clusters, random_state=self.seed).fit_predict(inputs)).long()
         by_size = torch.bincount(found, minlength=self.clusters).argsort(descending=True, stable=True)
         return members[found == by_size[self.cluster]]
 

@@ -40,9 +40,11 @@ class Refinement(ABC):
 
     Attributes:
         needs_scores: whether :meth:`parts` wants the table of scores.
+        score: the column that it looks at, when it does.
     """
 
     needs_scores: ClassVar[bool] = False
+    score: str = ""
 
     @property
     @abstractmethod

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, svds
+from scipy.sparse.linalg import aslinearoperator, svds
 from torch import Tensor
 
 
@@ -34,13 +34,9 @@ def principal_projections(outputs: Tensor, masks: Tensor, *, count: int = 2, pen
     sources = inclusion.numpy()
     left = weights - weights.mean(1, keepdims=True)  # centred over examples x
 
-    matrix = LinearOperator(
-        (n_train, n_train),
-        matvec=lambda vector: left.T @ (sources @ vector.ravel()),
-        rmatvec=lambda vector: sources.T @ (left @ vector.ravel()),
-        dtype=np.float64,
-    )
+    matrix = aslinearoperator(left.T) @ aslinearoperator(sources)
     vectors, values, _ = svds(matrix, k=count, v0=np.ones(n_train))
+    assert vectors is not None
     order = np.argsort(-values)
     projections = vectors[:, order] * values[order]
     largest = projections[np.abs(projections).argmax(0), np.arange(count)]

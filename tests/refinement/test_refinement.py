@@ -29,7 +29,7 @@ def points(refinement):
 @pytest.mark.parametrize("refinement", [Whole(), Shuffle(count=3), Shuffle(count=7), ByScore(**PARTS)])
 def test_parts_are_disjoint_nearly_equal_and_all_of_it(refinement):
     parts = points(refinement)
-    assert sorted(sum(parts, [])) == FORGET.tolist()
+    assert sorted(index for part in parts for index in part) == FORGET.tolist()
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
@@ -62,7 +62,7 @@ def test_shuffling_looks_at_no_score_and_another_seed_shuffles_otherwise():
 
 
 def test_an_unknown_score_is_refused_with_a_suggestion():
-    with pytest.raises(UserError, match="score=confidnce: expected one of .*did you mean 'confidence'"):
+    with pytest.raises(UserError, match=r"score=confidnce: expected one of .*did you mean 'confidence'"):
         hardness(SCORES, "confidnce")
 
 
