@@ -31,14 +31,14 @@ class Entangled(Selector):
     level: Literal["low", "mid", "high", "mix"]
     size: int | None = None
     seed: int = 0
-    score: Literal["es"] = "es"
+    score: str = "es"
 
     needs_scores: ClassVar[bool] = True
 
     def select(self, examples: Examples, scores: pd.DataFrame | None) -> Tensor:
         """Return the sorted examples."""
         assert scores is not None
-        by_score = scores.groupby("es_group")["es"].first().sort_values(ascending=True, kind="stable").index
+        by_score = scores[["es_group", "es"]].drop_duplicates().sort_values("es", kind="stable")["es_group"].tolist()
         groups = {"low": by_score[0], "mid": by_score[len(by_score) // 2], "high": by_score[-1]}
         if self.level != "mix":
             return self._draw(self._members(scores, groups[self.level]), self.size).sort().values
