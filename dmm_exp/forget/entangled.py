@@ -38,8 +38,8 @@ class Entangled(Selector):
     def select(self, examples: Examples, scores: pd.DataFrame | None) -> Tensor:
         """Return the sorted examples."""
         assert scores is not None
-        by_score = scores[["es_group", "es"]].drop_duplicates().sort_values("es", kind="stable")["es_group"].tolist()
-        groups = {"low": by_score[0], "mid": by_score[len(by_score) // 2], "high": by_score[-1]}
+        by_score = sorted(dict(zip(scores["es"], scores["es_group"], strict=True)).items())
+        groups = {"low": by_score[0][1], "mid": by_score[len(by_score) // 2][1], "high": by_score[-1][1]}
         if self.level != "mix":
             return self._draw(self._members(scores, groups[self.level]), self.size).sort().values
         members = [self._members(scores, group) for group in groups.values()]
