@@ -47,10 +47,16 @@ def run_leaderboard(config: Mapping[str, Any], overrides: Sequence[str]) -> Path
         UserError: one of the runs could not start, or all of them failed.
     """
     from dmm_exp.report.leaderboard import leaderboard_table, write_leaderboard
+    from dmm_exp.report.progress import Console
     from dmm_exp.report.tables import print_table
 
     board = config["leaderboard"]
-    entries = list(compose_entries(board, overrides))
+    sets = sum(len(texts) for texts in board["forget_sets"].values())
+    with Console().progress("configurations", sets * len(board["methods"])) as advance:
+        entries = []
+        for entry in compose_entries(board, overrides):
+            entries.append(entry)
+            advance(1)
     if config["dry_run"]:
         print("\n".join(shlex.join(["python", "-m", "dmm_exp", *entry.overrides]) for entry in entries))
         return _folder(config, entries)

@@ -34,6 +34,11 @@ def write_report(result: RunResult, folder: Path) -> Path:
 
 def render(result: RunResult, figures: list[Drawn]) -> str:
     """Return the page as text."""
+    return page("report.html.j2", **_context(result, figures))
+
+
+def page(template: str, **context: Any) -> str:
+    """Fill a template; a name that it wants and does not get is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,  # by name, jinja2 would not recognise the suffix .j2 and would leave class names unescaped
@@ -41,7 +46,7 @@ def render(result: RunResult, figures: list[Drawn]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(**_context(result, figures))
+    return environment.get_template(template).render(**context)
 
 
 def _context(result: RunResult, figures: list[Drawn]) -> dict[str, Any]:

@@ -119,4 +119,4 @@ def test_help_names_the_groups_and_needs_no_torch(tmp_path):
     code = script + "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "unlearner: dm_direct, dmm" in done.stdout
+    assert "unlearner: ascent_descent, bad_teacher, dm_direct, dmm" in done.stdout

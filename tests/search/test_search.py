@@ -252,3 +252,13 @@ def test_a_forget_set_that_does_not_exist_is_refused(text):
     register()
     with pytest.raises(UserError):
         compose_forget_sets(config_directory(), [text])
+
+
+def test_shipped_settings_are_those_that_were_found():
+    conf = Path(config_directory())
+    # dmm and oracle_matching keep the settings of the main job, which were searched before
+    for path in sorted((conf / "experiment" / "digits" / "rum_high_mem").glob("*.yaml")):
+        shipped = settings_of(yaml.safe_load((conf / "unlearner" / path.name).read_text()))
+        found = settings_of(yaml.safe_load(path.read_text())["unlearner"])
+        if path.stem not in ("dmm", "oracle_matching"):
+            assert found.items() <= shipped.items(), path.stem

@@ -42,7 +42,7 @@ CNN = {"_target_": "dmm_exp.models.CNN", "channels": [4], "batch_norm": True}
 
 SMALLER = {  # what the settings of full-sized data become on a hundred examples
     "ssd": {"alpha": 1.5},
-    "influence": {"curvature_sample": 30, "iterations": 4},
+    "influence": {"curvature_sample": 30, "iterations": 4, "scale": 1.0, "damping": 0.01},
     **{name: {"epochs": 2, "batch_size": 32} for name in FINE_TUNING},
     **{name: {"epochs": 2, "batch_size": 32, "forget_batch_size": 8} for name in ("ascent_descent", "scrub")},
 }

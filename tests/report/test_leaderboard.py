@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import io
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dmm_exp.report.canvas import png
+from dmm_exp.report.leaderboard import (
+    leaderboard_markdown,
+    leaderboard_table,
+    quality_against_cost,
+    score,
+    standing,
+    write_leaderboard,
+)
+from dmm_exp.report.tables import print_table
+
+EVIL = "<b>x|y</b>"
+
+
+def metrics(value: float, cost: float = 0.1, tow: float = 0.9) -> dict[str, float]:
+    """Three P95 KLoM whose mean is ``value``."""
+    kloms = {"klom/forget/p95": value + 0.2, "klom/retain/p95": value - 0.1, "klom/val/p95": value - 0.1}
+    floors = {f"klom_floor/{group}/p95": 0.6 for group in ("forget", "retain", "val")}
+    return kloms | floors | {"cost/ratio": cost, "tow": tow}
+
+
+def cell(method: str, kind: str, value: float, draw: int = 0, reference: bool = False, **more: Any) -> dict[str, Any]:
+    choices = {"forget": kind, "unlearner": method}
+    named = {"choices": choices, "forget": f"{kind} seed={draw}", "method": method, "reference": reference}
+    return {**named, "status": "done", "metrics": metrics(value), **more}
+
+
+def failed(method: str, kind: str, draw: int = 0) -> dict[str, Any]:
+    return cell(method, kind, 1.0, draw, status="failed", error="out of [memory]\ntraceback", metrics={})
+
+
+# Two draws of one kind and one of another, so that averaging over sets and averaging over kinds differ.
+BOARD = [
+    *(cell("one", "random", 1.0, 0), cell("two", "random", 2.0, 0), cell("three", "random", 3.0, 0)),
+    *(cell("one", "random", 1.0, 1), cell("two", "random", 3.0, 1), cell("three", "random", 2.0, 1)),
+    *(cell("one", "class", 3.0), cell("two", "class", 1.0), cell("three", "class", 2.0)),
+]
+REFERENCES = [
+    cell(name, kind, value, draw, reference=True)
+    for name, value in (("retrain", 0.6), ("do_nothing", 9.0))
+    for kind, draw in (("random", 0), ("random", 1), ("class", 0))
+]
+CHECKPOINTS = [{"epoch": 1, "metrics": metrics(5.0, 0.05)}, {"epoch": 2, "metrics": metrics(2.0, 0.1)}]
+
+
+def printed(cells: list[dict[str, Any]]) -> str:
+    stream = io.StringIO()
+    print_table(leaderboard_table(cells), stream)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cells = [*BOARD, *REFERENCES, cell(EVIL, "random", 2.0, epochs=CHECKPOINTS), failed(EVIL, "class")]
+    return write_leaderboard(cells, tmp_path_factory.mktemp("board"), title=f"Board {EVIL}", command=f"run {EVIL}")
+
+
+def test_the_score_is_the_mean_of_three_groups() -> None:
+    assert score({"klom/forget/p95": 3.0, "klom/retain/p95": 1.0, "klom/val/p95": 2.0}) == 2.0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_score_needs_three_finite_numbers(value: float) -> None:
+    assert score(metrics(1.0) | {"klom/val/p95": value}) is None
+    assert score({"klom/forget/p95": 3.0, "klom/retain/p95": 1.0}) is None
+
+
+def test_ranks_are_averaged_over_draws_and_then_over_kinds() -> None:
+    table = standing(BOARD)
+    assert table["random/rank"].to_dict() == {"one": 1.0, "two": 2.5, "three": 2.5}
+    assert table["class/rank"].to_dict() == {"one": 3.0, "two": 1.0, "three": 2.0}
+    assert table["mean_rank"].to_dict() == {"two": 1.75, "one": 2.0, "three": 2.25}
+    assert list(table.index) == ["two", "one", "three"]
+
+
+def test_measures_are_averaged_over_draws_and_then_over_kinds() -> None:
+    cells = [
+        *(cell("one", "random", 1.0, 0, metrics=metrics(1.0, 0.1, 1.0)), cell("one", "random", 3.0, 1)),
+        cell("one", "class", 6.0, metrics=metrics(6.0, 0.5, 0.8)),
+    ]
+    row = standing(cells).loc["one"]
+    assert row["random/score"] == pytest.approx(2.0)
+    assert row["random/klom/forget/p95"] == pytest.approx(2.2)
+    assert row["score"] == pytest.approx(4.0)
+    assert row["tow"] == pytest.approx(((1.0 + 0.9) / 2 + 0.8) / 2)
+    assert row["cost/ratio"] == pytest.approx(0.3)
+
+
+def test_ties_share_their_average_rank() -> None:
+    cells = [cell("one", "random", 1.0), cell("two", "random", 1.0), cell("three", "random", 2.0)]
+    assert standing(cells)["mean_rank"].to_dict() == {"one": 1.5, "two": 1.5, "three": 3.0}
+
+
+def test_references_come_last_and_change_no_rank() -> None:
+    table = standing([*REFERENCES, *BOARD])
+    assert list(table.index) == ["two", "one", "three", "retrain", "do_nothing"]
+    assert table["mean_rank"].isna().tolist() == [False, False, False, True, True]
+    assert table.loc[["two", "one", "three"], "mean_rank"].equals(standing(BOARD)["mean_rank"])
+
+
+def test_a_method_that_did_not_finish_everywhere_has_no_mean_rank_and_says_why() -> None:
+    extra = [cell("best", "random", 0.7, 0), failed("best", "random", 1), cell("late", "class", 0.8)]
+    table = standing([*BOARD, *extra])
+    assert list(table.index[:3]) == ["two", "one", "three"]
+    assert table.loc[["best", "late"], "mean_rank"].isna().all()
+    assert table.loc["best", "missing"] == "random seed=1: failed: out of [memory]; class seed=0: not run"
+    assert math.isnan(table.loc["best", "random/rank"])  # the draw that did not fail may be the easier one
+    assert table.loc["late", "class/rank"] == 1.0
+    assert table.loc["one", "missing"] == ""
+
+
+def test_a_run_without_klom_is_not_ranked() -> None:
+    table = standing([cell("one", "random", 1.0), cell("two", "random", 1.0, metrics={"tow": 0.5})])
+    assert table["mean_rank"].tolist()[0] == 1.0
+    assert table.loc["two", "missing"] == "random seed=0: no KLoM"
+
+
+def test_no_cells_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one cell"):
+        standing([])
+
+
+@pytest.mark.parametrize("show", [printed, leaderboard_markdown])
+def test_every_method_is_shown_below_the_floor_in_order(show: Any) -> None:
+    lines = show([*REFERENCES, *BOARD]).splitlines()
+    found = [name for line in lines for name in re.findall(r"^(?:\| )?\*?(\w+)", line)]
+    shown = [name for name in found if name in {"independent", "one", "two", "three", "retrain", "do_nothing"}]
+    assert shown == ["independent", "two", "one", "three", "retrain", "do_nothing"]
+
+
+@pytest.mark.parametrize("show", [printed, leaderboard_markdown])
+def test_a_kind_shows_three_values_and_a_rank(show: Any) -> None:
+    (line,) = (line for line in show(BOARD).splitlines() if re.match(r"(\| )?two", line))
+    assert "2.70 / 2.40 / 2.40 #2.5" in line
+    assert "1.20 / 0.90 / 0.90 #1" in line
+
+
+@pytest.mark.parametrize("show", [printed, leaderboard_markdown])
+def test_failures_are_listed_with_the_first_line_of_their_error(show: Any) -> None:
+    text = show([*BOARD, failed("four", "random")])
+    assert "random seed=0, four: failed: out of [memory]" in text
+    assert "class seed=0, four: not run" in text
+    assert "traceback" not in text
+
+
+def test_four_kinds_fit_in_140_columns() -> None:
+    methods = ["gradient_ascent", *(f"method_{index}" for index in range(11))]
+    kinds = ("random", "rum_high_mem", "rum_mid_mem", "class")
+    cells = [cell(name, kind, 0.6 + 0.5 * place) for kind in kinds for place, name in enumerate(methods)]
+    assert max(map(len, printed(cells).splitlines())) <= 140
+
+
+def test_markdown_is_one_table_whatever_names_hold() -> None:
+    table = [line for line in leaderboard_markdown([cell(EVIL, EVIL, 1.0)]).splitlines() if line]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {6}
+    assert "<b>" not in "".join(table)
+
+
+@pytest.mark.parametrize("kinds", [1, 2, 3])
+def test_the_figure_has_a_panel_for_each_kind(kinds: int) -> None:
+    figure = quality_against_cost([cell("one", f"kind {index}", 1.0) for index in range(kinds)])
+    assert [panel.get_title() for panel in figure.axes if panel.get_visible()] == [f"kind {i}" for i in range(kinds)]
+
+
+def test_the_figure_joins_checkpoints_and_ends_in_the_result() -> None:
+    figure = quality_against_cost([cell("one", "random", 2.0, epochs=CHECKPOINTS), cell("two", "random", 4.0)])
+    drawn = [(list(map(float, line.get_xdata())), list(map(float, line.get_ydata()))) for line in figure.axes[0].lines]
+    assert ([0.05, 0.1], pytest.approx([5.0, 2.0])) in drawn
+    assert ([0.1], pytest.approx([2.0])) in drawn
+
+
+def test_methods_look_different_and_references_are_grey() -> None:
+    names = [f"method {index}" for index in range(15)]
+    figure = quality_against_cost([*(cell(name, "random", 1.0) for name in names), REFERENCES[0]])
+    lines = {str(line.get_label()): (line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
+    assert len({lines[name] for name in names}) == 15
+    assert lines["retrain"][0] == "#8c8c8c"
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [failed("one", "random")],
+        [cell("one", "random", 1.0, metrics={})],
+        [cell("one", "random", 1.0, metrics=metrics(1.0, cost=0.0))],
+        [cell("$\\frac{", "random", 1.0, metrics=metrics(1.0, cost=7.0))],
+        [cell("one", "random", 1.0, metrics={f"klom/{group}/p95": 1.0 for group in ("forget", "retain", "val")})],
+    ],
+    ids=["failed", "no metrics", "free", "dear", "neither floor nor cost"],
+)
+def test_little_is_enough_to_draw_and_write(cells: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert png(quality_against_cost(cells)).startswith(b"\x89PNG")
+    text = write_leaderboard(cells, tmp_path, title="Board", command="run").read_text(encoding="utf-8")
+    assert not re.search(r"\bnan\b|\bNone\b", text)
+
+
+def test_everything_is_written(page: Path) -> None:
+    names = {str(path.relative_to(page.parent)) for path in page.parent.rglob("*") if path.is_file()}
+    figures = {f"figures/quality_against_cost.{suffix}" for suffix in ("png", "svg", "pdf")}
+    assert names == {"leaderboard.html", "leaderboard.csv", "leaderboard.md", "cells.csv", *figures}
+
+
+def test_the_page_asks_nothing_of_the_network(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    sources = re.findall(r"\b(?:src|href|srcset|action|poster)\s*=\s*[\"']?([^\"'>\s]+)", text)
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_the_page_escapes_names(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert EVIL not in text
+    assert "Board &lt;b&gt;x|y&lt;/b&gt;" in text
+    assert "run &lt;b&gt;" in text
+
+
+def test_csv_files_hold_the_standing_and_every_checkpoint(page: Path) -> None:
+    table = pd.read_csv(page.with_name("leaderboard.csv"), index_col="method")
+    assert list(table.index) == ["two", "one", "three", EVIL, "retrain", "do_nothing"]
+    cells = pd.read_csv(page.with_name("cells.csv"))
+    assert len(cells) == len(BOARD) + len(REFERENCES) + 3
+    (path,) = [rows for name, rows in cells.dropna(subset=["epoch"]).groupby("method")]
+    assert path["epoch"].tolist() == [1, 2]
+    assert path["klom/forget/p95"].tolist() == pytest.approx([5.2, 2.2])
+    assert path["final"].tolist() == [False, True]
