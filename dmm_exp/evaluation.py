@@ -69,7 +69,7 @@ class Evaluation:
         pipeline = self.pipeline
         used = [pipeline.originals, pipeline.unlearned, pipeline.oracles, pipeline.floor_oracles]
         used += [pipeline.effect] if pipeline.predicts else []
-        used += [pipeline.pool] if pipeline.needs_scores else []
+        used += pipeline.score_artifacts
         config = {
             "klom": self.klom_options,
             "epochs": self.config["training"]["epochs"],

@@ -34,7 +34,14 @@ from dmm_exp.errors import UserError
 from dmm_exp.forget import Selector
 from dmm_exp.metrics import check_options, lds, margins
 from dmm_exp.refinement import Part, Refinement
-from dmm_exp.scores import FROM_POOL, entanglement_groups, families_of, memorization_table, principal_projections
+from dmm_exp.scores import (
+    FROM_POOL,
+    entanglement_groups,
+    families_of,
+    loss_curvature,
+    memorization_table,
+    principal_projections,
+)
 from dmm_exp.store import Artifact, Draft, Missing, Spec, Store
 from dmm_exp.unlearners import Unlearner
 from dmm_exp.unlearners.unlearner import Target
@@ -202,18 +209,22 @@ class Pipeline:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """The scores that the forget set or its refinement depends on, one row a training example."""
-        families = self._families
-        table = self.score_family(families[0])
-        for family in families[1:]:
-            table = table.merge(self.score_family(family), on="point")
+        table, *others = (artifact.table("scores") for artifact in self.score_artifacts)
+        for other in others:
+            table = table.merge(other, on="point")
         return table
+
+    @cached_property
+    def score_artifacts(self) -> list[Artifact]:
+        """The families of scores that :attr:`scores` is made of."""
+        return [self.score_family(family) for family in self._families]
 
     @property
     def _families(self) -> list[str]:
         users = (self.selector, self.refinement)
         return families_of([user.score for user in users if user.needs_scores])
 
-    def score_family(self, family: str) -> pd.DataFrame:
+    def score_family(self, family: str) -> Artifact:
         """Return the scores of one family, made if need be."""
         source = self.pool if family in FROM_POOL else self.originals
         spec = Spec("scores", {"score": family}, {"source": source.digest, "dataset": self.dataset.digest})
@@ -221,12 +232,13 @@ class Pipeline:
             "memorization": self._memorization,
             "principal": self._principal_components,
             "entanglement": self._entanglement,
+            "curvature": self._curvature,
         }[family]
 
         def write(draft: Draft) -> None:
             draft.write_table("scores", make())
 
-        return self.obtain("scores", f"{family} of every training example", spec, write).table("scores")
+        return self.obtain("scores", f"{family} of every training example", spec, write)
 
     def _memorization(self) -> pd.DataFrame:
         return memorization_table(self.subset_models.logits, self.subset_models.masks, self.examples.labels)
@@ -240,11 +252,22 @@ class Pipeline:
         return pd.DataFrame({"point": range(n_train), "pc1": first.numpy(), "pc2": second.numpy()})
 
     def _entanglement(self) -> pd.DataFrame:
+        features = self._original_models().features(self.examples.inputs[: self.examples.n_train])
+        return entanglement_groups(features).rename(columns={"group": "es_group", "distance": "es_distance"})
+
+    def _curvature(self) -> pd.DataFrame:
+        import pandas as pd
+
+        inputs, labels = (values[: self.examples.n_train] for values in (self.examples.inputs, self.examples.labels))
+        generator = torch.Generator().manual_seed(self.config["seed"])
+        values = loss_curvature(self._original_models(), inputs, labels, generator=generator)
+        return pd.DataFrame({"point": range(len(values)), "loss_curvature": values.double().numpy()})
+
+    def _original_models(self) -> Ensemble:
+        """Return the originals, on the device that the trainer uses."""
         build = model_factory(self.config["model"]["network"], self.examples)
         stored = {name: self.originals.stacked(name) for name in self.originals.stacked_names()}
-        ensemble = evaluation_copy(Ensemble.from_tensors(build().to("meta"), stored), self.config["trainer"])
-        table = entanglement_groups(ensemble.features(self.examples.inputs[: self.examples.n_train]))
-        return table.rename(columns={"group": "es_group", "distance": "es_distance"})
+        return evaluation_copy(Ensemble.from_tensors(build().to("meta"), stored), self.config["trainer"])
 
     @cached_property
     def forget(self) -> Tensor:

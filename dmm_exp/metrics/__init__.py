@@ -1,6 +1,7 @@
 """Metrics: how far unlearned models are from models that never saw the forget set.
 
-Everything here takes arrays and needs numpy alone. Ensembles come as margins ``[members, points]``.
+Everything here takes arrays and needs numpy alone (``mia`` loads scikit-learn when it is called). Ensembles come as
+margins ``[members, points]``.
 """
 
 from dmm_exp.metrics.cost import cost_ratio, retraining_cost
@@ -8,6 +9,7 @@ from dmm_exp.metrics.effects import effect_quality
 from dmm_exp.metrics.klom import KlomOptions, check_options, klom, klom_interval, klom_intervals
 from dmm_exp.metrics.lds import lds, lds_interval
 from dmm_exp.metrics.margins import accuracy, margins
+from dmm_exp.metrics.mia import mia
 from dmm_exp.metrics.tow import tow, tow_mia
 from dmm_exp.metrics.ulira import roc, tpr_at_fpr, ulira, ulira_scores
 
@@ -23,6 +25,7 @@ __all__ = [
     "lds",
     "lds_interval",
     "margins",
+    "mia",
     "retraining_cost",
     "roc",
     "tow",

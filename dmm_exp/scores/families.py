@@ -10,6 +10,7 @@ FAMILIES = {
     "memorization": ("memorization", "memorization_correctness"),
     "principal": ("pc1", "pc2"),
     "entanglement": ("es", "es_group", "es_distance"),
+    "curvature": ("loss_curvature",),
 }
 FROM_POOL = ("memorization", "principal")  # the others come from the originals
 

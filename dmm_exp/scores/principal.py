@@ -35,7 +35,7 @@ def principal_projections(outputs: Tensor, masks: Tensor, *, count: int = 2, pen
     left = weights - weights.mean(1, keepdims=True)  # centred over examples x
 
     matrix = aslinearoperator(left.T) @ aslinearoperator(sources)
-    vectors, values, _ = svds(matrix, k=count, v0=np.ones(n_train))
+    vectors, values, _ = svds(matrix, k=count, v0=np.random.default_rng(0).standard_normal(n_train))
     assert vectors is not None
     order = np.argsort(-values)
     projections = vectors[:, order] * values[order]

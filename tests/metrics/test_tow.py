@@ -30,6 +30,13 @@ def test_tow_of_paired_members_keeps_their_shape():
 def test_tow_mia_takes_the_attack_for_the_forget_accuracy():
     oracle = {"mia": 0.4, "retain": 1.0, "val": 0.8}
     assert tow_mia({**oracle, "mia": 0.1}, oracle) == pytest.approx(0.7)
+    assert tow_mia({"mia": 0.1, "retain": 0.9, "val": 0.85}, oracle) == pytest.approx(0.7 * 0.9 * 0.95)
+    np.testing.assert_allclose(tow_mia({**oracle, "mia": [0.4, 0.9]}, oracle), [1.0, 0.5])
+
+
+def test_tow_mia_does_not_take_a_forget_accuracy():
+    with pytest.raises(UserError, match="exactly mia, retain, val"):
+        tow_mia(ORACLE, ORACLE)
 
 
 @pytest.mark.parametrize(
