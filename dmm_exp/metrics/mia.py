@@ -19,7 +19,8 @@ Float = NDArray[np.float64]
 Labels = NDArray[np.integer]
 
 _GROUPS = ("forget", "retain", "val")
-_ALIKE = 1e-140  # a range of features whose square is no longer a number to divide by
+_ALIKE = 1e-12  # relative range of features that is rounding: gamma would blow it up to something to learn from
+_TINY = 1e-140  # range whose square is no longer a number to divide by
 _SMALLEST = 1e-300  # stands for a probability of 0 before its logarithm is taken
 
 
@@ -40,7 +41,8 @@ def mia(
     by index, as many as there are test points (10,000 for CIFAR-10): its score depends on how the dataset is sorted,
     and no seed varies the draw. Its gamma is ``auto``, which depends on the unit of the feature.
 
-    Where the attack has nothing to learn from, because all drawn points have one feature, the score is 0.5.
+    Where the attack has nothing to learn from, because all drawn points have one feature (up to rounding), the score
+    is 0.5.
 
     Args:
         logits: ``[members, points, classes]``, eval mode, no augmentation.
@@ -82,7 +84,7 @@ def _share_called_outside(inside: Float, outside: Float, targets: Float) -> floa
     from sklearn.svm import SVC  # here, since loading it takes longer than most metrics do
 
     known = np.concatenate([inside, outside])
-    if np.ptp(known, axis=0).max() < _ALIKE:
+    if np.ptp(known, axis=0).max() <= max(_ALIKE * np.abs(known).max(), _TINY):
         return 0.5
     is_inside = np.repeat([True, False], [len(inside), len(outside)])
     return float(np.mean(~SVC(C=3.0, kernel="rbf", gamma="scale").fit(known, is_inside).predict(targets)))

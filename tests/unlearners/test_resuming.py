@@ -12,7 +12,7 @@ from tiny_tasks import FINE_TUNING, METHODS, MLP, TRAINER, TRAINING, chunk, conf
 from dmm_exp.ensembles.work import run_shards
 from dmm_exp.executors import Local
 from dmm_exp.store import Artifact, Draft, Spec, Store
-from dmm_exp.unlearners.work import UnlearnJob, unlearn_chunk
+from dmm_exp.unlearners.work import PartJob, UnlearnJob, unlearn_chunk
 
 TARGETS = {"dmm": "effect", "dm_direct": "effect", "oracle_matching": "oracles"}
 
@@ -75,15 +75,16 @@ def unlearned(
     target = TARGETS.get(next(name for name in METHODS if METHODS[name]["_target_"] == config["_target_"]))
 
     def write(draft: Draft) -> None:
+        sources = {name: made[name].path if name == target else None for name in ("oracles", "effect")}
+        part = PartJob(config, tuple(range(20)), **sources)
+
         def job(shard: int, start: int, stop: int) -> UnlearnJob:
             return UnlearnJob(
-                unlearner=config,
+                parts=(part,),
                 **{name: made[name].path for name in ("examples", "originals")},
-                **{name: made[name].path if name == target else None for name in ("oracles", "effect")},
                 model=MLP,
                 training=TRAINING,
                 trainer=TRAINER,
-                forget=tuple(range(20)),
                 seed=0,
                 output=draft.path,
                 shard=shard,
