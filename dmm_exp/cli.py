@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,20 @@ USAGE_ERROR = 2
 
 
 def main() -> None:
-    """Run ``python -m dmm_exp`` or ``dmm-exp``; bad input ends with one sentence and exit code 2."""
+    """Run ``python -m dmm_exp`` or ``dmm-exp``."""
+    _end(_runs)
+
+
+def scores() -> None:
+    """Run ``python -m dmm_exp.scores``."""
+    _end(_scores)
+
+
+def _end(command: Callable[[], int]) -> None:
+    """Run a command and exit with its code; bad input ends with one sentence and exit code 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, where they become sentences
     try:
-        sys.exit(_main())
+        sys.exit(command())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
@@ -27,18 +38,9 @@ def main() -> None:
         sys.exit(130)
 
 
-def _main() -> int:
-    import hydra
-
-    from dmm_exp.config.schema import register
-
-    register()
-    arguments = _arguments()
-    if _composes(arguments):
-        _check(arguments)
-    refused: list[UserError] = []
-    task = partial(_task, refused)
-    run = hydra.main(version_base="1.3", config_path=config_directory(), config_name="config")(task)
+def _runs() -> int:
+    arguments = _checked_arguments()
+    run, refused = _hydra(_run)
     if not (arguments.multirun and _composes(arguments)):
         run()
         if refused:
@@ -49,6 +51,65 @@ def _main() -> int:
     sweep.begin(arguments.overrides)
     run()
     return sweep.finish()
+
+
+def _scores() -> int:
+    if _checked_arguments().multirun:
+        raise UserError("-m: scores are those of one experiment; start the command once for each")
+    run, refused = _hydra(_score)
+    run()
+    if refused:
+        raise refused[0]
+    return 0
+
+
+def _checked_arguments() -> Any:
+    """Return the command line, after comparing it with what exists."""
+    from dmm_exp.config.schema import register
+
+    register()
+    arguments = _arguments()
+    if _composes(arguments):
+        _check(arguments)
+    return arguments
+
+
+def _hydra(task: Callable[[Any], object]) -> tuple[Callable[[], Any], list[UserError]]:
+    """Return a function that lets Hydra compose the command line and run a task on it, and what the task refuses.
+
+    Bad input reaches the caller past Hydra's own words for failed jobs.
+    """
+    import hydra
+
+    refused: list[UserError] = []
+    made = hydra.main(version_base="1.3", config_path=config_directory(), config_name="config")
+    return made(partial(_caught, refused, task)), refused
+
+
+def _caught(refused: list[UserError], task: Callable[[Any], object], config: Any) -> None:
+    try:
+        task(config)
+    except UserError as error:
+        refused.append(error)
+
+
+def _run(config: Any) -> None:
+    from dmm_exp.run import run_from_hydra
+
+    run_from_hydra(config)
+
+
+def _score(config: Any) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from dmm_exp.config.preflight import choices_of
+    from dmm_exp.example_scores import run_scores
+    from dmm_exp.run import plain
+
+    hydra = HydraConfig.get()
+    folder = run_scores(plain(config), choices_of(hydra.runtime.choices))
+    if folder is not None:
+        print(folder)
 
 
 def _arguments() -> Any:
@@ -83,16 +144,6 @@ def _check_cells(cells: list[dict[str, Any]]) -> None:
     for cell in cells:
         check_ranges(cell)
         check_targets(cell)
-
-
-def _task(refused: list[UserError], config: Any) -> None:
-    """Run what Hydra composed; bad input is handed to the caller, past Hydra's own words for failed jobs."""
-    from dmm_exp.run import run_from_hydra
-
-    try:
-        run_from_hydra(config)
-    except UserError as error:
-        refused.append(error)
 
 
 if __name__ == "__main__":

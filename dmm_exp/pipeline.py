@@ -18,16 +18,18 @@ from torch import Tensor
 from dmm_exp.attribution import Estimator, Evidence, PoolEstimator, SubsetModels
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
-from dmm_exp.ensembles import Ensemble
+from dmm_exp.ensembles import AllBut, Ensemble, Only, RandomSubsets, Role
 from dmm_exp.ensembles.module import check_optimizer
-from dmm_exp.ensembles.seeds import Role
+from dmm_exp.ensembles.trajectory import PROXIES
 from dmm_exp.ensembles.work import (
+    TRAJECTORY,
     Executor,
     TrainJob,
     evaluation_copy,
     model_factory,
     recipe,
     run_shards,
+    stored_ensemble,
     train_chunk,
 )
 from dmm_exp.errors import UserError
@@ -35,12 +37,14 @@ from dmm_exp.forget import Selector
 from dmm_exp.metrics import check_options, lds, margins
 from dmm_exp.refinement import Part, Refinement
 from dmm_exp.scores import (
+    FAMILIES,
     FROM_POOL,
-    entanglement_groups,
+    entanglement_columns,
     families_of,
     loss_curvature,
-    memorization_table,
+    memorization_columns,
     principal_projections,
+    symmetric_kl,
 )
 from dmm_exp.store import Artifact, Draft, Missing, Spec, Store
 from dmm_exp.unlearners import Unlearner
@@ -103,6 +107,7 @@ class Pipeline:
         self.selector.check(self.examples)
         model_factory(self.config["model"]["network"], self.examples)()
         check_optimizer(recipe(self.config["training"])["optimizer"], "training.optimizer")
+        check_optimizer(recipe(self.config["scores"]["held_out"])["optimizer"], "scores.held_out.optimizer")
 
     # ------------------------------------------------------------------ ensembles
 
@@ -131,53 +136,56 @@ class Pipeline:
         return self._ensemble("target oracles", "target_oracle", self.config["n_models"], gone)
 
     def _ensemble(self, name: str, role: Role, members: int, gone: Tensor | None = None) -> Artifact:
-        subset, retrained = role == "subset", role not in ("original", "subset")
-        excluded = torch.empty(0, dtype=torch.long)
-        if retrained:
-            excluded = self.forget if gone is None else gone
-        pool = self.config["pool"]
-        spec = self._ensemble_spec(role, members, excluded)
+        """Return an ensemble that is trained from scratch by the run's recipe."""
+        pool, n_train = self.config["pool"], self.examples.n_train
+        job, what = self._job(role), "models"
+        if role == "original":
+            job, what = replace(job, keep=("parameters", "trajectory")), "models"
+        elif role == "subset":
+            subsets = RandomSubsets(n_train, pool["alpha"], self.config["seed"], pool["complementary"])
+            job, what = replace(job, subsets=subsets, keep=()), "subset models"
+        else:
+            subsets = AllBut(n_train, tuple((self.forget if gone is None else gone).tolist()))
+            job, what = replace(job, subsets=subsets), "models without the forget set"
+        return self._trained(name, f"{members:,} {what}", members, job)
+
+    def _job(self, role: Role) -> TrainJob:
+        """Return the job of training on everything by the run's recipe; what differs is replaced."""
+        return TrainJob(
+            examples=self.dataset.path,
+            model=self.config["model"]["network"],
+            training=self.config["training"],
+            trainer=self.config["trainer"],
+            seed=self.config["seed"],
+            role=role,
+            subsets=AllBut(self.examples.n_train, ()),
+        )
+
+    def _trained(
+        self, name: str, detail: str, members: int, job: TrainJob, initial: Artifact | None = None
+    ) -> Artifact:
+        """Return the ensemble that a job makes, from the members of another one if that is given."""
+        config = {
+            "role": job.role,
+            "members": members,
+            "seed": job.seed,
+            "network": job.model,
+            "training": job.training,
+            "trainer": self._trainer_identity,
+            "subsets": job.subsets.identity(),
+            "keep": list(job.keep),
+        }
+        inputs = {"dataset": self.dataset.digest} | ({"initial": initial.digest} if initial else {})
 
         def make(draft: Draft) -> None:
-            def job(shard: int, start: int, stop: int) -> TrainJob:
-                return TrainJob(
-                    examples=self.dataset.path,
-                    model=self.config["model"]["network"],
-                    training=self.config["training"],
-                    trainer=self.config["trainer"],
-                    seed=self.config["seed"],
-                    role=role,
-                    alpha=pool["alpha"] if subset else None,
-                    complementary=subset and pool["complementary"],
-                    excluded=tuple(excluded.tolist()),
-                    keep_parameters=not subset,
-                    output=draft.path,
-                    shard=shard,
-                    start=start,
-                    stop=stop,
-                )
+            whole = replace(job, output=draft.path, initial=initial.path if initial else None)
 
-            self._run_shards(name, draft, train_chunk, job, members)
+            def part(shard: int, start: int, stop: int) -> TrainJob:
+                return replace(whole, shard=shard, start=start, stop=stop)
 
-        kind = {"original": "models", "subset": "subset models"}.get(role, "models without the forget set")
-        return self.obtain(name, f"{members:,} {kind}", spec, make)
+            self._run_shards(name, draft, train_chunk, part, members)
 
-    def _ensemble_spec(self, role: Role, members: int, excluded: Tensor) -> Spec:
-        pool = self.config["pool"]
-        config = {
-            "role": role,
-            "members": members,
-            "seed": self.config["seed"],
-            "network": self.config["model"]["network"],
-            "training": self.config["training"],
-            "trainer": self._trainer_identity,
-        }
-        if role == "subset":
-            config |= {"alpha": pool["alpha"], "complementary": pool["complementary"]}
-        inputs = {"dataset": self.dataset.digest}
-        if len(excluded):
-            inputs["forget"] = content_hash(excluded)
-        return Spec("ensemble", config, inputs)
+        return self.obtain(name, detail, Spec("ensemble", config, inputs), make)
 
     @property
     def _trainer_identity(self) -> dict[str, Any]:
@@ -209,7 +217,14 @@ class Pipeline:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """The scores that the forget set or its refinement depends on, one row a training example."""
-        table, *others = (artifact.table("scores") for artifact in self.score_artifacts)
+        return self._joined(self._families)
+
+    def all_scores(self) -> pd.DataFrame:
+        """Return every score, as :attr:`scores` does for those that are needed."""
+        return self._joined(list(FAMILIES))
+
+    def _joined(self, families: list[str]) -> pd.DataFrame:
+        table, *others = (self.score_family(family).table("scores") for family in families)
         for other in others:
             table = table.merge(other, on="point")
         return table
@@ -226,48 +241,63 @@ class Pipeline:
 
     def score_family(self, family: str) -> Artifact:
         """Return the scores of one family, made if need be."""
-        source = self.pool if family in FROM_POOL else self.originals
-        spec = Spec("scores", {"score": family}, {"source": source.digest, "dataset": self.dataset.digest})
-        make = {
-            "memorization": self._memorization,
-            "principal": self._principal_components,
-            "entanglement": self._entanglement,
-            "curvature": self._curvature,
-        }[family]
+        sources = {"source": self.pool if family in FROM_POOL else self.originals}
+        if family == "held_out":
+            sources["retrained"] = self.retrained_on_held_out
+        settings = self.config["scores"].get(family)
+        inputs = {name: artifact.digest for name, artifact in sources.items()}
+        spec = Spec("scores", {"score": family, "settings": settings}, {**inputs, "dataset": self.dataset.digest})
 
         def write(draft: Draft) -> None:
-            draft.write_table("scores", make())
+            import pandas as pd
 
-        return self.obtain("scores", f"{family} of every training example", spec, write)
+            columns = getattr(self, f"_{family}_scores")()
+            draft.write_table("scores", pd.DataFrame({"point": range(self.examples.n_train), **columns}))
 
-    def _memorization(self) -> pd.DataFrame:
-        return memorization_table(self.subset_models.logits, self.subset_models.masks, self.examples.labels)
+        return self.obtain("scores", f"{family.replace('_', ' ')} of every training example", spec, write)
 
-    def _principal_components(self) -> pd.DataFrame:
-        import pandas as pd
+    def _memorization_scores(self) -> dict[str, Any]:
+        pool = self.subset_models
+        return memorization_columns(pool.logits, pool.masks, self.examples.labels)
 
+    def _principal_scores(self) -> dict[str, Any]:
         n_train, pool = self.examples.n_train, self.subset_models
         outputs = torch.from_numpy(margins(pool.logits[:, :n_train], self.examples.labels[:n_train]))
         first, second = principal_projections(outputs, pool.masks).unbind(1)
-        return pd.DataFrame({"point": range(n_train), "pc1": first.numpy(), "pc2": second.numpy()})
+        return {"pc1": first.numpy(), "pc2": second.numpy()}
 
-    def _entanglement(self) -> pd.DataFrame:
+    def _entanglement_scores(self) -> dict[str, Any]:
         features = self._original_models().features(self.examples.inputs[: self.examples.n_train])
-        return entanglement_groups(features).rename(columns={"group": "es_group", "distance": "es_distance"})
+        return entanglement_columns(features, **self.config["scores"]["entanglement"])
 
-    def _curvature(self) -> pd.DataFrame:
-        import pandas as pd
+    def _trajectory_scores(self) -> dict[str, Any]:
+        return {name: self.originals.stacked(f"{TRAJECTORY}{name}").double().mean(0).numpy() for name in PROXIES}
 
+    def _curvature_scores(self) -> dict[str, Any]:
         inputs, labels = (values[: self.examples.n_train] for values in (self.examples.inputs, self.examples.labels))
         generator = torch.Generator().manual_seed(self.config["seed"])
-        values = loss_curvature(self._original_models(), inputs, labels, generator=generator)
-        return pd.DataFrame({"point": range(len(values)), "loss_curvature": values.double().numpy()})
+        settings = self.config["scores"]["curvature"]
+        values = loss_curvature(self._original_models(), inputs, labels, generator=generator, **settings)
+        return {"loss_curvature": values.double().numpy()}
+
+    def _held_out_scores(self) -> dict[str, Any]:
+        n_train = self.examples.n_train
+        before, after = (made.stacked("logits")[:, :n_train] for made in (self.originals, self.retrained_on_held_out))
+        return {"held_out_retraining": symmetric_kl(before, after).double().numpy()}
+
+    @cached_property
+    def retrained_on_held_out(self) -> Artifact:
+        """The originals after fine-tuning on the validation points, which a score then depends on."""
+        points = Only(range(self.examples.n_train, self.examples.n_points))
+        job = replace(self._job("held_out"), subsets=points, training=self.config["scores"]["held_out"], keep=())
+        detail = "originals fine-tuned on validation points"
+        return self._trained("retraining", detail, self.config["n_models"], job, self.originals)
 
     def _original_models(self) -> Ensemble:
         """Return the originals, on the device that the trainer uses."""
         build = model_factory(self.config["model"]["network"], self.examples)
-        stored = {name: self.originals.stacked(name) for name in self.originals.stacked_names()}
-        return evaluation_copy(Ensemble.from_tensors(build().to("meta"), stored), self.config["trainer"])
+        originals = stored_ensemble(self.originals.path, build, range(self.config["n_models"]))
+        return evaluation_copy(originals, self.config["trainer"])
 
     @cached_property
     def forget(self) -> Tensor:

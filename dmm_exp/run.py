@@ -325,14 +325,10 @@ def run_from_hydra(config: Any) -> FinishedRun | None:
     """Do what Hydra composed, as a single run or as a cell of a sweep."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import OmegaConf
 
     from dmm_exp import sweep
 
-    hydra = HydraConfig.get()
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(plain, dict)
-    resolved = {str(key): value for key, value in plain.items()}
+    hydra, resolved = HydraConfig.get(), plain(config)
     if hydra.mode == RunMode.MULTIRUN:
         sweep.run_cell(resolved, _choices(hydra), list(hydra.overrides.task), int(hydra.job.num))
         return None
@@ -345,6 +341,15 @@ def run_from_hydra(config: Any) -> FinishedRun | None:
     if finished is not None:
         print(finished.folder)
     return finished
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return what Hydra composed as resolved plain containers."""
+    from omegaconf import OmegaConf
+
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def _choices(hydra: Any) -> dict[str, str]:

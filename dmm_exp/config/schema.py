@@ -30,6 +30,30 @@ class TrainingConfig:
 
 
 @dataclass
+class EntanglementConfig:
+    """How the groups are made whose entanglement is a score."""
+
+    groups: int = MISSING
+
+
+@dataclass
+class CurvatureConfig:
+    """Finite differences of the loss around an example."""
+
+    step: float = MISSING
+    directions: int = MISSING
+
+
+@dataclass
+class ScoresConfig:
+    """Settings of scores of single examples, by family."""
+
+    entanglement: EntanglementConfig = field(default_factory=EntanglementConfig)
+    curvature: CurvatureConfig = field(default_factory=CurvatureConfig)
+    held_out: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+@dataclass
 class PoolConfig:
     """Models trained on random subsets, shared by scores, estimators and attacks."""
 
@@ -45,6 +69,7 @@ class EvaluationConfig:
     """How unlearned models are compared with oracles."""
 
     klom: dict[str, Any] = field(default_factory=dict)
+    mia: dict[str, Any] = field(default_factory=dict)
     report: bool = True
 
 
@@ -77,6 +102,7 @@ class RootConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
+    scores: ScoresConfig = field(default_factory=ScoresConfig)
     forget: dict[str, Any] = field(default_factory=dict)
     attribution: dict[str, Any] = field(default_factory=dict)
     unlearner: dict[str, Any] = field(default_factory=dict)
@@ -114,6 +140,8 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     _at_least("model.chunk_size", config["model"]["chunk_size"], 1)
     _at_least("training.epochs", config["training"]["epochs"], 1)
     _at_least("training.batch_size", config["training"]["batch_size"], 1)
+    _at_least("scores.held_out.epochs", config["scores"]["held_out"]["epochs"], 1)
+    _at_least("scores.held_out.batch_size", config["scores"]["held_out"]["batch_size"], 1)
     _at_least("pool.amortised_over", pool["amortised_over"], 1)
     _at_least("pool.held_out", pool["held_out"], 0)
     if pool["size"] < pool["held_out"] + 4:

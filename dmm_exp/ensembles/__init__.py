@@ -3,7 +3,7 @@
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.module import EnsembleModule
 from dmm_exp.ensembles.seeds import Role, member_generator, member_seed
-from dmm_exp.ensembles.subsets import AllBut, RandomSubsets
+from dmm_exp.ensembles.subsets import AllBut, Only, RandomSubsets, Subsets
 from dmm_exp.ensembles.training import EnsembleTraining
 
 __all__ = [
@@ -11,8 +11,10 @@ __all__ = [
     "Ensemble",
     "EnsembleModule",
     "EnsembleTraining",
+    "Only",
     "RandomSubsets",
     "Role",
+    "Subsets",
     "member_generator",
     "member_seed",
 ]

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-Role = Literal["original", "oracle", "target_oracle", "floor_oracle", "retrained", "subset", "unlearned"]
+Role = Literal["original", "oracle", "target_oracle", "floor_oracle", "retrained", "subset", "unlearned", "held_out"]
 Stream = Literal["initialisation", "order", "subset", "noise"]
 
 

@@ -1,7 +1,8 @@
-"""Which training points each member is trained on."""
+"""Which points each member is trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,17 +17,40 @@ class AllBut:
 
     Attributes:
         n_train: size of the training set.
-        excluded: ``[excluded]`` indices; empty for originals.
+        excluded: indices; empty for originals.
     """
 
     n_train: int
-    excluded: Tensor
+    excluded: Sequence[int] | Tensor
 
     def indices(self, members: range) -> Tensor:
         """Return sorted training indices ``[members, size]``."""
         kept = torch.ones(self.n_train, dtype=torch.bool)
-        kept[self.excluded] = False
+        kept[torch.as_tensor(self.excluded, dtype=torch.long)] = False
         return kept.nonzero().squeeze(1).expand(len(members), -1)
+
+    def identity(self) -> dict[str, object]:
+        """Return what tells these subsets from others, in plain values."""
+        return {"all_but": [int(index) for index in self.excluded]}
+
+
+@dataclass(frozen=True)
+class Only:
+    """Every member is trained on the same range of points.
+
+    Attributes:
+        points: their indices.
+    """
+
+    points: range
+
+    def indices(self, members: range) -> Tensor:
+        """Return point indices ``[members, size]``."""
+        return torch.arange(self.points.start, self.points.stop).expand(len(members), -1)
+
+    def identity(self) -> dict[str, object]:
+        """Return what tells these subsets from others, in plain values."""
+        return {"only": [self.points.start, self.points.stop]}
 
 
 @dataclass(frozen=True)
@@ -60,7 +84,14 @@ class RandomSubsets:
         masks = torch.zeros(len(members), self.n_train, dtype=torch.bool)
         return masks.scatter_(1, self.indices(members), True)
 
+    def identity(self) -> dict[str, object]:
+        """Return what tells these subsets from others, beside the run's seed, in plain values."""
+        return {"alpha": self.alpha, "complementary": self.complementary}
+
     def _member(self, index: int) -> Tensor:
         owner, half = (index - index % 2, index % 2) if self.complementary else (index, 0)
         order = torch.randperm(self.n_train, generator=member_generator(self.seed, "subset", owner, "subset"))
         return order[half * self.size : (half + 1) * self.size].sort().values
+
+
+Subsets = AllBut | Only | RandomSubsets

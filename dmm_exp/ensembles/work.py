@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,18 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.seeds import Role, member_seed
-from dmm_exp.ensembles.subsets import AllBut, RandomSubsets
+from dmm_exp.ensembles.subsets import RandomSubsets, Subsets
 from dmm_exp.ensembles.training import EnsembleTraining
+from dmm_exp.ensembles.trajectory import Trajectory
 from dmm_exp.errors import UserError
 from dmm_exp.models import Normalised
 from dmm_exp.store import Artifact, Draft
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+
+
+TRAJECTORY = "trajectory/"  # what proxies of the trajectory are called among a shard's tensors, before their name
 
 
 class Executor(Protocol):
@@ -50,10 +54,9 @@ class TrainJob:
         trainer: configuration of the Lightning trainer.
         seed: the run's seed.
         role: with the member's number, determines all randomness.
-        alpha: size of random subsets; None for the whole training set without ``excluded``.
-        complementary: whether random subsets come in complementary pairs.
-        excluded: training points that no member sees.
-        keep_parameters: whether the shard holds the parameters beside the logits.
+        subsets: what members are trained on; the shard of a random one holds its masks.
+        keep: what else the shard holds beside the logits: the ``parameters``, the proxies of the ``trajectory``.
+        initial: folder of the ensemble whose members are trained on; fresh members when None.
         output: folder of the artifact in the making.
         shard: number of the shard.
     """
@@ -64,11 +67,10 @@ class TrainJob:
     trainer: Mapping[str, Any]
     seed: int
     role: Role
-    alpha: float | None
-    complementary: bool
-    excluded: tuple[int, ...]
-    keep_parameters: bool
-    output: Path
+    subsets: Subsets
+    keep: tuple[Literal["parameters", "trajectory"], ...] = ("parameters",)
+    initial: Path | None = None
+    output: Path = Path()
     shard: int = 0
     start: int = 0
     stop: int = 0
@@ -95,22 +97,40 @@ def train_chunk(job: TrainJob) -> None:
     """Do a :class:`TrainJob`."""
     clock = Clock()
     examples, members = read_examples(job.examples), range(job.start, job.stop)
-    if job.alpha is None:
-        subsets = AllBut(examples.n_train, torch.tensor(job.excluded, dtype=torch.long))
-    else:
-        subsets = RandomSubsets(examples.n_train, job.alpha, job.seed, job.complementary)
-    ensemble = Ensemble.initialise(
-        model_factory(job.model, examples), (member_seed(job.seed, job.role, i, "initialisation") for i in members)
-    )
-    module = EnsembleTraining(subsets=subsets.indices(members), **recipe(job.training))
+    ensemble = _initial(job, examples, members)
+    trajectory = Trajectory(len(members), examples.n_train) if "trajectory" in job.keep else None
+    module = EnsembleTraining(subsets=job.subsets.indices(members), trajectory=trajectory, **recipe(job.training))
     module.attach(ensemble, examples, seed=job.seed, role=job.role, members=members)
     module.fit(trainer_factory(job.trainer))
     tensors: dict[str, Tensor] = {"logits": evaluation_copy(ensemble, job.trainer).logits(examples.inputs)}
-    if isinstance(subsets, RandomSubsets):
-        tensors["masks"] = subsets.masks(members)
-    if job.keep_parameters:
+    if isinstance(job.subsets, RandomSubsets):
+        tensors["masks"] = job.subsets.masks(members)
+    if trajectory is not None:
+        tensors |= {f"{TRAJECTORY}{name}": values for name, values in trajectory.mean().items()}
+    if "parameters" in job.keep:
         tensors |= ensemble.tensors()
     write_chunk(job.output, job.shard, tensors, module.history(), module.sample_gradients, clock)
+
+
+def _initial(job: TrainJob, examples: Examples, members: range) -> Ensemble:
+    """Return the members that training starts from."""
+    build = model_factory(job.model, examples)
+    if job.initial is not None:
+        return stored_ensemble(job.initial, build, members).copy()
+    return Ensemble.initialise(build, (member_seed(job.seed, job.role, i, "initialisation") for i in members))
+
+
+def stored_ensemble(path: Path, build: Callable[[], nn.Module], members: range) -> Ensemble:
+    """Return some members of a sharded artifact that holds parameters."""
+    chunk = slice(members.start, members.stop)
+    return Ensemble.from_tensors(build().to("meta"), {name: value[chunk] for name, value in stacked(path).items()})
+
+
+@lru_cache(maxsize=4)
+def stacked(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a sharded artifact; a process reads each once."""
+    artifact = Artifact(path, path.name, cached=True)
+    return {name: artifact.stacked(name) for name in artifact.stacked_names()}
 
 
 def write_chunk(

@@ -6,9 +6,12 @@ Goldblum et al., 2020).
 
 from __future__ import annotations
 
-import pandas as pd
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from dmm_exp.errors import UserError
 
 
 def entanglement(features: Tensor, forget: Tensor) -> Tensor:
@@ -21,10 +24,15 @@ def entanglement(features: Tensor, forget: Tensor) -> Tensor:
     Args:
         features: ``[members, n_train, width]`` penultimate features.
         forget: training indices.
+
+    Raises:
+        UserError: one of the two sets is empty.
     """
     values = features.double()
     mask = torch.zeros(values.shape[1], dtype=torch.bool)
     mask[forget] = True
+    if not 0 < int(mask.sum()) < len(mask):
+        raise UserError(f"entanglement of {int(mask.sum())} of {len(mask)} examples: both sets must hold some")
     (spread_f, mean_f), (spread_r, mean_r) = _spread(values[:, mask]), _spread(values[:, ~mask])
     middle = (mean_f + mean_r) / 2
     apart = ((mean_r - middle).square().sum(-1) + (mean_f - middle).square().sum(-1)) / 2
@@ -37,7 +45,7 @@ def _spread(features: Tensor) -> tuple[Tensor, Tensor]:
     return (features - mean[:, None]).square().sum(-1).mean(1), mean
 
 
-def entanglement_groups(features: Tensor, groups: int = 15) -> pd.DataFrame:
+def entanglement_columns(features: Tensor, groups: int = 15) -> dict[str, NDArray[np.generic]]:
     """Cut training points into groups by the distance of their features from the mean, and score every group.
 
     Args:
@@ -45,12 +53,18 @@ def entanglement_groups(features: Tensor, groups: int = 15) -> pd.DataFrame:
         groups: how many, of nearly equal size.
 
     Returns:
-        One row a point: ``point``, ``distance`` (mean over members), ``group`` (from 0, the nearest) and ``es``, the
-        entanglement score of its group against all other points.
+        By name, ``[n_train]`` each: ``es_distance`` (mean over members), ``es_group`` (from 0, the nearest) and ``es``,
+        the entanglement score of a point's group against all other points.
+
+    Raises:
+        UserError: there would be a group without points, or a single group, which has no other points.
     """
+    n_train = features.shape[1]
+    if not 2 <= groups <= n_train:
+        raise UserError(f"scores.entanglement.groups={groups}: expected from 2 to {n_train}, the training examples")
     centred = features.double() - features.double().mean(1, keepdim=True)
     distance = centred.norm(dim=-1).mean(0)
-    table = pd.DataFrame({"point": range(len(distance)), "distance": distance.numpy(), "group": 0, "es": 0.0})
+    group_of, score = np.zeros(n_train, dtype=int), np.zeros(n_train)
     for group, points in enumerate(distance.argsort(stable=True).tensor_split(groups)):
-        table.loc[points.numpy(), ["group", "es"]] = [group, float(entanglement(features, points))]
-    return table.astype({"group": int})
+        group_of[points], score[points] = group, float(entanglement(features, points))
+    return {"es": score, "es_group": group_of, "es_distance": distance.numpy()}

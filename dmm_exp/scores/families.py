@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dmm_exp.ensembles.trajectory import PROXIES
 from dmm_exp.errors import UserError, did_you_mean
 
 FAMILIES = {
     "memorization": ("memorization", "memorization_correctness"),
     "principal": ("pc1", "pc2"),
     "entanglement": ("es", "es_group", "es_distance"),
+    "trajectory": PROXIES,
     "curvature": ("loss_curvature",),
+    "held_out": ("held_out_retraining",),
 }
 FROM_POOL = ("memorization", "principal")  # the others come from the originals
+NO_SCORES = ("point", "es_group")
+
+
+def score_names(columns: Iterable[str]) -> list[str]:
+    """Return which columns of a table hold scores, and not errors of scores or the number of the point."""
+    return [name for name in columns if name not in NO_SCORES and not name.endswith("_se")]
 
 
 def families_of(names: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.scores.families import score_names
 
 FALLING = ("confidence", "max_confidence", "binary_accuracy")  # high for easy examples
 
@@ -22,7 +23,7 @@ def hardness(scores: pd.DataFrame, name: str, key: str = "score") -> NDArray[np.
     Raises:
         UserError: there is no such column, or an example has no score.
     """
-    known = [column for column in scores.columns if column != "point" and not column.endswith("_se")]
+    known = score_names(scores.columns)
     if name not in known:
         raise UserError(f"{key}={name}: expected one of {', '.join(known)}{did_you_mean(name, known)}")
     values = scores[name].to_numpy(dtype=np.float64, copy=True)

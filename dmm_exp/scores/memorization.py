@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-import pandas as pd
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Form = Literal["correctness", "probability"]
@@ -33,18 +34,18 @@ def memorization(logits: Tensor, masks: Tensor, labels: Tensor, form: Form) -> t
     return mean_in - mean_out, (variance_in + variance_out).sqrt()
 
 
-def memorization_table(logits: Tensor, masks: Tensor, labels: Tensor) -> pd.DataFrame:
-    """Return both forms with their standard errors, one row a training point.
+def memorization_columns(logits: Tensor, masks: Tensor, labels: Tensor) -> dict[str, NDArray[np.float32]]:
+    """Return both forms with their standard errors, ``[n_train]`` each.
 
-    Columns: ``point``, ``memorization``, ``memorization_se`` (probability form), ``memorization_correctness``,
+    The names are ``memorization``, ``memorization_se`` (probability form), ``memorization_correctness`` and
     ``memorization_correctness_se``.
     """
-    columns: dict[str, object] = {"point": range(masks.shape[1])}
+    columns: dict[str, NDArray[np.float32]] = {}
     forms: dict[str, Form] = {"memorization": "probability", "memorization_correctness": "correctness"}
     for name, form in forms.items():
         score, error = memorization(logits, masks, labels, form)
         columns |= {name: score.numpy(), f"{name}_se": error.numpy()}
-    return pd.DataFrame(columns)
+    return columns
 
 
 def _values(logits: Tensor, labels: Tensor, form: Form) -> Tensor:

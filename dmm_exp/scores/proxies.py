@@ -1,7 +1,8 @@
 """Proxies of memorization: what one training run shows of it, without a pool of models.
 
 Zhao et al., "Scalability of memorization-based machine unlearning", arXiv 2410.16516, compare them. Those that are read
-off the answers (confidence, maximal confidence, entropy, binary accuracy) are averaged over the epochs of training.
+off the answers during training (confidence, maximal confidence, entropy, binary accuracy) are in
+:mod:`dmm_exp.ensembles.trajectory`.
 """
 
 from __future__ import annotations
@@ -16,78 +17,6 @@ from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.ensemble import VALUES_AT_ONCE
 from dmm_exp.errors import UserError
 from dmm_exp.models import Normalised
-
-
-def confidence(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the probability of the true class, mean over members: ``[points]`` in [0, 1].
-
-    Args:
-        logits: ``[members, points, classes]``.
-        labels: ``[points]``.
-
-    Raises:
-        UserError: when the shapes do not fit.
-    """
-    return _confidence(*_checked(logits, labels)).mean(0)
-
-
-def max_confidence(logits: Tensor) -> Tensor:
-    """Return the largest probability, mean over members: ``[points]`` in [0, 1]. Input as for ``confidence``."""
-    return _max_confidence(_checked_logits(logits)).mean(0)
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Return the entropy of the answer in nats, mean over members: ``[points]``. Input as for ``confidence``."""
-    return _entropy(_checked_logits(logits)).mean(0)
-
-
-def binary_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of members that are right ``[points]``. Input and errors as for ``confidence``."""
-    return _binary_accuracy(*_checked(logits, labels)).mean(0)
-
-
-class Trajectory:
-    """Averages the proxies of every member over the epochs of its training; no logits are kept.
-
-    Args:
-        labels: ``[n_train]`` of the training points.
-    """
-
-    def __init__(self, labels: Tensor) -> None:
-        self.epochs = 0
-        self._labels = labels
-        self._sums: dict[str, Tensor] = {}
-
-    def update(self, logits: Tensor) -> None:
-        """Add an epoch: ``[members, points, classes]``, the training points first; further points are passed over.
-
-        Raises:
-            UserError: when there are fewer points than labels, or the number of members has changed.
-        """
-        answers, labels = _checked(logits[:, : len(self._labels)], self._labels)
-        values = {
-            "confidence": _confidence(answers, labels),
-            "max_confidence": _max_confidence(answers),
-            "entropy": _entropy(answers),
-            "binary_accuracy": _binary_accuracy(answers, labels),
-        }
-        if any(value.shape != values[name].shape for name, value in self._sums.items()):
-            raise UserError(
-                f"logits has {len(logits)} members and the epochs before had "
-                f"{len(self._sums['confidence'])}; expected the same members."
-            )
-        self._sums = {name: value + self._sums.get(name, 0.0) for name, value in values.items()}
-        self.epochs += 1
-
-    def mean(self) -> dict[str, Tensor]:
-        """Return ``confidence``, ``max_confidence``, ``entropy`` and ``binary_accuracy``, each ``[members, n_train]``.
-
-        Raises:
-            UserError: when there was no epoch.
-        """
-        if not self.epochs:
-            raise UserError("the trajectory holds 0 epochs; expected at least one.")
-        return {name: value / self.epochs for name, value in self._sums.items()}
 
 
 def symmetric_kl(before: Tensor, after: Tensor) -> Tensor:
@@ -187,31 +116,6 @@ def _input_gradients(ensemble: Ensemble, normalised: Tensor, labels: Tensor) -> 
         logits = ensemble(inputs, method="network", params=params).float()
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.repeat(len(ensemble)), reduction="sum")
     return torch.autograd.grad(loss, inputs)[0]
-
-
-def _confidence(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the probability of the true class ``[members, points]``, as the functions below do for theirs."""
-    return logits.softmax(2).gather(2, labels.expand(len(logits), -1)[..., None]).squeeze(2)
-
-
-def _max_confidence(logits: Tensor) -> Tensor:
-    return logits.softmax(2).amax(2)
-
-
-def _entropy(logits: Tensor) -> Tensor:
-    return -(logits.softmax(2) * logits.log_softmax(2)).sum(2)
-
-
-def _binary_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(2) == labels).float()
-
-
-def _checked(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return float32 logits and labels that fit each other."""
-    answers = _checked_logits(logits)
-    if labels.shape != answers.shape[1:2]:
-        raise UserError(f"labels has shape {list(labels.shape)}; expected [{answers.shape[1]}], one for each point.")
-    return answers, labels
 
 
 def _checked_logits(logits: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,12 @@ from dmm_exp.ensembles.work import (
     model_factory,
     read_examples,
     recipe,
+    stacked,
+    stored_ensemble,
     trainer_factory,
     write_chunk,
 )
 from dmm_exp.errors import UserError
-from dmm_exp.store import Artifact
 from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
 
 
@@ -82,7 +82,8 @@ def unlearn_chunk(job: UnlearnJob) -> None:
         UserError: a method that makes no models comes before the last part.
     """
     clock = Clock()
-    examples, ensemble = read_examples(job.examples), _originals(job)
+    examples = read_examples(job.examples)
+    ensemble = stored_ensemble(job.originals, model_factory(job.model, examples), range(job.start, job.stop))
     results: list[Unlearned] = []
     for place, part in enumerate(job.parts):
         if results:
@@ -107,15 +108,6 @@ def _tensors(result: Unlearned) -> dict[str, Tensor]:
     return {"logits": result.logits} | (result.ensemble.tensors() if result.ensemble is not None else {})
 
 
-def _originals(job: UnlearnJob) -> Ensemble:
-    """Return the originals of a chunk."""
-    build = model_factory(job.model, read_examples(job.examples))
-    stored = _stacked(job.originals)
-    return Ensemble.from_tensors(
-        build().to("meta"), {name: value[job.start : job.stop] for name, value in stored.items()}
-    )
-
-
 def _task(job: UnlearnJob, place: int, examples: Examples, ensemble: Ensemble) -> UnlearningTask:
     """Return what there is to do for a part: earlier ones are gone, later ones are still retained."""
     part, gone = job.parts[place], [index for part in job.parts[: place + 1] for index in part.points]
@@ -124,7 +116,7 @@ def _task(job: UnlearnJob, place: int, examples: Examples, ensemble: Ensemble) -
         originals=ensemble,
         examples=examples,
         forget=torch.tensor(part.points, dtype=torch.long),
-        retain=AllBut(examples.n_train, torch.tensor(gone, dtype=torch.long)).indices(range(1))[0],
+        retain=AllBut(examples.n_train, gone).indices(range(1))[0],
         seed=job.seed if place == 0 else member_seed(job.seed, "unlearned", place, "subset"),
         members=members,
         targets=_targets(job, part),
@@ -138,15 +130,8 @@ def _targets(job: UnlearnJob, part: PartJob) -> Tensor | None:
     """Return the logits to match, ``[members, points, classes]``: of models without this part and those before it."""
     chunk = slice(job.start, job.stop)
     if part.oracles is not None:
-        return _stacked(part.oracles)["logits"][chunk]
+        return stacked(part.oracles)["logits"][chunk]
     if part.effect is not None:
         with safe_open(part.effect / "effect.safetensors", framework="pt") as file:
-            return _stacked(job.originals)["logits"][chunk] - file.get_tensor("effect")
+            return stacked(job.originals)["logits"][chunk] - file.get_tensor("effect")
     return None
-
-
-@lru_cache(maxsize=4)
-def _stacked(path: Path) -> dict[str, Tensor]:
-    """Return all tensors of a sharded artifact; a process reads each once."""
-    artifact = Artifact(path, path.name, cached=True)
-    return {name: artifact.stacked(name) for name in artifact.stacked_names()}

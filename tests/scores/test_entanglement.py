@@ -1,10 +1,13 @@
 """The entanglement score against a plain transcription, and what it says."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
-from dmm_exp.scores import entanglement, entanglement_groups
+from dmm_exp.errors import UserError
+from dmm_exp.scores import entanglement, entanglement_columns
 
 
 def features(members=2, points=90, width=5, seed=0):
@@ -45,13 +48,29 @@ def test_it_grows_as_the_two_sets_mix():
     assert scores == sorted(scores)
 
 
+def test_sets_with_one_mean_are_infinitely_entangled():
+    phi = torch.tensor([[[-1.0], [1.0], [-2.0], [2.0]]])
+    assert float(entanglement(phi, torch.tensor([0, 1]))) == float("inf")
+
+
 def test_groups_are_nearly_equal_and_ordered_by_distance():
     phi = features(points=100)
-    table = entanglement_groups(phi, groups=7)
-    sizes = table.groupby("group").size()
-    assert sizes.max() - sizes.min() <= 1
-    means = table.groupby("group")["distance"]
-    assert (means.min().to_numpy()[1:] >= means.max().to_numpy()[:-1]).all()
-    for group, rows in table.groupby("group"):
-        points = torch.tensor(rows["point"].to_numpy())
-        assert rows["es"].iloc[0] == pytest.approx(float(entanglement(phi, points))), group
+    columns = entanglement_columns(phi, groups=7)
+    groups = [np.flatnonzero(columns["es_group"] == group) for group in range(7)]
+    assert max(map(len, groups)) - min(map(len, groups)) <= 1
+    for nearer, farther in itertools.pairwise(groups):
+        assert columns["es_distance"][nearer].max() <= columns["es_distance"][farther].min()
+    for points in groups:
+        assert columns["es"][points] == pytest.approx(float(entanglement(phi, torch.tensor(points))))
+
+
+@pytest.mark.parametrize("groups", [0, 1, 91])
+def test_groups_that_cannot_be_are_refused(groups):
+    with pytest.raises(UserError, match=f"groups={groups}: expected from 2 to 90"):
+        entanglement_columns(features(), groups=groups)
+
+
+@pytest.mark.parametrize("forget", [torch.arange(0), torch.arange(90)])
+def test_nothing_is_entangled_with_an_empty_set(forget):
+    with pytest.raises(UserError, match="both sets must hold some"):
+        entanglement(features(), forget)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 
 import numpy as np
@@ -15,79 +14,14 @@ from torch.nn import functional
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.errors import UserError
 from dmm_exp.models import CNN, MLP, Normalised
-from dmm_exp.scores.proxies import (
-    Trajectory,
-    binary_accuracy,
-    confidence,
-    entropy,
-    loss_curvature,
-    max_confidence,
-    symmetric_kl,
-)
+from dmm_exp.scores import loss_curvature, symmetric_kl
 
 MEMBERS, POINTS, CLASSES = 3, 7, 4
 LABELS = torch.arange(POINTS) % CLASSES
-OF_ANSWERS = {
-    "confidence": lambda logits: confidence(logits, LABELS),
-    "max_confidence": max_confidence,
-    "entropy": entropy,
-    "binary_accuracy": lambda logits: binary_accuracy(logits, LABELS),
-}
 
 
 def random_logits(seed: int = 0, points: int = POINTS) -> Tensor:
     return 3 * torch.randn(MEMBERS, points, CLASSES, generator=torch.Generator().manual_seed(seed))
-
-
-def test_proxies_of_answers_are_scipys():
-    logits = random_logits()
-    p = special.softmax(logits.double().numpy(), axis=2)
-    expected = {
-        "confidence": p[:, np.arange(POINTS), LABELS],
-        "max_confidence": p.max(2),
-        "entropy": stats.entropy(p, axis=2),
-        "binary_accuracy": p.argmax(2) == LABELS.numpy(),
-    }
-    for name, function in OF_ANSWERS.items():
-        np.testing.assert_allclose(function(logits), expected[name].mean(0), rtol=1e-5, atol=1e-6, err_msg=name)
-
-
-def test_an_answer_that_knows_nothing():
-    logits = torch.zeros(MEMBERS, POINTS, CLASSES)
-    torch.testing.assert_close(confidence(logits, LABELS), torch.full((POINTS,), 1 / CLASSES))
-    torch.testing.assert_close(entropy(logits), torch.full((POINTS,), math.log(CLASSES)))
-
-
-def test_an_answer_that_is_sure_and_wrong():
-    logits = 200 * functional.one_hot((LABELS + 1) % CLASSES, CLASSES).float().expand(MEMBERS, -1, -1)
-    for name, value in {"confidence": 0.0, "max_confidence": 1.0, "entropy": 0.0, "binary_accuracy": 0.0}.items():
-        torch.testing.assert_close(OF_ANSWERS[name](logits), torch.full((POINTS,), value))
-
-
-def test_a_trajectory_is_the_mean_over_epochs_and_keeps_members_apart():
-    epochs = [random_logits(seed, points=POINTS + 2) for seed in range(4)]
-    trajectory = Trajectory(LABELS)
-    for logits in epochs:
-        trajectory.update(logits)
-    found = trajectory.mean()
-    assert trajectory.epochs == 4
-    assert set(found) == set(OF_ANSWERS)
-    for name, function in OF_ANSWERS.items():
-        alone = [[function(logits[i : i + 1, :POINTS]) for i in range(MEMBERS)] for logits in epochs]
-        expected = torch.stack([torch.stack(members) for members in alone]).mean(0)
-        torch.testing.assert_close(found[name], expected)
-
-
-def test_a_trajectory_refuses_what_it_cannot_average():
-    trajectory = Trajectory(LABELS)
-    with pytest.raises(UserError, match="0 epochs"):
-        trajectory.mean()
-    with pytest.raises(UserError, match="labels has shape"):
-        trajectory.update(random_logits(points=POINTS - 1))
-    trajectory.update(random_logits())
-    with pytest.raises(UserError, match="2 members and the epochs before had 3"):
-        trajectory.update(random_logits()[:2])
-    assert trajectory.epochs == 1
 
 
 def test_the_symmetric_divergence_is_scipys_both_ways():
@@ -106,9 +40,7 @@ def test_answers_that_did_not_change_diverge_by_nothing():
 
 def test_bad_logits_are_named_in_one_sentence():
     with pytest.raises(UserError, match=r"\[members, points, classes\]"):
-        max_confidence(torch.zeros(POINTS, CLASSES))
-    with pytest.raises(UserError, match="one for each point"):
-        confidence(random_logits(), LABELS[:2])
+        symmetric_kl(torch.zeros(POINTS, CLASSES), torch.zeros(POINTS, CLASSES))
     with pytest.raises(UserError, match="same shape"):
         symmetric_kl(random_logits(), random_logits()[:1])
 

@@ -1,0 +1,62 @@
+"""All scores of all training examples of one experiment: ``python -m dmm_exp.scores``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dmm_exp.store.files import write_table, write_text
+from dmm_exp.store.spec import digest_of
+
+DEPENDS_ON = ("dataset", "model", "training", "pool", "scores", "n_models", "seed")
+UNUSED = {
+    "forget": {"_target_": "dmm_exp.forget.Random", "size": 1},
+    "refinement": {"_target_": "dmm_exp.refinement.Whole"},
+}
+
+
+def run_scores(config: Mapping[str, Any], choices: Mapping[str, str]) -> Path | None:
+    """Compute every score, write them with their correlations and a figure, and return the folder.
+
+    What only unlearning needs (the forget set, the unlearner, …) is passed over. With ``dry_run`` nothing is made.
+
+    Args:
+        config: the resolved configuration, as plain containers.
+        choices: group → choice that it was composed of.
+
+    Raises:
+        UserError: the configuration asks for what cannot be.
+    """
+    from dmm_exp.config.instantiate import check_targets
+    from dmm_exp.config.schema import check_ranges
+    from dmm_exp.executors import shared_executor
+    from dmm_exp.pipeline import Pipeline
+    from dmm_exp.report.progress import Console
+    from dmm_exp.report.scores import correlation_table, correlations, draw_scores
+    from dmm_exp.report.tables import print_table
+    from dmm_exp.store import Store
+
+    check_ranges(config)
+    check_targets(config)
+    console, outputs = Console(), Path(config["paths"]["outputs"]).expanduser().absolute()
+    config = {**config, **UNUSED}
+    store = Store(outputs / "artifacts", console, read_only=config["dry_run"])
+    pipeline = Pipeline(config, store, shared_executor(config["executor"]), console)
+    pipeline.check()
+    if config["dry_run"]:
+        console.note("would compute every score from the originals and the pool; nothing was made")
+        return None
+    table = pipeline.all_scores()
+    found = correlations(table)
+    identity = digest_of({key: config[key] for key in DEPENDS_ON})
+    folder = outputs / "scores" / f"{choices['dataset']}-{choices['model']}__{identity[:10]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(folder / "scores.parquet", table)
+    write_text(folder / "scores.csv", table.to_csv(index=False))
+    write_text(folder / "correlations.csv", found.to_csv(index=False))
+    draw_scores(table, found).save(folder)
+    print_table(correlation_table(found))
+    print(f"  scores.csv, scores.parquet, correlations.csv, scores.png, scores.svg in {folder}", file=sys.stderr)
+    return folder
