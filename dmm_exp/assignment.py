@@ -12,6 +12,7 @@ from torch import Tensor
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import compose_unlearner
 from dmm_exp.errors import UserError
+from dmm_exp.metrics import lower_is_better
 from dmm_exp.scores import hardness
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from dmm_exp.report.progress import Console
 
 AUTO = "auto"
-SMALLER_IS_BETTER = ("klom", "cost", "ulira")  # families of metrics; of all others, more is better
 
 MakePipeline = Callable[[Mapping[str, Any]], "Pipeline"]
 
@@ -143,7 +143,7 @@ def _best(trials: list[Trial], criterion: str) -> Trial:
     worked = [trial for trial in trials if trial.value == trial.value]  # NaN: it failed
     if not worked:
         raise UserError(f"refinement.candidates: none worked for part {trials[0].part}")
-    smaller = criterion.startswith(SMALLER_IS_BETTER)
+    smaller = lower_is_better(criterion)
     return min(worked, key=lambda trial: trial.value if smaller else -trial.value)
 
 

@@ -18,8 +18,10 @@ from dmm_exp.metrics import (
     klom,
     klom_intervals,
     margins,
+    mia,
     retraining_cost,
     tow,
+    tow_mia,
     tpr_at_fpr,
     ulira,
     ulira_scores,
@@ -72,6 +74,7 @@ class Evaluation:
         used += pipeline.score_artifacts
         config = {
             "klom": self.klom_options,
+            "mia": self.config["evaluation"]["mia"],
             "epochs": self.config["training"]["epochs"],
             "amortised_over": self.config["pool"]["amortised_over"],
             "package": __version__,
@@ -109,9 +112,13 @@ class Evaluation:
         return {name: self._outputs(name, artifact) for name, artifact in artifacts.items()}
 
     def _outputs(self, name: str, artifact: Artifact) -> Outputs:
-        at = f"epoch={self.epoch}/" if name == "unlearned" and self.epoch is not None else ""
-        logits = artifact.stacked(f"{at}logits").numpy()
+        logits = self._logits(name, artifact)
         return Outputs(margins(logits, self.labels), accuracy(logits, self.labels), logits.mean(0))
+
+    def _logits(self, name: str, artifact: Artifact) -> NDArray[np.float32]:
+        """Return an ensemble's logits ``[members, points, classes]``."""
+        at = f"epoch={self.epoch}/" if name == "unlearned" and self.epoch is not None else ""
+        return artifact.stacked(f"{at}logits").numpy()
 
     @cached_property
     def klom(self) -> dict[str, NDArray[np.float64]]:
@@ -123,7 +130,7 @@ class Evaluation:
         }
 
     def _metrics(self) -> dict[str, float]:
-        parts = (self.quick_metrics(), self._intervals(), self._ulira(), self._effect())
+        parts = (self.quick_metrics(), self._intervals(), self._attacks(), self._ulira(), self._effect())
         return {name: float(value) for part in parts for name, value in part.items()}
 
     def quick_metrics(self) -> dict[str, float]:
@@ -170,6 +177,38 @@ class Evaluation:
     def _tow(self) -> dict[str, float]:
         values = np.asarray(tow(self._accuracies("unlearned"), self._accuracies("oracle")))
         return {"tow": values.mean(), "tow/std": values.std(ddof=1)}
+
+    def _attacks(self) -> dict[str, float]:
+        """Return the score of the membership inference attack on each ensemble, and ToW-MIA."""
+        attacked = {"oracle": self.pipeline.oracles, "original": self.pipeline.originals}
+        scores = {name: self._attack_artifact(name, artifact) for name, artifact in attacked.items()}
+        scores["unlearned"] = self._attack(self._logits("unlearned", self.pipeline.unlearned))
+        sides = [
+            {
+                "mia": scores[name],
+                **{group: values for group, values in self._accuracies(name).items() if group != "forget"},
+            }
+            for name in ("unlearned", "oracle")
+        ]
+        values = np.asarray(tow_mia(*sides))
+        means = {f"mia/{name}": score.mean() for name, score in scores.items()}
+        return means | {"tow_mia": values.mean(), "tow_mia/std": values.std(ddof=1)}
+
+    def _attack_artifact(self, name: str, models: Artifact) -> NDArray[np.float64]:
+        """Attack an ensemble that further unlearners will be compared with; done once."""
+        pipeline = self.pipeline
+        config = {**self.config["evaluation"]["mia"], "seed": self.config["seed"]}
+        inputs = {"models": models.digest, "forget": content_hash(pipeline.forget), "dataset": pipeline.dataset.digest}
+
+        def make(draft: Draft) -> None:
+            draft.write_json("scores", self._attack(self._logits(name, models)).tolist())
+
+        found = pipeline.obtain("attack", f"membership inference on {name}s", Spec("attack", config, inputs), make)
+        return np.asarray(found.json("scores"))
+
+    def _attack(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return each member's score ``[members]``."""
+        return mia(logits, self.labels, self.groups, seed=self.config["seed"], **self.config["evaluation"]["mia"])
 
     def _ulira(self) -> dict[str, float]:
         if self.config["n_models"] < FEWEST_FOR_ATTACK:

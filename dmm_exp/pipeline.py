@@ -34,7 +34,7 @@ from dmm_exp.ensembles.work import (
 )
 from dmm_exp.errors import UserError
 from dmm_exp.forget import Selector
-from dmm_exp.metrics import check_options, lds, margins
+from dmm_exp.metrics import check_attack, check_options, lds, margins
 from dmm_exp.refinement import Part, Refinement
 from dmm_exp.scores import (
     FAMILIES,
@@ -81,6 +81,7 @@ class Pipeline:
         self.estimator: Estimator = instantiate(config["attribution"])
         self.unlearner: Unlearner = instantiate(config["unlearner"])
         self.refinement: Refinement = instantiate({**config["refinement"], "_recursive_": False})
+        self._score_families: dict[str, Artifact] = {}
 
     # ------------------------------------------------------------------ data
 
@@ -104,6 +105,7 @@ class Pipeline:
     def check(self) -> None:
         """Raise ``UserError`` for what cannot work, before anything is computed or written."""
         check_options(**self.config["evaluation"]["klom"])
+        check_attack(**self.config["evaluation"]["mia"])
         self.selector.check(self.examples)
         model_factory(self.config["model"]["network"], self.examples)()
         check_optimizer(recipe(self.config["training"])["optimizer"], "training.optimizer")
@@ -241,6 +243,11 @@ class Pipeline:
 
     def score_family(self, family: str) -> Artifact:
         """Return the scores of one family, made if need be."""
+        if family not in self._score_families:
+            self._score_families[family] = self._obtain_scores(family)
+        return self._score_families[family]
+
+    def _obtain_scores(self, family: str) -> Artifact:
         sources = {"source": self.pool if family in FROM_POOL else self.originals}
         if family == "held_out":
             sources["retrained"] = self.retrained_on_held_out

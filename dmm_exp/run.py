@@ -130,7 +130,7 @@ def _searched(
         console,
         Path(folder),
     )
-    console.note(f"best of {len(found.trials)} settings: {found.best.settings} ({found.best.value:.3f})")
+    console.note(f"best of {len(found.trials)} settings: {found.best.settings} ({abs(found.best.value):.3f})")
     console.note(f"settings: {found.experiment}; trials: {found.folder / 'trials.csv'}")
     return {**plain, "unlearner": found.unlearner}
 

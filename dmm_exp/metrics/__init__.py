@@ -4,18 +4,20 @@ Everything here takes arrays and needs numpy alone (``mia`` loads scikit-learn w
 margins ``[members, points]``.
 """
 
+from dmm_exp.metrics.better import lower_is_better
 from dmm_exp.metrics.cost import cost_ratio, retraining_cost
 from dmm_exp.metrics.effects import effect_quality
 from dmm_exp.metrics.klom import KlomOptions, check_options, klom, klom_interval, klom_intervals
 from dmm_exp.metrics.lds import lds, lds_interval
 from dmm_exp.metrics.margins import accuracy, margins
-from dmm_exp.metrics.mia import mia
+from dmm_exp.metrics.mia import check_attack, mia
 from dmm_exp.metrics.tow import tow, tow_mia
 from dmm_exp.metrics.ulira import roc, tpr_at_fpr, ulira, ulira_scores
 
 __all__ = [
     "KlomOptions",
     "accuracy",
+    "check_attack",
     "check_options",
     "cost_ratio",
     "effect_quality",
@@ -24,6 +26,7 @@ __all__ = [
     "klom_intervals",
     "lds",
     "lds_interval",
+    "lower_is_better",
     "margins",
     "mia",
     "retraining_cost",

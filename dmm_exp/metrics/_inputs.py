@@ -55,3 +55,27 @@ def open_unit(name: str, value: float) -> float:
     if not 0.0 < value < 1.0:
         raise UserError(f"{name} is {value}; expected a number between 0 and 1, both excluded.")
     return float(value)
+
+
+def checked_logits(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.integer]]:
+    """Return logits ``[members, points, classes]`` and labels ``[points]`` as arrays that fit each other.
+
+    Raises:
+        UserError: when the shapes do not fit, there are fewer than two classes, or a label is no class index.
+    """
+    scores, classes_of = np.asarray(logits), np.asarray(labels)
+    if scores.ndim != 3 or scores.shape[2] < 2:
+        raise UserError(
+            f"logits has shape {list(scores.shape)}; expected [members, points, classes] with at least two classes."
+        )
+    if classes_of.shape != scores.shape[1:2] or classes_of.dtype.kind not in "iu":
+        raise UserError(
+            f"labels has shape {list(classes_of.shape)} and type {classes_of.dtype}; "
+            f"expected {scores.shape[1]} whole numbers, one for each point."
+        )
+    if classes_of.size and not 0 <= classes_of.min() <= classes_of.max() < scores.shape[2]:
+        raise UserError(
+            f"labels runs from {classes_of.min()} to {classes_of.max()}; "
+            f"expected class indices from 0 to {scores.shape[2] - 1}."
+        )
+    return scores, classes_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dmm_exp.errors import UserError
+from dmm_exp.metrics._inputs import checked_logits
 
 _VALUES_PER_BLOCK = 1 << 21  # logits looked at together: three float32 working copies of 8 MiB each
 
@@ -29,7 +29,7 @@ def margins(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.float32]:
 
     Source: Georgiev et al., arXiv 2410.23232 (the margin that KLoM compares).
     """
-    scores, classes_of = _checked(logits, labels)
+    scores, classes_of = checked_logits(logits, labels)
     result = np.empty(scores.shape[:2], dtype=np.float32)
     step = max(1, _VALUES_PER_BLOCK // max(1, scores[0].size if len(scores) else 1))
     for start in range(0, len(scores), step):
@@ -48,7 +48,7 @@ def accuracy(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.bool_]:
     Raises:
         UserError: as ``margins`` does.
     """
-    scores, classes_of = _checked(logits, labels)
+    scores, classes_of = checked_logits(logits, labels)
     return scores.argmax(axis=2) == classes_of
 
 
@@ -61,23 +61,3 @@ def _block_margins(scores: NDArray[np.float32], labels: NDArray[np.integer]) -> 
     scores -= largest[..., None]
     np.exp(scores, out=scores)
     return true - largest - np.log(scores.sum(axis=2))
-
-
-def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.integer]]:
-    """Return both inputs as arrays that fit each other."""
-    scores, classes_of = np.asarray(logits), np.asarray(labels)
-    if scores.ndim != 3 or scores.shape[2] < 2:
-        raise UserError(
-            f"logits has shape {list(scores.shape)}; expected [members, points, classes] with at least two classes."
-        )
-    if classes_of.shape != scores.shape[1:2] or classes_of.dtype.kind not in "iu":
-        raise UserError(
-            f"labels has shape {list(classes_of.shape)} and type {classes_of.dtype}; "
-            f"expected {scores.shape[1]} whole numbers, one for each point."
-        )
-    if classes_of.size and not 0 <= classes_of.min() <= classes_of.max() < scores.shape[2]:
-        raise UserError(
-            f"labels runs from {classes_of.min()} to {classes_of.max()}; "
-            f"expected class indices from 0 to {scores.shape[2] - 1}."
-        )
-    return scores, classes_of

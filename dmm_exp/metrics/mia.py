@@ -8,12 +8,13 @@ is, but how close to the score of a model retrained without them (``tow_mia``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dmm_exp.errors import UserError, did_you_mean
-from dmm_exp.metrics.margins import _checked as checked_logits
+from dmm_exp.metrics._inputs import checked_logits
 
 Float = NDArray[np.float64]
 Labels = NDArray[np.integer]
@@ -70,13 +71,22 @@ def mia(
     if largest < 1 or seed < 0:
         raise UserError(f"largest is {largest} and seed is {seed}; expected at least 1 and at least 0.")
     size = min(len(retain), len(held_out), largest)
-    result = np.empty(len(scores))
-    for member, answers in enumerate(scores):
+
+    def attack(member: int) -> float:
         generator = np.random.default_rng([seed, member])
-        seen = observe(answers.astype(np.float64), classes_of)
+        seen = observe(scores[member].astype(np.float64), classes_of)
         inside, outside = (seen[generator.choice(side, size, replace=False)] for side in (retain, held_out))
-        result[member] = _share_called_outside(inside, outside, seen[forget])
-    return result
+        return _share_called_outside(inside, outside, seen[forget])
+
+    with ThreadPoolExecutor() as threads:
+        return np.fromiter(threads.map(attack, range(len(scores))), dtype=np.float64)  # the solver leaves the GIL
+
+
+def check_attack(*, feature: str = "confidence", largest: int = 1000) -> None:
+    """Raise ``UserError`` unless ``mia`` takes these options."""
+    _observer(feature)
+    if largest < 1:
+        raise UserError(f"evaluation.mia.largest={largest}: expected at least 1")
 
 
 def _share_called_outside(inside: Float, outside: Float, targets: Float) -> float:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp.errors import UserError
+from dmm_exp.metrics import lower_is_better
 from dmm_exp.search.spaces import Settings, read_space, with_settings
 from dmm_exp.search.strategies import Strategy
 from dmm_exp.store.files import write_json, write_text
@@ -37,7 +38,7 @@ class Trial:
 
     Attributes:
         settings: by dotted key of the unlearner's configuration.
-        value: what the search minimises; infinite when a set failed or was too costly.
+        value: what the search minimises (metrics of which more is better count negative); infinite when a set failed or was too costly.
         by_set: metrics by forget set.
         error: why it failed; None if it did not.
     """
@@ -256,7 +257,8 @@ class _Trials:
                     raise UserError(
                         f"hparams_search.metrics={names}: '{name}' is not among {', '.join(sorted(metrics))}"
                     )
-        return statistics.fmean(metrics[name] for metrics in by_set.values() for name in names)
+        signs = {name: 1 if lower_is_better(name) else -1 for name in names}
+        return statistics.fmean(signs[name] * metrics[name] for metrics in by_set.values() for name in names)
 
     def _recall(self, settings: Settings) -> bool:
         """Take up what an earlier attempt recorded; a file that cannot be read counts as none."""
@@ -288,11 +290,11 @@ def experiment_text(
         f"# unlearner={name} at the best of {len(ranked)} settings, searched by",
         f"#   {shlex.join(['python', '-m', 'dmm_exp', *_said(sys.argv[1:])])}",
         f"# with n_models={config['n_models']}, at a cost of at most {strategy.max_cost:g} retrainings. Mean of "
-        f"{', '.join(strategy.metrics)}: {best.value:.2f}",
+        f"{', '.join(strategy.metrics)}: {abs(best.value):.2f}",
         *[f"#   {text}: {_told(best.by_set[text], strategy.metrics)}" for text in tuning],
     ]
     if len(ranked) > 1 and math.isfinite(ranked[1].value):
-        lines.append(f"# The second best settings reach {ranked[1].value:.2f}.")
+        lines.append(f"# The second best settings reach {abs(ranked[1].value):.2f}.")
     body = {"defaults": [{"override /unlearner": name}], "unlearner": with_settings({}, best.settings)}
     return "\n".join(lines) + "\n" + yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
 

@@ -20,7 +20,8 @@ class Strategy(ABC):
 
     Args:
         spaces: candidates, by unlearner.
-        metrics: names in ``metrics.json``; a search minimises their mean, averaged over the forget sets for tuning.
+        metrics: names in ``metrics.json``; their mean over the forget sets for tuning is minimised, or maximised where
+            more is better (``tow``).
         max_cost: largest cost of unlearning in multiples of one retraining, on every forget set for tuning.
         save: name of the experiment to write into the configuration folder (``conf/experiment/NAME.yaml``, NAME may
             have folders); None leaves it in the search's folder only.

@@ -10,6 +10,7 @@ import torch
 from scipy import special, stats
 from torch import Tensor
 
+from dmm_exp.data import Digits, Examples, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining
 from dmm_exp.ensembles.schedules import Constant
 from dmm_exp.ensembles.trajectory import PROXIES, Trajectory
@@ -70,6 +71,11 @@ def test_points_are_found_by_their_indices_and_unseen_ones_have_no_value():
     for name, values in trajectory.mean().items():
         torch.testing.assert_close(values[:, order], found(logits)[name][:, order])
         assert values.isnan().sum() == MEMBERS * (POINTS - len(order))
+
+
+@pytest.fixture(scope="module")
+def digits() -> Examples:
+    return Digits(Normalisation(16, [0.305], [0.376])).load()
 
 
 @pytest.fixture

@@ -1,0 +1,10 @@
+"""Which way a number of ``metrics.json`` is better."""
+
+from __future__ import annotations
+
+_LOWER = ("klom", "cost", "ulira", "seconds", "effect/rmse")
+
+
+def lower_is_better(name: str) -> bool:
+    """Say whether a smaller value of a metric is better (distances, costs and attacks), or a larger one."""
+    return name.startswith(_LOWER)
