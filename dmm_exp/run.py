@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dmm_exp.store import Store
 
 # What changes where a run happens, or which runs there are, but not what one finds.
-ELSEWHERE = ("paths", "logger", "executor", "dry_run", "hparams_search", "forget_tuning", "leaderboard")
+ELSEWHERE = ("paths", "logger", "executor", "dry_run", "hparams_search", "forget_tuning", "leaderboard", "study")
 NAMED = ("dataset", "model", "forget", "unlearner", "refinement")
 CHOICES = "choices.json"
 CALM = 80  # members below which KLoM is mostly noise
@@ -336,6 +336,11 @@ def run_from_hydra(config: Any) -> FinishedRun | None:
         from dmm_exp.leaderboard import run_leaderboard
 
         print(run_leaderboard(resolved, list(hydra.overrides.task)))
+        return None
+    if resolved["study"]["tables"]:
+        from dmm_exp.study import run_study
+
+        print(run_study(resolved, list(hydra.overrides.task)))
         return None
     finished = run(resolved, _choices(hydra))
     if finished is not None:

@@ -85,6 +85,28 @@ class LeaderboardConfig:
 
 
 @dataclass
+class StudyTableConfig:
+    """Rows × columns of runs; each row and column is a label and the overrides that it stands for."""
+
+    caption: str = ""
+    rows: dict[str, str] | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class StudyConfig:
+    """Tables of runs, each cell repeated over seeds."""
+
+    title: str = "Study"
+    seeds: list[int] = field(default_factory=lambda: [0])
+    metric: str = "tow"
+    overrides: list[str] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    settings: str | None = None
+    tables: dict[str, StudyTableConfig] = field(default_factory=dict)
+
+
+@dataclass
 class PathsConfig:
     """Where results go."""
 
@@ -115,6 +137,7 @@ class RootConfig:
     hparams_search: dict[str, Any] | None = None
     forget_tuning: list[str] = field(default_factory=list)
     leaderboard: LeaderboardConfig = field(default_factory=LeaderboardConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
 
 
 def register() -> None:

@@ -38,7 +38,8 @@ class Trial:
 
     Attributes:
         settings: by dotted key of the unlearner's configuration.
-        value: what the search minimises (metrics of which more is better count negative); infinite when a set failed or was too costly.
+        value: what the search minimises (metrics of which more is better count negative); infinite when a set failed or
+            was too costly.
         by_set: metrics by forget set.
         error: why it failed; None if it did not.
     """
