@@ -13,7 +13,17 @@ ALWAYS = {
     *(f"klom/{group}/{value}" for group in GROUPS for value in ("p50", "p95", "p99", "mean")),
     *(f"{kind}/{group}/p95" for group in GROUPS for kind in ("klom_floor", "klom_original")),
     *(f"accuracy/{kind}/{group}" for group in GROUPS for kind in ("unlearned", "original", "oracle")),
-    *("tow", "tow/std", "ulira/accuracy", "ulira/tpr_at_1fpr", "cost/unlearning", "cost/ratio"),
+    *(f"mia/{kind}" for kind in ("unlearned", "original", "oracle")),
+    *(
+        "tow",
+        "tow/std",
+        "tow_mia",
+        "tow_mia/std",
+        "ulira/accuracy",
+        "ulira/tpr_at_1fpr",
+        "cost/unlearning",
+        "cost/ratio",
+    ),
 }
 PREDICTED = {
     *(f"effect/{kind}/{group}" for group in GROUPS for kind in ("r2", "correlation")),

@@ -46,8 +46,8 @@ schedule: {_target_: dmm_exp.ensembles.schedules.Constant}
 """
 
 
-def dmm_exp(*arguments, cwd, path=""):
-    command = [sys.executable, "-m", "dmm_exp", *map(str, arguments)]
+def dmm_exp(*arguments, cwd, path="", command="dmm_exp"):
+    command = [sys.executable, "-m", command, *map(str, arguments)]
     command += [] if any(text.startswith("executor") for text in command) else ["executor=local"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(path), os.environ.get("PYTHONPATH")]))}
     return subprocess.run(
@@ -170,6 +170,60 @@ def test_a_leaderboard_with_a_mistake_starts_nothing(tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("did you mean 'finetune'?")
     assert not (tmp_path / "outputs").exists()
+
+
+STUDY = [
+    "study.title=Two rows",
+    "study.seeds=[0,1]",
+    "study.overrides=[n_models=4,pool.size=20,pool.held_out=4,experiment=quick,logger=none]",
+    "study.methods=[finetune]",
+    "+study.tables.levels.columns={low: forget=rum_low_mem, high: forget=rum_high_mem}",
+    "+study.tables.other.rows={nothing: unlearner=do_nothing, failing: unlearner=ssd unlearner.alpha=1e9}",
+    "+study.tables.other.columns={here: forget=random refinement=shuffle}",
+]
+
+
+def test_a_study_is_its_runs_over_seeds_and_goes_on_where_it_stopped(tmp_path):
+    done = dmm_exp(*STUDY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "outputs" / "studies").iterdir()
+    assert done.stdout.strip().endswith(str(folder))
+    cells = list(csv.DictReader((folder / "cells.csv").open()))
+    assert len(cells) == 2 * (2 + 2)
+    assert [cell["status"] for cell in cells].count("failed") == 2
+    summary = {
+        (row["table"], row["row"], row["column"]): row for row in csv.DictReader((folder / "summary.csv").open())
+    }
+    low = [float(cell["tow"]) for cell in cells if cell["column"] == "low"]
+    assert float(summary["levels", "finetune", "low"]["mean"]) == pytest.approx(sum(low) / 2)
+    assert "alpha=1e+09" in (folder / "study.html").read_text()
+    again = dmm_exp(*STUDY, cwd=tmp_path)
+    assert again.returncode == 0
+    assert "failing" in again.stderr
+    assert "by Finetune" not in again.stderr  # what was done is read, what failed is tried again
+    assert len(list(csv.DictReader((folder / "cells.csv").open()))) == len(cells)
+
+
+def test_a_study_with_a_mistake_starts_nothing(tmp_path):
+    done = dmm_exp("+study.tables.t.columns={a: forget=rum_hihg_mem}", "study.methods=[finetune]", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean" in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_scores_are_written_with_their_correlations(tmp_path):
+    done = dmm_exp(*SMALL, cwd=tmp_path, command="dmm_exp.scores")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip().splitlines()[-1])
+    scores = list(csv.DictReader((folder / "scores.csv").open()))
+    assert len(scores) == 1438
+    assert all(0 <= float(row["confidence"]) <= 1 for row in scores)
+    found = {row["score"]: float(row["spearman"]) for row in csv.DictReader((folder / "correlations.csv").open())}
+    for name in ("max_confidence", "entropy", "binary_accuracy", "loss_curvature", "held_out_retraining", "es", "pc1"):
+        assert -1 <= found[name] <= 1
+    assert found["confidence"] < -0.2
+    assert {"scores.parquet", "scores.png", "scores.svg"} <= {path.name for path in folder.iterdir()}
+    assert "-m" in dmm_exp("-m", "seed=0,1", cwd=tmp_path, command="dmm_exp.scores").stderr
 
 
 def test_early_epochs_are_powers_of_two_and_the_last():

@@ -1,0 +1,116 @@
+"""Compare memorization as the pool estimates it with direct paired estimates, at the same α and at full size.
+
+python scripts/check_memorization.py [overrides]
+
+For 20 examples of varied memorization, 200 random halves of the training set are each trained with and without the
+example, same seeds: the mean difference in the probability of its label is the quantity that memorization estimates, at
+the same size. The same with the whole training set in place of halves is the leave-one-out effect at full size.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from dmm_exp.config.folders import config_directory
+from dmm_exp.config.preflight import check_overrides
+from dmm_exp.config.schema import register
+from dmm_exp.data import Examples
+from dmm_exp.ensembles import Ensemble, EnsembleTraining, RandomSubsets, member_seed
+from dmm_exp.ensembles.work import model_factory, recipe, trainer_factory
+from dmm_exp.executors import shared_executor
+from dmm_exp.pipeline import Pipeline
+from dmm_exp.report.progress import Console
+from dmm_exp.report.tables import print_table
+from dmm_exp.store import Store
+
+EXAMPLES, REPETITIONS, CHUNK = 20, 200, 50
+BASE_SEED = 1_000  # of the halves and of their models: other ones than the pool's
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Mean differences between training with and without each example, with their standard errors, ``[examples]``."""
+
+    mean: np.ndarray
+    error: np.ndarray
+
+
+def main(overrides: list[str]) -> int:
+    """Print the comparison and return 1 if fewer than 18 of 20 estimates agree within two standard errors."""
+    register()
+    (config,) = check_overrides(config_directory(), overrides)
+    console = Console()
+    store = Store(Path(config["paths"]["outputs"]).absolute() / "artifacts", console)
+    pipeline = Pipeline(config, store, shared_executor(config["executor"]), console)
+    scores = pipeline.score_family("memorization").table("scores")
+    order = np.argsort(-scores["memorization"].to_numpy(), kind="stable")
+    chosen = order[np.unique(np.geomspace(1, len(order) // 2, EXAMPLES + 8).astype(int) - 1)[:EXAMPLES]]
+    estimate, error = (scores[name].to_numpy()[chosen] for name in ("memorization", "memorization_se"))
+    half, full = (paired(config, pipeline.examples, chosen, size, console) for size in ("half", "full"))
+
+    agree = np.abs(estimate - half.mean) <= 2 * np.hypot(error, half.error)
+    table = Table("example", "memorization (pool)", "paired, half", "within 2 se", "leave one out, full size")
+    for row, point in enumerate(chosen):
+        direct = [f"{found.mean[row]:.3f} ± {2 * found.error[row]:.3f}" for found in (half, full)]
+        own = f"{estimate[row]:.3f} ± {2 * error[row]:.3f}"
+        table.add_row(str(point), own, direct[0], "yes" if agree[row] else "NO", direct[1])
+    print_table(table)
+    slope = float((estimate @ full.mean) / (estimate @ estimate))
+    print(f"{agree.sum()} of {len(chosen)} within two standard errors")
+    print(f"leave-one-out at full size is {slope:.2f} times memorization (least squares through 0), correlation "
+          f"{np.corrcoef(estimate, full.mean)[0, 1]:.3f}")  # fmt: skip
+    return int(agree.sum() < 18)
+
+
+def paired(config: Mapping[str, Any], examples: Examples, chosen: np.ndarray, size: str, console: Console) -> Paired:
+    """Train with and without each example and compare the probability of its label."""
+    values = np.empty((2, len(chosen), REPETITIONS))
+    with console.progress(f"{size} size", REPETITIONS * len(chosen)) as advance:
+        for start in range(0, REPETITIONS, CHUNK):
+            members = range(start, start + CHUNK)
+            bases = torch.zeros(CHUNK, examples.n_train, dtype=torch.bool)
+            if size == "half":
+                bases = RandomSubsets(examples.n_train, 0.5, BASE_SEED, complementary=False).masks(members)
+            else:
+                bases[:] = True
+            for row, point in enumerate(chosen.tolist()):
+                for inside in (0, 1):
+                    masks = bases.clone()
+                    masks[:, point] = bool(inside)
+                    values[inside, row, start : start + CHUNK] = _probabilities(config, examples, masks, members, point)
+                advance(CHUNK)
+    difference = values[1] - values[0]
+    return Paired(difference.mean(1), difference.std(1, ddof=1) / np.sqrt(REPETITIONS))
+
+
+def _probabilities(
+    config: Mapping[str, Any], examples: Examples, masks: Tensor, members: Iterable[int], point: int
+) -> np.ndarray:
+    """Return the probability that models trained on masked examples give to a point's label, ``[members]``."""
+    members, values = list(members), np.empty(len(masks))
+    counts = masks.sum(1)
+    for count in counts.unique().tolist():  # members that are trained together see equally many examples
+        rows = (counts == count).nonzero().squeeze(1)
+        seeds = (member_seed(BASE_SEED, "subset", members[row], "initialisation") for row in rows.tolist())
+        ensemble = Ensemble.initialise(model_factory(config["model"]["network"], examples), seeds)
+        subsets = torch.stack([masks[row].nonzero().squeeze(1) for row in rows.tolist()])
+        module = EnsembleTraining(subsets=subsets, **recipe(config["training"]))
+        which = [members[row] for row in rows.tolist()]
+        module.attach(ensemble, examples, seed=BASE_SEED, role="subset", members=which)  # type: ignore[arg-type]
+        module.fit(trainer_factory(config["trainer"]))
+        logits = ensemble.logits(examples.inputs[point : point + 1])[:, 0]
+        values[rows.numpy()] = logits.softmax(1)[:, examples.labels[point]].numpy()
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
