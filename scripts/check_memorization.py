@@ -10,7 +10,7 @@ the same size. The same with the whole training set in place of halves is the le
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from dmm_exp.report.progress import Console
 from dmm_exp.report.tables import print_table
 from dmm_exp.store import Store
 
-EXAMPLES, REPETITIONS, CHUNK = 20, 200, 50
+EXAMPLES, REPETITIONS, CHUNK = 20, 200, 100
 BASE_SEED = 1_000  # of the halves and of their models: other ones than the pool's
 
 
@@ -72,43 +72,48 @@ def main(overrides: list[str]) -> int:
 
 
 def paired(config: Mapping[str, Any], examples: Examples, chosen: np.ndarray, size: str, console: Console) -> Paired:
-    """Train with and without each example and compare the probability of its label."""
-    values = np.empty((2, len(chosen), REPETITIONS))
-    with console.progress(f"{size} size", REPETITIONS * len(chosen)) as advance:
+    """Train with and without each example and compare the probability of its label.
+
+    The subset as drawn has the example or has it not; only the other case is trained for each example.
+    """
+    drawn, flipped = np.empty((2, len(chosen), REPETITIONS))
+    inside = np.empty((len(chosen), REPETITIONS), dtype=bool)
+    with console.progress(f"{size} size", REPETITIONS * (len(chosen) + 1)) as advance:
         for start in range(0, REPETITIONS, CHUNK):
-            members = range(start, start + CHUNK)
-            bases = torch.zeros(CHUNK, examples.n_train, dtype=torch.bool)
+            members, columns = range(start, start + CHUNK), slice(start, start + CHUNK)
+            masks = torch.ones(CHUNK, examples.n_train, dtype=torch.bool)
             if size == "half":
-                bases = RandomSubsets(examples.n_train, 0.5, BASE_SEED, complementary=False).masks(members)
-            else:
-                bases[:] = True
+                masks = RandomSubsets(examples.n_train, 0.5, BASE_SEED, complementary=False).masks(members)
+            inside[:, columns] = masks[:, chosen].T
+            drawn[:, columns] = _probabilities(config, examples, masks, members, chosen)
+            advance(CHUNK)
             for row, point in enumerate(chosen.tolist()):
-                for inside in (0, 1):
-                    masks = bases.clone()
-                    masks[:, point] = bool(inside)
-                    values[inside, row, start : start + CHUNK] = _probabilities(config, examples, masks, members, point)
+                other = masks.clone()
+                other[:, point] = ~other[:, point]
+                flipped[row, columns] = _probabilities(config, examples, other, members, np.array([point]))[0]
                 advance(CHUNK)
-    difference = values[1] - values[0]
+    difference = np.where(inside, drawn - flipped, flipped - drawn)
     return Paired(difference.mean(1), difference.std(1, ddof=1) / np.sqrt(REPETITIONS))
 
 
 def _probabilities(
-    config: Mapping[str, Any], examples: Examples, masks: Tensor, members: Iterable[int], point: int
+    config: Mapping[str, Any], examples: Examples, masks: Tensor, members: range, points: np.ndarray
 ) -> np.ndarray:
-    """Return the probability that models trained on masked examples give to a point's label, ``[members]``."""
-    members, values = list(members), np.empty(len(masks))
+    """Return the probability that models trained on masked examples give to points' labels, ``[points, members]``."""
+    values = np.empty((len(points), len(masks)))
     counts = masks.sum(1)
     for count in counts.unique().tolist():  # members that are trained together see equally many examples
         rows = (counts == count).nonzero().squeeze(1)
-        seeds = (member_seed(BASE_SEED, "subset", members[row], "initialisation") for row in rows.tolist())
+        which = [members[row] for row in rows.tolist()]
+        seeds = (member_seed(BASE_SEED, "subset", member, "initialisation") for member in which)
         ensemble = Ensemble.initialise(model_factory(config["model"]["network"], examples), seeds)
         subsets = torch.stack([masks[row].nonzero().squeeze(1) for row in rows.tolist()])
         module = EnsembleTraining(subsets=subsets, **recipe(config["training"]))
-        which = [members[row] for row in rows.tolist()]
-        module.attach(ensemble, examples, seed=BASE_SEED, role="subset", members=which)  # type: ignore[arg-type]
+        module.attach(ensemble, examples, seed=BASE_SEED, role="subset", members=which)
         module.fit(trainer_factory(config["trainer"]))
-        logits = ensemble.logits(examples.inputs[point : point + 1])[:, 0]
-        values[rows.numpy()] = logits.softmax(1)[:, examples.labels[point]].numpy()
+        probabilities = ensemble.logits(examples.inputs[points]).softmax(2)
+        labels = examples.labels[points].expand(len(rows), -1)[..., None]
+        values[:, rows.numpy()] = probabilities.gather(2, labels).squeeze(2).T.numpy()
     return values
 
 

@@ -91,7 +91,7 @@ class EnsembleModule(LightningModule, ABC):
             check_optimizer(optimizer, f"optimizer of {type(self).__name__}")
         self._schedule = schedule
 
-    def attach(self, ensemble: Ensemble, examples: Examples, *, seed: int, role: Role, members: range) -> None:
+    def attach(self, ensemble: Ensemble, examples: Examples, *, seed: int, role: Role, members: Sequence[int]) -> None:
         """Say which members to optimise, on which examples.
 
         Args:

@@ -172,19 +172,32 @@ def test_a_leaderboard_with_a_mistake_starts_nothing(tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-STUDY = [
-    "study.title=Two rows",
-    "study.seeds=[0,1]",
-    "study.overrides=[n_models=4,pool.size=20,pool.held_out=4,experiment=quick,logger=none]",
-    "study.methods=[finetune]",
-    "+study.tables.levels.columns={low: forget=rum_low_mem, high: forget=rum_high_mem}",
-    "+study.tables.other.rows={nothing: unlearner=do_nothing, failing: unlearner=ssd unlearner.alpha=1e9}",
-    "+study.tables.other.columns={here: forget=random refinement=shuffle}",
-]
+STUDY = """
+# @package _global_
+study:
+  title: Two tables
+  seeds: [0, 1]
+  overrides: [n_models=4, pool.size=20, pool.held_out=4, training.epochs=2, logger=none]
+  methods: [finetune]
+  tables:
+    levels:
+      columns: {low: forget=rum_low_mem, high: forget=rum_high_mem}
+    other:
+      rows: {nothing: unlearner=do_nothing, failing: unlearner=ssd unlearner.alpha=1e9}
+      columns: {here: forget=random refinement=shuffle}
+"""
 
 
-def test_a_study_is_its_runs_over_seeds_and_goes_on_where_it_stopped(tmp_path):
-    done = dmm_exp(*STUDY, cwd=tmp_path)
+@pytest.fixture
+def study(tmp_path):
+    """Return the arguments of a study that lies outside the package."""
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "two.yaml").write_text(STUDY)
+    return ["--config-dir", "conf", "experiment=two"]
+
+
+def test_a_study_is_its_runs_over_seeds_and_goes_on_where_it_stopped(study, tmp_path):
+    done = dmm_exp(*study, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs" / "studies").iterdir()
     assert done.stdout.strip().endswith(str(folder))
@@ -197,15 +210,15 @@ def test_a_study_is_its_runs_over_seeds_and_goes_on_where_it_stopped(tmp_path):
     low = [float(cell["tow"]) for cell in cells if cell["column"] == "low"]
     assert float(summary["levels", "finetune", "low"]["mean"]) == pytest.approx(sum(low) / 2)
     assert "alpha=1e+09" in (folder / "study.html").read_text()
-    again = dmm_exp(*STUDY, cwd=tmp_path)
+    again = dmm_exp(*study, cwd=tmp_path)
     assert again.returncode == 0
     assert "failing" in again.stderr
     assert "by Finetune" not in again.stderr  # what was done is read, what failed is tried again
     assert len(list(csv.DictReader((folder / "cells.csv").open()))) == len(cells)
 
 
-def test_a_study_with_a_mistake_starts_nothing(tmp_path):
-    done = dmm_exp("+study.tables.t.columns={a: forget=rum_hihg_mem}", "study.methods=[finetune]", cwd=tmp_path)
+def test_a_study_with_a_mistake_starts_nothing(study, tmp_path):
+    done = dmm_exp(*study, "study.tables.levels.columns.low='forget=rum_lwo_mem'", cwd=tmp_path)
     assert done.returncode == 2
     assert "did you mean" in done.stderr
     assert not (tmp_path / "outputs").exists()
