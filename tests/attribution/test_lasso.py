@@ -64,6 +64,16 @@ def test_weights_equal_scikit_learn(members, n_train, fraction):
         np.testing.assert_allclose(found[output].numpy(), reference.coef_, atol=1e-3)
 
 
+@pytest.mark.parametrize("members", [10, 60], ids=["by masks twice", "by their Gram matrix"])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5])
+def test_few_and_many_weights_are_multiplied_alike(members, share):
+    design = Design(world(members, noise=1.0)[0].masks)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(40, N_TRAIN, generator=generator) * (torch.rand(40, N_TRAIN, generator=generator) < share)
+    expected = weights @ design.centred.T @ design.centred / members
+    torch.testing.assert_close(design.multiply(weights), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_the_gap_that_certifies_is_the_true_one():
     pool, _ = world(60, noise=1.0)
     problems = problems_of(pool)
