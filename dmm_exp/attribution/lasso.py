@@ -13,7 +13,7 @@ from dmm_exp.errors import UserError
 
 
 class SparseDatamodel(PoolEstimator):
-    """Lasso of every logit on the inclusion mask, with a λ of its own (section 3 and appendix of the paper).
+    """Lasso of every logit on the inclusion mask, with a λ of its own.
 
     λ walks from the smallest value at which all weights are zero geometrically downwards, each solution starting from
     the last. The λ with the smallest error on members that the fit has not seen is taken, and the output is fitted
