@@ -4,6 +4,7 @@ from dmm_exp.attribution.datamodel import Datamodel
 from dmm_exp.attribution.debiased import Debiased
 from dmm_exp.attribution.estimator import Estimator, Evidence, LinearEstimator, PoolEstimator, SubsetModels
 from dmm_exp.attribution.feldman_zhang import FeldmanZhang
+from dmm_exp.attribution.lasso import SparseDatamodel
 from dmm_exp.attribution.oracle import OracleEffect
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "LinearEstimator",
     "OracleEffect",
     "PoolEstimator",
+    "SparseDatamodel",
     "SubsetModels",
 ]

@@ -1,0 +1,150 @@
+"""Sparse linear datamodels: L1-penalised regression of logits on inclusion masks (Ilyas et al., arXiv 2202.00622)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmm_exp.attribution.estimator import PoolEstimator, SubsetModels
+from dmm_exp.attribution.fista import Design, Problems, Weights, solve
+from dmm_exp.errors import UserError
+
+
+class SparseDatamodel(PoolEstimator):
+    """Lasso of every logit on the inclusion mask, with a λ of its own.
+
+    λ walks from the smallest value at which all weights are zero geometrically downwards, each solution starting from
+    the last. The λ with the smallest error on members that the fit has not seen is taken, and the output is fitted
+    anew, at that λ, to all members. Weights are those of masks of zeros and ones: what including an example changes.
+    (Weights of standardised masks would be half as large at α = 0.5.)
+
+    Outputs are solved in blocks. Beside the pool this needs the Gram matrices of masks (8·n_train² bytes), about
+    60·outputs_at_once·n_train bytes while a block is solved, and 20 bytes for each weight that is not zero.
+
+    Args:
+        path_length: number of λ, the largest included.
+        smallest_penalty: the last λ, as a fraction of the largest.
+        patience: an output's path ends once so many λ in a row were no better than its best.
+        validation_fraction: share of the pool on which λ is chosen: its last members, which are as random as any.
+            Members that are not independent (complementary pairs) stay on one side.
+        tolerance: largest duality gap, as a fraction of half the output's variance.
+        iterations: most steps to get there.
+        outputs_at_once: size of a block.
+
+    Raises:
+        UserError: an option is out of its range; in ``fit``, the pool is too small to be split, or an output is not
+            solved within ``iterations``.
+    """
+
+    def __init__(
+        self,
+        path_length: int = 15,
+        smallest_penalty: float = 0.05,
+        patience: int = 2,
+        validation_fraction: float = 0.2,
+        tolerance: float = 1e-4,
+        iterations: int = 1000,
+        outputs_at_once: int = 1024,
+    ) -> None:
+        self.path_length = _at_least("path_length", path_length, 2)
+        self.smallest_penalty = _between("smallest_penalty", smallest_penalty, 0, 1)
+        self.patience = _at_least("patience", patience, 1)
+        self.validation_fraction = _between("validation_fraction", validation_fraction, 0, 1)
+        self.tolerance = _between("tolerance", tolerance, 9e-7, 1, "from 1e-6 (single precision) to less than 1")
+        self.iterations = _at_least("iterations", iterations, 1)
+        self.outputs_at_once = _at_least("outputs_at_once", outputs_at_once, 1)
+
+    def fit(self, pool: SubsetModels, groups: Tensor) -> None:
+        """Choose λ and solve, block by block; what is kept is sparse."""
+        self.groups = groups
+        self.shape = pool.logits.shape[1:]
+        seen = self._seen_members(pool)
+        self._whole, self._seen = Design(pool.masks), Design(pool.masks[:seen])
+        self._unseen = pool.masks[seen:].float() - self._seen.mean
+        solved = [self._fit_outputs(block) for block in pool.logits.flatten(1).split(self.outputs_at_once, dim=1)]
+        self.weights = [weights for weights, _, _ in solved]
+        self.penalties = torch.cat([penalties for _, penalties, _ in solved])
+        self.largest = torch.cat([largest for _, _, largest in solved])
+
+    def predict(self, directions: Tensor) -> Tensor:
+        """Return predicted changes of all logits, ``[directions, points, classes]``."""
+        changes = [torch.sparse.mm(weights, directions.T) for weights in self.weights]
+        return torch.cat(changes).T.reshape(len(directions), *self.shape)
+
+    def facts(self) -> dict[str, Any]:
+        """Return, for every group, the median λ (and as a fraction of the largest) and the mean number of weights."""
+        counts = torch.cat([weights.indices()[0].bincount(minlength=len(weights)) for weights in self.weights])
+        columns = {
+            "penalty": self.penalties,
+            "penalty_fraction": self.penalties / self.largest.clamp(min=1e-30),
+            "weights": counts.float(),
+        }
+        facts = {}
+        for name, values in columns.items():
+            table = values.view(*self.shape)
+            reduce = torch.mean if name == "weights" else torch.median
+            facts[name] = {
+                str(group): float(reduce(table[self.groups == group])) for group in self.groups.unique().tolist()
+            }
+        return facts
+
+    def _seen_members(self, pool: SubsetModels) -> int:
+        """Return how many of the first members λ's fits see: whole blocks, at least two, with at least one left."""
+        blocks = len(pool) // pool.block
+        unseen = max(1, round(self.validation_fraction * blocks))
+        if blocks - unseen < 2:
+            raise UserError(
+                f"attribution.validation_fraction={self.validation_fraction}: of {len(pool)} pool members it leaves "
+                f"{max(0, blocks - unseen) * pool.block} to fit to; lower it, or raise pool.size"
+            )
+        return (blocks - unseen) * pool.block
+
+    def _fit_outputs(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (sparse weights ``[outputs, n_train]``, λ, the largest λ) of a block ``[members, outputs]``."""
+        problems = Problems.of(self._seen, outputs[: len(self._seen.centred)])
+        unseen = (outputs[len(self._seen.centred) :] - outputs[: len(self._seen.centred)].mean(0)).T
+        penalties, values = self._choose_penalties(problems, unseen)
+        whole = Problems.of(self._whole, outputs)
+        start = Weights(values, self._whole.multiply(values))
+        return self._solve(whole, penalties, start).values.to_sparse(), penalties, problems.largest_penalties()
+
+    def _choose_penalties(self, problems: Problems, unseen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each output's best λ, and its weights there; ``unseen`` is ``[outputs, members]``."""
+        largest = problems.largest_penalties()
+        penalties, solution = largest.clone(), problems.zeros()
+        values, errors = solution.values.clone(), unseen.square().mean(1)
+        walking, stale = torch.arange(len(largest)), torch.zeros(len(largest), dtype=torch.long)
+        for factor in self._factors():
+            solution = self._solve(problems[walking], factor * largest[walking], solution)
+            found = (unseen[walking] - solution.values @ self._unseen.T).square().mean(1)
+            better = found < errors[walking]
+            improved = walking[better]
+            errors[improved], values[improved] = found[better], solution.values[better]
+            penalties[improved] = factor * largest[improved]
+            stale[walking] += 1
+            stale[improved] = 0
+            going = stale[walking] < self.patience
+            walking, solution = walking[going], solution[going]
+        return penalties, values
+
+    def _factors(self) -> list[float]:
+        """Return all λ but the largest, in multiples of it."""
+        last = self.path_length - 1
+        return [self.smallest_penalty ** (step / last) for step in range(1, self.path_length)]
+
+    def _solve(self, problems: Problems, penalties: Tensor, start: Weights) -> Weights:
+        return solve(problems, penalties, start, tolerance=self.tolerance, iterations=self.iterations)
+
+
+def _at_least(name: str, value: int, fewest: int) -> int:
+    if value < fewest:
+        raise UserError(f"attribution.{name}={value}: expected a whole number of at least {fewest}")
+    return value
+
+
+def _between(name: str, value: float, low: float, high: float, range_: str = "") -> float:
+    if not low < value < high:
+        raise UserError(f"attribution.{name}={value}: expected a number {range_ or f'between {low} and {high}'}")
+    return value
