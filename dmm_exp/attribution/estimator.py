@@ -43,8 +43,8 @@ class Gradients:
     ``targets[:, x, c]`` with the features of i, once an estimator has preconditioned these.
 
     Attributes:
-        train: of the output that training examples are trained on, ``[checkpoints, n_train, width]`` float32.
-        weights: how strongly each example's loss raises that output, ``[checkpoints, n_train]``.
+        train: of what training on an example raises (its margin, or minus its loss), ``[checkpoints, n_train, width]``.
+        weights: how strongly training raises it, ``[checkpoints, n_train]`` (ones for minus the loss).
         targets: of every logit, ``[checkpoints, points, classes, width]`` float32.
     """
 

@@ -15,17 +15,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmm_exp.attribution.gradients import GradientEstimator, at_least, margin, not_negative
+from dmm_exp.attribution.gradients import GradientEstimator, at_least, not_negative
 from dmm_exp.data import Examples
 from dmm_exp.errors import UserError
 
 
 class TrakFactored(GradientEstimator):
-    """TRAK (arXiv 2303.14186) with a projection that is a Kronecker product in every layer, summed over layers.
+    """``P∇z_c(x) · (XᵀX + λI)⁻¹ · P(−∇ℓ_i)``, with X all projected gradients of losses.
+
+    As TRAK (arXiv 2303.14186), with two changes. The projection P is a Kronecker product in every layer, summed over
+    layers. And X are gradients of losses rather than of margins, so that ``XᵀX`` is the empirical Fisher matrix of
+    that very model: examples that are fitted well do not count. On digits that raises LDS by half.
 
     Args:
         proj_dim: width of features.
-        damping: λ of ``(XᵀX + λI)⁻¹``, in multiples of the mean eigenvalue of ``XᵀX``.
+        damping: λ, in multiples of the mean eigenvalue of ``XᵀX``.
         checkpoints: see :class:`GradientEstimator`.
         calibration_members: see :class:`GradientEstimator`.
         block_size: see :class:`GradientEstimator`.
@@ -37,7 +41,7 @@ class TrakFactored(GradientEstimator):
     def __init__(
         self,
         proj_dim: int = 512,
-        damping: float = 0.1,
+        damping: float = 0.01,
         checkpoints: int = 10,
         calibration_members: int = 100,
         block_size: int = 64,
@@ -71,13 +75,17 @@ def factored_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv
     for name, layer in model.named_modules():
         if not layer._parameters:
             continue
-        usual = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
-        if not usual and not isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and _is_ordinary(layer)):
+            yield name, layer
+        else:
             raise UserError(
                 f"attribution=trak_factored: layer '{name}' ({layer}) has parameters but is neither linear nor an "
                 "ordinary two-dimensional convolution; use attribution=trak, which takes any layer"
             )
-        yield name, layer
+
+
+def _is_ordinary(layer: nn.Conv2d) -> bool:
+    return layer.groups == 1 and layer.padding_mode == "zeros"
 
 
 class Factors:
@@ -152,11 +160,10 @@ class FactoredFeatures:
             layer.register_forward_hook(self._remember)
 
     def train(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features of margins ``[examples, width]``, and ``1 − p`` of the labels ``[examples]``."""
+        """Return features of what falls with the loss ``[examples, width]``, and ones ``[examples]``."""
         labels = self.examples.labels[points]
-        logits = self._forward(points)
-        chance = logits.detach().softmax(-1).gather(1, labels[:, None])[:, 0]
-        return self._backward(margin(logits, labels)), 1 - chance
+        losses = functional.cross_entropy(self._forward(points), labels, reduction="none")
+        return self._backward(-losses), torch.ones(len(points))
 
     def targets(self, points: Tensor) -> Tensor:
         """Return features of every logit, ``[examples, classes, width]``: one backward pass a class."""

@@ -79,7 +79,7 @@ class GradientEstimator(DirectionalEstimator):
         self.gradients = evidence.gradients
         # weights are averaged apart from features, as TRAK does (arXiv 2303.14186, equation 17)
         weights = self.gradients.weights.mean(0)
-        self.examples = [self.precondition(train) * weights[:, None] for train in self.gradients.train]
+        self.examples = [centred(self.precondition(train) * weights[:, None]) for train in self.gradients.train]
         self.calibrated = min(self.calibration_members, len(evidence.pool))
         self.factor = self._fit_scale(evidence.pool[: self.calibrated])
 
@@ -112,6 +112,11 @@ class GradientEstimator(DirectionalEstimator):
             "checkpoints": len(self.gradients),
             "calibration_members": self.calibrated,
         }
+
+
+def centred(examples: Tensor) -> Tensor:
+    """Return ``[n_train, width]`` less its mean: what all examples do alike, subsets of one size cannot tell."""
+    return examples - examples.mean(0)
 
 
 def fitted_scale(predicted: Tensor, actual: Tensor) -> float:
