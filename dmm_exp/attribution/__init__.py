@@ -15,21 +15,27 @@ from dmm_exp.attribution.factored import TrakFactored
 from dmm_exp.attribution.feldman_zhang import FeldmanZhang
 from dmm_exp.attribution.gradients import GradientEstimator
 from dmm_exp.attribution.oracle import OracleEffect
+from dmm_exp.attribution.through_dattri import EKFAC, Arnoldi, GraSS, LoGra, TracIn
 from dmm_exp.attribution.trak import Trak
 
 __all__ = [
+    "EKFAC",
+    "Arnoldi",
     "Datamodel",
     "Debiased",
     "DirectionalEstimator",
     "Estimator",
     "Evidence",
     "FeldmanZhang",
+    "GraSS",
     "GradientEstimator",
     "Gradients",
     "LinearEstimator",
+    "LoGra",
     "OracleEffect",
     "PoolEstimator",
     "SubsetModels",
+    "TracIn",
     "Trak",
     "TrakFactored",
 ]

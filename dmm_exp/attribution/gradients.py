@@ -8,6 +8,7 @@ apart. None gets the scale right, so it is fitted to models trained on known sub
 from __future__ import annotations
 
 from abc import abstractmethod
+from math import ceil
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from dmm_exp.attribution.estimator import DirectionalEstimator, Evidence, Source, SubsetModels
 from dmm_exp.data import Examples
 from dmm_exp.errors import UserError
+
+MATRIX_VALUES = 1 << 28  # largest part of a random matrix that is kept between blocks; 1 GiB
 
 
 class Features(Protocol):
@@ -134,6 +137,14 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 def functional_one_hot(labels: Tensor, classes: int) -> Tensor:
     """Return ``[..., classes]`` with a one at each label; works under ``vmap``, where PyTorch's own does not."""
     return (labels[..., None] == torch.arange(classes, device=labels.device)).float()
+
+
+def projection_block(size: int, width: int) -> int:
+    """Return how many columns of a random matrix ``[size, width]`` to keep in memory; it is remade where not all fit.
+
+    Packages remake a hundred columns at a time for every batch, which costs more than the projection itself.
+    """
+    return ceil(width / ceil(width * size / MATRIX_VALUES))
 
 
 def at_least(key: str, value: int, least: int) -> int:

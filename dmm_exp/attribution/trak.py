@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-from math import ceil
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dmm_exp.attribution.gradients import GradientEstimator, at_least, functional_one_hot, margin, not_negative
+from dmm_exp.attribution.gradients import (
+    GradientEstimator,
+    at_least,
+    functional_one_hot,
+    margin,
+    not_negative,
+    projection_block,
+)
 from dmm_exp.data import Examples
 
 MARGIN = -1  # the number of the output that examples are trained on; others are numbers of logits
-MATRIX_VALUES = 1 << 28  # largest part of the projection that is kept between blocks; 1 GiB
 
 
 class EveryLogit:
@@ -127,7 +132,7 @@ class TrakFeatures:
             seed=seed,
             proj_type=ProjectionType("normal"),
             device=device,
-            block_size=ceil(width / ceil(width * self.size / MATRIX_VALUES)),
+            block_size=projection_block(self.size, width),
         )
 
     def train(self, points: Tensor) -> tuple[Tensor, Tensor]:
