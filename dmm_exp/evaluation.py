@@ -246,13 +246,18 @@ class Evaluation:
         unlearning = facts["sample_gradients"] if self.epoch is None else facts["gradients_by_epoch"][str(self.epoch)]
         retraining = retraining_cost(epochs, n_train - len(self.pipeline.forget))
         values = {"cost/unlearning": unlearning, "cost/ratio": cost_ratio(unlearning, retraining)}
-        if self.pipeline.predicts and self.pipeline.estimator.source == "pool":
-            pool = self.config["pool"]
-            values["cost/attribution"] = (
-                sum(facts["sample_gradients"] * facts["members"] for facts in self.pipeline.pool.shard_facts())
-                / pool["amortised_over"]
-            )
+        if self.pipeline.predicts and self.pipeline.estimator.source != "oracles":
+            values["cost/attribution"] = self._attribution_cost()
         return values
+
+    def _attribution_cost(self) -> float:
+        """Return gradient evaluations of what the effect is estimated from, shared by several forget sets."""
+        pipeline = self.pipeline
+        made = [pipeline.pool] + ([pipeline.gradients] if pipeline.estimator.source == "gradients" else [])
+        gradients = sum(
+            facts["sample_gradients"] * facts["members"] for artifact in made for facts in artifact.shard_facts()
+        )
+        return gradients / self.config["pool"]["amortised_over"]
 
     def _points(self) -> pd.DataFrame:
         table = pd.DataFrame(

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution import Estimator, Evidence, PoolEstimator, SubsetModels
+from dmm_exp.attribution import (
+    DirectionalEstimator,
+    Estimator,
+    Evidence,
+    GradientEstimator,
+    Gradients,
+    SubsetModels,
+)
+from dmm_exp.attribution.work import GradientJob, gradient_chunk
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import AllBut, Ensemble, Only, RandomSubsets, Role
@@ -107,7 +115,9 @@ class Pipeline:
         check_options(**self.config["evaluation"]["klom"])
         check_attack(**self.config["evaluation"]["mia"])
         self.selector.check(self.examples)
-        model_factory(self.config["model"]["network"], self.examples)()
+        model = model_factory(self.config["model"]["network"], self.examples)()
+        if "predicted" in self.targets:
+            self.estimator.check(model)
         check_optimizer(recipe(self.config["training"])["optimizer"], "training.optimizer")
         check_optimizer(recipe(self.config["scores"]["held_out"])["optimizer"], "scores.held_out.optimizer")
 
@@ -201,8 +211,10 @@ class Pipeline:
         function: Callable[[Any], None],
         make_job: Callable[[int, int, int], Any],
         members: int,
+        chunk_size: int | None = None,
     ) -> None:
-        chunk_size = self.config["model"]["chunk_size"]
+        if chunk_size is None:
+            chunk_size = int(self.config["model"]["chunk_size"])
         with self.console.progress(name, -(-members // chunk_size)) as advance:
             run_shards(
                 draft,
@@ -378,37 +390,69 @@ class Pipeline:
 
     def effect_of(self, gone: Tensor) -> Artifact:
         """Return the effect of some training points, as :attr:`effect` is that of all of the forget set."""
-        uses_pool = self.estimator.source == "pool"
-        sources = {"pool": self.pool}
-        if not uses_pool:
-            sources = {"originals": self.originals, "oracles": self.target_oracles(gone)}
+        sources = self._sources_of_effect(gone)
         config = {"estimator": self.config["attribution"]}
-        if uses_pool:
+        if "pool" in sources:
             config |= {"held_out": self.config["pool"]["held_out"]}
         inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": content_hash(gone)}
         what = "the forget set" if len(gone) == len(self.forget) else f"{len(gone)} forget points"
         detail = f"effect of {what} by {type(self.estimator).__name__}"
         return self.obtain("attribution", detail, Spec("effect", config, inputs), partial(self._make_effect, gone))
 
-    def _make_effect(self, gone: Tensor, draft: Draft) -> None:
-        groups = self._groups(gone)
+    def _sources_of_effect(self, gone: Tensor) -> dict[str, Artifact]:
         if self.estimator.source == "oracles":
-            evidence = Evidence(
-                groups,
-                self.examples.n_train,
-                originals=self.originals.stacked("logits"),
-                oracles=self.target_oracles(gone).stacked("logits"),
-            )
-        else:
-            fitted = self.subset_models[: len(self.subset_models) - self.config["pool"]["held_out"]]
-            evidence = Evidence(groups, self.examples.n_train, pool=fitted)
-        tensors = {"effect": self.estimator.estimate(evidence, gone)}
-        if isinstance(self.estimator, PoolEstimator) and self.config["pool"]["held_out"] >= 2:
-            tensors["lds"] = self._lds(self.estimator, fitted=evidence.pool)
-        draft.write_tensors("effect", tensors)
-        draft.write_json("facts", self.estimator.facts())
+            return {"originals": self.originals, "oracles": self.target_oracles(gone)}
+        return {"pool": self.pool} | ({"gradients": self.gradients} if self.estimator.source == "gradients" else {})
 
-    def _lds(self, estimator: PoolEstimator, fitted: SubsetModels | None) -> Tensor:
+    @cached_property
+    def gradients(self) -> Artifact:
+        """Features of gradients of some originals, which know no forget set."""
+        estimator, settings = self.estimator, self.config["attribution"]
+        assert isinstance(estimator, GradientEstimator)
+        checkpoints = min(estimator.checkpoints, self.config["n_models"])
+        known = {key: value for key, value in settings.items() if key not in (*estimator.fitted_later, "checkpoints")}
+        inputs = {"originals": self.originals.digest, "dataset": self.dataset.digest}
+        spec = Spec("gradients", {"estimator": known, "checkpoints": checkpoints}, inputs)
+
+        def make(draft: Draft) -> None:
+            def job(shard: int, start: int, stop: int) -> GradientJob:
+                return GradientJob(
+                    estimator=settings,
+                    examples=self.dataset.path,
+                    originals=self.originals.path,
+                    model=self.config["model"]["network"],
+                    trainer=self.config["trainer"],
+                    output=draft.path,
+                    shard=shard,
+                    start=start,
+                    stop=stop,
+                )
+
+            self._run_shards("gradients", draft, gradient_chunk, job, checkpoints, chunk_size=1)
+
+        return self.obtain("gradients", f"of every logit of {checkpoints} originals", spec, make)
+
+    def _make_effect(self, gone: Tensor, draft: Draft) -> None:
+        estimator = self.estimator
+        evidence = self._evidence(gone)
+        tensors = {"effect": estimator.estimate(evidence, gone)}
+        if isinstance(estimator, DirectionalEstimator) and self.config["pool"]["held_out"] >= 2:
+            tensors["lds"] = self._lds(estimator, fitted=evidence.pool)
+        draft.write_tensors("effect", tensors)
+        draft.write_json("facts", estimator.facts())
+
+    def _evidence(self, gone: Tensor) -> Evidence:
+        evidence = Evidence(self._groups(gone), self.examples.n_train)
+        if self.estimator.source == "oracles":
+            oracles = self.target_oracles(gone).stacked("logits")
+            return replace(evidence, originals=self.originals.stacked("logits"), oracles=oracles)
+        fitted = self.subset_models[: len(self.subset_models) - self.config["pool"]["held_out"]]
+        if self.estimator.source == "pool":
+            return replace(evidence, pool=fitted)
+        parts = {name: self.gradients.stacked(name) for name in ("train", "weights", "targets")}
+        return replace(evidence, pool=fitted, gradients=Gradients(**parts))
+
+    def _lds(self, estimator: DirectionalEstimator, fitted: SubsetModels | None) -> Tensor:
         """Return the linear datamodeling score of every point on members that took no part, ``[points]``."""
         assert fitted is not None
         held_out = self.subset_models[len(fitted) :]
@@ -481,7 +525,7 @@ class Pipeline:
 
     def needed(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Yield (name, maker) of every stage that this configuration needs, in the order of the picture."""
-        predicted, by_pool = "predicted" in self.targets, self.estimator.source == "pool"
+        predicted, by_pool = "predicted" in self.targets, self.estimator.source != "oracles"
         wants = {
             "dataset": True,
             "pool": bool(set(self._families) & set(FROM_POOL)) or (predicted and by_pool),

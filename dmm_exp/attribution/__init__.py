@@ -2,20 +2,42 @@
 
 from dmm_exp.attribution.datamodel import Datamodel
 from dmm_exp.attribution.debiased import Debiased
-from dmm_exp.attribution.estimator import Estimator, Evidence, LinearEstimator, PoolEstimator, SubsetModels
+from dmm_exp.attribution.estimator import (
+    DirectionalEstimator,
+    Estimator,
+    Evidence,
+    Gradients,
+    LinearEstimator,
+    PoolEstimator,
+    SubsetModels,
+)
+from dmm_exp.attribution.factored import TrakFactored
 from dmm_exp.attribution.feldman_zhang import FeldmanZhang
+from dmm_exp.attribution.gradients import GradientEstimator
 from dmm_exp.attribution.lasso import SparseDatamodel
 from dmm_exp.attribution.oracle import OracleEffect
+from dmm_exp.attribution.through_dattri import EKFAC, Arnoldi, GraSS, LoGra, TracIn
+from dmm_exp.attribution.trak import Trak
 
 __all__ = [
+    "EKFAC",
+    "Arnoldi",
     "Datamodel",
     "Debiased",
+    "DirectionalEstimator",
     "Estimator",
     "Evidence",
     "FeldmanZhang",
+    "GraSS",
+    "GradientEstimator",
+    "Gradients",
     "LinearEstimator",
+    "LoGra",
     "OracleEffect",
     "PoolEstimator",
     "SparseDatamodel",
     "SubsetModels",
+    "TracIn",
+    "Trak",
+    "TrakFactored",
 ]

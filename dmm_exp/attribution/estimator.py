@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Source = Literal["pool", "gradients", "oracles"]
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,35 @@ class SubsetModels:
 
 
 @dataclass(frozen=True)
+class Gradients:
+    """Features of trained models' gradients; the first dimension is the models (checkpoints).
+
+    The change of logit c of point x when example i is included is, up to one factor, the product of
+    ``targets[:, x, c]`` with the features of i, once an estimator has preconditioned these.
+
+    Attributes:
+        train: of what training on an example raises (its margin, or minus its loss), ``[checkpoints, n_train, width]``.
+        weights: how strongly training raises it, ``[checkpoints, n_train]`` (ones for minus the loss).
+        targets: of every logit, ``[checkpoints, points, classes, width]`` float32.
+    """
+
+    train: Tensor
+    weights: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the effect is estimated from; only what the estimator's ``source`` names is there.
 
     Attributes:
         groups: ``[points]`` int, outputs of one group share what is tuned (0 forget, 1 retain, 2 validation).
         n_train: size of the training set.
-        pool: subset models.
+        pool: subset models; for estimators from gradients, those that the scale is fitted to.
+        gradients: features of gradients of some originals.
         originals: logits of models trained on everything, ``[members, points, classes]``.
         oracles: logits of models retrained without the forget set, ``[members, points, classes]``.
     """
@@ -48,6 +72,7 @@ class Evidence:
     groups: Tensor
     n_train: int
     pool: SubsetModels | None = None
+    gradients: Gradients | None = None
     originals: Tensor | None = None
     oracles: Tensor | None = None
 
@@ -58,26 +83,30 @@ class Estimator(ABC):
     All estimators speak of one scale: the change of a logit when examples are included.
 
     Attributes:
-        source: the evidence it needs: the pool, or real retrained models (which is not unlearning).
+        source: the evidence it needs: the pool, gradients of the originals (and the pool, for their scale), or real
+            retrained models (which is not unlearning).
     """
 
-    source: ClassVar[Literal["pool", "oracles"]] = "pool"
+    source: ClassVar[Source] = "pool"
 
     @abstractmethod
     def estimate(self, evidence: Evidence, forget: Tensor) -> Tensor:
         """Return the effect of including ``forget`` (training indices) on every logit, ``[points, classes]``."""
+
+    def check(self, model: nn.Module) -> None:  # noqa: B027  (most take any architecture)
+        """Raise ``UserError`` for an architecture that the estimator cannot work with."""
 
     def facts(self) -> dict[str, Any]:
         """Return what was chosen on the way (plain numbers), for manifests and reports."""
         return {}
 
 
-class PoolEstimator(Estimator):
-    """Predicts how logits change with the training set, from models trained on random subsets of it."""
+class DirectionalEstimator(Estimator):
+    """Predicts how logits change with the training set, whichever way it changes."""
 
     @abstractmethod
-    def fit(self, pool: SubsetModels, groups: Tensor) -> None:
-        """Learn from subset models; ``groups`` as in :class:`Evidence`."""
+    def learn(self, evidence: Evidence) -> None:
+        """Learn from the evidence, without being told the forget set."""
 
     @abstractmethod
     def predict(self, directions: Tensor) -> Tensor:
@@ -89,13 +118,25 @@ class PoolEstimator(Estimator):
         """
 
     def estimate(self, evidence: Evidence, forget: Tensor) -> Tensor:
-        """Fit to the pool and return the effect of including ``forget``, ``[points, classes]``."""
-        if evidence.pool is None:
-            raise TypeError(f"{type(self).__name__} needs a pool")
-        self.fit(evidence.pool, evidence.groups)
+        """Learn from the evidence and return the effect of including ``forget``, ``[points, classes]``."""
+        self.learn(evidence)
         direction = torch.zeros(1, evidence.n_train)
         direction[0, forget] = 1
         return self.predict(direction)[0]
+
+
+class PoolEstimator(DirectionalEstimator):
+    """Learns from models trained on random subsets."""
+
+    @abstractmethod
+    def fit(self, pool: SubsetModels, groups: Tensor) -> None:
+        """Learn from subset models; ``groups`` as in :class:`Evidence`."""
+
+    def learn(self, evidence: Evidence) -> None:
+        """Fit to the pool."""
+        if evidence.pool is None:
+            raise TypeError(f"{type(self).__name__} needs a pool")
+        self.fit(evidence.pool, evidence.groups)
 
 
 class LinearEstimator(PoolEstimator):

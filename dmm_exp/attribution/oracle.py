@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
-from dmm_exp.attribution.estimator import Estimator, Evidence
+from dmm_exp.attribution.estimator import Estimator, Evidence, Source
 
 
 class OracleEffect(Estimator):
     """Mean logits of originals minus mean logits of oracles (of the role that scoring never sees)."""
 
-    source: ClassVar[Literal["pool", "oracles"]] = "oracles"
+    source: ClassVar[Source] = "oracles"
 
     def estimate(self, evidence: Evidence, forget: Tensor) -> Tensor:
         """Return the difference of mean logits, ``[points, classes]``."""

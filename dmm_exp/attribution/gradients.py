@@ -1,0 +1,169 @@
+"""Estimators from gradients of trained models: a first-order change of every logit, on a scale fitted to the pool.
+
+Including example i moves the parameters by about ``-H⁻¹∇ℓ_i`` (Koh and Liang, ICML 2017, arXiv 1703.04730), and with
+them every logit by ``-∇z_c(x)ᵀ H⁻¹ ∇ℓ_i``. What stands for H, and how gradients are made small, is what tells methods
+apart. None gets the scale right, so it is fitted to models trained on known subsets.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from math import ceil
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dmm_exp.attribution.estimator import DirectionalEstimator, Evidence, Source, SubsetModels
+from dmm_exp.data import Examples
+from dmm_exp.errors import UserError
+
+MATRIX_VALUES = 1 << 28  # largest part of a random matrix that is kept between blocks; 1 GiB
+
+
+class Features(Protocol):
+    """Gradient features of one trained model."""
+
+    def train(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features ``[examples, width]`` of training points' own output, and weights ``[examples]``."""
+        ...
+
+    def targets(self, points: Tensor) -> Tensor:
+        """Return features ``[examples, classes, width]`` of every logit of some points."""
+        ...
+
+
+class GradientEstimator(DirectionalEstimator):
+    """Predicts changes by inner products of gradient features, averaged over several originals.
+
+    One factor for each group of outputs is fitted by least squares to logits of subset models, centred over members,
+    on the predictions for their masks. It is never negative: a method that points the wrong way predicts nothing.
+
+    Args:
+        checkpoints: originals whose gradients are taken, at most; all where a run has fewer.
+        calibration_members: subset models that the scale is fitted to, at most; those held out for LDS are not used.
+        block_size: examples whose gradients are in memory together; changes nothing else.
+        seed: of random projections.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+
+    source: ClassVar[Source] = "gradients"
+    fitted_later: ClassVar[tuple[str, ...]] = ("calibration_members", "block_size")  # settings features do not know
+
+    def __init__(
+        self, checkpoints: int = 10, calibration_members: int = 100, block_size: int = 64, seed: int = 0
+    ) -> None:
+        self.checkpoints = at_least("checkpoints", checkpoints, 1)
+        self.calibration_members = at_least("calibration_members", calibration_members, 2)
+        self.block_size = at_least("block_size", block_size, 1)
+        self.seed = at_least("seed", seed, 0)
+
+    @abstractmethod
+    def features(self, model: nn.Module, examples: Examples, number: int) -> Features:
+        """Return what makes features of one trained model.
+
+        Args:
+            model: in eval mode, on the device to compute on.
+            examples: the dataset, on the same device.
+            number: of the model among the originals.
+        """
+
+    def precondition(self, train: Tensor) -> Tensor:
+        """Return one checkpoint's training features ``[n_train, width]`` times the inverse of what stands for H."""
+        return train
+
+    def learn(self, evidence: Evidence) -> None:
+        """Precondition the features, and fit the scale of every group of outputs."""
+        if evidence.gradients is None or evidence.pool is None:
+            raise TypeError(f"{type(self).__name__} needs gradients, and subset models for their scale")
+        self.groups = evidence.groups
+        self.gradients = evidence.gradients
+        # weights are averaged apart from features, as TRAK does (arXiv 2303.14186, equation 17)
+        weights = self.gradients.weights.mean(0)
+        self.examples = [centred(self.precondition(train) * weights[:, None]) for train in self.gradients.train]
+        self.calibrated = min(self.calibration_members, len(evidence.pool))
+        self.factor = self._fit_scale(evidence.pool[: self.calibrated])
+
+    def predict(self, directions: Tensor) -> Tensor:
+        """Return predicted changes of all logits, ``[directions, points, classes]``."""
+        scale = torch.tensor([self.factor[group] for group in self.groups.tolist()])
+        return self.unscaled(directions) * scale[:, None]
+
+    def unscaled(self, directions: Tensor) -> Tensor:
+        """Return changes ``[directions, points, classes]`` on the method's own scale."""
+        total = 0.0
+        for examples, targets in zip(self.examples, self.gradients.targets, strict=True):
+            total = total + (directions @ examples) @ targets.flatten(0, 1).T
+        assert isinstance(total, Tensor)
+        return (total / len(self.gradients)).unflatten(1, self.gradients.targets.shape[1:3])
+
+    def _fit_scale(self, pool: SubsetModels) -> dict[int, float]:
+        masks = pool.masks.float()
+        predicted = self.unscaled(masks - masks.mean(0))
+        actual = pool.logits - pool.logits.mean(0)
+        return {
+            group: fitted_scale(predicted[:, self.groups == group], actual[:, self.groups == group])
+            for group in self.groups.unique().tolist()
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Return every group's factor, and from how many models it comes."""
+        return {
+            "factor": {str(group): value for group, value in self.factor.items()},
+            "checkpoints": len(self.gradients),
+            "calibration_members": self.calibrated,
+        }
+
+
+def centred(examples: Tensor) -> Tensor:
+    """Return ``[n_train, width]`` less its mean: what all examples do alike, subsets of one size cannot tell."""
+    return examples - examples.mean(0)
+
+
+def fitted_scale(predicted: Tensor, actual: Tensor) -> float:
+    """Return the factor ≥ 0 that brings predictions closest to what is (least squares); 0 if they are all zero."""
+    size = float(predicted.double().square().sum())
+    return max(0.0, float((predicted.double() * actual.double()).sum()) / size) if size > 0 else 0.0
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return ``log p/(1 − p)`` of the label, ``[...]``, of logits ``[..., classes]``: TRAK's model output."""
+    own = functional_one_hot(labels, logits.shape[-1])
+    return (logits * own).sum(-1) - logits.masked_fill(own.bool(), -torch.inf).logsumexp(-1)
+
+
+def functional_one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Return ``[..., classes]`` with a one at each label; works under ``vmap``, where PyTorch's own does not."""
+    return (labels[..., None] == torch.arange(classes, device=labels.device)).float()
+
+
+def projection_block(size: int, width: int) -> int:
+    """Return how many columns of a random matrix ``[size, width]`` to keep in memory; it is remade where not all fit.
+
+    Packages remake a hundred columns at a time for every batch, which costs more than the projection itself.
+    """
+    return ceil(width / ceil(width * size / MATRIX_VALUES))
+
+
+def at_least(key: str, value: int, least: int) -> int:
+    """Return a whole number of the estimator's configuration, if it is large enough.
+
+    Raises:
+        UserError: it is not.
+    """
+    if value < least:
+        raise UserError(f"attribution.{key}={value}: expected a whole number of at least {least}")
+    return value
+
+
+def not_negative(key: str, value: float) -> float:
+    """Return a number of the estimator's configuration, if it is not negative.
+
+    Raises:
+        UserError: it is.
+    """
+    if value < 0:
+        raise UserError(f"attribution.{key}={value}: expected a number of at least 0")
+    return value

@@ -1,0 +1,146 @@
+"""Gradient features as pieces of work that any process can do: some checkpoints go in, a shard comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from dmm_exp.attribution.gradients import Features, GradientEstimator
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.data import Examples
+from dmm_exp.ensembles import Ensemble
+from dmm_exp.ensembles.work import Clock, model_factory, read_examples, stored_ensemble, trainer_factory
+from dmm_exp.errors import UserError
+from dmm_exp.store import Draft
+
+
+@dataclass(frozen=True)
+class GradientJob:
+    """Make the features of originals ``start … stop-1`` and write them as one shard.
+
+    Attributes:
+        estimator: configuration of the estimator whose features they are.
+        examples: folder of the dataset's artifact.
+        originals: folder of the originals' artifact.
+        model: configuration of the network.
+        trainer: configuration of the Lightning trainer.
+        output: folder of the artifact in the making.
+        shard: number of the shard.
+    """
+
+    estimator: Mapping[str, Any]
+    examples: Path
+    originals: Path
+    model: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+    output: Path
+    shard: int = 0
+    start: int = 0
+    stop: int = 0
+
+
+class Block(NamedTuple):
+    """Examples of one checkpoint whose gradients are taken together.
+
+    Attributes:
+        row: place of the checkpoint in its chunk.
+        points: ``[examples]`` indices.
+        training: whether the output they are trained on is meant, or every logit.
+    """
+
+    row: int
+    points: Tensor
+    training: bool
+
+
+def gradient_chunk(job: GradientJob) -> None:
+    """Do a :class:`GradientJob`."""
+    clock = Clock()
+    examples, members = read_examples(job.examples), range(job.start, job.stop)
+    originals = stored_ensemble(job.originals, model_factory(job.model, examples), members)
+    module = FeatureExtraction(instantiate(job.estimator), originals, examples, members)
+    tensors = module.run(trainer_factory(job.trainer)(inference_mode=False))
+    gradients = examples.n_train + examples.n_points * examples.n_classes
+    facts = {"seconds": clock.wall, "members": len(members), "sample_gradients": gradients}
+    Draft(job.output).write_shard(job.shard, tensors, facts, cpu=clock.cpu)
+
+
+class FeatureExtraction(LightningModule):
+    """Fills the features of a chunk of checkpoints; its predict loop goes over checkpoints and blocks of examples.
+
+    Args:
+        estimator: makes the features.
+        originals: the chunk of checkpoints.
+        examples: the dataset; it moves to the device with the module.
+        numbers: of the checkpoints among the originals.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __init__(self, estimator: GradientEstimator, originals: Ensemble, examples: Examples, numbers: range) -> None:
+        super().__init__()
+        self.estimator = estimator
+        self.originals = originals
+        self.numbers = numbers
+        self._examples = examples
+        self.register_buffer("inputs", examples.inputs, persistent=False)
+        self.register_buffer("labels", examples.labels, persistent=False)
+        self.tensors: dict[str, Tensor] = {}
+        self._current: tuple[int, Features] | None = None
+
+    def run(self, trainer: Any) -> dict[str, Tensor]:
+        """Return ``train``, ``weights`` and ``targets`` as in :class:`Gradients`, on the CPU.
+
+        Args:
+            trainer: a Lightning trainer; its ``inference_mode`` must be off, since gradients are taken.
+
+        Raises:
+            UserError: a feature is not finite.
+        """
+        trainer.predict(self, dataloaders=self.blocks(), return_predictions=False)
+        if not all(values.isfinite().all() for values in self.tensors.values()):
+            name = type(self.estimator).__name__
+            raise UserError(f"attribution: {name} got gradients that are not finite; raise its damping if it has one")
+        return self.tensors
+
+    def blocks(self) -> DataLoader[Block]:
+        """Return all work, checkpoint by checkpoint."""
+        blocks: list[Block] = []
+        for row in range(len(self.numbers)):
+            for training, points in ((True, self._examples.n_train), (False, self._examples.n_points)):
+                blocks += [Block(row, part, training) for part in torch.arange(points).split(self.estimator.block_size)]
+        return DataLoader(blocks, batch_size=None)  # pyright: ignore[reportArgumentType]
+
+    def predict_step(self, block: Block, block_index: int) -> None:
+        """Make the features of one block, and keep them on the CPU."""
+        maker, points = self._features(block.row), block.points
+        with torch.enable_grad():
+            if block.training:
+                features, weights = maker.train(points)
+                self._keep("train", block, features)
+                self._keep("weights", block, weights)
+            else:
+                self._keep("targets", block, maker.targets(points))
+
+    def _features(self, row: int) -> Features:
+        if self._current is None or self._current[0] != row:
+            self._current = None  # let go of the last checkpoint's tensors before the next makes its own
+            model = self.originals.member(row).to(self.device)
+            with torch.enable_grad():
+                made = self.estimator.features(model, self._examples.to(self.device), self.numbers[row])
+            self._current = row, made
+        return self._current[1]
+
+    def _keep(self, name: str, block: Block, values: Tensor) -> None:
+        if name not in self.tensors:
+            points = self._examples.n_points if name == "targets" else self._examples.n_train
+            self.tensors[name] = torch.empty(len(self.numbers), points, *values.shape[1:])
+        self.tensors[name][block.row, block.points.cpu()] = values.detach().float().cpu()
