@@ -71,7 +71,7 @@ class Evaluation:
         pipeline = self.pipeline
         used = [pipeline.originals, pipeline.unlearned, pipeline.oracles, pipeline.floor_oracles]
         used += [pipeline.effect] if pipeline.predicts else []
-        used += pipeline.score_artifacts
+        used += [pipeline.score_family(family) for family in pipeline.families]
         config = {
             "klom": self.klom_options,
             "mia": self.config["evaluation"]["mia"],

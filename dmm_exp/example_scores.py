@@ -48,7 +48,7 @@ def run_scores(config: Mapping[str, Any], choices: Mapping[str, str]) -> Path | 
     if config["dry_run"]:
         console.note("would compute every score from the originals and the pool; nothing was made")
         return None
-    table = pipeline.all_scores()
+    table = pipeline.score_table()
     found = correlations(table)
     identity = digest_of({key: config[key] for key in DEPENDS_ON})
     folder = outputs / "scores" / f"{choices['dataset']}-{choices['model']}__{identity[:10]}"

@@ -1,0 +1,195 @@
+"""The picture of the architecture, as code.
+
+dataset → pool → scores → forget set → originals, oracles → effect → unlearned models: each stage is an artifact, made
+when something asks for it and reused ever after. No stage knows which stage asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.ensembles.module import check_optimizer
+from dmm_exp.ensembles.work import model_factory, recipe
+from dmm_exp.metrics import check_attack, check_options
+from dmm_exp.pipeline.prediction import Prediction
+from dmm_exp.pipeline.stages import content_hash
+from dmm_exp.refinement import Part
+from dmm_exp.scores import FROM_POOL
+from dmm_exp.store import Artifact, Draft, Missing, Spec
+from dmm_exp.unlearners import Unlearner
+from dmm_exp.unlearners.unlearner import Target
+from dmm_exp.unlearners.work import PartJob, UnlearnJob, unlearn_chunk
+
+
+class Pipeline(Prediction):
+    """One experiment: its stages, each made at most once. Arguments are those of :class:`Stages`."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.unlearner: Unlearner = instantiate(self.config["unlearner"])
+
+    def check(self) -> None:
+        """Raise ``UserError`` for what cannot work, before anything is computed or written."""
+        check_options(**self.config["evaluation"]["klom"])
+        check_attack(**self.config["evaluation"]["mia"])
+        self.selector.check(self.examples)
+        model = model_factory(self.config["model"]["network"], self.examples)()
+        if "predicted" in self.targets:
+            self.estimator.check(model)
+        check_optimizer(recipe(self.config["training"])["optimizer"], "training.optimizer")
+        check_optimizer(recipe(self.config["scores"]["held_out"])["optimizer"], "scores.held_out.optimizer")
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The forget set in the parts in which it is unlearned, each with the configuration of its unlearner."""
+        scores = self.scores if self.refinement.needs_scores else None
+        own = self.config["unlearner"]
+        return [replace(part, unlearner=part.unlearner or own) for part in self.refinement.parts(self.forget, scores)]
+
+    @cached_property
+    def unlearners(self) -> list[Unlearner]:
+        """The unlearner of each part, in the order of parts."""
+        own = self.config["unlearner"]
+        return [instantiate(unlearner or own) for unlearner in self.refinement.unlearners.values()]
+
+    @property
+    def targets(self) -> list[Target]:
+        """What each part's unlearner matches, in the order of parts."""
+        return [unlearner.target for unlearner in self.unlearners]
+
+    @property
+    def nests(self) -> bool:
+        """Whether a run of few epochs is the beginning of a longer one."""
+        return len(self.unlearners) == 1 and self.unlearners[0].nests
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the effect of the whole forget set is predicted: the last part's unlearner matches a prediction."""
+        return self.targets[-1] == "predicted"
+
+    @cached_property
+    def unlearned(self) -> Artifact:
+        """N unlearned models."""
+        parts = [self._part_job(place) for place in range(len(self.parts))]
+        config = {
+            "parts": [part.unlearner for part in self.parts],
+            "seed": self.config["seed"],
+            "trainer": self._trainer_identity,
+        }
+        inputs = {"originals": self.originals.digest}
+        for place, (part, artifact) in enumerate(parts):
+            inputs[f"points {place}"] = content_hash(torch.tensor(part.points))
+            inputs |= {f"target {place}": artifact.digest} if artifact else {}
+        spec = Spec("unlearned", config, inputs)
+
+        def make(draft: Draft) -> None:
+            def job(shard: int, start: int, stop: int) -> UnlearnJob:
+                return UnlearnJob(
+                    parts=tuple(part for part, _ in parts),
+                    examples=self.dataset.path,
+                    originals=self.originals.path,
+                    model=self.config["model"]["network"],
+                    training=self.config["training"],
+                    trainer=self.config["trainer"],
+                    seed=self.config["seed"],
+                    output=draft.path,
+                    shard=shard,
+                    start=start,
+                    stop=stop,
+                )
+
+            self._run_shards("unlearning", draft, unlearn_chunk, job, self.config["n_models"])
+
+        return self.obtain("unlearning", f"{self.config['n_models']:,} models by {self._methods}", spec, make)
+
+    @property
+    def _methods(self) -> str:
+        """The classes of the parts' unlearners, in their order."""
+        names = [str(part.unlearner["_target_"]).rpartition(".")[2] for part in self.parts if part.unlearner]
+        return names[0] if len(set(names)) == 1 else ", then ".join(names)
+
+    def _part_job(self, place: int) -> tuple[PartJob, Artifact | None]:
+        """Return what is to do for a part, and the artifact that its targets come from.
+
+        A part's targets are those of models without it *and* without the parts before it.
+        """
+        part, target = self.parts[place], self.targets[place]
+        gone = torch.cat([part.points for part in self.parts[: place + 1]]).sort().values
+        oracles = self.target_oracles(gone) if target == "oracle" else None
+        effect = self.effect_of(gone) if target == "predicted" else None
+        assert part.unlearner is not None
+        return PartJob(
+            unlearner=part.unlearner,
+            points=tuple(part.points.tolist()),
+            oracles=oracles.path if oracles else None,
+            effect=effect.path if effect else None,
+        ), oracles or effect
+
+    def needed(self) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """Yield (name, maker) of every stage that this configuration needs, in the order of the picture."""
+        predicted, by_pool = "predicted" in self.targets, self.estimator.source != "oracles"
+        wants = {
+            "dataset": True,
+            "pool": bool(set(self.families) & set(FROM_POOL)) or (predicted and by_pool),
+            "scores": self.needs_scores,
+            "originals": True,
+            "oracles": True,
+            "floor_oracles": True,
+        }
+        for name, wanted in wants.items():
+            if wanted:
+                yield name, lambda name=name: getattr(self, name)
+        for place, target in enumerate(self.targets):
+            if target != "none":
+                yield {"oracle": "target_oracles", "predicted": "effect"}[target], partial(self._part_job, place)
+        yield "unlearned", lambda: self.unlearned
+
+    def make(self) -> None:
+        """Make every stage that is needed and not there."""
+        for _, maker in self.needed():
+            maker()
+
+    def plan(self) -> list[PlannedStage]:
+        """Say which stages exist and what making the others would cost; with a read-only store nothing is made."""
+        return [PlannedStage(name, self._exists(maker), *self._work(name)) for name, maker in self.needed()]
+
+    @staticmethod
+    def _exists(maker: Callable[[], Any]) -> bool:
+        try:
+            maker()
+        except Missing:
+            return False
+        return True
+
+    def _work(self, name: str) -> tuple[int, int]:
+        """Return (models, sample-gradient evaluations) of making a stage; 0 where nothing is trained from scratch."""
+        epochs, n_train = self.config["training"]["epochs"], self.examples.n_train
+        if name == "pool":
+            size = self.config["pool"]["size"]
+            return size, round(size * epochs * self.config["pool"]["alpha"] * n_train)
+        if name.endswith(("originals", "oracles")):
+            return self.config["n_models"], self.config["n_models"] * epochs * n_train
+        return (self.config["n_models"], 0) if name == "unlearned" else (0, 0)
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a plan.
+
+    Attributes:
+        name: of the stage.
+        exists: whether it would be reused.
+        models: number of models it trains.
+        sample_gradients: gradient evaluations of single examples that training them from scratch takes.
+    """
+
+    name: str
+    exists: bool
+    models: int
+    sample_gradients: int

@@ -1,0 +1,183 @@
+"""Who has to go, models that never saw them, and what their going is predicted to change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dmm_exp.attribution import (
+    DirectionalEstimator,
+    Estimator,
+    Evidence,
+    GradientEstimator,
+    Gradients,
+    SubsetModels,
+)
+from dmm_exp.attribution.work import GradientJob, gradient_chunk
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.ensembles import AllBut, Role
+from dmm_exp.errors import UserError
+from dmm_exp.forget import Selector
+from dmm_exp.metrics import lds, margins
+from dmm_exp.pipeline.scoring import Scoring
+from dmm_exp.pipeline.stages import content_hash
+from dmm_exp.refinement import Refinement
+from dmm_exp.scores import families_of
+from dmm_exp.store import Artifact, Draft, Spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORGET, RETAIN, VALIDATION = 0, 1, 2
+GROUPS = ("forget", "retain", "val")
+
+
+class Prediction(Scoring):
+    """The forget set, its oracles, and its effect."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.selector: Selector = instantiate(self.config["forget"])
+        self.refinement: Refinement = instantiate({**self.config["refinement"], "_recursive_": False})
+        self.estimator: Estimator = instantiate(self.config["attribution"])
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the forget set or its refinement depends on scores of examples."""
+        return self.selector.needs_scores or self.refinement.needs_scores
+
+    @property
+    def families(self) -> list[str]:
+        """The families of scores that the forget set or its refinement depends on."""
+        users = (self.selector, self.refinement)
+        return families_of([user.score for user in users if user.needs_scores])
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """The scores of these families, one row a training example."""
+        return self.score_table(self.families)
+
+    @cached_property
+    def forget(self) -> Tensor:
+        """The sorted training indices that have to go."""
+        scores = self.scores if self.selector.needs_scores else None
+        chosen = self.selector.select(self.examples, scores)
+        if not 0 < len(chosen) < self.examples.n_train:
+            raise UserError(
+                f"forget: {type(self.selector).__name__} chose {len(chosen)} of {self.examples.n_train} training "
+                "examples; something must be forgotten, and something retained"
+            )
+        self.console.note(f"forget set: {len(chosen)} of {self.examples.n_train:,} training examples")
+        return chosen
+
+    @cached_property
+    def groups(self) -> Tensor:
+        """What each point is: 0 forget, 1 retain, 2 validation; ``[points]``."""
+        return self._groups(self.forget)
+
+    def _groups(self, gone: Tensor) -> Tensor:
+        groups = torch.full((self.examples.n_points,), RETAIN)
+        groups[gone] = FORGET
+        groups[self.examples.n_train :] = VALIDATION
+        return groups
+
+    @cached_property
+    def oracles(self) -> Artifact:
+        """N models retrained without the forget set; metrics compare with these."""
+        return self._retrained("oracles", "oracle", self.forget)
+
+    @cached_property
+    def floor_oracles(self) -> Artifact:
+        """N more, independent of the first: their distance is the noise floor."""
+        return self._retrained("floor oracles", "floor_oracle", self.forget)
+
+    def target_oracles(self, gone: Tensor) -> Artifact:
+        """N more, without some points, which oracle matching may look at; metrics never do."""
+        return self._retrained("target oracles", "target_oracle", gone)
+
+    def _retrained(self, name: str, role: Role, excluded: Tensor) -> Artifact:
+        job = replace(self._job(role), subsets=AllBut(self.examples.n_train, tuple(excluded.tolist())))
+        members = self.config["n_models"]
+        return self._trained(name, f"{members:,} models without the forget set", members, job)
+
+    @cached_property
+    def effect(self) -> Artifact:
+        """What including the forget set does to every logit, and how well the estimator predicts held-out members."""
+        return self.effect_of(self.forget)
+
+    def effect_of(self, gone: Tensor) -> Artifact:
+        """Return the effect of some training points, as :attr:`effect` is that of all of the forget set."""
+        sources = self._sources_of_effect(gone)
+        config = {"estimator": self.config["attribution"]}
+        if "pool" in sources:
+            config |= {"held_out": self.config["pool"]["held_out"]}
+        inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": content_hash(gone)}
+        what = "the forget set" if len(gone) == len(self.forget) else f"{len(gone)} forget points"
+        detail = f"effect of {what} by {type(self.estimator).__name__}"
+        return self.obtain("attribution", detail, Spec("effect", config, inputs), partial(self._make_effect, gone))
+
+    def _sources_of_effect(self, gone: Tensor) -> dict[str, Artifact]:
+        if self.estimator.source == "oracles":
+            return {"originals": self.originals, "oracles": self.target_oracles(gone)}
+        return {"pool": self.pool} | ({"gradients": self.gradients} if self.estimator.source == "gradients" else {})
+
+    @cached_property
+    def gradients(self) -> Artifact:
+        """Features of gradients of some originals, which know no forget set."""
+        estimator, settings = self.estimator, self.config["attribution"]
+        assert isinstance(estimator, GradientEstimator)
+        checkpoints = min(estimator.checkpoints, self.config["n_models"])
+        known = {key: value for key, value in settings.items() if key not in (*estimator.fitted_later, "checkpoints")}
+        inputs = {"originals": self.originals.digest, "dataset": self.dataset.digest}
+        spec = Spec("gradients", {"estimator": known, "checkpoints": checkpoints}, inputs)
+
+        def make(draft: Draft) -> None:
+            def job(shard: int, start: int, stop: int) -> GradientJob:
+                return GradientJob(
+                    estimator=settings,
+                    examples=self.dataset.path,
+                    originals=self.originals.path,
+                    model=self.config["model"]["network"],
+                    trainer=self.config["trainer"],
+                    output=draft.path,
+                    shard=shard,
+                    start=start,
+                    stop=stop,
+                )
+
+            self._run_shards("gradients", draft, gradient_chunk, job, checkpoints, chunk_size=1)
+
+        return self.obtain("gradients", f"of every logit of {checkpoints} originals", spec, make)
+
+    def _make_effect(self, gone: Tensor, draft: Draft) -> None:
+        estimator = self.estimator
+        evidence = self._evidence(gone)
+        tensors = {"effect": estimator.estimate(evidence, gone)}
+        if isinstance(estimator, DirectionalEstimator) and self.config["pool"]["held_out"] >= 2:
+            tensors["lds"] = self._lds(estimator, fitted=evidence.pool)
+        draft.write_tensors("effect", tensors)
+        draft.write_json("facts", estimator.facts())
+
+    def _evidence(self, gone: Tensor) -> Evidence:
+        evidence = Evidence(self._groups(gone), self.examples.n_train)
+        if self.estimator.source == "oracles":
+            oracles = self.target_oracles(gone).stacked("logits")
+            return replace(evidence, originals=self.originals.stacked("logits"), oracles=oracles)
+        fitted = self.subset_models[: len(self.subset_models) - self.config["pool"]["held_out"]]
+        if self.estimator.source == "pool":
+            return replace(evidence, pool=fitted)
+        parts = {name: self.gradients.stacked(name) for name in ("train", "weights", "targets")}
+        return replace(evidence, pool=fitted, gradients=Gradients(**parts))
+
+    def _lds(self, estimator: DirectionalEstimator, fitted: SubsetModels | None) -> Tensor:
+        """Return the linear datamodeling score of every point on members that took no part, ``[points]``."""
+        assert fitted is not None
+        held_out = self.subset_models[len(fitted) :]
+        directions = held_out.masks.float() - fitted.masks.float().mean(0)
+        predicted = fitted.logits.mean(0) + estimator.predict(directions)
+        labels = self.examples.labels
+        return torch.from_numpy(lds(margins(predicted, labels), margins(held_out.logits, labels))).float()

@@ -1,0 +1,153 @@
+"""What every stage needs: the configuration, the store, and ensembles that do not depend on a forget set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.data import Examples
+from dmm_exp.ensembles import AllBut, RandomSubsets, Role
+from dmm_exp.ensembles.work import Executor, TrainJob, run_shards, train_chunk
+from dmm_exp.store import Artifact, Draft, Spec, Store
+
+if TYPE_CHECKING:
+    from dmm_exp.report.progress import Console
+
+QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "accelerator", "devices")
+
+
+class Stages:
+    """The data, and the ensembles that all forget sets share, each made at most once.
+
+    Args:
+        config: the resolved configuration, as plain containers.
+        store: where artifacts live.
+        executor: where chunks of members are trained.
+        console: where each stage's line goes.
+    """
+
+    def __init__(self, config: Mapping[str, Any], store: Store, executor: Executor, console: Console) -> None:
+        self.config = config
+        self.store = store
+        self.executor = executor
+        self.console = console
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The dataset in memory."""
+        return instantiate(self.config["dataset"]).load()
+
+    @cached_property
+    def dataset(self) -> Artifact:
+        """The dataset as an artifact, addressed by its content."""
+        detail = f"{self.examples.n_train:,} training and {self.examples.n_points - self.examples.n_train:,} validation"
+        return self.obtain("dataset", detail, self._dataset_spec, self.examples.write)
+
+    @cached_property
+    def _dataset_spec(self) -> Spec:
+        examples = self.examples
+        facts = {"n_train": examples.n_train, "classes": examples.class_names, "input": vars(examples.normalisation)}
+        return Spec("dataset", facts, {"content": content_hash(examples.inputs, examples.labels, examples.corrupted)})
+
+    @cached_property
+    def originals(self) -> Artifact:
+        """N models trained on everything."""
+        members, job = self.config["n_models"], replace(self._job("original"), keep=("parameters", "trajectory"))
+        return self._trained("originals", f"{members:,} models", members, job)
+
+    @cached_property
+    def pool(self) -> Artifact:
+        """Models trained on random subsets, for scores and attribution."""
+        pool = self.config["pool"]
+        subsets = RandomSubsets(self.examples.n_train, pool["alpha"], self.config["seed"], pool["complementary"])
+        job = replace(self._job("subset"), subsets=subsets, keep=())
+        return self._trained("pool", f"{pool['size']:,} subset models", pool["size"], job)
+
+    def _job(self, role: Role) -> TrainJob:
+        """Return the job of training on everything by the run's recipe; what differs is replaced."""
+        return TrainJob(
+            examples=self.dataset.path,
+            model=self.config["model"]["network"],
+            training=self.config["training"],
+            trainer=self.config["trainer"],
+            seed=self.config["seed"],
+            role=role,
+            subsets=AllBut(self.examples.n_train, ()),
+        )
+
+    def _trained(
+        self, name: str, detail: str, members: int, job: TrainJob, initial: Artifact | None = None
+    ) -> Artifact:
+        """Return the ensemble that a job makes, from the members of another one if that is given."""
+        config = {
+            "role": job.role,
+            "members": members,
+            "seed": job.seed,
+            "network": job.model,
+            "training": job.training,
+            "trainer": self._trainer_identity,
+            "subsets": job.subsets.identity(),
+            "keep": list(job.keep),
+        }
+        inputs = {"dataset": self.dataset.digest} | ({"initial": initial.digest} if initial else {})
+
+        def make(draft: Draft) -> None:
+            whole = replace(job, output=draft.path, initial=initial.path if initial else None)
+
+            def part(shard: int, start: int, stop: int) -> TrainJob:
+                return replace(whole, shard=shard, start=start, stop=stop)
+
+            self._run_shards(name, draft, train_chunk, part, members)
+
+        return self.obtain(name, detail, Spec("ensemble", config, inputs), make)
+
+    @property
+    def _trainer_identity(self) -> dict[str, Any]:
+        """What of the trainer's configuration can change a result."""
+        return {key: value for key, value in self.config["trainer"].items() if key not in QUIET}
+
+    def _run_shards(
+        self,
+        name: str,
+        draft: Draft,
+        function: Callable[[Any], None],
+        make_job: Callable[[int, int, int], Any],
+        members: int,
+        chunk_size: int | None = None,
+    ) -> None:
+        if chunk_size is None:
+            chunk_size = int(self.config["model"]["chunk_size"])
+        with self.console.progress(name, -(-members // chunk_size)) as advance:
+            run_shards(
+                draft,
+                function,
+                make_job,
+                members=members,
+                chunk_size=chunk_size,
+                executor=self.executor,
+                progress=advance,
+            )
+
+    def obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
+        """Return a stage's artifact, after making it if need be, and print the stage's line."""
+        from dmm_exp.report.result import StageRecord
+
+        artifact = self.store.obtain(spec, make)
+        if not self.store.read_only:
+            self.console.stage_done(StageRecord(name, detail, artifact.seconds, artifact.cached))
+        return artifact
+
+
+def content_hash(*tensors: Tensor) -> str:
+    """Return the SHA-256 of tensors' types, shapes and bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
