@@ -66,7 +66,15 @@ def draw_scores(scores: pd.DataFrame, found: pd.DataFrame) -> Drawn:
             panel.scatter(shown[row["score"]], shown[REFERENCE], s=7, color=COLOURS["unlearned"], alpha=0.35, lw=0,
                           rasterized=True)  # fmt: skip
             panel.set_title(f"{row['score'].replace('_', ' ')}\nρ = {number(row['spearman'])}")
-            panel.xaxis.set_major_locator(MaxNLocator(4))
+            if is_skewed(shown[row["score"]]):
+                panel.set_xscale("log")
+            else:
+                panel.xaxis.set_major_locator(MaxNLocator(4))
             if place % 4 == 0:
                 panel.set_ylabel("memorization")
     return Drawn("scores", "Scores against memorization", CAPTION, figure, png(figure))
+
+
+def is_skewed(values: pd.Series) -> bool:
+    """Say whether positive values span so much that most of them would lie on top of one another."""
+    return bool((values > 0).all() and values.max() > 20 * values.median())
