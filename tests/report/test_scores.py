@@ -1,0 +1,55 @@
+"""Correlations of scores with memorization: scipy's numbers, intervals that cover, nothing where nothing varies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from dmm_exp.report.scores import correlations, draw_scores, is_skewed
+
+
+def table(points: int = 200, slope: float = 1.0, seed: int = 0) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    memorization = generator.random(points)
+    columns = {
+        "point": range(points),
+        "memorization": memorization,
+        "memorization_se": 0.1,
+        "weak": generator.random(points),
+        "strong": -slope * memorization + 0.2 * generator.normal(size=points),
+        "constant": 1.0,
+        "es_group": 3,
+    }
+    return pd.DataFrame(columns)
+
+
+def test_correlations_are_scipys_and_the_strongest_is_first():
+    found = correlations(table()).set_index("score")
+    assert list(found.index) == ["strong", "weak", "constant"]
+    for name in ("strong", "weak"):
+        expected = stats.spearmanr(table()["memorization"], table()[name]).statistic
+        assert found.loc[name, "spearman"] == pytest.approx(expected)
+        assert found.loc[name, "low"] < expected < found.loc[name, "high"]
+    assert found.loc["constant"].isna().all()
+
+
+def test_intervals_cover_the_correlation_of_many_examples():
+    truth = correlations(table(100_000)).set_index("score").loc["strong", "spearman"]
+    trials = [correlations(table(80, seed=seed)).set_index("score").loc["strong"] for seed in range(1, 101)]
+    assert 88 <= sum(trial["low"] <= truth <= trial["high"] for trial in trials) <= 100
+
+
+def test_the_figure_has_a_panel_for_every_score():
+    drawn = draw_scores(table(), correlations(table()))
+    assert sum(axes.get_visible() for axes in drawn.figure.axes) == 3
+    assert drawn.png.startswith(b"\x89PNG")
+
+
+def test_heavy_tails_are_shown_on_a_logarithmic_axis():
+    assert is_skewed(pd.Series([1.0, 1.0, 1.0, 50.0]))
+    assert not is_skewed(pd.Series([1.0, 2.0, 3.0]))
+    assert not is_skewed(pd.Series([-1.0, 1.0, math.inf]))
