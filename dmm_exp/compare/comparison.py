@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dmm_exp.compare.labels import METHOD, SETTING, method_of, newest, telling_keys, text
+from dmm_exp.compare.labels import METHOD, SETTING, listed, method_of, newest, telling_keys, text
 from dmm_exp.compare.runs import DRAWS, METHOD_GROUPS, Run
 from dmm_exp.compare.statistics import (
     Difference,
@@ -55,8 +55,8 @@ def compare(
     table = _table(kept, [methods[run.folder] for run in kept], telling, by)
     keys = list(by) or [*SETTING, *(key for key in telling if key.partition(".")[0] not in METHOD_GROUPS), METHOD]
     if baseline is not None and baseline not in set(table[METHOD]):
-        there = ", ".join(sorted(set(table[METHOD])))
-        raise UserError(f"--baseline '{baseline}' is no method of these runs; expected one of {there}")
+        hint = did_you_mean(baseline, set(table[METHOD]))
+        raise UserError(f"--baseline '{baseline}' is no method here; expected one of {listed(table[METHOD])}{hint}")
     table = table.sort_values(keys, kind="stable", key=lambda column: column.astype(str), ignore_index=True)
     ranking = _ranking(table, shown)
     chosen = (baseline or _methods(ranking)[0]) if len(ranking) else ""
@@ -75,7 +75,7 @@ def _known_metrics(runs: Sequence[Run], wanted: Sequence[str]) -> list[str]:
             raise UserError(f"--metric '{name}' is in no run; expected a name of metrics.json such as tow{hint}")
     shown = list(dict.fromkeys(wanted)) or [name for name in METRICS if name in known]
     if not shown:
-        raise UserError(f"--metric is needed: no run has any of {', '.join(METRICS)}; they have {', '.join(known)}")
+        raise UserError(f"--metric is needed: no run has any of {', '.join(METRICS)}; they have {listed(known)}")
     return shown
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
@@ -55,7 +55,7 @@ def _meeting(runs: Sequence[Run], key: str, values: Sequence[str]) -> list[Run]:
     equal = [run for run in runs if name in run.facts and any(_equals(run.facts[name], value) for value in values)]
     kept = equal if name == key else [run for run in runs if run not in equal]
     if not kept:
-        there = ", ".join(sorted({text(run.facts[name]) for run in runs if name in run.facts})) or "nothing"
+        there = listed(text(run.facts[name]) for run in runs if name in run.facts)
         raise UserError(f"--where {key}={' or '.join(values)} leaves no run; {name} is {there} in those there are")
     return kept
 
@@ -97,15 +97,35 @@ def _cell(run: Run, key: str) -> tuple[str, ...]:
     names = [*SETTING, group] if key != group else [*SETTING]
     if group in METHOD_GROUPS:
         names += ["unlearner", "refinement"]
-    shared = tuple(str(run.facts.get(name)) for name in names)
+    shared = (*(str(run.facts.get(name)) for name in names), *_classes_above(run, key))
     return (*shared, run.setting) if group in METHOD_GROUPS else shared
+
+
+def _classes_above(run: Run, key: str) -> list[str]:
+    """Return the classes that a setting belongs to: what comes with another class is said by its name."""
+    parts = key.split(".")
+    above = (".".join([*parts[:depth], "_target_"]) for depth in range(1, len(parts)))
+    return [str(run.facts.get(name)) for name in above if name != key]
 
 
 def method_of(run: Run, telling: Sequence[str]) -> str:
     """Return a method's name: unlearner, refinement where there is one, and the settings of theirs that tell."""
     names = [run.choices[name] for name in ("unlearner", "refinement") if is_used(run.choices.get(name))]
     own = [key for key in telling if key.partition(".")[0] in METHOD_GROUPS]
-    return " ".join([" + ".join(names), *(f"{key}={text(run.facts[key])}" for key in own)])
+    return " ".join([" + ".join(names), *(_word(key, text(run.facts[key])) for key in own)])
+
+
+def _word(key: str, value: str) -> str:
+    """Return a setting in a method's name; a class by its last name alone."""
+    if key.endswith("._target_"):
+        return f"{key.removesuffix('._target_')}={value.rpartition('.')[2]}"
+    return f"{key}={value}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names in alphabetical order for a sentence, the first twenty if there are more."""
+    known = sorted(set(names))
+    return ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
 
 
 def newest(runs: Sequence[Run], methods: Sequence[str]) -> tuple[list[Run], list[str]]:
