@@ -57,7 +57,7 @@ def compare(
     if baseline is not None and baseline not in set(table[METHOD]):
         hint = did_you_mean(baseline, set(table[METHOD]))
         raise UserError(f"--baseline '{baseline}' is no method here; expected one of {listed(table[METHOD])}{hint}")
-    table = table.sort_values(keys, kind="stable", key=lambda column: column.astype(str), ignore_index=True)
+    table = table.sort_values(list(dict.fromkeys([*keys, METHOD, "block"])), key=_sortable, ignore_index=True)
     ranking = _ranking(table, shown)
     chosen = (baseline or _methods(ranking)[0]) if len(ranking) else ""
     tests = _tests(table, {str(run.folder): run for run in kept}, shown, chosen)
@@ -103,6 +103,11 @@ def _plain(values: list[Any]) -> list[Any]:
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return values
     return [None if value is None else text(value) for value in values]
+
+
+def _sortable(column: pd.Series) -> pd.Series:
+    """Return what a column is sorted by: numbers by size, all else by its text."""
+    return column if pd.api.types.is_numeric_dtype(column) else column.astype(str)
 
 
 def _means(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:

@@ -112,6 +112,7 @@ def method_of(run: Run, telling: Sequence[str]) -> str:
     """Return a method's name: unlearner, refinement where there is one, and the settings of theirs that tell."""
     names = [run.choices[name] for name in ("unlearner", "refinement") if is_used(run.choices.get(name))]
     own = [key for key in telling if key.partition(".")[0] in METHOD_GROUPS]
+    own.sort(key=lambda key: "." in key)  # choices before their settings
     return " ".join([" + ".join(names), *(_word(key, text(run.facts[key])) for key in own)])
 
 
@@ -136,4 +137,7 @@ def newest(runs: Sequence[Run], methods: Sequence[str]) -> tuple[list[Run], list
         last[key] = max(last.get(key, run), run, key=lambda one: one.finished)
     kept = [run for key, run in zip(keys, runs, strict=True) if last[key] is run]
     repeated = [(run, last[key]) for key, run in zip(keys, runs, strict=True) if last[key] is not run]
-    return kept, [f"left out {run.folder}: {other.folder} is the same, and newer" for run, other in repeated]
+    return kept, [
+        f"left out {run.folder}: {other.folder} is the same method on the same question, and newer"
+        for run, other in repeated
+    ]

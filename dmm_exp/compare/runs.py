@@ -27,7 +27,7 @@ STATUS = "status.json"
 UNRELATED = (*ELSEWHERE, "defaults", "hydra")
 UNRELATED_KEYS = ("evaluation.report",)
 # Groups whose settings belong to a method; all others belong to the question that methods answer.
-METHOD_GROUPS = ("unlearner", "refinement", "attribution", "pool", "scores", "hparams_search")
+METHOD_GROUPS = ("unlearner", "refinement", "attribution", "pool", "scores", "hparams_search", "hparams_search/spaces")
 DRAWS = ("seed", "forget.seed")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
 

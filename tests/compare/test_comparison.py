@@ -110,6 +110,41 @@ def test_settings_that_differ_within_a_method_are_part_of_its_name(written, tmp_
     assert found.by == ["dataset", "model", "forget", "method"]
 
 
+def test_settings_that_a_run_searched_for_itself_do_not_split_its_method(written, tmp_path):
+    for seed, found in enumerate((0.1, 0.2)):
+        written("finetune", seed, lr=found, choices={"hparams_search": "grid"})
+    assert set(compare(runs_below(tmp_path / "runs"))[0].runs["method"]) == {"finetune"}
+
+
+def test_a_method_missing_from_most_blocks_stands_below_and_is_no_default_baseline(written, tmp_path):
+    for seed in range(3):
+        written("dmm", seed, metrics={"tow": 0.8})
+        written("finetune", seed, metrics={"tow": 0.7})
+    written("scrub", 0, metrics={"tow": 0.9})
+    found = compare(runs_below(tmp_path / "runs"), ["tow"])[0]
+    assert list(dict.fromkeys(found.ranks["method"])) == ["dmm", "finetune", "scrub"]
+    assert found.baseline == "dmm"
+    assert found.tests.set_index("method")["blocks"].to_dict() == {"finetune": 3, "scrub": 1}
+
+
+def test_a_baseline_that_shares_no_block_leaves_no_tests(written, tmp_path):
+    written("dmm", 0)
+    written("finetune", 0)
+    written("scrub", 1)
+    found = compare(runs_below(tmp_path / "runs"), ["tow"], baseline="scrub")[0]
+    assert found.tests.empty
+    assert found.baseline == "scrub"
+
+
+def test_given_keys_replace_the_groups(written, tmp_path):
+    for size in (50, 80, 200):
+        written("dmm", size=size)
+        written("finetune", size=size)
+    means = compare(runs_below(tmp_path / "runs"), ["tow"], ["forget.size"])[0].means
+    assert means["forget.size"].tolist() == [50, 80, 200]  # by size, not by text
+    assert means["runs"].tolist() == [2, 2, 2]
+
+
 def test_an_attribution_that_was_not_used_does_not_tell_runs_apart(written, tmp_path):
     for seed, attribution in enumerate(("trak", "debiased")):
         written("finetune", choices={"attribution": attribution}, name=f"a{seed}")
