@@ -33,6 +33,7 @@ CAPTION = (
 _COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#1c1c1c")
 _MARKERS = "os^DvPX"
 _METHOD = "method"
+_PLAIN = ("dataset", "model", "forget", "unlearner", "refinement")  # keys whose values speak for themselves
 
 
 def comparison_page(found: Comparison, path: Path, *, left_out: Sequence[str], command: str) -> str:
@@ -106,4 +107,4 @@ def _series(found: Comparison, row: Mapping[Any, Any]) -> str:
 
 
 def _joined(row: Mapping[Any, Any], keys: Sequence[str]) -> str:
-    return ", ".join(str(row[key]) if "." not in key else f"{key}={row[key]}" for key in keys)
+    return ", ".join(str(row[key]) if key in _PLAIN else f"{key}={row[key]}" for key in keys)
