@@ -25,6 +25,11 @@ def scores() -> None:
     _end(_scores)
 
 
+def compare() -> None:
+    """Run ``python -m dmm_exp.compare``."""
+    _end(_compare)
+
+
 def _end(command: Callable[[], int]) -> None:
     """Run a command and exit with its code; bad input ends with one sentence and exit code 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, where they become sentences
@@ -61,6 +66,12 @@ def _scores() -> int:
     if refused:
         raise refused[0]
     return 0
+
+
+def _compare() -> int:
+    from dmm_exp.compare.command import compare_runs
+
+    return compare_runs(sys.argv[1:])
 
 
 def _checked_arguments() -> Any:

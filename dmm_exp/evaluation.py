@@ -78,6 +78,7 @@ class Evaluation:
             "epochs": self.config["training"]["epochs"],
             "amortised_over": self.config["pool"]["amortised_over"],
             "package": __version__,
+            "tables": ["points", "members"],
         }
         config |= {} if self.epoch is None else {"epoch": self.epoch}
         inputs = {str(place): artifact.digest for place, artifact in enumerate(used)}
@@ -89,6 +90,7 @@ class Evaluation:
     def _write(self, draft: Draft) -> None:
         draft.write_json("metrics", self._metrics())
         draft.write_table("points", self._points())
+        draft.write_table("members", self._members())
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -99,6 +101,11 @@ class Evaluation:
     def points(self) -> pd.DataFrame:
         """One row a point: ``points.parquet``."""
         return self.artifact.table("points")
+
+    @property
+    def members(self) -> pd.DataFrame:
+        """One row a member: ``members.parquet``. The mean of a column is the metric of this name."""
+        return self.artifact.table("members")
 
     @cached_property
     def outputs(self) -> dict[str, Outputs]:
@@ -174,24 +181,37 @@ class Evaluation:
             for name, values in self._accuracies(ensemble).items()
         }
 
-    def _tow(self) -> dict[str, float]:
-        values = np.asarray(tow(self._accuracies("unlearned"), self._accuracies("oracle")))
-        return {"tow": values.mean(), "tow/std": values.std(ddof=1)}
+    @cached_property
+    def _member_tow(self) -> NDArray[np.float64]:
+        """ToW of every unlearned model against its oracle ``[members]``."""
+        return np.asarray(tow(self._accuracies("unlearned"), self._accuracies("oracle")))
 
-    def _attacks(self) -> dict[str, float]:
-        """Return the score of the membership inference attack on each ensemble, and ToW-MIA."""
+    def _tow(self) -> dict[str, float]:
+        return {"tow": self._member_tow.mean(), "tow/std": self._member_tow.std(ddof=1)}
+
+    @cached_property
+    def _attack_scores(self) -> dict[str, NDArray[np.float64]]:
+        """Score of the membership inference attack on every member ``[members]``, by ensemble."""
         attacked = {"oracle": self.pipeline.oracles, "original": self.pipeline.originals}
         scores = {name: self._attack_artifact(name, artifact) for name, artifact in attacked.items()}
-        scores["unlearned"] = self._attack(self._logits("unlearned", self.pipeline.unlearned))
+        return {**scores, "unlearned": self._attack(self._logits("unlearned", self.pipeline.unlearned))}
+
+    @cached_property
+    def _member_tow_mia(self) -> NDArray[np.float64]:
+        """ToW-MIA of every unlearned model against its oracle ``[members]``."""
         sides = [
             {
-                "mia": scores[name],
+                "mia": self._attack_scores[name],
                 **{group: values for group, values in self._accuracies(name).items() if group != "forget"},
             }
             for name in ("unlearned", "oracle")
         ]
-        values = np.asarray(tow_mia(*sides))
-        means = {f"mia/{name}": score.mean() for name, score in scores.items()}
+        return np.asarray(tow_mia(*sides))
+
+    def _attacks(self) -> dict[str, float]:
+        """Return the score of the membership inference attack on each ensemble, and ToW-MIA."""
+        values = self._member_tow_mia
+        means = {f"mia/{name}": score.mean() for name, score in self._attack_scores.items()}
         return means | {"tow_mia": values.mean(), "tow_mia/std": values.std(ddof=1)}
 
     def _attack_artifact(self, name: str, models: Artifact) -> NDArray[np.float64]:
@@ -277,3 +297,10 @@ class Evaluation:
         if self.pipeline.needs_scores:
             table = table.merge(self.pipeline.scores, on="point", how="left")
         return table
+
+    def _members(self) -> pd.DataFrame:
+        columns = {"member": np.arange(len(self._member_tow)), "tow": self._member_tow, "tow_mia": self._member_tow_mia}
+        for name in ("unlearned", "oracle"):
+            columns |= {f"accuracy/{name}/{group}": values for group, values in self._accuracies(name).items()}
+            columns[f"mia/{name}"] = self._attack_scores[name]
+        return pd.DataFrame(columns)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ELSEWHERE = ("paths", "logger", "executor", "dry_run", "hparams_search", "forget_tuning", "leaderboard", "study")
 NAMED = ("dataset", "model", "forget", "unlearner", "refinement")
 CHOICES = "choices.json"
+MEMBERS = "members.parquet"
 CALM = 80  # members below which KLoM is mostly noise
 
 
@@ -191,7 +192,7 @@ def _report(result: RunResult, folder: Path, evaluation: str, console: Console) 
 
 
 def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], console: Console) -> RunResult:
-    """Write ``metrics.json``, ``points.parquet`` and ``forget.json``, and collect what reports show."""
+    """Write the metrics, the tables of points and members, and the forget set; collect what reports show."""
     from dmm_exp.report.result import RunResult
 
     pipeline = evaluation.pipeline
@@ -202,6 +203,7 @@ def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], co
         metrics[f"seconds/{stage.name.replace(' ', '_')}/cached"] = float(stage.cached)
     write_json(folder / "metrics.json", metrics)
     write_table(folder / "points.parquet", points)
+    write_table(folder / MEMBERS, evaluation.members)
     write_json(folder / "forget.json", pipeline.forget.tolist())
     return RunResult(
         name=folder.name,

@@ -10,7 +10,6 @@ import base64
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
-from scipy import stats
 
 from dmm_exp.report.canvas import DPI, WIDTH, Drawn, literal, png, style
+from dmm_exp.report.estimate import Estimate
 from dmm_exp.report.html import page
-from dmm_exp.report.tables import number, print_table
+from dmm_exp.report.tables import print_table
 from dmm_exp.store.files import write_text
 
 _COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#1c1c1c")
@@ -33,27 +32,6 @@ RULE = (
     "Every number is the mean over seeds, each with its own originals, oracles, pool and scores, with the half-width "
     "of its 95 % interval (Student's t). Differences are between columns of one row, paired by seed."
 )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds; the half-width of its 95 % interval is NaN for a single seed, both are for none."""
-
-    mean: float
-    half: float
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> Estimate:
-        """Estimate from one value a seed; NaN values are left out."""
-        known = values[np.isfinite(values)]
-        if len(known) < 2:
-            return cls(float(known.mean()) if len(known) else math.nan, math.nan)
-        spread = float(known.std(ddof=1)) / math.sqrt(len(known))
-        return cls(float(known.mean()), float(stats.t.ppf(0.975, len(known) - 1)) * spread)
-
-    def __str__(self) -> str:
-        """Say both, as in ``0.912 ± 0.008``."""
-        return number(self.mean, ".3f") + (f" ± {self.half:.3f}" if math.isfinite(self.half) else "")
 
 
 def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

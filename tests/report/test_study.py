@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dmm_exp.report.study import Estimate, differences, estimates, summary, texts, tidy, values_of, write_study
+from dmm_exp.report.estimate import Estimate
+from dmm_exp.report.study import differences, estimates, summary, texts, tidy, values_of, write_study
 
 TOW = {("a", "low"): [0.9, 0.95, 0.94], ("a", "high"): [0.5, 0.6, 0.4], ("b", "low"): [0.8, 0.8, 0.8]}
 

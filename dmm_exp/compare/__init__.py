@@ -1,0 +1,1 @@
+"""Many finished runs side by side: means over repetitions, ranks, and paired tests between methods."""

@@ -1,0 +1,182 @@
+"""Finished runs, read from their folders; what is unfinished or damaged is named and left out."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from dmm_exp.errors import UserError
+from dmm_exp.report.tables import used_attribution
+from dmm_exp.run import CHOICES, ELSEWHERE, MEMBERS, NAMED
+from dmm_exp.store.spec import digest_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STATUS = "status.json"
+# Keys of config.yaml that are Hydra's, or that say where a run happens and what is shown of it.
+UNRELATED = (*ELSEWHERE, "defaults", "hydra")
+UNRELATED_KEYS = ("evaluation.report",)
+# Groups whose settings belong to a method; all others belong to the question that methods answer.
+METHOD_GROUPS = ("unlearner", "refinement", "attribution", "pool", "scores", "hparams_search", "hparams_search/spaces")
+DRAWS = ("seed", "forget.seed")
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one finished run was and found.
+
+    Attributes:
+        folder: where it is.
+        choices: configuration group → choice.
+        settings: dotted key → value (a number, text, bool, None or list), of all that determines a result.
+        metrics: ``metrics.json``.
+        forget: hash of the forget set's points; equal for equal sets.
+        finished: when, in seconds since 1970.
+    """
+
+    folder: Path
+    choices: Mapping[str, str]
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    forget: str
+    finished: float
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Choices and settings by key, without those of an attribution that was not used."""
+        used = used_attribution({"choices": self.choices, "metrics": self.metrics}) is not None
+        both = {**self.settings, "hparams_search": "none", **self.choices}
+        return {key: value for key, value in both.items() if used or key.split(".")[0] != "attribution"}
+
+    @cached_property
+    def setting(self) -> str:
+        """What runs share that repeat one question with other draws: the hash of its settings."""
+        return digest_of({key: value for key, value in self._question.items() if key not in DRAWS})
+
+    @cached_property
+    def block(self) -> str:
+        """What runs share that can be compared: the hash of all that makes the oracles."""
+        question = {key: value for key, value in self._question.items() if not key.startswith("forget.")}
+        return digest_of([question, self.forget])
+
+    @property
+    def _question(self) -> dict[str, Any]:
+        """Settings that do not belong to the method."""
+        return {key: value for key, value in self.settings.items() if key.partition(".")[0] not in METHOD_GROUPS}
+
+    @cached_property
+    def members(self) -> pd.DataFrame | None:
+        """``members.parquet``: one row a member; None where there is none that can be read."""
+        import pandas as pd
+
+        try:
+            return pd.read_parquet(self.folder / MEMBERS)
+        except (OSError, ValueError):
+            return None
+
+
+def find_folders(paths: Sequence[str]) -> list[Path]:
+    """Return the run folders that paths stand for, each once, in the order given.
+
+    A path is a run's folder, a folder of such folders, or a pattern of either.
+
+    Raises:
+        UserError: a path stands for no run.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        folders = [folder for match in _matches(path) for folder in _run_folders(match)]
+        if not folders:
+            accepted = (
+                "expected a run's folder (with status.json), a folder of them, or a pattern such as outputs/runs/*"
+            )
+            raise UserError(f"PATH '{path}' holds no run; {accepted}")
+        found |= {folder.resolve(): folder for folder in folders if folder.resolve() not in found}
+    return list(found.values())
+
+
+def _matches(path: str) -> list[Path]:
+    literal = Path(path).expanduser()
+    return [literal] if literal.exists() else sorted(map(Path, glob.glob(str(literal))))
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    if _is_run(folder):
+        return [folder]
+    return [child for child in sorted(folder.iterdir()) if _is_run(child)] if folder.is_dir() else []
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / STATUS).is_file() or (folder / "config.yaml").is_file()
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Return the finished runs among folders, and a line for each folder that is left out."""
+    runs, left_out = [], []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            left_out.append(f"left out {folder}: {' '.join(str(error).split())}")
+    return runs, left_out
+
+
+def read_run(folder: Path) -> Run:
+    """Return what a finished run left.
+
+    Raises:
+        OSError, ValueError, yaml.YAMLError: it did not finish, or a file is missing or damaged.
+    """
+    status = _mapping(folder / STATUS)
+    if status.get("state") != "finished":
+        raise ValueError(f"it did not finish (its state is '{status.get('state')}')")
+    config = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=_LOADER)
+    choices, metrics = _mapping(folder / CHOICES), _mapping(folder / "metrics.json")
+    if not isinstance(config, dict):
+        raise ValueError("config.yaml is damaged: it holds no keys")
+    unknown = [group for group in NAMED[:4] if group not in choices]
+    if unknown:
+        raise ValueError(f"{CHOICES} is damaged: it has no {unknown[0]}")
+    wrong = [name for name, value in metrics.items() if not _is_number(value)]
+    if wrong or not metrics:
+        raise ValueError(f"metrics.json is damaged: {wrong[0]} is no number" if wrong else "metrics.json is empty")
+    own = {key: value for key, value in config.items() if key not in UNRELATED}
+    settings = {key: value for key, value in flat(own) if key not in UNRELATED_KEYS}
+    forget = hashlib.sha256((folder / "forget.json").read_bytes()).hexdigest()
+    return Run(folder, choices, settings, metrics, forget, float(status.get("updated", 0.0)))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is missing") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is damaged")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of every leaf; a list is a leaf."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value

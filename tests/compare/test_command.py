@@ -1,0 +1,97 @@
+"""What a person at the keyboard meets."""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dmm_exp.compare.command import compare_runs
+
+
+def command(*arguments, cwd):
+    line = [sys.executable, "-m", "dmm_exp.compare", *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    for seed in (0, 1):
+        written("dmm", seed, tow=np.linspace(0.8, 0.9, 20))
+        written("finetune", seed, tow=np.linspace(0.7, 0.9, 20))
+    written("scrub", state="running")
+    return tmp_path / "runs"
+
+
+def test_tables_on_standard_output_and_what_is_left_out_on_standard_error(folder, tmp_path):
+    done = command(folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for title in ("means", "mean ranks in 2 blocks", "paired differences from dmm"):
+        assert title in done.stdout
+    assert len(done.stderr.splitlines()) == 1
+    assert "it did not finish (its state is 'running')" in done.stderr
+    assert command(folder, cwd=tmp_path).stdout == done.stdout
+
+
+def test_files_hold_every_run_and_the_page_opens_offline(folder, tmp_path, capsys):
+    (folder / "digits-mlp-random-dmm__0-50-0" / "report.html").write_text("a report")
+    targets = {name: tmp_path / f"out.{name}" for name in ("csv", "parquet", "html")}
+    assert compare_runs([str(folder), *(f"--{name}={path}" for name, path in targets.items())]) == 0
+    assert len(pd.read_csv(targets["csv"])) == len(pd.read_parquet(targets["parquet"])) == 4
+    assert {"name", "method", "dataset", "seed", "forget.seed", "tow"} <= set(pd.read_csv(targets["csv"]).columns)
+    page = targets["html"].read_text()
+    assert re.findall(r'href="([^"]*)"', page) == ["runs/digits-mlp-random-dmm__0-50-0/report.html"]
+    assert "default-src 'none'" in page
+    assert "data:image/png;base64," in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "did not finish" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "PATH 'nowhere' holds no run"),
+        (["runs", "--where", "unlearner=dm"], "--where unlearner=dm leaves no run"),
+        (["runs", "--metric", "towe"], "did you mean 'tow'?"),
+        (["runs", "--by", "forget.sze"], "did you mean 'forget.size'?"),
+        (["runs", "--baseline", "dm"], "did you mean 'dmm'?"),
+        (["runs", "--html", "nowhere/x.html"], "--html 'nowhere/x.html' cannot be written"),
+        (["runs", "--colour"], "unrecognized arguments: --colour"),
+        (["runs/digits-mlp-random-scrub__0-50-0"], "none of 1 runs can be compared"),
+    ],
+)
+def test_bad_input_is_one_sentence_with_exit_code_2_and_nothing_written(folder, tmp_path, arguments, said):
+    before = sorted(tmp_path.rglob("*"))
+    done = command(*arguments, "--csv", "x.csv", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_help_says_enough(tmp_path):
+    done = command("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "examples:" in done.stdout
+
+
+def test_a_hundred_runs_are_compared_without_torch_in_seconds(written, tmp_path):
+    draw = np.random.default_rng(0)
+    for seed in range(34):
+        for unlearner in ("dmm", "finetune", "scrub"):
+            written(unlearner, seed, tow=draw.uniform(0.5, 0.9, 100))
+    code = (
+        "import sys; from dmm_exp.compare.command import compare_runs; compare_runs(sys.argv[1:]); "
+        "assert not {'torch', 'lightning', 'hydra', 'matplotlib'} & set(sys.modules)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "runs"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 5  # of processor time: others may be busy
