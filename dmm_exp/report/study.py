@@ -28,6 +28,7 @@ from dmm_exp.store.files import write_text
 
 _COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#1c1c1c")
 _MARKERS = "os^DvPX"
+WORDS = {"tow": "ToW", "tow_mia": "ToW-MIA", "lds": "LDS"}
 RULE = (
     "Every number is the mean over seeds, each with its own originals, oracles, pool and scores, with the half-width "
     "of its 95 % interval (Student's t). Differences are between columns of one row, paired by seed."
@@ -105,7 +106,7 @@ def print_study(records: Sequence[Mapping[str, Any]], metric: str) -> None:
     """Print every table on standard output, and what failed below."""
     for name in dict.fromkeys(record["table"] for record in records):
         head, *rows = texts(records, name, metric)
-        table = Table(box=box.SIMPLE_HEAD, title=f"{metric} by {name}", title_justify="left", pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, title=f"{_word(metric)} by {name}", title_justify="left", pad_edge=False)
         for column in head:
             table.add_column(column, justify="right" if column else "left")
         for row in rows:
@@ -139,9 +140,9 @@ def draw(records: Sequence[Mapping[str, Any]], table: str, metric: str, caption:
             look = {"fmt": _MARKERS[place % 7], "color": _COLOURS[place % 7], "ms": 5.5, "lw": 1.2, "capsize": 2}
             axes.errorbar(means, heights, xerr=halves, label=literal(column), **look)
         axes.set_yticks(np.arange(len(found))[::-1], [literal(row) for row in found])
-        axes.set_xlabel(metric)
+        axes.set_xlabel(_word(metric))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(columns), 4))
-    return Drawn(table, f"{metric} by {table}".replace("_", " "), caption, figure, png(figure))
+    return Drawn(table, f"{_word(metric)} by {table}".replace("_", " "), caption, figure, png(figure))
 
 
 def write_study(
@@ -187,7 +188,12 @@ def _markdown(
     for name, caption in captions.items():
         head, *rows = texts(records, name, metric)
         lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-        parts += [f"## {metric} by {name}", caption, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+        parts += [f"## {_word(metric)} by {name}", caption, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     missing = gaps(records)
     parts += ["Missing:\n\n" + "\n".join(f"- {gap}" for gap in missing)] if missing else []
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _word(metric: str) -> str:
+    """Return a metric's name as people write it."""
+    return WORDS.get(metric, metric)
