@@ -9,13 +9,16 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmm_exp import __version__
 from dmm_exp.errors import UserError
 from dmm_exp.run import run, run_name
 from dmm_exp.store.files import write_json
 from dmm_exp.store.spec import digest_of
+
+if TYPE_CHECKING:
+    from dmm_exp.report.study import View
 
 OWN = ("experiment=", "study", "seed=")  # overrides of a study's command line that are not those of its runs
 
@@ -52,7 +55,7 @@ def run_study(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         UserError: one of the runs could not start, or all of them failed.
     """
     from dmm_exp.report.progress import Console
-    from dmm_exp.report.study import print_study, write_study
+    from dmm_exp.report.study import Scatter, print_study, write_study
 
     study, console = config["study"], Console()
     with console.progress("configurations", None):
@@ -70,14 +73,24 @@ def run_study(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         records.append(_record(cell, seed, folder / "runs"))
     if all(record["status"] == "failed" for record in records):
         raise UserError(f"study: all {len(records)} runs failed; the first said: {records[0]['error']}")
-    captions = {name: table["caption"] for name, table in study["tables"].items()}
-    print_study(records, study["metric"])
+    views, scatters = _views(study), [Scatter(name, **shown) for name, shown in study["scatters"].items()]
+    print_study(records, views)
     command = shlex.join(["python", "-m", "dmm_exp", *overrides])
-    page = write_study(
-        records, folder, title=study["title"], metric=study["metric"], captions=captions, command=command
-    )
+    page = write_study(records, folder, title=study["title"], command=command, views=views, scatters=scatters)
     print(f"  study: {page}", file=sys.stderr)
     return folder
+
+
+def _views(study: Mapping[str, Any]) -> list[View]:
+    """Return what is shown of every table."""
+    from dmm_exp.report.study import View
+
+    metrics = study["metrics"]
+    return [
+        View(name, metric, table["caption"], table["differences"], alone=len(metrics) == 1)
+        for name, table in study["tables"].items()
+        for metric in metrics
+    ]
 
 
 def compose_cells_of(study: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[Cell]:

@@ -91,6 +91,16 @@ class StudyTableConfig:
     caption: str = ""
     rows: dict[str, str] | None = None
     columns: dict[str, str] = field(default_factory=dict)
+    differences: bool = True
+
+
+@dataclass
+class ScatterConfig:
+    """One metric of all runs against another."""
+
+    x: str = MISSING
+    y: str = MISSING
+    caption: str = ""
 
 
 @dataclass
@@ -99,11 +109,12 @@ class StudyConfig:
 
     title: str = "Study"
     seeds: list[int] = field(default_factory=lambda: [0])
-    metric: str = "tow"
+    metrics: list[str] = field(default_factory=lambda: ["tow"])
     overrides: list[str] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     settings: str | None = None
     tables: dict[str, StudyTableConfig] = field(default_factory=dict)
+    scatters: dict[str, ScatterConfig] = field(default_factory=dict)
 
 
 @dataclass

@@ -10,6 +10,7 @@ import base64
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,70 @@ from rich.table import Table
 from dmm_exp.report.canvas import DPI, WIDTH, Drawn, literal, png, style
 from dmm_exp.report.estimate import Estimate
 from dmm_exp.report.html import page
+from dmm_exp.report.result import GROUPS
 from dmm_exp.report.tables import print_table
 from dmm_exp.store.files import write_text
 
 _COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#1c1c1c")
 _MARKERS = "os^DvPX"
-WORDS = {"tow": "ToW", "tow_mia": "ToW-MIA", "lds": "LDS"}
+WORDS = {
+    "tow": "ToW",
+    "tow_mia": "ToW-MIA",
+    "lds": "LDS",
+    "cost/ratio": "cost of unlearning ÷ cost of retraining",
+    **{f"klom/{group}/p95": f"P95 KLoM of {group} points (nats)" for group in GROUPS},
+    **{f"effect/r2/{group}": f"R² of the effect on {group} points" for group in GROUPS},
+}
 RULE = (
     "Every number is the mean over seeds, each with its own originals, oracles, pool and scores, with the half-width "
     "of its 95 % interval (Student's t). Differences are between columns of one row, paired by seed."
 )
+
+
+@dataclass(frozen=True)
+class View:
+    """One metric of one table.
+
+    Attributes:
+        table: the table's name.
+        metric: what is shown of its runs.
+        caption: what there is to see.
+        differences: whether differences between columns are shown, too.
+        alone: whether it is the only view of its table, which then is all its name says.
+    """
+
+    table: str
+    metric: str
+    caption: str = ""
+    differences: bool = True
+    alone: bool = True
+
+    @property
+    def name(self) -> str:
+        """What the view's files are called."""
+        return self.table if self.alone else f"{self.table}_{self.metric.replace('/', '_')}"
+
+    @property
+    def title(self) -> str:
+        """What the view's figure is called."""
+        return f"{_word(self.metric)} by {self.table}".replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """One metric against another, over all runs.
+
+    Attributes:
+        name: what its files are called.
+        x: metric across.
+        y: metric upwards.
+        caption: what there is to see.
+    """
+
+    name: str
+    x: str
+    y: str
+    caption: str = ""
 
 
 def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -79,34 +134,45 @@ def differences(wide: pd.DataFrame) -> dict[str, dict[str, Estimate]]:
     }
 
 
-def summary(records: Sequence[Mapping[str, Any]], metric: str) -> pd.DataFrame:
-    """Return every estimate and difference: ``table``, ``row``, ``column``, ``mean``, ``half`` (of the interval)."""
+def summary(records: Sequence[Mapping[str, Any]], views: Sequence[View]) -> pd.DataFrame:
+    """Return every estimate and difference.
+
+    Columns: ``metric``, ``table``, ``row``, ``column``, ``mean`` and ``half``, the half-width of the interval.
+    """
     rows = []
-    for table in dict.fromkeys(record["table"] for record in records):
-        wide = values_of(records, table, metric)
+    for view in views:
+        wide = values_of(records, view.table, view.metric)
         for found in (estimates(wide), differences(wide)):
             rows += [
-                {"table": table, "row": row, "column": column, "mean": value.mean, "half": value.half}
+                {
+                    "metric": view.metric,
+                    "table": view.table,
+                    "row": row,
+                    "column": column,
+                    "mean": value.mean,
+                    "half": value.half,
+                }
                 for row, values in found.items()
                 for column, value in values.items()
             ]
     return pd.DataFrame(rows)
 
 
-def texts(records: Sequence[Mapping[str, Any]], table: str, metric: str) -> list[list[str]]:
-    """Return a table as text, its head first: estimates, then differences."""
-    wide = values_of(records, table, metric)
-    means, changes = estimates(wide), differences(wide)
+def texts(records: Sequence[Mapping[str, Any]], view: View) -> list[list[str]]:
+    """Return a view as text, its head first: estimates, then differences."""
+    wide = values_of(records, view.table, view.metric)
+    means = estimates(wide)
+    changes = differences(wide) if view.differences else {row: {} for row in means}
     first = next(iter(means))
     head = ["", *means[first], *changes[first]]
     return [head, *([row, *map(str, [*means[row].values(), *changes[row].values()])] for row in means)]
 
 
-def print_study(records: Sequence[Mapping[str, Any]], metric: str) -> None:
-    """Print every table on standard output, and what failed below."""
-    for name in dict.fromkeys(record["table"] for record in records):
-        head, *rows = texts(records, name, metric)
-        table = Table(box=box.SIMPLE_HEAD, title=f"{_word(metric)} by {name}", title_justify="left", pad_edge=False)
+def print_study(records: Sequence[Mapping[str, Any]], views: Sequence[View]) -> None:
+    """Print every view on standard output, and what failed below."""
+    for view in views:
+        head, *rows = texts(records, view)
+        table = Table(box=box.SIMPLE_HEAD, title=view.title, title_justify="left", pad_edge=False)
         for column in head:
             table.add_column(column, justify="right" if column else "left")
         for row in rows:
@@ -125,9 +191,9 @@ def gaps(records: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def draw(records: Sequence[Mapping[str, Any]], table: str, metric: str, caption: str) -> Drawn:
-    """Draw one table: a line for each row of it, a mark with its interval for each column."""
-    found = estimates(values_of(records, table, metric))
+def draw(records: Sequence[Mapping[str, Any]], view: View) -> Drawn:
+    """Draw one view: a line for each row of the table, a mark with its interval for each column."""
+    found = estimates(values_of(records, view.table, view.metric))
     columns = list(next(iter(found.values())))
     with style():
         figure = Figure(figsize=(0.75 * WIDTH, 1.3 + 0.34 * len(found)), dpi=DPI, layout="constrained")
@@ -137,12 +203,40 @@ def draw(records: Sequence[Mapping[str, Any]], table: str, metric: str, caption:
             heights = np.arange(len(found))[::-1] - offset
             means = [found[row][column].mean for row in found]
             halves = np.nan_to_num([found[row][column].half for row in found])
-            look = {"fmt": _MARKERS[place % 7], "color": _COLOURS[place % 7], "ms": 5.5, "lw": 1.2, "capsize": 2}
-            axes.errorbar(means, heights, xerr=halves, label=literal(column), **look)
+            axes.errorbar(
+                means, heights, xerr=halves, label=literal(column), ms=5.5, lw=1.2, capsize=2, ls="", **_look(place)
+            )
         axes.set_yticks(np.arange(len(found))[::-1], [literal(row) for row in found])
-        axes.set_xlabel(_word(metric))
+        axes.set_xlabel(_word(view.metric))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(columns), 4))
-    return Drawn(table, f"{_word(metric)} by {table}".replace("_", " "), caption, figure, png(figure))
+    return Drawn(view.name, view.title, view.caption, figure, png(figure))
+
+
+def draw_scatter(records: Sequence[Mapping[str, Any]], scatter: Scatter) -> Drawn:
+    """Draw one metric against another, a mark for each row and column of each table: its mean over seeds."""
+    frame = tidy(records)
+    cells: Any = frame.reindex(columns=["table", "row", "column", scatter.x, scatter.y]).groupby(
+        ["table", "row", "column"], sort=False
+    )
+    means: pd.DataFrame = cells.mean()
+    with style():
+        figure = Figure(figsize=(0.75 * WIDTH, 4.2), dpi=DPI, layout="constrained")
+        axes = figure.subplots()
+        for place, row in enumerate(dict.fromkeys(frame["row"])):
+            points = means.xs(row, level="row")
+            axes.plot(
+                points[scatter.x], points[scatter.y], ls="", ms=6, alpha=0.8, label=literal(str(row)), **_look(place)
+            )
+        axes.set_xlabel(_word(scatter.x))
+        axes.set_ylabel(_word(scatter.y))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    title = f"{_word(scatter.y)} against {_word(scatter.x)}"
+    return Drawn(scatter.name, title, scatter.caption, figure, png(figure))
+
+
+def _look(place: int) -> dict[str, Any]:
+    """Return a colour and a marker; pairs repeat after seven times seven."""
+    return {"color": _COLOURS[place % 7], "marker": _MARKERS[(place + place // 7) % 7]}
 
 
 def write_study(
@@ -150,45 +244,44 @@ def write_study(
     folder: Path,
     *,
     title: str,
-    metric: str,
-    captions: Mapping[str, str],
     command: str,
+    views: Sequence[View],
+    scatters: Sequence[Scatter] = (),
 ) -> Path:
     """Write a study into ``folder`` and return the path of its page, ``study.html``.
 
-    Beside it stand ``cells.csv`` (one row a run, with all its metrics), ``summary.csv``, ``study.md``, and each table's
-    figure as png, svg and pdf. The page makes no request to anything outside itself.
+    Beside it stand ``cells.csv`` (one row a run, with all its metrics), ``summary.csv``, ``study.md``, and each figure as
+    png, svg and pdf. The page makes no request to anything outside itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {name: draw(records, name, metric, caption) for name, caption in captions.items()}
-    for drawn in figures.values():
-        drawn.save(folder / "figures")
-        with style():
-            FigureCanvasPdf(drawn.figure).print_pdf(
-                folder / "figures" / f"{drawn.name}.pdf", metadata={"CreationDate": None}
-            )
+    sections = [_section(draw(records, view), folder, texts(records, view)) for view in views]
+    sections += [_section(draw_scatter(records, scatter), folder, []) for scatter in scatters]
     frame = tidy(records)
     write_text(folder / "cells.csv", frame.to_csv(index=False))
-    write_text(folder / "summary.csv", summary(records, metric).to_csv(index=False))
-    write_text(folder / "study.md", _markdown(records, title, metric, captions, command))
-    sections = [
-        {"drawn": drawn, "picture": base64.b64encode(drawn.png).decode("ascii"), "rows": texts(records, name, metric)}
-        for name, drawn in figures.items()
-    ]
-    facts = [("runs", len(records)), ("seeds", frame["seed"].nunique()), ("tables", len(figures))]
+    write_text(folder / "summary.csv", summary(records, views).to_csv(index=False))
+    write_text(folder / "study.md", _markdown(records, title, views, command))
+    facts = [("runs", len(records)), ("seeds", frame["seed"].nunique()), ("tables", frame["table"].nunique())]
     words = {"title": title, "command": command, "rule": RULE, "facts": facts, "gaps": gaps(records)}
     write_text(folder / "study.html", page("study.html.j2", sections=sections, **words))
     return folder / "study.html"
 
 
-def _markdown(
-    records: Sequence[Mapping[str, Any]], title: str, metric: str, captions: Mapping[str, str], command: str
-) -> str:
+def _section(drawn: Drawn, folder: Path, rows: list[list[str]]) -> dict[str, Any]:
+    """Save a figure, and return what the page shows of it."""
+    drawn.save(folder / "figures")
+    with style():
+        FigureCanvasPdf(drawn.figure).print_pdf(
+            folder / "figures" / f"{drawn.name}.pdf", metadata={"CreationDate": None}
+        )
+    return {"drawn": drawn, "picture": base64.b64encode(drawn.png).decode("ascii"), "rows": rows}
+
+
+def _markdown(records: Sequence[Mapping[str, Any]], title: str, views: Sequence[View], command: str) -> str:
     parts = [f"# {title}", f"`{command}`", RULE]
-    for name, caption in captions.items():
-        head, *rows = texts(records, name, metric)
+    for view in views:
+        head, *rows = texts(records, view)
         lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-        parts += [f"## {_word(metric)} by {name}", caption, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+        parts += [f"## {view.title}", view.caption, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     missing = gaps(records)
     parts += ["Missing:\n\n" + "\n".join(f"- {gap}" for gap in missing)] if missing else []
     return "\n\n".join(part for part in parts if part) + "\n"

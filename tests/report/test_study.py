@@ -9,9 +9,11 @@ import pytest
 from scipy import stats
 
 from dmm_exp.report.estimate import Estimate
-from dmm_exp.report.study import differences, estimates, summary, texts, tidy, values_of, write_study
+from dmm_exp.report.study import Scatter, View, differences, estimates, summary, texts, tidy, values_of, write_study
 
 TOW = {("a", "low"): [0.9, 0.95, 0.94], ("a", "high"): [0.5, 0.6, 0.4], ("b", "low"): [0.8, 0.8, 0.8]}
+
+VIEW = View("groups", "tow", "of & by")
 
 
 def records(table="groups"):
@@ -44,23 +46,32 @@ def test_differences_are_paired_by_seed():
 
 
 def test_rows_and_columns_keep_their_order_and_gaps_are_dashes():
-    head, first, second = texts(records(), "groups", "tow")
+    head, first, second = texts(records(), VIEW)
     assert head[:3] == ["", "low", "high"]
     assert [first[0], second[0]] == ["a", "b"]
     assert second[2] == "–"
     assert set(estimates(values_of(records(), "groups", "tow"))) == {"a", "b"}
 
 
+def test_differences_can_be_left_out():
+    assert texts(records(), View("groups", "tow", differences=False))[0] == ["", "low", "high"]
+
+
 def test_every_run_and_every_estimate_is_in_the_tables():
     assert len(tidy(records())) == 10
-    assert len(summary(records(), "tow")) == 2 * (2 + 1)
+    assert len(summary(records(), [VIEW])) == 2 * (2 + 1)
 
 
 def test_a_study_is_written_whole_and_escapes_what_people_wrote(tmp_path):
-    where = {"title": "<i>T</i>", "metric": "tow", "captions": {"groups": "of & by"}, "command": "python -m x"}
+    where = {
+        "title": "<i>T</i>",
+        "views": [VIEW],
+        "scatters": [Scatter("cloud", "tow", "lds")],
+        "command": "python -m x",
+    }
     page = write_study(records(), tmp_path, **where).read_text()
     assert "<i>T</i>" not in page
     assert "too |many| &lt;b&gt;" in page
     assert "http" not in page.replace("http-equiv", "")
     names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert {"study.html", "study.md", "cells.csv", "summary.csv", "groups.png", "groups.svg", "groups.pdf"} <= names
+    assert {"study.html", "study.md", "cells.csv", "summary.csv", "groups.png", "groups.svg", "cloud.pdf"} <= names
