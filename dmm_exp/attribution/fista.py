@@ -2,7 +2,7 @@
 
 For outputs ``y_k`` and centred columns ``Z`` of M members, with ``c_k = Zᵀy_k/M`` and ``G = ZᵀZ/M``:
 
-    minimise over w_k:  ‖y_k − Z w_k‖²/(2M) + λ_k ‖w_k‖₁
+    minimise over w_k:  ‖y_k − Z w_k‖²/(2M) + λ_k Σ_i v_ki |w_ki|
 
 by FISTA (Beck and Teboulle 2009, SIAM J. Imaging Sciences 2(1), equations 4.1–4.3) with the momentum of an output
 started anew where it points uphill (O'Donoghue and Candès, arXiv 1204.3982, the gradient scheme). One matrix product
@@ -58,26 +58,30 @@ class Problems:
         design: what they share.
         correlation: ``c``, ``[outputs, n_train]``.
         power: mean square of each centred output, ``[outputs]``.
+        relative: ``v``, what each weight's penalty is multiplied by, ``[outputs, n_train]`` above 0.
     """
 
     design: Design
     correlation: Tensor
     power: Tensor
+    relative: Tensor
 
     @classmethod
-    def of(cls, design: Design, outputs: Tensor) -> Problems:
-        """Return the regressions of ``outputs``, ``[members, outputs]``, centred or not."""
+    def of(cls, design: Design, outputs: Tensor, relative: Tensor | None = None) -> Problems:
+        """Return the regressions of ``outputs``, ``[members, outputs]``, centred or not; ``v`` is 1 by default."""
         varies = outputs.amax(0) > outputs.amin(0)  # rounding of the mean would make a constant vary
         centred = (outputs - outputs.mean(0)) * varies
-        return cls(design, centred.T @ design.centred / len(outputs), centred.square().mean(0))
+        correlation = centred.T @ design.centred / len(outputs)
+        relative = torch.ones(1, 1).expand_as(correlation) if relative is None else relative
+        return cls(design, correlation, centred.square().mean(0), relative)
 
     def __getitem__(self, chosen: Tensor) -> Problems:
         """Return some of the regressions."""
-        return Problems(self.design, self.correlation[chosen], self.power[chosen])
+        return Problems(self.design, self.correlation[chosen], self.power[chosen], self.relative[chosen])
 
     def largest_penalties(self) -> Tensor:
-        """Return the smallest λ at which all weights are zero, ``max |c|``, ``[outputs]``."""
-        return self.correlation.abs().amax(1)
+        """Return the smallest λ at which all weights are zero, ``max |c|/v``, ``[outputs]``."""
+        return (self.correlation / self.relative).abs().amax(1)
 
     def zeros(self) -> Weights:
         """Return weights of nothing."""
@@ -157,17 +161,18 @@ class _Descent:
     def gaps(self) -> Tensor:
         """Return objective minus dual objective, ``[outputs]``.
 
-        With residual r, ``s·r`` is a dual point where ``|s| ‖Zᵀr/M‖∞ ≤ λ``; its value ``s⟨r,y⟩/M − s²‖r‖²/(2M)`` is
-        largest at ``⟨r,y⟩/‖r‖²``, cut to that range.
+        With residual r, ``s·r`` is a dual point where ``|s| max |Zᵀr|/(Mv) ≤ λ``; its value
+        ``s⟨r,y⟩/M − s²‖r‖²/(2M)`` is largest at ``⟨r,y⟩/‖r‖²``, cut to that range.
         """
         weights, correlation, power = self.now.values, self.problems.correlation, self.problems.power
         slope = correlation - self.now.product
         explained = torch.linalg.vecdot(weights, correlation)
         squares = (power - explained - torch.linalg.vecdot(weights, slope)).clamp(min=0)
         aligned = power - explained
-        scale = torch.minimum(aligned / squares.clamp(min=1e-30), self.penalties / slope.abs().amax(1).clamp(min=1e-30))
+        steepest = (slope / self.problems.relative).abs().amax(1)
+        scale = torch.minimum(aligned / squares.clamp(min=1e-30), self.penalties / steepest.clamp(min=1e-30))
         dual = scale * aligned - 0.5 * scale.square() * squares
-        return 0.5 * squares + self.penalties * weights.abs().sum(1) - dual
+        return 0.5 * squares + self.penalties * (self.problems.relative * weights).abs().sum(1) - dual
 
     def step(self) -> None:
         """Take one accelerated step, for which ``values G`` of the point ahead follows from those already known."""
@@ -177,7 +182,7 @@ class _Descent:
         ahead = torch.lerp(before.values, now.values, reach)
         slope = self.problems.correlation - torch.lerp(before.product, now.product, reach)
         moved = ahead + slope / design.curvature
-        threshold = self.penalties[:, None] / design.curvature
+        threshold = self.problems.relative * (self.penalties[:, None] / design.curvature)
         values = moved - moved.clamp(-threshold, threshold)
         uphill = torch.linalg.vecdot(ahead - values, values - now.values) > 0
         self.pace = torch.where(uphill[:, None], 1.0, next_pace)

@@ -15,15 +15,19 @@ from dmm_exp.errors import UserError
 class SparseDatamodel(PoolEstimator):
     """Lasso of every logit on the inclusion mask, with a λ of its own.
 
-    λ walks from the smallest value at which all weights are zero geometrically downwards, each solution starting from
-    the last. The λ with the smallest error on members that the fit has not seen is taken, and the output is fitted
-    anew, at that λ, to all members. Weights are those of masks of zeros and ones: what including an example changes.
-    (Weights of standardised masks would be half as large at α = 0.5.)
+    λ walks from the smallest value at which all weights but an example's own are zero geometrically downwards, each
+    solution starting from the last. The λ with the smallest error on members that the fit has not seen is taken, and
+    the output is fitted anew, at that λ, to all members. Weights are those of masks of zeros and ones: what including
+    an example changes. (Weights of standardised masks would be half as large at α = 0.5.)
+
+    An example acts on its own logits far more than any other does, so the weight of a training example in predicting
+    itself is penalised less.
 
     Outputs are solved in blocks. Beside the pool this needs the Gram matrices of masks (8·n_train² bytes), about
     60·outputs_at_once·n_train bytes while a block is solved, and 20 bytes for each weight that is not zero.
 
     Args:
+        own_penalty: the penalty of an example's effect on its own logits, in multiples of λ.
         path_length: number of λ, the largest included.
         smallest_penalty: the last λ, as a fraction of the largest.
         patience: an output's path ends once so many λ in a row were no better than its best.
@@ -40,6 +44,7 @@ class SparseDatamodel(PoolEstimator):
 
     def __init__(
         self,
+        own_penalty: float = 0.1,
         path_length: int = 15,
         smallest_penalty: float = 0.05,
         patience: int = 2,
@@ -48,6 +53,7 @@ class SparseDatamodel(PoolEstimator):
         iterations: int = 1000,
         outputs_at_once: int = 1024,
     ) -> None:
+        self.own_penalty = _between("own_penalty", own_penalty, 0, 1.001, "above 0 and at most 1")
         self.path_length = _at_least("path_length", path_length, 2)
         self.smallest_penalty = _between("smallest_penalty", smallest_penalty, 0, 1)
         self.patience = _at_least("patience", patience, 1)
@@ -63,7 +69,11 @@ class SparseDatamodel(PoolEstimator):
         seen = self._seen_members(pool)
         self._whole, self._seen = Design(pool.masks), Design(pool.masks[:seen])
         self._unseen = pool.masks[seen:].float() - self._seen.mean
-        solved = [self._fit_outputs(block) for block in pool.logits.flatten(1).split(self.outputs_at_once, dim=1)]
+        points = torch.arange(self.shape[0]).repeat_interleave(self.shape[1])
+        blocks = zip(
+            *(values.split(self.outputs_at_once, dim=-1) for values in (pool.logits.flatten(1), points)), strict=True
+        )
+        solved = [self._fit_outputs(outputs, self._relative(of, pool.masks.shape[1])) for outputs, of in blocks]
         self.weights = [weights for weights, _, _ in solved]
         self.penalties = torch.cat([penalties for _, penalties, _ in solved])
         self.largest = torch.cat([largest for _, _, largest in solved])
@@ -101,20 +111,32 @@ class SparseDatamodel(PoolEstimator):
             )
         return (blocks - unseen) * pool.block
 
-    def _fit_outputs(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _relative(self, points: Tensor, n_train: int) -> Tensor:
+        """Return penalties in multiples of λ, ``[outputs, n_train]``, of outputs on some points."""
+        relative = torch.ones(len(points), n_train)
+        train = (points < n_train).nonzero().squeeze(1)
+        relative[train, points[train]] = self.own_penalty
+        return relative
+
+    def _fit_outputs(self, outputs: Tensor, relative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (sparse weights ``[outputs, n_train]``, λ, the largest λ) of a block ``[members, outputs]``."""
-        problems = Problems.of(self._seen, outputs[: len(self._seen.centred)])
+        problems = Problems.of(self._seen, outputs[: len(self._seen.centred)], relative)
         unseen = (outputs[len(self._seen.centred) :] - outputs[: len(self._seen.centred)].mean(0)).T
         penalties, values = self._choose_penalties(problems, unseen)
-        whole = Problems.of(self._whole, outputs)
+        whole = Problems.of(self._whole, outputs, relative)
         start = Weights(values, self._whole.multiply(values))
-        return self._solve(whole, penalties, start).values.to_sparse(), penalties, problems.largest_penalties()
+        return self._solve(whole, penalties, start).values.to_sparse(), penalties, self._largest(problems)
+
+    @staticmethod
+    def _largest(problems: Problems) -> Tensor:
+        """Return the smallest λ at which all weights with a full penalty are zero, if those with less are, too."""
+        return (problems.correlation.abs() * (problems.relative >= 1)).amax(1)
 
     def _choose_penalties(self, problems: Problems, unseen: Tensor) -> tuple[Tensor, Tensor]:
         """Return each output's best λ, and its weights there; ``unseen`` is ``[outputs, members]``."""
-        largest = problems.largest_penalties()
+        largest = self._largest(problems)
         penalties, solution = largest.clone(), problems.zeros()
-        values, errors = solution.values.clone(), unseen.square().mean(1)
+        values, errors = solution.values.clone(), torch.full_like(largest, torch.inf)
         walking, stale = torch.arange(len(largest)), torch.zeros(len(largest), dtype=torch.long)
         for factor in self._factors():
             solution = self._solve(problems[walking], factor * largest[walking], solution)
@@ -130,9 +152,9 @@ class SparseDatamodel(PoolEstimator):
         return penalties, values
 
     def _factors(self) -> list[float]:
-        """Return all λ but the largest, in multiples of it."""
+        """Return all λ in multiples of the largest."""
         last = self.path_length - 1
-        return [self.smallest_penalty ** (step / last) for step in range(1, self.path_length)]
+        return [self.smallest_penalty ** (step / last) for step in range(self.path_length)]
 
     def _solve(self, problems: Problems, penalties: Tensor, start: Weights) -> Weights:
         return solve(problems, penalties, start, tolerance=self.tolerance, iterations=self.iterations)

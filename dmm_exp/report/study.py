@@ -250,8 +250,8 @@ def write_study(
 ) -> Path:
     """Write a study into ``folder`` and return the path of its page, ``study.html``.
 
-    Beside it stand ``cells.csv`` (one row a run, with all its metrics), ``summary.csv``, ``study.md``, and each figure as
-    png, svg and pdf. The page makes no request to anything outside itself.
+    Beside it stand ``cells.csv`` (one row a run, with all its metrics), ``summary.csv``, ``study.md``, and each figure
+    as png, svg and pdf. The page makes no request to anything outside itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sections = [_section(draw(records, view), folder, texts(records, view)) for view in views]

@@ -29,7 +29,7 @@ def world(members, *, noise, seed=0, n_train=N_TRAIN, influential=3):
 
 
 def fitted(pool, **options):
-    estimator = SparseDatamodel(**options)
+    estimator = SparseDatamodel(**{"own_penalty": 1.0, **options})
     estimator.fit(pool, torch.zeros(POINTS, dtype=torch.long))
     return estimator
 
@@ -62,6 +62,33 @@ def test_weights_equal_scikit_learn(members, n_train, fraction):
     for output, expected in enumerate(outputs.T):
         reference = scikit_learn(pool.masks, expected, penalties[output])
         np.testing.assert_allclose(found[output].numpy(), reference.coef_, atol=1e-3)
+
+
+def test_weights_with_penalties_of_their_own_equal_scikit_learn_on_scaled_masks():
+    pool, _ = world(120, noise=1.0)
+    outputs = pool.logits.flatten(1) / pool.logits.flatten(1).std(0)
+    relative = 0.1 + torch.rand(outputs.shape[1], N_TRAIN, generator=torch.Generator().manual_seed(2))
+    problems = Problems.of(Design(pool.masks), outputs, relative)
+    penalties = 0.3 * problems.largest_penalties()
+    found = solve(problems, penalties, problems.zeros(), tolerance=0.5 * EXACT, iterations=20_000).values
+    for output, expected in enumerate(outputs.T):
+        reference = scikit_learn(pool.masks / relative[output], expected, penalties[output])
+        np.testing.assert_allclose(found[output].numpy(), reference.coef_ / relative[output].numpy(), atol=1e-3)
+
+
+def test_what_an_example_does_to_itself_is_shrunk_less():
+    pool, weights = world(60, noise=1.0)
+    own = torch.arange(POINTS)
+    weights[own, own] += 3
+    logits = pool.logits + torch.einsum(
+        "mn,npc->mpc", pool.masks.float()[:, :POINTS], 3 * torch.eye(POINTS)[..., None].expand(-1, -1, CLASSES)
+    )
+    changed = SubsetModels(pool.masks, logits, block=2)
+    alike, less = (
+        effects(fitted(changed, own_penalty=value)).view(-1, POINTS, CLASSES)[own, own] for value in (1.0, 0.1)
+    )
+    truth = weights[own, own]
+    assert (less - truth).abs().mean() < (alike - truth).abs().mean()
 
 
 @pytest.mark.parametrize("members", [10, 60], ids=["by masks twice", "by their Gram matrix"])
