@@ -31,7 +31,9 @@ class Watching(Unlearner):
 def job(start, tmp_path, monkeypatch):
     """Return a job whose three parts only watch, on the artifacts of a small run."""
     jobs = []
-    monkeypatch.setattr("dmm_exp.pipeline.unlearn_chunk", lambda job: (jobs.append(job), unlearn_chunk(job))[1])
+    monkeypatch.setattr(
+        "dmm_exp.pipeline.pipeline.unlearn_chunk", lambda job: (jobs.append(job), unlearn_chunk(job))[1]
+    )
     start(tmp_path, *TINY, "unlearner=do_nothing")
     (tmp_path / "out").mkdir()
     SEEN.clear()
