@@ -126,13 +126,13 @@ class Debiased(Datamodel):
         """Return the noise of outputs that no mask explains, from an even sample of blocks.
 
         Its variance is the mean product of a residual and its left-out version, in which the degrees of freedom that
-        the fit took cancel. In a complementary pair weights are opposite: the difference of the two members counts.
+        the fit took cancel. Weights of complementary members differ in sign: the difference of two of them counts.
         """
         block, blocks = self.pool.block, len(self.pool) // self.pool.block
         chosen = torch.arange(0, blocks, max(1, blocks // NOISE_BLOCKS))
         contrast = torch.zeros(len(chosen), len(self.pool))
         contrast[torch.arange(len(chosen)), chosen * block] = block**-0.5
-        if block == 2:
+        if block > 1:
             contrast[torch.arange(len(chosen)), chosen * block + 1] = -(block**-0.5)
         residual = self.residual_maker(contrast.T, self.penalty[group]).T
         left_out = self.correction_weights(contrast, group)

@@ -20,7 +20,7 @@ class SubsetModels:
     Attributes:
         masks: ``[members, n_train]`` bool.
         logits: ``[members, points, classes]`` float32.
-        block: members come in blocks of this many that are not independent (2 for complementary pairs, else 1).
+        block: members come in blocks of this many that are not independent (1: all are); see :class:`RandomSubsets`.
     """
 
     masks: Tensor

@@ -185,11 +185,19 @@ def check_ranges(config: Mapping[str, Any]) -> None:
         )
     if not 0 < pool["alpha"] < 1:
         raise UserError(f"pool.alpha={pool['alpha']}: expected a fraction in (0, 1)")
-    if pool["complementary"] and (pool["alpha"] != 0.5 or pool["size"] % 2 or pool["held_out"] % 2):
-        raise UserError(
-            f"pool.complementary=true needs pool.alpha=0.5 and even pool.size and pool.held_out, got "
-            f"alpha={pool['alpha']}, size={pool['size']}, held_out={pool['held_out']}"
-        )
+    if pool["complementary"]:
+        block = 1 / (1 - pool["alpha"])
+        if block < 1.5 or abs(block - round(block)) > 1e-6:
+            raise UserError(
+                f"pool.alpha={pool['alpha']}: with pool.complementary=true expected 1 - 1/k for a whole k of at least "
+                "2 (0.5, 0.75, 0.8, 0.9, ...)"
+            )
+        for key in ("size", "held_out"):
+            if pool[key] % round(block):
+                raise UserError(
+                    f"pool.{key}={pool[key]}: with pool.complementary=true and pool.alpha={pool['alpha']} expected a "
+                    f"multiple of {round(block)}, whole blocks of complementary members"
+                )
 
 
 def _at_least(key: str, value: int, least: int) -> None:

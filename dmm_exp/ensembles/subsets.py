@@ -61,8 +61,10 @@ class RandomSubsets:
         n_train: size of the training set.
         alpha: share of it that each member is trained on.
         seed: the run's seed.
-        complementary: members 2k and 2k+1 share no point, so that every example is in and out equally often. When
-            the training set is odd, one random point is left out of both.
+        complementary: members come in blocks of k = 1/(1 − α), for whole k. A block cuts the training set into k random
+            parts, and each of its members is trained without one of them: every example is left out equally often (for
+            α = 0.5, the two members of a pair share no example). Where k does not divide the training set, the
+            remainder is left out of the whole block.
     """
 
     n_train: int
@@ -71,9 +73,16 @@ class RandomSubsets:
     complementary: bool
 
     @property
+    def block(self) -> int:
+        """Number of consecutive members whose subsets depend on one another."""
+        return round(1 / (1 - self.alpha)) if self.complementary else 1
+
+    @property
     def size(self) -> int:
         """Number of points of each subset, the same for all members."""
-        return self.n_train // 2 if self.complementary else max(1, round(self.alpha * self.n_train))
+        if self.complementary:
+            return self.n_train // self.block * (self.block - 1)
+        return max(1, round(self.alpha * self.n_train))
 
     def indices(self, members: range) -> Tensor:
         """Return sorted training indices ``[members, size]``."""
@@ -89,9 +98,13 @@ class RandomSubsets:
         return {"alpha": self.alpha, "complementary": self.complementary}
 
     def _member(self, index: int) -> Tensor:
-        owner, half = (index - index % 2, index % 2) if self.complementary else (index, 0)
-        order = torch.randperm(self.n_train, generator=member_generator(self.seed, "subset", owner, "subset"))
-        return order[half * self.size : (half + 1) * self.size].sort().values
+        place = index % self.block
+        generator = member_generator(self.seed, "subset", index - place, "subset")
+        order = torch.randperm(self.n_train, generator=generator)
+        if not self.complementary:
+            return order[: self.size].sort().values
+        parts = order[: self.n_train // self.block * self.block].view(self.block, -1)
+        return parts.roll(-place, 0)[:-1].flatten().sort().values
 
 
 Subsets = AllBut | Only | RandomSubsets

@@ -111,5 +111,4 @@ class Scoring(Stages):
     @cached_property
     def subset_models(self) -> SubsetModels:
         """Masks and logits of the whole pool."""
-        block = 2 if self.config["pool"]["complementary"] else 1
-        return SubsetModels(self.pool.stacked("masks"), self.pool.stacked("logits"), block)
+        return SubsetModels(self.pool.stacked("masks"), self.pool.stacked("logits"), self.subsets.block)

@@ -61,13 +61,17 @@ class Stages:
         members, job = self.config["n_models"], replace(self._job("original"), keep=("parameters", "trajectory"))
         return self._trained("originals", f"{members:,} models", members, job)
 
+    @property
+    def subsets(self) -> RandomSubsets:
+        """What the members of the pool are trained on."""
+        pool = self.config["pool"]
+        return RandomSubsets(self.examples.n_train, pool["alpha"], self.config["seed"], pool["complementary"])
+
     @cached_property
     def pool(self) -> Artifact:
         """Models trained on random subsets, for scores and attribution."""
-        pool = self.config["pool"]
-        subsets = RandomSubsets(self.examples.n_train, pool["alpha"], self.config["seed"], pool["complementary"])
-        job = replace(self._job("subset"), subsets=subsets, keep=())
-        return self._trained("pool", f"{pool['size']:,} subset models", pool["size"], job)
+        size, job = self.config["pool"]["size"], replace(self._job("subset"), subsets=self.subsets, keep=())
+        return self._trained("pool", f"{size:,} subset models", size, job)
 
     def _job(self, role: Role) -> TrainJob:
         """Return the job of training on everything by the run's recipe; what differs is replaced."""

@@ -13,17 +13,17 @@ from dmm_exp.errors import UserError
 N_TRAIN, POINTS, CLASSES = 30, 12, 2
 
 
-def world(members, *, noise, seed, n_train=N_TRAIN, complementary=True, own=0.0, others=0.3):
+def world(members, *, noise, seed, n_train=N_TRAIN, block=2, own=0.0, others=0.3):
     """Return subset models of a linear world, and its weights ``[n_train, points, classes]``."""
     generator = torch.Generator().manual_seed(seed)
     weights = others * torch.randn(n_train, POINTS, CLASSES, generator=torch.Generator().manual_seed(1000))
     for point in range(POINTS):
         weights[point, point] += own
-    alpha = 0.5
-    masks = RandomSubsets(n_train, alpha, seed, complementary).masks(range(members))
+    alpha = 1 - 1 / block if block > 1 else 0.5
+    masks = RandomSubsets(n_train, alpha, seed, complementary=block > 1).masks(range(members))
     logits = torch.einsum("mn,npc->mpc", masks.float(), weights)
     logits += noise * torch.randn(logits.shape, generator=generator)
-    return SubsetModels(masks, logits, block=2 if complementary else 1), weights
+    return SubsetModels(masks, logits, block), weights
 
 
 GROUPS = torch.tensor([0] * 4 + [1] * 6 + [2] * 2)
@@ -99,23 +99,23 @@ def test_ridge_equals_scikit_learn(members):
     np.testing.assert_allclose(found.numpy(), reference.coef_.T, atol=2e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("complementary", [False, True], ids=["one left out", "a pair left out"])
-def test_left_out_residuals_equal_refitting_without_the_block(complementary):
-    pool, _ = world(40, noise=1.0, seed=4, complementary=complementary)
+@pytest.mark.parametrize("block", [1, 2, 5])
+def test_left_out_residuals_equal_refitting_without_the_block(block):
+    pool, _ = world(40, noise=1.0, seed=4, block=block)
     estimator = Datamodel(penalties=[0.5])
     estimator.fit(pool, torch.zeros(POINTS, dtype=torch.long))
     penalty = estimator.penalty[0]
     found = estimator.leave_out(estimator.outputs.flatten(1), penalty)
     masks, outputs = pool.masks.float().numpy(), pool.logits.flatten(1).numpy()
-    for block in range(0, 40, pool.block):
-        out = np.arange(block, block + pool.block)
+    for start in range(0, 40, pool.block):
+        out = np.arange(start, start + pool.block)
         kept = np.setdiff1d(np.arange(40), out)
         refit = Ridge(alpha=penalty).fit(masks[kept], outputs[kept])
         np.testing.assert_allclose(found[out].numpy(), outputs[out] - refit.predict(masks[out]), atol=1e-3)
 
 
 def test_the_chosen_penalty_has_the_smallest_refitted_error():
-    pool, _ = world(40, noise=1.0, seed=5, complementary=False)
+    pool, _ = world(40, noise=1.0, seed=5, block=1)
     penalties = [0.01, 0.3, 3.0, 100.0]
     estimator = Datamodel(penalties=penalties)
     estimator.fit(pool, torch.zeros(POINTS, dtype=torch.long))

@@ -49,7 +49,7 @@ def test_every_choice_begins_with_a_comment_that_says_what_it_is():
         ("trainer.precison=16", "did you mean 'trainer.precision'?"),
         ("forget=indices", "forget.file has no value and needs one; give it as forget.file=VALUE"),
         ("n_models=1", "n_models=1: expected a whole number of at least 2"),
-        ("pool.alpha=0.7", "pool.complementary=true needs pool.alpha=0.5"),
+        ("pool.alpha=0.7", "pool.alpha=0.7: with pool.complementary=true expected 1 - 1/k for a whole k"),
         ("pool.size=20", "pool.size=20: expected at least pool.held_out + 4"),
         ("model=null", "model=null: expected one of cnn, logistic, mlp"),
         ("experiment=quik", "did you mean 'quick'?"),

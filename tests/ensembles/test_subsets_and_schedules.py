@@ -24,7 +24,19 @@ def independent(n_train: int, alpha: float, seed: int = 0) -> RandomSubsets:
     return RandomSubsets(n_train, alpha, seed, complementary=False)
 
 
-EVERY = [pairs(60), pairs(61), independent(60, 0.5), independent(61, 0.7), independent(60, 0.1)]
+def blocks(n_train: int, of: int) -> RandomSubsets:
+    return RandomSubsets(n_train, alpha=1 - 1 / of, seed=0, complementary=True)
+
+
+EVERY = [
+    pairs(60),
+    pairs(61),
+    blocks(60, 4),
+    blocks(61, 3),
+    independent(60, 0.5),
+    independent(61, 0.7),
+    independent(60, 0.1),
+]
 
 
 # ---------------------------------------------------------------------- subsets
@@ -60,6 +72,15 @@ def test_subsets_of_members_and_seeds_differ(subsets: RandomSubsets):
     other = RandomSubsets(subsets.n_train, subsets.alpha, subsets.seed + 1, subsets.complementary)
     drawn = [tuple(row) for which in (subsets, other) for row in which.indices(range(10)).tolist()]
     assert len(set(drawn)) == 20
+
+
+@pytest.mark.parametrize(("n_train", "of", "remainder"), [(60, 4, 0), (62, 4, 2), (61, 3, 1), (70, 10, 0)])
+def test_a_block_leaves_every_point_out_once(n_train: int, of: int, remainder: int):
+    subsets = blocks(n_train, of)
+    assert subsets.block == of
+    times_in = subsets.masks(range(6 * of)).view(6, of, n_train).sum(1)
+    assert set(times_in.unique().tolist()) <= {0, of - 1}
+    assert ((times_in == 0).sum(1) == remainder).all()
 
 
 @pytest.mark.parametrize(("n_train", "left_out"), [(60, 0), (61, 1)])
