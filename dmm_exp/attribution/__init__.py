@@ -2,6 +2,7 @@
 
 from dmm_exp.attribution.datamodel import Datamodel
 from dmm_exp.attribution.debiased import Debiased
+from dmm_exp.attribution.empirical_bayes import EmpiricalBayes
 from dmm_exp.attribution.estimator import (
     DirectionalEstimator,
     Estimator,
@@ -10,6 +11,7 @@ from dmm_exp.attribution.estimator import (
     LinearEstimator,
     PoolEstimator,
     SubsetModels,
+    towards,
 )
 from dmm_exp.attribution.factored import TrakFactored
 from dmm_exp.attribution.feldman_zhang import FeldmanZhang
@@ -25,6 +27,7 @@ __all__ = [
     "Datamodel",
     "Debiased",
     "DirectionalEstimator",
+    "EmpiricalBayes",
     "Estimator",
     "Evidence",
     "FeldmanZhang",
@@ -40,4 +43,5 @@ __all__ = [
     "TracIn",
     "Trak",
     "TrakFactored",
+    "towards",
 ]

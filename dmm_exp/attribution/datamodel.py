@@ -6,13 +6,29 @@ residuals by the hat matrix ``H(λ) = 11ᵀ/M + U S²/(S²+λ) Uᵀ``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution.estimator import LinearEstimator
+from dmm_exp.attribution.estimator import LinearEstimator, towards
 from dmm_exp.errors import UserError
+
+NOISE_BLOCKS = 128  # blocks of members from which the variance of noise is estimated
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What of one group's outputs no mask explains.
+
+    Attributes:
+        variance: ``[points, classes]``.
+        dimension: number of independent outputs whose total would vary as much.
+    """
+
+    variance: Tensor
+    dimension: float
 
 
 class Datamodel(LinearEstimator):
@@ -54,6 +70,15 @@ class Datamodel(LinearEstimator):
         """Return the ridge prediction."""
         return self.weigh(self.member_weights(directions, self.penalty[group]), where)
 
+    def standard_error(self, forget: Tensor) -> Tensor:
+        """Return the sampling error, which knows nothing of the bias towards zero."""
+        errors = torch.empty(self.pool.logits.shape[1:])
+        direction = towards(forget, self.pool.masks.shape[1])
+        for group, where in self.group_points():
+            weights = self.member_weights(direction, self.penalty[group])[0]
+            errors[where] = weights.norm() * self.noise_of(group, where).variance.sqrt()
+        return errors
+
     def member_weights(self, directions: Tensor, penalty: float) -> Tensor:
         """Return ``directions Zᵀ(ZZᵀ + λI)⁻¹``, ``[directions, members]``."""
         projected = directions @ self.projected_masks.T
@@ -80,6 +105,35 @@ class Datamodel(LinearEstimator):
         hat = (rows * (self.squares / (self.squares + penalty))) @ rows.transpose(1, 2) + 1 / len(self.pool)
         system = torch.eye(block) - hat
         return torch.linalg.solve(system, residuals.unflatten(0, (-1, block))).flatten(0, 1)
+
+    def left_out_weights(self, weights: Tensor, penalty: float) -> Tensor:
+        """Return the weights of outputs ``[rows, members]`` that weigh left-out residuals instead of outputs.
+
+        They are ``weights · B(I − H)``; both factors are symmetric, so the transpose is applied from the left. Such a
+        weighted sum has the squared length of its weights times the variance of an output's noise for a squared
+        standard error.
+        """
+        return self.residual_maker(self.unblock(weights.T, penalty), penalty).T
+
+    def noise_of(self, group: int, where: Tensor) -> Noise:
+        """Return the noise of outputs that no mask explains, from an even sample of blocks.
+
+        Its variance is the mean product of a residual and its left-out version, in which the degrees of freedom that
+        the fit took cancel. Weights of complementary members differ in sign: the difference of two of them counts.
+        """
+        block, blocks = self.pool.block, len(self.pool) // self.pool.block
+        chosen = torch.arange(0, blocks, max(1, blocks // NOISE_BLOCKS))
+        contrast = torch.zeros(len(chosen), len(self.pool))
+        contrast[torch.arange(len(chosen)), chosen * block] = block**-0.5
+        if block > 1:
+            contrast[torch.arange(len(chosen)), chosen * block + 1] = -(block**-0.5)
+        residual = self.residual_maker(contrast.T, self.penalty[group]).T
+        left_out = self.left_out_weights(contrast, self.penalty[group])
+        seen, unseen = self.weigh(residual, where), self.weigh(left_out, where)
+        gram = unseen.flatten(1) @ unseen.flatten(1).T
+        apart = gram[~torch.eye(len(gram), dtype=torch.bool)]
+        dimension = float(gram.diagonal().mean().square() / apart.square().mean().clamp(min=1e-30))
+        return Noise(((seen * unseen).sum(0) / (residual * left_out).sum()).clamp(min=0), max(1.0, dimension))
 
     def _best_penalty(self, outputs: Tensor, scale: float) -> float:
         step = max(1, outputs.shape[1] // self.tuning_outputs)

@@ -8,26 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution.datamodel import Datamodel
+from dmm_exp.attribution.datamodel import Datamodel, Noise
+from dmm_exp.attribution.estimator import towards
 from dmm_exp.attribution.feldman_zhang import difference_weights
 from dmm_exp.errors import UserError
 
 Shrinkage = Literal["james_stein", "elementwise", "none"]
-
-NOISE_BLOCKS = 128  # blocks of members from which the variance of noise is estimated
-
-
-@dataclass(frozen=True)
-class Noise:
-    """What of one group's outputs no mask explains.
-
-    Attributes:
-        variance: ``[points, classes]``.
-        dimension: number of independent outputs whose total would vary as much.
-    """
-
-    variance: Tensor
-    dimension: float
 
 
 @dataclass(frozen=True)
@@ -87,12 +73,45 @@ class Debiased(Datamodel):
         """Fit ridge, and correct what each training example does to itself."""
         super().prepare()
         self.weights = difference_weights(self.pool.masks)
-        self.noise = {group: self._noise(group, where) for group, where in self.group_points()}
+        self.noise = {group: self.noise_of(group, where) for group, where in self.group_points()}
         self.own = {group: self._own_correction(group, where) for group, where in self.group_points()}
 
     def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
         """Return ridge plus both shrunken parts of the correction."""
-        weights = self.correction_weights(directions @ self.weights, group)
+        own = self.own[group]
+        of_others, length = self._of_others(directions, group, where)
+        corrected = self._shrink(of_others, length[..., None], self.noise[group])
+        corrected[:, own.train] += directions[:, where[own.train], None] * own.shrunken
+        return super().predict_group(directions, group, where) + corrected
+
+    def standard_error(self, forget: Tensor) -> Tensor:
+        """Return the sampling error, with what shrinks the correction taken as given."""
+        errors = torch.empty(self.pool.logits.shape[1:])
+        direction = towards(forget, self.pool.masks.shape[1])
+        for group, where in self.group_points():
+            own, noise = self.own[group], self.noise[group]
+            ridge = self.member_weights(direction, self.penalty[group])[0]
+            others = self.left_out_weights(direction @ self.weights, self.penalty[group])[0]
+            of_others, length = self._of_others(direction, group, where)
+            kept = _kept(self._shrink(of_others, length[..., None], noise), of_others)[0]
+            share = direction[0, where[own.train], None]
+            own_kept = _kept(own.shrunken, own.raw)
+            own_length = own.weights.square().sum(1)[:, None]
+            with_own = (own.weights @ others)[:, None] - share * own_length  # of the others' weights with the own ones
+            with_ridge = (ridge @ others).repeat(len(where))[:, None]
+            with_ridge[own.train] -= share * (own.weights @ ridge)[:, None]
+            squared = ridge.square().sum() + 2 * kept * with_ridge + kept.square() * length[0, :, None]
+            squared[own.train] += share.square() * own_kept.square() * own_length
+            squared[own.train] += 2 * share * own_kept * ((own.weights @ ridge)[:, None] + kept[own.train] * with_own)
+            errors[where] = (squared.clamp(min=0) * noise.variance).sqrt()
+        return errors
+
+    def _of_others(self, directions: Tensor, group: int, where: Tensor) -> tuple[Tensor, Tensor]:
+        """Return corrections without the points' own part ``[directions, points, classes]``, and their squared lengths.
+
+        The lengths are those of the weights of outputs, ``[directions, points]``.
+        """
+        weights = self.left_out_weights(directions @ self.weights, self.penalty[group])
         own = self.own[group]
         share = directions[:, where[own.train]]
         of_others = self.weigh(weights, where)
@@ -100,47 +119,15 @@ class Debiased(Datamodel):
         length = weights.square().sum(1, keepdim=True).repeat(1, len(where))
         overlap = 2 * share * (weights @ own.weights.T) - share.square() * own.weights.square().sum(1)
         length[:, own.train] -= overlap
-        corrected = self._shrink(of_others, length.clamp(min=0)[..., None], self.noise[group])
-        corrected[:, own.train] += share[..., None] * own.shrunken
-        return super().predict_group(directions, group, where) + corrected
-
-    def correction_weights(self, difference: Tensor, group: int) -> Tensor:
-        """Return the weights of outputs that give the difference of means of left-out residuals.
-
-        They are ``difference · B(I − H)``; both factors are symmetric, so the transpose is applied from the left. Since
-        the correction is this weighted sum, its squared standard error is the squared length of the weights times the
-        variance of an output's noise.
-        """
-        penalty = self.penalty[group]
-        return self.residual_maker(self.unblock(difference.T, penalty), penalty).T
+        return of_others, length.clamp(min=0)
 
     def _own_correction(self, group: int, where: Tensor) -> OwnCorrection:
         train = where < self.pool.masks.shape[1]
-        weights = self.correction_weights(self.weights[where[train]], group)
+        weights = self.left_out_weights(self.weights[where[train]], self.penalty[group])
         raw = torch.einsum("pm,mpc->pc", weights, self.outputs[:, where[train]])
         noise = self.noise[group]
         shrunken = self._shrink(raw, weights.square().sum(1)[:, None], Noise(noise.variance[train], noise.dimension))
         return OwnCorrection(train, weights, raw, shrunken)
-
-    def _noise(self, group: int, where: Tensor) -> Noise:
-        """Return the noise of outputs that no mask explains, from an even sample of blocks.
-
-        Its variance is the mean product of a residual and its left-out version, in which the degrees of freedom that
-        the fit took cancel. Weights of complementary members differ in sign: the difference of two of them counts.
-        """
-        block, blocks = self.pool.block, len(self.pool) // self.pool.block
-        chosen = torch.arange(0, blocks, max(1, blocks // NOISE_BLOCKS))
-        contrast = torch.zeros(len(chosen), len(self.pool))
-        contrast[torch.arange(len(chosen)), chosen * block] = block**-0.5
-        if block > 1:
-            contrast[torch.arange(len(chosen)), chosen * block + 1] = -(block**-0.5)
-        residual = self.residual_maker(contrast.T, self.penalty[group]).T
-        left_out = self.correction_weights(contrast, group)
-        seen, unseen = self.weigh(residual, where), self.weigh(left_out, where)
-        gram = unseen.flatten(1) @ unseen.flatten(1).T
-        apart = gram[~torch.eye(len(gram), dtype=torch.bool)]
-        dimension = float(gram.diagonal().mean().square() / apart.square().mean().clamp(min=1e-30))
-        return Noise(((seen * unseen).sum(0) / (residual * left_out).sum()).clamp(min=0), max(1.0, dimension))
 
     def _shrink(self, correction: Tensor, length: Tensor, noise: Noise) -> Tensor:
         """Return shrunken corrections ``[..., points, classes]``; their variance is ``length`` times the noise's."""
@@ -151,3 +138,8 @@ class Debiased(Datamodel):
             size, expected = (values.sum((-2, -1), keepdim=True) for values in (size, expected))
             expected = expected * (1 + self.caution * (2 / noise.dimension) ** 0.5)
         return (1 - expected / size.clamp(min=1e-30)).clamp(min=0) * correction
+
+
+def _kept(shrunken: Tensor, raw: Tensor) -> Tensor:
+    """Return the share of every correction that shrinking left."""
+    return torch.where(raw == 0, torch.zeros_like(raw), shrunken / raw)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,13 +26,14 @@ class SubsetModels:
     masks: Tensor
     logits: Tensor
     block: int = 1
+    labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.masks)
 
     def __getitem__(self, members: slice) -> SubsetModels:
         """Return some members; views, not copies."""
-        return SubsetModels(self.masks[members], self.logits[members], self.block)
+        return replace(self, masks=self.masks[members], logits=self.logits[members])
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,22 @@ class Estimator(ABC):
     Attributes:
         source: the evidence it needs: the pool, gradients of the originals (and the pool, for their scale), or real
             retrained models (which is not unlearning).
+        posterior: whether standard errors are posterior standard deviations, of the effect given the evidence, which
+            include what shrinking towards the prior leaves out.
     """
 
     source: ClassVar[Source] = "pool"
+    posterior: ClassVar[bool] = False
 
     @abstractmethod
     def estimate(self, evidence: Evidence, forget: Tensor) -> Tensor:
         """Return the effect of including ``forget`` (training indices) on every logit, ``[points, classes]``."""
+
+    def standard_error(self, forget: Tensor) -> Tensor | None:  # noqa: B027  (some cannot tell)
+        """Return the standard error of the effect of ``forget`` just estimated, ``[points, classes]``.
+
+        It is the sampling error unless the estimator says otherwise (``posterior``), and None if it cannot be told.
+        """
 
     def check(self, model: nn.Module) -> None:  # noqa: B027  (most take any architecture)
         """Raise ``UserError`` for an architecture that the estimator cannot work with."""
@@ -102,7 +112,13 @@ class Estimator(ABC):
 
 
 class DirectionalEstimator(Estimator):
-    """Predicts how logits change with the training set, whichever way it changes."""
+    """Predicts how logits change with the training set, whichever way it changes.
+
+    Attributes:
+        tuned_by_group: whether what is learnt depends on the groups of outputs, and so on the forget set.
+    """
+
+    tuned_by_group: ClassVar[bool] = True
 
     @abstractmethod
     def learn(self, evidence: Evidence) -> None:
@@ -117,12 +133,21 @@ class DirectionalEstimator(Estimator):
                 at F and zeros elsewhere.
         """
 
+    def predict_at(self, directions: Tensor, points: Tensor) -> Tensor:
+        """Return predicted changes of some points' logits, ``[directions, len(points), classes]``."""
+        return self.predict(directions)[:, points]
+
     def estimate(self, evidence: Evidence, forget: Tensor) -> Tensor:
         """Learn from the evidence and return the effect of including ``forget``, ``[points, classes]``."""
         self.learn(evidence)
-        direction = torch.zeros(1, evidence.n_train)
-        direction[0, forget] = 1
-        return self.predict(direction)[0]
+        return self.predict(towards(forget, evidence.n_train))[0]
+
+
+def towards(forget: Tensor, n_train: int) -> Tensor:
+    """Return the direction ``[1, n_train]`` of including some training examples."""
+    direction = torch.zeros(1, n_train)
+    direction[0, forget] = 1
+    return direction
 
 
 class PoolEstimator(DirectionalEstimator):
@@ -170,6 +195,15 @@ class LinearEstimator(PoolEstimator):
     def weigh(self, weights: Tensor, where: Tensor) -> Tensor:
         """Return weighted sums over members ``[rows, members] → [rows, len(where), classes]`` of points' logits."""
         return (weights @ self.group_outputs(where)).view(len(weights), len(where), -1)
+
+    def sampling_error(self, weights: Tensor, where: Tensor) -> Tensor:
+        """Return the standard error ``[len(where), classes]`` of one weighted sum over members, ``weights [members]``.
+
+        Members of a block depend on each other, blocks do not: it is the root of the sum of the squares of what every
+        block adds.
+        """
+        added = (weights[:, None] * self.group_outputs(where)).unflatten(0, (-1, self.pool.block)).sum(1)
+        return (added - added.mean(0)).square().sum(0).sqrt().view(len(where), -1)
 
     def group_points(self) -> Iterator[tuple[int, Tensor]]:
         """Yield (group, indices of its points)."""

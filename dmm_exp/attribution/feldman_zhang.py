@@ -31,6 +31,8 @@ class FeldmanZhang(LinearEstimator):
     α = 0.5, where s is the standard deviation of the output.
     """
 
+    tuned_by_group = False
+
     def prepare(self) -> None:
         """Compute the weights of members."""
         self.weights = difference_weights(self.pool.masks)
@@ -38,3 +40,7 @@ class FeldmanZhang(LinearEstimator):
     def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
         """Return the summed differences of means."""
         return self.weigh(directions @ self.weights, where)
+
+    def standard_error(self, forget: Tensor) -> Tensor:
+        """Return the sampling error."""
+        return self.sampling_error(self.weights[forget].sum(0), torch.arange(len(self.groups)))

@@ -8,13 +8,14 @@ apart. None gets the scale right, so it is fitted to models trained on known sub
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from math import ceil
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dmm_exp.attribution.estimator import DirectionalEstimator, Evidence, Source, SubsetModels
+from dmm_exp.attribution.estimator import DirectionalEstimator, Evidence, Source, SubsetModels, towards
 from dmm_exp.data import Examples
 from dmm_exp.errors import UserError
 
@@ -88,16 +89,30 @@ class GradientEstimator(DirectionalEstimator):
 
     def predict(self, directions: Tensor) -> Tensor:
         """Return predicted changes of all logits, ``[directions, points, classes]``."""
-        scale = torch.tensor([self.factor[group] for group in self.groups.tolist()])
-        return self.unscaled(directions) * scale[:, None]
+        return self.unscaled(directions) * self._scale()
+
+    def standard_error(self, forget: Tensor) -> Tensor | None:
+        """Return the error from having few checkpoints, which knows nothing of what gradients miss."""
+        if len(self.gradients) < 2:
+            return None
+        changes = torch.stack([change[0] for change in self._by_checkpoint(towards(forget, len(self.examples[0])))])
+        return changes.std(0) / len(changes) ** 0.5 * self._scale()
 
     def unscaled(self, directions: Tensor) -> Tensor:
         """Return changes ``[directions, points, classes]`` on the method's own scale."""
-        total = 0.0
+        total = torch.zeros(len(directions), *self.gradients.targets.shape[1:3])
+        for change in self._by_checkpoint(directions):
+            total += change
+        return total / len(self.gradients)
+
+    def _by_checkpoint(self, directions: Tensor) -> Iterator[Tensor]:
+        """Yield every checkpoint's changes ``[directions, points, classes]``."""
         for examples, targets in zip(self.examples, self.gradients.targets, strict=True):
-            total = total + (directions @ examples) @ targets.flatten(0, 1).T
-        assert isinstance(total, Tensor)
-        return (total / len(self.gradients)).unflatten(1, self.gradients.targets.shape[1:3])
+            yield ((directions @ examples) @ targets.flatten(0, 1).T).unflatten(1, targets.shape[:2])
+
+    def _scale(self) -> Tensor:
+        """Return the factor of every point, ``[points, 1]``."""
+        return torch.tensor([self.factor[group] for group in self.groups.tolist()])[:, None]
 
     def _fit_scale(self, pool: SubsetModels) -> dict[int, float]:
         masks = pool.masks.float()

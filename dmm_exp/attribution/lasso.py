@@ -42,6 +42,8 @@ class SparseDatamodel(PoolEstimator):
             solved within ``iterations``.
     """
 
+    tuned_by_group = False
+
     def __init__(
         self,
         own_penalty: float = 0.1,
@@ -64,7 +66,6 @@ class SparseDatamodel(PoolEstimator):
 
     def fit(self, pool: SubsetModels, groups: Tensor) -> None:
         """Choose λ and solve, block by block; what is kept is sparse."""
-        self.groups = groups
         self.shape = pool.logits.shape[1:]
         seen = self._seen_members(pool)
         self._whole, self._seen = Design(pool.masks), Design(pool.masks[:seen])
@@ -84,21 +85,13 @@ class SparseDatamodel(PoolEstimator):
         return torch.cat(changes).T.reshape(len(directions), *self.shape)
 
     def facts(self) -> dict[str, Any]:
-        """Return, for every group, the median λ (and as a fraction of the largest) and the mean number of weights."""
+        """Return the median λ, also as a fraction of the largest, and the mean number of weights."""
         counts = torch.cat([weights.indices()[0].bincount(minlength=len(weights)) for weights in self.weights])
-        columns = {
-            "penalty": self.penalties,
-            "penalty_fraction": self.penalties / self.largest.clamp(min=1e-30),
-            "weights": counts.float(),
+        return {
+            "penalty": float(self.penalties.median()),
+            "penalty_fraction": float((self.penalties / self.largest.clamp(min=1e-30)).median()),
+            "weights": float(counts.float().mean()),
         }
-        facts = {}
-        for name, values in columns.items():
-            table = values.view(*self.shape)
-            reduce = torch.mean if name == "weights" else torch.median
-            facts[name] = {
-                str(group): float(reduce(table[self.groups == group])) for group in self.groups.unique().tolist()
-            }
-        return facts
 
     def _seen_members(self, pool: SubsetModels) -> int:
         """Return how many of the first members λ's fits see: whole blocks, at least two, with at least one left."""

@@ -18,4 +18,10 @@ class OracleEffect(Estimator):
         """Return the difference of mean logits, ``[points, classes]``."""
         if evidence.originals is None or evidence.oracles is None:
             raise TypeError("the true effect needs originals and oracles")
+        first, second = evidence.originals, evidence.oracles
+        self._variance = first.var(0) / len(first) + second.var(0) / len(second)
         return evidence.originals.mean(0) - evidence.oracles.mean(0)
+
+    def standard_error(self, forget: Tensor) -> Tensor:
+        """Return the sampling error of a difference of means."""
+        return self._variance.sqrt()

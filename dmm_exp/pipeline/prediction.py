@@ -15,7 +15,7 @@ from dmm_exp.attribution import (
     Evidence,
     GradientEstimator,
     Gradients,
-    SubsetModels,
+    towards,
 )
 from dmm_exp.attribution.work import GradientJob, gradient_chunk
 from dmm_exp.config.instantiate import instantiate
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 FORGET, RETAIN, VALIDATION = 0, 1, 2
 GROUPS = ("forget", "retain", "val")
+LDS_POINTS = 100  # of each group
+
+_last_learned: dict[str, Any] = {}  # what learnt last and from what: forget sets of one process share it
 
 
 class Prediction(Scoring):
@@ -154,13 +157,29 @@ class Prediction(Scoring):
         return self.obtain("gradients", f"of every logit of {checkpoints} originals", spec, make)
 
     def _make_effect(self, gone: Tensor, draft: Draft) -> None:
-        estimator = self.estimator
-        evidence = self._evidence(gone)
-        tensors = {"effect": estimator.estimate(evidence, gone)}
-        if isinstance(estimator, DirectionalEstimator) and self.config["pool"]["held_out"] >= 2:
-            tensors["lds"] = self._lds(estimator, fitted=evidence.pool)
+        evidence, estimator = self._evidence(gone), self.estimator
+        if isinstance(estimator, DirectionalEstimator):
+            estimator = self._learned(estimator, evidence, gone)
+            tensors = {"effect": estimator.predict(towards(gone, self.examples.n_train))[0]}
+            if self.config["pool"]["held_out"] >= 2:
+                tensors["lds"] = self._lds(estimator, evidence)
+        else:
+            tensors = {"effect": estimator.estimate(evidence, gone)}
+        if (error := estimator.standard_error(gone)) is not None:
+            tensors["standard_error"] = error
         draft.write_tensors("effect", tensors)
         draft.write_json("facts", estimator.facts())
+
+    def _learned(self, estimator: DirectionalEstimator, evidence: Evidence, gone: Tensor) -> DirectionalEstimator:
+        """Return the estimator that has learnt from the evidence; the last one, if it learnt from the same."""
+        inputs = {name: artifact.digest for name, artifact in self._sources_of_effect(gone).items()}
+        config = {"estimator": self.config["attribution"], "held_out": self.config["pool"]["held_out"]}
+        key = Spec("effect", config, inputs | ({"forget": content_hash(gone)} if estimator.tuned_by_group else {}))
+        if _last_learned.get("key") != key:
+            _last_learned.clear()
+            estimator.learn(evidence)
+            _last_learned.update(key=key, estimator=estimator)
+        return _last_learned["estimator"]
 
     def _evidence(self, gone: Tensor) -> Evidence:
         evidence = Evidence(self._groups(gone), self.examples.n_train)
@@ -173,11 +192,20 @@ class Prediction(Scoring):
         parts = {name: self.gradients.stacked(name) for name in ("train", "weights", "targets")}
         return replace(evidence, pool=fitted, gradients=Gradients(**parts))
 
-    def _lds(self, estimator: DirectionalEstimator, fitted: SubsetModels | None) -> Tensor:
-        """Return the linear datamodeling score of every point on members that took no part, ``[points]``."""
+    def _lds(self, estimator: DirectionalEstimator, evidence: Evidence) -> Tensor:
+        """Return the linear datamodeling score on members that took no part, ``[points]``; NaN where not computed.
+
+        At most ``LDS_POINTS`` points of each group are, evenly spaced.
+        """
+        fitted = evidence.pool
         assert fitted is not None
         held_out = self.subset_models[len(fitted) :]
+        groups = [(evidence.groups == group).nonzero().squeeze(1) for group in range(len(GROUPS))]
+        points = torch.cat([where[:: max(1, -(-len(where) // LDS_POINTS))] for where in groups])
         directions = held_out.masks.float() - fitted.masks.float().mean(0)
-        predicted = fitted.logits.mean(0) + estimator.predict(directions)
-        labels = self.examples.labels
-        return torch.from_numpy(lds(margins(predicted, labels), margins(held_out.logits, labels))).float()
+        predicted = fitted.logits[:, points].mean(0) + estimator.predict_at(directions, points)
+        labels = self.examples.labels[points]
+        found = lds(margins(predicted, labels), margins(held_out.logits[:, points], labels))
+        scores = torch.full((self.examples.n_points,), torch.nan)
+        scores[points] = torch.from_numpy(found).float()
+        return scores

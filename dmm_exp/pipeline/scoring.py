@@ -111,4 +111,5 @@ class Scoring(Stages):
     @cached_property
     def subset_models(self) -> SubsetModels:
         """Masks and logits of the whole pool."""
-        return SubsetModels(self.pool.stacked("masks"), self.pool.stacked("logits"), self.subsets.block)
+        masks, logits = self.pool.stacked("masks"), self.pool.stacked("logits")
+        return SubsetModels(masks, logits, self.subsets.block, self.examples.labels)

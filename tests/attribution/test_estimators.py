@@ -186,7 +186,7 @@ def test_standard_errors_of_the_correction_match_their_spread():
         difference = torch.zeros(1, N_TRAIN)
         difference[0, FORGET] = 1
         difference = difference @ estimator.weights
-        weights = estimator.correction_weights(difference, 0)
+        weights = estimator.left_out_weights(difference, estimator.penalty[0])
         corrections.append(estimator.weigh(weights, torch.arange(POINTS)))
         claimed.append(weights.square().sum() * estimator.noise[0].variance)
     spread = torch.stack(corrections).var(0).mean()
@@ -203,3 +203,18 @@ def test_oracle_effect_is_the_difference_of_means():
     originals, oracles = torch.randn(5, 3, 2), torch.randn(7, 3, 2)
     evidence = Evidence(GROUPS[:3], 3, originals=originals, oracles=oracles)
     torch.testing.assert_close(OracleEffect().estimate(evidence, FORGET), originals.mean(0) - oracles.mean(0))
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [FeldmanZhang(), Datamodel(penalties=[1.0]), Debiased(shrinkage="none")],
+    ids=["difference", "ridge", "debiased"],
+)
+def test_standard_errors_are_the_spread_over_pools(estimator):
+    found, errors = [], []
+    for seed in range(40):
+        pool, _ = world(60, noise=1.0, seed=seed, own=2.0)
+        found.append(estimate(estimator, pool))
+        errors.append(estimator.standard_error(FORGET))
+    spread = torch.stack(found).var(0)
+    assert float(torch.stack(errors).square().mean() / spread.mean()) == pytest.approx(1, abs=0.35)

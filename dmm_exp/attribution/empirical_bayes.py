@@ -1,0 +1,212 @@
+"""Every single effect's posterior mean, under priors that the pool itself gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmm_exp.attribution.adaptive import AdaptiveShrinkage
+from dmm_exp.attribution.datamodel import Datamodel
+from dmm_exp.attribution.estimator import SubsetModels
+from dmm_exp.attribution.feldman_zhang import difference_weights
+
+KINDS = 5  # of logits of another point, see ``kinds``
+BIN_EDGES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)  # quantiles of the expected size that divide a kind into cells
+BINS = len(BIN_EDGES) + 1
+OWN = KINDS * BINS  # the cell of an example's effect on its own logit of its label; the next: on its other logits
+CELLS = OWN + 2
+BLOCK_VALUES = 1 << 22  # effects in memory at a time
+
+
+def kinds(trained: Tensor, points: Tensor, classes: int) -> Tensor:
+    """Return what a logit is to a training example, ``[examples, points, classes]`` int, from both labels.
+
+    0: the label's logit of a point of the example's class; 1: another logit of such a point; of a point of another
+    class, 2: its label's logit; 3: the logit of the example's class; 4: any other.
+    """
+    logit = torch.arange(classes)
+    example, point = trained[:, None, None], points[None, :, None]
+    other = torch.where(logit == point, 2, torch.where(logit == example, 3, 4))
+    return torch.where(example == point, torch.where(logit == point, 0, 1), other)
+
+
+class EmpiricalBayes(Datamodel):
+    """The sum of posterior means of single effects, each example's on each logit.
+
+    Three things that the pool knows about the effect w of including example i on a logit f of point x are combined by
+    their estimated risk:
+
+    * the *unbiased estimate*: ridge plus the difference of means of its leave-one-out residuals, with its standard
+      error (see :class:`Debiased`);
+    * the *response*, an expectation: ``Cov(f, f_i · ε_i)`` over models not trained on i, where f_i are the logits of i
+      and ε_i its label less their mean probabilities. Models without i that happen to answer i better differ from the
+      rest in the same way as models that learn it: this is the mean's first step in an ensemble Kalman filter
+      (Evensen, J. Geophys. Res. 1994), for the gradient of the cross-entropy at i;
+    * what *other effects of the kind* are like. Kinds are told apart by labels (of the example, the point and the
+      logit), by whether the point is the example itself, and by the size of the response.
+
+    Each kind has a factor for the response, fitted by least squares to unbiased estimates, and a prior for what then
+    remains (:class:`AdaptiveShrinkage`). A posterior mean has the smallest expected squared error: where the pool tells
+    nothing about an effect it is close to zero, where it tells much the effect is hardly shrunk.
+
+    Nothing depends on the forget set until a direction is asked for; only the rows of examples that it moves are
+    computed.
+
+    Args:
+        penalties: see :class:`Datamodel`; of the ridge inside.
+        tuning_outputs: see :class:`Datamodel`.
+        prior_examples: number of training examples whose effects priors are learnt from, drawn evenly.
+        prior_points: number of points at which they are, drawn evenly.
+
+    Raises:
+        UserError: there are no penalties, or a number is not positive; in ``fit``, an example is in all members, or in
+            none.
+    """
+
+    posterior = True
+    tuned_by_group = False
+
+    def __init__(
+        self,
+        penalties: list[float] | None = None,
+        tuning_outputs: int = 200,
+        prior_examples: int = 2000,
+        prior_points: int = 250,
+    ) -> None:
+        super().__init__(penalties, tuning_outputs)
+        self.prior_examples = prior_examples
+        self.prior_points = prior_points
+
+    def fit(self, pool: SubsetModels, groups: Tensor) -> None:
+        """Learn priors; groups of outputs do not matter."""
+        super().fit(pool, torch.zeros_like(groups))
+
+    def prepare(self) -> None:
+        """Weigh members for both kinds of estimates, and learn the priors."""
+        super().prepare()
+        if self.pool.labels is None:
+            raise TypeError("EmpiricalBayes needs labels")
+        self.labels = self.pool.labels
+        n_train = self.pool.masks.shape[1]
+        penalty = self.penalty[0]
+        weights = self.left_out_weights(difference_weights(self.pool.masks), penalty)
+        weights += self.member_weights(torch.eye(n_train), penalty)
+        self.lengths = weights.square().sum(1).sqrt()
+        self.unbiased = weights / self.lengths[:, None]
+        self.response = response_weights(self.pool) / self.lengths[:, None]
+        everything = torch.arange(len(self.groups))
+        self.noise = self.noise_of(0, everything).variance.sqrt().clamp(min=1e-12)
+        self._learn_priors()
+
+    def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
+        """Return summed posterior means."""
+        return self.predict_at(directions, where)
+
+    def predict_at(self, directions: Tensor, points: Tensor) -> Tensor:
+        """Return summed posterior means at some points, the only ones that are computed."""
+        rows = directions.any(0).nonzero().squeeze(1)
+        moved = directions[:, rows]
+        parts = [
+            torch.einsum("dr,rpc->dpc", moved, self._effects(rows, part))
+            for part in points.split(self._points_at_once(len(rows)))
+        ]
+        return torch.cat(parts, 1)
+
+    def standard_error(self, forget: Tensor) -> Tensor:
+        """Return the posterior standard deviation of the effect of ``forget``, ``[points, classes]``."""
+        everything = torch.arange(len(self.groups))
+        parts = []
+        for points in everything.split(self._points_at_once(len(forget))):
+            numbers, expected, cells = self._numbers(forget, points)
+            variance = self.shrinkage.variance(numbers - expected, cells) * self.lengths[forget, None, None].square()
+            parts.append(variance.sum(0).sqrt() * self.noise[points])
+        return torch.cat(parts)
+
+    def facts(self) -> dict[str, Any]:
+        """Return λ of the ridge inside, the factors of responses, and how much of each cell is no effect."""
+        return super().facts() | {
+            "factors": self.factors.tolist(),
+            "means": self.shrinkage.means.tolist(),
+            "mixture": self.shrinkage.mixture.tolist(),
+        }
+
+    def _effects(self, rows: Tensor, points: Tensor) -> Tensor:
+        """Return posterior means ``[rows, points, classes]``."""
+        numbers, expected, cells = self._numbers(rows, points)
+        posterior = expected + self.shrinkage.posterior(numbers - expected, cells)
+        return posterior * self.lengths[rows, None, None] * self.noise[points]
+
+    def _numbers(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return unbiased estimates, expectations (in standard errors) and cells, each ``[rows, points, classes]``."""
+        numbers, responses, kind = self._raw(rows, points)
+        expected = responses * self.factors[kind]
+        sizes = torch.bucketize(expected.abs(), self.edges)
+        return numbers, expected, torch.where(kind < KINDS, kind * BINS + sizes, kind - KINDS + OWN)
+
+    def _raw(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return unbiased estimates and responses in standard errors, and kinds, each ``[rows, points, classes]``."""
+        numbers = self.weigh(self.unbiased[rows], points) / self.noise[points]
+        responses = self.weigh(self.response[rows], points) / self.noise[points]
+        kind = kinds(self.labels[rows], self.labels[points], self.noise.shape[1])
+        own = (rows[:, None] == points)[:, :, None]
+        label = torch.arange(self.noise.shape[1]) == self.labels[rows][:, None, None]
+        return numbers, responses, torch.where(own, torch.where(label, KINDS, KINDS + 1), kind)
+
+    def _learn_priors(self) -> None:
+        """Learn factors, edges and priors from a sample of effects, and from all sampled examples' own ones."""
+        n_train = self.pool.masks.shape[1]
+        rows, points = _evenly(n_train, self.prior_examples), _evenly(len(self.groups), self.prior_points)
+        numbers, responses, kind = (values.flatten() for values in self._raw(rows, points))
+        others = kind < KINDS
+        pairs = zip((numbers, responses, kind), self._own(rows), strict=True)
+        numbers, responses, kind = (torch.cat([of_others[others], own.flatten()]) for of_others, own in pairs)
+        squares = torch.zeros(KINDS + 2).index_add_(0, kind, responses.square())
+        products = torch.zeros(KINDS + 2).index_add_(0, kind, responses * numbers)
+        self.factors = products / squares.clamp(min=1e-12)
+        expected = responses * self.factors[kind]
+        sizes = expected[kind < KINDS].abs()
+        self.edges = torch.quantile(sizes[:: max(1, len(sizes) // 200_000)], torch.tensor(BIN_EDGES))
+        cells = torch.where(kind < KINDS, kind * BINS + torch.bucketize(expected.abs(), self.edges), kind - KINDS + OWN)
+        self.shrinkage = AdaptiveShrinkage(numbers - expected, cells, CELLS)
+
+    def _own(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what :meth:`_raw` does, of examples' effects on their own logits, ``[rows, classes]``."""
+        outputs = self.outputs[:, rows]
+        numbers, responses = (
+            torch.einsum("rm,mrc->rc", weights[rows], outputs) / self.noise[rows]
+            for weights in (self.unbiased, self.response)
+        )
+        label = torch.arange(self.noise.shape[1]) == self.labels[rows][:, None]
+        return numbers, responses, torch.where(label, KINDS, KINDS + 1)
+
+    def _points_at_once(self, rows: int) -> int:
+        return max(1, BLOCK_VALUES // max(1, rows * self.noise.shape[1]))
+
+
+def response_weights(pool: SubsetModels) -> Tensor:
+    """Return weights ``[n_train, members]`` of logits whose sum is the response to each example.
+
+    Raises:
+        TypeError: the pool has no labels.
+    """
+    if pool.labels is None:
+        raise TypeError("responses need labels")
+    n_train = pool.masks.shape[1]
+    weights = torch.empty(n_train, len(pool))
+    for rows in torch.arange(n_train).split(max(1, BLOCK_VALUES // pool.logits[:, 0].numel())):
+        without = (~pool.masks[:, rows]).float()
+        share = without / without.sum(0)
+        logits = pool.logits[:, rows]
+        probability = torch.einsum("mr,mrc->rc", share, logits.softmax(-1))
+        missing = -probability
+        missing[torch.arange(len(rows)), pool.labels[rows]] += 1
+        along = torch.einsum("mrc,rc->mr", logits, missing)
+        weights[rows] = ((along - (along * share).sum(0)) * share).T
+    return weights
+
+
+def _evenly(length: int, wanted: int) -> Tensor:
+    """Return at most ``wanted`` of ``length`` indices, evenly spaced."""
+    return torch.arange(0, length, max(1, -(-length // wanted)))

@@ -1,0 +1,155 @@
+"""Posterior means of single effects: what they are, and that they beat what they are made from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.stats import norm
+
+from dmm_exp.attribution import Datamodel, EmpiricalBayes, Evidence, FeldmanZhang, SubsetModels, towards
+from dmm_exp.attribution.adaptive import WIDTHS, AdaptiveShrinkage
+from dmm_exp.attribution.empirical_bayes import kinds, response_weights
+from dmm_exp.ensembles import RandomSubsets
+
+N_TRAIN, POINTS, CLASSES = 60, 75, 3
+LABELS = torch.arange(POINTS) % CLASSES
+FORGET = torch.arange(6)
+GROUPS = torch.where(torch.arange(POINTS) < 6, 0, torch.where(torch.arange(POINTS) < N_TRAIN, 1, 2))
+
+
+def world(members: int, noise: float = 1.0, seed: int = 0, block: int = 2):
+    """Return subset models whose examples act on themselves strongly and on a few others weakly, and those effects."""
+    draw = torch.Generator().manual_seed(99)
+    weights = 0.3 * torch.randn(N_TRAIN, POINTS, CLASSES, generator=draw)
+    weights *= torch.rand(N_TRAIN, POINTS, 1, generator=draw) < 0.1
+    own = torch.arange(N_TRAIN)
+    weights[own, own] -= 1
+    weights[own, own, LABELS[:N_TRAIN]] += 3
+    alpha = 1 - 1 / block if block > 1 else 0.5
+    masks = RandomSubsets(N_TRAIN, alpha, seed, complementary=block > 1).masks(range(members))
+    logits = torch.einsum("mn,npc->mpc", masks.float(), weights)
+    logits += noise * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
+    return SubsetModels(masks, logits, block, LABELS), weights
+
+
+def fitted(pool: SubsetModels, **options) -> EmpiricalBayes:
+    estimator = EmpiricalBayes(**options)
+    estimator.fit(pool, GROUPS)
+    return estimator
+
+
+def error(estimator, pool, weights) -> float:
+    found = estimator.estimate(Evidence(GROUPS, N_TRAIN, pool=pool), FORGET)
+    return float((found - weights[FORGET].sum(0)).square().sum())
+
+
+@pytest.mark.parametrize("block", [1, 2, 4])
+def test_it_is_closer_to_the_truth_than_what_it_is_made_from(block):
+    pool, weights = world(400, block=block)
+    found = error(EmpiricalBayes(), pool, weights)
+    assert found < 0.7 * min(error(FeldmanZhang(), pool, weights), error(Datamodel(), pool, weights))
+    assert found < 0.5 * float(weights[FORGET].sum(0).square().sum())
+
+
+def test_where_there_is_no_effect_it_predicts_next_to_none():
+    pool, _ = world(200)
+    pool = SubsetModels(pool.masks, torch.randn(200, POINTS, CLASSES), 2, LABELS)
+    nothing = torch.zeros(N_TRAIN, POINTS, CLASSES)
+    assert error(EmpiricalBayes(), pool, nothing) < 0.05 * error(FeldmanZhang(), pool, nothing)
+
+
+def test_large_effects_are_hardly_shrunk():
+    pool, weights = world(600, noise=0.5)
+    found = fitted(pool).predict(torch.eye(N_TRAIN))
+    own = torch.arange(N_TRAIN)
+    kept = found[own, own, LABELS[:N_TRAIN]] / weights[own, own, LABELS[:N_TRAIN]]
+    assert kept.mean() == pytest.approx(1, abs=0.05)
+
+
+def test_standard_errors_are_as_large_as_errors():
+    pool, weights = world(400)
+    estimator = fitted(pool)
+    truth = weights[FORGET].sum(0)
+    apart = (estimator.predict(towards(FORGET, N_TRAIN))[0] - truth) / estimator.standard_error(FORGET)
+    assert 0.6 < float(apart.square().mean().sqrt()) < 1.5
+
+
+def test_predictions_add_up_over_examples_and_need_no_other_points():
+    estimator = fitted(world(200)[0])
+    directions = torch.randn(4, N_TRAIN)
+    found = estimator.predict(directions)
+    torch.testing.assert_close(
+        found.sum(0), estimator.predict(directions.sum(0, keepdim=True))[0], atol=1e-4, rtol=1e-4
+    )
+    points = torch.tensor([3, 60, 7])
+    torch.testing.assert_close(estimator.predict_at(directions, points), found[:, points], atol=1e-5, rtol=1e-5)
+
+
+def test_names_of_classes_do_not_matter():
+    pool, _ = world(200)
+    order = torch.tensor([2, 0, 1])
+    renamed = SubsetModels(pool.masks, pool.logits[..., order], 2, order.argsort()[LABELS])
+    options = {"tuning_outputs": POINTS * CLASSES}  # else λ is chosen on other outputs
+    found, other = (fitted(which, **options).predict(towards(FORGET, N_TRAIN)) for which in (pool, renamed))
+    torch.testing.assert_close(found[..., order], other, atol=1e-3, rtol=1e-3)
+
+
+def test_the_forget_set_is_not_looked_at_before_it_is_asked_for():
+    pool, _ = world(200)
+    first, second = EmpiricalBayes(), EmpiricalBayes()
+    first.fit(pool, GROUPS)
+    second.fit(pool, torch.zeros_like(GROUPS))
+    torch.testing.assert_close(first.predict(torch.eye(N_TRAIN)), second.predict(torch.eye(N_TRAIN)))
+
+
+def test_responses_are_covariances_over_models_without_the_example():
+    pool, _ = world(40)
+    found = response_weights(pool) @ pool.logits.flatten(1)
+    for example in (0, 17):
+        without = ~pool.masks[:, example]
+        logits = pool.logits[without].double()
+        missing = torch.nn.functional.one_hot(LABELS[example], CLASSES) - logits[:, example].softmax(-1).mean(0)
+        along = logits[:, example] @ missing
+        covariance = ((along - along.mean())[:, None] * logits.flatten(1)).mean(0)
+        torch.testing.assert_close(found[example].double(), covariance, atol=1e-5, rtol=1e-4)
+
+
+def test_kinds_are_told_apart_by_labels():
+    found = kinds(torch.tensor([0]), torch.tensor([0, 1]), 3)[0]
+    assert found.tolist() == [[0, 1, 1], [3, 2, 4]]
+
+
+def test_it_says_when_labels_are_missing():
+    pool, _ = world(40)
+    with pytest.raises(TypeError, match="labels"):
+        fitted(SubsetModels(pool.masks, pool.logits, 2))
+
+
+def test_adaptive_shrinkage_is_the_posterior_under_its_own_mixture():
+    draw = torch.Generator().manual_seed(0)
+    true = 2 * torch.randn(20_000, generator=draw) * (torch.rand(20_000, generator=draw) < 0.3)
+    seen = true + torch.randn(20_000, generator=draw)
+    cells = (torch.arange(20_000) % 2).long()
+    shrinkage = AdaptiveShrinkage(seen, cells, 3)
+    numbers = torch.tensor([-7.03, -1.0, 0.0, 0.42, 3.33])
+    for cell in range(2):
+        mean, weights, widths = (
+            float(shrinkage.means[cell]),
+            shrinkage.mixture[cell].double(),
+            torch.tensor(WIDTHS).double(),
+        )
+        for number in numbers.tolist():
+            density = weights * torch.from_numpy(norm.pdf(number, mean, (1 + widths.square()).sqrt().numpy()))
+            share, kept = density / density.sum(), widths.square() / (1 + widths.square())
+            expected = mean + (number - mean) * float((share * kept).sum())
+            found = float(shrinkage.posterior(torch.tensor(number), torch.tensor(cell)))
+            assert found == pytest.approx(expected, abs=2e-3)
+            second = float((share * (kept + ((number - mean) * kept).square())).sum())
+            variance = second - (expected - mean) ** 2
+            assert float(shrinkage.variance(torch.tensor(number), torch.tensor(cell))) == pytest.approx(
+                variance, abs=5e-3
+            )
+    left = (shrinkage.posterior(seen, cells) - true).square().mean()
+    assert left < 0.6 * (seen - true).square().mean()
+    assert abs(shrinkage.posterior(torch.tensor(2.0), torch.tensor(2))) < 1e-6  # a cell that saw nothing
+    assert shrinkage.posterior(torch.tensor(90.0), torch.tensor(0)) == pytest.approx(90, abs=1)
