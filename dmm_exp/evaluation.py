@@ -15,6 +15,7 @@ from dmm_exp.metrics import (
     accuracy,
     cost_ratio,
     effect_quality,
+    expected_error,
     klom,
     klom_intervals,
     margins,
@@ -256,8 +257,20 @@ class Evaluation:
             points = self._of(group)
             quality = effect_quality(self.effects["predicted"][points], self.effects["true"][points])
             values |= {f"effect/{measure}/{name}": value for measure, value in quality.items()}
-        scores = self.pipeline.effect.tensors("effect").get("lds")
-        return values if scores is None else values | {"lds": float(np.nanmean(scores.numpy()))}
+            values |= {f"effect/{measure}/{name}": value for measure, value in self._doubt(points).items()}
+        for name, scores in self.pipeline.effect.tensors("effect").items():
+            if name.startswith("lds"):
+                values[name] = float(np.nanmean(scores.numpy()))
+        return values
+
+    def _doubt(self, points: NDArray[np.intp]) -> dict[str, float]:
+        """Return how uncertain the prediction says it is, where it does."""
+        error = self.pipeline.effect.tensors("effect").get("standard_error")
+        if error is None:
+            return {}
+        predicted, errors = self.effects["predicted"][points], error.numpy()[points]
+        expected = expected_error(predicted, errors, posterior=self.pipeline.estimator.posterior)
+        return {"standard_error": float(np.sqrt((errors**2).mean())), "expected_error": expected}
 
     def _cost(self) -> dict[str, float]:
         """Return costs in gradient evaluations of single examples, and in multiples of one retraining."""

@@ -61,6 +61,7 @@ class PoolConfig:
     alpha: float = 0.5
     complementary: bool = True
     held_out: int = 100
+    lds_alphas: list[float] = field(default_factory=list)
     amortised_over: int = 1
 
 
@@ -185,6 +186,12 @@ def check_ranges(config: Mapping[str, Any]) -> None:
         )
     if not 0 < pool["alpha"] < 1:
         raise UserError(f"pool.alpha={pool['alpha']}: expected a fraction in (0, 1)")
+    for alpha in pool["lds_alphas"]:
+        if not 0 < alpha < 1 or pool["held_out"] < 2:
+            raise UserError(
+                f"pool.lds_alphas={pool['lds_alphas']}: expected fractions in (0, 1), and pool.held_out of at least 2, "
+                "the number of models that each is measured on"
+            )
     if pool["complementary"]:
         block = 1 / (1 - pool["alpha"])
         if block < 1.5 or abs(block - round(block)) > 1e-6:

@@ -7,7 +7,9 @@ from typing import Literal
 
 import torch
 
-Role = Literal["original", "oracle", "target_oracle", "floor_oracle", "retrained", "subset", "unlearned", "held_out"]
+Role = Literal[
+    "original", "oracle", "target_oracle", "floor_oracle", "retrained", "subset", "unlearned", "held_out", "lds"
+]
 Stream = Literal["initialisation", "order", "subset", "noise"]
 
 

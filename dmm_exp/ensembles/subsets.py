@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dmm_exp.ensembles.seeds import member_generator
+from dmm_exp.ensembles.seeds import Role, member_generator
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,14 @@ class RandomSubsets:
             parts, and each of its members is trained without one of them: every example is left out equally often (for
             α = 0.5, the two members of a pair share no example). Where k does not divide the training set, the
             remainder is left out of the whole block.
+        role: of the members; those of different roles have unrelated subsets.
     """
 
     n_train: int
     alpha: float
     seed: int
     complementary: bool
+    role: Role = "subset"
 
     @property
     def block(self) -> int:
@@ -99,7 +101,7 @@ class RandomSubsets:
 
     def _member(self, index: int) -> Tensor:
         place = index % self.block
-        generator = member_generator(self.seed, "subset", index - place, "subset")
+        generator = member_generator(self.seed, self.role, index - place, "subset")
         order = torch.randperm(self.n_train, generator=generator)
         if not self.complementary:
             return order[: self.size].sort().values

@@ -6,7 +6,7 @@ margins ``[members, points]``.
 
 from dmm_exp.metrics.better import lower_is_better
 from dmm_exp.metrics.cost import cost_ratio, retraining_cost
-from dmm_exp.metrics.effects import effect_quality
+from dmm_exp.metrics.effects import effect_quality, expected_error
 from dmm_exp.metrics.klom import KlomOptions, check_options, klom, klom_interval, klom_intervals
 from dmm_exp.metrics.lds import lds, lds_interval
 from dmm_exp.metrics.margins import accuracy, margins
@@ -21,6 +21,7 @@ __all__ = [
     "check_options",
     "cost_ratio",
     "effect_quality",
+    "expected_error",
     "klom",
     "klom_interval",
     "klom_intervals",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_LOWER = ("klom", "cost", "ulira", "seconds", "effect/rmse")
+_LOWER = ("klom", "cost", "ulira", "seconds", "effect/standard_error", "effect/expected_error")
 
 
 def lower_is_better(name: str) -> bool:

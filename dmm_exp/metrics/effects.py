@@ -8,13 +8,16 @@ from numpy.typing import ArrayLike, NDArray
 from dmm_exp.errors import UserError
 from dmm_exp.metrics._inputs import same_shape
 
+WORST = 100.0  # of expected errors: noise explains the prediction, and no effect is left to be in error about
+
 
 def effect_quality(predicted: ArrayLike, true: ArrayLike) -> dict[str, float]:
-    """Return ``r2`` and ``correlation`` of a predicted effect against the true one, over all points and classes.
+    """Return ``r2``, ``correlation`` and ``slope`` of a predicted effect against the true one, over all logits.
 
     ``r2`` is ``1 - SSE / SST``, with SST taken about the mean of ``true``: 1 is exact, 0 is as good as one constant,
-    negative is worse. ``correlation`` is Pearson's, blind to scale and offset. A value that does not apply is absent:
-    both where ``true`` is constant (SST = 0), ``correlation`` also where ``predicted`` is.
+    negative is worse. ``correlation`` is Pearson's, blind to scale and offset. ``slope`` is that of the
+    regression of ``true`` on ``predicted``: 1 is calibrated, less overshoots, more is too timid. A value that does not
+    apply is absent: all where ``true`` is constant (SST = 0), the last two also where ``predicted`` is.
 
     Args:
         predicted: ``[points, classes]``, in logits.
@@ -32,8 +35,34 @@ def effect_quality(predicted: ArrayLike, true: ArrayLike) -> dict[str, float]:
     quality = {"r2": 1.0 - float(((guess - truth) ** 2).sum()) / total}
     if np.ptp(guess) > 0:
         offset = guess - guess.mean()
-        quality["correlation"] = float((offset * centred).sum() / np.sqrt((offset**2).sum() * total))
+        together = float((offset * centred).sum())
+        quality["correlation"] = together / np.sqrt(float((offset**2).sum()) * total)
+        quality["slope"] = together / float((offset**2).sum())
     return quality
+
+
+def expected_error(predicted: ArrayLike, standard_error: ArrayLike, *, posterior: bool) -> float:
+    """Return the squared error that a prediction expects of itself, in multiples of that of predicting no effect.
+
+    Below 1 following the prediction is expected to help, above 1 to do more harm than doing nothing. The mean square
+    of the effect, which is the error of predicting none, is that of the prediction *plus* a posterior variance, or
+    *minus* a sampling variance; where noise explains all of the prediction it is 0, and the answer ``WORST``.
+
+    Args:
+        predicted: ``[points, classes]``, in logits.
+        standard_error: ``[points, classes]``.
+        posterior: whether it is a posterior standard deviation, or the error from sampling.
+
+    Raises:
+        UserError: when the shapes differ, nothing is given, or a value is NaN or infinite.
+    """
+    guess, error = _checked("predicted", predicted), _checked("standard_error", standard_error)
+    same_shape("predicted", guess, "standard_error", error)
+    noise = float((error**2).sum())
+    nothing = float((guess**2).sum()) + (noise if posterior else -noise)
+    if noise == 0:
+        return 0.0
+    return WORST if nothing <= noise / WORST else noise / nothing
 
 
 def _checked(name: str, effect: ArrayLike) -> NDArray[np.float64]:

@@ -15,11 +15,12 @@ from dmm_exp.attribution import (
     Evidence,
     GradientEstimator,
     Gradients,
+    SubsetModels,
     towards,
 )
 from dmm_exp.attribution.work import GradientJob, gradient_chunk
 from dmm_exp.config.instantiate import instantiate
-from dmm_exp.ensembles import AllBut, Role
+from dmm_exp.ensembles import AllBut, RandomSubsets, Role
 from dmm_exp.errors import UserError
 from dmm_exp.forget import Selector
 from dmm_exp.metrics import lds, margins
@@ -126,7 +127,15 @@ class Prediction(Scoring):
     def _sources_of_effect(self, gone: Tensor) -> dict[str, Artifact]:
         if self.estimator.source == "oracles":
             return {"originals": self.originals, "oracles": self.target_oracles(gone)}
-        return {"pool": self.pool} | ({"gradients": self.gradients} if self.estimator.source == "gradients" else {})
+        further = {f"lds/alpha_{alpha:g}": self.further_models(alpha) for alpha in self.config["pool"]["lds_alphas"]}
+        gradients = {"gradients": self.gradients} if self.estimator.source == "gradients" else {}
+        return {"pool": self.pool} | gradients | further
+
+    def further_models(self, alpha: float) -> Artifact:
+        """Models trained on random subsets of another size, to see how well estimators predict them."""
+        subsets = RandomSubsets(self.examples.n_train, alpha, self.config["seed"], complementary=False, role="lds")
+        members, job = self.config["pool"]["held_out"], replace(self._job("lds"), subsets=subsets, keep=())
+        return self._trained("LDS models", f"{members:,} models on random subsets of {alpha:.0%}", members, job)
 
     @cached_property
     def gradients(self) -> Artifact:
@@ -161,8 +170,7 @@ class Prediction(Scoring):
         if isinstance(estimator, DirectionalEstimator):
             estimator = self._learned(estimator, evidence, gone)
             tensors = {"effect": estimator.predict(towards(gone, self.examples.n_train))[0]}
-            if self.config["pool"]["held_out"] >= 2:
-                tensors["lds"] = self._lds(estimator, evidence)
+            tensors |= self._lds_by_alpha(estimator, evidence)
         else:
             tensors = {"effect": estimator.estimate(evidence, gone)}
         if (error := estimator.standard_error(gone)) is not None:
@@ -192,20 +200,31 @@ class Prediction(Scoring):
         parts = {name: self.gradients.stacked(name) for name in ("train", "weights", "targets")}
         return replace(evidence, pool=fitted, gradients=Gradients(**parts))
 
-    def _lds(self, estimator: DirectionalEstimator, evidence: Evidence) -> Tensor:
-        """Return the linear datamodeling score on members that took no part, ``[points]``; NaN where not computed.
+    def _lds_by_alpha(self, estimator: DirectionalEstimator, evidence: Evidence) -> dict[str, Tensor]:
+        """Return scores on the pool's members that took no part (``lds``), and on models of further subset sizes."""
+        assert evidence.pool is not None
+        if self.config["pool"]["held_out"] < 2:
+            return {}
+        scores = {"lds": self._lds(estimator, evidence, self.subset_models[len(evidence.pool) :])}
+        for alpha in self.config["pool"]["lds_alphas"]:
+            made = self.further_models(alpha)
+            models = SubsetModels(made.stacked("masks"), made.stacked("logits"))
+            scores[f"lds/alpha_{alpha:g}"] = self._lds(estimator, evidence, models)
+        return scores
+
+    def _lds(self, estimator: DirectionalEstimator, evidence: Evidence, models: SubsetModels) -> Tensor:
+        """Return the linear datamodeling score of every point on some models, ``[points]``; NaN where not computed.
 
         At most ``LDS_POINTS`` points of each group are, evenly spaced.
         """
         fitted = evidence.pool
         assert fitted is not None
-        held_out = self.subset_models[len(fitted) :]
         groups = [(evidence.groups == group).nonzero().squeeze(1) for group in range(len(GROUPS))]
         points = torch.cat([where[:: max(1, -(-len(where) // LDS_POINTS))] for where in groups])
-        directions = held_out.masks.float() - fitted.masks.float().mean(0)
+        directions = models.masks.float() - fitted.masks.float().mean(0)
         predicted = fitted.logits[:, points].mean(0) + estimator.predict_at(directions, points)
         labels = self.examples.labels[points]
-        found = lds(margins(predicted, labels), margins(held_out.logits[:, points], labels))
+        found = lds(margins(predicted, labels), margins(models.logits[:, points], labels))
         scores = torch.full((self.examples.n_points,), torch.nan)
         scores[points] = torch.from_numpy(found).float()
         return scores

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dmm_exp.report.result import GROUPS, RunResult, is_used
+from dmm_exp.report.words import mostly_noise
 
 MISSING = "–"
 _MAIN_CHOICES = ("forget", "unlearner", "attribution")
@@ -76,6 +77,8 @@ def headline_data(result: RunResult) -> HeadlineData:
 def _method_row(label: str, note: str, metrics: Mapping[str, float]) -> HeadlineRow:
     """Build the row of the method under test, at its end or at a checkpoint."""
     tug = Cell(number(metrics.get("tow"), ".3f"), f"± {metrics['tow/std']:.3f}" if "tow/std" in metrics else "")
+    if noisy := mostly_noise(metrics):
+        note += f"; prediction is mostly noise on {', '.join(noisy)}"
     row = _row(metrics, label, note, ("klom", "unlearned"), tug, cost(metrics.get("cost/ratio")))
     return HeadlineRow(row.label, row.note, row.cells, emphasis=True)
 

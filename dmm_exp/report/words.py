@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from dmm_exp.report.result import RunResult
+from dmm_exp.report.result import GROUPS, RunResult
 
 FEWEST_MODELS = 80
 """With fewer models than this an ensemble's KLoM is mostly sampling noise."""
@@ -126,7 +126,31 @@ def _effect(result: RunResult) -> str | None:
     )
 
 
-_SENTENCES: tuple[Callable[[RunResult], str | None], ...] = (_share, _forget, _others, _accuracy, _cost, _effect)
+def _doubt(result: RunResult) -> str | None:
+    """Where the predictor itself expects to do harm; silent when it says nothing, or nothing of the sort."""
+    groups = mostly_noise(result.metrics)
+    if not groups:
+        return None
+    return (
+        f"By its own standard errors the predicted effect on {' and '.join(groups)} points is mostly noise: following "
+        "it is expected to do more harm there than doing nothing. A larger pool helps, or an estimator that shrinks."
+    )
+
+
+_SENTENCES: tuple[Callable[[RunResult], str | None], ...] = (
+    _share,
+    _forget,
+    _others,
+    _accuracy,
+    _cost,
+    _effect,
+    _doubt,
+)
+
+
+def mostly_noise(metrics: Mapping[str, float]) -> list[str]:
+    """Return the groups of points on which the predicted effect is expected to be further from the truth than none."""
+    return [group for group in GROUPS if metrics.get(f"effect/expected_error/{group}", 0) > 1]
 
 
 def _few_models(result: RunResult) -> str | None:

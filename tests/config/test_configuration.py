@@ -45,7 +45,7 @@ def test_every_choice_begins_with_a_comment_that_says_what_it_is():
         ("pool.size=ten", "pool.size=ten"),
         ("unlearner.epochs=abc", "unlearner.epochs=abc: expected a whole number"),
         ("unlearner.optimizer.lr=big", "unlearner.optimizer.lr=big: expected a finite number"),
-        ("attribution.shrinkage=foo", "expected one of james_stein, elementwise, none"),
+        ("attribution=debiased attribution.shrinkage=foo", "expected one of james_stein, elementwise, none"),
         ("trainer.precison=16", "did you mean 'trainer.precision'?"),
         ("forget=indices", "forget.file has no value and needs one; give it as forget.file=VALUE"),
         ("n_models=1", "n_models=1: expected a whole number of at least 2"),

@@ -7,7 +7,7 @@ from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import register
 from dmm_exp.run import run
 
-CHOICES = {"dataset": "digits", "model": "mlp", "forget": "rum_high_mem", "unlearner": "dmm", "attribution": "debiased"}
+CHOICES = {"dataset": "digits", "model": "mlp", "forget": "rum_high_mem", "unlearner": "dmm", "attribution": "best"}
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,16 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.stats import linregress
 from sklearn.metrics import r2_score
 
 from dmm_exp.errors import UserError
-from dmm_exp.metrics import cost_ratio, effect_quality, retraining_cost
+from dmm_exp.metrics import cost_ratio, effect_quality, expected_error, retraining_cost
 
 
 def test_a_perfect_prediction_scores_one():
     true = np.random.default_rng(0).normal(size=(20, 3))
-    assert effect_quality(true, true) == {"r2": 1.0, "correlation": pytest.approx(1.0)}
+    assert effect_quality(true, true) == {"r2": 1.0, "correlation": pytest.approx(1.0), "slope": pytest.approx(1.0)}
 
 
 def test_effect_quality_agrees_with_scikit_learn_and_numpy():
@@ -23,12 +24,14 @@ def test_effect_quality_agrees_with_scikit_learn_and_numpy():
     quality = effect_quality(predicted, true)
     assert quality["r2"] == pytest.approx(r2_score(true.ravel(), predicted.ravel()), rel=1e-6)
     assert quality["correlation"] == pytest.approx(np.corrcoef(true.ravel(), predicted.ravel())[0, 1], rel=1e-6)
+    assert quality["slope"] == pytest.approx(linregress(predicted.ravel(), true.ravel()).slope, rel=1e-5)
 
 
 def test_scale_hurts_r2_and_not_the_correlation():
     true = np.random.default_rng(2).normal(size=(20, 3))
     quality = effect_quality(3 * true, true)
     assert quality["r2"] < 0
+    assert quality["slope"] == pytest.approx(1 / 3)
     assert quality["correlation"] == pytest.approx(1.0)
 
 
@@ -36,6 +39,25 @@ def test_what_does_not_apply_is_absent():
     varied = np.random.default_rng(3).normal(size=(7, 3))
     assert effect_quality(varied, np.full((7, 3), 0.1)) == {}
     assert set(effect_quality(np.full((7, 3), 0.1), varied)) == {"r2"}
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 2.0])
+def test_the_expected_error_is_the_error_in_multiples_of_that_of_doing_nothing(noise):
+    generator = np.random.default_rng(4)
+    true = generator.normal(size=(2000, 10))
+    seen, errors = true + noise * generator.normal(size=true.shape), np.full(true.shape, noise)
+    found = expected_error(seen, errors, posterior=False)
+    assert found == pytest.approx(np.square(seen - true).sum() / np.square(true).sum(), rel=0.1)
+    kept = 1 / (1 + noise**2)  # the posterior under a standard normal prior
+    found = expected_error(kept * seen, errors * kept**0.5, posterior=True)
+    assert found == pytest.approx(np.square(kept * seen - true).sum() / np.square(true).sum(), rel=0.1)
+    assert found < 1
+
+
+def test_a_prediction_that_is_all_noise_expects_the_worst():
+    noise = np.random.default_rng(5).normal(size=(200, 10))
+    assert expected_error(noise, np.full(noise.shape, 1.05), posterior=False) == 100
+    assert expected_error(noise, np.zeros(noise.shape), posterior=False) == 0
 
 
 def test_bad_effects_are_named_in_one_sentence():
