@@ -82,11 +82,12 @@ class Pipeline(Prediction):
             "seed": self.config["seed"],
             "trainer": self._trainer_identity,
         }
-        inputs = {"originals": self.originals.digest}
+        inputs, families = {"originals": self.originals.digest}, {"originals": self.originals.spec.family}
         for place, (part, artifact) in enumerate(parts):
             inputs[f"points {place}"] = content_hash(torch.tensor(part.points))
             inputs |= {f"target {place}": artifact.digest} if artifact else {}
-        spec = Spec("unlearned", config, inputs)
+            families |= {f"target {place}": artifact.spec.family} if artifact and part.oracles else {}
+        spec = Spec("unlearned", config, inputs, families)
 
         def make(draft: Draft) -> None:
             def job(shard: int, start: int, stop: int) -> UnlearnJob:
