@@ -318,6 +318,7 @@ def _print_plan(stages: list[PlannedStage]) -> None:
     table = Table("stage", "state", "models", "sample gradients", title="plan (nothing was made)", title_justify="left")
     for stage in stages:
         state = "exists, would be reused" if stage.exists else "would be made"
+        state += f", {stage.taken_over:,} models taken over" if stage.taken_over else ""
         todo = ("", "") if stage.exists else (f"{stage.models:,}", f"{stage.sample_gradients:.2g}")
         table.add_row(stage.name.replace("_", " "), state, *todo)
     print_table(table)

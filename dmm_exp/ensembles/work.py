@@ -9,6 +9,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from dmm_exp.data import Examples
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.seeds import Role, member_seed
 from dmm_exp.ensembles.subsets import RandomSubsets, Subsets
+from dmm_exp.ensembles.taking_over import beginning_as, take_over
 from dmm_exp.ensembles.training import EnsembleTraining
 from dmm_exp.ensembles.trajectory import Trajectory
 from dmm_exp.errors import UserError
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 
 TRAJECTORY = "trajectory/"  # what proxies of the trajectory are called among a shard's tensors, before their name
+
+
+Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
 class Executor(Protocol):
@@ -199,9 +204,11 @@ def run_shards(
     members: int,
     chunk_size: int,
     executor: Executor,
-    progress: Callable[[int], None],
+    progress: Progress,
 ) -> None:
     """Write all shards of an artifact that are not there yet.
+
+    Members that a finished artifact of the same family has are taken over from it; only the rest are made.
 
     Args:
         draft: the artifact in the making; valid shards of an interrupted attempt are kept.
@@ -210,11 +217,13 @@ def run_shards(
         members: size of the whole ensemble.
         chunk_size: members that are trained together.
         executor: where jobs run.
-        progress: told the number of finished chunks, whenever some are.
+        progress: from the number of chunks to a context, in which it is told how many are finished whenever some are.
     """
     wanted = [[start, min(start + chunk_size, members)] for start in range(0, members, chunk_size)]
-    layout = draft.layout(wanted)
+    layout = draft.layout(beginning_as(draft.relative, wanted))
     missing = [shard for shard in range(len(layout)) if draft.shard_facts(shard) is None]
-    progress(len(layout) - len(missing))
-    for _ in executor.run(function, [make_job(shard, *layout[shard]) for shard in missing]):
-        progress(1)
+    missing = [shard for shard in missing if not take_over(draft, shard, *layout[shard])]
+    with progress(len(layout)) as advance:
+        advance(len(layout) - len(missing))
+        for _ in executor.run(function, [make_job(shard, *layout[shard]) for shard in missing]):
+            advance(1)

@@ -26,6 +26,15 @@ from dmm_exp.unlearners import Unlearner
 from dmm_exp.unlearners.unlearner import Target
 from dmm_exp.unlearners.work import PartJob, UnlearnJob, unlearn_chunk
 
+_MADE_AS = {  # stage → the role of its models, or the kind of its artifact
+    "pool": "subset",
+    "originals": "original",
+    "oracles": "oracle",
+    "floor_oracles": "floor_oracle",
+    "target_oracles": "target_oracle",
+    "unlearned": "unlearned",
+}
+
 
 class Pipeline(Prediction):
     """One experiment: its stages, each made at most once. Arguments are those of :class:`Stages`."""
@@ -82,11 +91,12 @@ class Pipeline(Prediction):
             "seed": self.config["seed"],
             "trainer": self._trainer_identity,
         }
-        inputs = {"originals": self.originals.digest}
+        inputs, families = {"originals": self.originals.digest}, {"originals": self.originals.spec.family}
         for place, (part, artifact) in enumerate(parts):
             inputs[f"points {place}"] = content_hash(torch.tensor(part.points))
             inputs |= {f"target {place}": artifact.digest} if artifact else {}
-        spec = Spec("unlearned", config, inputs)
+            families |= {f"target {place}": artifact.spec.family} if artifact and part.oracles else {}
+        spec = Spec("unlearned", config, inputs, families)
 
         def make(draft: Draft) -> None:
             def job(shard: int, start: int, stop: int) -> UnlearnJob:
@@ -157,15 +167,18 @@ class Pipeline(Prediction):
 
     def plan(self) -> list[PlannedStage]:
         """Say which stages exist and what making the others would cost; with a read-only store nothing is made."""
-        return [PlannedStage(name, self._exists(maker), *self._work(name)) for name, maker in self.needed()]
+        return [self._planned(name, maker) for name, maker in self.needed()]
 
-    @staticmethod
-    def _exists(maker: Callable[[], Any]) -> bool:
+    def _planned(self, name: str, maker: Callable[[], Any]) -> PlannedStage:
+        models, gradients = self._work(name)
         try:
             maker()
-        except Missing:
-            return False
-        return True
+        except Missing as missing:
+            own = missing.spec.config.get("role", missing.spec.kind) == _MADE_AS.get(name)
+            taken_over = min(missing.relative.members, models) if own and missing.relative else 0
+            todo = models - taken_over
+            return PlannedStage(name, False, todo, round(gradients * todo / max(1, models)), taken_over)
+        return PlannedStage(name, True, models, gradients)
 
     def _work(self, name: str) -> tuple[int, int]:
         """Return (models, sample-gradient evaluations) of making a stage; 0 where nothing is trained from scratch."""
@@ -187,9 +200,11 @@ class PlannedStage:
         exists: whether it would be reused.
         models: number of models it trains.
         sample_gradients: gradient evaluations of single examples that training them from scratch takes.
+        taken_over: number of further models, which another artifact has already.
     """
 
     name: str
     exists: bool
     models: int
     sample_gradients: int
+    taken_over: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -100,6 +100,7 @@ class Stages:
             "keep": list(job.keep),
         }
         inputs = {"dataset": self.dataset.digest} | ({"initial": initial.digest} if initial else {})
+        spec = Spec("ensemble", config, inputs, {"initial": initial.spec.family} if initial else {})
 
         def make(draft: Draft) -> None:
             whole = replace(job, output=draft.path, initial=initial.path if initial else None)
@@ -109,7 +110,7 @@ class Stages:
 
             self._run_shards(name, draft, train_chunk, part, members)
 
-        return self.obtain(name, detail, Spec("ensemble", config, inputs), make)
+        return self.obtain(name, detail, spec, make)
 
     @property
     def _trainer_identity(self) -> dict[str, Any]:
@@ -127,16 +128,15 @@ class Stages:
     ) -> None:
         if chunk_size is None:
             chunk_size = int(self.config["model"]["chunk_size"])
-        with self.console.progress(name, -(-members // chunk_size)) as advance:
-            run_shards(
-                draft,
-                function,
-                make_job,
-                members=members,
-                chunk_size=chunk_size,
-                executor=self.executor,
-                progress=advance,
-            )
+        run_shards(
+            draft,
+            function,
+            make_job,
+            members=members,
+            chunk_size=chunk_size,
+            executor=self.executor,
+            progress=partial(self.console.progress, name),
+        )
 
     def obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
         """Return a stage's artifact, after making it if need be, and print the stage's line."""
@@ -144,7 +144,9 @@ class Stages:
 
         artifact = self.store.obtain(spec, make)
         if not self.store.read_only:
-            self.console.stage_done(StageRecord(name, detail, artifact.seconds, artifact.cached))
+            taken_over = 0 if artifact.cached else artifact.taken_over
+            made = artifact.members - taken_over
+            self.console.stage_done(StageRecord(name, detail, artifact.seconds, artifact.cached, taken_over, made))
         return artifact
 
 

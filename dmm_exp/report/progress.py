@@ -76,8 +76,7 @@ class Console:
     def stage_done(self, record: StageRecord) -> None:
         """Print and keep the line of a finished stage."""
         self.stages.append(record)
-        ending = "reused" if record.cached else f"computed in {duration(record.seconds)}"
-        self._stage_line("✓", "cyan" if record.cached else "green", record.name, record.detail, ending)
+        self._stage_line("✓", "cyan" if record.cached else "green", record.name, record.detail, _ending(record))
 
     @contextmanager
     def progress(self, description: str, total: int | None) -> Iterator[Callable[..., None]]:
@@ -139,6 +138,17 @@ class Console:
             stamp = datetime.now().astimezone().isoformat(timespec="seconds")
             with self._log.open("a", encoding="utf-8") as log:
                 log.write(f"{stamp} {text.plain.rstrip()}\n")
+
+
+def _ending(record: StageRecord) -> str:
+    """Say how a stage came by what it has."""
+    if record.cached:
+        return "reused"
+    computed, seconds = "computed", f" in {duration(record.seconds)}"
+    if record.taken_over:
+        others = f", {record.made:,} computed" if record.made else ""
+        computed = f"{record.taken_over:,} taken over{others}"
+    return computed + seconds
 
 
 def duration(seconds: float) -> str:

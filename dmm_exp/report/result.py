@@ -18,12 +18,23 @@ _NOT_USED = {"", "none", "null", "off", "None"}
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage of the pipeline: what it made, how long it took, and whether it was already there."""
+    """One stage of the pipeline: what it made, how long it took, and whether it was already there.
+
+    Attributes:
+        name: of the stage.
+        detail: what it made.
+        seconds: wall seconds that making it took.
+        cached: whether it was there before.
+        taken_over: number of its models that another artifact had already.
+        made: number of its models that were made anew.
+    """
 
     name: str
     detail: str
     seconds: float
     cached: bool
+    taken_over: int = 0
+    made: int = 0
 
 
 @dataclass(frozen=True)

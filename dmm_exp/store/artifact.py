@@ -8,11 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmm_exp.store.spec import Spec
+
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
 MANIFEST = "manifest.json"
+LAYOUT = "layout.json"
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,30 @@ class Artifact:
         return json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
 
     @property
+    def spec(self) -> Spec:
+        """What determined it."""
+        return Spec.read(self.manifest)
+
+    @property
     def seconds(self) -> float:
-        """Wall seconds that making it took."""
+        """Wall seconds that making it took, without what was taken over from other artifacts."""
         return float(self.manifest["seconds"]["wall"])
+
+    @property
+    def taken_over(self) -> int:
+        """Number of members that other artifacts had already when it was made."""
+        return sum(self.manifest.get("taken_over", {}).values())
+
+    @cached_property
+    def layout(self) -> list[list[int]]:
+        """The members ``[start, stop]`` of every shard; empty when it is not an ensemble."""
+        path = self.path / LAYOUT
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    @property
+    def members(self) -> int:
+        """Number of members of an ensemble; 0 for anything else."""
+        return self.layout[-1][1] if self.layout else 0
 
     def json(self, name: str) -> Any:
         """Return the content of ``name.json``."""
@@ -74,9 +98,19 @@ class Artifact:
             return list(shard.keys())
 
     def shard_facts(self) -> list[dict[str, Any]]:
-        """Return what was recorded with each shard (seconds, training history, ...), in the order of shards."""
+        """Return what was recorded with each shard (seconds, training history, ...), in the order of shards.
+
+        Members that were taken over from another artifact are recorded as they were made there.
+        """
         receipts = (path.with_suffix(".json") for path in self._shards())
         return [json.loads(path.read_text(encoding="utf-8"))["facts"] for path in receipts]
+
+    def some_members(self, shard: int, start: int, stop: int) -> dict[str, Tensor]:
+        """Return all tensors of members ``start … stop-1`` of a shard, counted within it."""
+        from safetensors import safe_open
+
+        with safe_open(self._shards()[shard], framework="pt") as file:
+            return {name: file.get_slice(name)[start:stop] for name in file.keys()}  # noqa: SIM118
 
     def _shards(self) -> list[Path]:
         names = (name for name in self.manifest["files"] if name.startswith("shard-"))

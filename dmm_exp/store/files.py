@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as parquet, atomically."""
     write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
+
+
+def link(path: Path, source: Path) -> None:
+    """Make ``path`` the same file as ``source``, atomically; a copy where the file system has no hard links."""
+    write_atomically(path, lambda temporary: _link_or_copy(source, temporary))
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FORMAT_VERSION = 1
+MEMBERS = "members"  # the key of a configuration that says how many members an ensemble has
 
 
 def canonical(value: Any) -> str:
@@ -29,11 +30,18 @@ class Spec:
         kind: what it is, and the folder it lives in (``ensemble``, ``effect``, ...).
         config: the resolved configuration that matters for it, as plain containers.
         inputs: name → digest of the artifacts it is made from.
+        families: name → family of those inputs of which member m alone determines member m. Not part of the address.
     """
 
     kind: str
     config: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    families: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, manifest: Mapping[str, Any]) -> Spec:
+        """Return what a manifest says that its artifact is. Raises ``KeyError`` when it does not say."""
+        return cls(manifest["kind"], manifest["config"], manifest["inputs"], manifest.get("families", {}))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content that is hashed, as plain containers."""
@@ -48,6 +56,12 @@ class Spec:
     def digest(self) -> str:
         """The hash that is the artifact's address."""
         return digest_of(self.as_dict())
+
+    @property
+    def family(self) -> str:
+        """The hash of all that determines a member: of everything but how many members there are."""
+        config = {key: value for key, value in self.config.items() if key != MEMBERS}
+        return digest_of({**self.as_dict(), "config": config, "inputs": {**self.inputs, **self.families}})
 
     @property
     def short(self) -> str:

@@ -2,7 +2,7 @@
 
 An artifact in the making is the folder ``<digest>.partial``; finishing it is one rename. Shards (chunks of members)
 carry a checksum file of their own, so that interrupted work is taken up at the first missing shard, and a damaged
-artifact loses only its damaged files.
+artifact loses only its damaged files. Ensembles that differ in nothing but their size share the members that both have.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dmm_exp.store.artifact import MANIFEST, Artifact
-from dmm_exp.store.files import checksum, write_json, write_table, write_tensors
+from dmm_exp.store.artifact import LAYOUT, MANIFEST, Artifact
+from dmm_exp.store.files import checksum, link, write_json, write_table, write_tensors
 from dmm_exp.store.provenance import provenance
 from dmm_exp.store.spec import Spec, canonical
 
@@ -27,11 +29,17 @@ if TYPE_CHECKING:
 
 
 class Missing(Exception):
-    """An artifact does not exist, and the store was asked not to make anything."""
+    """An artifact does not exist, and the store was asked not to make anything.
 
-    def __init__(self, spec: Spec) -> None:
+    Attributes:
+        spec: what it would be.
+        relative: the largest finished ensemble that differs from it in size alone, None when there is none.
+    """
+
+    def __init__(self, spec: Spec, relative: Artifact | None = None) -> None:
         super().__init__(f"{spec.kind} {spec.short} has not been made yet")
         self.spec = spec
+        self.relative = relative
 
 
 class Messages(Protocol):
@@ -51,10 +59,20 @@ class Draft:
 
     It may hold valid files of an interrupted attempt: ``shards`` lists them, and whoever makes the artifact goes on
     from there.
+
+    Args:
+        path: the folder.
+        find_relative: finds the largest finished ensemble that differs from this one in size alone.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, find_relative: Callable[[], Artifact | None] = lambda: None) -> None:
         self.path = path
+        self._find_relative = find_relative
+
+    @cached_property
+    def relative(self) -> Artifact | None:
+        """The largest finished ensemble that differs from this one in size alone, None when there is none."""
+        return self._find_relative()
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write ``name.safetensors``."""
@@ -69,7 +87,13 @@ class Draft:
         write_json(self.path / f"{name}.json", value)
 
     def write_shard(
-        self, index: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, cpu: float = 0.0
+        self,
+        index: int,
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, Any],
+        *,
+        cpu: float = 0.0,
+        taken_over: Mapping[str, int] | None = None,
     ) -> None:
         """Write one shard and then its checksum file: without the second, the first does not count.
 
@@ -78,11 +102,29 @@ class Draft:
             tensors: its content; the first dimension is members.
             facts: what is to be remembered of its making.
             cpu: CPU seconds that it took this process.
+            taken_over: digest of another artifact → number of members of the shard that were made for that one.
         """
         path = self.path / shard_name(index)
         write_tensors(path, tensors)
-        receipt = {"sha256": checksum(path), "facts": dict(facts), "cpu": cpu, "process": os.getpid()}
-        write_json(_receipt(path), receipt)
+        self._write_receipt(path, checksum(path), facts, cpu, taken_over or {})
+
+    def take_shard(self, index: int, source: Artifact, shard: int) -> None:
+        """Take over a whole shard of another artifact: the same file, where the file system can.
+
+        Raises:
+            OSError: the other artifact is gone.
+        """
+        path, theirs = self.path / shard_name(index), source.path / shard_name(shard)
+        receipt, (start, stop) = json.loads(_receipt(theirs).read_text(encoding="utf-8")), source.layout[shard]
+        link(path, theirs)
+        self._write_receipt(path, receipt["sha256"], receipt["facts"], 0.0, {source.digest: stop - start})
+
+    @staticmethod
+    def _write_receipt(
+        path: Path, sha256: str, facts: Mapping[str, Any], cpu: float, taken_over: Mapping[str, int]
+    ) -> None:
+        receipt = {"sha256": sha256, "facts": dict(facts), "cpu": cpu, "process": os.getpid()}
+        write_json(_receipt(path), receipt | ({"taken_over": dict(taken_over)} if taken_over else {}))
 
     def shard_facts(self, index: int) -> dict[str, Any] | None:
         """Return what was recorded with a finished shard; None when it is missing or damaged (then it is removed)."""
@@ -99,8 +141,17 @@ class Draft:
 
     def cpu_seconds_elsewhere(self) -> float:
         """Return the CPU seconds that other processes, of this attempt or an earlier one, spent on shards."""
-        receipts = [json.loads(path.read_text(encoding="utf-8")) for path in self.path.glob("shard-*.json")]
-        return sum(receipt["cpu"] for receipt in receipts if receipt["process"] != os.getpid())
+        return sum(receipt["cpu"] for receipt in self._receipts() if receipt["process"] != os.getpid())
+
+    def taken_over(self) -> dict[str, int]:
+        """Return how many members were made for other artifacts, by the digests of these."""
+        members: Counter[str] = Counter()
+        for receipt in self._receipts():
+            members.update(receipt.get("taken_over", {}))
+        return dict(members)
+
+    def _receipts(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text(encoding="utf-8")) for path in self.path.glob("shard-*.json")]
 
     def layout(self, wanted: list[list[int]]) -> list[list[int]]:
         """Return how members are cut into shards: as an interrupted attempt began, else as ``wanted`` (and record it).
@@ -108,7 +159,7 @@ class Draft:
         Args:
             wanted: ``[start, stop]`` of every shard.
         """
-        path = self.path / "layout.json"
+        path = self.path / LAYOUT
         try:
             recorded = json.loads(path.read_text(encoding="utf-8"))
             if recorded and recorded[-1][1] == wanted[-1][1]:
@@ -158,7 +209,7 @@ class Store:
         if found := self.find(spec):
             return found
         if self.read_only:
-            raise Missing(spec)
+            raise Missing(spec, self.relative(spec))
         with self._locked(spec):
             found = self.find(spec)
             if found is None:
@@ -168,6 +219,28 @@ class Store:
         if found is None:
             raise OSError(f"{self.path(spec)} was written but cannot be read back; is the disk full?")
         return found
+
+    def relative(self, spec: Spec) -> Artifact | None:
+        """Return the largest finished ensemble that differs from what ``spec`` describes in nothing but its size.
+
+        One that is damaged is said, and passed over; it is not changed.
+        """
+        for other in sorted(self._relatives(spec), key=lambda other: -_size(self.path(other))):
+            if found := self.find(other):
+                return found if found.members else None
+            damaged = ", ".join(self.damaged_files(other))
+            self.messages.warn(f"{self.path(other)} is damaged ({damaged}): taking no members over from it")
+        return None
+
+    def _relatives(self, spec: Spec) -> Iterator[Spec]:
+        """Yield what other artifacts say they are, if that differs from ``spec`` in size alone."""
+        for manifest in (self.root / spec.kind).glob(f"*/{MANIFEST}"):
+            try:
+                other = Spec.read(json.loads(manifest.read_text(encoding="utf-8")))
+                if other.family == spec.family and self.path(other) == manifest.parent != self.path(spec):
+                    yield other
+            except (OSError, ValueError, LookupError, TypeError, AttributeError):
+                continue  # it does not say what it is
 
     def discard(self, artifact: Artifact) -> None:
         """Remove an artifact that nobody will ask for again; what was made from it stays."""
@@ -192,7 +265,7 @@ class Store:
 
     def _make(self, spec: Spec, make: Callable[[Draft], None]) -> None:
         path = self.path(spec)
-        draft = Draft(path.with_name(path.name + ".partial"))
+        draft = Draft(path.with_name(path.name + ".partial"), lambda: self.relative(spec))
         if path.exists():
             self._salvage(spec, draft.path)
         draft.path.mkdir(parents=True, exist_ok=True)
@@ -203,7 +276,8 @@ class Store:
         for temporary in draft.path.glob(".*.tmp"):
             temporary.unlink()
         files = {file.name: checksum(file) for file in sorted(draft.path.iterdir()) if file.name != MANIFEST}
-        write_json(draft.path / MANIFEST, {**spec.as_dict(), **provenance(), "seconds": seconds, "files": files})
+        more = {"families": dict(spec.families), "taken_over": draft.taken_over(), "seconds": seconds, "files": files}
+        write_json(draft.path / MANIFEST, {**spec.as_dict(), **provenance(), **more})
         os.replace(draft.path, path)
 
     def _salvage(self, spec: Spec, partial: Path) -> None:
@@ -236,6 +310,14 @@ class Store:
 def shard_name(index: int) -> str:
     """Return the file name of shard ``index``."""
     return f"shard-{index:05d}.safetensors"
+
+
+def _size(path: Path) -> int:
+    """Return how many members an artifact claims to have; 0 when it does not say."""
+    try:
+        return Artifact(path, "", cached=True).members
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
 
 
 def _receipt(shard: Path) -> Path:

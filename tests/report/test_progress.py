@@ -47,6 +47,20 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[" in stream.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("record", "ending"),
+    [
+        (StageRecord("pool", "", 48.2, False, 2000, 2000), "2,000 taken over, 2,000 computed in 48.2 s"),
+        (StageRecord("pool", "", 0.1, False, 2000, 0), "2,000 taken over in 0.1 s"),
+        (StageRecord("pool", "", 48.2, False, 0, 4000), "computed in 48.2 s"),
+    ],
+)
+def test_a_stage_says_how_many_models_existed_already(record: StageRecord, ending: str) -> None:
+    stream = io.StringIO()
+    Console(stream).stage_done(record)
+    assert re.search(rf"pool +{ending}\n$", stream.getvalue())
+
+
 def test_a_stage_says_what_it_learned_on_the_way() -> None:
     console = Console(io.StringIO())
     with console.stage("pool") as stage:

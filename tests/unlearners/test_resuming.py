@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,7 +94,13 @@ def unlearned(
             )
 
         run_shards(
-            draft, unlearn_chunk, job, members=3, chunk_size=chunk_size, executor=executor, progress=lambda done: None
+            draft,
+            unlearn_chunk,
+            job,
+            members=3,
+            chunk_size=chunk_size,
+            executor=executor,
+            progress=lambda total: nullcontext(lambda done: None),
         )
 
     return Store(root, Silent()).obtain(Spec("unlearned"), write)

@@ -1,0 +1,70 @@
+"""Members that another artifact has already, taken over instead of being made again.
+
+A member depends on its role and number alone, so the members of an ensemble are the first members of every larger one
+that differs from it in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dmm_exp.store import Artifact, Draft
+
+
+def beginning_as(relative: Artifact | None, wanted: list[list[int]]) -> list[list[int]]:
+    """Return ``wanted`` cut as another ensemble is for as far as that goes, so that whole shards can be shared.
+
+    Args:
+        relative: the other ensemble.
+        wanted: ``[start, stop]`` of every shard.
+    """
+    if relative is None:
+        return wanted
+    shared = min(relative.members, wanted[-1][1])
+    known = [[start, min(stop, shared)] for start, stop in relative.layout if start < shared]
+    return known + [[max(start, shared), stop] for start, stop in wanted if stop > shared]
+
+
+def take_over(draft: Draft, shard: int, start: int, stop: int) -> bool:
+    """Write a shard of members ``start … stop-1`` from those of the draft's relative; False if it lacks any of them."""
+    relative = draft.relative
+    if relative is None or stop > relative.members:
+        return False
+    try:
+        if [start, stop] in relative.layout:
+            draft.take_shard(shard, relative, relative.layout.index([start, stop]))
+        else:
+            _cut(draft, shard, start, stop, relative)
+    except FileNotFoundError:  # it was removed meanwhile
+        return False
+    return True
+
+
+def _cut(draft: Draft, shard: int, start: int, stop: int, relative: Artifact) -> None:
+    """Write a shard that the other ensemble has in other pieces."""
+    tensors, shares, facts = [], [], relative.shard_facts()
+    for place, (first, end) in enumerate(relative.layout):
+        if first < stop and end > start:
+            inside = max(first, start), min(end, stop)
+            tensors.append(relative.some_members(place, inside[0] - first, inside[1] - first))
+            shares.append((facts[place], inside[1] - inside[0], end - first))
+    joined = {name: torch.cat([part[name] for part in tensors]) for name in tensors[0]}
+    draft.write_shard(shard, joined, _joined_facts(shares), taken_over={relative.digest: stop - start})
+
+
+def _joined_facts(shares: list[tuple[Mapping[str, Any], int, int]]) -> dict[str, Any]:
+    """Return the facts of some members: of (facts of a shard, number of its members that are taken, their total).
+
+    Seconds are shared out, losses are averaged over members; what is said of one member is the same in all shards.
+    """
+    taken = sum(count for _, count, _ in shares)
+    curves = [[loss * count / taken for loss in facts["history"]] for facts, count, _ in shares]
+    return {
+        **shares[0][0],
+        "members": taken,
+        "seconds": sum(facts["seconds"] * count / total for facts, count, total in shares),
+        "history": [sum(losses) for losses in zip(*curves, strict=True)],
+    }
