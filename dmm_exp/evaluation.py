@@ -287,6 +287,7 @@ class Evaluation:
         """Return gradient evaluations of what the effect is estimated from, shared by several forget sets."""
         pipeline = self.pipeline
         made = [pipeline.pool] + ([pipeline.gradients] if pipeline.estimator.source == "gradients" else [])
+        made += [pipeline.larger] if pipeline.extrapolates else []
         gradients = sum(
             facts["sample_gradients"] * facts["members"] for artifact in made for facts in artifact.shard_facts()
         )

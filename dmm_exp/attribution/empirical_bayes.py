@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from dmm_exp.attribution.adaptive import AdaptiveShrinkage
 from dmm_exp.attribution.datamodel import Datamodel
-from dmm_exp.attribution.estimator import SubsetModels
+from dmm_exp.attribution.estimator import Evidence, SubsetModels
 from dmm_exp.attribution.feldman_zhang import difference_weights
 
 KINDS = 5  # of logits of another point, see ``kinds``
@@ -17,6 +18,8 @@ BIN_EDGES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)  # quantiles of the expecte
 BINS = len(BIN_EDGES) + 1
 OWN = KINDS * BINS  # the cell of an example's effect on its own logit of its label; the next: on its other logits
 CELLS = OWN + 2
+OWN_EDGES = (0.5, 0.8, 0.95)  # the same of own effects at the whole training set's size
+OWN_BINS = len(OWN_EDGES) + 1
 BLOCK_VALUES = 1 << 22  # effects in memory at a time
 
 
@@ -35,8 +38,7 @@ def kinds(trained: Tensor, points: Tensor, classes: int) -> Tensor:
 class EmpiricalBayes(Datamodel):
     """The sum of posterior means of single effects, each example's on each logit.
 
-    Three things that the pool knows about the effect w of including example i on a logit f of point x are combined by
-    their estimated risk:
+    What is known about the effect w of including example i on a logit f of point x is combined by its estimated risk:
 
     * the *unbiased estimate*: ridge plus the difference of means of its leave-one-out residuals, with its standard
       error (see :class:`Debiased`);
@@ -46,6 +48,13 @@ class EmpiricalBayes(Datamodel):
       (Evensen, J. Geophys. Res. 1994), for the gradient of the cross-entropy at i;
     * what *other effects of the kind* are like. Kinds are told apart by labels (of the example, the point and the
       logit), by whether the point is the example itself, and by the size of the response.
+
+    * the *size of the training set*. Subset models are trained on a share α₁ of it, where an example matters more. With
+      models trained on a larger share α₂ both parts of the effect are carried on to the whole set, taken to be linear
+      in 1/α, as learning curves are: with t = (1/α₂ − 1)/(1/α₁ − 1/α₂), a quantity is q(α₂) + t·(q(α₂) − q(α₁)) there.
+      For effects on other points the quantity is a factor, by which they have to be multiplied to predict the larger
+      models best. For an example's effect on its own logits, it is what models that have not seen it answer; the
+      effect is the originals' answer less that, shrunk towards what the pool says of it.
 
     Each kind has a factor for the response, fitted by least squares to unbiased estimates, and a prior for what then
     remains (:class:`AdaptiveShrinkage`). A posterior mean has the smallest expected squared error: where the pool tells
@@ -66,6 +75,7 @@ class EmpiricalBayes(Datamodel):
     """
 
     posterior = True
+    extrapolates = True
     tuned_by_group = False
 
     def __init__(
@@ -83,6 +93,12 @@ class EmpiricalBayes(Datamodel):
         """Learn priors; groups of outputs do not matter."""
         super().fit(pool, torch.zeros_like(groups))
 
+    def learn(self, evidence: Evidence) -> None:
+        """Learn priors, and to extrapolate where there are models trained on larger subsets."""
+        super().learn(evidence)
+        if evidence.larger is not None and evidence.originals is not None:
+            self._extrapolate(evidence.larger, evidence.originals.mean(0))
+
     def prepare(self) -> None:
         """Weigh members for both kinds of estimates, and learn the priors."""
         super().prepare()
@@ -99,6 +115,8 @@ class EmpiricalBayes(Datamodel):
         everything = torch.arange(len(self.groups))
         self.noise = self.noise_of(0, everything).variance.sqrt().clamp(min=1e-12)
         self._learn_priors()
+        self.carried = 1.0
+        self.own: tuple[Tensor, Tensor] | None = None
 
     def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
         """Return summed posterior means."""
@@ -109,7 +127,7 @@ class EmpiricalBayes(Datamodel):
         rows = directions.any(0).nonzero().squeeze(1)
         moved = directions[:, rows]
         parts = [
-            torch.einsum("dr,rpc->dpc", moved, self._effects(rows, part))
+            torch.einsum("dr,rpc->dpc", moved, self._effects(rows, part)[0])
             for part in points.split(self._points_at_once(len(rows)))
         ]
         return torch.cat(parts, 1)
@@ -117,26 +135,31 @@ class EmpiricalBayes(Datamodel):
     def standard_error(self, forget: Tensor) -> Tensor:
         """Return the posterior standard deviation of the effect of ``forget``, ``[points, classes]``."""
         everything = torch.arange(len(self.groups))
-        parts = []
-        for points in everything.split(self._points_at_once(len(forget))):
-            numbers, expected, cells = self._numbers(forget, points)
-            variance = self.shrinkage.variance(numbers - expected, cells) * self.lengths[forget, None, None].square()
-            parts.append(variance.sum(0).sqrt() * self.noise[points])
+        parts = [
+            self._effects(forget, points)[1].sum(0).sqrt()
+            for points in everything.split(self._points_at_once(len(forget)))
+        ]
         return torch.cat(parts)
 
     def facts(self) -> dict[str, Any]:
-        """Return λ of the ridge inside, the factors of responses, and how much of each cell is no effect."""
+        """Return λ of the ridge inside, the factors of responses and of size, and the cells' priors."""
         return super().facts() | {
             "factors": self.factors.tolist(),
             "means": self.shrinkage.means.tolist(),
+            "carried": self.carried,
             "mixture": self.shrinkage.mixture.tolist(),
         }
 
-    def _effects(self, rows: Tensor, points: Tensor) -> Tensor:
-        """Return posterior means ``[rows, points, classes]``."""
+    def _effects(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return posterior means and variances, each ``[rows, points, classes]``, at the whole training set's size."""
         numbers, expected, cells = self._numbers(rows, points)
-        posterior = expected + self.shrinkage.posterior(numbers - expected, cells)
-        return posterior * self.lengths[rows, None, None] * self.noise[points]
+        unit = self.carried * self.lengths[rows, None, None] * self.noise[points]
+        means = unit * (expected + self.shrinkage.posterior(numbers - expected, cells))
+        variances = unit.square() * self.shrinkage.variance(numbers - expected, cells)
+        if self.own is not None:
+            row, point = (rows[:, None] == points).nonzero(as_tuple=True)
+            means[row, point], variances[row, point] = (values[rows[row]] for values in self.own)
+        return means, variances
 
     def _numbers(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return unbiased estimates, expectations (in standard errors) and cells, each ``[rows, points, classes]``."""
@@ -167,7 +190,7 @@ class EmpiricalBayes(Datamodel):
         self.factors = products / squares.clamp(min=1e-12)
         expected = responses * self.factors[kind]
         sizes = expected[kind < KINDS].abs()
-        self.edges = torch.quantile(sizes[:: max(1, len(sizes) // 200_000)], torch.tensor(BIN_EDGES))
+        self.edges = _quantiles(sizes, BIN_EDGES)
         cells = torch.where(kind < KINDS, kind * BINS + torch.bucketize(expected.abs(), self.edges), kind - KINDS + OWN)
         self.shrinkage = AdaptiveShrinkage(numbers - expected, cells, CELLS)
 
@@ -180,6 +203,56 @@ class EmpiricalBayes(Datamodel):
         )
         label = torch.arange(self.noise.shape[1]) == self.labels[rows][:, None]
         return numbers, responses, torch.where(label, KINDS, KINDS + 1)
+
+    def _extrapolate(self, larger: SubsetModels, originals: Tensor) -> None:
+        """Learn what carries effects on to the whole training set.
+
+        Args:
+            larger: models trained on larger subsets.
+            originals: mean logits of models trained on everything, ``[points, classes]``.
+        """
+        n_train = larger.masks.shape[1]
+        small, large = (1 / float(models.masks.float().mean()) for models in (self.pool, larger))
+        ahead = (large - 1) / (small - large)
+        rows, points = torch.arange(n_train), _evenly(len(self.groups), self.prior_points)
+        changes = larger.masks.float() - larger.masks.float().mean(0)
+        predicted, own = torch.zeros(2, len(larger), len(points), originals.shape[1])
+        for part in rows.split(max(1, BLOCK_VALUES // (len(points) * originals.shape[1]))):
+            means = self._effects(part, points)[0]
+            is_own = (part[:, None] == points)[..., None]
+            predicted += torch.einsum("mr,rpc->mpc", changes[:, part], means * ~is_own)
+            own += torch.einsum("mr,rpc->mpc", changes[:, part], means * is_own)
+        actual = larger.logits[:, points] - larger.logits[:, points].mean(0)
+        design = torch.stack([predicted.flatten(), own.flatten()])
+        moments = design @ design.T + 1e-9 * torch.eye(2)
+        factor = float(torch.linalg.solve(moments, design @ actual.flatten())[0])
+        carried = min(1.0, max(0.0, factor + ahead * (factor - 1)))
+
+        (here, here_error), (there, there_error) = (answers_without(models) for models in (self.pool, larger))
+        without = there + ahead * (there - here)
+        error = ((1 + ahead) ** 2 * there_error.square() + ahead**2 * here_error.square()).sqrt().clamp(min=1e-12)
+        numbers = (originals[:n_train] - without) / error
+        known = torch.cat([self._own_effects(part) for part in rows.split(64)]) / error
+        label = (torch.arange(originals.shape[1]) == self.labels[rows][:, None]).long()
+        factors = torch.stack(
+            [
+                (numbers * known)[label == kind].sum() / known[label == kind].square().sum().clamp(min=1e-12)
+                for kind in (0, 1)
+            ]
+        )
+        expected = factors[label] * known
+        cells = label * OWN_BINS + torch.bucketize(expected.abs(), _quantiles(expected.abs().flatten(), OWN_EDGES))
+        shrinkage = AdaptiveShrinkage((numbers - expected).flatten(), cells.flatten(), 2 * OWN_BINS)
+        means = error * (expected + shrinkage.posterior(numbers - expected, cells))
+        self.carried = carried
+        self.own = means, error.square() * shrinkage.variance(numbers - expected, cells)
+
+    def _own_effects(self, rows: Tensor) -> Tensor:
+        """Return posterior means of examples' effects on their own logits, ``[rows, classes]``."""
+        numbers, responses, kind = self._own(rows)
+        expected = responses * self.factors[kind]
+        posterior = expected + self.shrinkage.posterior(numbers - expected, kind - KINDS + OWN)
+        return posterior * self.lengths[rows, None] * self.noise[rows]
 
     def _points_at_once(self, rows: int) -> int:
         return max(1, BLOCK_VALUES // max(1, rows * self.noise.shape[1]))
@@ -205,6 +278,28 @@ def response_weights(pool: SubsetModels) -> Tensor:
         along = torch.einsum("mrc,rc->mr", logits, missing)
         weights[rows] = ((along - (along * share).sum(0)) * share).T
     return weights
+
+
+def answers_without(models: SubsetModels) -> tuple[Tensor, Tensor]:
+    """Return what models answer on training examples that they have not seen, and its standard error.
+
+    Both are ``[n_train, classes]``, mean logits over the models without each example.
+    """
+    n_train = models.masks.shape[1]
+    parts = []
+    for rows in torch.arange(n_train).split(max(1, BLOCK_VALUES // models.logits[:, 0].numel())):
+        without = (~models.masks[:, rows]).float()
+        share, logits = without / without.sum(0), models.logits[:, rows]
+        mean = torch.einsum("mr,mrc->rc", share, logits)
+        variance = torch.einsum("mr,mrc->rc", share, (logits - mean).square())
+        parts.append((mean, (variance / (without.sum(0)[:, None] - 1).clamp(min=1)).sqrt()))
+    means, errors = zip(*parts, strict=True)
+    return torch.cat(means), torch.cat(errors)
+
+
+def _quantiles(values: Tensor, levels: Sequence[float]) -> Tensor:
+    """Return quantiles of a sample of values, as many as ``torch.quantile`` takes."""
+    return torch.quantile(values[:: max(1, len(values) // 200_000)], torch.tensor(levels))
 
 
 def _evenly(length: int, wanted: int) -> Tensor:

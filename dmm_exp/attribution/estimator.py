@@ -65,6 +65,7 @@ class Evidence:
         groups: ``[points]`` int, outputs of one group share what is tuned (0 forget, 1 retain, 2 validation).
         n_train: size of the training set.
         pool: subset models; for estimators from gradients, those that the scale is fitted to.
+        larger: models trained on larger random subsets, for estimators that extrapolate.
         gradients: features of gradients of some originals.
         originals: logits of models trained on everything, ``[members, points, classes]``.
         oracles: logits of models retrained without the forget set, ``[members, points, classes]``.
@@ -73,6 +74,7 @@ class Evidence:
     groups: Tensor
     n_train: int
     pool: SubsetModels | None = None
+    larger: SubsetModels | None = None
     gradients: Gradients | None = None
     originals: Tensor | None = None
     oracles: Tensor | None = None
@@ -88,10 +90,13 @@ class Estimator(ABC):
             retrained models (which is not unlearning).
         posterior: whether standard errors are posterior standard deviations, of the effect given the evidence, which
             include what shrinking towards the prior leaves out.
+        extrapolates: whether it looks at models trained on larger subsets, and at the originals, where there are any,
+            to tell effects at the size of the whole training set from those at the size of the pool's subsets.
     """
 
     source: ClassVar[Source] = "pool"
     posterior: ClassVar[bool] = False
+    extrapolates: ClassVar[bool] = False
 
     @abstractmethod
     def estimate(self, evidence: Evidence, forget: Tensor) -> Tensor:

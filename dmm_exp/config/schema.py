@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -54,6 +54,14 @@ class ScoresConfig:
 
 
 @dataclass
+class LargerConfig:
+    """Models trained on larger subsets than the pool's, from which estimators extrapolate to the whole training set."""
+
+    size: int = 0
+    alpha: float = 0.75
+
+
+@dataclass
 class PoolConfig:
     """Models trained on random subsets, shared by scores, estimators and attacks."""
 
@@ -62,6 +70,7 @@ class PoolConfig:
     complementary: bool = True
     held_out: int = 100
     lds_alphas: list[float] = field(default_factory=list)
+    larger: LargerConfig = field(default_factory=LargerConfig)
     amortised_over: int = 1
 
 
@@ -193,18 +202,37 @@ def check_ranges(config: Mapping[str, Any]) -> None:
                 "the number of models that each is measured on"
             )
     if pool["complementary"]:
-        block = 1 / (1 - pool["alpha"])
-        if block < 1.5 or abs(block - round(block)) > 1e-6:
+        _check_blocks("pool", pool, ("size", "held_out"))
+    if pool["larger"]["size"]:
+        _check_larger(pool)
+
+
+def _check_larger(pool: Mapping[str, Any]) -> None:
+    larger = pool["larger"]
+    if not pool["alpha"] < larger["alpha"] < 1:
+        raise UserError(
+            f"pool.larger.alpha={larger['alpha']}: expected a fraction between pool.alpha={pool['alpha']} and 1"
+        )
+    _check_blocks("pool.larger", larger, ("size",))
+    fewest = 2 * round(1 / (1 - larger["alpha"]))
+    if larger["size"] < fewest:
+        raise UserError(f"pool.larger.size={larger['size']}: expected 0 for none, or at least {fewest}, two blocks")
+
+
+def _check_blocks(name: str, pool: Mapping[str, Any], sizes: Sequence[str]) -> None:
+    """Check that complementary members come in whole blocks."""
+    block = 1 / (1 - pool["alpha"])
+    if block < 1.5 or abs(block - round(block)) > 1e-6:
+        raise UserError(
+            f"{name}.alpha={pool['alpha']}: with complementary members expected 1 - 1/k for a whole k of at least 2 "
+            "(0.5, 0.75, 0.8, 0.9, ...)"
+        )
+    for key in sizes:
+        if pool[key] % round(block):
             raise UserError(
-                f"pool.alpha={pool['alpha']}: with pool.complementary=true expected 1 - 1/k for a whole k of at least "
-                "2 (0.5, 0.75, 0.8, 0.9, ...)"
+                f"{name}.{key}={pool[key]}: with complementary members and {name}.alpha={pool['alpha']} expected a "
+                f"multiple of {round(block)}, whole blocks of them"
             )
-        for key in ("size", "held_out"):
-            if pool[key] % round(block):
-                raise UserError(
-                    f"pool.{key}={pool[key]}: with pool.complementary=true and pool.alpha={pool['alpha']} expected a "
-                    f"multiple of {round(block)}, whole blocks of complementary members"
-                )
 
 
 def _at_least(key: str, value: int, least: int) -> None:

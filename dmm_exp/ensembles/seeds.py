@@ -8,7 +8,16 @@ from typing import Literal
 import torch
 
 Role = Literal[
-    "original", "oracle", "target_oracle", "floor_oracle", "retrained", "subset", "unlearned", "held_out", "lds"
+    "original",
+    "oracle",
+    "target_oracle",
+    "floor_oracle",
+    "retrained",
+    "subset",
+    "unlearned",
+    "held_out",
+    "lds",
+    "larger",
 ]
 Stream = Literal["initialisation", "order", "subset", "noise"]
 

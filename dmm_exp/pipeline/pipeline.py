@@ -28,6 +28,7 @@ from dmm_exp.unlearners.work import PartJob, UnlearnJob, unlearn_chunk
 
 _MADE_AS = {  # stage → the role of its models, or the kind of its artifact
     "pool": "subset",
+    "larger": "larger",
     "originals": "original",
     "oracles": "oracle",
     "floor_oracles": "floor_oracle",
@@ -147,6 +148,7 @@ class Pipeline(Prediction):
         wants = {
             "dataset": True,
             "pool": bool(set(self.families) & set(FROM_POOL)) or (predicted and by_pool),
+            "larger": predicted and self.extrapolates,
             "scores": self.needs_scores,
             "originals": True,
             "oracles": True,
@@ -183,9 +185,9 @@ class Pipeline(Prediction):
     def _work(self, name: str) -> tuple[int, int]:
         """Return (models, sample-gradient evaluations) of making a stage; 0 where nothing is trained from scratch."""
         epochs, n_train = self.config["training"]["epochs"], self.examples.n_train
-        if name == "pool":
-            size = self.config["pool"]["size"]
-            return size, round(size * epochs * self.config["pool"]["alpha"] * n_train)
+        if name in ("pool", "larger"):
+            pool = self.config["pool"] if name == "pool" else self.config["pool"]["larger"]
+            return pool["size"], round(pool["size"] * epochs * pool["alpha"] * n_train)
         if name.endswith(("originals", "oracles")):
             return self.config["n_models"], self.config["n_models"] * epochs * n_train
         return (self.config["n_models"], 0) if name == "unlearned" else (0, 0)

@@ -129,7 +129,13 @@ class Prediction(Scoring):
             return {"originals": self.originals, "oracles": self.target_oracles(gone)}
         further = {f"lds/alpha_{alpha:g}": self.further_models(alpha) for alpha in self.config["pool"]["lds_alphas"]}
         gradients = {"gradients": self.gradients} if self.estimator.source == "gradients" else {}
-        return {"pool": self.pool} | gradients | further
+        extrapolated = {"larger": self.larger, "originals": self.originals} if self.extrapolates else {}
+        return {"pool": self.pool} | gradients | further | extrapolated
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether the estimator looks at larger subset models, and there are any."""
+        return self.estimator.extrapolates and self.config["pool"]["larger"]["size"] > 0
 
     def further_models(self, alpha: float) -> Artifact:
         """Models trained on random subsets of another size, to see how well estimators predict them."""
@@ -195,10 +201,15 @@ class Prediction(Scoring):
             oracles = self.target_oracles(gone).stacked("logits")
             return replace(evidence, originals=self.originals.stacked("logits"), oracles=oracles)
         fitted = self.subset_models[: len(self.subset_models) - self.config["pool"]["held_out"]]
+        evidence = replace(evidence, pool=fitted)
+        if self.extrapolates:
+            masks, logits = self.larger.stacked("masks"), self.larger.stacked("logits")
+            larger = SubsetModels(masks, logits, self.larger_subsets.block, self.examples.labels)
+            evidence = replace(evidence, larger=larger, originals=self.originals.stacked("logits"))
         if self.estimator.source == "pool":
-            return replace(evidence, pool=fitted)
+            return evidence
         parts = {name: self.gradients.stacked(name) for name in ("train", "weights", "targets")}
-        return replace(evidence, pool=fitted, gradients=Gradients(**parts))
+        return replace(evidence, gradients=Gradients(**parts))
 
     def _lds_by_alpha(self, estimator: DirectionalEstimator, evidence: Evidence) -> dict[str, Tensor]:
         """Return scores on the pool's members that took no part (``lds``), and on models of further subset sizes."""

@@ -73,6 +73,19 @@ class Stages:
         size, job = self.config["pool"]["size"], replace(self._job("subset"), subsets=self.subsets, keep=())
         return self._trained("pool", f"{size:,} subset models", size, job)
 
+    @property
+    def larger_subsets(self) -> RandomSubsets:
+        """What the models on larger subsets are trained on."""
+        alpha = self.config["pool"]["larger"]["alpha"]
+        return RandomSubsets(self.examples.n_train, alpha, self.config["seed"], complementary=True, role="larger")
+
+    @cached_property
+    def larger(self) -> Artifact:
+        """Models trained on larger random subsets than the pool's, from which effects are extrapolated."""
+        size, job = self.config["pool"]["larger"]["size"], self._job("larger")
+        job = replace(job, subsets=self.larger_subsets, keep=())
+        return self._trained("larger pool", f"{size:,} larger subset models", size, job)
+
     def _job(self, role: Role) -> TrainJob:
         """Return the job of training on everything by the run's recipe; what differs is replaced."""
         return TrainJob(
