@@ -53,8 +53,9 @@ class EmpiricalBayes(Datamodel):
       models trained on a larger share α₂ both parts of the effect are carried on to the whole set, taken to be linear
       in 1/α, as learning curves are: with t = (1/α₂ − 1)/(1/α₁ − 1/α₂), a quantity is q(α₂) + t·(q(α₂) − q(α₁)) there.
       For effects on other points the quantity is a factor, by which they have to be multiplied to predict the larger
-      models best. For an example's effect on its own logits, it is what models that have not seen it answer; the
-      effect is the originals' answer less that, shrunk towards what the pool says of it.
+      models best; on forget points it is closer to one, the more of what acts on them is forgotten with them. For an
+      example's effect on its own logits, it is what models that have not seen it answer; the effect is the originals'
+      answer less that, shrunk towards what the pool says of it.
 
     Each kind has a factor for the response, fitted by least squares to unbiased estimates, and a prior for what then
     remains (:class:`AdaptiveShrinkage`). A posterior mean has the smallest expected squared error: where the pool tells
@@ -116,7 +117,7 @@ class EmpiricalBayes(Datamodel):
         self.noise = self.noise_of(0, everything).variance.sqrt().clamp(min=1e-12)
         self._learn_priors()
         self.carried = 1.0
-        self.own: tuple[Tensor, Tensor] | None = None
+        self.own = self._own_effects()
 
     def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
         """Return summed posterior means."""
@@ -125,21 +126,43 @@ class EmpiricalBayes(Datamodel):
     def predict_at(self, directions: Tensor, points: Tensor) -> Tensor:
         """Return summed posterior means at some points, the only ones that are computed."""
         rows = directions.any(0).nonzero().squeeze(1)
-        moved = directions[:, rows]
-        parts = [
-            torch.einsum("dr,rpc->dpc", moved, self._effects(rows, part)[0])
-            for part in points.split(self._points_at_once(len(rows)))
-        ]
-        return torch.cat(parts, 1)
+        moved, n_train = directions[:, rows], directions.shape[1]
+        parts = []
+        for part in points.split(self._points_at_once(len(rows))):
+            changes = self.carried * torch.einsum("dr,rpc->dpc", moved, self._of_others(rows, part)[0])
+            train = part < n_train
+            changes[:, train] += directions[:, part[train], None] * self.own[0][part[train]]
+            parts.append(changes)
+        found = torch.cat(parts, 1)
+        if self.carried != 1:
+            for change, direction in zip(found, directions, strict=True):
+                gone = (points < n_train) & (direction[points.clamp(max=n_train - 1)] == 1)
+                if gone.any():
+                    change[gone] += (1 - self.carried) * self._crowded_out(direction, points[gone])
+        return found
+
+    def _crowded_out(self, direction: Tensor, points: Tensor) -> Tensor:
+        """Return effects of others ``[points, classes]``, times the share of them that the direction takes away.
+
+        Effects fade as the training set grows because other examples teach the same. Where these are taken away too,
+        effects do not fade: the share of a logit's effects (of their squares) that the direction moves.
+        """
+        changes = torch.empty(len(points), self.noise.shape[1])
+        rows, moved = torch.arange(len(direction)), direction != 0
+        for part in torch.arange(len(points)).split(self._points_at_once(len(rows))):
+            means = self._of_others(rows, points[part])[0]
+            squares = means.square()
+            share = squares[moved].sum(0) / squares.sum(0).clamp(min=1e-30)
+            changes[part] = share * torch.einsum("r,rpc->pc", direction, means)
+        return changes
 
     def standard_error(self, forget: Tensor) -> Tensor:
         """Return the posterior standard deviation of the effect of ``forget``, ``[points, classes]``."""
         everything = torch.arange(len(self.groups))
-        parts = [
-            self._effects(forget, points)[1].sum(0).sqrt()
-            for points in everything.split(self._points_at_once(len(forget)))
-        ]
-        return torch.cat(parts)
+        blocks = everything.split(self._points_at_once(len(forget)))
+        variances = self.carried**2 * torch.cat([self._of_others(forget, points)[1].sum(0) for points in blocks])
+        variances[forget] += self.own[1][forget]
+        return variances.sqrt()
 
     def facts(self) -> dict[str, Any]:
         """Return λ of the ridge inside, the factors of responses and of size, and the cells' priors."""
@@ -150,16 +173,13 @@ class EmpiricalBayes(Datamodel):
             "mixture": self.shrinkage.mixture.tolist(),
         }
 
-    def _effects(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Return posterior means and variances, each ``[rows, points, classes]``, at the whole training set's size."""
+    def _of_others(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return posterior means and variances ``[rows, points, classes]``; an example's effect on itself is zero."""
         numbers, expected, cells = self._numbers(rows, points)
-        unit = self.carried * self.lengths[rows, None, None] * self.noise[points]
+        unit = self.lengths[rows, None, None] * self.noise[points]
+        unit[rows[:, None] == points] = 0
         means = unit * (expected + self.shrinkage.posterior(numbers - expected, cells))
-        variances = unit.square() * self.shrinkage.variance(numbers - expected, cells)
-        if self.own is not None:
-            row, point = (rows[:, None] == points).nonzero(as_tuple=True)
-            means[row, point], variances[row, point] = (values[rows[row]] for values in self.own)
-        return means, variances
+        return means, unit.square() * self.shrinkage.variance(numbers - expected, cells)
 
     def _numbers(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return unbiased estimates, expectations (in standard errors) and cells, each ``[rows, points, classes]``."""
@@ -214,26 +234,14 @@ class EmpiricalBayes(Datamodel):
         n_train = larger.masks.shape[1]
         small, large = (1 / float(models.masks.float().mean()) for models in (self.pool, larger))
         ahead = (large - 1) / (small - large)
-        rows, points = torch.arange(n_train), _evenly(len(self.groups), self.prior_points)
-        changes = larger.masks.float() - larger.masks.float().mean(0)
-        predicted, own = torch.zeros(2, len(larger), len(points), originals.shape[1])
-        for part in rows.split(max(1, BLOCK_VALUES // (len(points) * originals.shape[1]))):
-            means = self._effects(part, points)[0]
-            is_own = (part[:, None] == points)[..., None]
-            predicted += torch.einsum("mr,rpc->mpc", changes[:, part], means * ~is_own)
-            own += torch.einsum("mr,rpc->mpc", changes[:, part], means * is_own)
-        actual = larger.logits[:, points] - larger.logits[:, points].mean(0)
-        design = torch.stack([predicted.flatten(), own.flatten()])
-        moments = design @ design.T + 1e-9 * torch.eye(2)
-        factor = float(torch.linalg.solve(moments, design @ actual.flatten())[0])
-        carried = min(1.0, max(0.0, factor + ahead * (factor - 1)))
-
+        factor = self._factor(larger)
+        self.carried = min(1.0, max(0.0, factor + ahead * (factor - 1)))
         (here, here_error), (there, there_error) = (answers_without(models) for models in (self.pool, larger))
         without = there + ahead * (there - here)
         error = ((1 + ahead) ** 2 * there_error.square() + ahead**2 * here_error.square()).sqrt().clamp(min=1e-12)
         numbers = (originals[:n_train] - without) / error
-        known = torch.cat([self._own_effects(part) for part in rows.split(64)]) / error
-        label = (torch.arange(originals.shape[1]) == self.labels[rows][:, None]).long()
+        known = self.own[0] / error
+        label = (torch.arange(originals.shape[1]) == self.labels[:n_train, None]).long()
         factors = torch.stack(
             [
                 (numbers * known)[label == kind].sum() / known[label == kind].square().sum().clamp(min=1e-12)
@@ -244,15 +252,34 @@ class EmpiricalBayes(Datamodel):
         cells = label * OWN_BINS + torch.bucketize(expected.abs(), _quantiles(expected.abs().flatten(), OWN_EDGES))
         shrinkage = AdaptiveShrinkage((numbers - expected).flatten(), cells.flatten(), 2 * OWN_BINS)
         means = error * (expected + shrinkage.posterior(numbers - expected, cells))
-        self.carried = carried
         self.own = means, error.square() * shrinkage.variance(numbers - expected, cells)
 
-    def _own_effects(self, rows: Tensor) -> Tensor:
-        """Return posterior means of examples' effects on their own logits, ``[rows, classes]``."""
+    def _own_effects(self) -> tuple[Tensor, Tensor]:
+        """Return posterior means and variances of examples' effects on their own logits, ``[n_train, classes]``."""
+        rows = torch.arange(self.pool.masks.shape[1])
         numbers, responses, kind = self._own(rows)
-        expected = responses * self.factors[kind]
-        posterior = expected + self.shrinkage.posterior(numbers - expected, kind - KINDS + OWN)
-        return posterior * self.lengths[rows, None] * self.noise[rows]
+        expected, cells = responses * self.factors[kind], kind - KINDS + OWN
+        unit = self.lengths[:, None] * self.noise[rows]
+        posterior = expected + self.shrinkage.posterior(numbers - expected, cells)
+        return unit * posterior, unit.square() * self.shrinkage.variance(numbers - expected, cells)
+
+    def _factor(self, models: SubsetModels) -> float:
+        """Return what predicted effects of others have to be multiplied by to predict some models best.
+
+        Least squares over models and a sample of points; what points do to themselves is fitted beside it.
+        """
+        points = _evenly(len(self.groups), self.prior_points)
+        changes = models.masks.float() - models.masks.float().mean(0)
+        predicted = torch.zeros(len(models), len(points), models.logits.shape[2])
+        for rows in torch.arange(changes.shape[1]).split(self._points_at_once(len(points))):
+            predicted += torch.einsum("mr,rpc->mpc", changes[:, rows], self._of_others(rows, points)[0])
+        own = torch.zeros_like(predicted)
+        train = points < changes.shape[1]
+        own[:, train] = changes[:, points[train], None] * self.own[0][points[train]]
+        actual = models.logits[:, points] - models.logits[:, points].mean(0)
+        design = torch.stack([predicted.flatten(), own.flatten()])
+        moments = design @ design.T + 1e-9 * torch.eye(2)
+        return float(torch.linalg.solve(moments, design @ actual.flatten())[0])
 
     def _points_at_once(self, rows: int) -> int:
         return max(1, BLOCK_VALUES // max(1, rows * self.noise.shape[1]))

@@ -199,7 +199,7 @@ class LinearEstimator(PoolEstimator):
 
     def weigh(self, weights: Tensor, where: Tensor) -> Tensor:
         """Return weighted sums over members ``[rows, members] → [rows, len(where), classes]`` of points' logits."""
-        return (weights @ self.group_outputs(where)).view(len(weights), len(where), -1)
+        return (weights @ self.group_outputs(where)).view(len(weights), len(where), self.outputs.shape[2])
 
     def sampling_error(self, weights: Tensor, where: Tensor) -> Tensor:
         """Return the standard error ``[len(where), classes]`` of one weighted sum over members, ``weights [members]``.
