@@ -45,7 +45,6 @@ def test_every_choice_begins_with_a_comment_that_says_what_it_is():
         ("pool.size=ten", "pool.size=ten"),
         ("unlearner.epochs=abc", "unlearner.epochs=abc: expected a whole number"),
         ("unlearner.optimizer.lr=big", "unlearner.optimizer.lr=big: expected a finite number"),
-        ("attribution=debiased attribution.shrinkage=foo", "expected one of james_stein, elementwise, none"),
         ("trainer.precison=16", "did you mean 'trainer.precision'?"),
         ("forget=indices", "forget.file has no value and needs one; give it as forget.file=VALUE"),
         ("n_models=1", "n_models=1: expected a whole number of at least 2"),
@@ -68,6 +67,11 @@ def test_mistakes_are_one_sentence_that_names_key_value_and_what_is_accepted(ove
         composed(override)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_choice_within_a_group_is_checked_too():
+    with pytest.raises(UserError, match="shrinkage=foo: expected one of james_stein, elementwise, none"):
+        composed("attribution=debiased", "attribution.shrinkage=foo")
 
 
 def test_a_sweep_is_composed_cell_by_cell():
