@@ -153,3 +153,57 @@ def test_adaptive_shrinkage_is_the_posterior_under_its_own_mixture():
     assert left < 0.6 * (seen - true).square().mean()
     assert abs(shrinkage.posterior(torch.tensor(2.0), torch.tensor(2))) < 1e-6  # a cell that saw nothing
     assert shrinkage.posterior(torch.tensor(90.0), torch.tensor(0)) == pytest.approx(90, abs=1)
+
+
+# ---------------------------------------------------------------- models trained on larger subsets
+
+
+def fading(size: int, alpha: float, seed: int):
+    """Return models in a world where effects on others, and what is answered unseen, are linear in 1/α.
+
+    At the whole training set's size an example's own effect is 2 on the label's logit, and effects of others are as
+    large as the second return value says.
+    """
+    draw = torch.Generator().manual_seed(7)
+    others = 0.5 * torch.randn(N_TRAIN, POINTS, CLASSES, generator=draw)
+    others *= torch.rand(N_TRAIN, POINTS, 1, generator=draw) < 0.15
+    own = torch.arange(N_TRAIN)
+    others[own, own] = 0
+    masks = RandomSubsets(N_TRAIN, alpha, seed, complementary=True).masks(range(size))
+    logits = torch.einsum("mn,npc->mpc", masks.float() - alpha, others / alpha)
+    label = torch.nn.functional.one_hot(LABELS[:N_TRAIN], CLASSES).float()
+    unseen = 3 - 2 / alpha
+    logits[:, :N_TRAIN] += torch.where(masks[..., None], 3 * label, unseen * label)
+    noise = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
+    originals = torch.zeros(4, POINTS, CLASSES)
+    originals[:, :N_TRAIN] = 3 * label
+    return SubsetModels(masks, logits + 0.5 * noise, round(1 / (1 - alpha)), LABELS), others, originals
+
+
+def test_effects_are_carried_on_to_the_whole_training_set():
+    pool, others, originals = fading(1200, 0.5, seed=0)
+    larger, *_ = fading(600, 0.75, seed=1)
+    near, far = EmpiricalBayes(), EmpiricalBayes()
+    near.learn(Evidence(GROUPS, N_TRAIN, pool=pool))
+    far.learn(Evidence(GROUPS, N_TRAIN, pool=pool, larger=larger, originals=originals))
+    assert near.carried == 1
+    assert far.carried == pytest.approx(0.5, abs=0.1)  # 1/α is 2, then 1.33, then 1
+    label = torch.arange(N_TRAIN), LABELS[:N_TRAIN]
+    assert near.own[0][label].mean() == pytest.approx(4, rel=0.1)
+    assert far.own[0][label].mean() == pytest.approx(2, rel=0.1)
+    elsewhere = GROUPS != 0
+    truth = others[FORGET].sum(0)[elsewhere]
+    errors = [(e.predict(towards(FORGET, N_TRAIN))[0][elsewhere] - truth).square().sum() for e in (near, far)]
+    assert errors[1] < 0.3 * errors[0]
+
+
+def test_effects_of_what_is_forgotten_together_do_not_fade():
+    pool, _, originals = fading(600, 0.5, seed=0)
+    larger, *_ = fading(400, 0.75, seed=1)
+    estimator = EmpiricalBayes()
+    estimator.learn(Evidence(GROUPS, N_TRAIN, pool=pool, larger=larger, originals=originals))
+    everything = torch.ones(1, N_TRAIN)
+    found = estimator.predict(everything)[0, :N_TRAIN] - estimator.own[0]
+    estimator.carried = 1.0
+    raw = estimator.predict(everything)[0, :N_TRAIN] - estimator.own[0]
+    torch.testing.assert_close(found, raw, atol=1e-3, rtol=1e-3)

@@ -25,8 +25,9 @@ ALWAYS = {
         "cost/ratio",
     ),
 }
+EFFECT = ("r2", "correlation", "slope", "standard_error", "expected_error")
 PREDICTED = {
-    *(f"effect/{kind}/{group}" for group in GROUPS for kind in ("r2", "correlation")),
+    *(f"effect/{kind}/{group}" for group in GROUPS for kind in EFFECT),
     *("lds", "cost/attribution"),
 }
 
