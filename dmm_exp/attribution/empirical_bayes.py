@@ -47,15 +47,14 @@ class EmpiricalBayes(Datamodel):
       rest in the same way as models that learn it: this is the mean's first step in an ensemble Kalman filter
       (Evensen, J. Geophys. Res. 1994), for the gradient of the cross-entropy at i;
     * what *other effects of the kind* are like. Kinds are told apart by labels (of the example, the point and the
-      logit), by whether the point is the example itself, and by the size of the response.
-
+      logit), by whether the point is the example itself, and by the size of the response;
     * the *size of the training set*. Subset models are trained on a share α₁ of it, where an example matters more. With
       models trained on a larger share α₂ both parts of the effect are carried on to the whole set, taken to be linear
       in 1/α, as learning curves are: with t = (1/α₂ − 1)/(1/α₁ − 1/α₂), a quantity is q(α₂) + t·(q(α₂) − q(α₁)) there.
       For effects on other points the quantity is a factor, by which they have to be multiplied to predict the larger
-      models best; on forget points it is closer to one, the more of what acts on them is forgotten with them. For an
-      example's effect on its own logits, it is what models that have not seen it answer; the effect is the originals'
-      answer less that, shrunk towards what the pool says of it.
+      models best. For an example's effect on its own logits, it is what models that have not seen it answer; the
+      effect is the originals' answer less that, shrunk towards what the pool says of it. A forget point's effects are
+      carried on only as far as what acts on it stays: the share that is forgotten with it is left as it is in the pool.
 
     Each kind has a factor for the response, fitted by least squares to unbiased estimates, and a prior for what then
     remains (:class:`AdaptiveShrinkage`). A posterior mean has the smallest expected squared error: where the pool tells
@@ -106,10 +105,9 @@ class EmpiricalBayes(Datamodel):
         if self.pool.labels is None:
             raise TypeError("EmpiricalBayes needs labels")
         self.labels = self.pool.labels
-        n_train = self.pool.masks.shape[1]
         penalty = self.penalty[0]
         weights = self.left_out_weights(difference_weights(self.pool.masks), penalty)
-        weights += self.member_weights(torch.eye(n_train), penalty)
+        weights += (self.projected_masks.T / (self.squares + penalty)) @ self.left.T
         self.lengths = weights.square().sum(1).sqrt()
         self.unbiased = weights / self.lengths[:, None]
         self.response = response_weights(self.pool) / self.lengths[:, None]
@@ -117,7 +115,7 @@ class EmpiricalBayes(Datamodel):
         self.noise = self.noise_of(0, everything).variance.sqrt().clamp(min=1e-12)
         self._learn_priors()
         self.carried = 1.0
-        self.own = self._own_effects()
+        self.near = self.own = self._own_effects()
 
     def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
         """Return summed posterior means."""
@@ -134,26 +132,28 @@ class EmpiricalBayes(Datamodel):
             changes[:, train] += directions[:, part[train], None] * self.own[0][part[train]]
             parts.append(changes)
         found = torch.cat(parts, 1)
-        if self.carried != 1:
+        if self.own is not self.near:
             for change, direction in zip(found, directions, strict=True):
                 gone = (points < n_train) & (direction[points.clamp(max=n_train - 1)] == 1)
                 if gone.any():
-                    change[gone] += (1 - self.carried) * self._crowded_out(direction, points[gone])
+                    change[gone] += self._not_faded(direction, points[gone])
         return found
 
-    def _crowded_out(self, direction: Tensor, points: Tensor) -> Tensor:
-        """Return effects of others ``[points, classes]``, times the share of them that the direction takes away.
+    def _not_faded(self, direction: Tensor, points: Tensor) -> Tensor:
+        """Return what of the fading of effects ``[points, classes]`` has to be taken back at points that are moved.
 
         Effects fade as the training set grows because other examples teach the same. Where these are taken away too,
-        effects do not fade: the share of a logit's effects (of their squares) that the direction moves.
+        they do not: on the way from all to none of them, half are there on average, as in the pool. So the share of a
+        logit's effects (of their squares) that the direction moves is left as it is in the pool.
         """
         changes = torch.empty(len(points), self.noise.shape[1])
         rows, moved = torch.arange(len(direction)), direction != 0
         for part in torch.arange(len(points)).split(self._points_at_once(len(rows))):
-            means = self._of_others(rows, points[part])[0]
+            means, at = self._of_others(rows, points[part])[0], points[part]
             squares = means.square()
             share = squares[moved].sum(0) / squares.sum(0).clamp(min=1e-30)
-            changes[part] = share * torch.einsum("r,rpc->pc", direction, means)
+            faded = (1 - self.carried) * torch.einsum("r,rpc->pc", direction, means)
+            changes[part] = share * (faded + direction[at, None] * (self.near[0][at] - self.own[0][at]))
         return changes
 
     def standard_error(self, forget: Tensor) -> Tensor:
