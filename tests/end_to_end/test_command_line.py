@@ -15,6 +15,7 @@ SMALL = [
     "evaluation.report=false",
     "executor=local",
     "pool.size=20",
+    "pool.larger.size=8",
     "pool.held_out=4",
     "n_models=4",
 ]

@@ -114,7 +114,10 @@ def test_models_fine_tuned_on_held_out_points_are_extended_with_their_originals(
 
 def test_the_cost_of_a_taken_over_pool_counts_all_its_members(start, tmp_path):
     choices = [*CHUNKS_OF_FOUR, "forget=random", "n_models=4"]
-    costs = [start(tmp_path, *choices, f"pool.size={size}").metrics["cost/attribution"] for size in (8, 20)]
+    costs = [
+        start(tmp_path, *choices, f"pool.size={size}", "pool.larger.size=0").metrics["cost/attribution"]
+        for size in (8, 20)
+    ]
     assert costs[1] == pytest.approx(costs[0] * 20 / 8)
 
 

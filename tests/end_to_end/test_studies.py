@@ -15,6 +15,7 @@ SMALL = [
     "experiment=quick",
     "evaluation.report=false",
     "pool.size=20",
+    "pool.larger.size=8",
     "pool.held_out=4",
     "n_models=4",
     "logger=none",
@@ -177,7 +178,7 @@ STUDY = """
 study:
   title: Two tables
   seeds: [0, 1]
-  overrides: [n_models=4, pool.size=20, pool.held_out=4, training.epochs=2, logger=none]
+  overrides: [n_models=4, pool.size=20, pool.held_out=4, pool.larger.size=8, training.epochs=2, logger=none]
   methods: [finetune]
   tables:
     levels:
