@@ -40,9 +40,10 @@ class AdaptiveShrinkage:
         total = 1 + widths.square()
         log_density = -0.5 * total.log() - 0.5 * apart.square() / total
         mixture = torch.full((count, len(widths)), 1 / len(widths), dtype=torch.double)
+        density = (log_density - log_density.amax(-1, keepdim=True)).exp()
         for _ in range(ROUNDS):
-            shares = torch.softmax(log_density + mixture.log()[:, None], -1)
-            counts = torch.einsum("cg,cgw->cw", seen, shares)
+            together = (density @ mixture[..., None]).squeeze(-1).clamp(min=1e-300)
+            counts = mixture * ((seen / together)[:, None] @ density).squeeze(1)
             counts[:, 0] += NULL_COUNT
             mixture = (counts / counts.sum(1, keepdim=True)).clamp(min=1e-12)
         shares = torch.softmax(log_density + mixture.log()[:, None], -1)

@@ -34,7 +34,7 @@ PREDICTED = {
 
 @pytest.fixture(scope="module")
 def main_job(start, outputs):
-    return start(outputs, "evaluation.report=true")
+    return start(outputs, "evaluation.report=true", "pool.larger.size=0")
 
 
 def test_metrics_have_exactly_the_documented_names(main_job):
