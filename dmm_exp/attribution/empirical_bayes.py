@@ -12,6 +12,7 @@ from dmm_exp.attribution.adaptive import AdaptiveShrinkage
 from dmm_exp.attribution.datamodel import Datamodel
 from dmm_exp.attribution.estimator import Evidence, SubsetModels
 from dmm_exp.attribution.feldman_zhang import difference_weights
+from dmm_exp.errors import UserError
 
 KINDS = 5  # of logits of another point, see ``kinds``
 BIN_EDGES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)  # quantiles of the expected size that divide a kind into cells
@@ -86,6 +87,9 @@ class EmpiricalBayes(Datamodel):
         prior_points: int = 250,
     ) -> None:
         super().__init__(penalties, tuning_outputs)
+        for name, value in (("prior_examples", prior_examples), ("prior_points", prior_points)):
+            if value < 1:
+                raise UserError(f"attribution.{name}={value}: expected a whole number of at least 1")
         self.prior_examples = prior_examples
         self.prior_points = prior_points
 
