@@ -10,6 +10,7 @@ from dmm_exp.attribution import Datamodel, EmpiricalBayes, Evidence, FeldmanZhan
 from dmm_exp.attribution.adaptive import WIDTHS, AdaptiveShrinkage
 from dmm_exp.attribution.empirical_bayes import kinds, response_weights
 from dmm_exp.ensembles import RandomSubsets
+from dmm_exp.errors import UserError
 
 N_TRAIN, POINTS, CLASSES = 60, 75, 3
 LABELS = torch.arange(POINTS) % CLASSES
@@ -117,6 +118,12 @@ def test_responses_are_covariances_over_models_without_the_example():
 def test_kinds_are_told_apart_by_labels():
     found = kinds(torch.tensor([0]), torch.tensor([0, 1]), 3)[0]
     assert found.tolist() == [[0, 1, 1], [3, 2, 4]]
+
+
+@pytest.mark.parametrize("option", ["prior_examples", "prior_points"])
+def test_options_out_of_range_are_named(option):
+    with pytest.raises(UserError, match=f"attribution.{option}=0: expected a whole number of at least 1"):
+        EmpiricalBayes(**{option: 0})
 
 
 def test_it_says_when_labels_are_missing():

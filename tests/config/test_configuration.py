@@ -52,7 +52,6 @@ def test_every_choice_begins_with_a_comment_that_says_what_it_is():
         ("pool.larger.alpha=0.4", "pool.larger.alpha=0.4: expected a fraction between pool.alpha=0.5 and 1"),
         ("pool.larger.size=602", "pool.larger.size=602: with complementary members"),
         ("pool.larger.size=4", "pool.larger.size=4: expected 0 for none, or at least 8"),
-        ("attribution.prior_points=0", "attribution.prior_points=0: expected a whole number of at least 1"),
         ("pool.lds_alphas=[1.5]", "pool.lds_alphas=[1.5]: expected fractions"),
         ("pool.size=20", "pool.size=20: expected at least pool.held_out + 4"),
         ("model=null", "model=null: expected one of cnn, logistic, mlp"),
