@@ -148,14 +148,14 @@ class EmpiricalBayes(Datamodel):
 
         Effects fade as the training set grows because other examples teach the same. Where these are taken away too,
         they do not: on the way from all to none of them, half are there on average, as in the pool. So the share of a
-        logit's effects (of their squares) that the direction moves is left as it is in the pool.
+        logit's effects that the direction moves (of the root of their summed squares) is left as it is in the pool.
         """
         changes = torch.empty(len(points), self.noise.shape[1])
         rows, moved = torch.arange(len(direction)), direction != 0
         for part in torch.arange(len(points)).split(self._points_at_once(len(rows))):
             means, at = self._of_others(rows, points[part])[0], points[part]
             squares = means.square()
-            share = squares[moved].sum(0) / squares.sum(0).clamp(min=1e-30)
+            share = (squares[moved].sum(0) / squares.sum(0).clamp(min=1e-30)).sqrt()
             faded = (1 - self.carried) * torch.einsum("r,rpc->pc", direction, means)
             changes[part] = share * (faded + direction[at, None] * (self.near[0][at] - self.own[0][at]))
         return changes
