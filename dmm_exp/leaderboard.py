@@ -13,6 +13,7 @@ from typing import Any
 from dmm_exp.errors import UserError
 from dmm_exp.run import run
 from dmm_exp.store.spec import digest_of
+from dmm_exp.sweep import begin
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def run_leaderboard(config: Mapping[str, Any], overrides: Sequence[str]) -> Path
     from dmm_exp.report.progress import Console
     from dmm_exp.report.tables import print_table
 
+    begin(overrides)
     board = config["leaderboard"]
     sets = sum(len(texts) for texts in board["forget_sets"].values())
     with Console().progress("configurations", sets * len(board["methods"])) as advance:

@@ -158,7 +158,7 @@ def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], consol
     config = dict(pipeline.config)
     tracker = instantiate(config["logger"])
     _write_config(folder, config, choices)
-    tracker.start(folder.name, config, folder)
+    tracker.start(folder.name, {**config, "choices": dict(choices)}, folder)
     try:
         if config["n_models"] < CALM:
             console.warn(f"n_models={config['n_models']}: below {CALM} KLoM is mostly noise; compare it with its floor")
@@ -218,6 +218,7 @@ def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], co
         provenance=_provenance(),
         history=_history(pipeline),
         checkpoints=checkpoints,
+        members=evaluation.members,
     )
 
 

@@ -16,6 +16,7 @@ from dmm_exp.errors import UserError
 from dmm_exp.run import run, run_name
 from dmm_exp.store.files import write_json
 from dmm_exp.store.spec import digest_of
+from dmm_exp.sweep import begin
 
 if TYPE_CHECKING:
     from dmm_exp.report.study import View
@@ -57,6 +58,7 @@ def run_study(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     from dmm_exp.report.progress import Console
     from dmm_exp.report.study import Scatter, print_study, write_study
 
+    begin(overrides)
     study, console = config["study"], Console()
     with console.progress("configurations", None):
         cells = list(compose_cells_of(study, overrides))

@@ -1,6 +1,6 @@
 """What a person sees after a run: tables, figures, one HTML page, tracked runs, and the console.
 
-Importing this package is cheap: matplotlib, pandas, jinja2, rich and wandb are loaded when something needs them.
+Importing this package is cheap: matplotlib, pandas, jinja2, rich and the trackers are loaded when something needs them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dmm_exp.report.progress import Console
     from dmm_exp.report.result import RunResult, StageRecord
     from dmm_exp.report.tables import headline, print_table, sweep_table
-    from dmm_exp.report.trackers import CsvTracker, NoTracker, Tracker, WandbTracker
+    from dmm_exp.report.trackers import CsvTracker, NoTracker, Tracker, TrackioTracker, WandbTracker
     from dmm_exp.report.words import narrative
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "RunResult",
     "StageRecord",
     "Tracker",
+    "TrackioTracker",
     "WandbTracker",
     "headline",
     "narrative",
@@ -38,6 +39,7 @@ _HOME = {
     "RunResult": "result",
     "StageRecord": "result",
     "Tracker": "trackers",
+    "TrackioTracker": "trackers",
     "WandbTracker": "trackers",
     "headline": "tables",
     "narrative": "words",

@@ -59,6 +59,7 @@ class RunResult:
         provenance: versions, commit, device, command.
         history: training curves with columns ``stage, epoch, loss``; may be empty.
         checkpoints: metrics by number of epochs, when the unlearner was evaluated on its way; the last are ``metrics``.
+        members: one row a member of the ensembles, such as its accuracies; ``None`` when nobody collected them.
     """
 
     name: str
@@ -73,6 +74,7 @@ class RunResult:
     provenance: dict[str, str]
     history: pd.DataFrame
     checkpoints: dict[int, dict[str, float]] = field(default_factory=dict)
+    members: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not describe the same points."""

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from wandb_files import written_runs
 
 from dmm_exp.errors import UserError
 from dmm_exp.report.result import RunResult
-from dmm_exp.report.trackers import RUN_ID_FILE, CsvTracker, NoTracker, WandbTracker
+from dmm_exp.report.trackers import RUN_ID_FILE, CsvTracker, NoTracker, TrackioTracker, WandbTracker
 
 
 def test_csv_files_hold_the_run_to_the_last_digit(run: RunResult, tmp_path: Path) -> None:
@@ -40,25 +44,42 @@ def test_no_tracker_leaves_no_trace(run: RunResult, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wandb_writes_an_offline_run_under_the_runs_folder(
-    make_run: Callable[..., RunResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def reported(tmp_path: Path) -> Path:
+    """Return a run's folder with a page and a picture in it."""
+    (tmp_path / "report.html").write_text("<p>report</p>", encoding="utf-8")
+    (tmp_path / "figures").mkdir()
+    pytest.importorskip("PIL.Image").new("RGB", (8, 8)).save(tmp_path / "figures" / "klom_by_group.png")
+    return tmp_path
+
+
+def test_an_offline_wandb_run_holds_everything_by_name_and_value(
+    make_run: Callable[..., RunResult], reported: Path
 ) -> None:
     pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
+    members = pd.DataFrame({"member": [0, 1], "tow": [0.5, 0.75]})
     run = make_run(members=10, n_points=60, forgotten=10)
-    (tmp_path / "report.html").write_text("<p>report</p>", encoding="utf-8")
-    image = pytest.importorskip("PIL.Image").new("RGB", (8, 8))
-    (tmp_path / "figures").mkdir()
-    image.save(tmp_path / "figures" / "klom_by_group.png")
-    tracker = WandbTracker("dmm_exp", group="sweep", tags=["test"])
-    tracker.start(run.name, run.config, tmp_path)
-    identity = (tmp_path / RUN_ID_FILE).read_text().strip()
+    run = dataclasses.replace(run, members=members, checkpoints={1: {"tow": 0.25}, 2: {"tow": 0.5}})
+    tracker = WandbTracker("project", entity="team", group="sweep", tags=["test"], mode="offline")
+    tracker.start(run.name, run.config, reported)
     tracker.finish(run)
-    (offline,) = (tmp_path / "wandb").glob(f"offline-run-*-{identity}")
-    assert list(offline.glob("*.wandb"))
-    assert list(offline.glob("files/media/images/figures/*.png"))
-    assert list(offline.glob("files/media/html/*.html"))
-    assert list(offline.glob("files/media/table/*.json"))
+    (written,) = written_runs(reported)
+    assert (written.name, written.group, written.project, written.entity) == (run.name, "sweep", "project", "team")
+    assert written.id == (reported / RUN_ID_FILE).read_text().strip()
+    assert written.tags == ["test"]
+    assert {key: written.config[key] for key in run.config} == run.config
+    assert {name: written.summary[name] for name in run.metrics} == run.metrics
+    for stage, rows in run.history.groupby("stage"):
+        losses = [(row[f"epoch/{stage}"], row[f"loss/{stage}"]) for row in written.history if f"loss/{stage}" in row]
+        assert losses == list(zip(rows["epoch"], rows["loss"], strict=True))
+    assert written.table("members") == {"columns": ["member", "tow"], "data": [[0, 0.5], [1, 0.75]]}
+    assert written.table("checkpoints") == {"columns": ["epoch", "tow"], "data": [[1, 0.25], [2, 0.5]]}
+    points = written.table("points")
+    assert points["columns"] == list(run.points.columns)
+    assert sorted(row[0] for row in points["data"]) == list(run.points["point"])
+    picture = written.folder / "files" / written.summary["figures/klom_by_group"]["path"]
+    assert picture.read_bytes() == (reported / "figures" / "klom_by_group.png").read_bytes()
+    assert (written.folder / "files" / written.summary["report"]["path"]).read_text() == "<p>report</p>"
 
 
 def test_wandb_keeps_the_id_of_a_folder_that_was_tracked_before(
@@ -69,7 +90,8 @@ def test_wandb_keeps_the_id_of_a_folder_that_was_tracked_before(
     tracker = WandbTracker("dmm_exp", mode="offline")
     tracker.start(run.name, run.config, tmp_path)
     tracker.fail("it broke")
-    assert list((tmp_path / "wandb").glob("offline-run-*-abcd1234"))
+    (written,) = written_runs(tmp_path)
+    assert (written.id, written.summary["error"], written.exit_code) == ("abcd1234", "it broke", 1)
 
 
 def test_wandb_that_cannot_be_imported_is_one_clear_sentence(
@@ -81,3 +103,20 @@ def test_wandb_that_cannot_be_imported_is_one_clear_sentence(
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(UserError, match="pip install wandb"):
         WandbTracker("dmm_exp").start(run.name, run.config, tmp_path)
+
+
+def test_trackio_that_cannot_be_imported_is_one_clear_sentence(
+    run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", "")  # restored afterwards
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(UserError, match="pip install trackio"):
+        TrackioTracker("dmm_exp", str(tmp_path)).start(run.name, run.config, tmp_path)
+
+
+def test_trackio_told_to_send_runs_elsewhere_is_refused(
+    run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_SPACE_ID", "somebody/space")
+    with pytest.raises(UserError, match="unset TRACKIO_SPACE_ID"):
+        TrackioTracker("dmm_exp", str(tmp_path)).start(run.name, run.config, tmp_path)

@@ -1,0 +1,147 @@
+"""A sweep that is tracked with wandb, read back from disk, and the dashboard that shows it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from wandb_files import Written, written_runs
+
+from dmm_exp import sweep
+from dmm_exp.cli import config_directory
+from dmm_exp.config.preflight import compose_cells
+from dmm_exp.config.schema import register
+from dmm_exp.report.figures import FIGURES
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+OVERRIDES = [
+    "experiment=quick", "forget=random", "unlearner=finetune,gradient_ascent", "unlearner.epochs=1", "n_models=4",
+    "training.epochs=2", "executor=local", "evaluation.report=false", "logger=wandb", "logger.mode=offline",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the outputs of a sweep over two unlearners; the page, which has its own tests, is a stand-in."""
+    register()
+    folder = tmp_path_factory.mktemp("outputs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(sweep.SWEEP, "")  # restored afterwards
+        patch.setattr("dmm_exp.report.html.write_report", lambda _, to: (to / "report.html").write_text("page"))
+        sweep.begin(OVERRIDES)
+        cells = compose_cells(config_directory(), [*OVERRIDES, f"paths.outputs={folder}"], [])
+        for number, (config, choices) in enumerate(cells):
+            sweep.run_cell(config, choices, [], number)
+        assert sweep.finish() == 0
+    yield folder
+    sweep._announced.clear()
+
+
+def runs_of(outputs: Path) -> dict[Path, Written]:
+    """Return the one offline run of every run's folder."""
+    found = {folder: written_runs(folder) for folder in sorted((outputs / "runs").iterdir())}
+    assert all(len(written) == 1 for written in found.values())
+    return {folder: written for folder, (written,) in found.items()}
+
+
+def test_every_cell_is_one_run_in_the_sweeps_group(outputs: Path) -> None:
+    (folder,) = (outputs / "sweeps").iterdir()
+    runs = runs_of(outputs)
+    assert len(runs) == 2
+    assert {written.group for written in runs.values()} == {folder.name}
+    assert [written.name for written in runs.values()] == [path.name for path in runs]
+    assert {written.config["choices"]["unlearner"] for written in runs.values()} == {"finetune", "gradient_ascent"}
+
+
+def test_runs_read_back_hold_what_their_folders_hold(outputs: Path) -> None:
+    for folder, written in runs_of(outputs).items():
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert {name: written.summary[name] for name in metrics} == metrics
+        assert written.config["choices"] == json.loads((folder / "choices.json").read_text())
+        assert written.config["n_models"] == 4
+        assert len(written.table("members")["data"]) == 4
+        assert sum(row[1] == "forget" for row in written.table("points")["data"]) == 50
+        assert [row["epoch/originals"] for row in written.history if "epoch/originals" in row] == [1, 2]
+        assert written.exit_code == 0
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> ModuleType:
+    """Return scripts/wandb_dashboard.py as a module."""
+    pytest.importorskip("wandb_workspaces")
+    spec = importlib.util.spec_from_file_location("wandb_dashboard", SCRIPTS / "wandb_dashboard.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def texts(node: Any) -> Iterator[tuple[str, str]]:
+    """Yield the key and the value of every text in plain containers; the elements of a list have the list's key."""
+    for key, value in node.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict):
+                yield from texts(each)
+            elif isinstance(each, str):
+                yield key, each
+
+
+def test_the_dashboard_names_only_what_runs_write(dashboard: ModuleType, outputs: Path) -> None:
+    found = list(texts(dashboard.specification(dashboard.workspace("team", "dmm_exp"))))
+    shown = {text.removeprefix("summary:") for key, text in found if key in ("metrics", "xAxis", "yAxis", "accessor")}
+    metrics = {text for text in shown if not text.startswith("config:")} - {"_step"}
+    assert {"klom/val/p95", "klom_floor/forget/p95", "tow", "cost/ratio", "loss/unlearning"} <= metrics
+    pictures = {text for key, text in found if key == "mediaKeys"}
+    assert pictures <= {f"figures/{draw.__name__}" for draw, *_ in FIGURES}
+    groups = {".".join(re.findall(r"choices\.value\.(\w+)$", text)) for _, text in found} - {""}
+    assert groups == {"unlearner", "forget"}
+    for written in runs_of(outputs).values():
+        assert metrics <= set(written.summary)
+        assert groups <= set(written.config["choices"])
+
+
+def test_the_dashboards_specification_is_what_the_package_reads_back(dashboard: ModuleType) -> None:
+    from wandb_workspaces.workspaces import internal
+
+    made = dashboard.specification(dashboard.workspace("team", "dmm_exp"))
+    section = internal.WorkspaceViewspec.model_validate(made).section
+    titles = [section.name for section in section.panel_bank_config.sections]
+    assert titles[:4] == ["KLoM by group, with its floor", "Quality against cost", "ToW", "Leaderboard"]
+    assert all(len(each.panels) == 3 for each in section.panel_bank_config.sections[:4])
+    assert [key.name for key in section.run_sets[0].grouping] == ["choices.value.forget", "choices.value.unlearner"]
+
+
+def test_a_dry_run_prints_the_specification(
+    dashboard: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard.ws.Workspace, "save", lambda _: pytest.fail("a dry run asks no server"))
+    assert dashboard.main(["--entity", "team", "--project", "dmm_exp", "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["section"]["panelBankConfig"]["sections"]
+
+
+def test_a_dashboard_that_the_server_refuses_is_one_sentence(
+    dashboard: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Any) -> None:
+        raise dashboard.wandb.errors.UsageError("no API key")
+
+    monkeypatch.setattr(dashboard.ws.Workspace, "save", refuse)
+    assert dashboard.main(["--entity", "team", "--project", "dmm_exp"]) == 2
+    assert capsys.readouterr().err == "error: W&B did not take the workspace (no API key)\n"
+
+
+def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    spec = importlib.util.spec_from_file_location("wandb_dashboard", SCRIPTS / "wandb_dashboard.py")
+    with pytest.raises(SystemExit) as ended:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))  # type: ignore[union-attr, arg-type]
+    assert ended.value.code == 2
+    assert "pip install wandb-workspaces" in capsys.readouterr().err
