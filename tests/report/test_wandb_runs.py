@@ -35,6 +35,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(sweep.SWEEP, "")  # restored afterwards
         patch.setattr("dmm_exp.report.html.write_report", lambda _, to: (to / "report.html").write_text("page"))
+        patch.setattr("dmm_exp.report.trackers.TABLE_ROWS", 100)
         sweep.begin(OVERRIDES)
         cells = compose_cells(config_directory(), [*OVERRIDES, f"paths.outputs={folder}"], [])
         for number, (config, choices) in enumerate(cells):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ FILE_HEADER = struct.Struct("<4sHB")  # ":W&B", a magic number, the format's ver
 CHUNK_HEADER = struct.Struct("<IHB")  # checksum, length, kind
 BLOCK = 32 * 1024  # no chunk crosses a block's end; a record may be several chunks
 WHOLE, LAST = 1, 4  # kinds of chunks that end a record
+PATIENCE = 60  # seconds
 
 
 @dataclass
@@ -39,7 +41,15 @@ class Written:
 
 def written_runs(folder: Path) -> list[Written]:
     """Return the offline runs of a run's folder, oldest first."""
-    return [_read(path) for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
+    return [_finished(path) for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
+
+
+def _finished(path: Path) -> Written:
+    """Read a run once it is whole: wandb's own process may write the end of the file after ``finish`` has returned."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := _read(path)).exit_code is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
 
 
 def _read(path: Path) -> Written:
@@ -63,6 +73,8 @@ def _read(path: Path) -> Written:
 def _records(data: bytes) -> Iterator[Any]:
     from wandb.proto.wandb_internal_pb2 import Record
 
+    if len(data) < FILE_HEADER.size:
+        return
     assert FILE_HEADER.unpack_from(data)[0] == b":W&B"
     at, parts = FILE_HEADER.size, b""
     while at + CHUNK_HEADER.size <= len(data):
@@ -70,6 +82,8 @@ def _records(data: bytes) -> Iterator[Any]:
             at += room
             continue
         _, length, kind = CHUNK_HEADER.unpack_from(data, at)
+        if at + CHUNK_HEADER.size + length > len(data):
+            return
         at += CHUNK_HEADER.size
         parts, at = parts + data[at : at + length], at + length
         if kind in (WHOLE, LAST):
