@@ -1,0 +1,40 @@
+"""The tour, executed as a reader would."""
+
+from pathlib import Path
+
+import pytest
+
+TOUR = Path(__file__).resolve().parents[1] / "docs" / "tour.ipynb"
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_tour_has_ten_cells_and_shows_what_they_print():
+    nbformat = pytest.importorskip("nbformat")
+    notebook = nbformat.read(TOUR, as_version=4)
+    nbformat.validate(notebook)
+    assert len(code_cells(notebook)) == 10
+    assert all(cell.outputs for cell in code_cells(notebook) if "import subprocess" not in cell.source)
+    text = TOUR.read_text(encoding="utf-8")
+    assert len(text) < 300_000
+    assert not [folder for folder in ("/tmp/", "/home/", "/root/") if folder in text]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_tour_runs_from_a_forget_set_to_the_report(tmp_path):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(TOUR, as_version=4)
+    for cell in code_cells(notebook):
+        cell.outputs = []
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    assert {output.output_type for output in outputs} == {"stream", "display_data", "execute_result"}
+    assert {output.name for output in outputs if output.output_type == "stream"} == {"stdout"}
+    assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 3
+    last = code_cells(notebook)[-1].outputs
+    assert (tmp_path / last[0].text.strip()).is_file()
+    assert "image/png" in last[1].data
