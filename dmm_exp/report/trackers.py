@@ -313,7 +313,7 @@ def _trackio_runs(trackio: Any, project: str) -> list[Any]:
 @contextmanager
 def _without_hugging_face() -> Iterator[None]:
     """Keep Hugging Face's client from the network: trackio asks it for the name of whoever is logged in."""
-    constants = importlib.import_module("huggingface_hub.constants")
+    constants: Any = importlib.import_module("huggingface_hub.constants")
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:
         yield
