@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -71,6 +72,28 @@ def test_runs_read_back_hold_what_their_folders_hold(outputs: Path) -> None:
         assert sum(row[1] == "forget" for row in written.table("points")["data"]) == 50
         assert [row["epoch/originals"] for row in written.history if "epoch/originals" in row] == [1, 2]
         assert written.exit_code == 0
+
+
+@pytest.mark.parametrize(("module", "composes"), [("leaderboard", "compose_entries"), ("study", "compose_cells_of")])
+def test_runs_of_leaderboards_and_studies_are_composed_with_a_group(
+    module: str, composes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register()
+    monkeypatch.setenv(sweep.SWEEP, "")
+    commands = importlib.import_module(f"dmm_exp.{module}")
+    groups: list[str] = []
+
+    def composed(*_: Any) -> Iterator[Any]:
+        ((config, _),) = compose_cells(config_directory(), ["logger=wandb"], [])
+        groups.append(config["logger"]["group"])
+        return iter(())
+
+    monkeypatch.setattr(commands, composes, composed)
+    ((config, _),) = compose_cells(config_directory(), ["dry_run=true"], [])
+    for overrides in (["seed=1"], ["seed=2"], ["seed=1"]):
+        getattr(commands, f"run_{module}")(config, overrides)
+    assert groups[0] == groups[2] != groups[1]
+    assert all(groups)
 
 
 @pytest.fixture(scope="module")
