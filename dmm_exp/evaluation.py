@@ -21,6 +21,7 @@ from dmm_exp.metrics import (
     margins,
     mia,
     retraining_cost,
+    roc,
     tow,
     tow_mia,
     tpr_at_fpr,
@@ -28,11 +29,13 @@ from dmm_exp.metrics import (
     ulira_scores,
 )
 from dmm_exp.pipeline import FORGET, GROUPS, Pipeline, content_hash
+from dmm_exp.report.result import no_curves
 from dmm_exp.store import Artifact, Draft, Spec
 
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 FEWEST_FOR_INTERVALS = 20
 FEWEST_FOR_ATTACK = 3
+RATES = np.union1d(np.linspace(0, 1, 101), np.logspace(-5, 0, 101))  # false-positive rates at which a curve is kept
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Evaluation:
             "epochs": self.config["training"]["epochs"],
             "amortised_over": self.config["pool"]["amortised_over"],
             "package": __version__,
-            "tables": ["points", "members"],
+            "tables": ["points", "members", "roc"],
         }
         config |= {} if self.epoch is None else {"epoch": self.epoch}
         inputs = {str(place): artifact.digest for place, artifact in enumerate(used)}
@@ -92,6 +95,7 @@ class Evaluation:
         draft.write_json("metrics", self._metrics())
         draft.write_table("points", self._points())
         draft.write_table("members", self._members())
+        draft.write_table("roc", self._roc())
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -107,6 +111,11 @@ class Evaluation:
     def members(self) -> pd.DataFrame:
         """One row a member: ``members.parquet``. The mean of a column is the metric of this name."""
         return self.artifact.table("members")
+
+    @property
+    def roc(self) -> pd.DataFrame:
+        """Curves of the attack on forget points: ``ensemble``, ``fpr``, ``tpr``; empty where there was no attack."""
+        return self.artifact.table("roc")
 
     @cached_property
     def outputs(self) -> dict[str, Outputs]:
@@ -240,6 +249,16 @@ class Evaluation:
             "ulira/accuracy": ulira(unlearned, oracle).mean(),
             "ulira/tpr_at_1fpr": tpr_at_fpr(*ulira_scores(unlearned, oracle)),
         }
+
+    def _roc(self) -> pd.DataFrame:
+        """Return what the attack finds in the unlearned models, in the originals and in independent oracles."""
+        points, curves = self._of(FORGET), []
+        oracle = self.outputs["oracle"].margins[:, points]
+        for name in ("unlearned", "original", "floor") if self.config["n_models"] >= FEWEST_FOR_ATTACK else ():
+            fpr, tpr, _ = roc(*ulira_scores(self.outputs[name].margins[:, points], oracle))
+            kept = np.unique(np.searchsorted(fpr, RATES, side="right") - 1)
+            curves.append(pd.DataFrame({"ensemble": name, "fpr": fpr[kept], "tpr": tpr[kept]}))
+        return pd.concat(curves) if curves else no_curves()
 
     @cached_property
     def effects(self) -> dict[str, NDArray[np.float32]]:

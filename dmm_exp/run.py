@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmm_exp.identity import CHOICES, FORGET, MEMBERS, run_name
 from dmm_exp.store.files import write_json, write_table, write_text
 from dmm_exp.store.spec import digest_of
 
@@ -19,14 +20,9 @@ if TYPE_CHECKING:
     from dmm_exp.evaluation import Evaluation
     from dmm_exp.pipeline import Pipeline, PlannedStage
     from dmm_exp.report.progress import Console
-    from dmm_exp.report.result import RunResult
+    from dmm_exp.report.result import OtherRun, RunResult
     from dmm_exp.store import Store
 
-# What changes where a run happens, or which runs there are, but not what one finds.
-ELSEWHERE = ("paths", "logger", "executor", "dry_run", "hparams_search", "forget_tuning", "leaderboard", "study")
-NAMED = ("dataset", "model", "forget", "unlearner", "refinement")
-CHOICES = "choices.json"
-MEMBERS = "members.parquet"
 CALM = 80  # members below which KLoM is mostly noise
 
 
@@ -43,16 +39,6 @@ class FinishedRun:
     folder: Path
     metrics: dict[str, float]
     checkpoints: dict[int, dict[str, float]]
-
-
-def run_name(config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
-    """Return ``<choices>__<id>``: the same experiment has the same name wherever it is started.
-
-    The id is the hash of the resolved configuration without paths, loggers and executors.
-    """
-    words = "-".join(choices[group] for group in NAMED if choices.get(group, "none") != "none")
-    identity = digest_of({key: value for key, value in config.items() if key not in ELSEWHERE})
-    return f"{words}__{identity[:10]}"
 
 
 def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = True) -> FinishedRun | None:
@@ -180,7 +166,8 @@ def _report(result: RunResult, folder: Path, evaluation: str, console: Console) 
     """Write ``report.html`` and figures, unless they show this very evaluation already."""
     from dmm_exp.report.html import write_report
 
-    shown, shows = folder / "figures" / "shows.json", [evaluation, result.provenance.get("commit")]
+    others = {run.name: [run.method, dict(run.metrics)] for run in result.others}
+    shown, shows = folder / "figures" / "shows.json", [evaluation, result.provenance.get("commit"), digest_of(others)]
     with console.stage("report", "report.html and figures") as stage:
         try:
             stage.cached = json.loads(shown.read_text(encoding="utf-8")) == shows and (folder / "report.html").exists()
@@ -204,7 +191,7 @@ def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], co
     write_json(folder / "metrics.json", metrics)
     write_table(folder / "points.parquet", points)
     write_table(folder / MEMBERS, evaluation.members)
-    write_json(folder / "forget.json", pipeline.forget.tolist())
+    write_json(folder / FORGET, pipeline.forget.tolist())
     return RunResult(
         name=folder.name,
         config=dict(pipeline.config),
@@ -219,7 +206,25 @@ def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], co
         history=_history(pipeline),
         checkpoints=checkpoints,
         members=evaluation.members,
+        roc=evaluation.roc,
+        others=_others(folder, pipeline.config, choices, metrics),
     )
+
+
+def _others(
+    folder: Path, config: Mapping[str, Any], choices: Mapping[str, str], metrics: Mapping[str, float]
+) -> list[OtherRun]:
+    """Return the finished runs beside this one that answer the same question, the newest of each method."""
+    from dmm_exp.compare.labels import method_of, newest, telling_keys
+    from dmm_exp.compare.runs import Run, runs_beside
+    from dmm_exp.report.result import OtherRun
+
+    own = Run.of(folder, config, choices, metrics, finished=time.time())
+    beside = runs_beside(own)
+    names = [method_of(run, keys) for run, keys in zip([own, *beside], telling_keys([own, *beside]), strict=True)]
+    methods = {run.folder: name for run, name in zip(beside, names[1:], strict=True) if name != names[0]}
+    kept, _ = newest([run for run in beside if run.folder in methods], list(methods.values()))
+    return [OtherRun(run.folder.name, methods[run.folder], run.metrics) for run in kept]
 
 
 def _checkpoints(folder: Path, evaluation: Evaluation) -> dict[int, dict[str, float]]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from dmm_exp import __version__
 from dmm_exp.errors import UserError
-from dmm_exp.run import run, run_name
+from dmm_exp.identity import run_name
+from dmm_exp.run import run
 from dmm_exp.store.files import write_json
 from dmm_exp.store.spec import digest_of
 from dmm_exp.sweep import begin

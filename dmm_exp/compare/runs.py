@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dmm_exp.errors import UserError
+from dmm_exp.identity import CHOICES, ELSEWHERE, FORGET, MEMBERS, NAMED
 from dmm_exp.report.tables import used_attribution
-from dmm_exp.run import CHOICES, ELSEWHERE, MEMBERS, NAMED
 from dmm_exp.store.spec import digest_of
 
 if TYPE_CHECKING:
@@ -51,6 +51,20 @@ class Run:
     metrics: Mapping[str, float]
     forget: str
     finished: float
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        config: Mapping[str, Any],
+        choices: Mapping[str, str],
+        metrics: Mapping[str, float],
+        finished: float,
+    ) -> Run:
+        """Return a run from its resolved configuration; its folder holds the forget set already."""
+        own = {key: value for key, value in config.items() if key not in UNRELATED}
+        settings = {key: value for key, value in flat(own) if key not in UNRELATED_KEYS}
+        return cls(folder, choices, settings, metrics, _forget_set(folder), finished)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -151,10 +165,26 @@ def read_run(folder: Path) -> Run:
     wrong = [name for name, value in metrics.items() if not _is_number(value)]
     if wrong or not metrics:
         raise ValueError(f"metrics.json is damaged: {wrong[0]} is no number" if wrong else "metrics.json is empty")
-    own = {key: value for key, value in config.items() if key not in UNRELATED}
-    settings = {key: value for key, value in flat(own) if key not in UNRELATED_KEYS}
-    forget = hashlib.sha256((folder / "forget.json").read_bytes()).hexdigest()
-    return Run(folder, choices, settings, metrics, forget, float(status.get("updated", 0.0)))
+    return Run.of(folder, config, choices, metrics, float(status.get("updated", 0.0)))
+
+
+def runs_beside(own: Run) -> list[Run]:
+    """Return the other finished runs in a run's parent folder that can be compared with it; damaged ones are not."""
+    folders = [folder for folder in _run_folders(own.folder.parent) if folder != own.folder and _may_match(folder, own)]
+    return [run for run in read_runs(folders)[0] if run.block == own.block]
+
+
+def _may_match(folder: Path, own: Run) -> bool:
+    """Say, at the price of two small files, whether it is worth reading a folder's configuration."""
+    try:
+        choices = _mapping(folder / CHOICES)
+        return _forget_set(folder) == own.forget and all(choices.get(k) == own.choices.get(k) for k in NAMED[:2])
+    except (OSError, ValueError):
+        return False
+
+
+def _forget_set(folder: Path) -> str:
+    return hashlib.sha256((folder / FORGET).read_bytes()).hexdigest()
 
 
 def _mapping(path: Path) -> dict[str, Any]:

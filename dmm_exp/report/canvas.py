@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from dmm_exp.report.result import RunResult
+from dmm_exp.report.charts import Axis, Chart, Mark, Panel, Picture
+from dmm_exp.report.palette import HOLLOW, LIGHT, LINES, marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette: colour-blind readers can tell these apart. Line styles say the same once more, for printers.
-COLOURS = {"original": "#D55E00", "unlearned": "#0072B2", "oracle": "#009E73", "floor": "#6E6E6E"}
-LINES: dict[str, Any] = {"original": (0, (5, 2)), "unlearned": "-", "oracle": "-", "floor": (0, (1.5, 1.2))}
-WORDS = {
-    "original": "original (doing nothing)",
-    "unlearned": "unlearned (this run)",
-    "oracle": "oracle (retrained)",
-    "floor": "noise floor",
-}
 DPI = 144  # one and a half times the 96 pixels an inch at which a page shows a figure
 WIDTH = 10.0  # inches, of a full row of panels
 
@@ -41,8 +37,6 @@ STYLE: Any = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
     "grid.color": "#e4e4e4", "grid.linewidth": 0.8, "text.usetex": False, "lines.linewidth": 2.0,
 }  # fmt: skip
-
-Draw = Callable[[RunResult], Figure | None]
 
 
 @dataclass(frozen=True)
@@ -61,11 +55,17 @@ class Drawn:
         return round(96 * self.figure.get_figwidth())
 
     def save(self, folder: Path) -> None:
-        """Write ``<name>.png`` for pages and ``<name>.svg`` for papers."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{self.name}.png").write_bytes(self.png)
+        """Write ``<name>.png`` for pages, and ``<name>.pdf`` and ``<name>.svg`` for papers."""
+        self.save_for_reading(folder)
         with style():  # `savefig` would draw twice
             FigureCanvasSVG(self.figure).print_svg(folder / f"{self.name}.svg", metadata={"Date": None})
+
+    def save_for_reading(self, folder: Path) -> None:
+        """Write ``<name>.png`` and ``<name>.pdf``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.name}.png").write_bytes(self.png)
+        with style():
+            FigureCanvasPdf(self.figure).print_pdf(folder / f"{self.name}.pdf", metadata={"CreationDate": None})
 
 
 @contextmanager
@@ -73,17 +73,6 @@ def style() -> Iterator[None]:
     """Draw under this report's own style, whatever the surrounding matplotlib settings."""
     with matplotlib.rc_context(STYLE):
         yield
-
-
-def styled(draw: Draw) -> Draw:
-    """Make a figure function draw under this report's style."""
-
-    def drawn(result: RunResult) -> Figure | None:
-        with style():
-            return draw(result)
-
-    drawn.__name__, drawn.__doc__ = draw.__name__, draw.__doc__
-    return drawn
 
 
 def png(figure: Figure) -> bytes:
@@ -113,7 +102,113 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def legend_above(figure: Figure, axes: Axes) -> None:
-    """Put one legend above all panels."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), handlelength=2.2)
+def plot(chart: Chart) -> Drawn:
+    """Draw a chart for files, in the colours of paper."""
+    with style():
+        figure, axes = _laid_out(chart)
+        for place, (axes_of, shown) in enumerate(zip(axes, chart.panels, strict=True)):
+            if isinstance(shown, Picture):
+                _draw_picture(axes_of, shown)
+            else:
+                _draw_panel(axes_of, shown, first=place % chart.across == 0)
+        if chart.legend:
+            handles, labels = _handles(chart)
+            figure.legend(handles, labels, loc="upper center", ncols=_LEGEND, handlelength=2.2)
+    return Drawn(chart.name, chart.title, chart.caption, figure, png(figure))
+
+
+_LEGEND = 4  # names in a line
+
+
+def _laid_out(chart: Chart) -> tuple[Figure, list[Axes]]:
+    """Make a figure with room for all words; matplotlib's own layouts draw everything twice to find out."""
+    pictures = isinstance(chart.panels[0], Picture)
+    across = min(chart.across, len(chart.panels))
+    width = (WIDTH if chart.across > 1 else 0.75 * WIDTH) / chart.across
+    names = [len(word) for panel in chart.panels if isinstance(panel, Panel) for _, word in panel.y.ticks]
+    left = 0.1 if pictures else 0.45 + 0.075 * max(names, default=0)
+    titles = max(_title(panel).count("\n") + bool(_title(panel)) for panel in chart.panels)
+    top, bottom = 0.1 + 0.17 * titles, 0.05 if pictures else 0.5
+    height = top + bottom + (width - 2 * left if pictures else chart.height * (width - left))
+    above = 0.1 + 0.24 * -(-len(chart.legend) // _LEGEND)
+    down = -(-len(chart.panels) // across)
+    size = np.array([width * across + 0.1, height * down + above])
+    figure, axes = Figure(figsize=(size[0], size[1]), dpi=DPI), []
+    for place in range(len(chart.panels)):
+        corner = (width * (place % across) + left, height * (down - 1 - place // across) + bottom)
+        inner = (width - left - (left if pictures else 0.1), height - top - bottom)
+        axes.append(figure.add_axes((*(corner / size), *(inner / size))))
+    return figure, axes
+
+
+def _title(shown: Panel | Picture) -> str:
+    """Return the lines above a panel or a picture."""
+    lines = (shown.title, *shown.lines, shown.group) if isinstance(shown, Picture) else (shown.title, shown.note)
+    return "\n".join(line for line in lines if line)
+
+
+def _draw_picture(axes: Axes, shown: Picture) -> None:
+    axes.imshow(shown.pixels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(literal(_title(shown)), fontsize=8.5)
+
+
+def _draw_panel(axes: Axes, panel: Panel, *, first: bool) -> None:
+    for mark in panel.marks:
+        _draw_mark(axes, mark)
+    _draw_axis(axes.xaxis, panel.x)
+    _draw_axis(axes.yaxis, panel.y)
+    axes.set_xlim(panel.x.low, panel.x.high)
+    axes.set_ylim(panel.y.low, panel.y.high)
+    axes.set_xlabel(literal(panel.x.label))
+    axes.set_ylabel(literal(panel.y.label) if first else "")
+    axes.set_title(literal(_title(panel)))
+    axes.grid(axis="x", visible=False)
+
+
+def _draw_axis(axis: Any, shown: Axis) -> None:
+    axis.set_ticks([value for value, _ in shown.ticks], [literal(word) for _, word in shown.ticks])
+
+
+def _draw_mark(axes: Axes, mark: Mark) -> None:
+    """Draw one mark; the legend is made from ``_handles``, once for all panels."""
+    colour = LIGHT[mark.role]
+    if mark.ends is not None:
+        middle = mark.x if mark.across else mark.y
+        ends = {"xerr" if mark.across else "yerr": np.maximum(0.0, np.abs(mark.ends - middle))}
+        axes.errorbar(mark.x, mark.y, **ends, fmt="none", ecolor=colour, capsize=4, lw=1.4)
+    if mark.form == "area":
+        axes.fill(mark.x, mark.y, color=colour, alpha=0.4, lw=0)
+    elif mark.form == "line":
+        axes.plot(mark.x, mark.y, color=colour, **_line_look(mark))
+    else:
+        axes.plot(mark.x, mark.y, rasterized=mark.small, alpha=0.5 if mark.small else 0.85, **_dot_look(mark))
+    for x, y, word in zip(mark.x, mark.y, mark.notes, strict=False):
+        axes.annotate(literal(word), (x, y), (7, 7), textcoords="offset points", fontsize=9)
+
+
+def _line_look(mark: Mark) -> dict[str, Any]:
+    return {"linestyle": LINES.get(mark.role, "-"), "lw": 1.0 if mark.role in ("guide", "other") else 1.8}
+
+
+def _dot_look(mark: Mark) -> dict[str, Any]:
+    """Return how a role's dots look; few are large, many small and round."""
+    size = 9 if mark.large else 2.5 if mark.small else 4.5
+    full = mark.large or mark.small or mark.role not in HOLLOW
+    shape = "o" if mark.small else marker(mark.role)
+    return {"ls": "", "marker": shape, "ms": size, "mfc": LIGHT[mark.role] if full else "none",
+            "mec": LIGHT[mark.role], "mew": 0 if mark.small else 0.8}  # fmt: skip
+
+
+def _handles(chart: Chart) -> tuple[list[Any], list[str]]:
+    """Return one sample a label for a legend."""
+    handles: list[Any] = []
+    for mark in chart.legend:
+        colour = LIGHT[mark.role]
+        if mark.form == "area":
+            handles.append(Patch(color=colour, alpha=0.4, lw=0))
+        elif mark.form == "line":
+            handles.append(Line2D([], [], color=colour, **_line_look(mark)))
+        else:
+            handles.append(Line2D([], [], **_dot_look(mark)))
+    return handles, [literal(mark.label) for mark in chart.legend]

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
+from markupsafe import Markup
 
-from dmm_exp.report.canvas import Drawn
+from dmm_exp.report import svg
+from dmm_exp.report.canvas import plot
+from dmm_exp.report.charts import Chart
 from dmm_exp.report.figures import draw_all
+from dmm_exp.report.palette import DARK, LIGHT
 from dmm_exp.report.result import RunResult, is_used
-from dmm_exp.report.tables import headline_data, used_attribution
-from dmm_exp.report.words import narrative
+from dmm_exp.report.tables import cost, headline_data, number, used_attribution
+from dmm_exp.report.words import narrative, percent, share_within_floor
 from dmm_exp.store.files import write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_LEADS = 1  # figures that stand before the table
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number that is read from afar, with what it is and what to compare it with."""
+
+    value: str
+    words: str
+    note: str = ""
 
 
 def write_report(result: RunResult, folder: Path) -> Path:
@@ -24,17 +41,18 @@ def write_report(result: RunResult, folder: Path) -> Path:
 
     The page makes no request to anything outside itself, and appears whole or not at all.
     """
-    figures = draw_all(result)
-    for figure in figures:
-        figure.save(folder / "figures")
+    charts = draw_all(result)
+    for chart in charts:
+        if chart.panels:
+            plot(chart).save_for_reading(folder / "figures")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "report.html", render(result, figures))
+    write_text(folder / "report.html", render(result, charts))
     return folder / "report.html"
 
 
-def render(result: RunResult, figures: list[Drawn]) -> str:
+def render(result: RunResult, charts: Sequence[Chart]) -> str:
     """Return the page as text."""
-    return page("report.html.j2", **_context(result, figures))
+    return page("report.html.j2", **_context(result, charts))
 
 
 def page(template: str, **context: Any) -> str:
@@ -46,29 +64,61 @@ def page(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**context)
+    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    known = {"light": LIGHT, "dark": DARK, "script": Markup(script), "allowed": Markup(allowed)}
+    return environment.get_template(template).render(**known, svg=svg, **context)
 
 
-def _context(result: RunResult, figures: list[Drawn]) -> dict[str, Any]:
+def _context(result: RunResult, charts: Sequence[Chart]) -> dict[str, Any]:
     """Collect what the template shows."""
     return {
         "result": result,
         "facts": _facts(result),
+        "tiles": _tiles(result),
         "story": narrative(result),
-        "figures": [(drawn, base64.b64encode(drawn.png).decode("ascii")) for drawn in figures],
+        "leads": charts[:_LEADS],
+        "charts": charts[_LEADS:],
         "headline": headline_data(result),
         "metrics": [(name, f"{value:.6g}") for name, value in sorted(result.metrics.items())],
         "seconds": sum(stage.seconds for stage in result.stages),
+        "slowest": max([stage.seconds for stage in result.stages], default=0.0) or 1.0,
         "config": yaml.safe_dump(result.config, sort_keys=False, allow_unicode=True),
     }
+
+
+def _tiles(result: RunResult) -> list[Tile]:
+    """Return the few numbers that stand for the run; those that do not apply are absent."""
+    metrics, tiles = result.metrics, []
+    share, nothing = share_within_floor(result), share_within_floor(result, "klom_original")
+    if share is not None:
+        note = "retraining: 95 % by construction"
+        note += "" if nothing is None else f", doing nothing: {percent(nothing)}"
+        tiles.append(Tile(percent(share), "of forget points indistinguishable from retraining", note))
+    if "klom/forget/p95" in metrics:
+        ends = [("floor", "klom_floor/forget/p95"), ("doing nothing", "klom_original/forget/p95")]
+        note = ", ".join(f"{words}: {number(metrics[name])}" for words, name in ends if name in metrics)
+        tiles.append(Tile(number(metrics["klom/forget/p95"]), "KLoM P95 on forget points, nats", note))
+    if "ulira/accuracy" in metrics:
+        found = percent(metrics["ulira/accuracy"])
+        tiles.append(Tile(found, "accuracy of the attack that tells unlearned models from oracles", "guessing: 50 %"))
+    if "cost/ratio" in metrics:
+        tiles.append(Tile(cost(metrics["cost/ratio"]), "of the cost of retraining, for one model", "retraining: 1"))
+    return tiles
 
 
 def _facts(result: RunResult) -> list[tuple[str, str]]:
     """Return the short facts below the title: what was chosen, and how much of it."""
     attribution = used_attribution({"choices": result.choices, "metrics": result.metrics})
     choices = {**result.choices, "attribution": attribution or ""}
-    facts = [(name, choice) for name, choice in choices.items() if is_used(choice)]
+    shown = [name for name in _QUESTION if name in choices] + [name for name in choices if name in _ANSWER]
+    facts = [(name, choices[name]) for name in shown if is_used(choices[name])]
     facts += [(f"part {name}", method) for name, method in result.part_methods.items() if method]
     if result.n_models is not None:
         facts.append(("models", f"{result.n_models:,}"))
     return [*facts, ("forget points", f"{len(result.rows('forget')):,}"), ("points", f"{len(result.points):,}")]
+
+
+# The choices that say which question was asked and how it was answered; the rest stands in the configuration.
+_QUESTION = ("dataset", "model", "forget")
+_ANSWER = ("unlearner", "refinement", "attribution", "pool", "training", "experiment", "hparams_search")

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from dmm_exp.report.canvas import COLOURS, LINES, Drawn, literal, panels, png, style
+from dmm_exp.report.canvas import Drawn, literal, panels, png, style
 from dmm_exp.report.html import page
+from dmm_exp.report.palette import COLOURS, LINES
 from dmm_exp.report.result import GROUPS
 from dmm_exp.report.tables import MISSING, Cell, HeadlineData, HeadlineRow, cost, number
 from dmm_exp.store.files import write_text
@@ -335,8 +335,6 @@ def write_leaderboard(cells: Sequence[Mapping[str, Any]], folder: Path, *, title
     figure = quality_against_cost(cells)
     drawn = Drawn("quality_against_cost", "Quality against cost", CAPTION, figure, png(figure))
     drawn.save(folder / "figures")
-    with style():
-        FigureCanvasPdf(figure).print_pdf(folder / "figures" / f"{drawn.name}.pdf", metadata={"CreationDate": None})
     write_text(folder / "leaderboard.csv", standing(cells).to_csv())
     write_text(folder / "cells.csv", _tidy(cells).to_csv(index=False))
     words = [f"# {_plain(title)}", leaderboard_markdown(cells), RULE, FLOOR_RULE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,28 @@ class StageRecord:
 
 
 @dataclass(frozen=True)
+class OtherRun:
+    """Another finished run that answers the same question: same data, model, training, forget set, seed and N.
+
+    Attributes:
+        name: of its folder.
+        method: what tells it from the others.
+        metrics: its ``metrics.json``.
+    """
+
+    name: str
+    method: str
+    metrics: Mapping[str, float]
+
+
+def no_curves() -> pd.DataFrame:
+    """Return a table of ROC curves without any."""
+    import pandas as pd
+
+    return pd.DataFrame({"ensemble": [], "fpr": [], "tpr": []})
+
+
+@dataclass(frozen=True)
 class RunResult:
     """A finished run.
 
@@ -60,6 +83,9 @@ class RunResult:
         history: training curves with columns ``stage, epoch, loss``; may be empty.
         checkpoints: metrics by number of epochs, when the unlearner was evaluated on its way; the last are ``metrics``.
         members: one row a member of the ensembles, such as its accuracies; ``None`` when nobody collected them.
+        roc: curves of the attack with columns ``ensemble`` (``unlearned``, ``original``, ``floor``), ``fpr``, ``tpr``;
+            may be empty.
+        others: finished runs on the same question, to compare quality and cost with.
     """
 
     name: str
@@ -75,6 +101,8 @@ class RunResult:
     history: pd.DataFrame
     checkpoints: dict[int, dict[str, float]] = field(default_factory=dict)
     members: pd.DataFrame | None = None
+    roc: pd.DataFrame = field(default_factory=no_curves)
+    others: Sequence[OtherRun] = ()
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not describe the same points."""
@@ -88,7 +116,12 @@ class RunResult:
 
     def rows(self, group: str) -> np.ndarray:
         """Return where a group's points are: rows of ``points`` and ``images``, columns of ``margins``."""
-        return np.flatnonzero(np.asarray(self.points["group"]) == group)
+        return np.flatnonzero(self.groups == group)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Return the group of every point, ``[points]``."""
+        return np.asarray(self.points["group"])
 
     def column(self, name: str) -> np.ndarray | None:
         """Return one number a point, ``[points]``, or ``None`` when this run has no such column."""

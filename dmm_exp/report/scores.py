@@ -9,7 +9,8 @@ from rich import box
 from rich.table import Table
 from scipy import stats
 
-from dmm_exp.report.canvas import COLOURS, Drawn, panels, png, style
+from dmm_exp.report.canvas import Drawn, panels, png, style
+from dmm_exp.report.palette import COLOURS
 from dmm_exp.report.tables import number
 from dmm_exp.scores import score_names
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
@@ -24,11 +23,11 @@ from rich.table import Table
 from dmm_exp.report.canvas import DPI, WIDTH, Drawn, literal, png, style
 from dmm_exp.report.estimate import Estimate
 from dmm_exp.report.html import page
+from dmm_exp.report.palette import SERIES
 from dmm_exp.report.result import GROUPS
 from dmm_exp.report.tables import print_table
 from dmm_exp.store.files import write_text
 
-_COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#1c1c1c")
 _MARKERS = "os^DvPX"
 WORDS = {
     "tow": "ToW",
@@ -236,7 +235,7 @@ def draw_scatter(records: Sequence[Mapping[str, Any]], scatter: Scatter) -> Draw
 
 def _look(place: int) -> dict[str, Any]:
     """Return a colour and a marker; pairs repeat after seven times seven."""
-    return {"color": _COLOURS[place % 7], "marker": _MARKERS[(place + place // 7) % 7]}
+    return {"color": SERIES[place % 7], "marker": _MARKERS[(place + place // 7) % 7]}
 
 
 def write_study(
@@ -269,10 +268,6 @@ def write_study(
 def _section(drawn: Drawn, folder: Path, rows: list[list[str]]) -> dict[str, Any]:
     """Save a figure, and return what the page shows of it."""
     drawn.save(folder / "figures")
-    with style():
-        FigureCanvasPdf(drawn.figure).print_pdf(
-            folder / "figures" / f"{drawn.name}.pdf", metadata={"CreationDate": None}
-        )
     return {"drawn": drawn, "picture": base64.b64encode(drawn.png).decode("ascii"), "rows": rows}
 
 

@@ -46,13 +46,20 @@ def _share(result: RunResult) -> str | None:
     share = share_within_floor(result)
     if share is None:
         return None
+    models = f", as far as {result.n_models} models can tell" if result.n_models else ""
     count = len(result.known("klom", "klom_floor"))
+    return f"Indistinguishable from retraining on {percent(share)} of the {count:,} forget points{models}."
+
+
+def _share_rule(result: RunResult) -> str | None:
+    """What that share means, and what it is for the two ends of the scale."""
+    if share_within_floor(result) is None:
+        return None
     nothing = share_within_floor(result, "klom_original")
-    against = "" if nothing is None else f"; for doing nothing it is {_percent(nothing)}"
+    against = "" if nothing is None else f"; for doing nothing it is {percent(nothing)}"
     return (
-        f"{_percent(share)} of the {count:,} forget points are as close to retrained models as independent retraining "
-        "is: their KLoM lies within the 95th percentile of the noise floor. For independent retraining this share is "
-        f"about 95 % by construction{against}."
+        "There their KLoM lies within the 95th percentile of the noise floor, the KLoM of independently retrained "
+        f"models, which themselves reach about 95 % by construction{against}."
     )
 
 
@@ -82,7 +89,7 @@ def _closed(result: RunResult) -> str:
         return " That is further from retraining than leaving the models alone."
     if closed >= 1:
         return " That is no further from retraining than the floor itself."
-    return f" {_percent(closed)} of the distance from doing nothing to the floor is closed."
+    return f" {percent(closed)} of the distance from doing nothing to the floor is closed."
 
 
 def _others(result: RunResult) -> str | None:
@@ -93,6 +100,18 @@ def _others(result: RunResult) -> str | None:
         if value is not None:
             parts.append(f"{value:.2f} on {name} points" + (f" (floor {floor:.2f})" if floor is not None else ""))
     return f"Elsewhere it is {' and '.join(parts)}." if parts else None
+
+
+def _attack(result: RunResult) -> str | None:
+    """How well the unlearned models hide, for readers who know attacks better than divergences."""
+    accuracy, found = (result.metrics.get(f"ulira/{name}") for name in ("accuracy", "tpr_at_1fpr"))
+    if accuracy is None:
+        return None
+    rare = f", and it finds {percent(found)} of the unlearned models at 1 % false alarms" if found is not None else ""
+    return (
+        f"An attack that knows the margins of both kinds of models (U-LiRA) is right about {percent(accuracy)} of "
+        f"unlearned models and oracles, where guessing is right about 50 %{rare}."
+    )
 
 
 def _accuracy(result: RunResult) -> str | None:
@@ -110,7 +129,7 @@ def _cost(result: RunResult) -> str | None:
     if ratio is None:
         return None
     beside = "; attribution is counted separately" if "cost/attribution" in result.metrics else ""
-    return f"Unlearning one model takes {_percent(ratio)} of the gradient evaluations of retraining it{beside}."
+    return f"Unlearning one model takes {percent(ratio)} of the gradient evaluations of retraining it{beside}."
 
 
 def _effect(result: RunResult) -> str | None:
@@ -121,7 +140,7 @@ def _effect(result: RunResult) -> str | None:
     if share <= 0:
         return "On the forget points the predicted effect is no better than predicting the average (R² at or below 0)."
     return (
-        f"On the forget points the predicted effect explains {_percent(share)} of the variance of the true one (R²); "
+        f"On the forget points the predicted effect explains {percent(share)} of the variance of the true one (R²); "
         "what it misses, a method that follows the prediction cannot recover."
     )
 
@@ -139,8 +158,10 @@ def _doubt(result: RunResult) -> str | None:
 
 _SENTENCES: tuple[Callable[[RunResult], str | None], ...] = (
     _share,
+    _share_rule,
     _forget,
     _others,
+    _attack,
     _accuracy,
     _cost,
     _effect,
@@ -183,7 +204,7 @@ def _limits(result: RunResult) -> list[str]:
     return limits
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Format a share; digits are kept near 0 and 100, so that neither is claimed unless it is meant."""
     value = 100 * share
     if value == 0 or 10 <= value <= 99 or value >= 100:

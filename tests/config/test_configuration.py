@@ -9,7 +9,7 @@ from dmm_exp.config.instantiate import check_targets
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import check_ranges, register
 from dmm_exp.errors import UserError
-from dmm_exp.run import run_name
+from dmm_exp.identity import run_name
 
 CONF = Path(config_directory())
 CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))

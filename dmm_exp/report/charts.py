@@ -1,0 +1,200 @@
+"""What a figure shows, before it is drawn: panels of marks with the axes around them.
+
+A chart is drawn twice from one description: by ``svg`` for pages, where it follows the reader's colours and screen, and
+by ``canvas`` for files. Colours, line styles and shapes belong to *roles*, so an ensemble looks the same everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Ticks = Sequence[tuple[float, str]]
+MANY = 300  # dots
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something drawn on a panel.
+
+    Attributes:
+        role: whose it is (``unlearned``, ``oracle`` ...); decides colour, line style and shape.
+        form: a line through all points, the area below that line, or a dot at each point.
+        x: positions ``[n]``, in units of the axis.
+        y: positions ``[n]``.
+        label: what the legend calls it; "" leaves it out.
+        ends: intervals ``[2, n]`` (low, high) through dots, or None.
+        across: whether the intervals lie along x rather than along y.
+        notes: a word beside each dot, or nothing; "" for none.
+        large: whether dots are large, as few of them should be.
+    """
+
+    role: str
+    form: Literal["line", "area", "dots"]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    label: str = ""
+    ends: NDArray[np.float64] | None = None
+    across: bool = False
+    notes: Sequence[str] = ()
+    large: bool = False
+
+    @property
+    def small(self) -> bool:
+        """Whether there are so many dots that only small round ones can be told apart."""
+        return len(self.x) > MANY
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis, always linear: what is drawn on another scale is transformed before, and its ticks name it."""
+
+    label: str
+    low: float
+    high: float
+    ticks: Ticks
+
+
+@dataclass(frozen=True)
+class Hover:
+    """What a page tells of the dot nearest to a pointer; files show nothing of it.
+
+    Attributes:
+        x: of the dots ``[n]``.
+        y: of the dots ``[n]``.
+        titles: the first line, a dot each.
+        fields: name → a text or number for each dot.
+        pictures: ``[m, height, width]`` or ``[m, height, width, 3]`` in [0, 1], of the first ``m`` dots.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    titles: Sequence[str]
+    fields: dict[str, Sequence[Any]]
+    pictures: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes with its marks; ``thumb`` is a small picture that a page puts beside the title."""
+
+    x: Axis
+    y: Axis
+    marks: Sequence[Mark]
+    title: str = ""
+    note: str = ""
+    hover: Hover | None = None
+    thumb: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image ``[height, width]`` or ``[height, width, 3]`` in [0, 1], with a title and lines below it.
+
+    Pictures of one ``group`` follow one another, below its name.
+    """
+
+    pixels: NDArray[np.float32]
+    title: str
+    lines: Sequence[str]
+    group: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure with the words around it.
+
+    Attributes:
+        name: of its files, and of its place on a page.
+        title: its heading.
+        caption: how to read it.
+        panels: what it shows.
+        across: how many panels or pictures make a row where there is room.
+        height: of a panel over its width.
+        table: rows of a small table below it on a page, the head first.
+    """
+
+    name: str
+    title: str
+    caption: str
+    panels: Sequence[Panel | Picture]
+    across: int = 1
+    height: float = 0.6
+    table: Sequence[Sequence[str]] = field(default_factory=list)
+
+    @property
+    def legend(self) -> list[Mark]:
+        """Return the first mark of every label, in order of appearance."""
+        marks = [mark for panel in self.panels if isinstance(panel, Panel) for mark in panel.marks if mark.label]
+        return list({mark.label: mark for mark in reversed(marks)}.values())[::-1]
+
+    @property
+    def tells(self) -> bool:
+        """Whether a page tells of dots when one points at them."""
+        return any(isinstance(panel, Panel) and panel.hover is not None for panel in self.panels)
+
+
+def floats(values: ArrayLike) -> NDArray[np.float64]:
+    """Return values as float64 ``[n]``."""
+    return np.atleast_1d(np.asarray(values, dtype=np.float64))
+
+
+def line(role: str, x: ArrayLike, y: ArrayLike, label: str = "", **more: Any) -> Mark:
+    """Return a line through points."""
+    return Mark(role, "line", floats(x), floats(y), label, **more)
+
+
+def dots(role: str, x: ArrayLike, y: ArrayLike, label: str = "", **more: Any) -> Mark:
+    """Return a dot at each point."""
+    return Mark(role, "dots", floats(x), floats(y), label, **more)
+
+
+def steps(role: str, edges: NDArray[Any], counts: NDArray[Any], label: str = "", *, filled: bool = False) -> Mark:
+    """Return the outline of a histogram, or its area, from its first to its last bin that is not empty."""
+    filled_bins = np.flatnonzero(counts)
+    first, last = (filled_bins[0], filled_bins[-1] + 1) if len(filled_bins) else (0, 0)
+    x, y = np.repeat(edges[first : last + 1], 2), np.concatenate([[0], np.repeat(counts[first:last], 2), [0]])
+    return Mark(role, "area" if filled else "line", floats(x), floats(y), label)
+
+
+def axis(label: str, values: ArrayLike, *, zero: bool = False, count: int = 5, room: float = 0.04) -> Axis:
+    """Return an axis with round ticks that holds all finite values, from 0 if ``zero``, with a little room around."""
+    found = floats(values)
+    found = found[np.isfinite(found)]
+    low, high = (float(found.min()), float(found.max())) if len(found) else (0.0, 1.0)
+    low = min(low, 0.0) if zero else low
+    pad = room * (high - low) or max(0.5 * abs(high), 0.5)
+    low, high = (0.0 if zero and low == 0 else low - pad), high + pad
+    return Axis(label, low, high, round_ticks(low, high, count))
+
+
+def round_ticks(low: float, high: float, count: int = 5) -> Ticks:
+    """Return about ``count`` round numbers between two ends, as they are written."""
+    rough = (high - low) / count
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    values = [step * k for k in range(first, math.floor(high / step + 1e-9) + 1)]
+    digits = max(0, -math.floor(math.log10(step) + 1e-9)) + (round(step / unit, 1) == 2.5)
+    return [(value, written(value, digits)) for value in values]
+
+
+def written(value: float, digits: int) -> str:
+    """Write a number with a real minus sign, and without one on zero."""
+    return f"{value + 0.0:.{digits}f}".replace("-", "−") if round(value, digits) else f"{0:.{digits}f}"
+
+
+def decades(low: float, high: float) -> Ticks:
+    """Return ticks for base-10 logarithms between two ends: whole powers, thinned if they are many."""
+    powers = list(range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1))
+    return [(float(power), f"{10.0**power:g}") for power in powers[:: max(1, -(-len(powers) // 6))]]
+
+
+def thinned(rows: NDArray[Any], most: int) -> NDArray[Any]:
+    """Keep an evenly spaced selection of at most ``most``."""
+    return rows[:: max(1, -(-len(rows) // most))]
