@@ -125,7 +125,7 @@ def _laid_out(chart: Chart) -> tuple[Figure, list[Axes]]:
     pictures = isinstance(chart.panels[0], Picture)
     across = min(chart.across, len(chart.panels))
     width = (WIDTH if chart.across > 1 else 0.75 * WIDTH) / chart.across
-    names = [len(word) for panel in chart.panels if isinstance(panel, Panel) for _, word in panel.y.ticks]
+    names = [len(word) for p in chart.panels if isinstance(p, Panel) and not p.y.inside for _, word in p.y.ticks]
     left = 0.1 if pictures else 0.45 + 0.075 * max(names, default=0)
     titles = max(_title(panel).count("\n") + bool(_title(panel)) for panel in chart.panels)
     top, bottom = 0.1 + 0.17 * titles, 0.05 if pictures else 0.5
@@ -158,6 +158,9 @@ def _draw_panel(axes: Axes, panel: Panel, *, first: bool) -> None:
         _draw_mark(axes, mark)
     _draw_axis(axes.xaxis, panel.x)
     _draw_axis(axes.yaxis, panel.y)
+    for value, word in panel.y.ticks if panel.y.inside else ():
+        place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+        axes.annotate(literal(word), (0, value), (2, 6), fontsize=9, **place)
     axes.set_xlim(panel.x.low, panel.x.high)
     axes.set_ylim(panel.y.low, panel.y.high)
     axes.set_xlabel(literal(panel.x.label))
@@ -167,7 +170,7 @@ def _draw_panel(axes: Axes, panel: Panel, *, first: bool) -> None:
 
 
 def _draw_axis(axis: Any, shown: Axis) -> None:
-    axis.set_ticks([value for value, _ in shown.ticks], [literal(word) for _, word in shown.ticks])
+    axis.set_ticks([at for at, _ in shown.ticks], ["" if shown.inside else literal(word) for _, word in shown.ticks])
 
 
 def _draw_mark(axes: Axes, mark: Mark) -> None:
@@ -175,8 +178,9 @@ def _draw_mark(axes: Axes, mark: Mark) -> None:
     colour = LIGHT[mark.role]
     if mark.ends is not None:
         middle = mark.x if mark.across else mark.y
-        ends = {"xerr" if mark.across else "yerr": np.maximum(0.0, np.abs(mark.ends - middle))}
-        axes.errorbar(mark.x, mark.y, **ends, fmt="none", ecolor=colour, capsize=4, lw=1.4)
+        ends = np.abs(mark.ends - middle)
+        along = {"xerr": ends, "yerr": None} if mark.across else {"xerr": None, "yerr": ends}
+        axes.errorbar(mark.x, mark.y, xerr=along["xerr"], yerr=along["yerr"], fmt="none", ecolor=colour, capsize=4)
     if mark.form == "area":
         axes.fill(mark.x, mark.y, color=colour, alpha=0.4, lw=0)
     elif mark.form == "line":

@@ -7,7 +7,7 @@ by ``canvas`` for files. Colours, line styles and shapes belong to *roles*, so a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,12 +52,16 @@ class Mark:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis, always linear: what is drawn on another scale is transformed before, and its ticks name it."""
+    """One axis, always linear: what is drawn on another scale is transformed before, and its ticks name it.
+
+    With ``inside`` the words of its ticks stand within the panel, above their lines: there is room for long ones.
+    """
 
     label: str
     low: float
     high: float
     ticks: Ticks
+    inside: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Hover:
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     titles: Sequence[str]
-    fields: dict[str, Sequence[Any]]
+    fields: Mapping[str, Sequence[Any]]
     pictures: NDArray[np.float32] | None = None
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dmm_exp.report.canvas import Drawn, literal, panels, png, style
+from dmm_exp.report.charts import Axis, Chart, Mark, Panel, axis, dots, floats
 from dmm_exp.report.compare import (
     MEANS_RULE,
     RANKS_RULE,
@@ -21,17 +21,13 @@ from dmm_exp.report.compare import (
     tests_texts,
 )
 from dmm_exp.report.html import page
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from dmm_exp.report.palette import SERIES
+from dmm_exp.report.svg import WIDTHS, letters
 
 CAPTION = (
     "One panel a metric, one line a method, one mark a group of runs with its 95 % interval where it has one. An arrow "
     "beside a metric's name points to the better."
 )
-_COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#1c1c1c")
-_MARKERS = "os^DvPX"
 _METHOD = "method"
 _PLAIN = ("dataset", "model", "forget", "unlearner", "refinement")  # keys whose values speak for themselves
 
@@ -45,8 +41,6 @@ def comparison_page(found: Comparison, path: Path, *, left_out: Sequence[str], c
         left_out: a line for each run that takes no part.
         command: what to type to get the page again.
     """
-    figure = metrics_by_method(found)
-    drawn = Drawn("metrics_by_method", "Metrics by method", CAPTION, figure, png(figure))
     sections = [{"title": "Means", "rule": MEANS_RULE, "rows": means_texts(found), "labels": len(found.by)}]
     if not found.ranks.empty:
         sections.append({"title": "Mean ranks", "rule": RANKS_RULE, "rows": ranks_texts(found), "labels": 1})
@@ -54,8 +48,7 @@ def comparison_page(found: Comparison, path: Path, *, left_out: Sequence[str], c
         title = f"Paired differences from {found.baseline}"
         sections.append({"title": title, "rule": TESTS_RULE, "rows": tests_texts(found), "labels": 2})
     facts = [("runs", len(found.runs)), ("methods", found.runs[_METHOD].nunique()), ("blocks", found.n_blocks)]
-    picture = base64.b64encode(drawn.png).decode("ascii")
-    words = {"facts": facts, "drawn": drawn, "picture": picture, "sections": sections, "command": command}
+    words = {"facts": facts, "chart": metrics_by_method(found), "sections": sections, "command": command}
     return page("compare.html.j2", title="Comparison", runs=_runs(found, path), left_out=left_out, **words)
 
 
@@ -70,32 +63,37 @@ def _runs(found: Comparison, path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def metrics_by_method(found: Comparison) -> Figure:
-    """Draw every metric: a line a method, a mark with its interval for each group of runs."""
+def metrics_by_method(found: Comparison) -> Chart:
+    """Describe every metric: a line a method, a mark with its interval for each group of runs."""
     means = found.means.to_dict("records")
     rows, series = (list(dict.fromkeys(name(found, row) for row in means)) for name in (_row, _series))
-    with style():
-        figure, axes = panels(len(found.metrics), min(3, len(found.metrics)), 1.2 + 0.3 * len(rows), sharey=True)
-        for panel, (metric, arrow) in zip(axes, found.metrics.items(), strict=True):
-            _draw_metric(panel, found, metric, rows, series)
-            panel.set_xlabel(f"{metric} {arrow}")
-        axes[0].set_yticks(np.arange(len(rows))[::-1], [literal(row) for row in rows])
-        if len(series) > 1:
-            handles, labels = axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside upper center", ncols=2)
-    return figure
+    panels = [_panel(found, metric, rows, series) for metric in found.metrics]
+    across = next((count for count in (3, 2) if max(map(len, rows)) <= letters(count)), 1)
+    height = (60 + len(rows) * (26 + 12 * len(series))) / WIDTHS[across]
+    return Chart("metrics_by_method", "Metrics by method", CAPTION, panels, across=across, height=height)
 
 
-def _draw_metric(axes: Axes, found: Comparison, metric: str, rows: Sequence[str], series: Sequence[str]) -> None:
+def _panel(found: Comparison, metric: str, rows: Sequence[str], series: Sequence[str]) -> Panel:
     of_metric = [row for row in found.means.to_dict("records") if row["metric"] == metric]
+    marks = []
     for place, name in enumerate(series):
         parts = [row for row in of_metric if _series(found, row) == name]
-        offset = 0.6 * ((place + 0.5) / len(series) - 0.5)
+        offset = 0.5 * place / len(series)
         heights = [len(rows) - 1 - rows.index(_row(found, row)) - offset for row in parts]
-        means = np.array([row["mean"] for row in parts])
-        ends = np.array([[row["mean"] - row["low"], row["high"] - row["mean"]] for row in parts]).T
-        look = {"fmt": _MARKERS[place % 7], "color": _COLOURS[place % 7], "ms": 4.5, "lw": 1.2, "capsize": 2}
-        axes.errorbar(means, heights, xerr=np.maximum(np.nan_to_num(ends), 0), label=literal(name), **look)
+        means = floats([row["mean"] for row in parts])
+        ends = floats([[row["low"] for row in parts], [row["high"] for row in parts]])
+        ends = np.where(np.isfinite(ends), ends, means)
+        label = name if len(series) > 1 else ""
+        marks.append(dots(f"series{place % len(SERIES)}", means, heights, label, ends=ends, across=True))
+    x = axis(
+        f"{metric} {found.metrics[metric]}", np.concatenate([part for m in marks for part in (m.x, *_ends(m))]), count=4
+    )
+    y = Axis("", -0.6, len(rows) - 0.3, [(len(rows) - 1 - k, row) for k, row in enumerate(rows)], inside=True)
+    return Panel(x, y, marks)
+
+
+def _ends(mark: Mark) -> Sequence[NDArray[np.float64]]:
+    return () if mark.ends is None else list(mark.ends)
 
 
 def _row(found: Comparison, row: Mapping[Any, Any]) -> str:

@@ -74,7 +74,9 @@ def at_a_glance(result: RunResult) -> Chart | None:
         for own in [role == "unlearned"]
     ]
     x = axis("P95 " + KLOM, np.concatenate([*values.values(), *ends]), zero=True)
-    y = Axis("", -0.6, len(groups) - 0.4, [(h, GROUP_WORDS[g]) for h, g in zip(heights, groups, strict=True)])
+    y = Axis(
+        "", -0.6, len(groups) - 0.4, [(h, GROUP_WORDS[g].split()[0]) for h, g in zip(heights, groups, strict=True)]
+    )
     caption = (
         "The 95th percentile of KLoM over the points of each group: the nearer to the floor, the harder to tell from "
         "retraining. The bar is the 95 % interval over models."
@@ -232,7 +234,8 @@ def klom_against_memorization(result: RunResult) -> Chart | None:
     caption = (
         f"All {len(forget):,} forget points as the run left them and as they were before"
         + (f", and {len(others):,} retain points" if len(others) else "")
-        + ". Strongly memorized points are the ones that retraining changes, and the hardest to unlearn."
+        + ". Memorization is how much more often models are right about a point when they were trained on it. Strongly "
+        "memorized points are the ones that retraining changes, and the hardest to unlearn."
     )
     return Chart(name, title, caption, [panel], height=0.62)
 
@@ -241,12 +244,11 @@ def _position(result: RunResult) -> tuple[str, str, str, NDArray[np.float64]] | 
     """Return where points lie across: name, label and title of the figure, and a number a point."""
     memorization = result.column("memorization")
     if memorization is not None:
-        label = "memorization (gain in the chance of being right when included)"
-        return "klom_against_memorization", label, "KLoM against memorization", memorization
+        return "klom_against_memorization", "memorization", "KLoM against memorization", memorization
     before, after = (result.column(f"margin_{role}") for role in ("original", "oracle"))
     if before is None or after is None:
         return None
-    label = "change of the mean margin by retraining (nats)"
+    label = "change of the margin by retraining (nats)"
     return "klom_against_change", label, "KLoM against the change that retraining makes", after - before
 
 
@@ -349,7 +351,7 @@ def _cost_scale(costs: Sequence[float]) -> Callable[[Any], NDArray[np.float64]]:
 
 def _cost_axis(place: Callable[[Any], NDArray[np.float64]], costs: NDArray[np.float64]) -> Axis:
     zero, most = float(place(0)[0]), max(0.0, float(place(costs).max()))
-    powers = [tick for tick in decades(zero + 0.4, most) if tick[0] < -0.01]
+    powers = [tick for tick in decades(zero + 0.25, most) if tick[0] < -0.01]
     ticks = [(zero, "0"), *powers, (0.0, "1")]
     wide = 0.06 * (most - zero)
     return Axis("cost of unlearning ÷ cost of retraining", zero - wide, most + 1.5 * wide, ticks)
@@ -442,7 +444,7 @@ def forgotten_images(result: RunResult) -> Chart | None:
         Picture(
             pixels,
             _name(result, row),
-            _picture_lines(result, row, value[row]),
+            _picture_lines(result, row, float(value[row])),
             "most forgotten" if place >= count else "least forgotten",
         )
         for place, (pixels, row) in enumerate(zip(pictures, extremes, strict=True))

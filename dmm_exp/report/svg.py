@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,14 @@ from dmm_exp.report.charts import Axis, Chart, Hover, Mark, Panel, Picture
 from dmm_exp.report.palette import HOLLOW, PATHS, marker
 from dmm_exp.report.pictures import data_uri, png_of, sheet
 
-WIDTHS = {1: 560, 2: 430, 3: 312}  # of a panel in units of about a pixel, by how many make a row
+WIDTHS = {1: 480, 2: 400, 3: 312}  # of a panel in units of about a pixel, by how many make a row
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 8, 42  # room around the axes
 SHORT = 26  # width of a sample in a legend
+
+
+def letters(across: int) -> int:
+    """Return how many letters fit beside one another in a panel, when so many panels make a row."""
+    return int((WIDTHS[across] - 2 * RIGHT) / 6.4)
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,10 @@ def drawing(chart: Chart, panel: Panel) -> Markup:
 def _frame(chart: Chart, panel: Panel) -> Frame:
     """Size a drawing, with room on the left for the longest word there."""
     width = WIDTHS[chart.across]
-    longest = max((len(word) for _, word in panel.y.ticks), default=0)
-    return Frame(panel, width, round(chart.height * width), max(LEFT, 6.8 * longest + 14 + 16 * bool(panel.y.label)))
+    longest = 0 if panel.y.inside else max((len(word) for _, word in panel.y.ticks), default=0)
+    letter = 9 if chart.across == 1 else 7.2  # on a phone a wide drawing shrinks, and its letters grow
+    left = max(RIGHT if panel.y.inside else LEFT, letter * longest + 12 + 18 * bool(panel.y.label))
+    return Frame(panel, width, round(chart.height * width), left)
 
 
 def _axes(frame: Frame) -> Iterable[str]:
@@ -78,7 +86,11 @@ def _axes(frame: Frame) -> Iterable[str]:
     for value, word in panel.y.ticks:
         y = TOP + float(frame.down(value))
         yield f'<path class="grid" d="M{left:g} {y:.1f}h{width:g}"/>'
-        yield f'<text x="{left - 7:g}" y="{y + 4:.1f}" text-anchor="end">{_text(word)}</text>'
+        if panel.y.inside:
+            words = textwrap.shorten(word, letters(1), placeholder="…")
+            yield f'<text class="inside" x="{left:g}" y="{y - 9:.1f}">{_text(words)}</text>'
+        else:
+            yield f'<text x="{left - 7:g}" y="{y + 4:.1f}" text-anchor="end">{_text(word)}</text>'
     for value, word in panel.x.ticks:
         x = left + float(frame.across(value))
         yield f'<path class="tick" d="M{x:.1f} {bottom:g}v4"/>'
@@ -143,7 +155,7 @@ def _notes(frame: Frame, mark: Mark) -> Iterable[str]:
 def sample(mark: Mark) -> Markup:
     """Return a legend's sample of a mark."""
     if mark.form == "dots":
-        inside = _dots(mark, [SHORT / 2], [6])
+        inside = _dots(mark, [SHORT / 2], [6]).replace("dots small", "dots medium")
     elif mark.form == "area":
         inside = f'<path class="area {mark.role}" d="M1 1h{SHORT - 2}v10h-{SHORT - 2}z"/>'
     else:
