@@ -150,7 +150,7 @@ def _title(shown: Panel | Picture) -> str:
 def _draw_picture(axes: Axes, shown: Picture) -> None:
     axes.imshow(shown.pixels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
     axes.set_axis_off()
-    axes.set_title(literal(_title(shown)), fontsize=8.5)
+    axes.set_title(literal(_title(shown)), fontsize=8.5, y=1.0)  # a given height need not be worked out
 
 
 def _draw_panel(axes: Axes, panel: Panel, *, first: bool) -> None:
@@ -165,7 +165,7 @@ def _draw_panel(axes: Axes, panel: Panel, *, first: bool) -> None:
     axes.set_ylim(panel.y.low, panel.y.high)
     axes.set_xlabel(literal(panel.x.label))
     axes.set_ylabel(literal(panel.y.label) if first else "")
-    axes.set_title(literal(_title(panel)))
+    axes.set_title(literal(_title(panel)), y=1.0)
     axes.grid(axis="x", visible=False)
 
 

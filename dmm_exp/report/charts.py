@@ -72,7 +72,7 @@ class Hover:
         x: of the dots ``[n]``.
         y: of the dots ``[n]``.
         titles: the first line, a dot each.
-        fields: name → a text or number for each dot.
+        fields: name → a text, a number or None (unknown) for each dot.
         pictures: ``[m, height, width]`` or ``[m, height, width, 3]`` in [0, 1], of the first ``m`` dots.
     """
 

@@ -82,7 +82,6 @@ def _panel(found: Comparison, metric: str, rows: Sequence[str], series: Sequence
         heights = [len(rows) - 1 - rows.index(_row(found, row)) - offset for row in parts]
         means = floats([row["mean"] for row in parts])
         ends = floats([[row["low"] for row in parts], [row["high"] for row in parts]])
-        ends = np.where(np.isfinite(ends), ends, means)
         label = name if len(series) > 1 else ""
         marks.append(dots(f"series{place % len(SERIES)}", means, heights, label, ends=ends, across=True))
     x = axis(

@@ -62,7 +62,6 @@ def at_a_glance(result: RunResult) -> Chart | None:
         for role, name in names.items()
     }
     ends = floats([[result.metrics.get(f"klom/{group}/p95_{end}", np.nan) for group in groups] for end in _ENDS])
-    ends = np.where(np.isfinite(ends), ends, values["unlearned"])
     marks = [
         line("guide", [floor, nothing], [height, height])
         for height, floor, nothing in zip(heights, values["floor"], values["original"], strict=True)
@@ -279,10 +278,10 @@ def _names(result: RunResult, rows: NDArray[Any]) -> list[str]:
     return [f"#{number} · {result.class_name(int(label))}" for number, label in zip(numbers, labels, strict=True)]
 
 
-def _told(result: RunResult, column: str, rows: NDArray[Any]) -> list[str]:
+def _told(result: RunResult, column: str, rows: NDArray[Any]) -> list[float | None]:
     values = result.column(column)
     assert values is not None
-    return [written(value, 2) if np.isfinite(value) else "–" for value in values[rows]]
+    return [value if value == value else None for value in np.round(values[rows], 3).tolist()]
 
 
 def quality_against_cost(result: RunResult) -> Chart | None:
@@ -361,7 +360,7 @@ def _method(
     result: RunResult, own: Sequence[Mapping[str, float]], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> list[Mark]:
     """Return the method with its intervals, as a line when it was evaluated after several numbers of epochs."""
-    ends = floats([[metrics.get(f"{QUALITY}_{end}", metrics[QUALITY]) for metrics in own] for end in _ENDS])
+    ends = floats([[metrics.get(f"{QUALITY}_{end}", np.nan) for metrics in own] for end in _ENDS])
     notes = [str(epoch) for epoch in result.checkpoints]
     path = [line("unlearned", x, y)] if len(x) > 1 else []
     return [*path, dots("unlearned", x, y, f"{result.method} (this run)", ends=ends, notes=notes, large=True)]

@@ -23,7 +23,7 @@ SHORT = 26  # width of a sample in a legend
 
 def letters(across: int) -> int:
     """Return how many letters fit beside one another in a panel, when so many panels make a row."""
-    return int((WIDTHS[across] - 2 * RIGHT) / 6.4)
+    return int((WIDTHS[across] - 2 * RIGHT) / 6)
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,10 @@ def _whiskers(frame: Frame, mark: Mark, x: NDArray[np.float64], y: NDArray[np.fl
     """Return intervals with a short bar at each end."""
     assert mark.ends is not None
     low, high = (frame.across(end) if mark.across else frame.down(end) for end in mark.ends)
+    parts = [part for part in zip(low, high, y if mark.across else x, strict=True) if np.isfinite(part).all()]
     if mark.across:
-        return "".join(
-            f"M{_n(a)} {_n(c - 4)}v8M{_n(a)} {_n(c)}H{_n(b)}m0 -4v8" for a, b, c in zip(low, high, y, strict=True)
-        )
-    return "".join(
-        f"M{_n(c - 4)} {_n(a)}h8M{_n(c)} {_n(a)}V{_n(b)}m-4 0h8" for a, b, c in zip(low, high, x, strict=True)
-    )
+        return "".join(f"M{_n(a)} {_n(c - 4)}v8M{_n(a)} {_n(c)}H{_n(b)}m0 -4v8" for a, b, c in parts)
+    return "".join(f"M{_n(c - 4)} {_n(a)}h8M{_n(c)} {_n(a)}V{_n(b)}m-4 0h8" for a, b, c in parts)
 
 
 def _notes(frame: Frame, mark: Mark) -> Iterable[str]:

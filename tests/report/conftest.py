@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dmm_exp.report.result import RunResult, StageRecord
+from dmm_exp.report.result import OtherRun, RunResult, StageRecord
 
 CLASSES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "<b>x</b>", "$nine"]
 
@@ -39,6 +39,11 @@ def made_up_run(members: int = 100, n_points: int = 300, forgotten: int = 40, **
         ],
         "provenance": {"dmm_exp": "0.1.0", "commit": "0123abc", "device": "cpu", "command": "python -m dmm_exp"},
         "history": _history(),
+        "roc": _roc(),
+        "others": [
+            OtherRun("digits-mlp-rum_high_mem-scrub__2", "scrub", {"klom/forget/p95": 9.5, "cost/ratio": 0.4}),
+            OtherRun("digits-mlp-rum_high_mem-dm_direct__3", "dm_direct", {"klom/forget/p95": 1.5, "cost/ratio": 0.0}),
+        ],
     }  # fmt: skip
     return RunResult(**{**fields, **changes})
 
@@ -87,7 +92,14 @@ def _metrics(points: pd.DataFrame) -> dict[str, float]:
         for role in ("original", "unlearned", "oracle"):
             metrics[f"accuracy/{role}/{group}"] = float(np.mean(rows[f"accuracy_{role}"]))
         metrics[f"effect/r2/{group}"] = 0.84
-    extra = {"tow": 0.9731, "tow/std": 0.012, "ulira/accuracy": 0.561, "cost/ratio": 0.0213, "cost/attribution": 1e6}
+    extra = {
+        "tow": 0.9731,
+        "tow/std": 0.012,
+        "ulira/accuracy": 0.561,
+        "ulira/tpr_at_1fpr": 0.034,
+        "cost/ratio": 0.0213,
+        "cost/attribution": 1e6,
+    }
     return metrics | extra | {"lds": 0.61, "seconds/pool": 48.2}
 
 
@@ -96,6 +108,14 @@ def _images(draw: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     images = draw.integers(0, 6, (labels.size, 1, 8, 8)).astype(np.uint8)
     images[np.arange(labels.size), 0, labels % 8] = 16
     return images
+
+
+def _roc() -> pd.DataFrame:
+    """Return curves of an attack that finds the originals, and hardly the unlearned models."""
+    rates = np.concatenate([[0], np.logspace(-3, 0, 30)])
+    power = {"unlearned": 0.6, "original": 0.2, "floor": 1.0}
+    curves = [pd.DataFrame({"ensemble": name, "fpr": rates, "tpr": rates ** power[name]}) for name in power]
+    return pd.concat(curves)
 
 
 def _history() -> pd.DataFrame:

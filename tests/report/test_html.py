@@ -1,21 +1,32 @@
 from __future__ import annotations
 
+import io
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from browser import CHROMIUM, Browser
+from PIL import Image
 
 from dmm_exp.report import figures
-from dmm_exp.report.canvas import png
+from dmm_exp.report.canvas import plot
+from dmm_exp.report.charts import Panel, Picture, axis, round_ticks
 from dmm_exp.report.html import render, write_report
+from dmm_exp.report.palette import DARK, LIGHT
+from dmm_exp.report.pictures import as_pictures, is_picture, png_of, sheet
 from dmm_exp.report.result import RunResult
 from dmm_exp.report.words import narrative, share_within_floor
 
-ALL_FIGURES = [draw.__name__ for draw, *_ in figures.FIGURES]
+FIGURES = {
+    "at_a_glance", "margin_histograms", "klom_by_group", "klom_against_memorization", "quality_against_cost",
+    "forgotten_examples", "attack_roc", "effect_scatter", "training_curves",
+}  # fmt: skip
+MEGABYTE = 1_000_000
 
 
 @pytest.fixture(scope="module")
@@ -28,36 +39,160 @@ def page(folder: Path) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here")
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
 class References(HTMLParser):
-    """Collects everything a browser would fetch or run."""
+    """Collects everything a browser would fetch, and the kinds of scripts."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.found: list[str] = []
+        self.scripts: list[str | None] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in {"script", "link", "iframe", "object", "base"}:
+        if tag in {"link", "iframe", "object", "base"}:
             self.found.append(tag)
+        if tag == "script":
+            self.scripts.append(dict(attrs).get("type"))
         watched = {"src", "href", "srcset", "action", "poster", "background"}
-        self.found += [value for name, value in attrs if name in watched and value]
+        self.found += [value for name, value in attrs if name in watched and value and not value.startswith("#")]
+
+
+def told(page: str, name: str) -> dict:
+    """Return what the page tells of the dots of a figure."""
+    part = page[page.index(f'<figure id="{name}"') :]
+    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', part)[1])
 
 
 def test_the_page_asks_nothing_of_the_network(page: str) -> None:
-    assert all(reference.startswith("data:image/png;base64,") for reference in References(page).found)
+    references = References(page)
+    assert references.found
+    assert all(reference.startswith("data:image/png;base64,") for reference in references.found)
+    assert references.scripts == ["application/json", "application/json", None]
     styles = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
     assert not any("@import" in style or "url(" in style for style in styles)
+    assert "http" not in re.sub(r"<meta http-equiv=|http://www\.w3\.org/2000/svg", "", page)
 
 
 def test_every_figure_is_in_the_page_and_in_the_folder(page: str, folder: Path) -> None:
-    for name in ALL_FIGURES:
-        assert f'<figure id="{name}">' in page
-        assert (folder / "figures" / f"{name}.png").stat().st_size > 1000
-        assert (folder / "figures" / f"{name}.svg").stat().st_size > 1000
+    assert set(re.findall(r'<figure id="(\w+)"', page)) == FIGURES
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        f"{n}.{e}" for n in FIGURES for e in ("png", "pdf")
+    }
+    for name in FIGURES:
+        assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_figures_come_before_the_table(page: str) -> None:
+def test_a_figure_is_drawn_the_same_twice(run: RunResult, tmp_path: Path) -> None:
+    chart = figures.margin_histograms(run)
+    for place in ("one", "two"):
+        plot(chart).save_for_reading(tmp_path / place)
+    for kind in ("png", "pdf"):
+        one, two = ((tmp_path / place / f"margin_histograms.{kind}").read_bytes() for place in ("one", "two"))
+        assert one == two
+
+
+def test_every_part_that_a_reader_looks_for_is_there(page: str) -> None:
+    for part in ("meaning", "numbers", "limits", "details"):
+        assert f'id="{part}"' in page
+    for words in ("independent retraining", "doing nothing", "0123abc", "Configuration", "Seconds by stage", "48.2"):
+        assert words in page
+
+
+def test_a_first_figure_comes_before_the_table(page: str) -> None:
     assert page.index("<figure") < page.index("<table")
+
+
+def test_the_numbers_in_the_page_are_the_metrics(page: str, run: RunResult) -> None:
+    for name in ("klom/forget/p95", "klom_floor/retain/p95", "klom_original/val/p95"):
+        assert f"<td>{run.metrics[name]:.2f}<" in page
+    for name in ("ulira/accuracy", "effect/r2/forget", "klom/val/p95"):
+        assert f'<th scope="row">{name}</th><td>{run.metrics[name]:.6g}</td>' in page
+
+
+def test_what_dots_tell_are_the_points(page: str, run: RunResult) -> None:
+    found = told(page, "klom_against_memorization")
+    forget = run.points[run.points["group"] == "forget"].sort_values("klom", ascending=False)
+    count = len(forget)
+    numbers = [int(re.match(r"#(\d+) ", title)[1]) for title in found["titles"]]
+    assert numbers[:count] == forget["point"].tolist()
+    assert found["fields"]["KLoM"][:count] == forget["klom"].round(3).tolist()
+    assert found["fields"]["margin, oracle"][:count] == forget["margin_oracle"].astype(float).round(3).tolist()
+    assert set(numbers[count:]) == set(run.points["point"][run.points["group"] == "retain"])
+    assert len(found["x"]) == len(found["y"]) == len(numbers)
+    heights = np.array(found["y"])
+    assert np.corrcoef(heights, found["fields"]["KLoM"])[0, 1] == pytest.approx(-1, abs=1e-3)
+
+
+def test_pictures_of_dots_are_those_of_their_points(page: str, run: RunResult) -> None:
+    import base64
+
+    shown = told(page, "klom_against_memorization")["sheet"]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown["source"].partition(",")[2]))))
+    rows = run.rows("forget")
+    second = rows[np.argsort(-run.points["klom"].to_numpy()[rows], kind="stable")][1]
+    expected = np.rint(run.images[second, 0] / 16 * 255)
+    np.testing.assert_array_equal(pixels[:8, 8:16], expected)
+
+
+def test_very_many_points_make_no_large_page(make_run: Callable[..., RunResult]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (70_000, 3, 16, 16)).astype(np.uint8)
+    run = make_run(members=8, n_points=70_000, forgotten=6_000, images=images)
+    charts = figures.draw_all(run)
+    text = render(run, charts)
+    assert len(text.encode()) < 5 * MEGABYTE
+    found = told(text, "klom_against_memorization")
+    assert found["fields"]["group"].count("forget point") == 6_000
+    assert 1_000 < found["fields"]["group"].count("retain point") <= figures.SHOWN
+
+
+def test_a_page_shows_pictures_and_tells_of_dots_without_a_complaint(browser: Browser, folder: Path) -> None:
+    browser.open(folder / "report.html")
+    place = browser.value(
+        """(() => {
+        const drawing = document.querySelector("#klom_against_memorization svg.plot");
+        drawing.scrollIntoView({ block: "center" });
+        const told = JSON.parse(drawing.nextElementSibling.textContent);
+        const box = drawing.getBoundingClientRect(), scale = box.width / drawing.viewBox.baseVal.width;
+        return { x: box.left + told.x[0] * scale, y: box.top + told.y[0] * scale, title: told.titles[0] };
+        })()"""
+    )
+    browser.value("new Promise(requestAnimationFrame)")
+    browser.point_at(place["x"] + 1, place["y"])
+    tip = browser.value("document.getElementById('tip').innerText")
+    assert place["title"] in tip
+    assert "margin, oracle" in tip
+    assert browser.value("[...document.images].every((image) => image.naturalWidth > 0)")
+    assert browser.value("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.requests == []
+    assert browser.complaints == []
+
+
+def test_a_page_fits_a_phone_and_follows_the_dark(browser: Browser, folder: Path) -> None:
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.call("Emulation.setDeviceMetricsOverride", **size)
+    colours = {}
+    for scheme in ("light", "dark"):
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        browser.open(folder / "report.html")
+        assert browser.value("document.documentElement.scrollWidth") == 390
+        line = "document.querySelector('.line.unlearned')"
+        colours[scheme] = browser.value(f"getComputedStyle({line}).stroke")
+    assert colours == {"light": _rgb(LIGHT["unlearned"]), "dark": _rgb(DARK["unlearned"])}
+    assert browser.complaints == []
+
+
+def _rgb(colour: str) -> str:
+    return "rgb({}, {}, {})".format(*bytes.fromhex(colour[1:]))
 
 
 def test_nothing_but_the_results_is_left_in_the_folder(folder: Path) -> None:
@@ -81,16 +216,20 @@ def test_a_persons_text_is_escaped(make_run: Callable[..., RunResult], field: st
 
 
 def test_class_names_with_markup_or_dollars_are_drawn_as_they_are(make_run: Callable[..., RunResult]) -> None:
-    figure = figures.margin_histograms(make_run(class_names=[r"$\frac{", "<b>x</b>"] * 5))
-    assert figure is not None
-    assert png(figure).startswith(b"\x89PNG")
+    run = make_run(class_names=[r"$\frac{", "<b>x</b></script>"] * 5)
+    charts = figures.draw_all(run)
+    text = render(run, charts)
+    assert "<b>x</b>" not in text
+    assert "$\\frac{" in text
+    histograms = next(chart for chart in charts if chart.name == "margin_histograms")
+    assert plot(histograms).png.startswith(b"\x89PNG")
 
 
 def test_a_run_without_metrics_still_has_a_report(make_run: Callable[..., RunResult]) -> None:
     run = make_run(metrics={}, stages=[], provenance={})
-    drawn = [draw.__name__ for draw, *_ in figures.FIGURES if draw(run) is not None]
-    assert drawn == [name for name in ALL_FIGURES if name != "quality_against_cost"]
-    text = render(run, [])
+    charts = figures.draw_all(run)
+    assert {chart.name for chart in charts} == FIGURES - {"quality_against_cost", "at_a_glance"}
+    text = render(run, charts)
     assert "No noise floor was measured" in text
     assert not re.search(r"\bnan\b|\bNone\b", text)
 
@@ -98,16 +237,51 @@ def test_a_run_without_metrics_still_has_a_report(make_run: Callable[..., RunRes
 def test_a_run_without_extras_draws_only_what_it_has(make_run: Callable[..., RunResult]) -> None:
     run = make_run()
     points = run.points[["point", "group", "label", "klom"]]
-    bare = make_run(points=points, metrics={}, history=pd.DataFrame(), images=np.zeros((len(points), 64)))
-    assert [drawn.name for drawn in figures.draw_all(bare)] == ["klom_by_group"]
+    bare = {"points": points, "metrics": {}, "margins": {}, "history": pd.DataFrame(), "roc": pd.DataFrame()}
+    charts = figures.draw_all(make_run(**bare, images=np.zeros((len(points), 64))))
+    assert [chart.name for chart in charts] == ["klom_by_group", "forgotten_examples"]
+
+
+def test_inputs_that_are_no_pictures_get_a_table(make_run: Callable[..., RunResult]) -> None:
+    run = make_run(images=np.zeros((300, 64)))
+    chart = figures.forgotten_images(run)
+    value = run.points["klom"].to_numpy()
+    ranked = sorted(run.rows("forget"), key=lambda row: -value[row])
+    assert not chart.panels
+    assert [row[0] for row in chart.table[1:]] == [f"#{row}" for row in ranked[:6] + ranked[-6:]]
+    text = render(run, figures.draw_all(run))
+    assert "<img" not in text
+    assert "sheet" not in told(text, "klom_against_memorization")
+
+
+def test_the_least_and_the_most_forgotten_are_those_of_extreme_klom(run: RunResult) -> None:
+    chart = figures.forgotten_images(run)
+    value = run.points["klom"].to_numpy()
+    ranked = sorted(run.rows("forget"), key=lambda row: -value[row])
+    titles = [picture.title.split(" ")[0] for picture in chart.panels if isinstance(picture, Picture)]
+    assert titles == [f"#{row}" for row in ranked[:6] + ranked[-6:]]
+    assert [picture.group for picture in chart.panels] == ["least forgotten"] * 6 + ["most forgotten"] * 6
+
+
+def test_without_memorization_points_lie_by_what_retraining_changes(make_run: Callable[..., RunResult]) -> None:
+    run = make_run()
+    chart = figures.klom_against_memorization(make_run(points=run.points.drop(columns="memorization")))
+    assert chart.name == "klom_against_change"
+    (panel,) = chart.panels
+    forget = run.rows("forget")
+    change = (run.points["margin_oracle"] - run.points["margin_original"]).to_numpy()[forget]
+    assert sorted(panel.hover.x[: len(forget)]) == pytest.approx(sorted(change))
 
 
 def test_an_empty_forget_set_is_no_reason_to_fail(make_run: Callable[..., RunResult]) -> None:
     run = make_run()
     points = run.points.assign(group=np.where(run.points["group"] == "forget", "retain", run.points["group"]))
-    assert figures.margin_histograms(make_run(points=points)) is None
-    assert figures.klom_by_group(make_run(points=points)) is not None
-    assert share_within_floor(make_run(points=points)) is None
+    empty = make_run(points=points)
+    assert figures.klom_against_memorization(empty) is None
+    assert figures.forgotten_images(empty) is None
+    assert figures.klom_by_group(empty) is not None
+    assert [words for words, _ in figures.chosen_points(empty)] == ["typical retain point", "typical validation point"]
+    assert share_within_floor(empty) is None
 
 
 @pytest.mark.parametrize(("members", "warned"), [(79, True), (80, False)])
@@ -122,7 +296,8 @@ def test_the_share_in_words_is_the_share_by_hand(run: RunResult) -> None:
     limit = np.percentile([row["klom_floor"] for row in forget], 95)
     by_hand = sum(row["klom"] <= limit for row in forget) / len(forget)
     assert share_within_floor(run) == pytest.approx(by_hand)
-    assert narrative(run).meaning[0].startswith(f"{100 * by_hand:.0f} % of the {len(forget)} forget points")
+    first = f"Indistinguishable from retraining on {100 * by_hand:.0f} % of the {len(forget)} forget points"
+    assert narrative(run).meaning[0].startswith(first)
 
 
 def test_the_floor_itself_scores_about_95_per_cent(run: RunResult) -> None:
@@ -136,13 +311,71 @@ def test_a_method_worse_than_nothing_is_called_that(run: RunResult, make_run: Ca
     )
 
 
-def test_shown_points_start_with_the_most_changed_and_reach_down_the_ranking(run: RunResult) -> None:
-    shown = figures.shown_points(run)
-    change = (run.points["margin_oracle"] - run.points["margin_original"]).abs().to_numpy()
-    ranked = sorted(run.rows("forget"), key=lambda row: -change[row])
-    assert shown[:5] == ranked[:5]
-    assert len(set(shown)) == 8
-    assert max(ranked.index(row) for row in shown) > len(ranked) / 2
+def test_chosen_points_are_the_extremes_and_an_ordinary_one_of_each_group(run: RunResult) -> None:
+    chosen = dict(figures.chosen_points(run))
+    points, forget = run.points, run.points[run.points["group"] == "forget"]
+    change = (forget["margin_oracle"] - forget["margin_original"]).abs()
+    ranked = [row for row in change.sort_values(ascending=False).index if row != chosen["most memorized"]]
+    assert chosen["most memorized"] == forget["memorization"].idxmax()
+    assert chosen["most changed by retraining"] == ranked[0]
+    assert chosen["largest KLoM"] == forget["klom"].drop(list(chosen.values())[:2]).idxmax()
+    assert len(set(chosen.values())) == 6
+    for words, group in (("typical retain point", "retain"), ("typical validation point", "val")):
+        values = points["klom"][points["group"] == group]
+        assert abs(points["klom"][chosen[words]] - values.median()) == (values - values.median()).abs().min()
+
+
+def test_histograms_count_every_model_once(run: RunResult) -> None:
+    for panel in figures.margin_histograms(run).panels:
+        assert isinstance(panel, Panel)
+        for mark in panel.marks:
+            assert mark.y[1:-1:2].sum() == run.n_models
+
+
+def test_the_frontier_holds_what_nothing_cheaper_beats() -> None:
+    points = [(0.0, 10.0), (0.5, 2.0), (0.2, 3.0), (0.4, 3.0), (1.0, 0.6), (0.5, 1.9), (0.9, 5.0)]
+    assert figures.frontier(points) == [(0.0, 10.0), (0.2, 3.0), (0.5, 1.9), (1.0, 0.6)]
+
+
+def test_other_runs_stand_beside_this_one(run: RunResult, page: str) -> None:
+    found = told(page, "quality_against_cost")
+    assert found["titles"] == ["dmm (this run)", "scrub", "dm_direct"]
+    assert found["fields"]["cost"] == ["0.0213", "0.4", "0"]
+    assert "2 other finished runs" in page
+    table = figures.quality_against_cost(run).table
+    assert [row[0] for row in table[1:]] == ["dmm (this run)", "dm_direct", "scrub"]
+
+
+def test_a_run_alone_is_compared_with_the_ends_of_the_scale(make_run: Callable[..., RunResult]) -> None:
+    chart = figures.quality_against_cost(make_run(others=[]))
+    labels = [mark.label for mark in chart.legend]
+    assert labels == ["frontier", "dmm (this run)", "doing nothing", "retraining (at the floor)"]
+    assert not chart.table
+
+
+def test_cumulative_shares_are_exact_and_end_at_one(run: RunResult) -> None:
+    panel = figures.klom_by_group(run).panels[0]
+    mark = next(mark for mark in panel.marks if mark.role == "unlearned")
+    values = np.sort(run.points["klom"][run.rows("forget")].to_numpy())
+    np.testing.assert_allclose(mark.x[::2], values)
+    assert mark.y[-1] == 1
+
+
+def test_ticks_are_round_and_within_the_axis() -> None:
+    assert round_ticks(0, 10.4) == [(0.0, "0.0"), (2.5, "2.5"), (5.0, "5.0"), (7.5, "7.5"), (10.0, "10.0")]
+    assert [word for _, word in round_ticks(-1, 1)] == ["−1.0", "−0.5", "0.0", "0.5", "1.0"]
+    flat = axis("x", [3.0, 3.0])
+    assert flat.low < 3 < flat.high
+
+
+def test_a_sheet_keeps_every_picture() -> None:
+    pictures = np.random.default_rng(0).random((7, 4, 6, 3)).astype(np.float32)
+    laid, across = sheet(pictures)
+    for place, picture in enumerate(pictures):
+        top, left = 4 * (place // across), 6 * (place % across)
+        np.testing.assert_array_equal(laid[top : top + 4, left : left + 6], picture)
+    read = np.asarray(Image.open(io.BytesIO(png_of(laid))))
+    np.testing.assert_array_equal(read, np.rint(255 * laid))
 
 
 @pytest.mark.parametrize(
@@ -151,14 +384,14 @@ def test_shown_points_start_with_the_most_changed_and_reach_down_the_ranking(run
 )
 def test_pictures_lie_between_black_and_white(shape: tuple[int, ...], dtype: str, low: int, high: int) -> None:
     images = np.random.default_rng(0).uniform(low, high, shape).astype(dtype)
-    pictures = figures.as_pictures(images)
+    pictures = as_pictures(images, np.arange(3))
     assert pictures.shape == ((3, 8, 8) if shape[1] == 1 else (3, 8, 8, 3))
     assert 0.0 <= pictures.min() < 0.1
     assert 0.9 < pictures.max() <= 1.0
 
 
 def test_flat_vectors_are_not_pictures() -> None:
-    assert not figures.is_picture(np.zeros((5, 64)))
+    assert not is_picture(np.zeros((5, 64)))
 
 
 def test_arrays_of_different_points_are_refused(make_run: Callable[..., RunResult]) -> None:

@@ -11,6 +11,11 @@
     return parent.appendChild(made);
   };
 
+  const written = (value) => {
+    if (value === null) return "–";
+    return typeof value === "number" ? value.toFixed(2).replace("-", "−") : value;
+  };
+
   const picture = (sheet, place) => {
     if (!sheet || place >= sheet.count) return;
     const scale = 88 / Math.max(sheet.width, sheet.height);
@@ -33,7 +38,7 @@
     const list = make("dl", "", words);
     for (const [name, values] of Object.entries(told.fields)) {
       make("dt", name, list);
-      make("dd", values[place], list);
+      make("dd", written(values[place]), list);
     }
   };
 
@@ -59,9 +64,12 @@
       const x = box.left + (told.x[place] * box.width) / width;
       const y = box.top + (told.y[place] * box.height) / height;
       const [wide, high] = [tip.offsetWidth, tip.offsetHeight];
-      const left = x + 16 + wide < innerWidth ? x + 16 : x - 16 - wide;
-      tip.style.left = `${Math.max(8, Math.min(left, document.documentElement.clientWidth - wide - 8))}px`;
-      tip.style.top = `${Math.max(8, Math.min(y - high / 2, innerHeight - high - 8))}px`;
+      // Beside the dot where there is room, on a phone above or below it.
+      const side = x + 16 + wide < innerWidth ? x + 16 : x - 16 - wide;
+      const beside = side >= 8;
+      const above = y > high + 24 ? y - high - 16 : y + 16;
+      tip.style.left = `${beside ? side : Math.max(8, Math.min(x - wide / 2, innerWidth - wide - 8))}px`;
+      tip.style.top = `${Math.max(8, Math.min(beside ? y - high / 2 : above, innerHeight - high - 8))}px`;
     };
     const nearest = (event) => {
       const box = drawing.getBoundingClientRect();
