@@ -166,7 +166,9 @@ def _report(result: RunResult, folder: Path, evaluation: str, console: Console) 
     """Write ``report.html`` and figures, unless they show this very evaluation already."""
     from dmm_exp.report.html import write_report
 
-    others = {run.name: [run.method, dict(run.metrics)] for run in result.others}
+    others = [
+        [run.name, run.method, {k: v for k, v in run.metrics.items() if "seconds" not in k}] for run in result.others
+    ]
     shown, shows = folder / "figures" / "shows.json", [evaluation, result.provenance.get("commit"), digest_of(others)]
     with console.stage("report", "report.html and figures") as stage:
         try:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from dmm_exp.compare.comparison import compare
 from dmm_exp.compare.labels import filtered
-from dmm_exp.compare.runs import find_folders, read_runs
+from dmm_exp.compare.runs import find_folders, read_run, read_runs, runs_beside
 from dmm_exp.errors import UserError
 from dmm_exp.report.compare import means_texts
 
@@ -224,3 +224,16 @@ def test_the_newer_of_equal_runs_counts(written, tmp_path):
     assert found.runs["tow"].tolist() == [0.9]
     assert "first" in left_out[0]
     assert "second" in left_out[0]
+
+
+def test_runs_beside_one_are_the_finished_ones_on_the_same_question(written):
+    own = read_run(written("dmm"))
+    same = [written("finetune"), written("finetune", lr=0.5)]
+    written("finetune", 1)  # another seed has other oracles
+    written("finetune", forget="class")
+    written("finetune", size=60)
+    written("finetune", n_models=30, name="more-models")
+    written("scrub", state="running")
+    (written("scrub", lr=2) / "metrics.json").write_text("damaged")
+    (written("scrub", lr=3) / "forget.json").unlink()
+    assert [run.folder for run in runs_beside(own)] == sorted(same)

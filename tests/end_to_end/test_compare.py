@@ -1,5 +1,8 @@
 """Real runs side by side: values by member agree with the metrics, and pair up."""
 
+import json
+import re
+
 import pandas as pd
 import pytest
 
@@ -32,3 +35,37 @@ def test_two_runs_are_paired_by_member(finished, tmp_path, capsys):
     difference = finished[1].metrics["tow"] - finished[0].metrics["tow"]
     assert f"{difference:+.4f}" in line
     assert set(pd.read_csv(tmp_path / "runs.csv")["method"]) == {"finetune", "do_nothing"}
+
+
+def test_curves_of_the_attack_hold_its_metric_and_doing_nothing_is_found_as_the_originals_are(finished):
+    artifacts = list((finished[0].folder.parents[1] / "artifacts" / "evaluation").iterdir())
+    nothing = 0
+    for artifact in artifacts:
+        metrics = json.loads((artifact / "metrics.json").read_text())
+        curves = dict(list(pd.read_parquet(artifact / "roc.parquet").groupby("ensemble")))
+        unlearned = curves["unlearned"]
+        assert set(curves) == {"unlearned", "original", "floor"}
+        assert unlearned["fpr"].is_monotonic_increasing
+        assert unlearned["tpr"].is_monotonic_increasing
+        assert unlearned[["fpr", "tpr"]].iloc[-1].tolist() == [1.0, 1.0]
+        assert unlearned.query("fpr <= 0.01")["tpr"].max() == metrics["ulira/tpr_at_1fpr"]
+        if metrics["cost/unlearning"] == 0:
+            nothing += 1
+            assert unlearned["tpr"].tolist() == curves["original"]["tpr"].tolist()
+    assert nothing == 1
+
+
+def test_a_report_shows_the_runs_beside_it_and_is_written_again_when_there_is_another(finished, start):
+    outputs = finished[0].folder.parents[1]
+
+    def methods(name):
+        page = (
+            start(outputs, *SMALL, f"unlearner={name}", "evaluation.report=true").folder / "report.html"
+        ).read_text()
+        part = page[page.index('<figure id="quality_against_cost"') :]
+        told = json.loads(re.search(r'<script type="application/json">(.*?)</script>', part)[1])
+        return told["titles"]
+
+    assert methods("finetune") == ["finetune (this run)", "do_nothing"]
+    assert methods("gradient_ascent") == ["gradient_ascent (this run)", "do_nothing", "finetune"]
+    assert methods("finetune") == ["finetune (this run)", "do_nothing", "gradient_ascent"]

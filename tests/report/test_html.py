@@ -155,6 +155,14 @@ def test_very_many_points_make_no_large_page(make_run: Callable[..., RunResult])
     assert 1_000 < found["fields"]["group"].count("retain point") <= figures.SHOWN
 
 
+def test_the_browser_notices_requests_and_complaints(browser: Browser, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.html"
+    bad.write_text("<img src='http://example.invalid/x.png'><script>console.error('no'); missing()</script>")
+    browser.open(bad)
+    assert browser.requests == ["http://example.invalid/x.png"]
+    assert len(browser.complaints) >= 2
+
+
 def test_a_page_shows_pictures_and_tells_of_dots_without_a_complaint(browser: Browser, folder: Path) -> None:
     browser.open(folder / "report.html")
     place = browser.value(
