@@ -58,5 +58,5 @@ def run_scores(config: Mapping[str, Any], choices: Mapping[str, str]) -> Path | 
     write_text(folder / "correlations.csv", found.to_csv(index=False))
     draw_scores(table, found).save(folder)
     print_table(correlation_table(found))
-    print(f"  scores.csv, scores.parquet, correlations.csv, scores.png, scores.svg in {folder}", file=sys.stderr)
+    print(f"  scores.csv, scores.parquet, correlations.csv, scores.png, .pdf and .svg in {folder}", file=sys.stderr)
     return folder

@@ -113,24 +113,32 @@ def plot(chart: Chart) -> Drawn:
                 _draw_panel(axes_of, shown, first=place % chart.across == 0)
         if chart.legend:
             handles, labels = _handles(chart)
-            figure.legend(handles, labels, loc="upper center", ncols=_LEGEND, handlelength=2.2)
+            figure.legend(handles, labels, loc="upper center", ncols=_legend_columns(chart), handlelength=2.2)
     return Drawn(chart.name, chart.title, chart.caption, figure, png(figure))
 
 
-_LEGEND = 4  # names in a line
+def _width(chart: Chart) -> float:
+    """Return how wide a row of panels is, in inches."""
+    return WIDTH if chart.across > 1 else 0.75 * WIDTH
+
+
+def _legend_columns(chart: Chart) -> int:
+    """Return how many names of a legend fit in a line."""
+    longest = max((len(mark.label) for mark in chart.legend), default=0)
+    return min(len(chart.legend), max(1, int(_width(chart) / (0.085 * longest + 0.65)))) or 1
 
 
 def _laid_out(chart: Chart) -> tuple[Figure, list[Axes]]:
     """Make a figure with room for all words; matplotlib's own layouts draw everything twice to find out."""
     pictures = isinstance(chart.panels[0], Picture)
     across = min(chart.across, len(chart.panels))
-    width = (WIDTH if chart.across > 1 else 0.75 * WIDTH) / chart.across
+    width = _width(chart) / chart.across
     names = [len(word) for p in chart.panels if isinstance(p, Panel) and not p.y.inside for _, word in p.y.ticks]
     left = 0.1 if pictures else 0.45 + 0.075 * max(names, default=0)
     titles = max(_title(panel).count("\n") + bool(_title(panel)) for panel in chart.panels)
     top, bottom = 0.1 + 0.17 * titles, 0.05 if pictures else 0.5
     height = top + bottom + (width - 2 * left if pictures else chart.height * (width - left))
-    above = 0.1 + 0.24 * -(-len(chart.legend) // _LEGEND)
+    above = 0.1 + 0.24 * -(-len(chart.legend) // _legend_columns(chart))
     down = -(-len(chart.panels) // across)
     size = np.array([width * across + 0.1, height * down + above])
     figure, axes = Figure(figsize=(size[0], size[1]), dpi=DPI), []
@@ -154,6 +162,8 @@ def _draw_picture(axes: Axes, shown: Picture) -> None:
 
 
 def _draw_panel(axes: Axes, panel: Panel, *, first: bool) -> None:
+    axes.set_xlim(panel.x.low, panel.x.high)
+    axes.set_ylim(panel.y.low, panel.y.high)
     for mark in panel.marks:
         _draw_mark(axes, mark)
     _draw_axis(axes.xaxis, panel.x)
@@ -161,8 +171,6 @@ def _draw_panel(axes: Axes, panel: Panel, *, first: bool) -> None:
     for value, word in panel.y.ticks if panel.y.inside else ():
         place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
         axes.annotate(literal(word), (0, value), (2, 6), fontsize=9, **place)
-    axes.set_xlim(panel.x.low, panel.x.high)
-    axes.set_ylim(panel.y.low, panel.y.high)
     axes.set_xlabel(literal(panel.x.label))
     axes.set_ylabel(literal(panel.y.label) if first else "")
     axes.set_title(literal(_title(panel)), y=1.0)
@@ -188,7 +196,9 @@ def _draw_mark(axes: Axes, mark: Mark) -> None:
     else:
         axes.plot(mark.x, mark.y, rasterized=mark.small, alpha=0.5 if mark.small else 0.85, **_dot_look(mark))
     for x, y, word in zip(mark.x, mark.y, mark.notes, strict=False):
-        axes.annotate(literal(word), (x, y), (7, 7), textcoords="offset points", fontsize=9)
+        right = (x - axes.get_xlim()[0]) / np.ptp(axes.get_xlim()) < 0.8
+        place = {"xytext": (7 if right else -7, 7), "ha": "left" if right else "right"}
+        axes.annotate(literal(word), (x, y), textcoords="offset points", fontsize=9, **place)
 
 
 def _line_look(mark: Mark) -> dict[str, Any]:

@@ -72,6 +72,10 @@ def page(template: str, **context: Any) -> str:
 
 def _context(result: RunResult, charts: Sequence[Chart]) -> dict[str, Any]:
     """Collect what the template shows."""
+    # A stage that was asked for several times took its time once.
+    stages = list({(stage.name, stage.detail, stage.seconds): stage for stage in reversed(result.stages)}.values())[
+        ::-1
+    ]
     return {
         "result": result,
         "facts": _facts(result),
@@ -81,8 +85,9 @@ def _context(result: RunResult, charts: Sequence[Chart]) -> dict[str, Any]:
         "charts": charts[_LEADS:],
         "headline": headline_data(result),
         "metrics": [(name, f"{value:.6g}") for name, value in sorted(result.metrics.items())],
-        "seconds": sum(stage.seconds for stage in result.stages),
-        "slowest": max([stage.seconds for stage in result.stages], default=0.0) or 1.0,
+        "stages": stages,
+        "seconds": sum(stage.seconds for stage in stages),
+        "slowest": max([stage.seconds for stage in stages], default=0.0) or 1.0,
         "config": yaml.safe_dump(result.config, sort_keys=False, allow_unicode=True),
     }
 

@@ -108,6 +108,14 @@ def test_every_part_that_a_reader_looks_for_is_there(page: str) -> None:
         assert words in page
 
 
+def test_a_stage_that_was_asked_for_twice_is_counted_once(make_run: Callable[..., RunResult]) -> None:
+    stage = make_run().stages[0]
+    text = render(make_run(stages=[stage, type(stage)(stage.name, stage.detail, stage.seconds, True)]), [])
+    assert text.count("3,000 subset models") == 1
+    assert "48.2 s in all" in text
+    assert "<td>computed</td>" in text
+
+
 def test_a_first_figure_comes_before_the_table(page: str) -> None:
     assert page.index("<figure") < page.index("<table")
 
