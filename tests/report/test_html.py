@@ -362,6 +362,16 @@ def test_other_runs_stand_beside_this_one(run: RunResult, page: str) -> None:
     assert [row[0] for row in table[1:]] == ["dmm (this run)", "dm_direct", "scrub"]
 
 
+def test_checkpoints_are_a_path_with_their_epochs(make_run: Callable[..., RunResult]) -> None:
+    end = make_run().metrics
+    checkpoints = {1: {**end, "klom/forget/p95": 6.0, "cost/ratio": 0.01}, 4: end}
+    chart = figures.quality_against_cost(make_run(checkpoints=checkpoints))
+    path, points = (mark for mark in chart.panels[0].marks if mark.role == "unlearned")
+    assert (path.form, path.y.tolist()) == ("line", [6.0, end["klom/forget/p95"]])
+    assert points.notes == ["1", "4"]
+    assert plot(chart).png.startswith(b"\x89PNG")
+
+
 def test_a_run_alone_is_compared_with_the_ends_of_the_scale(make_run: Callable[..., RunResult]) -> None:
     chart = figures.quality_against_cost(make_run(others=[]))
     labels = [mark.label for mark in chart.legend]
