@@ -18,6 +18,8 @@ Role = Literal[
     "held_out",
     "lds",
     "larger",
+    "base",
+    "attack",
 ]
 Stream = Literal["initialisation", "order", "subset", "noise"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -125,10 +125,11 @@ def _initial(job: TrainJob, examples: Examples, members: range) -> Ensemble:
     return Ensemble.initialise(build, (member_seed(job.seed, job.role, i, "initialisation") for i in members))
 
 
-def stored_ensemble(path: Path, build: Callable[[], nn.Module], members: range) -> Ensemble:
-    """Return some members of a sharded artifact that holds parameters."""
-    chunk = slice(members.start, members.stop)
-    return Ensemble.from_tensors(build().to("meta"), {name: value[chunk] for name, value in stacked(path).items()})
+def stored_ensemble(path: Path, build: Callable[[], nn.Module], members: Sequence[int]) -> Ensemble:
+    """Return some members of a sharded artifact that holds parameters, in the order given; one may come twice."""
+    chosen, tensors = list(members), stacked(path)
+    parameters = {name: value[chosen] for name, value in tensors.items() if name.startswith(("params/", "stats/"))}
+    return Ensemble.from_tensors(build().to("meta"), parameters)
 
 
 @lru_cache(maxsize=4)

@@ -97,7 +97,7 @@ def _sorted_scores(name: str, scores: ArrayLike) -> NDArray[np.float64]:
 
 def _density(values: NDArray[np.float64], sample: NDArray[np.float64], variance_floor: float) -> NDArray[np.float64]:
     """Return the log-density of ``values`` under the Gaussian fitted to ``sample``, by maximum likelihood."""
-    return _log_normal(values, sample.mean(axis=0), sample.var(axis=0), variance_floor)
+    return log_normal(values, sample.mean(axis=0), sample.var(axis=0), variance_floor)
 
 
 def _leave_one_out_density(values: NDArray[np.float64], variance_floor: float) -> NDArray[np.float64]:
@@ -110,10 +110,10 @@ def _leave_one_out_density(values: NDArray[np.float64], variance_floor: float) -
     mean = values.mean(axis=0)
     distance = values - mean
     squares = (distance**2).sum(axis=0) - distance**2 * members / (members - 1)
-    return _log_normal(values, mean - distance / (members - 1), squares / (members - 1), variance_floor)
+    return log_normal(values, mean - distance / (members - 1), squares / (members - 1), variance_floor)
 
 
-def _log_normal(
+def log_normal(
     values: NDArray[np.float64], mean: NDArray[np.float64], variance: NDArray[np.float64], variance_floor: float
 ) -> NDArray[np.float64]:
     """Return the log-density up to the constant that cancels in a ratio."""

@@ -58,7 +58,7 @@ class Scrub(AscentDescent):
 
     def losses(self, indices: Tensor) -> Tensor:
         """Return every member's loss: forget points push it away, retain points pull it back."""
-        student, forgotten = self.predict_batch(indices), self.forgotten[indices]
+        student, forgotten = self.predict_batch(indices), own_rows(self.forgotten, indices)
         distance = divergence(own_rows(self.teacher, indices), student, self.temperature)
         labels = self.labels[indices]
         entropy = functional.cross_entropy(student.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
@@ -96,7 +96,7 @@ class BadTeacher(FineTuning):
         inputs, task = self.task.examples.inputs, self.task
         seeds = (member_seed(task.seed, "unlearned", index, "initialisation") for index in task.members)
         untrained = Ensemble.initialise(task.build, seeds).to(task.originals.device).logits(inputs)
-        teacher = torch.where(self.forgotten[:, None], untrained, task.originals.logits(inputs))
+        teacher = torch.where(self.forgotten[..., None], untrained, task.originals.logits(inputs))
         self.register_buffer("teacher", teacher, persistent=False)
 
     def sample(self, row: int, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dmm_exp.errors import UserError
-from dmm_exp.unlearners.unlearner import FineTuning, mean_where, shuffled
+from dmm_exp.unlearners.unlearner import FineTuning, mean_where, own_rows, shuffled
 
 
 class GradientAscent(FineTuning):
@@ -134,5 +134,5 @@ class AscentDescent(FineTuning):
 
     def losses(self, indices: Tensor) -> Tensor:
         """Return the cross-entropy of every member, negative on forget points."""
-        values, forgotten = self.cross_entropies(indices), self.forgotten[indices]
+        values, forgotten = self.cross_entropies(indices), own_rows(self.forgotten, indices)
         return mean_where(values, ~forgotten) - mean_where(values, forgotten)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ class Influence(Unlearner):
         UserError: a number is out of range, or the step is not finite.
     """
 
+    own_sets: ClassVar[bool] = True
+
     def __init__(
         self,
         *,
@@ -69,7 +72,7 @@ class Influence(Unlearner):
             for name, value in ensemble.params.items():
                 value += self.scale * step[name]
         logits = ensemble.logits(task.examples.inputs)
-        return Unlearned(ensemble.cpu(), logits, len(task.forget) + cost * self.iterations, [])
+        return Unlearned(ensemble.cpu(), logits, task.n_forget + cost * self.iterations, [])
 
     def _forget_gradient(self, ensemble: Ensemble, task: UnlearningTask) -> Tree:
         """Return ``(1/n)·Σ_{i∈F} ∇ℓ_i`` at the originals."""
@@ -84,7 +87,7 @@ class Influence(Unlearner):
     def _curvature(self, ensemble: Ensemble, task: UnlearningTask) -> tuple[Callable[[Tree], Tree], int]:
         """Return multiplication by H, and its cost in gradients of single examples (a product takes two passes)."""
         points = self._curvature_points(task)
-        share = len(task.retain) / task.n_train / points.shape[1]
+        share = task.n_retain / task.n_train / points.shape[1]
 
         def multiply(vector: Tree) -> Tree:
             total = {name: self.damping * value for name, value in vector.items()}
@@ -97,10 +100,11 @@ class Influence(Unlearner):
 
     def _curvature_points(self, task: UnlearningTask) -> Tensor:
         """Return the retain points that each member's curvature is measured on, ``[members, points]``."""
-        if self.curvature_sample is None or self.curvature_sample >= len(task.retain):
+        if self.curvature_sample is None or self.curvature_sample >= task.n_retain:
             return task.retain.expand(len(task.members), -1)
         generators = (member_generator(task.seed, "unlearned", index, "order") for index in task.members)
-        return torch.stack([shuffled(task.retain, generator)[: self.curvature_sample] for generator in generators])
+        orders = [shuffled(task.of(row).retain, generator) for row, generator in enumerate(generators)]
+        return torch.stack([order[: self.curvature_sample] for order in orders])
 
 
 def conjugate_gradients(multiply: Callable[[Tree], Tree], right: Tree, iterations: int, tolerance: float) -> Tree:

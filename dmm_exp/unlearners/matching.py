@@ -76,6 +76,7 @@ class DMDirect(Unlearner):
 
     target: ClassVar[Target] = "predicted"
     reference: ClassVar[bool] = True
+    own_sets: ClassVar[bool] = True
 
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Return the targets as the answer."""

@@ -12,6 +12,7 @@ class DoNothing(Unlearner):
     """Return the originals: the reference that a method must beat."""
 
     reference: ClassVar[bool] = True
+    own_sets: ClassVar[bool] = True
 
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Return copies of the originals."""
@@ -27,6 +28,7 @@ class Retrain(Unlearner):
     """
 
     reference: ClassVar[bool] = True
+    own_sets: ClassVar[bool] = True
 
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Train as many new models as there are originals."""

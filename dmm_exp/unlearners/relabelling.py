@@ -62,10 +62,11 @@ class SalUn(RandomLabel):
 
     def saliency(self) -> dict[str, Tensor]:
         """Return the absolute gradient of the forget set's mean cross-entropy, stacked as the parameters are."""
-        ensemble, forget = self.ensemble.eval(), self.task.forget
+        ensemble = self.ensemble.eval()
+        forget = self.task.forget.expand(len(ensemble), -1)
         totals = {name: torch.zeros_like(value) for name, value in ensemble.params.items()}
-        for block in forget.split(self.batch_size):
-            points = block.to(ensemble.device).expand(len(ensemble), -1)
+        for block in forget.split(self.batch_size, dim=1):
+            points = block.to(ensemble.device)
             inputs, labels = self.inputs.to(ensemble.device), self.labels.to(ensemble.device)
             logits = ensemble(inputs[points])
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[points].flatten(), reduction="sum")
@@ -74,8 +75,8 @@ class SalUn(RandomLabel):
             ):
                 total += gradient
         ensemble.train()
-        self.sample_gradients += len(forget)
-        return {name: (total / len(forget)).abs() for name, total in totals.items()}
+        self.sample_gradients += self.task.n_forget
+        return {name: (total / self.task.n_forget).abs() for name, total in totals.items()}
 
     def salient(self, saliency: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return which weights are among the largest of their member, over all of its tensors together."""

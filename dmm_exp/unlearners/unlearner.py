@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -26,8 +26,9 @@ class UnlearningTask:
     Attributes:
         originals: trained on the forget and the retain set; never changed.
         examples: the dataset.
-        forget: sorted training indices that have to go.
-        retain: sorted training indices that stay.
+        forget: sorted training indices that have to go, ``[forget]``; where originals were trained on sets of their
+            own and each has its own to forget, as many for every member, ``[members, forget]``.
+        retain: sorted training indices that stay, ``[retain]`` or ``[members, retain]``.
         seed: determines, with the members, all randomness.
         members: the originals' numbers.
         targets: logits to match ``[members, points, classes]``, for unlearners that ask for them.
@@ -41,16 +42,38 @@ class UnlearningTask:
     forget: Tensor
     retain: Tensor
     seed: int
-    members: range
+    members: Sequence[int]
     targets: Tensor | None
     build: Callable[[], nn.Module]
     recipe: dict[str, Any]
     make_trainer: Callable[..., Trainer]
 
     @property
+    def n_forget(self) -> int:
+        """Number of examples that a member has to forget."""
+        return self.forget.shape[-1]
+
+    @property
+    def n_retain(self) -> int:
+        """Number of examples that a member keeps."""
+        return self.retain.shape[-1]
+
+    @property
     def n_train(self) -> int:
-        """Size of the training set that the originals remember: the forget and the retain set."""
-        return len(self.forget) + len(self.retain)
+        """Size of the training set that an original remembers: the forget and the retain set."""
+        return self.n_forget + self.n_retain
+
+    def of(self, row: int) -> UnlearningTask:
+        """Return the task with the forget and the retain set of the member in ``row``, ``[forget]`` and ``[retain]``."""
+        if self.forget.ndim == 1:
+            return self
+        return replace(self, forget=self.forget[row], retain=self.retain[row])
+
+    def alone(self, row: int) -> UnlearningTask:
+        """Return the task of the member in ``row`` alone."""
+        one = slice(row, row + 1)
+        targets = None if self.targets is None else self.targets[one]
+        return replace(self.of(row), originals=self.originals[one], members=self.members[one], targets=targets)
 
 
 @dataclass(frozen=True)
@@ -78,6 +101,8 @@ class Unlearner(ABC):
     Attributes:
         target: the logits that :attr:`UnlearningTask.targets` must hold: none, those that attribution predicts for a
             retrained model, or those of real retrained models.
+        own_sets: whether :meth:`unlearn` can take members that each have a forget set of their own; those of a method
+            that cannot are unlearned one at a time.
         reference: whether the method only marks an end of the scale, or looks at retrained models: leaderboards show
             it without a rank.
         epochs: how many the method takes; 0 if it does not go by epochs.
@@ -86,6 +111,7 @@ class Unlearner(ABC):
     """
 
     target: ClassVar[Target] = "none"
+    own_sets: ClassVar[bool] = False
     reference: ClassVar[bool] = False
     epochs: int = 0
     checkpoints: Sequence[int] = ()
@@ -103,9 +129,14 @@ class Unlearner(ABC):
 class FineTuning(EnsembleModule, Unlearner):
     """Unlearning by optimising copies of the originals: a method overrides :meth:`sample` and :meth:`losses`.
 
-    All options of :class:`EnsembleModule` are options of every method.
+    All options of :class:`EnsembleModule` are options of every method. While a member's sample is drawn, ``self.task``
+    holds the forget and the retain set of this member, ``[forget]`` and ``[retain]``.
+
+    Attributes:
+        forgotten: which points each member has to forget, ``[members, points]`` bool.
     """
 
+    own_sets: ClassVar[bool] = True
     forgotten: Tensor
 
     @property
@@ -118,8 +149,8 @@ class FineTuning(EnsembleModule, Unlearner):
         self.task = task
         self._kept: dict[int, Unlearned] = {}
         self.attach(task.originals.copy(), task.examples, seed=task.seed, role="unlearned", members=task.members)
-        forgotten = torch.zeros(task.examples.n_points, dtype=torch.bool)
-        forgotten[task.forget] = True
+        forgotten = torch.zeros(len(task.members), task.examples.n_points, dtype=torch.bool)
+        forgotten.scatter_(1, task.forget.expand(len(task.members), -1), True)
         self.register_buffer("forgotten", forgotten, persistent=False)
         self.prepare()
         self.fit(task.make_trainer)
@@ -127,6 +158,14 @@ class FineTuning(EnsembleModule, Unlearner):
 
     def prepare(self) -> None:
         """Compute what depends on the task only; called before the first step."""
+
+    def _passes(self, epoch: int, row: int) -> list[tuple[Tensor, int]]:
+        everyone = self.task
+        self.task = everyone.of(row)
+        try:
+            return super()._passes(epoch, row)
+        finally:
+            self.task = everyone
 
     def on_train_epoch_end(self) -> None:
         """Keep a copy of the models at a checkpoint."""
