@@ -187,6 +187,7 @@ def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], co
     pipeline = evaluation.pipeline
     checkpoints = _checkpoints(folder, evaluation)
     metrics, points = evaluation.metrics, evaluation.points
+    metrics |= _strong_attack(folder, pipeline, console)
     for stage in console.stages:
         metrics[f"seconds/{stage.name.replace(' ', '_')}"] = round(stage.seconds, 3)
         metrics[f"seconds/{stage.name.replace(' ', '_')}/cached"] = float(stage.cached)
@@ -227,6 +228,19 @@ def _others(
     methods = {run.folder: name for run, name in zip(beside, names[1:], strict=True) if name != names[0]}
     kept, _ = newest([run for run in beside if run.folder in methods], list(methods.values()))
     return [OtherRun(run.folder.name, methods[run.folder], run.metrics) for run in kept]
+
+
+def _strong_attack(folder: Path, pipeline: Pipeline, console: Console) -> dict[str, float]:
+    """Do the strong form of U-LiRA if it is asked for, write its tables, and return its metrics."""
+    from dmm_exp.strong_ulira import StrongUlira
+
+    if not pipeline.attacks:
+        return {}
+    attack = StrongUlira(pipeline)
+    write_table(folder / "ulira.parquet", attack.examples)
+    write_table(folder / "ulira_roc.parquet", attack.roc)
+    console.note(attack.sentence)
+    return attack.metrics
 
 
 def _checkpoints(folder: Path, evaluation: Evaluation) -> dict[int, dict[str, float]]:

@@ -75,11 +75,23 @@ class PoolConfig:
 
 
 @dataclass
+class StrongUliraConfig:
+    """An attack on base models, each unlearned of many small forget sets; off without forget sets."""
+
+    forget_sets: int = 0
+    size: int = 10
+    base_models: int = 64
+    drawn_from: str = "class"
+    label: Any = None
+
+
+@dataclass
 class EvaluationConfig:
     """How unlearned models are compared with oracles."""
 
     klom: dict[str, Any] = field(default_factory=dict)
     mia: dict[str, Any] = field(default_factory=dict)
+    strong_ulira: StrongUliraConfig = field(default_factory=StrongUliraConfig)
     report: bool = True
 
 
@@ -205,6 +217,14 @@ def check_ranges(config: Mapping[str, Any]) -> None:
         _check_blocks("pool", pool, ("size", "held_out"))
     if pool["larger"]["size"]:
         _check_larger(pool)
+    _check_attack(config["evaluation"]["strong_ulira"])
+
+
+def _check_attack(attack: Mapping[str, Any]) -> None:
+    for key, least in {"forget_sets": 0, "size": 1, "base_models": 1}.items():
+        _at_least(f"evaluation.strong_ulira.{key}", attack[key], least)
+    if attack["drawn_from"] not in ("class", "forget"):
+        raise UserError(f"evaluation.strong_ulira.drawn_from={attack['drawn_from']}: expected class or forget")
 
 
 def _check_larger(pool: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from dmm_exp.forget.entangled import Entangled
 from dmm_exp.forget.memorized import Memorized, memorization_groups
 from dmm_exp.forget.selector import Selector
-from dmm_exp.forget.simple import Indices, Mislabelled, OneClass, Points, Random, SubClass
+from dmm_exp.forget.simple import Indices, Mislabelled, OneClass, Points, Random, SubClass, class_index
 
 __all__ = [
     "Entangled",
@@ -15,5 +15,6 @@ __all__ = [
     "Random",
     "Selector",
     "SubClass",
+    "class_index",
     "memorization_groups",
 ]

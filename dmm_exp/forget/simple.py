@@ -54,7 +54,7 @@ class OneClass(Selector):
 
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
         """Return the sorted examples of the class."""
-        label = self._index(examples.class_names)
+        label = class_index(self.label, examples.class_names, "forget.label")
         candidates = (examples.labels[: examples.n_train] == label).nonzero().squeeze(1)
         if not 0 < self.fraction <= 1 or len(candidates) == 0:
             raise UserError(
@@ -65,12 +65,18 @@ class OneClass(Selector):
         order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(self.seed))
         return candidates[order[:size]].sort().values
 
-    def _index(self, names: list[str]) -> int:
-        if str(self.label) in names:
-            return names.index(str(self.label))
-        if isinstance(self.label, int) and 0 <= self.label < len(names):
-            return self.label
-        raise UserError(f"forget.label={self.label}: expected 0 to {len(names) - 1} or one of {', '.join(names)}")
+
+def class_index(label: int | str, names: list[str], key: str) -> int:
+    """Return the number of a class that is given by its number or name.
+
+    Raises:
+        UserError: there is no such class; ``key`` is where it stands in the configuration.
+    """
+    if str(label) in names:
+        return names.index(str(label))
+    if isinstance(label, int) and 0 <= label < len(names):
+        return label
+    raise UserError(f"{key}={label}: expected 0 to {len(names) - 1} or one of {', '.join(names)}")
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,15 @@ from dmm_exp.metrics.margins import accuracy, margins
 from dmm_exp.metrics.mia import check_attack, mia
 from dmm_exp.metrics.tow import tow, tow_mia
 from dmm_exp.metrics.ulira import roc, tpr_at_fpr, ulira, ulira_scores
+from dmm_exp.metrics.ulira_strong import auc, check_seen, ulira_strong, ulira_strong_scores
 
 __all__ = [
     "KlomOptions",
     "accuracy",
+    "auc",
     "check_attack",
     "check_options",
+    "check_seen",
     "cost_ratio",
     "effect_quality",
     "expected_error",
@@ -37,4 +40,6 @@ __all__ = [
     "tpr_at_fpr",
     "ulira",
     "ulira_scores",
+    "ulira_strong",
+    "ulira_strong_scores",
 ]

@@ -22,8 +22,8 @@ def ulira_strong_scores(
 ) -> NDArray[np.float64]:
     """Return ``log p(margin | in) - log p(margin | out)`` for every model and point, ``[models, points]``.
 
-    For each point a Gaussian is fitted to the margins of either side, by maximum likelihood. When a model is scored, its
-    whole block takes part in neither fit: in complementary pairs a model that saw the point has a partner that did
+    For each point a Gaussian is fitted to the margins of either side, by maximum likelihood. When a model is scored,
+    its whole block takes part in neither fit: in complementary pairs a model that saw the point has a partner that did
     not, and whose training set follows from its own.
 
     Args:
@@ -57,17 +57,9 @@ def ulira_strong(scores: NDArray[np.float64], seen: ArrayLike) -> NDArray[np.flo
         seen: as there.
     """
     inside = np.asarray(seen, dtype=bool)
-    right = _right(scores, inside)
-    sides = (np.where(side, right, 0).sum(axis=0) / side.sum(axis=0) for side in (inside, ~inside))
-    return 0.5 * sum(sides, np.zeros(scores.shape[1]))
-
-
-def ulira_strong_error(scores: NDArray[np.float64], seen: ArrayLike, *, block: int = 1) -> float:
-    """Return the standard error over blocks of models of the mean accuracy over points; arguments as above."""
-    inside = np.asarray(seen, dtype=bool)
+    right = 0.5 * (1 + np.sign(scores) * np.where(inside, 1, -1))
     shares = np.where(inside, 0.5 / inside.sum(axis=0), 0.5 / (~inside).sum(axis=0))
-    added = (shares * _right(scores, inside)).mean(axis=1).reshape(-1, block).sum(axis=1)
-    return float(added.std(ddof=1) * np.sqrt(len(added)))
+    return (right * shares).sum(axis=0)
 
 
 def auc(positive_scores: ArrayLike, negative_scores: ArrayLike) -> float:
@@ -90,11 +82,6 @@ def check_seen(seen: NDArray[np.bool_], block: int) -> None:
                 f"{len(seen)} base models leave only {left} that {name} some example, once those of a block are left "
                 f"out; expected at least {FEWEST_LEFT} (more base models)."
             )
-
-
-def _right(scores: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return 1 where the attack is right, 0.5 where it cannot tell."""
-    return 0.5 * (1 + np.sign(scores) * np.where(inside, 1, -1))
 
 
 def _density(

@@ -17,7 +17,7 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.ensembles.module import check_optimizer
 from dmm_exp.ensembles.work import model_factory, recipe
 from dmm_exp.metrics import check_attack, check_options
-from dmm_exp.pipeline.prediction import Prediction
+from dmm_exp.pipeline.attack import Attack
 from dmm_exp.pipeline.stages import content_hash
 from dmm_exp.refinement import Part
 from dmm_exp.scores import FROM_POOL
@@ -34,10 +34,12 @@ _MADE_AS = {  # stage → the role of its models, or the kind of its artifact
     "floor_oracles": "floor_oracle",
     "target_oracles": "target_oracle",
     "unlearned": "unlearned",
+    "base_models": "base",
+    "attacked": "attacked",
 }
 
 
-class Pipeline(Prediction):
+class Pipeline(Attack):
     """One experiment: its stages, each made at most once. Arguments are those of :class:`Stages`."""
 
     def __init__(self, *parts: Any) -> None:
@@ -49,6 +51,7 @@ class Pipeline(Prediction):
         check_options(**self.config["evaluation"]["klom"])
         check_attack(**self.config["evaluation"]["mia"])
         self.selector.check(self.examples)
+        self.check_attack()
         model = model_factory(self.config["model"]["network"], self.examples)()
         if "predicted" in self.targets:
             self.estimator.check(model)
@@ -169,7 +172,7 @@ class Pipeline(Prediction):
 
     def plan(self) -> list[PlannedStage]:
         """Say which stages exist and what making the others would cost; with a read-only store nothing is made."""
-        return [self._planned(name, maker) for name, maker in self.needed()]
+        return [self._planned(name, maker) for name, maker in (*self.needed(), *self.stages_of_attack())]
 
     def _planned(self, name: str, maker: Callable[[], Any]) -> PlannedStage:
         models, gradients = self._work(name)
@@ -190,6 +193,11 @@ class Pipeline(Prediction):
             return pool["size"], round(pool["size"] * epochs * pool["alpha"] * n_train)
         if name.endswith(("originals", "oracles")):
             return self.config["n_models"], self.config["n_models"] * epochs * n_train
+        if name == "base_models":
+            bases = self.attack["base_models"]
+            return bases, bases * epochs * self.base_subsets.size
+        if name == "attacked":
+            return self.attack["base_models"] * self.attack["forget_sets"], 0
         return (self.config["n_models"], 0) if name == "unlearned" else (0, 0)
 
 

@@ -196,16 +196,21 @@ class Prediction(Scoring):
         return _last_learned["estimator"]
 
     def _evidence(self, gone: Tensor) -> Evidence:
-        evidence = Evidence(self._groups(gone), self.examples.n_train)
         if self.estimator.source == "oracles":
+            evidence = Evidence(self._groups(gone), self.examples.n_train)
             oracles = self.target_oracles(gone).stacked("logits")
             return replace(evidence, originals=self.originals.stacked("logits"), oracles=oracles)
+        evidence = self._evidence_of_pool(gone)
+        if not self.extrapolates:
+            return evidence
+        masks, logits = self.larger.stacked("masks"), self.larger.stacked("logits")
+        larger = SubsetModels(masks, logits, self.larger_subsets.block, self.examples.labels)
+        return replace(evidence, larger=larger, originals=self.originals.stacked("logits"))
+
+    def _evidence_of_pool(self, gone: Tensor) -> Evidence:
+        """Return what tells of effects at the size of the pool's subsets."""
         fitted = self.subset_models[: len(self.subset_models) - self.config["pool"]["held_out"]]
-        evidence = replace(evidence, pool=fitted)
-        if self.extrapolates:
-            masks, logits = self.larger.stacked("masks"), self.larger.stacked("logits")
-            larger = SubsetModels(masks, logits, self.larger_subsets.block, self.examples.labels)
-            evidence = replace(evidence, larger=larger, originals=self.originals.stacked("logits"))
+        evidence = Evidence(self._groups(gone), self.examples.n_train, pool=fitted)
         if self.estimator.source == "pool":
             return evidence
         parts = {name: self.gradients.stacked(name) for name in ("train", "weights", "targets")}

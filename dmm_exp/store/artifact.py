@@ -112,6 +112,18 @@ class Artifact:
         with safe_open(self._shards()[shard], framework="pt") as file:
             return {name: file.get_slice(name)[start:stop] for name in file.keys()}  # noqa: SIM118
 
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Return members ``start … stop-1`` of tensor ``name``, whichever shards they are in; no others are read."""
+        import torch
+        from safetensors import safe_open
+
+        parts = []
+        for path, (first, end) in zip(self._shards(), self.layout, strict=True):
+            if first < stop and end > start:
+                with safe_open(path, framework="pt") as shard:
+                    parts.append(shard.get_slice(name)[max(start - first, 0) : min(stop, end) - first])
+        return torch.cat(parts)
+
     def _shards(self) -> list[Path]:
         names = (name for name in self.manifest["files"] if name.startswith("shard-"))
         return [self.path / name for name in sorted(names) if name.endswith(".safetensors")]

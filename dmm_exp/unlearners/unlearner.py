@@ -64,7 +64,7 @@ class UnlearningTask:
         return self.n_forget + self.n_retain
 
     def of(self, row: int) -> UnlearningTask:
-        """Return the task with the forget and the retain set of the member in ``row``, ``[forget]`` and ``[retain]``."""
+        """Return the task with the sets of the member in ``row``, ``[forget]`` and ``[retain]``."""
         if self.forget.ndim == 1:
             return self
         return replace(self, forget=self.forget[row], retain=self.retain[row])

@@ -1,0 +1,135 @@
+"""Unlearning pairs of a base model and a forget set, as a piece of work that any process can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.data import Examples
+from dmm_exp.ensembles.work import (
+    Clock,
+    evaluation_copy,
+    model_factory,
+    read_examples,
+    recipe,
+    stacked,
+    stored_ensemble,
+    trainer_factory,
+    write_chunk,
+)
+from dmm_exp.store import Artifact
+from dmm_exp.unlearners.unlearner import Unlearner, UnlearningTask, own_rows
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A base model and what it has to forget.
+
+    Attributes:
+        number: determines, with the seed, all randomness.
+        base: the base model's number.
+        chosen: sorted training indices, those among them that the base model was trained on have to go.
+    """
+
+    number: int
+    base: int
+    chosen: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PairsJob:
+    """Unlearn some pairs, and write what they answer on the chosen examples as one shard.
+
+    Attributes:
+        pairs: those of this shard; each has something to forget, and all have as many chosen examples.
+        unlearner: configuration of the method.
+        examples: folder of the dataset's artifact.
+        bases: folder of the base models' artifact.
+        effects: folder of the effects' artifact, a row a pair, when the method matches predictions.
+        model: configuration of the network.
+        training: configuration of the recipe of base models.
+        trainer: configuration of the Lightning trainer.
+        seed: determines, with a pair's number, all randomness.
+        output: folder of the artifact in the making.
+        shard: number of the shard.
+        start: place of the first of these pairs among all.
+    """
+
+    pairs: tuple[Pair, ...]
+    unlearner: Mapping[str, Any]
+    examples: Path
+    bases: Path
+    effects: Path | None
+    model: Mapping[str, Any]
+    training: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+    seed: int
+    output: Path
+    shard: int
+    start: int
+
+
+def unlearn_pairs(job: PairsJob) -> None:
+    """Do a :class:`PairsJob`; pairs with as many examples to forget are unlearned together."""
+    clock = Clock()
+    examples = read_examples(job.examples)
+    chosen = torch.tensor([pair.chosen for pair in job.pairs])
+    answers = torch.empty(*chosen.shape, examples.n_classes)
+    gradients = 0
+    for rows, task in _stacks(job, examples, chosen):
+        for own, part in _at_one_go(instantiate(job.unlearner), rows, task):
+            result = instantiate(job.unlearner).unlearn(part)
+            answers[own] = own_rows(result.logits, chosen[own])
+            gradients += result.sample_gradients * len(own)
+    write_chunk(job.output, job.shard, {"logits": answers}, [], round(gradients / len(job.pairs)), clock)
+
+
+def _at_one_go(unlearner: Unlearner, rows: Tensor, task: UnlearningTask) -> list[tuple[Tensor, UnlearningTask]]:
+    """Return (rows, task) of what the method takes together: everything, or single members."""
+    if unlearner.own_sets:
+        return [(rows, task)]
+    return [(rows[place : place + 1], task.alone(place)) for place in range(len(rows))]
+
+
+def _stacks(job: PairsJob, examples: Examples, chosen: Tensor) -> Iterator[tuple[Tensor, UnlearningTask]]:
+    """Yield (rows of the job, task) for each number of examples to forget."""
+    bases = torch.tensor([pair.base for pair in job.pairs])
+    masks = stacked(job.bases)["masks"][bases]
+    picked = torch.zeros_like(masks).scatter_(1, chosen, True)
+    sizes = (masks & picked).sum(1)
+    for size in sizes.unique().tolist():
+        rows = (sizes == size).nonzero().squeeze(1)
+        forget, retain = ((masks & side)[rows].nonzero()[:, 1].view(len(rows), -1) for side in (picked, ~picked))
+        yield rows, _task(job, examples, rows, forget, retain)
+
+
+def _task(job: PairsJob, examples: Examples, rows: Tensor, forget: Tensor, retain: Tensor) -> UnlearningTask:
+    pairs, build = [job.pairs[row] for row in rows.tolist()], model_factory(job.model, examples)
+    ensemble = stored_ensemble(job.bases, build, [pair.base for pair in pairs])
+    return UnlearningTask(
+        originals=evaluation_copy(ensemble, job.trainer),
+        examples=examples,
+        forget=forget,
+        retain=retain,
+        seed=job.seed,
+        members=[pair.number for pair in pairs],
+        targets=_targets(job, rows, pairs),
+        build=build,
+        recipe=recipe(job.training),
+        make_trainer=trainer_factory(job.trainer),
+    )
+
+
+def _targets(job: PairsJob, rows: Tensor, pairs: list[Pair]) -> Tensor | None:
+    """Return the logits to match, ``[members, points, classes]``: of base models without what they have to forget."""
+    if job.effects is None:
+        return None
+    effects = Artifact(job.effects, job.effects.name, cached=True)
+    logits = stacked(job.bases)["logits"][[pair.base for pair in pairs]]
+    return logits - effects.rows("effect", job.start, job.start + len(job.pairs))[rows]
