@@ -41,7 +41,7 @@ class Processes:
     def __init__(self, workers: int | None = None, threads: int = 1) -> None:
         if (workers is not None and workers < 1) or threads < 1:
             raise UserError(f"executor.workers={workers}, executor.threads={threads}: expected numbers of at least 1")
-        self.workers = workers or max(1, _cores() // threads)
+        self.workers = workers or max(1, cores() // threads)
         self.threads = threads
         self._pool: ProcessPoolExecutor | None = None
 
@@ -104,7 +104,7 @@ class Processes:
             self._pool = None
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return the number of cores that this process may use; all of them where the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

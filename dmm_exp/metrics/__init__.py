@@ -7,7 +7,9 @@ margins ``[members, points]``.
 from dmm_exp.metrics.better import lower_is_better
 from dmm_exp.metrics.cost import cost_ratio, retraining_cost
 from dmm_exp.metrics.effects import effect_quality, expected_error
-from dmm_exp.metrics.klom import KlomOptions, check_options, klom, klom_interval, klom_intervals
+from dmm_exp.metrics.klom import KlomOptions, check_options, klom
+from dmm_exp.metrics.klom_floor import SplitHalfFloor, split_half_floor
+from dmm_exp.metrics.klom_intervals import klom_interval, klom_intervals
 from dmm_exp.metrics.lds import lds, lds_interval
 from dmm_exp.metrics.margins import accuracy, margins
 from dmm_exp.metrics.mia import check_attack, mia
@@ -17,6 +19,7 @@ from dmm_exp.metrics.ulira_strong import auc, check_seen, ulira_strong, ulira_st
 
 __all__ = [
     "KlomOptions",
+    "SplitHalfFloor",
     "accuracy",
     "auc",
     "check_attack",
@@ -35,6 +38,7 @@ __all__ = [
     "mia",
     "retraining_cost",
     "roc",
+    "split_half_floor",
     "tow",
     "tow_mia",
     "tpr_at_fpr",

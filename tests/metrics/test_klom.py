@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from dmm_exp.errors import UserError
-from dmm_exp.metrics import klom, klom_interval, klom_intervals
+from dmm_exp.metrics import klom, klom_interval, klom_intervals, split_half_floor
+from dmm_exp.metrics._klom_forms import Options, Pair, array_counts, chosen_form, one_histogram
+
+FORMS = ["loop", "array", "compiled"]
 
 OPTIONS = [
     {"direction": direction, "drop_maximum": drop, "renormalise": renormalise, "bins": bins, "clip": clip}
@@ -70,10 +73,71 @@ def awkward_margins():
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
-def test_klom_equals_a_plain_loop(options, dtype):
+def test_every_form_equals_the_obvious_computation(options, dtype):
     unlearned, oracle = awkward_margins().astype(dtype)
     expected = reference(unlearned, oracle, **options)
-    np.testing.assert_allclose(klom(unlearned, oracle, **options), expected, rtol=1e-12, atol=1e-14)
+    found = {form: klom(unlearned, oracle, form=form, **options) for form in FORMS}
+    for values in found.values():
+        np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(found["compiled"], found["array"])  # not even the last bit tells them apart
+
+
+@pytest.mark.parametrize("drop_maximum", [False, True])
+def test_every_form_counts_alike(drop_maximum):
+    from dmm_exp.metrics._klom_compiled import compiled_counts
+
+    sides = np.concatenate([awkward_margins() * scale for scale in np.geomspace(1e-3, 1e3, 20)], axis=2)
+    options, members = Options(drop_maximum=drop_maximum), np.arange(sides.shape[1])
+    pair = Pair(*sides, options)
+    counts = [one_histogram(p, q, options) for p, q in zip(pair.first.T, pair.second.T, strict=True)]
+    expected = np.transpose(counts, (1, 2, 0))
+    np.testing.assert_array_equal(array_counts(pair, members, members, slice(0, pair.points)), expected)
+    np.testing.assert_array_equal(compiled_counts(pair, members, members), expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_choice_of_members_needs_no_copy_of_their_margins(form):
+    generator = np.random.default_rng(11)
+    pair = Pair(*generator.normal(size=(2, 30, 40)), Options())
+    rows, columns = generator.permutation(30)[:12], generator.integers(30, size=12)
+    np.testing.assert_array_equal(
+        pair.values(form, rows, columns), Pair(pair.first[rows], pair.second[columns], Options()).values(form)
+    )
+
+
+def test_the_result_does_not_depend_on_threads(monkeypatch):
+    unlearned, oracle = np.random.default_rng(12).normal(size=(2, 20, 3000))
+    monkeypatch.setitem(sys.modules["dmm_exp.metrics._klom_forms"]._SAMPLES_PER_BLOCK, "compiled", 20_000)
+    found = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        found.append(klom(unlearned, oracle, form="compiled"))
+    np.testing.assert_array_equal(*found)
+
+
+def test_more_members_than_a_byte_counts():
+    unlearned, oracle = np.random.default_rng(13).normal(size=(2, 700, 3))
+    np.testing.assert_allclose(klom(unlearned, oracle, form="array"), klom(unlearned, oracle, form="loop"), atol=1e-12)
+
+
+def test_the_kernel_is_taken_where_it_pays(monkeypatch):
+    module = sys.modules["dmm_exp.metrics._klom_forms"]
+    monkeypatch.setattr(module, "_compiled_for", set())
+    assert chosen_form("auto", np.dtype(np.float32), 10**6) == "array"
+    assert chosen_form("auto", np.dtype(np.float32), 10**10) == "compiled"
+    monkeypatch.setattr(module, "_compiled_for", {np.dtype(np.float32)})
+    assert chosen_form("auto", np.dtype(np.float32), 10**6) == "compiled"
+
+
+def test_without_numba_array_code_does_it_and_large_work_says_so_once(monkeypatch, caplog):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    sys.modules["dmm_exp.metrics._klom_forms"]._say_that_numba_would_help.cache_clear()
+    assert [chosen_form("auto", np.dtype(np.float64), 10**samples) for samples in (6, 10, 10)] == ["array"] * 3
+    assert [record.message for record in caplog.records] == [
+        "KLoM of this size is faster with numba: pip install 'dmm_exp[fast]'"
+    ]
+    with pytest.raises(UserError, match=r"pip install 'dmm_exp\[fast\]'"):
+        klom(np.zeros((3, 2)), np.zeros((3, 2)), form="compiled")
 
 
 def test_every_edge_of_every_point_is_numpys():
@@ -88,7 +152,7 @@ def test_every_edge_of_every_point_is_numpys():
 def test_the_result_does_not_depend_on_how_points_fall_into_blocks(monkeypatch):
     unlearned, oracle = np.random.default_rng(0).normal(size=(2, 30, 50))
     whole = klom(unlearned, oracle)
-    monkeypatch.setattr(sys.modules["dmm_exp.metrics.klom"], "_SAMPLES_PER_BLOCK", 200)
+    monkeypatch.setitem(sys.modules["dmm_exp.metrics._klom_forms"]._SAMPLES_PER_BLOCK, "array", 200)
     np.testing.assert_array_equal(klom(unlearned, oracle), whole)
 
 
@@ -112,14 +176,20 @@ def test_integer_margins_are_accepted():
 
 
 # Gaussian margins, 20 bins, closed last bin
-@pytest.mark.parametrize(("members", "floor"), [(10, 8.1), (20, 4.97), (50, 1.72), (100, 0.68), (200, 0.285)])
+@pytest.mark.parametrize(
+    ("members", "floor"),
+    [(10, 8.1), (20, 4.97), (50, 1.72), (80, 0.90), (100, 0.68), (200, 0.285), (500, 0.095)],
+)
 def test_the_floor_at_the_95th_percentile_is_the_known_one(members, floor):
     unlearned, oracle = np.random.default_rng(1).normal(size=(2, members, 6000))
     assert np.quantile(klom(unlearned, oracle), 0.95) == pytest.approx(floor, rel=0.06)
 
 
 # the figures that circulate come from public code whose twenty edges make nineteen bins, the maximum dropped
-@pytest.mark.parametrize(("members", "floor"), [(20, 4.8), (50, 1.6), (100, 0.62)])
+@pytest.mark.parametrize(
+    ("members", "floor"),
+    [(10, 7.8), (20, 4.8), (50, 1.6), (80, 0.87), (100, 0.62), (200, 0.27), (500, 0.09)],
+)
 def test_nineteen_bins_without_the_maximum_give_the_published_floor(members, floor):
     unlearned, oracle = np.random.default_rng(2).normal(size=(2, members, 6000))
     values = klom(unlearned, oracle, bins=19, drop_maximum=True)
@@ -150,6 +220,7 @@ def test_renormalising_changes_little():
         (np.full((3, 2), np.nan), np.zeros((3, 2)), {}, "unlearned holds 6"),
         (np.zeros((3, 2)), np.full((3, 2), np.inf), {}, "oracle holds 6"),
         (np.zeros((3, 2)), np.zeros((3, 2)), {"direction": "oracle_unlerned"}, "did you mean 'oracle_unlearned'"),
+        (np.zeros((3, 2)), np.zeros((3, 2)), {"form": "compield"}, "did you mean 'compiled'"),
         (np.zeros((3, 2)), np.zeros((3, 2)), {"bins": 0}, "bins is 0"),
         (np.zeros((3, 2)), np.zeros((3, 2)), {"clip": -1.0}, "clip is -1.0"),
         (np.zeros((3, 2)), np.zeros((3, 2)), {"eps": 0.0}, "eps is 0.0"),
@@ -180,7 +251,7 @@ def test_the_interval_covers_the_expectation_over_fresh_ensembles(shifted_share)
 
     values = np.array([klom(*sides()) for _ in range(300)])
     target = {"mean": values.mean(), 0.95: np.quantile(values, 0.95, axis=1).mean()}
-    intervals = [klom_intervals(*sides(), quantiles=("mean", 0.95)) for _ in range(25)]
+    intervals = [klom_intervals(*sides(), quantiles=("mean", 0.95)) for _ in range(16)]
     for name, expected in target.items():
         covered = np.mean([interval[name][0] <= expected <= interval[name][1] for interval in intervals])
         assert covered >= 0.8, name
@@ -218,3 +289,41 @@ def test_an_interval_needs_eight_members_and_a_quantile_in_range():
         klom_interval(np.zeros((7, 3)), np.zeros((7, 3)))
     with pytest.raises(UserError, match="quantile is 95"):
         klom_interval(np.zeros((8, 3)), np.zeros((8, 3)), quantile=95)
+
+
+@pytest.mark.parametrize("form", ["loop", "compiled"])
+def test_the_interval_is_the_same_in_every_form(form):
+    unlearned, oracle = np.random.default_rng(14).normal(size=(2, 12, 5))
+    expected = klom_interval(unlearned, oracle, form="array")
+    assert klom_interval(unlearned, oracle, form=form) == pytest.approx(expected, abs=1e-12)
+
+
+SHAPES = {
+    "normal": lambda generator, shape: generator.normal(size=shape),
+    "skewed": lambda generator, shape: generator.exponential(size=shape),
+    "bimodal": lambda generator, shape: generator.normal(size=shape) + 4 * (generator.random(shape) < 0.3),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_split_halves_of_the_oracles_tell_the_floor_of_a_second_ensemble(shape):
+    generator = np.random.default_rng(15)
+    sides = [SHAPES[shape](generator, (100, 1500)) for _ in range(2)]
+    values, halves = klom(*sides), klom(*(side[:50] for side in sides))
+    for name, floor in split_half_floor(sides[1], quantiles=(0.95, "mean")).items():
+        full, half = (side.mean() if name == "mean" else np.quantile(side, name) for side in (values, halves))
+        assert floor.at_half == pytest.approx(half, rel=0.06)
+        assert floor.at_full == pytest.approx(full, rel=0.1)
+
+
+def test_split_halves_use_the_options_and_the_same_draws_every_time():
+    oracle = np.random.default_rng(16).normal(size=(40, 200))
+    default = split_half_floor(oracle)[0.95]
+    assert default == split_half_floor(oracle)[0.95]
+    assert split_half_floor(oracle, bins=5)[0.95].at_full < 0.5 * default.at_full < 0.5 * default.at_half
+    assert split_half_floor(np.ones((8, 3)))[0.95] == (0.0, 0.0)
+
+
+def test_a_split_needs_eight_oracles():
+    with pytest.raises(UserError, match="at least 8 member"):
+        split_half_floor(np.zeros((7, 3)))
