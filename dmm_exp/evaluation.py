@@ -35,6 +35,7 @@ from dmm_exp.store import Artifact, Draft, Spec
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 FEWEST_FOR_INTERVALS = 20
 FEWEST_FOR_ATTACK = 3
+EVALUATION_FORMAT = 2  # raised when the same models get other numbers or columns; since 2: intervals, column ulira
 RATES = np.union1d(np.linspace(0, 1, 101), np.logspace(-5, 0, 101))  # false-positive rates at which a curve is kept
 
 
@@ -83,6 +84,7 @@ class Evaluation:
             "amortised_over": self.config["pool"]["amortised_over"],
             "package": __version__,
             "tables": ["points", "members", "roc"],
+            "format": EVALUATION_FORMAT,
         }
         config |= {} if self.epoch is None else {"epoch": self.epoch}
         inputs = {str(place): artifact.digest for place, artifact in enumerate(used)}
@@ -240,22 +242,32 @@ class Evaluation:
         """Return each member's score ``[members]``."""
         return mia(logits, self.labels, self.groups, seed=self.config["seed"], **self.config["evaluation"]["mia"])
 
+    def _attacked(self, ensemble: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return margins of an ensemble and of the oracles on forget points, ``[members, forget points]`` each."""
+        points = self._of(FORGET)
+        return self.outputs[ensemble].margins[:, points], self.outputs["oracle"].margins[:, points]
+
+    @cached_property
+    def _ulira_by_point(self) -> NDArray[np.float64]:
+        """Accuracy of the likelihood-ratio attack on every point ``[points]``; NaN but on forget points."""
+        accuracy = np.full(len(self.labels), np.nan)
+        if self.config["n_models"] >= FEWEST_FOR_ATTACK:
+            accuracy[self._of(FORGET)] = ulira(*self._attacked("unlearned"))
+        return accuracy
+
     def _ulira(self) -> dict[str, float]:
         if self.config["n_models"] < FEWEST_FOR_ATTACK:
             return {}
-        points = self._of(FORGET)
-        unlearned, oracle = (self.outputs[ensemble].margins[:, points] for ensemble in ("unlearned", "oracle"))
         return {
-            "ulira/accuracy": ulira(unlearned, oracle).mean(),
-            "ulira/tpr_at_1fpr": tpr_at_fpr(*ulira_scores(unlearned, oracle)),
+            "ulira/accuracy": float(np.nanmean(self._ulira_by_point)),
+            "ulira/tpr_at_1fpr": tpr_at_fpr(*ulira_scores(*self._attacked("unlearned"))),
         }
 
     def _roc(self) -> pd.DataFrame:
         """Return what the attack finds in the unlearned models, in the originals and in independent oracles."""
-        points, curves = self._of(FORGET), []
-        oracle = self.outputs["oracle"].margins[:, points]
+        curves = []
         for name in ("unlearned", "original", "floor") if self.config["n_models"] >= FEWEST_FOR_ATTACK else ():
-            fpr, tpr, _ = roc(*ulira_scores(self.outputs[name].margins[:, points], oracle))
+            fpr, tpr, _ = roc(*ulira_scores(*self._attacked(name)))
             kept = np.unique(np.searchsorted(fpr, RATES, side="right") - 1)
             curves.append(pd.DataFrame({"ensemble": name, "fpr": fpr[kept], "tpr": tpr[kept]}))
         return pd.concat(curves) if curves else no_curves()
@@ -320,6 +332,7 @@ class Evaluation:
                 "label": self.labels,
                 "corrupted": self.pipeline.examples.corrupted.numpy(),
                 **self.klom,
+                "ulira": self._ulira_by_point,
             }
         )
         for name in ("original", "unlearned", "oracle"):

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from dmm_exp.report.result import OtherRun, RunResult
     from dmm_exp.store import Store
 
-CALM = 80  # members below which KLoM is mostly noise
-
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -140,17 +138,18 @@ def _assigned(config: Mapping[str, Any], store: Store, executor: Any, console: C
 def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> RunResult:
     from dmm_exp.config.instantiate import instantiate
     from dmm_exp.evaluation import Evaluation
+    from dmm_exp.report.words import narrative
 
     config = dict(pipeline.config)
     tracker = instantiate(config["logger"])
     _write_config(folder, config, choices)
     tracker.start(folder.name, {**config, "choices": dict(choices)}, folder)
     try:
-        if config["n_models"] < CALM:
-            console.warn(f"n_models={config['n_models']}: below {CALM} KLoM is mostly noise; compare it with its floor")
         pipeline.make()
         evaluation = Evaluation(pipeline)
         result = _result(folder, evaluation, choices, console)
+        for warning in narrative(result).warnings:
+            console.warn(warning)
         if config["evaluation"]["report"]:
             _report(result, folder, evaluation.artifact.digest, console)
         tracker.finish(result)

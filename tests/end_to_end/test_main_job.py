@@ -75,6 +75,14 @@ def test_points_say_what_every_point_is_and_how_it_came_out(main_job):
     assert (points.group == "val").sum() == 359
     assert points.loc[points.group != "val", "memorization"].notna().all()
     assert {"klom", "klom_floor", "klom_original", "effect_true", "effect_predicted"} <= set(points.columns)
+    assert points.ulira.notna().equals(points.group == "forget")
+    assert points.ulira.mean() == pytest.approx(main_job.metrics["ulira/accuracy"])
+
+
+def test_few_models_are_warned_of_with_their_floor(main_job):
+    floor = main_job.metrics["klom_floor/forget/p95"]
+    warning = " ".join((main_job.folder / "run.log").read_text().split())
+    assert f"here the floor alone is {floor:.2f} on forget points" in warning
 
 
 def test_forget_points_are_the_most_memorized(main_job):
