@@ -38,10 +38,9 @@ format: install ## repair style and formatting
 typecheck: install ## check types
 	$(VENV)/bin/pyright --pythonpath $(PY)
 
-bench: ## run every benchmark
-	@test -f benchmarks/__main__.py || { echo "There is nothing to run: benchmarks/__main__.py does not exist yet." >&2; exit 1; }
-	@$(MAKE) --no-print-directory install
-	$(PY) -m benchmarks $(ARGS)
+# One thread, unless a benchmark is about threads.
+bench: install ## run the benchmarks and write benchmarks/results.md; choose some with ARGS=klom
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m benchmarks $(ARGS)
 
 lock: check-python ## write requirements.lock anew, from the newest releases that pyproject.toml admits (torch stays)
 	$(PYTHON) -m venv --clear $(LOCK_VENV)

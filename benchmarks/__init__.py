@@ -1,0 +1,1 @@
+"""Measurements of speed and coverage: ``python -m benchmarks [NAME ...]`` runs them and writes ``results.md``."""
