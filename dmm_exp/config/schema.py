@@ -15,7 +15,7 @@ from dmm_exp.errors import UserError, did_you_mean
 class ModelConfig:
     """An architecture and how many members of it are trained together."""
 
-    chunk_size: int = MISSING
+    chunk_size: int | str = MISSING  # or "auto"
     network: dict[str, Any] = field(default_factory=dict)
 
 
@@ -193,7 +193,9 @@ def check_ranges(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key}: there is no such key at the root of the configuration{did_you_mean(key, known)}")
     _at_least("n_models", config["n_models"], 2)
     _at_least("seed", config["seed"], 0)
-    _at_least("model.chunk_size", config["model"]["chunk_size"], 1)
+    chunk_size = config["model"]["chunk_size"]
+    if chunk_size != "auto" and (isinstance(chunk_size, str) or chunk_size < 1):
+        raise UserError(f"model.chunk_size={chunk_size}: expected a whole number of at least 1, or auto")
     _at_least("training.epochs", config["training"]["epochs"], 1)
     _at_least("training.batch_size", config["training"]["batch_size"], 1)
     _at_least("scores.held_out.epochs", config["scores"]["held_out"]["epochs"], 1)

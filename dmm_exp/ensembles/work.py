@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.ensemble import Ensemble
+from dmm_exp.ensembles.memory import in_fitting_parts
 from dmm_exp.ensembles.seeds import Role, member_seed
 from dmm_exp.ensembles.subsets import RandomSubsets, Subsets
 from dmm_exp.ensembles.taking_over import beginning_as, take_over
@@ -98,10 +99,30 @@ class Clock:
         return time.process_time() - self._started[1]
 
 
+@dataclass(frozen=True)
+class Made:
+    """What came out of making some members.
+
+    Attributes:
+        tensors: what their shard holds; the first dimension is the members.
+        history: mean loss of every epoch.
+        sample_gradients: gradient evaluations of single examples that one member took.
+        facts: what else is to be remembered.
+    """
+
+    tensors: dict[str, Tensor]
+    history: list[float]
+    sample_gradients: int
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
 def train_chunk(job: TrainJob) -> None:
     """Do a :class:`TrainJob`."""
-    clock = Clock()
-    examples, members = read_examples(job.examples), range(job.start, job.stop)
+    make_chunk(job, partial(_train, job, read_examples(job.examples)))
+
+
+def _train(job: TrainJob, examples: Examples, members: range) -> Made:
+    """Return some members of a job, trained together."""
     ensemble = _initial(job, examples, members)
     trajectory = Trajectory(len(members), examples.n_train) if "trajectory" in job.keep else None
     module = EnsembleTraining(subsets=job.subsets.indices(members), trajectory=trajectory, **recipe(job.training))
@@ -114,7 +135,7 @@ def train_chunk(job: TrainJob) -> None:
         tensors |= {f"{TRAJECTORY}{name}": values for name, values in trajectory.mean().items()}
     if "parameters" in job.keep:
         tensors |= ensemble.tensors()
-    write_chunk(job.output, job.shard, tensors, module.history(), module.sample_gradients, clock)
+    return Made(tensors, module.history(), module.sample_gradients)
 
 
 def _initial(job: TrainJob, examples: Examples, members: range) -> Ensemble:
@@ -139,30 +160,44 @@ def stacked(path: Path) -> dict[str, Tensor]:
     return {name: artifact.stacked(name) for name in artifact.stacked_names()}
 
 
-def write_chunk(
-    output: Path,
-    shard: int,
-    tensors: Mapping[str, Tensor],
-    history: list[float],
-    sample_gradients: int,
-    clock: Clock,
-    **more: Any,
-) -> None:
-    """Write a shard with what is to be remembered of its making: seconds, losses by epoch, cost of one member.
+class ShardJob(Protocol):
+    """A job whose result is a shard: members ``start … stop-1`` of the artifact in the making at ``output``."""
+
+    @property
+    def output(self) -> Path: ...  # noqa: D102
+    @property
+    def shard(self) -> int: ...  # noqa: D102
+    @property
+    def start(self) -> int: ...  # noqa: D102
+    @property
+    def stop(self) -> int: ...  # noqa: D102
+
+
+def make_chunk(job: ShardJob, make: Callable[[range], Made]) -> None:
+    """Make the members of a job, together or in parts that fit into memory, and write them as one shard.
+
+    Beside tensors, what is to be remembered of their making is written: seconds, losses by epoch, cost of one member.
 
     Raises:
-        UserError: the logits are not finite.
+        UserError: the logits are not finite, or not even one member fits into memory.
     """
+    clock = Clock()
+    parts = in_fitting_parts(make, range(job.start, job.stop))
+    tensors = parts[0].tensors
+    if len(parts) > 1:
+        tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in tensors}
     if not torch.isfinite(tensors["logits"]).all():
         raise UserError("training diverged (a member's logits are not finite): lower the learning rate (optimizer.lr)")
+    shares = [len(part.tensors["logits"]) / len(tensors["logits"]) for part in parts]
+    losses = zip(*(part.history for part in parts), strict=True)
     facts = {
         "seconds": clock.wall,
         "members": len(tensors["logits"]),
-        "history": history,
-        "sample_gradients": sample_gradients,
-        **more,
+        "history": [sum(share * loss for share, loss in zip(shares, epoch, strict=True)) for epoch in losses],
+        "sample_gradients": parts[0].sample_gradients,
+        **parts[0].facts,
     }
-    Draft(output).write_shard(shard, tensors, facts, cpu=clock.cpu)
+    Draft(job.output).write_shard(job.shard, tensors, facts, cpu=clock.cpu)
 
 
 @lru_cache(maxsize=2)

@@ -13,6 +13,7 @@ from torch import Tensor
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import AllBut, RandomSubsets, Role
+from dmm_exp.ensembles.chunk_size import AUTO, MeasureJob, device_name, measure_chunk_size, said_of
 from dmm_exp.ensembles.work import Executor, TrainJob, run_shards, train_chunk
 from dmm_exp.store import Artifact, Draft, Spec, Store
 
@@ -139,17 +140,45 @@ class Stages:
         members: int,
         chunk_size: int | None = None,
     ) -> None:
-        if chunk_size is None:
-            chunk_size = int(self.config["model"]["chunk_size"])
         run_shards(
             draft,
             function,
             make_job,
             members=members,
-            chunk_size=chunk_size,
+            chunk_size=chunk_size or self.chunk_size,
             executor=self.executor,
             progress=partial(self.console.progress, name),
         )
+
+    @cached_property
+    def chunk_size(self) -> int:
+        """How many members train together: ``model.chunk_size``, or what is fastest here where that is ``auto``."""
+        if self.config["model"]["chunk_size"] != AUTO:
+            return int(self.config["model"]["chunk_size"])
+        job = MeasureJob(
+            examples=self.dataset.path,
+            model=self.config["model"]["network"],
+            training=self.config["training"],
+            trainer=self.config["trainer"],
+        )
+        config = {
+            "network": job.model,
+            "batch_size": job.training["batch_size"],
+            "optimizer": job.training["optimizer"],
+            "precision": job.trainer["precision"],
+            "input": list(self.examples.input_shape),
+            "classes": self.examples.n_classes,
+            "device": device_name(job.trainer),
+        }
+
+        def make(draft: Draft) -> None:
+            for _ in self.executor.run(measure_chunk_size, [replace(job, output=draft.path)]):
+                pass
+
+        measured = self.obtain("chunk size", "members trained together", Spec("chunk_size", config, {}), make)
+        found = measured.json("chunk_size")
+        self.console.note(f"model.chunk_size=auto: {said_of(found)}")
+        return found["chosen"]
 
     def obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
         """Return a stage's artifact, after making it if need be, and print the stage's line."""

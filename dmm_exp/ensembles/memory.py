@@ -1,0 +1,46 @@
+"""Chunks that do not fit into memory are made in halves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from dmm_exp.errors import UserError
+
+Made = TypeVar("Made")
+
+
+def in_fitting_parts(make: Callable[[range], Made], members: range) -> list[Made]:
+    """Return what ``make`` gives for all members together, or for halves of them (of halves ...) where memory is short.
+
+    Raises:
+        UserError: a single member does not fit.
+    """
+    try:
+        return [make(members)]
+    except (RuntimeError, MemoryError) as error:
+        if not does_not_fit(error):
+            raise
+        if len(members) == 1:
+            raise UserError(
+                "training.batch_size: not even one model of this size fits into the memory of the device; use smaller "
+                "batches or a smaller network"
+            ) from error
+    # outside the handler, which would keep the failed attempt's tensors alive
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(members) // 2
+    print(
+        f"  {len(members)} models together do not fit into memory: trying {len(members) - half} "
+        f"(model.chunk_size={len(members) - half} asks for it at once)",
+        file=sys.stderr,
+    )
+    return in_fitting_parts(make, members[:-half]) + in_fitting_parts(make, members[-half:])
+
+
+def does_not_fit(error: BaseException) -> bool:
+    """Return whether an error says that memory has run out, on a GPU or on the host."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
