@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ from torch import Tensor
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.work import (
-    Clock,
+    Made,
     evaluation_copy,
+    make_chunk,
     model_factory,
     read_examples,
     recipe,
     stacked,
     stored_ensemble,
     trainer_factory,
-    write_chunk,
 )
 from dmm_exp.store import Artifact
 from dmm_exp.unlearners.unlearner import Unlearner, UnlearningTask, own_rows
@@ -74,11 +74,25 @@ class PairsJob:
     shard: int
     start: int
 
+    @property
+    def stop(self) -> int:
+        """Place after the last of these pairs."""
+        return self.start + len(self.pairs)
+
 
 def unlearn_pairs(job: PairsJob) -> None:
     """Do a :class:`PairsJob`; pairs with as many examples to forget are unlearned together."""
-    clock = Clock()
     examples = read_examples(job.examples)
+
+    def make(places: range) -> Made:
+        pairs = job.pairs[places.start - job.start : places.stop - job.start]
+        return _unlearn(replace(job, pairs=pairs, start=places.start), examples)
+
+    make_chunk(job, make)
+
+
+def _unlearn(job: PairsJob, examples: Examples) -> Made:
+    """Return what the pairs of a job answer, unlearned together."""
     chosen = torch.tensor([pair.chosen for pair in job.pairs])
     answers = torch.empty(*chosen.shape, examples.n_classes)
     gradients = 0
@@ -87,7 +101,7 @@ def unlearn_pairs(job: PairsJob) -> None:
             result = instantiate(job.unlearner).unlearn(part)
             answers[own] = own_rows(result.logits, chosen[own])
             gradients += result.sample_gradients * len(own)
-    write_chunk(job.output, job.shard, {"logits": answers}, [], round(gradients / len(job.pairs)), clock)
+    return Made({"logits": answers}, [], round(gradients / len(job.pairs)))
 
 
 def _at_one_go(unlearner: Unlearner, rows: Tensor, task: UnlearningTask) -> list[tuple[Tensor, UnlearningTask]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,15 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import AllBut, Ensemble, member_seed
 from dmm_exp.ensembles.work import (
-    Clock,
+    Made,
     evaluation_copy,
+    make_chunk,
     model_factory,
     read_examples,
     recipe,
     stacked,
     stored_ensemble,
     trainer_factory,
-    write_chunk,
 )
 from dmm_exp.errors import UserError
 from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
@@ -81,9 +82,12 @@ def unlearn_chunk(job: UnlearnJob) -> None:
     Raises:
         UserError: a method that makes no models comes before the last part.
     """
-    clock = Clock()
-    examples = read_examples(job.examples)
-    ensemble = stored_ensemble(job.originals, model_factory(job.model, examples), range(job.start, job.stop))
+    make_chunk(job, partial(_unlearn, job, read_examples(job.examples)))
+
+
+def _unlearn(job: UnlearnJob, examples: Examples, members: range) -> Made:
+    """Return some members of a job, unlearned together."""
+    ensemble = stored_ensemble(job.originals, model_factory(job.model, examples), members)
     results: list[Unlearned] = []
     for place, part in enumerate(job.parts):
         if results:
@@ -93,25 +97,23 @@ def unlearn_chunk(job: UnlearnJob) -> None:
                 f"refinement: {job.parts[place - 1].unlearner['_target_']} makes no models; it can only be last"
             )
         on_device = evaluation_copy(ensemble, job.trainer)
-        results.append(instantiate(part.unlearner).unlearn(_task(job, place, examples, on_device)))
+        results.append(instantiate(part.unlearner).unlearn(_task(job, place, examples, on_device, members)))
     tensors = _tensors(results[-1])
     for epoch, earlier in results[-1].checkpoints.items():
         tensors |= {f"epoch={epoch}/{name}": value for name, value in _tensors(earlier).items()}
     before = sum(result.sample_gradients for result in results[:-1])
     costs = {str(epoch): before + earlier.sample_gradients for epoch, earlier in results[-1].checkpoints.items()}
     history = [loss for result in results for loss in result.history]
-    total = before + results[-1].sample_gradients
-    write_chunk(job.output, job.shard, tensors, history, total, clock, gradients_by_epoch=costs)
+    return Made(tensors, history, before + results[-1].sample_gradients, {"gradients_by_epoch": costs})
 
 
 def _tensors(result: Unlearned) -> dict[str, Tensor]:
     return {"logits": result.logits} | (result.ensemble.tensors() if result.ensemble is not None else {})
 
 
-def _task(job: UnlearnJob, place: int, examples: Examples, ensemble: Ensemble) -> UnlearningTask:
+def _task(job: UnlearnJob, place: int, examples: Examples, ensemble: Ensemble, members: range) -> UnlearningTask:
     """Return what there is to do for a part: earlier ones are gone, later ones are still retained."""
     part, gone = job.parts[place], [index for part in job.parts[: place + 1] for index in part.points]
-    members = range(job.start, job.stop)
     return UnlearningTask(
         originals=ensemble,
         examples=examples,
@@ -119,16 +121,16 @@ def _task(job: UnlearnJob, place: int, examples: Examples, ensemble: Ensemble) -
         retain=AllBut(examples.n_train, gone).indices(range(1))[0],
         seed=job.seed if place == 0 else member_seed(job.seed, "unlearned", place, "subset"),
         members=members,
-        targets=_targets(job, part),
+        targets=_targets(job, part, members),
         build=model_factory(job.model, examples),
         recipe=recipe(job.training),
         make_trainer=trainer_factory(job.trainer),
     )
 
 
-def _targets(job: UnlearnJob, part: PartJob) -> Tensor | None:
+def _targets(job: UnlearnJob, part: PartJob, members: range) -> Tensor | None:
     """Return the logits to match, ``[members, points, classes]``: of models without this part and those before it."""
-    chunk = slice(job.start, job.stop)
+    chunk = slice(members.start, members.stop)
     if part.oracles is not None:
         return stacked(part.oracles)["logits"][chunk]
     if part.effect is not None:
