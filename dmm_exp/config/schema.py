@@ -123,6 +123,8 @@ class ScatterConfig:
     x: str = MISSING
     y: str = MISSING
     caption: str = ""
+    least_x: float | None = None
+    log_x: bool = False
 
 
 @dataclass

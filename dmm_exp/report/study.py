@@ -34,6 +34,7 @@ WORDS = {
     "tow_mia": "ToW-MIA",
     "lds": "LDS",
     "cost/ratio": "cost of unlearning ÷ cost of retraining",
+    "cost/attribution": "cost of attribution (gradients of single examples)",
     **{f"klom/{group}/p95": f"P95 KLoM of {group} points (nats)" for group in GROUPS},
     **{f"effect/r2/{group}": f"R² of the effect on {group} points" for group in GROUPS},
 }
@@ -81,12 +82,16 @@ class Scatter:
         x: metric across.
         y: metric upwards.
         caption: what there is to see.
+        least_x: smaller values are drawn here, at the left edge; the caption says how many.
+        log_x: whether the axis across is logarithmic.
     """
 
     name: str
     x: str
     y: str
     caption: str = ""
+    least_x: float | None = None
+    log_x: bool = False
 
 
 def tidy(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -218,6 +223,11 @@ def draw_scatter(records: Sequence[Mapping[str, Any]], scatter: Scatter) -> Draw
         ["table", "row", "column"], sort=False
     )
     means: pd.DataFrame = cells.mean()
+    caption = scatter.caption
+    if scatter.least_x is not None:
+        below = int((means[scatter.x] < scatter.least_x).sum())
+        means[scatter.x] = means[scatter.x].clip(lower=scatter.least_x)
+        caption += f" {below} of {len(means)} lie further left and are drawn at {scatter.least_x:g}." * bool(below)
     with style():
         figure = Figure(figsize=(0.75 * WIDTH, 4.2), dpi=DPI, layout="constrained")
         axes = figure.subplots()
@@ -226,11 +236,13 @@ def draw_scatter(records: Sequence[Mapping[str, Any]], scatter: Scatter) -> Draw
             axes.plot(
                 points[scatter.x], points[scatter.y], ls="", ms=6, alpha=0.8, label=literal(str(row)), **_look(place)
             )
+        if scatter.log_x:
+            axes.set_xscale("log")
         axes.set_xlabel(_word(scatter.x))
         axes.set_ylabel(_word(scatter.y))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=5)
     title = f"{_word(scatter.y)} against {_word(scatter.x)}"
-    return Drawn(scatter.name, title, scatter.caption, figure, png(figure))
+    return Drawn(scatter.name, title, caption.strip(), figure, png(figure))
 
 
 def _look(place: int) -> dict[str, Any]:

@@ -9,7 +9,18 @@ import pytest
 from scipy import stats
 
 from dmm_exp.report.estimate import Estimate
-from dmm_exp.report.study import Scatter, View, differences, estimates, summary, texts, tidy, values_of, write_study
+from dmm_exp.report.study import (
+    Scatter,
+    View,
+    differences,
+    draw_scatter,
+    estimates,
+    summary,
+    texts,
+    tidy,
+    values_of,
+    write_study,
+)
 
 TOW = {("a", "low"): [0.9, 0.95, 0.94], ("a", "high"): [0.5, 0.6, 0.4], ("b", "low"): [0.8, 0.8, 0.8]}
 
@@ -60,6 +71,18 @@ def test_differences_can_be_left_out():
 def test_every_run_and_every_estimate_is_in_the_tables():
     assert len(tidy(records())) == 10
     assert len(summary(records(), [VIEW])) == 2 * (2 + 1)
+
+
+def test_values_too_far_left_are_drawn_at_the_edge_and_counted():
+    frame = tidy(records())
+    edge = float(frame["tow"].dropna().median())
+    cells = frame.groupby(["table", "row", "column"])["tow"].mean()
+    drawn = draw_scatter(records(), Scatter("cloud", "tow", "lds", "Seen.", least_x=edge, log_x=True))
+    (axes,) = drawn.figure.axes
+    shown = [value for line in axes.lines for value in line.get_xdata() if value == value]
+    assert min(shown) == pytest.approx(edge)
+    assert axes.get_xscale() == "log"
+    assert drawn.caption == f"Seen. {(cells < edge).sum()} of {len(cells)} lie further left and are drawn at {edge:g}."
 
 
 def test_a_study_is_written_whole_and_escapes_what_people_wrote(tmp_path):
