@@ -38,6 +38,7 @@ class Stages:
         self.store = store
         self.executor = executor
         self.console = console
+        self._said: set[str] = set()  # digests of artifacts whose line has been printed
 
     @cached_property
     def examples(self) -> Examples:
@@ -181,11 +182,12 @@ class Stages:
         return found["chosen"]
 
     def obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
-        """Return a stage's artifact, after making it if need be, and print the stage's line."""
+        """Return a stage's artifact, after making it if need be, and print the stage's line, once."""
         from dmm_exp.report.result import StageRecord
 
         artifact = self.store.obtain(spec, make)
-        if not self.store.read_only:
+        if not self.store.read_only and artifact.digest not in self._said:
+            self._said.add(artifact.digest)
             taken_over = 0 if artifact.cached else artifact.taken_over
             made = artifact.members - taken_over
             self.console.stage_done(StageRecord(name, detail, artifact.seconds, artifact.cached, taken_over, made))
