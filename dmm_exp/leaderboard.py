@@ -87,25 +87,26 @@ def compose_entries(board: Mapping[str, Any], overrides: Sequence[str]) -> Itera
     """
     from dmm_exp.config.folders import config_directory, further_folders
     from dmm_exp.config.instantiate import check_targets
-    from dmm_exp.config.preflight import compose_cells, forget_overrides, has_choice
+    from dmm_exp.config.preflight import composer, forget_overrides, has_choice
     from dmm_exp.config.schema import check_ranges
 
     folder, more = config_directory(), further_folders()
     shared = [text for text in overrides if not text.lstrip("+~").startswith(("experiment=", "leaderboard"))]
-    for kind, texts in board["forget_sets"].items():
-        for forget in texts:
-            for method in board["methods"]:
-                found = f"{board['settings']}/{kind}/{method}"
-                tuned = board["settings"] is not None and has_choice(folder, "experiment", found, more)
-                own = [f"experiment={found}" if tuned else f"unlearner={method}", *forget_overrides(forget)]
-                own.append("evaluation.report=false")
-                config, choices = compose_cells(folder, [*own, *shared], more)[0]
-                if board["checkpoints"] and (several := early_epochs(config["unlearner"].get("epochs"))):
-                    own.append(f"unlearner.epochs=[{','.join(map(str, several))}]")
-                    config["unlearner"]["epochs"] = several
-                check_ranges(config)
-                check_targets(config)
-                yield Entry(method, kind, forget, [*own, *shared], config, choices)
+    with composer(folder, more) as compose:
+        for kind, texts in board["forget_sets"].items():
+            for forget in texts:
+                for method in board["methods"]:
+                    found = f"{board['settings']}/{kind}/{method}"
+                    tuned = board["settings"] is not None and has_choice(folder, "experiment", found, more)
+                    own = [f"experiment={found}" if tuned else f"unlearner={method}", *forget_overrides(forget)]
+                    own.append("evaluation.report=false")
+                    config, choices = compose([*own, *shared])[0]
+                    if board["checkpoints"] and (several := early_epochs(config["unlearner"].get("epochs"))):
+                        own.append(f"unlearner.epochs=[{','.join(map(str, several))}]")
+                        config["unlearner"]["epochs"] = several
+                    check_ranges(config)
+                    check_targets(config)
+                    yield Entry(method, kind, forget, [*own, *shared], config, choices)
 
 
 def early_epochs(epochs: Any) -> list[int]:

@@ -106,23 +106,24 @@ def compose_cells_of(study: Mapping[str, Any], overrides: Sequence[str]) -> Iter
     """
     from dmm_exp.config.folders import config_directory, further_folders
     from dmm_exp.config.instantiate import check_targets
-    from dmm_exp.config.preflight import compose_cells
+    from dmm_exp.config.preflight import composer
     from dmm_exp.config.schema import check_ranges
 
     folder, more = config_directory(), further_folders()
     shared = [*study["overrides"], "evaluation.report=false"]
     shared += [text for text in overrides if not text.lstrip("+~").startswith(OWN)]
-    for name, table in study["tables"].items():
-        rows = table["rows"] if table["rows"] is not None else _method_rows(study, folder, more)
-        if not rows or not table["columns"]:
-            raise UserError(f"study.tables.{name}: expected rows (or study.methods) and columns")
-        for row, row_text in rows.items():
-            for column, column_text in table["columns"].items():
-                own = [*shlex.split(row_text), *shlex.split(column_text), *shared]
-                config, choices = compose_cells(folder, own, more)[0]
-                check_ranges(config)
-                check_targets(config)
-                yield Cell(name, row, column, own, config, choices)
+    with composer(folder, more) as compose:
+        for name, table in study["tables"].items():
+            rows = table["rows"] if table["rows"] is not None else _method_rows(study, folder, more)
+            if not rows or not table["columns"]:
+                raise UserError(f"study.tables.{name}: expected rows (or study.methods) and columns")
+            for row, row_text in rows.items():
+                for column, column_text in table["columns"].items():
+                    own = [*shlex.split(row_text), *shlex.split(column_text), *shared]
+                    config, choices = compose(own)[0]
+                    check_ranges(config)
+                    check_targets(config)
+                    yield Cell(name, row, column, own, config, choices)
 
 
 def _method_rows(study: Mapping[str, Any], folder: str, more: Sequence[str]) -> dict[str, str]:

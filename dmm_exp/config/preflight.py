@@ -7,7 +7,7 @@ exist gets a suggestion.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from dmm_exp.config.folders import further_folders
 from dmm_exp.errors import UserError, did_you_mean
 
 OPTIONAL = ("experiment", "hparams_search")  # groups that may be left out
+Composed = list[tuple[dict[str, Any], dict[str, str]]]  # a configuration and group → choice for every cell
 
 
 def check_overrides(config_dir: str, overrides: Sequence[str], more: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -33,12 +34,23 @@ def check_overrides(config_dir: str, overrides: Sequence[str], more: Sequence[st
     return [config for config, _ in compose_cells(config_dir, overrides, more)]
 
 
-def compose_cells(
-    config_dir: str, overrides: Sequence[str], more: Sequence[str] = ()
-) -> list[tuple[dict[str, Any], dict[str, str]]]:
+def compose_cells(config_dir: str, overrides: Sequence[str], more: Sequence[str] = ()) -> Composed:
     """Do what :func:`check_overrides` does, and return with each configuration the choice of every group."""
+    with composer(config_dir, more) as compose:
+        return compose(overrides)
+
+
+@contextmanager
+def composer(config_dir: str, more: Sequence[str] = ()) -> Iterator[Callable[[Sequence[str]], Composed]]:
+    """Give a function that does what :func:`compose_cells` does, for many command lines: what they share is done once.
+
+    Args:
+        config_dir: absolute path of the folder with ``config.yaml``.
+        more: absolute paths of further folders to look for groups in (``--config-dir``).
+    """
+    bases: dict[tuple[str, ...], Any] = {}
     with _loader(config_dir, more) as loader:
-        return [_compose_checked(cell, loader) for cell in _cells(_parse(overrides, loader))]
+        yield lambda overrides: [_compose_checked(cell, loader, bases) for cell in _cells(_parse(overrides, loader))]
 
 
 def has_choice(config_dir: str, group: str, choice: str, more: Sequence[str] = ()) -> bool:
@@ -141,7 +153,10 @@ def _cells(parsed: Sequence[Any]) -> Iterator[list[Any]]:
     yield from (list(cell) for cell in itertools.product(*choices))
 
 
-def _compose_checked(cell: Sequence[Any], loader: Any) -> tuple[dict[str, Any], dict[str, str]]:
+def _compose_checked(
+    cell: Sequence[Any], loader: Any, bases: dict[tuple[str, ...], Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a cell's configuration and choices; ``bases`` remembers what choices alone compose to."""
     from hydra import compose
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -150,8 +165,11 @@ def _compose_checked(cell: Sequence[Any], loader: Any) -> tuple[dict[str, Any], 
     groups = [override for override in cell if _is_group(override, loader)]
     for override in groups:
         _check_choice(override, loader)
+    chosen_lines = tuple(override.input_line for override in groups)
     try:
-        base = compose("config", overrides=[o.input_line for o in groups], return_hydra_config=True)
+        if chosen_lines not in bases:
+            bases[chosen_lines] = compose("config", overrides=list(chosen_lines), return_hydra_config=True)
+        base = bases[chosen_lines]
         for override in cell:
             if override not in groups:
                 _check_key(override, base, loader)

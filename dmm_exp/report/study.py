@@ -225,7 +225,7 @@ def draw_scatter(records: Sequence[Mapping[str, Any]], scatter: Scatter) -> Draw
     means: pd.DataFrame = cells.mean()
     caption = scatter.caption
     if scatter.least_x is not None:
-        below = int((means[scatter.x] < scatter.least_x).sum())
+        below = int(np.sum(means[scatter.x].to_numpy() < scatter.least_x))
         means[scatter.x] = means[scatter.x].clip(lower=scatter.least_x)
         caption += f" {below} of {len(means)} lie further left and are drawn at {scatter.least_x:g}." * bool(below)
     with style():
