@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results.md")
-NAMES = ("klom", "klom_coverage")
+NAMES = ("klom", "klom_coverage", "training", "same_distribution", "workers", "main_job")
 HEAD = """# Benchmarks
 
 What `make bench` measured last (`make bench ARGS=klom` for one of them). A speed is a ratio of two ways that are run in
@@ -39,7 +39,7 @@ def main(names: list[str]) -> int:
 
 def _circumstances() -> str:
     """Return date, machine and versions in one line."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "scipy"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "numpy", "numba", "scipy"))
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     return (
         f"{datetime.date.today()}; {cores} shared {platform.machine()} CPU cores, load {load:.0f} at the end; "

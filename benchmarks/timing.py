@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,6 +75,12 @@ def compare(
     slow, fast = times[1:, 0] / share, times[1:, 1]
     ratios = slow / fast
     return Speed(work, float(np.median(ratios)), ratios.min(), ratios.max(), float(np.median(fast)), limit)
+
+
+def processor_seconds() -> float:
+    """Return the processor seconds, user and system, of this process and of its children that have ended."""
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _timed(function: Callable[[], Any], clock: Callable[[], float]) -> tuple[Any, float]:

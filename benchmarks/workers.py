@@ -1,0 +1,68 @@
+"""Speed of training a pool over two worker processes, of one thread each, against one such worker."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from benchmarks.plain import Work
+from benchmarks.timing import TABLE_HEAD, compare
+from dmm_exp.executors import Processes
+from dmm_exp.pipeline.stages import Stages
+from dmm_exp.report.progress import Console
+from dmm_exp.store import Artifact, Store
+
+MEMBERS, PAIRS = 200, 5
+
+
+def main() -> str:
+    """Return the section of ``results.md``."""
+    torch.set_num_threads(1)
+    config = Work.of("mlp", f"pool.size={MEMBERS}").config
+    one, two = Processes(workers=1), Processes(workers=2)
+    made: dict[int, list[dict[str, float]]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder:
+        folders = (Path(folder) / str(number) for number in count())
+
+        def pool(executor: Processes) -> Artifact:
+            console = Console(quiet=True)
+            stages = Stages(config, Store(next(folders), console), executor, console)
+            artifact = stages.pool
+            made[executor.workers].append(artifact.manifest["seconds"])
+            return artifact
+
+        work = f"pool of {MEMBERS} digits MLPs, two workers against one"
+        speed = compare(
+            work, partial(pool, one), partial(pool, two), _same, pairs=PAIRS, limit=1.75, clock=time.perf_counter
+        )
+    one.close()
+    two.close()
+    cpu = [median(seconds["cpu"] for seconds in runs[1:]) for runs in made.values()]
+    shares = [median(run["cpu"] / run["wall"] for run in runs[1:]) for runs in made.values()]
+    return "\n".join(
+        [
+            "Wall seconds; the workers run already, and have imported what they need. Every pool is written to a store "
+            "of its own; both ways write the same numbers.",
+            "",
+            TABLE_HEAD,
+            speed.row,
+            "",
+            f"One worker got {shares[0]:.2f} of a core and took {cpu[0]:.1f} processor seconds for a pool; two got "
+            f"{shares[1]:.2f} together and took {cpu[1]:.1f}, {cpu[1] / cpu[0]:.2f} times as many. What is missing "
+            f"from twice as fast the machine did not give: {shares[1] / shares[0]:.2f} times the processor time.",
+        ]
+    )
+
+
+def _same(one: Artifact, other: Artifact) -> bool:
+    return all(torch.equal(one.stacked(name), other.stacked(name)) for name in one.stacked_names())
+
+
+if __name__ == "__main__":
+    print(main())
