@@ -57,10 +57,9 @@ class Datamodel(LinearEstimator):
 
     def prepare(self) -> None:
         """Decompose the masks and choose λ for every group."""
-        masks = self.pool.masks.float()
-        self.centred = masks - masks.mean(0)
+        self.centred = self.pool.masks.to(torch.float32, copy=True)
+        self.centred -= self.centred.mean(0)
         self.left, self.squares = _left_singular(self.centred)
-        self.projected_masks = self.left.T @ self.centred
         scale = float(self.squares.sum()) / min(self.centred.shape)
         self.penalty = {
             group: self._best_penalty(self.group_outputs(where), scale) for group, where in self.group_points()
@@ -80,23 +79,30 @@ class Datamodel(LinearEstimator):
         return errors
 
     def member_weights(self, directions: Tensor, penalty: float) -> Tensor:
-        """Return ``directions Zᵀ(ZZᵀ + λI)⁻¹``, ``[directions, members]``."""
-        projected = directions @ self.projected_masks.T
+        """Return ``directions Zᵀ(ZZᵀ + λI)⁻¹``, ``[directions, members]``; only ``Z``'s moved columns are looked at."""
+        moved = directions.any(0)
+        projected = directions[:, moved] @ self.centred[:, moved].T @ self.left
         return (projected / (self.squares + penalty)) @ self.left.T
 
-    def leave_out(self, values: Tensor, penalty: float) -> Tensor:
+    def example_weights(self, penalty: float) -> Tensor:
+        """Return ``Zᵀ(ZZᵀ + λI)⁻¹``, the weights ``[n_train, members]`` of every example's coefficient."""
+        return self.centred.T @ ((self.left / (self.squares + penalty)) @ self.left.T)
+
+    def leave_out(self, values: Tensor, penalty: float, projected: Tensor | None = None) -> Tensor:
         """Return ``B(I − H) values``: residuals of a fit without the member's own block, ``[members, ...]``.
 
         Args:
             values: ``[members, columns]`` centred outputs.
             penalty: λ.
+            projected: ``Uᵀ values``, for those who ask for many λ.
         """
-        return self.unblock(self.residual_maker(values, penalty), penalty)
+        return self.unblock(self.residual_maker(values, penalty, projected), penalty)
 
-    def residual_maker(self, values: Tensor, penalty: float) -> Tensor:
-        """Return ``(I − H) values``."""
+    def residual_maker(self, values: Tensor, penalty: float, projected: Tensor | None = None) -> Tensor:
+        """Return ``(I − H) values``; ``projected`` is ``Uᵀ values``, for those who ask for many λ."""
         kept = self.squares / (self.squares + penalty)
-        return values - values.mean(0) - self.left @ (kept[:, None] * (self.left.T @ values))
+        projected = self.left.T @ values if projected is None else projected
+        return values - values.mean(0) - self.left @ (kept[:, None] * projected)
 
     def unblock(self, residuals: Tensor, penalty: float) -> Tensor:
         """Return ``(I − H_bb)⁻¹ r_b`` for every block b of members that are left out together."""
@@ -104,7 +110,7 @@ class Datamodel(LinearEstimator):
         rows = self.left.view(-1, block, self.left.shape[1])
         hat = (rows * (self.squares / (self.squares + penalty))) @ rows.transpose(1, 2) + 1 / len(self.pool)
         system = torch.eye(block) - hat
-        return torch.linalg.solve(system, residuals.unflatten(0, (-1, block))).flatten(0, 1)
+        return (torch.linalg.inv(system) @ residuals.unflatten(0, (-1, block))).flatten(0, 1)
 
     def left_out_weights(self, weights: Tensor, penalty: float) -> Tensor:
         """Return the weights of outputs ``[rows, members]`` that weigh left-out residuals instead of outputs.
@@ -138,7 +144,9 @@ class Datamodel(LinearEstimator):
     def _best_penalty(self, outputs: Tensor, scale: float) -> float:
         step = max(1, outputs.shape[1] // self.tuning_outputs)
         sample = outputs[:, ::step][:, : self.tuning_outputs].contiguous()
-        errors = [float(self.leave_out(sample, scale * factor).square().mean()) for factor in self.penalties]
+        projected = self.left.T @ sample
+        left_out = (self.leave_out(sample, scale * factor, projected) for factor in self.penalties)
+        errors = [float(residuals.square().mean()) for residuals in left_out]
         return scale * self.penalties[errors.index(min(errors))]
 
     def facts(self) -> dict[str, Any]:

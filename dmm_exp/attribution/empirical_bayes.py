@@ -111,7 +111,7 @@ class EmpiricalBayes(Datamodel):
         self.labels = self.pool.labels
         penalty = self.penalty[0]
         weights = self.left_out_weights(difference_weights(self.pool.masks), penalty)
-        weights += (self.projected_masks.T / (self.squares + penalty)) @ self.left.T
+        weights += self.example_weights(penalty)
         self.lengths = weights.square().sum(1).sqrt()
         self.unbiased = weights / self.lengths[:, None]
         self.response = response_weights(self.pool) / self.lengths[:, None]
