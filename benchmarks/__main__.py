@@ -12,7 +12,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results.md")
-NAMES = ("klom", "klom_coverage", "training", "same_distribution", "workers", "main_job")
+NAMES = (
+    "klom",
+    "klom_coverage",
+    "training",
+    "same_distribution",
+    "workers",
+    "main_job",
+    "datamodels",
+    "trak_features",
+    "chunk_memory",
+)
 HEAD = """# Benchmarks
 
 What `make bench` measured last (`make bench ARGS=klom` for one of them). A speed is a ratio of two ways that are run in
