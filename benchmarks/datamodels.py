@@ -64,9 +64,9 @@ def main() -> str:
             *(speed.row for speed in speeds),
             "",
             f"Ours takes {1 / speeds[1].ratio:.2f} times what its matrix products take (wanted: at most "
-            f"{PRODUCTS_LIMIT:g}). These are: masks by masks, left singular vectors by a sample of the outputs for each "
-            "λ, and members' weights by outputs. Centring, the eigendecomposition and the small systems of leaving out "
-            "come on top.",
+            f"{PRODUCTS_LIMIT:g}). These are: masks by masks, left singular vectors by a sample of the outputs for "
+            "each λ, and members' weights by outputs. Centring, the eigendecomposition and the small systems of "
+            "leaving out come on top.",
         ]
     )
 
