@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from dmm_exp.ensembles.engine import Engine
 from dmm_exp.errors import UserError
 
 VALUES_AT_ONCE = 400_000  # members × points × input size evaluated together on a CPU: activations stay in its cache
+STREAMS = 8  # members that a GPU carries out side by side, at most, where they run apart
 
 
 class Ensemble(nn.Module):
     """Members of one architecture; ``params[name]`` and ``stats[name]`` have shape ``[members, ...]``.
 
-    One member runs as an ordinary model; several run together under :func:`torch.func.vmap`.
+    One member runs as an ordinary model; several run together under :func:`torch.func.vmap`, or one after another where
+    the engine says so.
 
     Args:
         skeleton: a module of the architecture, on the meta device; it holds no numbers.
@@ -30,6 +36,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self._skeleton = (skeleton,)  # in a tuple, so that it does not become a submodule
         self.freeze_batch_norm = False  # in train mode, leave BatchNorm's statistics alone and normalise with them
+        self.engine = Engine().settled()
         for name, value in params.items():
             self.register_parameter(_mangled(name), nn.Parameter(_column_major(value.detach())))
         for name, value in stats.items():
@@ -89,7 +96,16 @@ class Ensemble(nn.Module):
     def __getitem__(self, members: slice) -> Ensemble:
         """Return some members as an ensemble of their own; tensors are copied."""
         params = {name: value[members].clone() for name, value in self.params.items()}
-        return Ensemble(self.skeleton, params, {name: value[members] for name, value in self.stats.items()})
+        stats = {name: value[members] for name, value in self.stats.items()}
+        return Ensemble(self.skeleton, params, stats).use(self.engine)
+
+    def use(self, engine: Engine) -> Self:
+        """Run by an engine, ``auto`` being settled, and return the ensemble; its numbers stay, their layout may not."""
+        self.engine = engine.settled()
+        for value in self.parameters() if self.engine.memory == "channels_last" else ():
+            if value.ndim == 5:  # stacked convolutions
+                value.data = value.data.movedim(2, -1).contiguous().movedim(-1, 2)
+        return self
 
     def copy(self) -> Ensemble:
         """Return an ensemble that shares no memory with this one."""
@@ -129,15 +145,10 @@ class Ensemble(nn.Module):
         prefix = "" if method is None else "module."
         params = {prefix + name: value for name, value in (self.params if params is None else params).items()}
         stats = {prefix + name: value for name, value in self.stats.items()}
-        if len(self) == 1:
-            first = {name: value[0] for name, value in {**params, **stats}.items()}
-            return functional_call(module, first, (inputs if shared else inputs[0],)).unsqueeze(0)
-
-        def one(params: dict[str, Tensor], stats: dict[str, Tensor], inputs: Tensor) -> Tensor:
-            return functional_call(module, (params, stats), (inputs,))
-
+        if len(self) == 1 or self.engine.members == "apart":
+            return self._apart(module, params, stats, inputs, shared)
         try:
-            return vmap(one, in_dims=(0, 0, None if shared else 0), randomness="error")(params, stats, inputs)
+            return self._carried_out(_together)(module, params, stats, inputs, shared)
         except RuntimeError as error:
             if "randomness" in str(error):
                 raise UserError(
@@ -145,6 +156,27 @@ class Ensemble(nn.Module):
                     "which members trained together cannot do independently; use model.chunk_size=1"
                 ) from error
             raise
+
+    def _apart(
+        self, module: nn.Module, params: dict[str, Tensor], stats: dict[str, Tensor], inputs: Tensor, shared: bool
+    ) -> Tensor:
+        """Return what members give one after another, on a GPU each on a stream of its own."""
+        run, images = self._carried_out(_alone), inputs.ndim == (4 if shared else 5)
+        names, values = [*params, *stats], [value.unbind(0) for value in (*params.values(), *stats.values())]
+        outputs = []
+        with _Branches(self.device, len(self)) as branches:
+            for member in range(len(self)):
+                own = inputs if shared else inputs[member]
+                with branches.of(member, own):
+                    if images and self.engine.memory == "channels_last":
+                        own = own.contiguous(memory_format=torch.channels_last)
+                    tensors = {name: value[member] for name, value in zip(names, values, strict=True)}
+                    outputs.append(run(module, tensors, own))
+        return torch.stack(branches.joined(outputs))
+
+    def _carried_out(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Return a function as the engine carries it out while it trains: as it is, or compiled."""
+        return _compiled(function) if self.training and self.engine.step == "compiled" else function
 
     def _set_mode(self) -> None:
         """Put the architecture into the ensemble's mode (train or eval), BatchNorm apart if it is frozen."""
@@ -215,6 +247,78 @@ class _Method(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return getattr(self.module, self.method)(inputs)
+
+
+def _together(
+    module: nn.Module, params: dict[str, Tensor], stats: dict[str, Tensor], inputs: Tensor, shared: bool
+) -> Tensor:
+    """Return the members' outputs under ``vmap``."""
+
+    def one(params: dict[str, Tensor], stats: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        return functional_call(module, (params, stats), (inputs,))
+
+    return vmap(one, in_dims=(0, 0, None if shared else 0), randomness="error")(params, stats, inputs)
+
+
+def _alone(module: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    """Return the outputs of one member."""
+    return functional_call(module, tensors, (inputs,))
+
+
+@cache
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a function compiled, once in a process for every architecture and shape of a batch."""
+    compiled = torch.compile(function, dynamic=False)
+
+    def run(*arguments: object) -> Tensor:
+        try:
+            return compiled(*arguments)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            reason = str(error.inner_exception).strip().splitlines()[0]
+            raise UserError(
+                f"trainer.engine.step=compiled: this network cannot be compiled here ({reason}); use "
+                "trainer.engine.step=eager"
+            ) from error
+
+    return run
+
+
+class _Branches:
+    """Streams on which members are carried out side by side on a GPU; elsewhere there are none.
+
+    They begin after the work of the current stream, which goes on when they have ended.
+    """
+
+    def __init__(self, device: torch.device, count: int) -> None:
+        self._streams = _side_streams(device, min(count, STREAMS)) if device.type == "cuda" and count > 1 else []
+
+    def __enter__(self) -> _Branches:
+        for stream in self._streams:
+            stream.wait_stream(torch.cuda.current_stream())
+        return self
+
+    def of(self, member: int, read: Tensor) -> AbstractContextManager[object]:
+        """Return the context of a member, which reads a tensor of the current stream."""
+        if not self._streams:
+            return nullcontext()
+        stream = self._streams[member % len(self._streams)]
+        read.record_stream(stream)
+        return torch.cuda.stream(stream)
+
+    def __exit__(self, *_: object) -> None:
+        for stream in self._streams:
+            torch.cuda.current_stream().wait_stream(stream)
+
+    def joined(self, outputs: list[Tensor]) -> list[Tensor]:
+        """Return what was made on the streams, for use on the current one."""
+        for output in outputs if self._streams else ():
+            output.record_stream(torch.cuda.current_stream())
+        return outputs
+
+
+@cache
+def _side_streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
+    return [torch.cuda.Stream(device) for _ in range(count)]
 
 
 def _column_major(value: Tensor) -> Tensor:

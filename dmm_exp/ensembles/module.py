@@ -18,29 +18,33 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmm_exp.data import Examples
+from dmm_exp.ensembles.engine import Engine, TrainerFactory
 from dmm_exp.ensembles.ensemble import Ensemble
+from dmm_exp.ensembles.optimisation import (
+    OptimizerFactory,
+    Rates,
+    check_optimizer,
+    clip_norms,
+    independent,
+    replayable,
+)
 from dmm_exp.ensembles.schedules import Schedule
 from dmm_exp.ensembles.seeds import Role, member_generator, member_seed
+from dmm_exp.ensembles.steps import CudaGraphs, Recorder, Replayed, Step
 from dmm_exp.errors import UserError
-
-ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "ASGD", "Rprop")
-
-OptimizerFactory = Callable[..., torch.optim.Optimizer]
-
-
-def check_optimizer(make: OptimizerFactory, key: str) -> None:
-    """Raise ``UserError`` when an optimizer refuses its settings; ``key`` is where they stand in the configuration."""
-    try:
-        make([torch.nn.Parameter(torch.zeros(1))])
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{key}: {error}") from error
 
 
 class EnsembleModule(LightningModule, ABC):
     """Optimises stacked parameters; the sum of the members' losses gives each member exactly its own gradient.
 
     A subclass says what a member sees in an epoch (:meth:`sample`, or :meth:`passes` when there are several passes) and
-    what it minimises (:meth:`losses`).
+    what it minimises (:meth:`losses`). So that steps can be recorded and replayed, a loss may depend on its batch and
+    on tensors only, and of the time that has passed on :attr:`elapsed`.
+
+    The data stays on the device as it was stored; an epoch's batches go there at once; nothing in a step waits for it.
+
+    Attributes:
+        elapsed: epochs, in fractions, that had passed before the current step; a tensor where steps are recorded.
 
     Args:
         epochs: passes over :meth:`sample`; several numbers ask for the largest, with checkpoints at the others.
@@ -56,10 +60,9 @@ class EnsembleModule(LightningModule, ABC):
         UserError: a number is out of range, or the optimizer would mix members.
     """
 
-    inputs: Tensor
-    labels: Tensor
     ensemble: Ensemble
     role: Role
+    recorder: Callable[[], Recorder] = CudaGraphs
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class EnsembleModule(LightningModule, ABC):
         precision: Literal["32-true", "bf16-mixed"] | None = None,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         least, several = (0, [epochs]) if isinstance(epochs, int) else (1, sorted(set(epochs)))
         if not several or several[0] < least or batch_size < 1:
             raise UserError(
@@ -96,20 +100,30 @@ class EnsembleModule(LightningModule, ABC):
 
         Args:
             ensemble: changed in place.
-            examples: the dataset; it moves to the device with the module.
+            examples: the dataset.
             seed: the run's seed.
             role: with ``members``, determines all randomness.
             members: their numbers within the role.
         """
         self.ensemble = ensemble
         ensemble.freeze_batch_norm = self.batch_norm == "frozen"
-        self.register_buffer("inputs", examples.inputs, persistent=False)
-        self.register_buffer("labels", examples.labels, persistent=False)
+        self.examples, self._resident = examples, examples
         self.seed, self.role, self.members = seed, role, members
         self.losses_by_epoch: list[Tensor] = []
         self.sample_gradients = 0
-        self._batches_done = 0
+        self._batches_done = self._taken = 0
+        self.elapsed: float | Tensor = 0.0
         self._starts = self._count_batches()
+
+    @property
+    def inputs(self) -> Tensor:
+        """Inputs of all points, as they are stored; while training, on the device."""
+        return self._resident.inputs
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of all points; while training, on the device."""
+        return self._resident.labels
 
     @abstractmethod
     def sample(self, row: int, generator: torch.Generator) -> Tensor:
@@ -129,7 +143,7 @@ class EnsembleModule(LightningModule, ABC):
 
     def predict_batch(self, indices: Tensor) -> Tensor:
         """Return the members' float32 logits ``[members, batch, classes]`` on their batches, and count the cost."""
-        self.sample_gradients += indices.shape[1]
+        self._taken += indices.shape[1]
         try:
             return self.ensemble(self.inputs[indices]).float()
         except ValueError as error:
@@ -160,61 +174,108 @@ class EnsembleModule(LightningModule, ABC):
             return
         precision = {} if self.precision is None else {"precision": self.precision}
         trainer = make_trainer(max_epochs=self.epochs, **precision)
+        self._take_over(trainer, make_trainer.engine if isinstance(make_trainer, TrainerFactory) else Engine())
         with torch.random.fork_rng():
             torch.manual_seed(member_seed(self.seed, self.role, self.members[0], "noise"))
             trainer.fit(self, train_dataloaders=_MemberBatches(self))
+        self._resident = self.examples
         self.cpu()
+
+    def _take_over(self, trainer: Trainer, engine: Engine) -> None:
+        """Take over what a trainer leaves to modules that step their optimizers themselves, and the engine's choices.
+
+        Raises:
+            UserError: they exclude each other.
+        """
+        self._limit, self._limit_kind = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+        self._accumulated = trainer.accumulate_grad_batches
+        trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
+        self.ensemble.use(engine)
+        self._recorded = self.ensemble.engine.step == "graph"
+        device = trainer.strategy.root_device
+        if self._recorded and self.recorder is CudaGraphs and device.type != "cuda":
+            raise UserError(f"trainer.engine.step=graph: needs a CUDA device, not {device}; use eager, or auto")
+        if self._recorded and self._accumulated > 1:
+            raise UserError("trainer.accumulate_grad_batches: expected 1 with trainer.engine.step=graph; use eager")
+        if trainer.precision == "16-mixed" and (self._recorded or self._limit or self.clip_norm):
+            raise UserError(
+                "trainer.precision=16-mixed: scales its losses, and can neither clip gradients here nor be recorded "
+                "(trainer.engine.step=graph); use bf16-mixed"
+            )
+
+    def on_fit_start(self) -> None:
+        """Bring the data to the device, and choose how steps are carried out."""
+        self._resident = self.examples.to(self.device)
+        self._sum = torch.zeros(len(self.members), device=self.device)
+        self._optimizer: Any = self.optimizers(use_pl_optimizer=not self._recorded)
+        self._rates = Rates(self._optimizer, self.device if self._recorded else None)
+        self._step: Step = self._advance
+        if self._recorded:
+            self._step = Replayed(self._advance, self.recorder())
+            self.elapsed = torch.zeros((), device=self.device)
 
     def history(self) -> list[float]:
         """Return the mean loss over members and batches, one value an epoch."""
         return [float(losses.mean()) for losses in self.losses_by_epoch]
 
-    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
-        """Return the sum of the members' losses."""
-        losses = self.losses(batch)
-        self._sum = losses.detach() if batch_index == 0 else self._sum + losses.detach()
-        self._batches = batch_index + 1
+    def training_step(self, batch: Tensor, batch_index: int) -> None:
+        """Take a step."""
+        if batch_index == 0:
+            self._sum.zero_()
+        passed = self.progress()
+        if isinstance(self.elapsed, Tensor):
+            self.elapsed.fill_(passed)
+        else:
+            self.elapsed = passed
+        if self._schedule is not None:
+            self._rates.set(self._schedule(passed, self.epochs))
+        self.sample_gradients += self._step(batch)
         self._batches_done += 1
-        return losses.sum()
+
+    def _advance(self, batch: Tensor) -> int:
+        """Take a step over a batch ``[members, batch]``; return how many gradients a member took."""
+        self._taken = 0
+        losses = self.losses(batch)
+        with torch.autocast(batch.device.type, enabled=False):
+            self.manual_backward(losses.sum() / self._accumulated)
+            if self._is_whole():
+                self.clip()
+                self._optimizer.step()
+                self._optimizer.zero_grad()
+                self.after_step()
+        self._sum += losses.detach()
+        return self._taken
+
+    def _is_whole(self) -> bool:
+        """Return whether enough batches have been gone through for a step of the optimizer; an epoch's last always is."""
+        begun, end = self._starts[self.current_epoch : self.current_epoch + 2]
+        done = self._batches_done + 1
+        return (done - begun) % self._accumulated == 0 or done == end
+
+    def after_step(self) -> None:
+        """Do what is to be done to the members after every step of the optimizer."""
 
     def on_train_epoch_end(self) -> None:
         """Keep the epoch's mean losses."""
-        self.losses_by_epoch.append(self._sum / self._batches)
+        begun, end = self._starts[self.current_epoch : self.current_epoch + 2]
+        self.losses_by_epoch.append(self._sum / (end - begun))
 
-    def configure_optimizers(self) -> Any:
-        """Return the optimizer and its schedule, stepped every batch."""
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimizer."""
         if self._make_optimizer is None:
             raise UserError(f"{type(self).__name__} trains but has no optimizer")
-        optimizer = self._make_optimizer(self.ensemble.parameters())
-        if len(self.ensemble) > 1 and type(optimizer).__name__ not in ELEMENTWISE:
-            raise UserError(
-                f"optimizer {type(optimizer).__name__} mixes members that are trained together; use one of "
-                f"{', '.join(ELEMENTWISE)}, or model.chunk_size=1"
-            )
-        if self._schedule is None:
-            return optimizer
-        schedule = self._schedule
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: schedule(self.progress(), self.epochs))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        options = replayable(self._make_optimizer) if self._recorded else {}
+        return independent(self._make_optimizer(self.ensemble.parameters(), **options), len(self.ensemble))
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def clip(self) -> None:
         """Clip each member's gradient by its own norm, so that members stay independent (the trainer's limit, too)."""
-        if gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            gradient_clip_val = None
-        limit = gradient_clip_val if self.clip_norm is None else self.clip_norm
-        gradients = [value.grad for value in self.ensemble.parameters() if value.grad is not None]
-        if limit is None or not gradients:
-            return
-        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
-        factors = (limit / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1)
-        for gradient in gradients:
-            gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
+        limit = self._limit
+        if limit and self._limit_kind == "value":
+            torch.nn.utils.clip_grad_value_(self.ensemble.parameters(), limit)
+            limit = None
+        limit = limit if self.clip_norm is None else self.clip_norm
+        if limit:
+            clip_norms(self.ensemble.parameters(), limit)
 
     def progress(self, batches: int | None = None) -> float:
         """Return how many epochs, in fractions, have passed after a number of batches (by default those done)."""
@@ -236,8 +297,14 @@ class EnsembleModule(LightningModule, ABC):
     def batches(self, epoch: int) -> Iterator[Tensor]:
         """Yield the batches of an epoch, ``[members, batch]`` of nearly equal size within a pass."""
         for passes in zip(*(self._passes(epoch, row) for row in range(len(self.members))), strict=True):
-            rows, size = torch.stack([rows for rows, _ in passes]), passes[0][1]
+            rows, size = self._on_device(torch.stack([rows for rows, _ in passes])), passes[0][1]
             yield from rows.tensor_split(math.ceil(rows.shape[1] / size), dim=1)
+
+    def _on_device(self, rows: Tensor) -> Tensor:
+        """Return rows where the data is; the host does not wait for it."""
+        if self.device.type != "cuda":
+            return rows.to(self.device)
+        return rows.pin_memory().to(self.device, non_blocking=True)
 
 
 class _MemberBatches:

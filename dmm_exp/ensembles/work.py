@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
+from dmm_exp.ensembles.engine import Engine, TrainerFactory
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.memory import in_fitting_parts
 from dmm_exp.ensembles.seeds import Role, member_seed
@@ -219,17 +220,22 @@ def recipe(training: Mapping[str, Any]) -> dict[str, Any]:
     return {"epochs": training["epochs"], "batch_size": training["batch_size"], **parts}
 
 
-def trainer_factory(trainer: Mapping[str, Any]) -> Callable[..., Trainer]:
-    """Return a function from ``max_epochs`` to a Lightning trainer that prints nothing and writes nothing."""
+def trainer_factory(trainer: Mapping[str, Any]) -> TrainerFactory:
+    """Return what makes a Lightning trainer that prints nothing and writes nothing, from ``max_epochs``."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    return partial(instantiate, trainer)
+    options = {key: value for key, value in trainer.items() if key != "engine"}
+    return TrainerFactory(partial(instantiate, options), Engine.of(trainer))
 
 
 def evaluation_copy(ensemble: Ensemble, trainer: Mapping[str, Any]) -> Ensemble:
-    """Return the ensemble on the device that the trainer uses."""
-    wants_gpu = trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return ensemble.to("cuda") if wants_gpu else ensemble
+    """Return the ensemble on the device that the trainer uses, run by its engine."""
+    return ensemble.to("cuda" if uses_gpu(trainer) else "cpu").use(Engine.of(trainer))
+
+
+def uses_gpu(trainer: Mapping[str, Any]) -> bool:
+    """Return whether a trainer's configuration stands for a CUDA device of this machine."""
+    return trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def run_shards(

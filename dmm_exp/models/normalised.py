@@ -34,10 +34,12 @@ class Normalised(nn.Module):
         """Return float32 inputs of about zero mean and unit variance."""
         if len(self.slope) == 1:
             return inputs.float() * self.slope[0] + self.offset[0]
-        slope, offset = (
-            torch.tensor(values, device=inputs.device).view(self.constant_shape) for values in (self.slope, self.offset)
-        )
+        slope, offset = (self._constant(values, inputs.device) for values in (self.slope, self.offset))
         return inputs.float() * slope + offset
+
+    def _constant(self, values: list[float], device: torch.device) -> Tensor:
+        """Return values by channel, filled in on the device: a copy from the host could not be recorded with a step."""
+        return torch.stack([torch.full((), value, device=device) for value in values]).view(self.constant_shape)
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return the network's penultimate features for raw inputs."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from dmm_exp.config.instantiate import instantiate
-from dmm_exp.ensembles.module import check_optimizer
+from dmm_exp.ensembles.optimisation import check_optimizer
 from dmm_exp.ensembles.work import model_factory, recipe
 from dmm_exp.metrics import check_attack, check_options
 from dmm_exp.pipeline.attack import Attack

@@ -20,7 +20,7 @@ from dmm_exp.store import Artifact, Draft, Spec, Store
 if TYPE_CHECKING:
     from dmm_exp.report.progress import Console
 
-QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "accelerator", "devices")
+QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "accelerator", "devices", "engine")
 
 
 class Stages:

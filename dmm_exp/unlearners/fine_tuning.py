@@ -63,7 +63,7 @@ class L1Sparse(Finetune):
     def losses(self, indices: Tensor) -> Tensor:
         """Return the cross-entropy of every member, plus the absolute sum of its parameters times γ_t."""
         sizes = sum(value.abs().flatten(1).sum(1) for value in self.ensemble.parameters())
-        return super().losses(indices) + self.penalty * (1 - self.progress() / self.epochs) * sizes
+        return super().losses(indices) + self.penalty * (1 - self.elapsed / self.epochs) * sizes
 
 
 class NegGradPlus(FineTuning):

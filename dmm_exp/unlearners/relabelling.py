@@ -87,7 +87,7 @@ class SalUn(RandomLabel):
         return {name: part.view_as(value) for part, (name, value) in zip(parts, saliency.items(), strict=True)}
 
     @torch.no_grad()
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def after_step(self) -> None:
         """Put back every weight that may not change."""
         for value, mask, before in zip(self.ensemble.parameters(), self._masks, self._before, strict=True):
             value.copy_(torch.where(mask, value, before))

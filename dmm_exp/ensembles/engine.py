@@ -1,0 +1,94 @@
+"""The choices of the engine that change how fast members train, and not what they become (up to rounding)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from dmm_exp.errors import UserError
+
+AUTO = "auto"
+ACCEPTED = {
+    "step": ("eager", "graph", "compiled", AUTO),
+    "members": ("together", "apart", AUTO),
+    "memory": ("rows", "channels_last", AUTO),
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a chunk of members is trained.
+
+    Attributes:
+        step: ``eager`` carries out one operation after another; ``graph`` records a step once as a CUDA graph and
+            replays it; ``compiled`` lets ``torch.compile`` fuse the operations of the networks.
+        members: ``together`` stacks the operations of all members (under ``vmap``; convolutions become grouped ones);
+            ``apart`` runs one ordinary network after another, on a GPU each on a stream of its own.
+        memory: of images and convolutions of members that are ``apart``: ``rows`` or ``channels_last``.
+
+    ``auto`` is what is fastest on the device by measurement, see :mod:`dmm_exp.ensembles.chunk_size`.
+
+    Raises:
+        UserError: a choice is unknown.
+    """
+
+    step: str = AUTO
+    members: str = AUTO
+    memory: str = AUTO
+
+    def __post_init__(self) -> None:
+        for key, accepted in ACCEPTED.items():
+            if getattr(self, key) not in accepted:
+                raise UserError(f"trainer.engine.{key}={getattr(self, key)}: expected one of {', '.join(accepted)}")
+        if self.memory == "channels_last" and self.members == "together":
+            raise UserError(
+                "trainer.engine.memory=channels_last: needs trainer.engine.members=apart, since stacked convolutions "
+                "have no such layout"
+            )
+
+    @classmethod
+    def of(cls, trainer: Mapping[str, Any]) -> Engine:
+        """Return the engine of a trainer's configuration."""
+        return cls(**trainer.get("engine", {}))
+
+    @property
+    def open(self) -> bool:
+        """Whether a choice is left to measurement."""
+        return AUTO in asdict(self).values()
+
+    def settled(self) -> Engine:
+        """Return the engine with what runs anywhere in place of ``auto``."""
+        members = "together" if self.members == AUTO and self.memory != "channels_last" else self.members
+        return replace(
+            self,
+            step="eager" if self.step == AUTO else self.step,
+            members="apart" if members == AUTO else members,
+            memory="rows" if self.memory == AUTO else self.memory,
+        )
+
+    def agrees(self, other: Engine) -> bool:
+        """Return whether another engine has every choice that this one has made."""
+        mine, its = asdict(self), asdict(other)
+        return all(mine[key] in (AUTO, its[key]) for key in mine)
+
+    def words(self) -> str:
+        """Return the choices in words."""
+        return ", ".join(f"{key}={value}" for key, value in asdict(self).items())
+
+
+@dataclass(frozen=True)
+class TrainerFactory:
+    """Makes Lightning trainers, and says with which engine they train.
+
+    Attributes:
+        make: from options such as ``max_epochs`` to a trainer.
+        engine: how chunks are trained.
+    """
+
+    make: Callable[..., Any]
+    engine: Engine
+
+    def __call__(self, **options: Any) -> Any:
+        """Return a new trainer."""
+        return self.make(**options)
