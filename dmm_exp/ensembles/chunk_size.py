@@ -1,43 +1,48 @@
-"""How many members of an architecture train fastest together: measured where they will be trained."""
+"""How many members train fastest together, and by which engine: measured where they will be trained."""
 
 from __future__ import annotations
 
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dmm_exp.data import Examples
+from dmm_exp.ensembles.engine import ACCEPTED, AUTO, Engine
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.memory import does_not_fit
-from dmm_exp.ensembles.work import evaluation_copy, model_factory, read_examples, recipe
+from dmm_exp.ensembles.optimisation import replayable
+from dmm_exp.ensembles.steps import WARM_UP, CudaGraphs, Replayed
+from dmm_exp.ensembles.work import model_factory, read_examples, recipe, uses_gpu
 from dmm_exp.errors import UserError
 from dmm_exp.store import Draft
 
-AUTO = "auto"
 CANDIDATES = (1, 2, 5, 10, 25, 50, 100, 200)
 CLOSE = 1.05  # the smallest size within this factor of the fastest is chosen: small chunks spread over more workers
 LEAST_SECONDS, LEAST_STEPS = 0.1, 3  # for each candidate
 HOPELESS = 1.5  # a size this much slower than the fastest so far ends the search
+SAME = 0.05  # relative difference of losses after a few steps up to which an engine's answer is that of the plain one
 
 
 @dataclass(frozen=True)
 class MeasureJob:
-    """Measure chunk sizes and write ``chunk_size.json``: the seconds of each, and the one chosen.
+    """Measure chunk sizes and engines, and write ``chunk_size.json``: the seconds of each, and what was chosen.
 
     Attributes:
         examples: folder of the dataset's artifact.
         model: configuration of the network.
         training: configuration of the recipe.
-        trainer: configuration of the Lightning trainer.
+        trainer: configuration of the Lightning trainer, its engine included.
+        size: the only chunk size to measure; None for all that are worth it.
         output: folder of the artifact in the making.
     """
 
@@ -45,23 +50,43 @@ class MeasureJob:
     model: Mapping[str, Any]
     training: Mapping[str, Any]
     trainer: Mapping[str, Any]
+    size: int | None = None
     output: Path = Path()
 
 
 def measure_chunk_size(job: MeasureJob) -> None:
     """Do a :class:`MeasureJob`."""
     examples = read_examples(job.examples)
-    seconds = seconds_per_member(model_factory(job.model, examples), examples, job.training, job.trainer)
-    found = {"chosen": fastest(seconds), "seconds": {str(size): value for size, value in seconds.items()}}
-    Draft(job.output).write_json("chunk_size", found)
+    build = model_factory(job.model, examples)
+    measured = Measurement(build, examples, job.training, job.trainer)
+    Draft(job.output).write_json("chunk_size", chosen_among(list(measured.everything(job.size))))
+
+
+def chosen_among(results: Sequence[tuple[Engine, Mapping[int, float]]]) -> dict[str, Any]:
+    """Return the fastest engine, the chunk size to take with it, and all that was measured.
+
+    Args:
+        results: of every engine, the seconds of a step and member by chunk size.
+    """
+    engine, seconds = min(results, key=lambda result: min(result[1].values()))
+    return {
+        "chosen": fastest(seconds),
+        "engine": asdict(engine),
+        "seconds": {str(size): value for size, value in seconds.items()},
+        "measured": {one.words(): {str(size): value for size, value in found.items()} for one, found in results},
+    }
 
 
 def said_of(found: Mapping[str, Any]) -> str:
     """Return what was found, in words."""
-    alone, chosen = found["seconds"]["1"], found["seconds"][str(found["chosen"])]
+    chosen = found["seconds"][str(found["chosen"])]
     together = "members together are" if found["chosen"] > 1 else "member at a time is"
-    gain = f", {alone / chosen:.1f} times as fast as one at a time" if found["chosen"] > 1 else ""
-    return f"{found['chosen']} {together} fastest on this device ({1000 * chosen:.2g} ms a step and member{gain})"
+    alone = [seconds["1"] for seconds in found["measured"].values() if "1" in seconds]
+    gain = f", {alone[0] / chosen:.1f} times as fast as one at a time" if found["chosen"] > 1 and alone else ""
+    several = f" by {Engine(**found['engine']).words()}" if len(found["measured"]) > 1 else ""
+    return (
+        f"{found['chosen']} {together} fastest on this device{several} ({1000 * chosen:.2g} ms a step and member{gain})"
+    )
 
 
 def fastest(seconds: Mapping[int, float]) -> int:
@@ -70,38 +95,9 @@ def fastest(seconds: Mapping[int, float]) -> int:
     return min(size for size, value in seconds.items() if value <= limit)
 
 
-def seconds_per_member(
-    build: Callable[[], nn.Module],
-    examples: Examples,
-    training: Mapping[str, Any],
-    trainer: Mapping[str, Any],
-    sizes: Sequence[int] = CANDIDATES,
-) -> dict[int, float]:
-    """Return the median seconds of one training step, divided by the members that take it, for rising chunk sizes.
-
-    It ends early at a size that does not fit into memory, that the architecture refuses (dropout), or that is far
-    slower than the best so far.
-    """
-    found: dict[int, float] = {}
-    for size in sizes:
-        try:
-            found[size] = _seconds(build, examples, training, trainer, size) / size
-        except UserError:
-            if size == 1:
-                raise
-            break
-        except (RuntimeError, MemoryError) as error:
-            if size == 1 or not does_not_fit(error):
-                raise
-            break
-        if found[size] > HOPELESS * min(found.values()):
-            break
-    return found
-
-
 def device_name(trainer: Mapping[str, Any]) -> str:
     """Return what a measurement holds for: the GPU's name, or the processor's."""
-    if trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    if uses_gpu(trainer):
         return torch.cuda.get_device_name()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -111,35 +107,143 @@ def device_name(trainer: Mapping[str, Any]) -> str:
     return f"{next(names, platform.processor() or platform.machine())}, {os.cpu_count()} cores"
 
 
-def _seconds(
-    build: Callable[[], nn.Module],
-    examples: Examples,
-    training: Mapping[str, Any],
-    trainer: Mapping[str, Any],
-    size: int,
-) -> float:
-    """Return the median seconds of a step of ``size`` members."""
-    ensemble = evaluation_copy(Ensemble.initialise(build, range(size)), trainer).train()
-    parts = recipe(training)
-    optimizer = parts["optimizer"](ensemble.parameters())
-    batch = min(parts["batch_size"], examples.n_train)
-    points = torch.stack([torch.randperm(examples.n_train)[:batch] for _ in range(size)])
-    inputs, labels = (values[points].to(ensemble.device) for values in (examples.inputs, examples.labels))
-    mixed = str(trainer.get("precision", "32-true")).startswith("bf16")
+class Measurement:
+    """Times training steps of an architecture on the device that a trainer uses.
 
-    def step() -> float:
-        begun = time.perf_counter()
-        with torch.autocast(ensemble.device.type, torch.bfloat16, enabled=mixed):
-            logits = ensemble(inputs).float()
-        functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if ensemble.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - begun
+    Args:
+        build: makes a network.
+        examples: the dataset.
+        training: configuration of the recipe.
+        trainer: configuration of the Lightning trainer; its engine says what is left open.
+    """
 
-    step()
-    times = [step()]
-    while len(times) < LEAST_STEPS or sum(times) < LEAST_SECONDS:
-        times.append(step())
-    return median(times)
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        examples: Examples,
+        training: Mapping[str, Any],
+        trainer: Mapping[str, Any],
+    ) -> None:
+        self.build, self.parts = build, recipe(training)
+        self.device = torch.device("cuda" if uses_gpu(trainer) else "cpu")
+        self.asked = Engine.of(trainer)
+        self.mixed = str(trainer.get("precision", "32-true")).startswith("bf16")
+        self.inputs, self.labels = examples.inputs[: examples.n_train], examples.labels[: examples.n_train]
+
+    def engines(self) -> list[Engine]:
+        """Return the engines worth measuring, plain ones first; an engine that was asked for is the only one."""
+        options = {
+            "step": ("eager", "graph") if self.device.type == "cuda" and self._replayable() else ("eager",),
+            "members": ("together", "apart"),
+            "memory": ("rows", "channels_last") if self.inputs.ndim == 4 else ("rows",),
+        }
+        kept = {
+            key: options[key] if getattr(self.asked, key) == AUTO else (getattr(self.asked, key),) for key in ACCEPTED
+        }
+        engines = [
+            Engine(**dict(zip(kept, values, strict=True)))
+            for values in product(*kept.values())
+            if values[1:] != ("together", "channels_last")
+        ]
+        on_host = self.device.type == "cpu" and self.asked.members == AUTO
+        # one after another, a host gains nothing from several members: images that are channels last are worth a look
+        return [
+            engine for engine in engines if not on_host or (engine.members == "together") == (engine.memory == "rows")
+        ]
+
+    def everything(self, size: int | None) -> Iterator[tuple[Engine, dict[int, float]]]:
+        """Yield every engine that trains rightly, and its seconds of a step and member by chunk size."""
+        right: float | None = None
+        for number, engine in enumerate(self.engines()):
+            sizes = (size,) if size else CANDIDATES if self.device.type == "cuda" or number == 0 else CANDIDATES[:1]
+            try:
+                loss = self.loss(engine)
+            except (UserError, RuntimeError):
+                if number == 0:
+                    raise
+                continue
+            right = loss if right is None else right
+            if abs(loss - right) <= SAME * abs(right):
+                yield engine, self.seconds_per_member(engine, sizes)
+
+    def loss(self, engine: Engine) -> float:
+        """Return the loss of one member after a few steps, by which engines are compared."""
+        step = self._steps(engine, 1)
+        return [float(step()) for _ in range(WARM_UP + 2)][-1]
+
+    def seconds_per_member(self, engine: Engine, sizes: Sequence[int] = CANDIDATES) -> dict[int, float]:
+        """Return the median seconds of one training step, divided by the members that take it, for rising chunk sizes.
+
+        It ends early at a size that does not fit into memory, that the architecture refuses (dropout), or that is far
+        slower than the best so far.
+        """
+        found: dict[int, float] = {}
+        for size in sizes:
+            try:
+                found[size] = self._seconds(engine, size) / size
+            except UserError:
+                if size == sizes[0]:
+                    raise
+                break
+            except (RuntimeError, MemoryError) as error:
+                if size == sizes[0] or not does_not_fit(error):
+                    raise
+                break
+            if found[size] > HOPELESS * min(found.values()):
+                break
+        return found
+
+    def _seconds(self, engine: Engine, size: int) -> float:
+        """Return the median seconds of a step of ``size`` members."""
+        step = self._steps(engine, size)
+
+        def timed() -> float:
+            begun = time.perf_counter()
+            step()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            return time.perf_counter() - begun
+
+        for _ in range(WARM_UP + 1 if engine.step == "graph" else 1):
+            step()
+        times = [timed()]
+        while len(times) < LEAST_STEPS or sum(times) < LEAST_SECONDS:
+            times.append(timed())
+        return median(times)
+
+    def _steps(self, engine: Engine, size: int) -> Callable[[], Tensor]:
+        """Return what takes a step of ``size`` members on the same batches again, and returns their mean loss."""
+        ensemble = Ensemble.initialise(self.build, range(size)).to(self.device).use(engine).train()
+        options = replayable(self.parts["optimizer"]) if engine.step == "graph" else {}
+        optimizer = self.parts["optimizer"](ensemble.parameters(), **options)
+        batch = min(self.parts["batch_size"], len(self.labels))
+        orders = (torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(i)) for i in range(size))
+        points = torch.stack([order[:batch] for order in orders])
+        inputs, labels = (values[points].to(self.device) for values in (self.inputs, self.labels))
+        mean = torch.zeros((), device=self.device)
+
+        def step(_: Tensor) -> int:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+                logits = ensemble(inputs).float()
+            losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+            (losses.sum() / batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            mean.copy_(losses.detach().mean())
+            return batch
+
+        taken = Replayed(step, CudaGraphs()) if engine.step == "graph" else step
+
+        def once() -> Tensor:
+            taken(points)
+            return mean
+
+        return once
+
+    def _replayable(self) -> bool:
+        """Return whether the recipe's optimizer can be recorded."""
+        try:
+            replayable(self.parts["optimizer"])
+        except UserError:
+            return False
+        return True

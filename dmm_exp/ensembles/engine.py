@@ -49,8 +49,16 @@ class Engine:
 
     @classmethod
     def of(cls, trainer: Mapping[str, Any]) -> Engine:
-        """Return the engine of a trainer's configuration."""
-        return cls(**trainer.get("engine", {}))
+        """Return the engine of a trainer's configuration.
+
+        Raises:
+            UserError: it has keys that there are not.
+        """
+        settings = trainer.get("engine") or {}
+        unknown = [key for key in settings if key not in ACCEPTED]
+        if unknown:
+            raise UserError(f"trainer.engine.{unknown[0]}: expected only {', '.join(ACCEPTED)}")
+        return cls(**settings)
 
     @property
     def open(self) -> bool:

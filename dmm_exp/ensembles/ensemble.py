@@ -268,12 +268,14 @@ def _alone(module: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Ten
 @cache
 def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return a function compiled, once in a process for every architecture and shape of a batch."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
     compiled = torch.compile(function, dynamic=False)
 
     def run(*arguments: object) -> Tensor:
         try:
             return compiled(*arguments)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
+        except BackendCompilerFailed as error:
             reason = str(error.inner_exception).strip().splitlines()[0]
             raise UserError(
                 f"trainer.engine.step=compiled: this network cannot be compiled here ({reason}); use "

@@ -247,7 +247,7 @@ class EnsembleModule(LightningModule, ABC):
         return self._taken
 
     def _is_whole(self) -> bool:
-        """Return whether enough batches have been gone through for a step of the optimizer; an epoch's last always is."""
+        """Return whether the optimizer steps after this batch: after every few, and after the last of an epoch."""
         begun, end = self._starts[self.current_epoch : self.current_epoch + 2]
         done = self._batches_done + 1
         return (done - begun) % self._accumulated == 0 or done == end

@@ -91,4 +91,3 @@ class Replayed:
         if not self._recorder.executes:
             replay()
         return returned
-

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,6 @@ from dmm_exp.ensembles.trajectory import Trajectory
 from dmm_exp.errors import UserError
 from dmm_exp.models import Normalised
 from dmm_exp.store import Artifact, Draft
-
-if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
-
 
 TRAJECTORY = "trajectory/"  # what proxies of the trajectory are called among a shard's tensors, before their name
 

@@ -141,7 +141,7 @@ class Attack(Prediction):
                     effects=effects.path if effects else None,
                     model=self.config["model"]["network"],
                     training=self.config["training"],
-                    trainer=self.config["trainer"],
+                    trainer=self.trainer,
                     seed=member_seed(self.config["seed"], "attack", 0, "order"),
                     output=draft.path,
                     shard=shard,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.optimisation import check_optimizer
 from dmm_exp.ensembles.work import model_factory, recipe
 from dmm_exp.metrics import check_attack, check_options
@@ -55,6 +56,7 @@ class Pipeline(Attack):
         model = model_factory(self.config["model"]["network"], self.examples)()
         if "predicted" in self.targets:
             self.estimator.check(model)
+        Engine.of(self.config["trainer"])
         check_optimizer(recipe(self.config["training"])["optimizer"], "training.optimizer")
         check_optimizer(recipe(self.config["scores"]["held_out"])["optimizer"], "scores.held_out.optimizer")
 
@@ -110,7 +112,7 @@ class Pipeline(Attack):
                     originals=self.originals.path,
                     model=self.config["model"]["network"],
                     training=self.config["training"],
-                    trainer=self.config["trainer"],
+                    trainer=self.trainer,
                     seed=self.config["seed"],
                     output=draft.path,
                     shard=shard,

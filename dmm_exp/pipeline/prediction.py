@@ -160,7 +160,7 @@ class Prediction(Scoring):
                     examples=self.dataset.path,
                     originals=self.originals.path,
                     model=self.config["model"]["network"],
-                    trainer=self.config["trainer"],
+                    trainer=self.trainer,
                     output=draft.path,
                     shard=shard,
                     start=start,

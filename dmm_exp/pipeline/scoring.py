@@ -106,7 +106,7 @@ class Scoring(Stages):
         """Return the originals, on the device that the trainer uses."""
         build = model_factory(self.config["model"]["network"], self.examples)
         originals = stored_ensemble(self.originals.path, build, range(self.config["n_models"]))
-        return evaluation_copy(originals, self.config["trainer"])
+        return evaluation_copy(originals, self.trainer)
 
     @cached_property
     def subset_models(self) -> SubsetModels:

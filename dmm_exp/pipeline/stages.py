@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,23 @@ from torch import Tensor
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import AllBut, RandomSubsets, Role
-from dmm_exp.ensembles.chunk_size import AUTO, MeasureJob, device_name, measure_chunk_size, said_of
-from dmm_exp.ensembles.work import Executor, TrainJob, run_shards, train_chunk
+from dmm_exp.ensembles.chunk_size import MeasureJob, device_name, measure_chunk_size, said_of
+from dmm_exp.ensembles.engine import AUTO, Engine
+from dmm_exp.ensembles.work import Executor, TrainJob, run_shards, train_chunk, uses_gpu
 from dmm_exp.store import Artifact, Draft, Spec, Store
 
 if TYPE_CHECKING:
     from dmm_exp.report.progress import Console
 
-QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "accelerator", "devices", "engine")
+QUIET = (
+    "logger",
+    "enable_checkpointing",
+    "enable_progress_bar",
+    "enable_model_summary",
+    "accelerator",
+    "devices",
+    "engine",
+)
 
 
 class Stages:
@@ -118,7 +127,8 @@ class Stages:
         spec = Spec("ensemble", config, inputs, {"initial": initial.spec.family} if initial else {})
 
         def make(draft: Draft) -> None:
-            whole = replace(job, output=draft.path, initial=initial.path if initial else None)
+            start = initial.path if initial else None
+            whole = replace(job, output=draft.path, initial=start, trainer=self.trainer)
 
             def part(shard: int, start: int, stop: int) -> TrainJob:
                 return replace(whole, shard=shard, start=start, stop=stop)
@@ -151,16 +161,28 @@ class Stages:
             progress=partial(self.console.progress, name),
         )
 
-    @cached_property
+    @property
     def chunk_size(self) -> int:
         """How many members train together: ``model.chunk_size``, or what is fastest here where that is ``auto``."""
-        if self.config["model"]["chunk_size"] != AUTO:
-            return int(self.config["model"]["chunk_size"])
+        return self._fastest[0]
+
+    @property
+    def trainer(self) -> dict[str, Any]:
+        """The trainer's configuration, in its engine what is fastest here where that is ``auto``."""
+        return {**self.config["trainer"], "engine": asdict(self._fastest[1])}
+
+    @cached_property
+    def _fastest(self) -> tuple[int, Engine]:
+        """The chunk size and the engine, measured where they are left open: engines on a GPU only."""
+        size, engine = self.config["model"]["chunk_size"], Engine.of(self.config["trainer"])
+        if size != AUTO and not (engine.open and uses_gpu(self.config["trainer"])):
+            return int(size), engine.settled()
         job = MeasureJob(
             examples=self.dataset.path,
             model=self.config["model"]["network"],
             training=self.config["training"],
             trainer=self.config["trainer"],
+            size=None if size == AUTO else int(size),
         )
         config = {
             "network": job.model,
@@ -170,6 +192,8 @@ class Stages:
             "input": list(self.examples.input_shape),
             "classes": self.examples.n_classes,
             "device": device_name(job.trainer),
+            "size": job.size,
+            "engine": asdict(engine),
         }
 
         def make(draft: Draft) -> None:
@@ -178,8 +202,8 @@ class Stages:
 
         measured = self.obtain("chunk size", "members trained together", Spec("chunk_size", config, {}), make)
         found = measured.json("chunk_size")
-        self.console.note(f"model.chunk_size=auto: {said_of(found)}")
-        return found["chosen"]
+        self.console.note(f"{'model.chunk_size' if size == AUTO else 'trainer.engine'}=auto: {said_of(found)}")
+        return found["chosen"], Engine(**found["engine"])
 
     def obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
         """Return a stage's artifact, after making it if need be, and print the stage's line, once."""

@@ -1,11 +1,13 @@
 """``model.chunk_size=auto``: measured, remembered, and said."""
 
 import pytest
+import torch
 from torch import nn
 
 from dmm_exp.data import Digits, Normalisation
 from dmm_exp.ensembles import chunk_size
-from dmm_exp.ensembles.chunk_size import fastest, said_of, seconds_per_member
+from dmm_exp.ensembles.chunk_size import Measurement, chosen_among, fastest, said_of
+from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.errors import UserError
 
@@ -22,10 +24,17 @@ class Dropping(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, n_classes))
 
 
-def measured(target: str, **options):
+PLAIN = Engine().settled()
+
+
+def measurement(target: str, engine=None, **options) -> Measurement:
     examples = Digits(Normalisation(16, [0.305], [0.376])).load()
     build = model_factory({"_target_": target, **options}, examples)
-    return seconds_per_member(build, examples, TRAINING, {"accelerator": "cpu"}, sizes=(1, 2, 20))
+    return Measurement(build, examples, TRAINING, {"accelerator": "cpu", "engine": engine or {}})
+
+
+def measured(target: str, **options):
+    return measurement(target, **options).seconds_per_member(PLAIN, (1, 2, 20))
 
 
 @pytest.mark.parametrize(
@@ -50,17 +59,63 @@ def test_what_cannot_train_together_trains_alone(monkeypatch):
 
 @pytest.mark.parametrize("error", [MemoryError(), UserError("refused")])
 def test_measuring_ends_at_a_size_that_fails(monkeypatch, error):
-    def seconds(build, examples, training, trainer, size):
+    def seconds(self, engine, size):
         if size > 2:
             raise error
         return 1.0
 
-    monkeypatch.setattr(chunk_size, "_seconds", seconds)
+    monkeypatch.setattr(Measurement, "_seconds", seconds)
     assert measured("dmm_exp.models.MLP", hidden=[8]) == {1: 1.0, 2: 0.5}
 
 
 def test_what_was_chosen_is_said():
-    assert said_of({"chosen": 50, "seconds": {"1": 0.01, "50": 0.0005}}) == (
+    found = chosen_among([(PLAIN, {1: 0.01, 50: 0.0005})])
+    assert said_of(found) == (
         "50 members together are fastest on this device (0.5 ms a step and member, 20.0 times as fast as one at a time)"
     )
-    assert "1 member at a time is fastest" in said_of({"chosen": 1, "seconds": {"1": 0.01}})
+    assert "1 member at a time is fastest" in said_of(chosen_among([(PLAIN, {1: 0.01})]))
+
+
+def test_the_fastest_engine_is_chosen_and_named():
+    other = Engine("graph", "apart", "rows")
+    found = chosen_among([(PLAIN, {1: 3.0, 2: 2.0}), (other, {1: 3.0, 2: 1.0})])
+    assert (found["chosen"], Engine(**found["engine"])) == (2, other)
+    assert "by step=graph, members=apart, memory=rows (1e+03 ms a step and member, 3.0 times" in said_of(found)
+
+
+def test_a_host_looks_at_stacked_members_and_at_images_that_are_channels_last():
+    images = measurement("dmm_exp.models.CNN", channels=[4])
+    assert [engine.words() for engine in images.engines()] == [
+        "step=eager, members=together, memory=rows",
+        "step=eager, members=apart, memory=channels_last",
+    ]
+
+
+def test_a_gpu_looks_at_recorded_steps_and_streams_too():
+    images = measurement("dmm_exp.models.CNN", channels=[4])
+    images.device = torch.device("cuda")
+    found = [(engine.step, engine.members, engine.memory) for engine in images.engines()]
+    assert found == [
+        (step, *layout)
+        for step in ("eager", "graph")
+        for layout in (("together", "rows"), ("apart", "rows"), ("apart", "channels_last"))
+    ]
+
+
+def test_an_engine_that_was_asked_for_is_the_only_one():
+    asked = {"step": "eager", "members": "apart", "memory": "rows"}
+    assert measurement("dmm_exp.models.CNN", asked, channels=[4]).engines() == [Engine(**asked)]
+
+
+def test_an_engine_that_trains_wrongly_is_left_out(monkeypatch):
+    images = measurement("dmm_exp.models.CNN", channels=[4])
+    monkeypatch.setattr(Measurement, "seconds_per_member", lambda self, engine, sizes: {1: 1.0})
+    monkeypatch.setattr(Measurement, "loss", lambda self, engine: 1.0 if engine.members == "together" else 2.0)
+    assert [engine.members for engine, _ in images.everything(None)] == ["together"]
+
+
+def test_engines_agree_on_the_loss_after_a_few_steps():
+    images = measurement("dmm_exp.models.CNN", channels=[4])
+    losses = [images.loss(engine) for engine in images.engines()]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[0] < 2.3  # of ten classes, at first

@@ -265,7 +265,9 @@ def test_a_schedule_reaches_its_end_when_gradients_are_accumulated(digits):
     module = training(schedule=(schedule := Remembering()))
     fit(module, digits, accumulate_grad_batches=2)
     assert schedule.asked[0] == 0
-    assert schedule.asked == pytest.approx([step / len(schedule.asked) * module.epochs for step in range(len(schedule.asked))])
+    assert schedule.asked == pytest.approx(
+        [step / len(schedule.asked) * module.epochs for step in range(len(schedule.asked))]
+    )
 
 
 def test_a_module_that_is_attached_again_starts_anew(digits):

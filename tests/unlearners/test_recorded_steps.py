@@ -6,6 +6,7 @@ that Python computed while recording stays what it was, and reading a number bac
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -57,7 +58,9 @@ class HostRecorder(TorchDispatchMode):
         if operation.name() in self.refused:
             raise RuntimeError(f"{operation.name()} is not permitted while a step is recorded")
         result = operation(*args, **(kwargs or {}))
-        self.operations.append((operation, args, kwargs or {}, [v for v in tree_leaves(result) if isinstance(v, Tensor)]))
+        self.operations.append(
+            (operation, args, kwargs or {}, [v for v in tree_leaves(result) if isinstance(v, Tensor)])
+        )
         return result
 
 
@@ -74,7 +77,9 @@ def engine(step: str):
 
 @pytest.mark.parametrize("name", FINE_TUNING)
 def test_every_method_can_be_recorded(name, recorded):
-    settings = {"epochs": 3, "batch_size": 8} | ({"forget_batch_size": 6} if "forget_batch_size" in SMALLER[name] else {})
+    settings = {"epochs": 3, "batch_size": 8} | (
+        {"forget_batch_size": 6} if "forget_batch_size" in SMALLER[name] else {}
+    )
     results = [
         make(name, **settings).unlearn(replace(tiny("cnn"), make_trainer=engine(step))) for step in ("eager", "graph")
     ]
@@ -197,7 +202,9 @@ def test_members_apart_become_what_they_become_together(network, engine):
 def test_convolutions_apart_are_kept_channels_last():
     ensemble = Ensemble.initialise(model_factory(CNN, digits()), range(2))
     before = {name: value.detach().clone() for name, value in ensemble.params.items()}
-    weight = ensemble.use(trainer_factory({**TRAINER, "engine": {"members": "apart", "memory": "channels_last"}}).engine)
+    weight = ensemble.use(
+        trainer_factory({**TRAINER, "engine": {"members": "apart", "memory": "channels_last"}}).engine
+    )
     assert weight.params["network.body.0.weight"][0].is_contiguous(memory_format=torch.channels_last)
     assert all(torch.equal(value, ensemble.params[name]) for name, value in before.items())
 
@@ -215,3 +222,47 @@ def test_convolutions_apart_are_kept_channels_last():
 def test_unknown_choices_of_the_engine_are_refused(engine, message):
     with pytest.raises(UserError, match=message):
         trainer_factory({**TRAINER, "engine": engine})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("members", ["together", "apart"])
+@pytest.mark.skipif(shutil.which("c++") is None, reason="compiling for the host needs a C++ compiler")
+def test_a_compiled_network_trains_as_the_plain_one_and_is_compiled_once_for_all_chunks(members):
+    from torch._dynamo.utils import counters
+
+    examples, chunks = few_digits(), {}
+    for step in ("eager", "compiled", "compiled"):
+        chunks[step] = _chunk(examples, {"step": step, "members": members})
+        graphs = counters["stats"]["unique_graphs"]
+    torch.testing.assert_close(chunks["compiled"], chunks["eager"], atol=1e-3, rtol=1e-3)
+    _chunk(examples, {"step": "compiled", "members": members})
+    assert 0 < counters["stats"]["unique_graphs"] == graphs
+
+
+def _chunk(examples, engine) -> Tensor:
+    ensemble = Ensemble.initialise(model_factory(CNN, examples), range(2))
+    recipe = {"epochs": 2, "batch_size": 25, "optimizer": SGD, "schedule": None}
+    training = EnsembleTraining(subsets=AllBut(50, ()).indices(range(2)), **recipe)
+    training.attach(ensemble, examples, seed=0, role="original", members=range(2))
+    training.fit(trainer_factory({**TRAINER, "engine": engine}))
+    return ensemble.logits(examples.inputs)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("members", ["together", "apart"])
+@pytest.mark.parametrize("memory", ["rows", "channels_last"])
+@pytest.mark.parametrize("optimizer", [SGD, partial(torch.optim.Adam, lr=1e-3)], ids=["sgd", "adam"])
+def test_cuda_graphs_train_as_steps_one_by_one(members, memory, optimizer):
+    if members == "together" and memory == "channels_last":
+        pytest.skip("there is no such layout")
+    results = []
+    for step in ("eager", "graph"):
+        ensemble = Ensemble.initialise(model_factory(CNN, digits()), range(3))
+        recipe = {"epochs": 2, "batch_size": 64, "optimizer": optimizer, "schedule": Cosine()}
+        training = EnsembleTraining(subsets=AllBut(400, ()).indices(range(3)), **recipe)
+        training.attach(ensemble, digits(), seed=0, role="original", members=range(3))
+        engine = {"step": step, "members": members, "memory": memory}
+        training.fit(trainer_factory({**TRAINER, "accelerator": "gpu", "engine": engine}))
+        results.append(ensemble.logits(digits().inputs[:500]))
+    torch.testing.assert_close(results[1], results[0], atol=2e-2, rtol=2e-2)
