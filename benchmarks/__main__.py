@@ -17,6 +17,7 @@ NAMES = (
     "klom_coverage",
     "training",
     "same_distribution",
+    "resnet9",
     "workers",
     "main_job",
     "datamodels",

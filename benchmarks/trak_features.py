@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.resnet9 import ResNet9
 from benchmarks.timing import TABLE_HEAD, compare
 from dmm_exp.attribution import TrakFactored
 from dmm_exp.attribution.factored import FactoredFeatures
 from dmm_exp.attribution.gradients import projection_block
 from dmm_exp.attribution.trak import TrakFeatures
 from dmm_exp.data import Examples, Normalisation
+from dmm_exp.models import ResNet9
 
 FEW, IMAGES, WIDTH = 8, 64, 2_048
 ALIKE = 0.9  # least correlation of cosines between features with those between whole gradients
@@ -23,11 +23,11 @@ def main() -> str:
     """Return the section of ``results.md``."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model, examples, points = ResNet9().eval(), _images(), torch.arange(IMAGES)
+    model, examples, points = ResNet9((3, 32, 32), 10, batch_norm=False).eval(), _images(), torch.arange(IMAGES)
     size = sum(value.numel() for value in model.parameters())
     theirs = TrakFeatures(model, examples, 0, WIDTH, 0)
     exact = _cosines(_whole_gradients(model, examples))
-    ours = TrakFactored(proj_dim=WIDTH).features(ResNet9().eval(), examples, 0)
+    ours = TrakFactored(proj_dim=WIDTH).features(ResNet9((3, 32, 32), 10, batch_norm=False).eval(), examples, 0)
     ours.model.load_state_dict(model.state_dict())
     likeness: list[float] = []  # of the package's features and of ours, with whole gradients
 

@@ -2,5 +2,6 @@
 
 from dmm_exp.models.networks import CNN, MLP
 from dmm_exp.models.normalised import Normalised
+from dmm_exp.models.resnet9 import ResNet9
 
-__all__ = ["CNN", "MLP", "Normalised"]
+__all__ = ["CNN", "MLP", "Normalised", "ResNet9"]
