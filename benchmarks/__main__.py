@@ -15,6 +15,7 @@ RESULTS = Path(__file__).with_name("results.md")
 NAMES = (
     "klom",
     "klom_coverage",
+    "lds",
     "training",
     "same_distribution",
     "resnet9",
