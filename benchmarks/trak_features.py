@@ -23,11 +23,11 @@ def main() -> str:
     """Return the section of ``results.md``."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model, examples, points = ResNet9((3, 32, 32), 10, batch_norm=False).eval(), _images(), torch.arange(IMAGES)
+    model, examples, points = ResNet9((3, 32, 32), 10).eval(), _images(), torch.arange(IMAGES)
     size = sum(value.numel() for value in model.parameters())
     theirs = TrakFeatures(model, examples, 0, WIDTH, 0)
     exact = _cosines(_whole_gradients(model, examples))
-    ours = TrakFactored(proj_dim=WIDTH).features(ResNet9((3, 32, 32), 10, batch_norm=False).eval(), examples, 0)
+    ours = TrakFactored(proj_dim=WIDTH).features(ResNet9((3, 32, 32), 10).eval(), examples, 0)
     ours.model.load_state_dict(model.state_dict())
     likeness: list[float] = []  # of the package's features and of ours, with whole gradients
 
@@ -59,8 +59,7 @@ def main() -> str:
     )
     return "\n".join(
         [
-            f"One thread, processor seconds, float32. ResNet-9 with {size:,} parameters (BatchNorm folded into its "
-            f"convolutions), {IMAGES} random images of 32×32, {WIDTH:,} dimensions. The package remakes its random "
+            f"One thread, processor seconds, float32. ResNet-9 with {size:,} parameters, outside training, {IMAGES} random images of 32×32, {WIDTH:,} dimensions. The package remakes its random "
             f"matrix, {projection_block(size, WIDTH)} columns at a time, in every batch; the fewer images, "
             "the more that weighs.",
             "",

@@ -3,6 +3,7 @@
 A layer's gradient is the sum, over positions, of products of its input a and its output's gradient g:
 ``G = Σ_t g_t a_tᵀ`` (a convolution's input is a patch). So ``(B ⊗ A) vec(G) = Σ_t (B g_t)(A a_t)ᵀ`` with small random
 matrices A and B: for a convolution, random filters on its input and a 1×1 convolution of its output's gradient.
+The few gradients of a normalisation's scales and shifts are formed, and projected as they are.
 """
 
 from __future__ import annotations
@@ -66,7 +67,11 @@ class TrakFactored(GradientEstimator):
         return (train.double() @ torch.linalg.pinv(gram, hermitian=True)).float()
 
 
-def factored_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+Normalisation = nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm
+Layer = nn.Linear | nn.Conv2d | Normalisation
+
+
+def factored_layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
     """Yield (name, layer) of all layers with parameters.
 
     Raises:
@@ -75,17 +80,28 @@ def factored_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv
     for name, layer in model.named_modules():
         if not layer._parameters:
             continue
-        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and _is_ordinary(layer)):
-            yield name, layer
+        if _is_factored(layer):
+            yield name, layer  # pyright: ignore[reportReturnType]
         else:
             raise UserError(
                 f"attribution=trak_factored: layer '{name}' ({layer}) has parameters but is neither linear nor an "
-                "ordinary two-dimensional convolution; use attribution=trak, which takes any layer"
+                "ordinary two-dimensional convolution, nor a normalisation by fixed statistics or by an example's own; "
+                "use attribution=trak, which takes any layer"
             )
 
 
-def _is_ordinary(layer: nn.Conv2d) -> bool:
-    return layer.groups == 1 and layer.padding_mode == "zeros"
+def _is_factored(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Conv2d):
+        return layer.groups == 1 and layer.padding_mode == "zeros"
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+        return layer.track_running_stats
+    return isinstance(layer, nn.Linear | nn.LayerNorm | nn.GroupNorm)
+
+
+def factors_of(layer: Layer, width: int, generator: torch.Generator) -> Factors | ScaleFactors:
+    """Return the projection of one layer's gradient."""
+    kind = Factors if isinstance(layer, nn.Linear | nn.Conv2d) else ScaleFactors
+    return kind(layer, width, generator)  # pyright: ignore[reportArgumentType]
 
 
 class Factors:
@@ -133,6 +149,46 @@ class Factors:
         return torch.kron(self.of_gradient, torch.cat([self.of_input, ones], dim=1))
 
 
+class ScaleFactors:
+    """The random matrix that a normalisation's few gradients, of its scales and shifts, are multiplied by.
+
+    Args:
+        layer: in eval mode, with the statistics that it was trained to.
+        width: rows of the matrix.
+        generator: what the matrix is drawn from.
+    """
+
+    def __init__(self, layer: Normalisation, width: int, generator: torch.Generator) -> None:
+        self.layer = layer
+        size = sum(value.numel() for value in layer.parameters())
+        self._matrix = random_rows(width, size, generator).to(layer.weight.device)
+
+    def project(self, inputs: Tensor, gradients: Tensor) -> Tensor:
+        """Return the projected gradients of every example, ``[examples, width]``; arguments as in :class:`Factors`."""
+        parts = [self._sums(gradients * self._normalised(inputs))]
+        parts += [self._sums(gradients)] * (self.layer.bias is not None)
+        return torch.cat(parts, dim=1) @ self._matrix.T
+
+    def matrix(self) -> Tensor:
+        """Return the projection ``[width, scales + shifts]``; for tests."""
+        return self._matrix
+
+    def _normalised(self, inputs: Tensor) -> Tensor:
+        """Return what the scales multiply."""
+        layer = self.layer
+        if isinstance(layer, nn.LayerNorm):
+            return functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
+        if isinstance(layer, nn.GroupNorm):
+            return functional.group_norm(inputs, layer.num_groups, eps=layer.eps)
+        return functional.batch_norm(inputs, layer.running_mean, layer.running_var, eps=layer.eps)
+
+    def _sums(self, values: Tensor) -> Tensor:
+        """Return each example's sums over positions, one for each scale."""
+        if isinstance(self.layer, nn.LayerNorm):
+            return values.reshape(len(values), -1, self.layer.weight.numel()).sum(1)
+        return values.reshape(len(values), self.layer.weight.numel(), -1).sum(2)
+
+
 def random_rows(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Return ``[rows, columns]`` that keeps squared lengths on average; rows are orthogonal if ``rows ≤ columns``."""
     drawn = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
@@ -154,7 +210,7 @@ class FactoredFeatures:
     def __init__(self, model: nn.Module, examples: Examples, width: int, seed: int) -> None:
         self.model, self.examples = model, examples
         generator = torch.Generator().manual_seed(seed)
-        self.factors = {layer: Factors(layer, width, generator) for _, layer in factored_layers(model)}
+        self.factors = {layer: factors_of(layer, width, generator) for _, layer in factored_layers(model)}
         self._calls: list[tuple[nn.Module, Tensor, Tensor]] = []
         for layer in self.factors:
             layer.register_forward_hook(self._remember)
