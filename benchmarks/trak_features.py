@@ -59,8 +59,9 @@ def main() -> str:
     )
     return "\n".join(
         [
-            f"One thread, processor seconds, float32. ResNet-9 with {size:,} parameters, outside training, {IMAGES} random images of 32×32, {WIDTH:,} dimensions. The package remakes its random "
-            f"matrix, {projection_block(size, WIDTH)} columns at a time, in every batch; the fewer images, "
+            f"One thread, processor seconds, float32. ResNet-9 with {size:,} parameters, outside training, {IMAGES} "
+            f"random images of 32×32, {WIDTH:,} dimensions. The package remakes its random matrix, "
+            f"{projection_block(size, WIDTH)} columns at a time, in every batch; the fewer images, "
             "the more that weighs.",
             "",
             TABLE_HEAD,
