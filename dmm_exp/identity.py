@@ -8,7 +8,17 @@ from typing import Any
 from dmm_exp.store.spec import digest_of
 
 # What changes where a run happens, or which runs there are, but not what one finds.
-ELSEWHERE = ("paths", "logger", "executor", "dry_run", "hparams_search", "forget_tuning", "leaderboard", "study")
+ELSEWHERE = (
+    "paths",
+    "logger",
+    "executor",
+    "engine",
+    "dry_run",
+    "hparams_search",
+    "forget_tuning",
+    "leaderboard",
+    "study",
+)
 NAMED = ("dataset", "model", "forget", "unlearner", "refinement")
 CHOICES = "choices.json"
 FORGET = "forget.json"

@@ -30,6 +30,15 @@ class TrainingConfig:
 
 
 @dataclass
+class EngineConfig:
+    """How chunks of members are trained; results do not depend on it."""
+
+    step: str = MISSING
+    members: str = MISSING
+    memory: str = MISSING
+
+
+@dataclass
 class EntanglementConfig:
     """How the groups are made whose entanglement is a score."""
 
@@ -166,6 +175,7 @@ class RootConfig:
     refinement: dict[str, Any] = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     trainer: dict[str, Any] = field(default_factory=dict)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     executor: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     paths: PathsConfig = field(default_factory=PathsConfig)

@@ -278,8 +278,7 @@ def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         except BackendCompilerFailed as error:
             reason = str(error.inner_exception).strip().splitlines()[0]
             raise UserError(
-                f"trainer.engine.step=compiled: this network cannot be compiled here ({reason}); use "
-                "trainer.engine.step=eager"
+                f"engine.step=compiled: this network cannot be compiled here ({reason}); use engine.step=eager"
             ) from error
 
     return run

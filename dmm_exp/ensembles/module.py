@@ -194,13 +194,13 @@ class EnsembleModule(LightningModule, ABC):
         self._recorded = self.ensemble.engine.step == "graph"
         device = trainer.strategy.root_device
         if self._recorded and self.recorder is CudaGraphs and device.type != "cuda":
-            raise UserError(f"trainer.engine.step=graph: needs a CUDA device, not {device}; use eager, or auto")
+            raise UserError(f"engine.step=graph: needs a CUDA device, not {device}; use eager, or auto")
         if self._recorded and self._accumulated > 1:
-            raise UserError("trainer.accumulate_grad_batches: expected 1 with trainer.engine.step=graph; use eager")
+            raise UserError("trainer.accumulate_grad_batches: expected 1 with engine.step=graph; use eager")
         if trainer.precision == "16-mixed" and (self._recorded or self._limit or self.clip_norm):
             raise UserError(
                 "trainer.precision=16-mixed: scales its losses, and can neither clip gradients here nor be recorded "
-                "(trainer.engine.step=graph); use bf16-mixed"
+                "(engine.step=graph); use bf16-mixed"
             )
 
     def on_fit_start(self) -> None:

@@ -49,8 +49,8 @@ def replayable(make: OptimizerFactory) -> dict[str, bool]:
     if isinstance(optimizer, torch.optim.SGD):
         return {"fused": True}
     raise UserError(
-        f"trainer.engine.step=graph: the optimizer {type(optimizer).__name__} keeps numbers on the host and cannot be "
-        "recorded; use SGD or Adam, or trainer.engine.step=eager"
+        f"engine.step=graph: the optimizer {type(optimizer).__name__} keeps numbers on the host and cannot be "
+        "recorded; use SGD or Adam, or engine.step=eager"
     )
 
 

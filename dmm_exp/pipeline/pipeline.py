@@ -56,7 +56,7 @@ class Pipeline(Attack):
         model = model_factory(self.config["model"]["network"], self.examples)()
         if "predicted" in self.targets:
             self.estimator.check(model)
-        Engine.of(self.config["trainer"])
+        Engine(**self.config["engine"])
         check_optimizer(recipe(self.config["training"])["optimizer"], "training.optimizer")
         check_optimizer(recipe(self.config["scores"]["held_out"])["optimizer"], "scores.held_out.optimizer")
 

@@ -28,7 +28,6 @@ QUIET = (
     "enable_model_summary",
     "accelerator",
     "devices",
-    "engine",
 )
 
 
@@ -168,20 +167,20 @@ class Stages:
 
     @property
     def trainer(self) -> dict[str, Any]:
-        """The trainer's configuration, in its engine what is fastest here where that is ``auto``."""
+        """The trainer's configuration, with the engine: what is fastest here where that is ``auto``."""
         return {**self.config["trainer"], "engine": asdict(self._fastest[1])}
 
     @cached_property
     def _fastest(self) -> tuple[int, Engine]:
         """The chunk size and the engine, measured where they are left open: engines on a GPU only."""
-        size, engine = self.config["model"]["chunk_size"], Engine.of(self.config["trainer"])
+        size, engine = self.config["model"]["chunk_size"], Engine(**self.config["engine"])
         if size != AUTO and not (engine.open and uses_gpu(self.config["trainer"])):
             return int(size), engine.settled()
         job = MeasureJob(
             examples=self.dataset.path,
             model=self.config["model"]["network"],
             training=self.config["training"],
-            trainer=self.config["trainer"],
+            trainer={**self.config["trainer"], "engine": self.config["engine"]},
             size=None if size == AUTO else int(size),
         )
         config = {
@@ -202,7 +201,7 @@ class Stages:
 
         measured = self.obtain("chunk size", "members trained together", Spec("chunk_size", config, {}), make)
         found = measured.json("chunk_size")
-        self.console.note(f"{'model.chunk_size' if size == AUTO else 'trainer.engine'}=auto: {said_of(found)}")
+        self.console.note(f"{'model.chunk_size' if size == AUTO else 'engine'}=auto: {said_of(found)}")
         return found["chosen"], Engine(**found["engine"])
 
     def obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:

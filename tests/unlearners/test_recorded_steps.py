@@ -212,10 +212,10 @@ def test_convolutions_apart_are_kept_channels_last():
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        ({"step": "fast"}, "trainer.engine.step=fast"),
-        ({"members": "alone"}, "trainer.engine.members=alone"),
-        ({"memory": "nhwc"}, "trainer.engine.memory=nhwc"),
-        ({"members": "together", "memory": "channels_last"}, "needs trainer.engine.members=apart"),
+        ({"step": "fast"}, "engine.step=fast"),
+        ({"members": "alone"}, "engine.members=alone"),
+        ({"memory": "nhwc"}, "engine.memory=nhwc"),
+        ({"members": "together", "memory": "channels_last"}, "needs engine.members=apart"),
     ],
     ids=str,
 )
