@@ -6,16 +6,20 @@ residuals by the hat matrix ``H(λ) = 11ᵀ/M + U S²/(S²+λ) Uᵀ``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dmm_exp.attribution.estimator import LinearEstimator, towards
+from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.errors import UserError
+from dmm_exp.store import blocks, points_at_once
 
 NOISE_BLOCKS = 128  # blocks of members from which the variance of noise is estimated
+EIGEN_BYTES = 36  # at the peak of a Gram matrix's decomposition, an entry: float64 of it, its vectors, LAPACK's work
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,20 @@ class Datamodel(LinearEstimator):
     λ is chosen for each group of outputs by leave-one-out error (leave-one-pair-out when members come in complementary
     pairs, since a member's complement all but repeats it). It shrinks, so effects are biased towards zero.
 
+    Memory beside blocks of the pool: ``36 r² + 4 M r`` bytes with M members and ``r = min(M, n_train)``.
+
     Args:
         penalties: candidates for λ, in multiples of the mean squared singular value of the centred masks.
         tuning_outputs: number of outputs of a group on which λ is chosen, drawn evenly.
 
     Raises:
-        UserError: there are no penalties, or one is not positive.
+        UserError: there are no penalties, or one is not positive; in ``fit``, the pool needs more memory than there is.
+
+    Attributes:
+        whole_matrices: number of matrices ``[n_train, members]`` that are kept whole.
     """
+
+    whole_matrices: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -57,13 +68,10 @@ class Datamodel(LinearEstimator):
 
     def prepare(self) -> None:
         """Decompose the masks and choose λ for every group."""
-        self.centred = self.pool.masks.to(torch.float32, copy=True)
-        self.centred -= self.centred.mean(0)
-        self.left, self.squares = _left_singular(self.centred)
-        scale = float(self.squares.sum()) / min(self.centred.shape)
-        self.penalty = {
-            group: self._best_penalty(self.group_outputs(where), scale) for group, where in self.group_points()
-        }
+        self._check_memory()
+        self.left, self.squares = self._left_singular()
+        scale = float(self.squares.sum()) / min(self.pool.masks.shape)
+        self.penalty = {group: self._best_penalty(where, scale) for group, where in self.group_points()}
 
     def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
         """Return the ridge prediction."""
@@ -71,8 +79,8 @@ class Datamodel(LinearEstimator):
 
     def standard_error(self, forget: Tensor) -> Tensor:
         """Return the sampling error, which knows nothing of the bias towards zero."""
-        errors = torch.empty(self.pool.logits.shape[1:])
-        direction = towards(forget, self.pool.masks.shape[1])
+        errors = torch.empty_like(self.means)
+        direction = towards(forget, self.pool.n_train)
         for group, where in self.group_points():
             weights = self.member_weights(direction, self.penalty[group])[0]
             errors[where] = weights.norm() * self.noise_of(group, where).variance.sqrt()
@@ -81,12 +89,18 @@ class Datamodel(LinearEstimator):
     def member_weights(self, directions: Tensor, penalty: float) -> Tensor:
         """Return ``directions Zᵀ(ZZᵀ + λI)⁻¹``, ``[directions, members]``; only ``Z``'s moved columns are looked at."""
         moved = directions.any(0)
-        projected = directions[:, moved] @ self.centred[:, moved].T @ self.left
-        return (projected / (self.squares + penalty)) @ self.left.T
+        projected = torch.zeros(len(directions), len(self.pool))
+        for examples in moved.nonzero().squeeze(1).split(points_at_once(self.pool.masks)):
+            projected += directions[:, examples] @ self.centred(examples).T
+        return (projected @ self.left / (self.squares + penalty)) @ self.left.T
 
-    def example_weights(self, penalty: float) -> Tensor:
-        """Return ``Zᵀ(ZZᵀ + λI)⁻¹``, the weights ``[n_train, members]`` of every example's coefficient."""
-        return self.centred.T @ ((self.left / (self.squares + penalty)) @ self.left.T)
+    def example_weights(self, examples: slice, penalty: float) -> Tensor:
+        """Return ``Zᵀ(ZZᵀ + λI)⁻¹``, the weights ``[examples, members]`` of some examples' coefficients."""
+        return self.centred(examples).T @ ((self.left / (self.squares + penalty)) @ self.left.T)
+
+    def centred(self, examples: slice | Tensor) -> Tensor:
+        """Return columns of ``Z``, ``[members, examples]``."""
+        return self.pool.masks[:, examples].float().sub_(self.pool.inclusion[examples])
 
     def leave_out(self, values: Tensor, penalty: float, projected: Tensor | None = None) -> Tensor:
         """Return ``B(I − H) values``: residuals of a fit without the member's own block, ``[members, ...]``.
@@ -135,31 +149,65 @@ class Datamodel(LinearEstimator):
             contrast[torch.arange(len(chosen)), chosen * block + 1] = -(block**-0.5)
         residual = self.residual_maker(contrast.T, self.penalty[group]).T
         left_out = self.left_out_weights(contrast, self.penalty[group])
-        seen, unseen = self.weigh(residual, where), self.weigh(left_out, where)
-        gram = unseen.flatten(1) @ unseen.flatten(1).T
+        variance, gram = [], torch.zeros(len(chosen), len(chosen))
+        for part in self.parts(where):
+            seen, unseen = self.weigh(residual, part), self.weigh(left_out, part)
+            variance.append(((seen * unseen).sum(0) / (residual * left_out).sum()).clamp(min=0))
+            gram += unseen.flatten(1) @ unseen.flatten(1).T
         apart = gram[~torch.eye(len(gram), dtype=torch.bool)]
         dimension = float(gram.diagonal().mean().square() / apart.square().mean().clamp(min=1e-30))
-        return Noise(((seen * unseen).sum(0) / (residual * left_out).sum()).clamp(min=0), max(1.0, dimension))
+        return Noise(torch.cat(variance), max(1.0, dimension))
 
-    def _best_penalty(self, outputs: Tensor, scale: float) -> float:
-        step = max(1, outputs.shape[1] // self.tuning_outputs)
-        sample = outputs[:, ::step][:, : self.tuning_outputs].contiguous()
+    def _best_penalty(self, where: Tensor, scale: float) -> float:
+        sample = self._tuning_outputs(where)
         projected = self.left.T @ sample
         left_out = (self.leave_out(sample, scale * factor, projected) for factor in self.penalties)
         errors = [float(residuals.square().mean()) for residuals in left_out]
         return scale * self.penalties[errors.index(min(errors))]
 
+    def _tuning_outputs(self, where: Tensor) -> Tensor:
+        """Return the centred outputs ``[members, outputs]`` of a group on which its λ is chosen."""
+        classes = self.means.shape[1]
+        step = max(1, len(where) * classes // self.tuning_outputs)
+        drawn = torch.arange(0, len(where) * classes, step)[: self.tuning_outputs]
+        points, place = (drawn // classes).unique(return_inverse=True)
+        return self.outputs(where[points])[:, place, drawn % classes].contiguous()
+
+    def _left_singular(self) -> tuple[Tensor, Tensor]:
+        """Return (U ``[members, rank]``, squared singular values ``[rank]``) from the smaller of both Gram matrices."""
+        members, n_train = self.pool.masks.shape
+        gram = torch.zeros(min(members, n_train), min(members, n_train), dtype=torch.double)
+        if members <= n_train:
+            for examples in blocks(n_train, points_at_once(self.pool.masks)):
+                centred = self.centred(examples)
+                gram += centred @ centred.T
+        else:
+            for centred in self._centred_members():
+                gram += centred.T @ centred
+        squares, vectors = torch.linalg.eigh(gram)
+        real = squares > 1e-6 * squares[-1]
+        squares, vectors = squares[real].float(), vectors[:, real].float()
+        if members > n_train:
+            vectors = torch.cat([centred @ vectors / squares.sqrt() for centred in self._centred_members()])
+        return vectors.contiguous(), squares
+
+    def _centred_members(self) -> Iterator[Tensor]:
+        """Yield the rows of ``Z`` in blocks ``[members, n_train]``."""
+        share = points_at_once(self.pool.masks) / self.pool.n_train
+        for members in blocks(len(self.pool), max(1, int(share * len(self.pool)))):
+            yield self.pool.masks[members, :].float().sub_(self.pool.inclusion)
+
+    def _check_memory(self) -> None:
+        """Raise ``UserError`` when matrices that do not come in blocks cannot fit into this machine's memory."""
+        members, n_train = self.pool.masks.shape
+        rank = min(members, n_train)
+        needed = EIGEN_BYTES * rank**2 + 4 * members * rank + 4 * self.whole_matrices * members * n_train
+        require_memory(
+            needed,
+            f"pool.size: {type(self).__name__} of {members:,} members and {n_train:,} training examples",
+            "fewer members, or attribution=feldman_zhang, which needs no such matrices",
+        )
+
     def facts(self) -> dict[str, Any]:
         """Return the chosen λ of every group."""
         return {"penalty": {str(group): value for group, value in self.penalty.items()}}
-
-
-def _left_singular(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (U ``[members, rank]``, squared singular values ``[rank]``) from the smaller of the two Gram matrices."""
-    members, n_train = centred.shape
-    gram = (centred @ centred.T if members <= n_train else centred.T @ centred).double()
-    squares, vectors = torch.linalg.eigh(gram)
-    real = squares > 1e-6 * squares[-1]
-    squares, vectors = squares[real].float(), vectors[:, real].float()
-    left = vectors if members <= n_train else centred @ vectors / squares.sqrt()
-    return left.contiguous(), squares

@@ -14,8 +14,9 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from dmm_exp.attribution.gradients import functional_one_hot, projection_block
+from dmm_exp.attribution.gradients import projection_block
 from dmm_exp.data import Examples
+from dmm_exp.models import functional_one_hot
 
 Batch = tuple[Tensor, ...]
 

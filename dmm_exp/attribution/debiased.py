@@ -10,8 +10,9 @@ from torch import Tensor
 
 from dmm_exp.attribution.datamodel import Datamodel, Noise
 from dmm_exp.attribution.estimator import towards
-from dmm_exp.attribution.feldman_zhang import difference_weights
+from dmm_exp.attribution.feldman_zhang import check_in_and_out, difference_weights, summed_differences
 from dmm_exp.errors import UserError
+from dmm_exp.store import blocks, points_at_once
 
 Shrinkage = Literal["james_stein", "elementwise", "none"]
 
@@ -49,12 +50,16 @@ class Debiased(Datamodel):
     * ``elementwise``: each output by ``max(0, 1 − se²/c²)``;
     * ``none``: not at all.
 
+    Memory beside ridge's: ``4 M n_train`` bytes, the weights of all own corrections.
+
     Args:
         shrinkage: one of the three.
         caution: see ``james_stein``; 0 is the classical estimator, more stays closer to ridge.
         penalties: see :class:`Datamodel`.
         tuning_outputs: see :class:`Datamodel`.
     """
+
+    whole_matrices = 1
 
     def __init__(
         self,
@@ -72,7 +77,7 @@ class Debiased(Datamodel):
     def prepare(self) -> None:
         """Fit ridge, and correct what each training example does to itself."""
         super().prepare()
-        self.weights = difference_weights(self.pool.masks)
+        check_in_and_out(self.pool.inside, len(self.pool))
         self.noise = {group: self.noise_of(group, where) for group, where in self.group_points()}
         self.own = {group: self._own_correction(group, where) for group, where in self.group_points()}
 
@@ -86,12 +91,12 @@ class Debiased(Datamodel):
 
     def standard_error(self, forget: Tensor) -> Tensor:
         """Return the sampling error, with what shrinks the correction taken as given."""
-        errors = torch.empty(self.pool.logits.shape[1:])
-        direction = towards(forget, self.pool.masks.shape[1])
+        errors = torch.empty_like(self.means)
+        direction = towards(forget, self.pool.n_train)
         for group, where in self.group_points():
             own, noise = self.own[group], self.noise[group]
             ridge = self.member_weights(direction, self.penalty[group])[0]
-            others = self.left_out_weights(direction @ self.weights, self.penalty[group])[0]
+            others = self.left_out_weights(summed_differences(self.pool, direction), self.penalty[group])[0]
             of_others, length = self._of_others(direction, group, where)
             kept = _kept(self._shrink(of_others, length[..., None], noise), of_others)[0]
             share = direction[0, where[own.train], None]
@@ -111,7 +116,7 @@ class Debiased(Datamodel):
 
         The lengths are those of the weights of outputs, ``[directions, points]``.
         """
-        weights = self.left_out_weights(directions @ self.weights, self.penalty[group])
+        weights = self.left_out_weights(summed_differences(self.pool, directions), self.penalty[group])
         own = self.own[group]
         share = directions[:, where[own.train]]
         of_others = self.weigh(weights, where)
@@ -122,9 +127,13 @@ class Debiased(Datamodel):
         return of_others, length.clamp(min=0)
 
     def _own_correction(self, group: int, where: Tensor) -> OwnCorrection:
-        train = where < self.pool.masks.shape[1]
-        weights = self.left_out_weights(self.weights[where[train]], self.penalty[group])
-        raw = torch.einsum("pm,mpc->pc", weights, self.outputs[:, where[train]])
+        train = where < self.pool.n_train
+        examples = where[train]
+        weights, raw = torch.empty(len(self.pool), len(examples)).T, torch.empty(len(examples), self.means.shape[1])
+        for part in blocks(len(examples), points_at_once(self.pool.logits)):
+            own = difference_weights(self.pool.masks[:, examples[part]])
+            weights[part] = self.left_out_weights(own, self.penalty[group])
+            raw[part] = torch.einsum("pm,mpc->pc", weights[part], self.outputs(examples[part]))
         noise = self.noise[group]
         shrunken = self._shrink(raw, weights.square().sum(1)[:, None], Noise(noise.variance[train], noise.dimension))
         return OwnCorrection(train, weights, raw, shrunken)

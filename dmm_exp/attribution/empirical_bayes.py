@@ -13,6 +13,7 @@ from dmm_exp.attribution.datamodel import Datamodel
 from dmm_exp.attribution.estimator import Evidence, SubsetModels
 from dmm_exp.attribution.feldman_zhang import difference_weights
 from dmm_exp.errors import UserError
+from dmm_exp.store import blocks, points_at_once
 
 KINDS = 5  # of logits of another point, see ``kinds``
 BIN_EDGES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)  # quantiles of the expected size that divide a kind into cells
@@ -62,7 +63,7 @@ class EmpiricalBayes(Datamodel):
     nothing about an effect it is close to zero, where it tells much the effect is hardly shrunk.
 
     Nothing depends on the forget set until a direction is asked for; only the rows of examples that it moves are
-    computed.
+    computed. Memory beside ridge's: ``8 M n_train`` bytes, the weights of both kinds of estimates.
 
     Args:
         penalties: see :class:`Datamodel`; of the ridge inside.
@@ -78,6 +79,7 @@ class EmpiricalBayes(Datamodel):
     posterior = True
     extrapolates = True
     tuned_by_group = False
+    whole_matrices = 2
 
     def __init__(
         self,
@@ -110,11 +112,16 @@ class EmpiricalBayes(Datamodel):
             raise TypeError("EmpiricalBayes needs labels")
         self.labels = self.pool.labels
         penalty = self.penalty[0]
-        weights = self.left_out_weights(difference_weights(self.pool.masks), penalty)
-        weights += self.example_weights(penalty)
-        self.lengths = weights.square().sum(1).sqrt()
-        self.unbiased = weights / self.lengths[:, None]
-        self.response = response_weights(self.pool) / self.lengths[:, None]
+        self.unbiased = torch.empty(len(self.pool), self.pool.n_train).T  # in the layout of products with masks
+        for examples in blocks(self.pool.n_train, points_at_once(self.pool.masks)):
+            own = difference_weights(self.pool.masks[:, examples])
+            self.unbiased[examples] = self.left_out_weights(own, penalty)
+            self.unbiased[examples] += self.example_weights(examples, penalty)
+        self.lengths = torch.cat(
+            [rows.square().sum(1).sqrt() for rows in self.unbiased.split(points_at_once(self.pool.masks))]
+        )
+        self.unbiased /= self.lengths[:, None]
+        self.response = response_weights(self.pool).div_(self.lengths[:, None])
         everything = torch.arange(len(self.groups))
         self.noise = self.noise_of(0, everything).variance.sqrt().clamp(min=1e-12)
         self._learn_priors()
@@ -194,8 +201,11 @@ class EmpiricalBayes(Datamodel):
 
     def _raw(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return unbiased estimates and responses in standard errors, and kinds, each ``[rows, points, classes]``."""
-        numbers = self.weigh(self.unbiased[rows], points) / self.noise[points]
-        responses = self.weigh(self.response[rows], points) / self.noise[points]
+        outputs = self.outputs(points).flatten(1)
+        numbers, responses = (
+            (weights[rows] @ outputs).unflatten(1, self.noise[points].shape) / self.noise[points]
+            for weights in (self.unbiased, self.response)
+        )
         kind = kinds(self.labels[rows], self.labels[points], self.noise.shape[1])
         own = (rows[:, None] == points)[:, :, None]
         label = torch.arange(self.noise.shape[1]) == self.labels[rows][:, None, None]
@@ -203,7 +213,7 @@ class EmpiricalBayes(Datamodel):
 
     def _learn_priors(self) -> None:
         """Learn factors, edges and priors from a sample of effects, and from all sampled examples' own ones."""
-        n_train = self.pool.masks.shape[1]
+        n_train = self.pool.n_train
         rows, points = _evenly(n_train, self.prior_examples), _evenly(len(self.groups), self.prior_points)
         numbers, responses, kind = (values.flatten() for values in self._raw(rows, points))
         others = kind < KINDS
@@ -220,11 +230,12 @@ class EmpiricalBayes(Datamodel):
 
     def _own(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what :meth:`_raw` does, of examples' effects on their own logits, ``[rows, classes]``."""
-        outputs = self.outputs[:, rows]
-        numbers, responses = (
-            torch.einsum("rm,mrc->rc", weights[rows], outputs) / self.noise[rows]
-            for weights in (self.unbiased, self.response)
-        )
+        parts = []
+        for part in self.parts(rows):
+            outputs = self.outputs(part)
+            weighed = (torch.einsum("rm,mrc->rc", values[part], outputs) for values in (self.unbiased, self.response))
+            parts.append([sums / self.noise[part] for sums in weighed])
+        numbers, responses = (torch.cat(values) for values in zip(*parts, strict=True))
         label = torch.arange(self.noise.shape[1]) == self.labels[rows][:, None]
         return numbers, responses, torch.where(label, KINDS, KINDS + 1)
 
@@ -235,8 +246,10 @@ class EmpiricalBayes(Datamodel):
             larger: models trained on larger subsets.
             originals: mean logits of models trained on everything, ``[points, classes]``.
         """
-        n_train = larger.masks.shape[1]
-        small, large = (1 / float(models.masks.float().mean()) for models in (self.pool, larger))
+        n_train = larger.n_train
+        small, large = (
+            1 / float(models.inside.sum().float() / (len(models) * n_train)) for models in (self.pool, larger)
+        )
         ahead = (large - 1) / (small - large)
         factor = self._factor(larger)
         self.carried = min(1.0, max(0.0, factor + ahead * (factor - 1)))
@@ -260,7 +273,7 @@ class EmpiricalBayes(Datamodel):
 
     def _own_effects(self) -> tuple[Tensor, Tensor]:
         """Return posterior means and variances of examples' effects on their own logits, ``[n_train, classes]``."""
-        rows = torch.arange(self.pool.masks.shape[1])
+        rows = torch.arange(self.pool.n_train)
         numbers, responses, kind = self._own(rows)
         expected, cells = responses * self.factors[kind], kind - KINDS + OWN
         unit = self.lengths[:, None] * self.noise[rows]
@@ -273,20 +286,22 @@ class EmpiricalBayes(Datamodel):
         Least squares over models and a sample of points; what points do to themselves is fitted beside it.
         """
         points = _evenly(len(self.groups), self.prior_points)
-        changes = models.masks.float() - models.masks.float().mean(0)
+        masks, inclusion, n_train = models.masks, models.inclusion, models.n_train
         predicted = torch.zeros(len(models), len(points), models.logits.shape[2])
-        for rows in torch.arange(changes.shape[1]).split(self._points_at_once(len(points))):
-            predicted += torch.einsum("mr,rpc->mpc", changes[:, rows], self._of_others(rows, points)[0])
+        for rows in torch.arange(n_train).split(self._points_at_once(len(points))):
+            changes = masks[:, rows].float() - inclusion[rows]
+            predicted += torch.einsum("mr,rpc->mpc", changes, self._of_others(rows, points)[0])
         own = torch.zeros_like(predicted)
-        train = points < changes.shape[1]
-        own[:, train] = changes[:, points[train], None] * self.own[0][points[train]]
+        trained = points[points < n_train]
+        own[:, points < n_train] = (masks[:, trained].float() - inclusion[trained])[..., None] * self.own[0][trained]
         actual = models.logits[:, points] - models.logits[:, points].mean(0)
         design = torch.stack([predicted.flatten(), own.flatten()])
         moments = design @ design.T + 1e-9 * torch.eye(2)
         return float(torch.linalg.solve(moments, design @ actual.flatten())[0])
 
     def _points_at_once(self, rows: int) -> int:
-        return max(1, BLOCK_VALUES // max(1, rows * self.noise.shape[1]))
+        fitting = max(1, BLOCK_VALUES // max(1, rows * self.noise.shape[1]))
+        return min(fitting, points_at_once(self.pool.logits))
 
 
 def response_weights(pool: SubsetModels) -> Tensor:
@@ -297,9 +312,9 @@ def response_weights(pool: SubsetModels) -> Tensor:
     """
     if pool.labels is None:
         raise TypeError("responses need labels")
-    n_train = pool.masks.shape[1]
+    n_train = pool.n_train
     weights = torch.empty(n_train, len(pool))
-    for rows in torch.arange(n_train).split(max(1, BLOCK_VALUES // pool.logits[:, 0].numel())):
+    for rows in torch.arange(n_train).split(max(1, BLOCK_VALUES // (len(pool) * pool.logits.shape[2]))):
         without = (~pool.masks[:, rows]).float()
         share = without / without.sum(0)
         logits = pool.logits[:, rows]
@@ -316,9 +331,9 @@ def answers_without(models: SubsetModels) -> tuple[Tensor, Tensor]:
 
     Both are ``[n_train, classes]``, mean logits over the models without each example.
     """
-    n_train = models.masks.shape[1]
+    n_train = models.n_train
     parts = []
-    for rows in torch.arange(n_train).split(max(1, BLOCK_VALUES // models.logits[:, 0].numel())):
+    for rows in torch.arange(n_train).split(max(1, BLOCK_VALUES // (len(models) * models.logits.shape[2]))):
         without = (~models.masks[:, rows]).float()
         share, logits = without / without.sum(0), models.logits[:, rows]
         mean = torch.einsum("mr,mrc->rc", share, logits)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+
+from dmm_exp.store import Stacked, blocks, points_at_once
 
 Source = Literal["pool", "gradients", "oracles"]
 
@@ -17,23 +20,51 @@ Source = Literal["pool", "gradients", "oracles"]
 class SubsetModels:
     """What an estimator learns from: models trained on known random subsets.
 
+    Masks and logits may be on disk: ``[:, points]`` of either is in memory, and what is in memory at a time is up to
+    whoever asks (:func:`dmm_exp.store.points_at_once`).
+
     Attributes:
         masks: ``[members, n_train]`` bool.
         logits: ``[members, points, classes]`` float32.
         block: members come in blocks of this many that are not independent (1: all are); see :class:`RandomSubsets`.
+        labels: ``[points]``, where known.
+        margins: ``[members, points]`` float32, where they were kept since logits are rounded.
     """
 
-    masks: Tensor
-    logits: Tensor
+    masks: Tensor | Stacked
+    logits: Tensor | Stacked
     block: int = 1
     labels: Tensor | None = None
+    margins: Tensor | Stacked | None = None
 
     def __len__(self) -> int:
         return len(self.masks)
 
     def __getitem__(self, members: slice) -> SubsetModels:
         """Return some members; views, not copies."""
-        return replace(self, masks=self.masks[members], logits=self.logits[members])
+        margins = None if self.margins is None else self.margins[members]
+        return replace(self, masks=self.masks[members], logits=self.logits[members], margins=margins)
+
+    @property
+    def n_train(self) -> int:
+        """Number of training examples."""
+        return self.masks.shape[1]
+
+    @cached_property
+    def inside(self) -> Tensor:
+        """Number of members that were trained on each example, ``[n_train]``."""
+        parts = blocks(self.n_train, points_at_once(self.masks))
+        return torch.cat([self.masks[:, part].sum(0) for part in parts])
+
+    @property
+    def inclusion(self) -> Tensor:
+        """Share of members that were trained on each example, ``[n_train]`` float32."""
+        return self.inside.float() / len(self)
+
+    def mean_logits(self, points: Tensor) -> Tensor:
+        """Return the mean over members of some points' logits, ``[len(points), classes]``."""
+        parts = points.split(points_at_once(self.logits))
+        return torch.cat([self.logits[:, part].mean(0) for part in parts])
 
 
 @dataclass(frozen=True)
@@ -176,10 +207,10 @@ class LinearEstimator(PoolEstimator):
     """
 
     def fit(self, pool: SubsetModels, groups: Tensor) -> None:
-        """Keep the pool, centre its logits, and prepare each group of outputs."""
+        """Keep the pool and the means of its logits, and prepare each group of outputs."""
         self.pool = pool
         self.groups = groups
-        self.outputs = pool.logits - pool.logits.mean(0)
+        self.means = pool.mean_logits(torch.arange(len(groups)))
         self.prepare()
 
     def prepare(self) -> None:
@@ -191,15 +222,17 @@ class LinearEstimator(PoolEstimator):
 
     def predict(self, directions: Tensor) -> Tensor:
         """Return predicted changes of all logits, ``[directions, points, classes]``."""
-        _, points, classes = self.pool.logits.shape
-        changes = torch.empty(len(directions), points, classes)
+        changes = torch.empty(len(directions), *self.means.shape)
         for group, where in self.group_points():
             changes[:, where] = self.predict_group(directions, group, where)
         return changes
 
     def weigh(self, weights: Tensor, where: Tensor) -> Tensor:
         """Return weighted sums over members ``[rows, members] → [rows, len(where), classes]`` of points' logits."""
-        return (weights @ self.group_outputs(where)).view(len(weights), len(where), self.outputs.shape[2])
+        classes = self.means.shape[1]
+        parts = self.parts(where)
+        sums = [(weights @ self.outputs(part).flatten(1)).view(len(weights), len(part), classes) for part in parts]
+        return torch.cat(sums, 1)
 
     def sampling_error(self, weights: Tensor, where: Tensor) -> Tensor:
         """Return the standard error ``[len(where), classes]`` of one weighted sum over members, ``weights [members]``.
@@ -207,14 +240,21 @@ class LinearEstimator(PoolEstimator):
         Members of a block depend on each other, blocks do not: it is the root of the sum of the squares of what every
         block adds.
         """
-        added = (weights[:, None] * self.group_outputs(where)).unflatten(0, (-1, self.pool.block)).sum(1)
-        return (added - added.mean(0)).square().sum(0).sqrt().view(len(where), -1)
+        errors = []
+        for part in self.parts(where):
+            added = (weights[:, None] * self.outputs(part).flatten(1)).unflatten(0, (-1, self.pool.block)).sum(1)
+            errors.append((added - added.mean(0)).square().sum(0).sqrt().view(len(part), -1))
+        return torch.cat(errors)
 
     def group_points(self) -> Iterator[tuple[int, Tensor]]:
         """Yield (group, indices of its points)."""
         for group in self.groups.unique().tolist():
             yield group, (self.groups == group).nonzero().squeeze(1)
 
-    def group_outputs(self, where: Tensor) -> Tensor:
-        """Return the centred outputs ``[members, len(where) · classes]`` of some points."""
-        return self.outputs[:, where].flatten(1)
+    def parts(self, where: Tensor) -> tuple[Tensor, ...]:
+        """Cut some points into as many as are looked at together: all of them where the pool is small."""
+        return where.split(points_at_once(self.pool.logits))
+
+    def outputs(self, where: Tensor) -> Tensor:
+        """Return the centred logits ``[members, len(where), classes]`` of some points, a copy in memory."""
+        return self.pool.logits[:, where].sub_(self.means[where])

@@ -115,9 +115,9 @@ class GradientEstimator(DirectionalEstimator):
         return torch.tensor([self.factor[group] for group in self.groups.tolist()])[:, None]
 
     def _fit_scale(self, pool: SubsetModels) -> dict[int, float]:
-        masks = pool.masks.float()
-        predicted = self.unscaled(masks - masks.mean(0))
-        actual = pool.logits - pool.logits.mean(0)
+        predicted = self.unscaled(pool.masks[:, :].float() - pool.inclusion)
+        logits = pool.logits[:, :]
+        actual = logits - logits.mean(0)
         return {
             group: fitted_scale(predicted[:, self.groups == group], actual[:, self.groups == group])
             for group in self.groups.unique().tolist()
@@ -141,17 +141,6 @@ def fitted_scale(predicted: Tensor, actual: Tensor) -> float:
     """Return the factor ≥ 0 that brings predictions closest to what is (least squares); 0 if they are all zero."""
     size = float(predicted.double().square().sum())
     return max(0.0, float((predicted.double() * actual.double()).sum()) / size) if size > 0 else 0.0
-
-
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return ``log p/(1 − p)`` of the label, ``[...]``, of logits ``[..., classes]``: TRAK's model output."""
-    own = functional_one_hot(labels, logits.shape[-1])
-    return (logits * own).sum(-1) - logits.masked_fill(own.bool(), -torch.inf).logsumexp(-1)
-
-
-def functional_one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Return ``[..., classes]`` with a one at each label; works under ``vmap``, where PyTorch's own does not."""
-    return (labels[..., None] == torch.arange(classes, device=labels.device)).float()
 
 
 def projection_block(size: int, width: int) -> int:

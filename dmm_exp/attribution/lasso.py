@@ -9,7 +9,9 @@ from torch import Tensor
 
 from dmm_exp.attribution.estimator import PoolEstimator, SubsetModels
 from dmm_exp.attribution.fista import Design, Problems, Weights, solve
+from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.errors import UserError
+from dmm_exp.store import blocks
 
 
 class SparseDatamodel(PoolEstimator):
@@ -23,8 +25,9 @@ class SparseDatamodel(PoolEstimator):
     An example acts on its own logits far more than any other does, so the weight of a training example in predicting
     itself is penalised less.
 
-    Outputs are solved in blocks. Beside the pool this needs the Gram matrices of masks (8·n_train² bytes), about
-    60·outputs_at_once·n_train bytes while a block is solved, and 20 bytes for each weight that is not zero.
+    Outputs are solved in blocks. Beside a block's logits this needs centred masks (9·M·n_train bytes with the masks
+    themselves), their Gram matrices (8·n_train² bytes), about 60·outputs_at_once·n_train bytes while a block is solved,
+    and 20 bytes for each weight that is not zero.
 
     Args:
         own_penalty: the penalty of an example's effect on its own logits, in multiples of λ.
@@ -68,13 +71,12 @@ class SparseDatamodel(PoolEstimator):
         """Choose λ and solve, block by block; what is kept is sparse."""
         self.shape = pool.logits.shape[1:]
         seen = self._seen_members(pool)
-        self._whole, self._seen = Design(pool.masks), Design(pool.masks[:seen])
-        self._unseen = pool.masks[seen:].float() - self._seen.mean
-        points = torch.arange(self.shape[0]).repeat_interleave(self.shape[1])
-        blocks = zip(
-            *(values.split(self.outputs_at_once, dim=-1) for values in (pool.logits.flatten(1), points)), strict=True
-        )
-        solved = [self._fit_outputs(outputs, self._relative(of, pool.masks.shape[1])) for outputs, of in blocks]
+        self._check_memory(pool)
+        masks = pool.masks[:, :]
+        self._whole, self._seen = Design(masks), Design(masks[:seen])
+        self._unseen = masks[seen:].float() - self._seen.mean
+        parts = blocks(self.shape[0] * self.shape[1], self.outputs_at_once)
+        solved = [self._fit_outputs(*self._outputs(pool, part)) for part in parts]
         self.weights = [weights for weights, _, _ in solved]
         self.penalties = torch.cat([penalties for _, penalties, _ in solved])
         self.largest = torch.cat([largest for _, _, largest in solved])
@@ -103,6 +105,24 @@ class SparseDatamodel(PoolEstimator):
                 f"{max(0, blocks - unseen) * pool.block} to fit to; lower it, or raise pool.size"
             )
         return (blocks - unseen) * pool.block
+
+    def _outputs(self, pool: SubsetModels, outputs: slice) -> tuple[Tensor, Tensor]:
+        """Return some outputs ``[members, outputs]``, numbered point by point, and the penalties of their weights."""
+        classes = self.shape[1]
+        first, last = outputs.start // classes, -(-outputs.stop // classes)
+        values = pool.logits[:, first:last].flatten(1)[:, outputs.start - first * classes :]
+        of = torch.arange(outputs.start, outputs.stop) // classes
+        return values[:, : len(of)], self._relative(of, pool.n_train)
+
+    @staticmethod
+    def _check_memory(pool: SubsetModels) -> None:
+        members, n_train = pool.masks.shape
+        needed = 9 * members * n_train + (8 * n_train**2 if 2 * members >= n_train else 8 * members**2)
+        require_memory(
+            needed,
+            f"pool.size: SparseDatamodel of {members:,} members and {n_train:,} training examples",
+            "fewer members, or attribution=feldman_zhang, which needs no such matrices",
+        )
 
     def _relative(self, points: Tensor, n_train: int) -> Tensor:
         """Return penalties in multiples of λ, ``[outputs, n_train]``, of outputs on some points."""

@@ -12,12 +12,11 @@ from torch.func import functional_call
 from dmm_exp.attribution.gradients import (
     GradientEstimator,
     at_least,
-    functional_one_hot,
-    margin,
     not_negative,
     projection_block,
 )
 from dmm_exp.data import Examples
+from dmm_exp.models import functional_one_hot, margin
 
 MARGIN = -1  # the number of the output that examples are trained on; others are numbers of logits
 

@@ -10,6 +10,8 @@ from omegaconf import MISSING
 
 from dmm_exp.errors import UserError, did_you_mean
 
+LOGITS_DTYPES = ("float32", "float16")
+
 
 @dataclass
 class ModelConfig:
@@ -78,6 +80,7 @@ class PoolConfig:
     alpha: float = 0.5
     complementary: bool = True
     held_out: int = 100
+    logits_dtype: str = "float32"
     lds_alphas: list[float] = field(default_factory=list)
     larger: LargerConfig = field(default_factory=LargerConfig)
     amortised_over: int = 1
@@ -221,6 +224,12 @@ def check_ranges(config: Mapping[str, Any]) -> None:
         )
     if not 0 < pool["alpha"] < 1:
         raise UserError(f"pool.alpha={pool['alpha']}: expected a fraction in (0, 1)")
+    if pool["logits_dtype"] not in LOGITS_DTYPES:
+        expected = " or ".join(LOGITS_DTYPES)
+        raise UserError(
+            f"pool.logits_dtype={pool['logits_dtype']}: expected {expected}"
+            f"{did_you_mean(pool['logits_dtype'], LOGITS_DTYPES)}"
+        )
     for alpha in pool["lds_alphas"]:
         if not 0 < alpha < 1 or pool["held_out"] < 2:
             raise UserError(

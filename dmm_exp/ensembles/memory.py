@@ -1,7 +1,9 @@
-"""Chunks that do not fit into memory are made in halves."""
+"""Chunks that do not fit into memory are made in halves; what cannot be halved is refused before it is begun."""
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -44,3 +46,29 @@ def in_fitting_parts(make: Callable[[range], Made], members: range) -> list[Made
 def does_not_fit(error: BaseException) -> bool:
     """Return whether an error says that memory has run out, on a GPU or on the host."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def require_memory(needed: float, what: str, instead: str) -> None:
+    """Check that something large fits into this machine, before it is begun.
+
+    Args:
+        needed: bytes.
+        what: needs them, beginning with the key that it depends on.
+        instead: what to ask for where they are not there.
+
+    Raises:
+        UserError: they are more than the machine has, as far as the operating system says how much that is.
+    """
+    if needed > machine_memory():
+        raise UserError(
+            f"{what} would take about {needed / 1e9:,.0f} GB of memory, and this machine has "
+            f"{machine_memory() / 1e9:,.0f} GB; expected {instead}"
+        )
+
+
+def machine_memory() -> float:
+    """Return the bytes of memory that this machine has, infinity where the operating system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf

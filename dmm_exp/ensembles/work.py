@@ -29,7 +29,7 @@ from dmm_exp.ensembles.taking_over import beginning_as, take_over
 from dmm_exp.ensembles.training import EnsembleTraining
 from dmm_exp.ensembles.trajectory import Trajectory
 from dmm_exp.errors import UserError
-from dmm_exp.models import Normalised
+from dmm_exp.models import Normalised, margin
 from dmm_exp.store import Artifact, Draft
 
 TRAJECTORY = "trajectory/"  # what proxies of the trajectory are called among a shard's tensors, before their name
@@ -59,6 +59,7 @@ class TrainJob:
         role: with the member's number, determines all randomness.
         subsets: what members are trained on; the shard of a random one holds its masks.
         keep: what else the shard holds beside the logits: the ``parameters``, the proxies of the ``trajectory``.
+        logits_dtype: how logits are stored; beside rounded ones (float16) their ``margins`` are, in float32.
         initial: folder of the ensemble whose members are trained on; fresh members when None.
         output: folder of the artifact in the making.
         shard: number of the shard.
@@ -72,6 +73,7 @@ class TrainJob:
     role: Role
     subsets: Subsets
     keep: tuple[Literal["parameters", "trajectory"], ...] = ("parameters",)
+    logits_dtype: Literal["float32", "float16"] = "float32"
     initial: Path | None = None
     output: Path = Path()
     shard: int = 0
@@ -125,7 +127,9 @@ def _train(job: TrainJob, examples: Examples, members: range) -> Made:
     module = EnsembleTraining(subsets=job.subsets.indices(members), trajectory=trajectory, **recipe(job.training))
     module.attach(ensemble, examples, seed=job.seed, role=job.role, members=members)
     module.fit(trainer_factory(job.trainer))
-    tensors: dict[str, Tensor] = {"logits": evaluation_copy(ensemble, job.trainer).logits(examples.inputs)}
+    tensors = {"logits": evaluation_copy(ensemble, job.trainer).logits(examples.inputs)}
+    if job.logits_dtype == "float16":
+        tensors = rounded(tensors["logits"], examples.labels)
     if isinstance(job.subsets, RandomSubsets):
         tensors["masks"] = job.subsets.masks(members)
     if trajectory is not None:
@@ -133,6 +137,22 @@ def _train(job: TrainJob, examples: Examples, members: range) -> Made:
     if "parameters" in job.keep:
         tensors |= ensemble.tensors()
     return Made(tensors, module.history(), module.sample_gradients)
+
+
+def rounded(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return ``logits`` as float16, and the ``margins [members, points]`` that they had before.
+
+    Raises:
+        UserError: a finite logit is too large for float16.
+    """
+    half = logits.half()
+    if (lost := half.isinf() & logits.isfinite()).any():
+        largest = float(logits[lost].abs().max())
+        raise UserError(
+            f"pool.logits_dtype=float16: a logit of size {largest:,.0f} is beyond 65,504, the largest number of that "
+            "type; expected float32"
+        )
+    return {"logits": half, "margins": torch.stack([margin(member, labels) for member in logits])}
 
 
 def _initial(job: TrainJob, examples: Examples, members: range) -> Ensemble:

@@ -140,7 +140,7 @@ class Prediction(Scoring):
     def further_models(self, alpha: float) -> Artifact:
         """Models trained on random subsets of another size, to see how well estimators predict them."""
         subsets = RandomSubsets(self.examples.n_train, alpha, self.config["seed"], complementary=False, role="lds")
-        members, job = self.config["pool"]["held_out"], replace(self._job("lds"), subsets=subsets, keep=())
+        members, job = self.config["pool"]["held_out"], self._subset_job("lds", subsets)
         return self._trained("LDS models", f"{members:,} models on random subsets of {alpha:.0%}", members, job)
 
     @cached_property
@@ -203,8 +203,7 @@ class Prediction(Scoring):
         evidence = self._evidence_of_pool(gone)
         if not self.extrapolates:
             return evidence
-        masks, logits = self.larger.stacked("masks"), self.larger.stacked("logits")
-        larger = SubsetModels(masks, logits, self.larger_subsets.block, self.examples.labels)
+        larger = self._subset_models(self.larger, self.larger_subsets.block)
         return replace(evidence, larger=larger, originals=self.originals.stacked("logits"))
 
     def _evidence_of_pool(self, gone: Tensor) -> Evidence:
@@ -223,8 +222,7 @@ class Prediction(Scoring):
             return {}
         scores = {"lds": self._lds(estimator, evidence, self.subset_models[len(evidence.pool) :])}
         for alpha in self.config["pool"]["lds_alphas"]:
-            made = self.further_models(alpha)
-            models = SubsetModels(made.stacked("masks"), made.stacked("logits"))
+            models = self._subset_models(self.further_models(alpha))
             scores[f"lds/alpha_{alpha:g}"] = self._lds(estimator, evidence, models)
         return scores
 
@@ -237,10 +235,9 @@ class Prediction(Scoring):
         assert fitted is not None
         groups = [(evidence.groups == group).nonzero().squeeze(1) for group in range(len(GROUPS))]
         points = torch.cat([where[:: max(1, -(-len(where) // LDS_POINTS))] for where in groups])
-        directions = models.masks.float() - fitted.masks.float().mean(0)
-        predicted = fitted.logits[:, points].mean(0) + estimator.predict_at(directions, points)
-        labels = self.examples.labels[points]
-        found = lds(margins(predicted, labels), margins(models.logits[:, points], labels))
+        directions = models.masks[:, :].float() - fitted.inclusion
+        predicted = fitted.mean_logits(points) + estimator.predict_at(directions, points)
+        found = lds(margins(predicted, self.examples.labels[points]), self.margins_of(models, points))
         scores = torch.full((self.examples.n_points,), torch.nan)
         scores[points] = torch.from_numpy(found).float()
         return scores

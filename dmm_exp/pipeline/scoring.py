@@ -6,10 +6,14 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from dmm_exp.attribution import SubsetModels
 from dmm_exp.ensembles import Ensemble, Only
+from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.ensembles.trajectory import PROXIES
 from dmm_exp.ensembles.work import TRAJECTORY, evaluation_copy, model_factory, stored_ensemble
 from dmm_exp.metrics import margins
@@ -23,10 +27,12 @@ from dmm_exp.scores import (
     principal_projections,
     symmetric_kl,
 )
-from dmm_exp.store import Artifact, Draft, Spec
+from dmm_exp.store import Artifact, Draft, Spec, blocks, points_at_once
 
 if TYPE_CHECKING:
     import pandas as pd
+
+PRINCIPAL_BYTES = 45  # for each member and training example, at the peak of principal components
 
 
 class Scoring(Stages):
@@ -67,12 +73,18 @@ class Scoring(Stages):
 
     def _memorization_scores(self) -> dict[str, Any]:
         pool = self.subset_models
-        return memorization_columns(pool.logits, pool.masks, self.examples.labels)
+        return memorization_columns(pool.logits, pool.masks, self.examples.labels, pool.margins)
 
     def _principal_scores(self) -> dict[str, Any]:
         n_train, pool = self.examples.n_train, self.subset_models
-        outputs = torch.from_numpy(margins(pool.logits[:, :n_train], self.examples.labels[:n_train]))
-        first, second = principal_projections(outputs, pool.masks).unbind(1)
+        require_memory(
+            PRINCIPAL_BYTES * len(pool) * n_train,
+            f"pool.size: principal components of {len(pool):,} members and {n_train:,} training examples",
+            "fewer members, or another score",
+        )
+        parts = blocks(n_train, points_at_once(pool.logits))
+        outputs = torch.cat([torch.from_numpy(self.margins_of(pool, part)) for part in parts], 1)
+        first, second = principal_projections(outputs, pool.masks[:, :]).unbind(1)
         return {"pc1": first.numpy(), "pc2": second.numpy()}
 
     def _entanglement_scores(self) -> dict[str, Any]:
@@ -110,6 +122,21 @@ class Scoring(Stages):
 
     @cached_property
     def subset_models(self) -> SubsetModels:
-        """Masks and logits of the whole pool."""
-        masks, logits = self.pool.stacked("masks"), self.pool.stacked("logits")
-        return SubsetModels(masks, logits, self.subsets.block, self.examples.labels)
+        """Masks and logits of the whole pool, on disk where they are large."""
+        return self._subset_models(self.pool, self.subsets.block)
+
+    def _subset_models(self, artifact: Artifact, block: int = 1) -> SubsetModels:
+        """Return the masks and logits of models trained on random subsets."""
+        return SubsetModels(
+            artifact.opened("masks"),
+            artifact.opened("logits"),
+            block,
+            self.examples.labels,
+            margins=artifact.opened("margins") if "margins" in artifact.stacked_names() else None,
+        )
+
+    def margins_of(self, models: SubsetModels, points: Tensor | slice) -> NDArray[np.float32]:
+        """Return margins ``[members, points]`` of some points: those that were kept, else from logits."""
+        if models.margins is not None:
+            return models.margins[:, points].numpy()
+        return margins(models.logits[:, points], self.examples.labels[points])

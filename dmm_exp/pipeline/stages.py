@@ -80,7 +80,7 @@ class Stages:
     @cached_property
     def pool(self) -> Artifact:
         """Models trained on random subsets, for scores and attribution."""
-        size, job = self.config["pool"]["size"], replace(self._job("subset"), subsets=self.subsets, keep=())
+        size, job = self.config["pool"]["size"], self._subset_job("subset", self.subsets)
         return self._trained("pool", f"{size:,} subset models", size, job)
 
     @property
@@ -92,9 +92,13 @@ class Stages:
     @cached_property
     def larger(self) -> Artifact:
         """Models trained on larger random subsets than the pool's, from which effects are extrapolated."""
-        size, job = self.config["pool"]["larger"]["size"], self._job("larger")
-        job = replace(job, subsets=self.larger_subsets, keep=())
+        size, job = self.config["pool"]["larger"]["size"], self._subset_job("larger", self.larger_subsets)
         return self._trained("larger pool", f"{size:,} larger subset models", size, job)
+
+    def _subset_job(self, role: Role, subsets: RandomSubsets) -> TrainJob:
+        """Return the job of training on random subsets, of whose models only the answers are kept."""
+        dtype = self.config["pool"]["logits_dtype"]
+        return replace(self._job(role), subsets=subsets, keep=(), logits_dtype=dtype)
 
     def _job(self, role: Role) -> TrainJob:
         """Return the job of training on everything by the run's recipe; what differs is replaced."""
@@ -122,6 +126,7 @@ class Stages:
             "subsets": job.subsets.identity(),
             "keep": list(job.keep),
         }
+        config |= {"logits_dtype": job.logits_dtype} if job.logits_dtype != "float32" else {}
         inputs = {"dataset": self.dataset.digest} | ({"initial": initial.digest} if initial else {})
         spec = Spec("ensemble", config, inputs, {"initial": initial.spec.family} if initial else {})
 

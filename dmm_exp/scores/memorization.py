@@ -13,28 +13,43 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dmm_exp.store import Stacked, blocks, points_at_once
+
 Form = Literal["correctness", "probability"]
+Many = Tensor | Stacked  # in memory, or on disk
 
 
-def memorization(logits: Tensor, masks: Tensor, labels: Tensor, form: Form) -> tuple[Tensor, Tensor]:
+def memorization(
+    logits: Many, masks: Many, labels: Tensor, form: Form, margins: Many | None = None
+) -> tuple[Tensor, Tensor]:
     """Return (score, standard error), both ``[n_train]``.
 
     The score is ``mean(v, i in) - mean(v, i out)`` where ``v`` is whether a member is right on i, or the probability
-    that it gives to i's label; the second is far less noisy in a small pool.
+    that it gives to i's label; the second is far less noisy in a small pool. What is on disk is read in blocks.
 
     Args:
         logits: ``[members, points, classes]`` of the pool.
         masks: ``[members, n_train]`` bool, who was trained on what.
         labels: ``[points]``.
         form: ``correctness`` or ``probability``.
+        margins: ``[members, points]``, from which probabilities are told where logits are rounded.
     """
-    n_train = masks.shape[1]
-    values = torch.stack([_values(member[:n_train], labels[:n_train], form) for member in logits])
-    (mean_in, variance_in), (mean_out, variance_out) = _moments(values, masks), _moments(values, ~masks)
-    return mean_in - mean_out, (variance_in + variance_out).sqrt()
+    scores, errors = [], []
+    for block in blocks(masks.shape[1], points_at_once(logits)):
+        if margins is not None and form == "probability":
+            values = margins[:, block].sigmoid()
+        else:
+            values = torch.stack([_values(member, labels[block], form) for member in logits[:, block]])
+        inside = masks[:, block]
+        (mean_in, variance_in), (mean_out, variance_out) = _moments(values, inside), _moments(values, ~inside)
+        scores.append(mean_in - mean_out)
+        errors.append((variance_in + variance_out).sqrt())
+    return torch.cat(scores), torch.cat(errors)
 
 
-def memorization_columns(logits: Tensor, masks: Tensor, labels: Tensor) -> dict[str, NDArray[np.float32]]:
+def memorization_columns(
+    logits: Many, masks: Many, labels: Tensor, margins: Many | None = None
+) -> dict[str, NDArray[np.float32]]:
     """Return both forms with their standard errors, ``[n_train]`` each.
 
     The names are ``memorization``, ``memorization_se`` (probability form), ``memorization_correctness`` and
@@ -43,7 +58,7 @@ def memorization_columns(logits: Tensor, masks: Tensor, labels: Tensor) -> dict[
     columns: dict[str, NDArray[np.float32]] = {}
     forms: dict[str, Form] = {"memorization": "probability", "memorization_correctness": "correctness"}
     for name, form in forms.items():
-        score, error = memorization(logits, masks, labels, form)
+        score, error = memorization(logits, masks, labels, form, margins)
         columns |= {name: score.numpy(), f"{name}_se": error.numpy()}
     return columns
 

@@ -2,6 +2,19 @@
 
 from dmm_exp.store.artifact import Artifact
 from dmm_exp.store.spec import Spec, canonical, digest_of
+from dmm_exp.store.stacked import Stacked, blocks, points_at_once
 from dmm_exp.store.store import Draft, Messages, Missing, Store
 
-__all__ = ["Artifact", "Draft", "Messages", "Missing", "Spec", "Store", "canonical", "digest_of"]
+__all__ = [
+    "Artifact",
+    "Draft",
+    "Messages",
+    "Missing",
+    "Spec",
+    "Stacked",
+    "Store",
+    "blocks",
+    "canonical",
+    "digest_of",
+    "points_at_once",
+]

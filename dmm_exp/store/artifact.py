@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmm_exp.store import stacked
 from dmm_exp.store.spec import Spec
+from dmm_exp.store.stacked import Piece, Stacked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +92,16 @@ class Artifact:
             with safe_open(path, framework="pt") as shard:
                 parts.append(shard.get_tensor(name))
         return torch.cat(parts)
+
+    def opened(self, name: str) -> Tensor | Stacked:
+        """Return tensor ``name`` of all shards: read whole, or, if it is large, left on disk.
+
+        Floating numbers are float32. Large is what would take more than :data:`dmm_exp.store.stacked.WHOLE_BYTES`.
+        """
+        pieces = [Piece(path, 0, stop - start) for path, (start, stop) in zip(self._shards(), self.layout, strict=True)]
+        tensor = Stacked(name, pieces)
+        small = prod(tensor.shape) * tensor.dtype.itemsize <= stacked.WHOLE_BYTES
+        return tensor[:, :] if small else tensor
 
     def stacked_names(self) -> list[str]:
         """Return the names of the tensors that every shard holds."""

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from dmm_exp.attribution import Datamodel, Debiased, Evidence, FeldmanZhang, OracleEffect, SubsetModels
-from dmm_exp.attribution.feldman_zhang import difference_weights
+from dmm_exp.attribution.feldman_zhang import difference_weights, summed_differences
 from dmm_exp.ensembles import RandomSubsets
 from dmm_exp.errors import UserError
 
@@ -105,7 +105,7 @@ def test_left_out_residuals_equal_refitting_without_the_block(block):
     estimator = Datamodel(penalties=[0.5])
     estimator.fit(pool, torch.zeros(POINTS, dtype=torch.long))
     penalty = estimator.penalty[0]
-    found = estimator.leave_out(estimator.outputs.flatten(1), penalty)
+    found = estimator.leave_out(estimator.outputs(torch.arange(POINTS)).flatten(1), penalty)
     masks, outputs = pool.masks.float().numpy(), pool.logits.flatten(1).numpy()
     for start in range(0, 40, pool.block):
         out = np.arange(start, start + pool.block)
@@ -185,7 +185,7 @@ def test_standard_errors_of_the_correction_match_their_spread():
         estimator.fit(pool, torch.zeros(POINTS, dtype=torch.long))
         difference = torch.zeros(1, N_TRAIN)
         difference[0, FORGET] = 1
-        difference = difference @ estimator.weights
+        difference = summed_differences(pool, difference)
         weights = estimator.left_out_weights(difference, estimator.penalty[0])
         corrections.append(estimator.weigh(weights, torch.arange(POINTS)))
         claimed.append(weights.square().sum() * estimator.noise[0].variance)
