@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from dmm_exp.store import Stacked, blocks, points_at_once
 
+COUNTED_AT_ONCE = 1 << 24  # entries of masks, which PyTorch copies as 8-byte integers to count them
+
 Source = Literal["pool", "gradients", "oracles"]
 
 
@@ -53,7 +55,7 @@ class SubsetModels:
     @cached_property
     def inside(self) -> Tensor:
         """Number of members that were trained on each example, ``[n_train]``."""
-        parts = blocks(self.n_train, points_at_once(self.masks))
+        parts = blocks(self.n_train, max(1, COUNTED_AT_ONCE // len(self)))
         return torch.cat([self.masks[:, part].sum(0) for part in parts])
 
     @property

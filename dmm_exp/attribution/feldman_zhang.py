@@ -19,7 +19,7 @@ def difference_weights(masks: Tensor) -> Tensor:
     Raises:
         UserError: an example is in all members, or in none.
     """
-    inside = masks.sum(0)
+    inside = masks.float().sum(0)
     check_in_and_out(inside, len(masks))
     weights = torch.where(masks, 1 / inside, -1 / (len(masks) - inside))
     return weights.T.contiguous().float()
