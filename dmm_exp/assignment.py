@@ -6,16 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import compose_unlearner
 from dmm_exp.errors import UserError
-from dmm_exp.metrics import lower_is_better
-from dmm_exp.scores import hardness
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dmm_exp.pipeline import Pipeline
     from dmm_exp.report.progress import Console
 
@@ -69,6 +66,10 @@ def assign(
     Raises:
         UserError: there are no candidates, or none worked for a part.
     """
+    import torch
+
+    from dmm_exp.scores import hardness
+
     refinement = config["refinement"]
     candidates, names = refinement.get("candidates") or [], auto_parts(config)
     if not candidates:
@@ -107,6 +108,8 @@ def resembling(values: Tensor, part: Tensor, forget: Tensor) -> Tensor:
     Raises:
         UserError: too few examples are left.
     """
+    import torch
+
     free = torch.ones(len(values), dtype=torch.bool)
     free[forget] = False
     if int(free.sum()) < len(part):
@@ -140,6 +143,8 @@ def _value(config: Mapping[str, Any], forget: Mapping[str, Any], candidate: str,
 
 
 def _best(trials: list[Trial], criterion: str) -> Trial:
+    from dmm_exp.metrics import lower_is_better
+
     worked = [trial for trial in trials if trial.value == trial.value]  # NaN: it failed
     if not worked:
         raise UserError(f"refinement.candidates: none worked for part {trials[0].part}")

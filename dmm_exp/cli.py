@@ -45,6 +45,8 @@ def _end(command: Callable[[], int]) -> None:
 
 def _runs() -> int:
     arguments = _checked_arguments()
+    if arguments.help and _own(arguments):
+        return _help(arguments)
     run, refused = _hydra(_run)
     if not (arguments.multirun and _composes(arguments)):
         run()
@@ -59,7 +61,10 @@ def _runs() -> int:
 
 
 def _scores() -> int:
-    if _checked_arguments().multirun:
+    arguments = _checked_arguments()
+    if arguments.help and _own(arguments):
+        return _help(arguments)
+    if arguments.multirun:
         raise UserError("-m: scores are those of one experiment; start the command once for each")
     run, refused = _hydra(_score)
     run()
@@ -132,15 +137,30 @@ def _arguments() -> Any:
 def _composes(arguments: Any) -> bool:
     """Say whether a command line asks for work, and not for help, information or another primary configuration."""
     asks = ("help", "hydra_help", "info", "shell_completion", "version")
-    elsewhere = ("config_path", "config_name", "experimental_rerun")
-    return not any(getattr(arguments, name, None) for name in (*asks, *elsewhere))
+    return _own(arguments) and not any(getattr(arguments, name, None) for name in asks)
+
+
+def _own(arguments: Any) -> bool:
+    """Say whether a command line is about our own primary configuration."""
+    return not any(getattr(arguments, name, None) for name in ("config_path", "config_name", "experimental_rerun"))
+
+
+def _help(arguments: Any) -> int:
+    from dmm_exp.config.help import help_text
+
+    print(help_text(config_directory(), arguments.overrides, _more(arguments), resolve=arguments.resolve))
+    return 0
+
+
+def _more(arguments: Any) -> list[str]:
+    """Return the further configuration folder of a command line, if it has one."""
+    return [str(Path(arguments.config_dir).absolute())] if arguments.config_dir else []
 
 
 def _check(arguments: Any) -> None:
     from dmm_exp.config.preflight import check_overrides
 
-    more = [str(Path(arguments.config_dir).absolute())] if arguments.config_dir else []
-    cells = check_overrides(config_directory(), arguments.overrides, more)
+    cells = check_overrides(config_directory(), arguments.overrides, _more(arguments))
     if arguments.multirun:
         _check_cells(cells)
     elif len(cells) > 1:

@@ -42,30 +42,53 @@ def compose_cells(config_dir: str, overrides: Sequence[str], more: Sequence[str]
 
 @contextmanager
 def composer(config_dir: str, more: Sequence[str] = ()) -> Iterator[Callable[[Sequence[str]], Composed]]:
-    """Give a function that does what :func:`compose_cells` does, for many command lines: what they share is done once.
+    """Give a function that does what :func:`compose_cells` does, for many command lines.
 
     Args:
         config_dir: absolute path of the folder with ``config.yaml``.
         more: absolute paths of further folders to look for groups in (``--config-dir``).
     """
-    bases: dict[tuple[str, ...], Any] = {}
-    with _loader(config_dir, more) as loader:
-        yield lambda overrides: [_compose_checked(cell, loader, bases) for cell in _cells(_parse(overrides, loader))]
+    with config_loader(config_dir, more) as loader:
+        yield lambda overrides: [_compose_checked(cell, loader) for cell in _cells(_parse(overrides, loader))]
 
 
 def has_choice(config_dir: str, group: str, choice: str, more: Sequence[str] = ()) -> bool:
     """Say whether a group has a choice, which may lie in a folder of the group."""
-    with _loader(config_dir, more) as loader:
+    with config_loader(config_dir, more) as loader:
         return _is_choice(choice, group, loader)
 
 
 def _is_choice(choice: str, group: str, loader: Any) -> bool:
     folder, _, name = choice.rpartition("/")
-    return name in loader.get_group_options(f"{group}/{folder}" if folder else group)
+    return name in options_of(f"{group}/{folder}" if folder else group, loader)
+
+
+def options_of(group: str, loader: Any) -> list[str]:
+    """Return the choices of a group, sorted; Hydra's own function copies everything it knows whenever it is asked."""
+    from hydra.core.object_type import ObjectType
+
+    return sorted(set(_listed(group, ObjectType.CONFIG, loader)))
+
+
+def groups_of(loader: Any, parent: str = "") -> Iterator[str]:
+    """Yield every group that has choices, a group within another one as ``outer/inner``."""
+    from hydra.core.object_type import ObjectType
+
+    for name in sorted(set(_listed(parent, ObjectType.GROUP, loader))):
+        group = f"{parent}/{name}" if parent else name
+        if options_of(group, loader):
+            yield group
+        yield from groups_of(loader, group)
+
+
+def _listed(group: str, kind: Any, loader: Any) -> Iterator[str]:
+    for source in loader.get_sources():
+        if source.is_group(group):
+            yield from source.list(group, kind)
 
 
 @contextmanager
-def _loader(config_dir: str, more: Sequence[str]) -> Iterator[Any]:
+def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Any]:
     """Let Hydra look for configuration in some folders while the body runs, also inside a run that Hydra started."""
     from hydra import version
     from hydra._internal.hydra import Hydra
@@ -153,36 +176,57 @@ def _cells(parsed: Sequence[Any]) -> Iterator[list[Any]]:
     yield from (list(cell) for cell in itertools.product(*choices))
 
 
-def _compose_checked(
-    cell: Sequence[Any], loader: Any, bases: dict[tuple[str, ...], Any]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a cell's configuration and choices; ``bases`` remembers what choices alone compose to."""
-    from hydra import compose
-    from hydra.errors import HydraException
+def _compose_checked(cell: Sequence[Any], loader: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a cell's configuration and choices."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    groups = [override for override in cell if _is_group(override, loader)]
-    for override in groups:
-        _check_choice(override, loader)
-    chosen_lines = tuple(override.input_line for override in groups)
+    config = _composed(cell, loader)
+    chosen = OmegaConf.to_container(config.pop("hydra").runtime.choices)
     try:
-        if chosen_lines not in bases:
-            bases[chosen_lines] = compose("config", overrides=list(chosen_lines), return_hydra_config=True)
-        base = bases[chosen_lines]
-        for override in cell:
-            if override not in groups:
-                _check_key(override, base, loader)
-        config = compose("config", overrides=[override.input_line for override in cell])
         resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        chosen = OmegaConf.to_container(base.hydra.runtime.choices)
-    except HydraException as error:
-        raise UserError(_sentence(error, cell)) from error
     except OmegaConfBaseException as error:
         raise UserError(_sentence(error, cell)) from error
     assert isinstance(resolved, dict)
     assert isinstance(chosen, dict)
     return {str(key): value for key, value in resolved.items()}, choices_of(chosen)
+
+
+def composed_with_hydra(overrides: Sequence[str], loader: Any) -> Any:
+    """Return what a command line composes to (of a sweep, its first cell), unresolved and with Hydra's own part.
+
+    Raises:
+        UserError: a misspelt key, value or choice.
+    """
+    return _composed(next(_cells(_parse(overrides, loader))), loader)
+
+
+def _composed(cell: Sequence[Any], loader: Any) -> Any:
+    """Return what a cell composes to, with Hydra's own part."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    groups = [override for override in cell if _is_group(override, loader)]
+    for override in groups:
+        _check_choice(override, loader)
+    try:
+        return _compose(cell)
+    except (HydraException, AssertionError) as error:  # OmegaConf asserts that no parent of a key is null
+        _check_keys(cell, groups)
+        raise UserError(_sentence(error, cell)) from error
+    except OmegaConfBaseException as error:
+        raise UserError(_sentence(error, cell)) from error
+
+
+def _compose(overrides: Iterable[Any]) -> Any:
+    """Return a configuration, with Hydra's own part, that may be changed."""
+    from hydra import compose
+    from omegaconf import OmegaConf
+
+    config = compose("config", overrides=[override.input_line for override in overrides], return_hydra_config=True)
+    OmegaConf.set_struct(config, False)
+    OmegaConf.set_readonly(config, False)
+    return config
 
 
 def choices_of(chosen: Mapping[Any, Any]) -> dict[str, str]:
@@ -195,11 +239,11 @@ def choices_of(chosen: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def _is_group(override: Any, loader: Any) -> bool:
-    return bool(loader.get_group_options(override.key_or_group)) or "/" in override.key_or_group
+    return bool(options_of(override.key_or_group, loader)) or "/" in override.key_or_group
 
 
 def _check_choice(override: Any, loader: Any) -> None:
-    group, options = override.key_or_group, loader.get_group_options(override.key_or_group)
+    group, options = override.key_or_group, options_of(override.key_or_group, loader)
     value = override.value()
     if override.is_delete() or (value is None and group in OPTIONAL):
         return
@@ -211,15 +255,20 @@ def _check_choice(override: Any, loader: Any) -> None:
             raise UserError(f"{group}={said}: expected one of {', '.join(sorted(options))}{hint}")
 
 
-def _check_key(override: Any, base: Any, loader: Any) -> None:
-    """Refuse a key that the configuration does not have, unless the override adds one (``+key=value``)."""
-    key = override.key_or_group
-    if override.is_add() or override.is_force_add() or _has(base, key):
-        return
+def _check_keys(overrides: Sequence[Any], groups: Sequence[Any]) -> None:
+    """Refuse a key that what ``groups`` alone compose to does not have, unless the override adds one (``+key=value``).
+
+    Hydra has refused it already, in words that need a reader who knows Hydra.
+    """
+    base = _compose(groups)
     known = [name for name in _keys(base) if not name.startswith("hydra")]
-    parent, _, _ = key.rpartition(".")
-    siblings = [name for name in known if name.rpartition(".")[0] == parent]
-    raise UserError(f"{override.input_line}: there is no key '{key}'{_suggestion(key, known, siblings, parent)}")
+    for override in overrides:
+        key = override.key_or_group
+        if override in groups or override.is_add() or override.is_force_add() or _has(base, key):
+            continue
+        parent, _, _ = key.rpartition(".")
+        siblings = [name for name in known if name.rpartition(".")[0] == parent]
+        raise UserError(f"{override.input_line}: there is no key '{key}'{_suggestion(key, known, siblings, parent)}")
 
 
 def _suggestion(key: str, known: list[str], siblings: list[str], parent: str) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from dmm_exp.cli import config_directory
+from dmm_exp.config.help import help_text
 from dmm_exp.config.instantiate import check_targets
-from dmm_exp.config.preflight import check_overrides
+from dmm_exp.config.preflight import check_overrides, config_loader, groups_of, options_of
 from dmm_exp.config.schema import check_ranges, register
 from dmm_exp.errors import UserError
 from dmm_exp.identity import run_name
@@ -46,6 +47,7 @@ def test_every_choice_begins_with_a_comment_that_says_what_it_is():
         ("unlearner.epochs=abc", "unlearner.epochs=abc: expected a whole number"),
         ("unlearner.optimizer.lr=big", "unlearner.optimizer.lr=big: expected a finite number"),
         ("trainer.precison=16", "did you mean 'trainer.precision'?"),
+        ("hparams_search.trials=3", "there is no key 'hparams_search.trials'"),
         ("forget=indices", "forget.file has no value and needs one; give it as forget.file=VALUE"),
         ("n_models=1", "n_models=1: expected a whole number of at least 2"),
         ("pool.alpha=0.7", "pool.alpha=0.7: with complementary members expected 1 - 1/k for a whole k"),
@@ -81,6 +83,28 @@ def test_a_sweep_is_composed_cell_by_cell():
         *((seed, True) for seed in (1, 2, 3)),
         *((seed, False) for seed in (1, 2, 3)),
     ]
+
+
+def test_groups_and_choices_are_those_that_hydra_knows():
+    register()
+    with config_loader(config_directory()) as loader:
+        groups = list(groups_of(loader))
+        assert {choice.rpartition("/")[0] for choice in CHOICES} <= set(groups)
+        assert "experiment/digits/rum_high_mem" in groups
+        for group in ("unlearner", "experiment", "experiment/digits/rum_high_mem", "no_such_group"):
+            assert options_of(group, loader) == loader.get_group_options(group)
+
+
+def test_help_shows_choices_and_the_keys_of_what_was_chosen():
+    register()
+    said = help_text(config_directory(), ["unlearner=scrub", "seed=7"])
+    assert "\nforget: class, indices, " in said
+    assert "\nhydra" not in said
+    assert "\nseed: 7\n" in said
+    assert "  _target_: dmm_exp.unlearners.Scrub\n" in said
+    assert "outputs: outputs\n" in said
+    with pytest.raises(UserError, match="did you mean 'scrub'"):
+        help_text(config_directory(), ["unlearner=scrubb"])
 
 
 @pytest.mark.parametrize("override", ["paths.outputs=/elsewhere", "logger=none", "executor=local", "dry_run=true"])

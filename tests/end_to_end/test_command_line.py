@@ -121,3 +121,19 @@ def test_help_names_the_groups_and_needs_no_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "unlearner: ascent_descent, bad_teacher, dm_direct, dmm" in done.stdout
+
+
+def test_workers_start_before_this_process_imports_torch(tmp_path):
+    script = """
+import sys
+from dmm_exp.cli import main
+from dmm_exp.executors import Processes
+def started(self):
+    print("with torch" if "torch" in sys.modules else "before torch")
+    sys.exit(0)
+Processes.warm_up = started
+main()
+"""
+    command = [sys.executable, "-c", script, "unlearner=finetune", "executor=processes"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "before torch\n", done.stderr
