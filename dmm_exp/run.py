@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shlex
 import sys
@@ -67,10 +68,11 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
     if not config["dry_run"] and not _is_finished(outputs / "runs" / run_name(config, choices)):
         executor.warm_up()  # workers import torch while this process does
 
-    from dmm_exp.pipeline import Pipeline
-    from dmm_exp.report.tables import headline, print_table
+    with _without_collections():
+        from dmm_exp.pipeline import Pipeline
+        from dmm_exp.report.tables import headline, print_table
 
-    check_targets(config)
+        check_targets(config)
     console = Console()
     store = Store(outputs / "artifacts", console, read_only=config["dry_run"])
     if config["hparams_search"]:
@@ -88,6 +90,16 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
     if table:
         print_table(headline(result))
     return FinishedRun(folder, result.metrics, result.checkpoints)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep Python's garbage collector from going through what is being imported, which holds none."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _searched(

@@ -1,7 +1,7 @@
 """Work in persistent processes of this machine.
 
 Workers are forked from one server process that has imported torch and lightning, but computed nothing: what they need
-is imported once, in the background, and shared in memory.
+is imported once, in the background (:mod:`dmm_exp.executors.preload`), and shared in memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Job = TypeVar("Job")
 
 RESTARTS = 2
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-PRELOAD = "dmm_exp.unlearners.work"  # imports, by name, everything that jobs need
+PRELOAD = "dmm_exp.executors.preload"
 
 
 class Processes:

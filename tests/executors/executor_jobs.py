@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -26,10 +27,11 @@ class Unhappy(Exception):
 
 
 def write_down(job: Job) -> None:
-    """Note the job with its worker's process id and torch threads."""
+    """Note the job with its worker's process id, torch threads, and what its garbage collector leaves alone."""
     import torch
 
     facts = {"number": job.number, "pid": os.getpid(), "threads": torch.get_num_threads()}
+    facts |= {"frozen": gc.get_freeze_count(), "collects": gc.isenabled()}
     (job.folder / f"{job.number}-{time.monotonic_ns()}-{os.getpid()}.json").write_text(json.dumps(facts))
 
 

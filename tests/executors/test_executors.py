@@ -92,6 +92,12 @@ def test_workers_have_the_threads_asked_for(processes: Processes, tmp_path: Path
     assert set(written(tmp_path, "threads")) == {2}
 
 
+def test_workers_collect_garbage_but_leave_alone_what_they_share(processes: Processes, tmp_path: Path):
+    list(processes.run(work.write_down, jobs_in(tmp_path, 4)))
+    assert set(written(tmp_path, "collects")) == {True}
+    assert min(written(tmp_path, "frozen")) > 100_000  # all objects of what jobs import
+
+
 def test_local_works_in_this_process_and_in_order(tmp_path: Path):
     seen: list[int] = []
     for done, _ in enumerate(Local().run(lambda job: seen.append(job.number), jobs_in(tmp_path, 4)), start=1):
