@@ -1,0 +1,151 @@
+"""Random augmentation of images on the device they are on, for all members of an ensemble at once.
+
+Random numbers come from a counter, not from a generator with a state: each is a hash of (the member's seed, the step,
+the point, what it is for). So they depend neither on which members are computed together, nor on the worker, the device
+or the order of a batch, and there is no loop over members or examples. Images are what the dataset stores (uint8 or
+float32, not normalised), and stay so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dmm_exp.errors import UserError
+
+FLIP, DOWN, ACROSS, CUTOUT_DOWN, CUTOUT_ACROSS = range(5)  # what a random number is for
+# SplitMix64 (Steele, Lea & Flood 2014), as signed 64-bit numbers
+GAMMA, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to an image before a model is trained on it; nothing by default.
+
+    The order is crop, flip, cutout. An image that is padded by ``crop_padding`` on every side and cropped back to its
+    size is moved by up to that many pixels, all moves being equally likely. A flip is left to right, with probability
+    ½. Cutout (DeVries & Taylor 2017, arXiv 1708.04552) blanks a square around a random pixel, cut off at the border.
+
+    Attributes:
+        flip: whether to flip at random.
+        crop_padding: pixels on every side; 0 for no crop.
+        cutout: side of the blanked square in pixels; 0 for none.
+    """
+
+    flip: bool = False
+    crop_padding: int = 0
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("crop_padding", "cutout"):
+            if getattr(self, key) < 0:
+                raise UserError(f"augmentation.{key}={getattr(self, key)}: expected a number of pixels, 0 for none")
+
+    def __bool__(self) -> bool:
+        """Whether it changes anything."""
+        return bool(self.flip or self.crop_padding or self.cutout)
+
+    def __call__(
+        self, inputs: Tensor, seeds: Tensor, points: Tensor, step: int, fill: Sequence[float] = (0.0,)
+    ) -> Tensor:
+        """Return augmented images, of the same shape and type; ``inputs`` are not changed.
+
+        A point that is met again in another step is augmented anew; twice in one batch of a member, alike.
+
+        Args:
+            inputs: ``[members, batch, channels, height, width]``.
+            seeds: ``[members]`` int64, one a member.
+            points: ``[members, batch]`` int64, which point each image is.
+            step: number of the optimisation step, from 0.
+            fill: value of padding and blanks as the dataset stores it, for each channel or for all; the mean is
+                neutral.
+
+        Raises:
+            UserError: the inputs are no images, or padding or square are larger than these.
+        """
+        if not self:
+            return inputs
+        self._check(inputs)
+        keys = _mixed(_mixed(seeds[:, None] + _times_gamma(step + 1)) + GAMMA * (points + 1))
+        colour = torch.as_tensor(fill, device=inputs.device, dtype=torch.float64)
+        colour = (colour if inputs.is_floating_point() else colour.round()).to(inputs.dtype).view(-1, 1, 1)
+        if self.flip or self.crop_padding:
+            inputs = self._moved(inputs, keys, colour)
+        return self._cut_out(inputs, keys, colour) if self.cutout else inputs
+
+    def _check(self, inputs: Tensor) -> None:
+        if inputs.ndim != 5:
+            raise UserError(
+                f"augmentation: expected images [channels, height, width], these inputs are {list(inputs.shape[2:])}"
+            )
+        smallest = min(inputs.shape[-2:])
+        for key, value in (("crop_padding", self.crop_padding), ("cutout", self.cutout)):
+            if value > smallest:
+                raise UserError(f"augmentation.{key}={value}: expected at most {smallest}, the size of the images")
+
+    def _moved(self, inputs: Tensor, keys: Tensor, colour: Tensor) -> Tensor:
+        """Crop and flip: every row and column of the result is a row and column of the image, or filled."""
+        height, width = inputs.shape[-2:]
+        down, across = (_below(2 * self.crop_padding + 1, keys, use) - self.crop_padding for use in (DOWN, ACROSS))
+        rows = torch.arange(height, device=inputs.device) + down[..., None]
+        columns = torch.arange(width, device=inputs.device).expand(*keys.shape, width)
+        if self.flip:
+            columns = torch.where(_below(2, keys, FLIP)[..., None] == 1, columns.flip(-1), columns)
+        columns = columns + across[..., None]
+        moved = _taken(_taken(inputs, rows, 3), columns, 4)
+        if not self.crop_padding:
+            return moved
+        outside_rows, outside_columns = _outside(rows, height), _outside(columns, width)
+        outside = outside_rows[..., :, None] | outside_columns[..., None, :]
+        return torch.where(outside[:, :, None], colour, moved)
+
+    def _cut_out(self, inputs: Tensor, keys: Tensor, colour: Tensor) -> Tensor:
+        blanked = [
+            self._blanked(size, _below(size, keys, use), inputs.device)
+            for size, use in zip(inputs.shape[-2:], (CUTOUT_DOWN, CUTOUT_ACROSS), strict=True)
+        ]
+        square = blanked[0][..., :, None] & blanked[1][..., None, :]
+        return torch.where(square[:, :, None], colour, inputs)
+
+    def _blanked(self, size: int, centre: Tensor, device: torch.device) -> Tensor:
+        """Return which of ``size`` places along one side are blanked, ``[members, batch, size]``."""
+        start = centre[..., None] - self.cutout // 2
+        places = torch.arange(size, device=device)
+        return (places >= start) & (places < start + self.cutout)
+
+
+def _taken(images: Tensor, places: Tensor, dim: int) -> Tensor:
+    """Take rows (``dim`` 3) or columns (4) of images; places beyond the border give any pixels."""
+    shape = [*images.shape]
+    places = places.clamp(0, shape[dim] - 1)
+    index = places[:, :, None, :, None] if dim == 3 else places[:, :, None, None, :]
+    return images.gather(dim, index.expand(shape))
+
+
+def _outside(places: Tensor, size: int) -> Tensor:
+    return (places < 0) | (places >= size)
+
+
+def _below(count: int, keys: Tensor, use: int) -> Tensor:
+    """Return whole numbers from 0 to ``count - 1``, one a key, equally likely (to 1 in 2³¹ for small counts)."""
+    return (_mixed(keys + _times_gamma(use + 1)) >> 32 & 0x7FFFFFFF) * count >> 31
+
+
+def _times_gamma(count: int) -> int:
+    """Return ``count × GAMMA`` as products of 64-bit numbers wrap around."""
+    return (GAMMA * count + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def _mixed(values: Tensor) -> Tensor:
+    """Return SplitMix64's finaliser of int64 numbers (products wrap around)."""
+    values = (values ^ _shifted(values, 30)) * FIRST
+    values = (values ^ _shifted(values, 27)) * SECOND
+    return values ^ _shifted(values, 31)
+
+
+def _shifted(values: Tensor, bits: int) -> Tensor:
+    """Shift right, with zeros coming in from the left as for unsigned numbers."""
+    return values >> bits & (1 << 64 - bits) - 1
