@@ -1,8 +1,10 @@
 """Datasets as tensors in memory, one index space for training and validation points."""
 
 from dmm_exp.data.corruption import LabelCorruption
+from dmm_exp.data.dataset import Dataset
 from dmm_exp.data.digits import Digits
 from dmm_exp.data.examples import Examples, Normalisation
-from dmm_exp.data.idx import IdxImages
+from dmm_exp.data.pictures import Decoding
+from dmm_exp.data.split import Split
 
-__all__ = ["Digits", "Examples", "IdxImages", "LabelCorruption", "Normalisation"]
+__all__ = ["Dataset", "Decoding", "Digits", "Examples", "LabelCorruption", "Normalisation", "Split"]

@@ -1,4 +1,4 @@
-"""Examples in memory: one index space for training and validation points."""
+"""Examples in memory, or mapped into it: one index space for training and validation points."""
 
 from __future__ import annotations
 
@@ -11,26 +11,44 @@ from torch import Tensor
 if TYPE_CHECKING:
     from dmm_exp.store import Artifact, Draft
 
+BLOCK = 1024  # points whose moments are computed at once
+
 
 @dataclass(frozen=True)
 class Normalisation:
     """Constants of ``(input / scale - mean) / std``, which the model applies to its input.
 
-    They are fixed in the dataset's configuration, never computed from the run's training set: an oracle must see
-    nothing of the forget set, not even through a mean.
+    They are fixed in the dataset's configuration or computed from the unseen points (:meth:`of`), never from the run's
+    training set: an oracle must see nothing of the forget set, not even through a mean.
     """
 
     scale: float
     mean: list[float]
     std: list[float]
 
+    @classmethod
+    def of(cls, inputs: Tensor) -> Normalisation:
+        """Return constants that give inputs ``[points, channels or columns, ...]`` zero mean and unit variance.
+
+        The points must not be training points. What does not vary is left at a standard deviation of 1.
+        """
+        scale = 255.0 if inputs.dtype == torch.uint8 else 1.0
+        axes = [axis for axis in range(inputs.ndim) if axis != 1]
+        count = inputs.numel() // inputs.shape[1]
+        mean = sum((block.double().sum(axes) for block in inputs.split(BLOCK)), torch.zeros(1)) / count
+        centre = mean.view(-1, *[1] * (inputs.ndim - 2))
+        squares = sum(((block - centre).square().sum(axes) for block in inputs.split(BLOCK)), torch.zeros(1))
+        std = (squares / count).sqrt()
+        return cls(scale, (mean / scale).tolist(), torch.where(std > 0, std / scale, 1.0).tolist())
+
 
 @dataclass(frozen=True)
 class Examples:
-    """A dataset as tensors; points are indexed train first, then validation.
+    """A dataset as tensors; points are indexed train first, then validation: all that a run keeps unseen.
 
     Attributes:
-        inputs: ``[points, ...]``, uint8 or float32, as stored: normalisation belongs to the model.
+        inputs: ``[points, ...]``, uint8 or float32, as stored: normalisation belongs to the model. Perhaps a
+            mapped file.
         labels: ``[points]`` int64, what models are trained on (corrupted labels included).
         n_train: points ``0 … n_train-1`` are the training set.
         class_names: a name for every class.

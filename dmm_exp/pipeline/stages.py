@@ -227,5 +227,5 @@ def content_hash(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(tensor.contiguous().numpy().data)  # not a copy: the tensor may be a large mapped file
     return digest.hexdigest()

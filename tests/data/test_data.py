@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from dataset_files import N_TEST, N_TRAIN, idx_bytes, made_up, write_idx
 from omegaconf import OmegaConf
-from torch import Tensor
 
 import dmm_exp
 from dmm_exp.config.instantiate import instantiate
-from dmm_exp.data import Digits, Examples, IdxImages, LabelCorruption, Normalisation
-from dmm_exp.data.idx import read_idx
+from dmm_exp.data import Dataset, Digits, Examples, LabelCorruption, Normalisation
+from dmm_exp.data.formats import Idx
+from dmm_exp.data.formats.idx import read_idx
 from dmm_exp.errors import UserError
 from dmm_exp.store import Spec, Store
 
 UNIT = Normalisation(scale=1, mean=[0.0], std=[1.0])
 FASHION = Path("/usr/share/datasets/fashion-mnist")
-NAMES = {
-    ("train", "images"): "train-images-idx3-ubyte",
-    ("train", "labels"): "train-labels-idx1-ubyte",
-    ("t10k", "images"): "t10k-images-idx3-ubyte",
-    ("t10k", "labels"): "t10k-labels-idx1-ubyte",
-}
 
 
 def configured(name: str) -> Any:
@@ -133,68 +129,48 @@ def test_a_share_of_wrong_labels_outside_its_range_is_refused(fraction: float):
 
 # ---------------------------------------------------------------------- IDX files
 
-
-def idx_bytes(array: Tensor) -> bytes:
-    """Return an array of unsigned bytes in the IDX format, as its published description says."""
-    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.to(torch.uint8).numpy().tobytes()
+NAMES = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
+ARRAYS = made_up(5, channels=1)
 
 
-def write_folder(folder: Path, *, end: str = "", dotted: bool = False) -> dict[tuple[str, str], Tensor]:
-    """Write the four files of a made-up dataset (30 + 12 pictures of 5×4, three classes) and return their arrays."""
-    generator = torch.Generator().manual_seed(0)
-    folder.mkdir(exist_ok=True)
-    arrays = {}
-    for (part, what), name in NAMES.items():
-        count = 30 if part == "train" else 12
-        high, shape = (256, (count, 5, 4)) if what == "images" else (3, (count,))
-        arrays[part, what] = torch.randint(high, shape, generator=generator, dtype=torch.uint8)
-        content = idx_bytes(arrays[part, what])
-        path = folder / ((name.replace("-idx", ".idx") if dotted else name) + end)
-        path.write_bytes(gzip.compress(content) if end == ".gz" else content)
-    return arrays
-
-
-def read_folder(folder: Path, **changes: Any) -> Examples:
-    return IdxImages([str(folder)], ["a", "b", "c"], UNIT, **changes).load()
+def read_folder(*folders: Path, **changes: Any) -> Examples:
+    names = ["a", "b", "c"]
+    dataset = Dataset({"idx": Idx()}, folders=[str(folder) for folder in folders], class_names=names, **changes)
+    return replace(dataset, normalisation=UNIT).load()
 
 
 @pytest.mark.parametrize("end", ["", ".gz"])
 @pytest.mark.parametrize("dotted", [False, True])
 def test_idx_files_are_read_plain_and_gzipped_and_in_both_spellings(end: str, dotted: bool, tmp_path: Path):
-    arrays = write_folder(tmp_path, end=end, dotted=dotted)
-    examples = read_folder(tmp_path)
-    assert examples.n_train == 30
-    assert examples.inputs.shape == (42, 1, 5, 4)
+    examples = read_folder(write_idx(tmp_path, ARRAYS, end=end, dotted=dotted))
+    assert examples.n_train == N_TRAIN
+    assert examples.inputs.shape == (N_TRAIN + N_TEST, 1, 5, 5)
     assert examples.inputs.dtype == torch.uint8
-    assert torch.equal(examples.inputs[:30, 0], arrays["train", "images"])
-    assert torch.equal(examples.inputs[30:, 0], arrays["t10k", "images"])
-    assert torch.equal(examples.labels, torch.cat([arrays["train", "labels"], arrays["t10k", "labels"]]).long())
+    for rows, part in ((slice(0, N_TRAIN), "train"), (slice(N_TRAIN, None), "test")):
+        assert torch.equal(examples.inputs[rows], torch.from_numpy(ARRAYS[part][0]))
+        assert torch.equal(examples.labels[rows], torch.from_numpy(ARRAYS[part][1]))
 
 
-def test_the_first_folder_that_exists_is_read(tmp_path: Path):
-    write_folder(tmp_path / "here")
-    folders = [str(tmp_path / "nowhere"), str(tmp_path / "here"), str(tmp_path)]
-    assert IdxImages(folders, ["a", "b", "c"], UNIT).load().n_train == 30
+def test_the_first_folder_with_files_is_read(tmp_path: Path):
+    write_idx(tmp_path / "here", ARRAYS)
+    assert read_folder(tmp_path / "nowhere", tmp_path, tmp_path / "here").n_train == N_TRAIN
 
 
 def test_no_folder_at_all_is_refused_with_a_way_out(tmp_path: Path):
-    with pytest.raises(UserError, match=r"dataset\.folders=.*nowhere.*dataset\.folders=\[FOLDER\]"):
+    with pytest.raises(UserError, match=r"dataset\.path: give the place .*looked in .*nowhere.*train-images-idx3"):
         read_folder(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", NAMES.values())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_missing_file_is_named(name: str, tmp_path: Path):
-    write_folder(tmp_path)
-    (tmp_path / name).unlink()
+    (write_idx(tmp_path, ARRAYS) / name).unlink()
     with pytest.raises(UserError, match=rf"{tmp_path} lacks the file {name}"):
         read_folder(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 3, 6, 15, 16, 17, 300])
 def test_a_truncated_file_is_named(kept: int, tmp_path: Path):
-    write_folder(tmp_path)
-    path = tmp_path / "train-images-idx3-ubyte"
+    path = write_idx(tmp_path, ARRAYS) / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte is (truncated|not an IDX file)"):
         read_folder(tmp_path)
@@ -202,16 +178,14 @@ def test_a_truncated_file_is_named(kept: int, tmp_path: Path):
 
 @pytest.mark.parametrize("kept", [1, 12, 100])
 def test_a_truncated_gzip_file_is_named(kept: int, tmp_path: Path):
-    write_folder(tmp_path, end=".gz")
-    path = tmp_path / "t10k-images-idx3-ubyte.gz"
+    path = write_idx(tmp_path, ARRAYS, end=".gz") / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\.gz is not a whole gzip file"):
         read_folder(tmp_path)
 
 
 def test_a_corrupt_gzip_file_is_named(tmp_path: Path):
-    write_folder(tmp_path, end=".gz")
-    path = tmp_path / "t10k-images-idx3-ubyte.gz"
+    path = write_idx(tmp_path, ARRAYS, end=".gz") / "t10k-images-idx3-ubyte.gz"
     content = bytearray(path.read_bytes())
     content[60] ^= 0xFF
     path.write_bytes(bytes(content))
@@ -221,8 +195,7 @@ def test_a_corrupt_gzip_file_is_named(tmp_path: Path):
 
 @pytest.mark.parametrize("magic", [b"\x89PNG", b"\0\0\x0d\x03", b"\1\0\x08\x03"])
 def test_a_file_of_another_format_is_named(magic: bytes, tmp_path: Path):
-    write_folder(tmp_path)
-    path = tmp_path / "t10k-images-idx3-ubyte"
+    path = write_idx(tmp_path, ARRAYS) / "t10k-images-idx3-ubyte"
     path.write_bytes(magic + path.read_bytes()[4:])
     with pytest.raises(UserError, match="t10k-images-idx3-ubyte is not an IDX file of unsigned bytes"):
         read_folder(tmp_path)
@@ -230,58 +203,37 @@ def test_a_file_of_another_format_is_named(magic: bytes, tmp_path: Path):
 
 def test_more_bytes_than_the_header_says_are_refused(tmp_path: Path):
     path = tmp_path / "labels"
-    path.write_bytes(idx_bytes(torch.arange(5)) + b"\0")
+    path.write_bytes(idx_bytes(np.arange(5)) + b"\0")
     with pytest.raises(UserError, match="labels"):
         read_idx(path)
 
 
 def test_images_and_labels_of_different_number_are_refused(tmp_path: Path):
-    write_folder(tmp_path)
-    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(torch.zeros(11)))
-    with pytest.raises(UserError, match=rf"{tmp_path} has 12 t10k images but 11 labels"):
+    write_idx(tmp_path, ARRAYS)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(5)))
+    with pytest.raises(UserError, match="6 test inputs, but 5 labels"):
         read_folder(tmp_path)
 
 
 def test_swapped_images_and_labels_are_refused(tmp_path: Path):
-    arrays = write_folder(tmp_path)
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(arrays["train", "labels"]))
-    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(arrays["train", "images"]))
+    write_idx(tmp_path, ARRAYS)
+    (tmp_path / "train-images-idx3-ubyte").rename(tmp_path / "other")
+    (tmp_path / "train-labels-idx1-ubyte").rename(tmp_path / "train-images-idx3-ubyte")
+    (tmp_path / "other").rename(tmp_path / "train-labels-idx1-ubyte")
     with pytest.raises(UserError, match=str(tmp_path)):
         read_folder(tmp_path)
 
 
 def test_labels_without_a_name_are_refused(tmp_path: Path):
-    write_folder(tmp_path)
-    with pytest.raises(UserError, match=r"class_names"):
-        IdxImages([str(tmp_path)], ["a", "b"], UNIT).load()
-
-
-def test_subsets_have_the_sizes_asked_for_and_hold_distinct_examples(tmp_path: Path):
-    write_folder(tmp_path)
-    whole = read_folder(tmp_path)
-    part = read_folder(tmp_path, train_size=20, validation_size=5)
-    assert (part.n_train, part.n_points) == (20, 25)
-    assert len(set(contents(part))) == 25
-    assert set(contents(part)) <= set(contents(whole))
-
-
-def test_a_subset_is_a_function_of_its_seed(tmp_path: Path):
-    write_folder(tmp_path)
-    first, again, other = (read_folder(tmp_path, train_size=20, subset_seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(first.inputs, again.inputs)
-    assert not torch.equal(first.inputs[:20], other.inputs[:20])
-
-
-@pytest.mark.parametrize(("key", "size"), [("train_size", 31), ("train_size", 0), ("validation_size", 13)])
-def test_a_subset_that_does_not_exist_is_refused(key: str, size: int, tmp_path: Path):
-    write_folder(tmp_path)
-    with pytest.raises(UserError, match=rf"dataset\.{key}={size}"):
-        read_folder(tmp_path, **{key: size})
+    with pytest.raises(UserError, match=r"from 0 to 2: expected 0 to 1, .*class_names"):
+        Dataset({"idx": Idx()}, str(write_idx(tmp_path, ARRAYS)), class_names=["a", "b"]).load()
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
-def test_fashion_mnist_is_whole_balanced_and_normalised():
-    examples = IdxImages([str(FASHION)], list("abcdefghij"), configured("fashion_mnist").normalisation).load()
+def test_fashion_mnist_is_whole_original_balanced_and_normalised():
+    dataset = configured("fashion_mnist")
+    assert dataset.verify
+    examples = dataset.load()
     assert examples.inputs.shape == (70_000, 1, 28, 28)
     assert examples.n_train == 60_000
     assert examples.labels[:60_000].bincount().tolist() == [6_000] * 10

@@ -1,0 +1,208 @@
+"""A dataset: files in one of several formats, a split, names of classes, and normalisation."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dmm_exp.data.corruption import LabelCorruption
+from dmm_exp.data.examples import Examples, Normalisation
+from dmm_exp.data.formats.format import TRAIN, Format, Part, Reading
+from dmm_exp.data.formats.hub import Hub
+from dmm_exp.data.pictures import Decoding, Pictures
+from dmm_exp.data.split import Rows, Split
+from dmm_exp.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples from files, or by name.
+
+    Attributes:
+        formats: how the files may be laid out, by name.
+        path: the files: a folder, or the one file of some formats. None looks in ``folders``, then asks ``hub``.
+        folders: places to look in, in order; the first that holds files of a format is read.
+        format: which of ``formats``; None takes the first that the files look like.
+        hub: the dataset by name.
+        class_names: a name for every class, for files without; None takes numbers.
+        decoding: how images are decoded, for formats that hold them encoded.
+        split: what is trained on, and what stays unseen.
+        normalisation: constants for the model's input. None takes them from the *unseen* points, which are no part of
+            any training set: an oracle must see nothing of the forget set, not even through a mean.
+        train_size: number of training points to keep, drawn at random; all when None.
+        validation_size: the same for unseen points.
+        subset_seed: seed of these draws.
+        published: numbers of examples that the files should hold, by part.
+        checksums: digests of the original files by their name, ``md5:…`` or ``sha256:…``; under a name without
+            ``.gz`` that of a compressed file's content, since the same content may be compressed in several ways.
+        verify: refuse files that differ from ``published`` or ``checksums``.
+        corruption: wrong labels to put into the training set.
+    """
+
+    formats: Mapping[str, Format]
+    path: str | None = None
+    folders: Sequence[str] = ()
+    format: str | None = None
+    hub: Hub | None = None
+    class_names: Sequence[str] | None = None
+    decoding: Decoding | None = None
+    split: Split = field(default_factory=Split)
+    normalisation: Normalisation | None = None
+    train_size: int | None = None
+    validation_size: int | None = None
+    subset_seed: int = 0
+    published: Mapping[str, int] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    verify: bool = True
+    corruption: LabelCorruption = field(default_factory=LabelCorruption)
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in self.formats:
+            hint = did_you_mean(self.format, self.formats)
+            raise UserError(f"dataset.format={self.format}: expected one of {', '.join(self.formats)}{hint}")
+
+    def load(self) -> Examples:
+        """Return the examples: inputs uint8 or float32 ``[points, ...]``, training points first.
+
+        Raises:
+            UserError: there are no files, they are damaged, or they are not what they should be.
+        """
+        reading = self._read()
+        names = self._class_names(reading)
+        self._check(reading, names)
+        labels = {part: content.labels for part, content in reading.parts.items()}
+        train, unseen = self.split(labels)
+        chosen = [self._subset(train, "train_size"), self._subset(unseen, "validation_size")]
+        n_train = len(chosen[0][1])
+        inputs = torch.from_numpy(self._inputs([(reading.parts[part].inputs, rows) for part, rows in chosen]))
+        kept = torch.from_numpy(np.concatenate([labels[part][rows] for part, rows in chosen]))
+        kept, corrupted = self.corruption(kept, n_train, len(names))
+        normalisation = self._constants(inputs, n_train)
+        return Examples(inputs, kept, n_train, names, normalisation, corrupted)
+
+    # ------------------------------------------------------------------ files
+
+    def _read(self) -> Reading:
+        for path in [self.path] if self.path is not None else self.folders:
+            place = Path(path).expanduser()
+            for form in self._formats() if place.exists() else ():
+                if form.found(place):
+                    reading = form.read(place)
+                    self._verify(reading)
+                    return reading
+        if self.path is None and self.hub is not None and self.format is None:
+            reading = self.hub.read()
+            self._verify(reading)
+            return reading
+        raise UserError(self._nothing_found())
+
+    def _formats(self) -> list[Format]:
+        return list(self.formats.values()) if self.format is None else [self.formats[self.format]]
+
+    def _nothing_found(self) -> str:
+        expected = "; or ".join(form.expected for form in self._formats())
+        if self.path is None:
+            looked = f" (looked in {', '.join(self.folders)})" if self.folders else ""
+            return f"dataset.path: give the place of the files{looked}; expected {expected}"
+        place = Path(self.path).expanduser()
+        what = "does not exist" if not place.exists() else "holds none of the files"
+        advice = "".join({form.advice(place) for form in self._formats()}) if place.exists() else ""
+        return f"dataset.path={self.path} {what}; expected {expected}{advice}"
+
+    def _verify(self, reading: Reading) -> None:
+        """Compare files with those published."""
+        if not self.verify:
+            return
+        way_out = "download it again, or read it all the same with dataset.verify=false"
+        for file in reading.files:
+            if not self._is_original(file):
+                raise UserError(f"{file} differs from the published file (checksum); {way_out}")
+        for part, expected in self.published.items():
+            there = len(reading.parts[part].labels) if part in reading.parts else 0
+            if there != expected:
+                raise UserError(f"the {part} part has {there:,} examples, published are {expected:,}; {way_out}")
+
+    def _is_original(self, file: Path) -> bool:
+        """Say whether a file has the published checksum; True when none is known."""
+        for name in (file.name, file.name.removesuffix(".gz")):
+            if name in self.checksums:
+                algorithm, _, expected = self.checksums[name].partition(":")
+                with file.open("rb") if name == file.name else gzip.open(file) as opened:
+                    return hashlib.file_digest(opened, algorithm).hexdigest() == expected
+        return True
+
+    # ------------------------------------------------------------------ content
+
+    def _class_names(self, reading: Reading) -> list[str]:
+        there, expected = reading.class_names, self.class_names
+        if there is not None and expected is not None and len(there) != len(expected):
+            raise UserError(
+                f"the files have {len(there)} classes, expected {len(expected)}; name them with dataset.class_names"
+            )
+        if there is not None or expected is not None:
+            return list(there or expected or ())
+        largest = max((int(part.labels.max()) for part in reading.parts.values() if len(part.labels)), default=0)
+        return [str(number) for number in range(largest + 1)]
+
+    def _check(self, reading: Reading, names: list[str]) -> None:
+        shapes = {part: self._shape(content) for part, content in reading.parts.items()}
+        for part, content in reading.parts.items():
+            if len(content.labels) == 0:
+                raise UserError(f"the {part} part of the dataset is empty")
+            if len(content.inputs) != len(content.labels):
+                raise UserError(f"{len(content.inputs)} {part} inputs, but {len(content.labels)} labels")
+            low, high = int(content.labels.min()), int(content.labels.max())
+            if low < 0 or high >= len(names):
+                raise UserError(
+                    f"labels of the {part} part go from {low} to {high}: expected 0 to {len(names) - 1}, one for each "
+                    "of dataset.class_names"
+                )
+            if shapes[part] != shapes[TRAIN]:
+                raise UserError(f"{part} inputs are {list(shapes[part])}, training inputs {list(shapes[TRAIN])}")
+        if self.decoding is not None and shapes[TRAIN] != self.decoding.shape:
+            raise UserError(
+                f"images are {list(shapes[TRAIN])}, expected {list(self.decoding.shape)} (dataset.decoding)"
+            )
+
+    def _shape(self, part: Part) -> tuple[int, ...]:
+        return self._decoding.shape if isinstance(part.inputs, Pictures) else part.inputs.shape[1:]
+
+    @property
+    def _decoding(self) -> Decoding:
+        if self.decoding is None:
+            raise UserError("dataset.decoding: this format holds encoded images; give their size")
+        return self.decoding
+
+    def _subset(self, rows: Rows, key: str) -> Rows:
+        part, indices = rows
+        size = getattr(self, key)
+        if size is None:
+            return rows
+        if not 0 < size <= len(indices):
+            raise UserError(f"dataset.{key}={size}: expected a number from 1 to {len(indices)}")
+        generator = torch.Generator().manual_seed(self.subset_seed)
+        return part, indices[torch.randperm(len(indices), generator=generator)[:size].numpy()]
+
+    def _inputs(self, chosen: Sequence[tuple[np.ndarray | Pictures, np.ndarray]]) -> np.ndarray:
+        """Return the chosen rows of arrays or encoded images, one after the other."""
+        pictures = [(source, rows) for source, rows in chosen if isinstance(source, Pictures)]
+        if pictures:
+            return self._decoding.array(pictures)
+        return np.concatenate([source[rows] for source, rows in chosen if isinstance(source, np.ndarray)])
+
+    def _constants(self, inputs: torch.Tensor, n_train: int) -> Normalisation:
+        if self.normalisation is None:
+            return Normalisation.of(inputs[n_train:])
+        constants = len(self.normalisation.mean), len(self.normalisation.std)
+        if any(count not in (1, inputs.shape[1]) for count in constants) or constants[0] != constants[1]:
+            raise UserError(
+                f"dataset.normalisation: {constants[0]} means and {constants[1]} standard deviations, expected one of "
+                f"each or {inputs.shape[1]}, one for each channel or column"
+            )
+        return self.normalisation

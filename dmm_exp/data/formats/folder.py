@@ -1,0 +1,161 @@
+"""Folders of image files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint
+from dmm_exp.data.pictures import Pictures
+from dmm_exp.errors import UserError
+
+ENDS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class ImageFolder(Format):
+    """A sub-folder of images for each class; under ``train`` and ``test`` folders, or without them one part of all.
+
+    Classes are numbered in the order of their names, or of the groups' names where there are groups.
+
+    Attributes:
+        train: name of the folder with training images.
+        test: names that the folder with test images may have; the first that exists is read.
+        groups: JSON file with the sub-folders of each class, ``{"bear": ["n02132136", ...], ...}``; folders that it
+            does not name are passed over. None makes every sub-folder a class.
+    """
+
+    train: str = "train"
+    test: Sequence[str] = ("test", "val", "valid", "validation")
+    groups: str | None = None
+
+    @property
+    def expected(self) -> str:
+        """The files in words."""
+        return f"a sub-folder of images for each class, or such folders under {self.train}/ and {self.test[0]}/"
+
+    def found(self, path: Path) -> bool:
+        """Say whether ``path`` is a folder that holds folders with images."""
+        folder = path / self.train if (path / self.train).is_dir() else path
+        return folder.is_dir() and any(next(images(child), None) for child in _folders(folder))
+
+    def read(self, path: Path) -> Reading:
+        """Return encoded images; their sizes may differ."""
+        folders = {TRAIN: path / self.train if (path / self.train).is_dir() else path}
+        test = next((path / name for name in self.test if (path / name).is_dir()), None)
+        if folders[TRAIN] != path and test is not None:
+            folders[TEST] = test
+        classes = self._classes(folders[TRAIN])
+        strangers = [child.name for child in _folders(folders.get(TEST, folders[TRAIN])) if child.name not in classes]
+        if strangers and self.groups is None:
+            raise UserError(
+                f"{folders[TEST]} has a sub-folder '{strangers[0]}' that is no class of the training images"
+            )
+        parts = {part: _part(folder, classes) for part, folder in folders.items()}
+        return Reading(parts, in_order(classes.values()))
+
+    def _classes(self, folder: Path) -> dict[str, str]:
+        """Return the class of every sub-folder."""
+        there = [child.name for child in _folders(folder)]
+        if self.groups is None:
+            return {name: name for name in there}
+        classes = read_groups(Path(self.groups).expanduser())
+        if missing := sorted(set(classes) - set(there)):
+            raise UserError(f"dataset.formats.folder.groups={self.groups}: {folder} lacks {', '.join(missing[:5])}")
+        return classes
+
+
+def read_groups(path: Path) -> dict[str, str]:
+    """Return the class of every sub-folder that a JSON file ``{class: [sub-folder, ...]}`` names.
+
+    Raises:
+        UserError: the file is missing or something else, or names a folder twice.
+    """
+    try:
+        groups = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"dataset.formats.folder.groups={path}: cannot be read as JSON ({error})") from error
+    if not isinstance(groups, dict) or not all(isinstance(names, list) and names for names in groups.values()):
+        raise UserError(f'dataset.formats.folder.groups={path}: expected {{"class": ["sub-folder", ...], ...}}')
+    named = [(str(name), group) for group, names in groups.items() for name in names]
+    if len(dict(named)) < len(named):
+        raise UserError(f"dataset.formats.folder.groups={path}: a sub-folder stands in two classes, or twice in one")
+    return dict(named)
+
+
+def _part(folder: Path, classes: dict[str, str]) -> Part:
+    names = in_order(classes.values())
+    files = [(file, names.index(group)) for name, group in sorted(classes.items()) for file in images(folder / name)]
+    return labelled(files)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return distinct names sorted; as numbers when all of them are."""
+    distinct = set(names)
+    return sorted(distinct, key=int) if all(name.isdecimal() for name in distinct) else sorted(distinct)
+
+
+def labelled(files: Sequence[tuple[Path, int]]) -> Part:
+    """Return image files with their labels as a part."""
+    paths = [path for path, _ in files]
+    pictures = Pictures(
+        count=len(paths),
+        content=lambda row: paths[row].read_bytes(),
+        name=lambda row: str(paths[row]),
+        fingerprint=fingerprint(paths),
+    )
+    return Part(pictures, np.array([label for _, label in files], dtype=np.int64))
+
+
+def images(folder: Path) -> Iterator[Path]:
+    """Yield the image files of a folder (not of folders in it), sorted by name."""
+    if folder.is_dir():
+        yield from (path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDS)
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+@dataclass(frozen=True)
+class TinyImageNet(Format):
+    """The layout of tiny-imagenet-200: ``train/CLASS/images/``, ``val/images/`` and ``val/val_annotations.txt``.
+
+    The published test images have no labels, so the validation images are the test part.
+    """
+
+    @property
+    def expected(self) -> str:
+        """The files in words."""
+        return "tiny-imagenet-200's folders train/ and val/ with val_annotations.txt"
+
+    def found(self, path: Path) -> bool:
+        """Say whether ``path`` is such a folder."""
+        return (path / "val" / "val_annotations.txt").is_file()
+
+    def read(self, path: Path) -> Reading:
+        """Return encoded images; classes are WordNet numbers, sorted."""
+        if not (path / "train").is_dir():
+            raise UserError(f"{path} lacks the folder train")
+        names = [folder.name for folder in _folders(path / "train")]
+        train = [(file, label) for label, name in enumerate(names) for file in images(path / "train" / name / "images")]
+        annotations = path / "val" / "val_annotations.txt"
+        return Reading({TRAIN: labelled(train), TEST: labelled(_annotated(annotations, names))}, names, (annotations,))
+
+
+def _annotated(path: Path, names: list[str]) -> list[tuple[Path, int]]:
+    """Return the images that an annotation file lists (tab-separated: file, class, box), with their labels."""
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        file, _, rest = line.partition("\t")
+        name, image = rest.partition("\t")[0], path.parent / "images" / file
+        if name not in names:
+            raise UserError(f"{path}, line {number}: '{name}' is no class of the training images")
+        if not image.is_file():
+            raise UserError(f"{path}, line {number}: there is no file {image}")
+        found.append((image, names.index(name)))
+    return found

@@ -1,0 +1,92 @@
+"""What every format does: turn files into arrays, knowing nothing of splits, names or normalisation."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dmm_exp.data.pictures import Pictures
+from dmm_exp.data.split import TEST, TRAIN
+from dmm_exp.errors import UserError
+
+__all__ = ["TEST", "TRAIN", "Format", "Part", "Reading", "fingerprint", "whole_numbers"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples that the files keep together.
+
+    Attributes:
+        inputs: ``[examples, ...]`` uint8 or float32 (images ``[examples, channels, height, width]``), or encoded
+            images.
+        labels: ``[examples]`` int64.
+    """
+
+    inputs: np.ndarray | Pictures
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What files hold.
+
+    Attributes:
+        parts: ``train`` and, where the files name one, ``test``.
+        class_names: a name for every class, where the files have them.
+        files: the files that were read, images of a folder apart.
+    """
+
+    parts: Mapping[str, Part]
+    class_names: list[str] | None = None
+    files: tuple[Path, ...] = ()
+
+
+class Format(ABC):
+    """A layout of files."""
+
+    @property
+    @abstractmethod
+    def expected(self) -> str:
+        """The files that this format consists of, in words."""
+
+    @abstractmethod
+    def found(self, path: Path) -> bool:
+        """Say whether ``path`` (a folder or a file) looks like this format."""
+
+    @abstractmethod
+    def read(self, path: Path) -> Reading:
+        """Return what the files hold.
+
+        Raises:
+            UserError: a file is missing, truncated, or holds something else.
+        """
+
+    def advice(self, path: Path) -> str:
+        """Return a clause for a person whose ``path`` looks like a version of these files that is not read."""
+        return ""
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """Return a digest of files' paths, sizes and times of change: what tells whether they are still the same."""
+    digest = hashlib.sha256()
+    for path in paths:
+        facts = path.stat()
+        digest.update(f"{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def whole_numbers(labels: np.ndarray, where: str) -> np.ndarray:
+    """Return labels as ``[examples]`` int64.
+
+    Raises:
+        UserError: they are something else.
+    """
+    flat = labels.reshape(len(labels)) if labels.size == len(labels) and labels.ndim else labels
+    if flat.ndim != 1 or flat.dtype.kind not in "iu":
+        raise UserError(f"{where}: expected one whole number a label, found {labels.dtype} {list(labels.shape)}")
+    return flat.astype(np.int64)

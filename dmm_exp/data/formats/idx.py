@@ -1,0 +1,82 @@
+"""The IDX files of MNIST and Fashion-MNIST."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, whole_numbers
+from dmm_exp.errors import UserError
+
+IDX_UINT8 = 8
+PREFIXES = {TRAIN: "train", TEST: "t10k"}
+
+
+@dataclass(frozen=True)
+class Idx(Format):
+    """Images and labels in the four IDX files (plain or gzipped) of a folder; t10k is the test part."""
+
+    @property
+    def expected(self) -> str:
+        """The files in words."""
+        return "the four IDX files train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-… (plain or .gz)"
+
+    def found(self, path: Path) -> bool:
+        """Say whether ``path`` is a folder with one of the files."""
+        return any(_existing(path, name) is not None for prefix in PREFIXES.values() for name in _names(prefix))
+
+    def read(self, path: Path) -> Reading:
+        """Return inputs uint8 ``[n, 1, height, width]``."""
+        files = {part: [_needed(path, name) for name in _names(prefix)] for part, prefix in PREFIXES.items()}
+        parts = {part: _part(*pair) for part, pair in files.items()}
+        return Reading(parts, files=tuple(file for pair in files.values() for file in pair))
+
+
+def _names(prefix: str) -> tuple[str, str]:
+    return f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+
+
+def _part(images_file: Path, labels_file: Path) -> Part:
+    images, labels = read_idx(images_file), read_idx(labels_file)
+    if images.ndim != 3 or labels.ndim != 1:
+        raise UserError(f"{images_file} and {labels_file.name} do not hold images and their labels")
+    return Part(images[:, None], whole_numbers(labels, str(labels_file)))
+
+
+def _existing(folder: Path, name: str) -> Path | None:
+    """Return the plain or gzipped file of this name; MNIST's files are also met with a dot before ``idx``."""
+    spellings = [spelling + end for spelling in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
+    return next((folder / spelling for spelling in spellings if (folder / spelling).is_file()), None)
+
+
+def _needed(folder: Path, name: str) -> Path:
+    file = _existing(folder, name)
+    if file is None:
+        raise UserError(f"{folder} lacks the file {name} (plain or .gz)")
+    return file
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Return the uint8 array of an IDX file, plain or gzipped.
+
+    Raises:
+        UserError: the file is not a whole IDX file of unsigned bytes.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a whole gzip file: {error}") from error
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != IDX_UINT8:
+        raise UserError(f"{path} is not an IDX file of unsigned bytes")
+    start = 4 + 4 * content[3]
+    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
+    if len(content) != start + prod(shape):
+        raise UserError(
+            f"{path} is truncated: its header says {prod(shape)} bytes of data, {len(content) - start} exist"
+        )
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)

@@ -1,0 +1,114 @@
+"""Parquet files with encoded images in a column, as hubs of datasets keep them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint, whole_numbers
+from dmm_exp.data.pictures import Pictures
+from dmm_exp.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Parquet(Format):
+    """Files whose names (or whose folders' names) begin with the part: ``train-00000.parquet``, ``test/0.parquet``.
+
+    The column of images holds bytes, or structs with a field ``bytes``.
+
+    Attributes:
+        image: name of the column of images.
+        label: name of the column of labels.
+        train: how names of training files begin.
+        test: how names of test files begin; the first of these with files is read.
+    """
+
+    image: str = "image"
+    label: str = "label"
+    train: str = "train"
+    test: Sequence[str] = ("test", "valid", "val")
+
+    @property
+    def expected(self) -> str:
+        """The files in words."""
+        return f"{self.train}-*.parquet and {self.test[0]}-*.parquet with images in the column '{self.image}'"
+
+    def found(self, path: Path) -> bool:
+        """Say whether ``path`` is a folder with training files somewhere in it."""
+        return bool(_files(path, self.train))
+
+    def read(self, path: Path) -> Reading:
+        """Return encoded images."""
+        files = {TRAIN: _files(path, self.train)}
+        if test := next(filter(None, (_files(path, name) for name in self.test)), None):
+            files[TEST] = test
+        tables = {part: self._table(found) for part, found in files.items()}
+        parts = {part: self._part(table, files[part]) for part, table in tables.items()}
+        names = _class_names(tables[TRAIN].schema, self.label)
+        return Reading(parts, names, tuple(file for found in files.values() for file in found))
+
+    def _table(self, files: list[Path]) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        tables = []
+        for file in files:
+            try:
+                names = pq.read_schema(file).names
+                self._check(names, file)
+                tables.append(pq.read_table(file, columns=[self.image, self.label]))
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(f"{file} is not a whole parquet file: {error}") from error
+        return pa.concat_tables(tables, promote_options="permissive")
+
+    def _check(self, names: list[str], file: Path) -> None:
+        for key, name in (("image", self.image), ("label", self.label)):
+            if name not in names:
+                raise UserError(
+                    f"dataset.formats.parquet.{key}={name}: {file} has no such column, it has {', '.join(names)}"
+                    f"{did_you_mean(name, names)}"
+                )
+
+    def _part(self, table: Any, files: list[Path]) -> Part:
+        column, where = table.column(self.image), ", ".join(file.name for file in files)
+        pictures = Pictures(
+            count=len(table),
+            content=lambda row: encoded(column[row].as_py(), f"{where}, row {row}"),
+            name=lambda row: f"{where}, row {row}",
+            fingerprint=fingerprint(files),
+        )
+        return Part(pictures, whole_numbers(table.column(self.label).to_numpy(), f"column '{self.label}' of {where}"))
+
+
+def encoded(value: Any, name: str) -> bytes:
+    """Return the bytes of an encoded image, given as such or as a mapping with ``bytes`` or a ``path``.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if isinstance(value, dict) and value.get("bytes") is None and value.get("path"):
+        return Path(value["path"]).read_bytes()
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise UserError(f"{name}: expected an encoded image (bytes), found {type(content).__name__}")
+    return content
+
+
+def _files(path: Path, prefix: str) -> list[Path]:
+    """Return files whose own name or folder's name begins with ``prefix``, sorted."""
+    if not path.is_dir():
+        return []
+    found = (file for file in path.rglob("*.parquet") if file.name.startswith(prefix) or file.parent.name == prefix)
+    return sorted(found)
+
+
+def _class_names(schema: Any, label: str) -> list[str] | None:
+    """Return the class names that hubs write into a file's metadata, if there are any."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features[label]["names"]]
+    except (KeyError, TypeError, ValueError):
+        return None
