@@ -49,7 +49,12 @@ class Augmentation:
         return bool(self.flip or self.crop_padding or self.cutout)
 
     def __call__(
-        self, inputs: Tensor, seeds: Tensor, points: Tensor, step: int, fill: Sequence[float] = (0.0,)
+        self,
+        inputs: Tensor,
+        seeds: Tensor,
+        points: Tensor,
+        step: int | Tensor,
+        fill: Sequence[float] | Tensor = (0.0,),
     ) -> Tensor:
         """Return augmented images, of the same shape and type; ``inputs`` are not changed.
 
@@ -59,9 +64,9 @@ class Augmentation:
             inputs: ``[members, batch, channels, height, width]``.
             seeds: ``[members]`` int64, one a member.
             points: ``[members, batch]`` int64, which point each image is.
-            step: number of the optimisation step, from 0.
+            step: number of the optimisation step, from 0; an int64 tensor where steps are recorded and replayed.
             fill: value of padding and blanks as the dataset stores it, for each channel or for all; the mean is
-                neutral.
+                neutral. A tensor where steps are recorded.
 
         Raises:
             UserError: the inputs are no images, or padding or square are larger than these.
@@ -134,8 +139,10 @@ def _below(count: int, keys: Tensor, use: int) -> Tensor:
     return (_mixed(keys + _times_gamma(use + 1)) >> 32 & 0x7FFFFFFF) * count >> 31
 
 
-def _times_gamma(count: int) -> int:
+def _times_gamma(count: int | Tensor) -> int | Tensor:
     """Return ``count × GAMMA`` as products of 64-bit numbers wrap around."""
+    if isinstance(count, Tensor):
+        return count * GAMMA
     return (GAMMA * count + (1 << 63)) % (1 << 64) - (1 << 63)
 
 

@@ -113,6 +113,14 @@ def test_members_steps_and_points_are_augmented_differently():
     assert not torch.equal(augmented(EVERYTHING)[0, 0], augmented(EVERYTHING)[0, 1])
 
 
+def test_a_step_and_a_filling_in_tensors_are_as_good_as_numbers():
+    step = torch.tensor(0)
+    for number in (0, 1, 2**40):
+        step.fill_(number)
+        result = EVERYTHING(images(), SEEDS, points(), step, torch.tensor([3.0, 9.0]))
+        assert torch.equal(result, augmented(EVERYTHING, number, (3.0, 9.0)))
+
+
 def test_global_random_state_is_neither_used_nor_moved():
     torch.manual_seed(1)
     first, state = augmented(EVERYTHING), torch.random.get_rng_state()
@@ -127,6 +135,22 @@ def test_global_random_state_is_neither_used_nor_moved():
 def test_a_gpu_gives_the_same_images():
     arguments = (value.cuda() for value in (images(), SEEDS, points()))
     assert torch.equal(EVERYTHING(*arguments, 4, fill=(3.0,)).cpu(), augmented(EVERYTHING, 4, (3.0,)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_recorded_augmentation_goes_with_the_step_when_it_is_replayed():
+    inputs, seeds, chosen, step, fill = (
+        value.cuda() for value in (images(), SEEDS, points(), torch.tensor(0), torch.tensor([3.0]))
+    )
+    EVERYTHING(inputs, seeds, chosen, step, fill)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = EVERYTHING(inputs, seeds, chosen, step, fill)
+    for number in (5, 6):
+        step.fill_(number)
+        graph.replay()
+        assert torch.equal(result.cpu(), augmented(EVERYTHING, number, (3.0,)))
 
 
 @pytest.mark.parametrize("key", ["crop_padding", "cutout"])
