@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from benchmarks.timing import TABLE_HEAD, compare
 from dmm_exp.attribution import TrakFactored
-from dmm_exp.attribution.factored import FactoredFeatures
+from dmm_exp.attribution.factored import FactoredFeatures, ScaleFactors
 from dmm_exp.attribution.gradients import projection_block
 from dmm_exp.attribution.trak import TrakFeatures
 from dmm_exp.data import Examples, Normalisation
@@ -114,6 +114,9 @@ def _is_projected_sum(features: FactoredFeatures, gradients: list[Tensor], found
     """Return whether features add up to ``−Σ_layers (B ⊗ A) vec(∂L/∂[W, b])``, each layer's gradient formed whole."""
     expected, rest = torch.zeros(WIDTH), iter(gradients)
     for layer, factors in features.factors.items():
+        if isinstance(factors, ScaleFactors):
+            expected -= factors.matrix() @ torch.cat([next(rest).flatten() for _ in layer.parameters()])
+            continue
         projected = factors.of_gradient @ next(rest).flatten(1) @ factors.of_input.T
         if layer.bias is not None:
             projected += torch.outer(factors.of_gradient @ next(rest), factors.of_one)
