@@ -22,6 +22,15 @@ class ModelConfig:
 
 
 @dataclass
+class AugmentationConfig:
+    """What is done to images before a model is trained on them; nothing unless asked for."""
+
+    flip: bool = False
+    crop_padding: int = 0
+    cutout: int = 0
+
+
+@dataclass
 class TrainingConfig:
     """The recipe of every model that is trained from scratch: originals, oracles and pool alike."""
 
@@ -29,6 +38,7 @@ class TrainingConfig:
     batch_size: int = MISSING
     optimizer: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Datasets as tensors in memory, one index space for training and validation points."""
 
+from dmm_exp.data.augmentation import Augmentation
 from dmm_exp.data.corruption import LabelCorruption
 from dmm_exp.data.dataset import Dataset
 from dmm_exp.data.digits import Digits
@@ -7,4 +8,4 @@ from dmm_exp.data.examples import Examples, Normalisation
 from dmm_exp.data.pictures import Decoding
 from dmm_exp.data.split import Split
 
-__all__ = ["Dataset", "Decoding", "Digits", "Examples", "LabelCorruption", "Normalisation", "Split"]
+__all__ = ["Augmentation", "Dataset", "Decoding", "Digits", "Examples", "LabelCorruption", "Normalisation", "Split"]

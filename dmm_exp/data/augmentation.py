@@ -42,7 +42,9 @@ class Augmentation:
     def __post_init__(self) -> None:
         for key in ("crop_padding", "cutout"):
             if getattr(self, key) < 0:
-                raise UserError(f"augmentation.{key}={getattr(self, key)}: expected a number of pixels, 0 for none")
+                raise UserError(
+                    f"training.augmentation.{key}={getattr(self, key)}: expected a number of pixels, 0 for none"
+                )
 
     def __bool__(self) -> bool:
         """Whether it changes anything."""
@@ -84,12 +86,15 @@ class Augmentation:
     def _check(self, inputs: Tensor) -> None:
         if inputs.ndim != 5:
             raise UserError(
-                f"augmentation: expected images [channels, height, width], these inputs are {list(inputs.shape[2:])}"
+                "training.augmentation: expected images [channels, height, width], these inputs are "
+                f"{list(inputs.shape[2:])}"
             )
         smallest = min(inputs.shape[-2:])
         for key, value in (("crop_padding", self.crop_padding), ("cutout", self.cutout)):
             if value > smallest:
-                raise UserError(f"augmentation.{key}={value}: expected at most {smallest}, the size of the images")
+                raise UserError(
+                    f"training.augmentation.{key}={value}: expected at most {smallest}, the size of the images"
+                )
 
     def _moved(self, inputs: Tensor, keys: Tensor, colour: Tensor) -> Tensor:
         """Crop and flip: every row and column of the result is a row and column of the image, or filled."""

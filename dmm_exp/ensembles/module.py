@@ -45,6 +45,7 @@ class EnsembleModule(LightningModule, ABC):
 
     Attributes:
         elapsed: epochs, in fractions, that had passed before the current step; a tensor where steps are recorded.
+        steps: number of batches before the current one, a tensor ``[]``.
 
     Args:
         epochs: passes over :meth:`sample`; several numbers ask for the largest, with checkpoints at the others.
@@ -113,6 +114,7 @@ class EnsembleModule(LightningModule, ABC):
         self.sample_gradients = 0
         self._batches_done = self._taken = 0
         self.elapsed: float | Tensor = 0.0
+        self.steps = torch.zeros((), dtype=torch.int64)
         self._starts = self._count_batches()
 
     @property
@@ -141,11 +143,15 @@ class EnsembleModule(LightningModule, ABC):
     def losses(self, indices: Tensor) -> Tensor:
         """Return every member's loss ``[members]`` on its batch ``[members, batch]`` of point indices."""
 
+    def see(self, indices: Tensor) -> Tensor:
+        """Return the inputs ``[members, batch, ...]`` of a batch of point indices."""
+        return self.inputs[indices]
+
     def predict_batch(self, indices: Tensor) -> Tensor:
         """Return the members' float32 logits ``[members, batch, classes]`` on their batches, and count the cost."""
         self._taken += indices.shape[1]
         try:
-            return self.ensemble(self.inputs[indices]).float()
+            return self.ensemble(self.see(indices)).float()
         except ValueError as error:
             if "more than 1 value per channel" in str(error):
                 raise UserError(
@@ -207,6 +213,7 @@ class EnsembleModule(LightningModule, ABC):
         """Bring the data to the device, and choose how steps are carried out."""
         self._resident = self.examples.to(self.device)
         self._sum = torch.zeros(len(self.members), device=self.device)
+        self.steps = torch.zeros((), dtype=torch.int64, device=self.device)
         self._optimizer: Any = self.optimizers(use_pl_optimizer=not self._recorded)
         self._rates = Rates(self._optimizer, self.device if self._recorded else None)
         self._step: Step = self._advance
@@ -222,6 +229,7 @@ class EnsembleModule(LightningModule, ABC):
         """Take a step."""
         if batch_index == 0:
             self._sum.zero_()
+        self.steps.fill_(self._batches_done)
         passed = self.progress()
         if isinstance(self.elapsed, Tensor):
             self.elapsed.fill_(passed)

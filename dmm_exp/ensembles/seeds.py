@@ -21,7 +21,7 @@ Role = Literal[
     "base",
     "attack",
 ]
-Stream = Literal["initialisation", "order", "subset", "noise"]
+Stream = Literal["initialisation", "order", "subset", "noise", "augmentation"]
 
 
 def member_seed(seed: int, role: Role, index: int, stream: Stream, epoch: int = 0) -> int:

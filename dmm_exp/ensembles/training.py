@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dmm_exp.data import Augmentation, Examples
+from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.module import EnsembleModule
+from dmm_exp.ensembles.seeds import Role, member_seed
 from dmm_exp.ensembles.trajectory import Trajectory
 
 
@@ -17,13 +21,38 @@ class EnsembleTraining(EnsembleModule):
     Args:
         subsets: ``[members, size]`` indices of the points that every member is trained on.
         trajectory: is told what members answer on the way.
+        augmentation: what is done to images before a member sees them; a member's seed, the step and the point
+            determine it.
         **recipe: ``epochs``, ``batch_size``, ``optimizer`` and ``schedule`` of :class:`EnsembleModule`.
     """
 
-    def __init__(self, *, subsets: Tensor, trajectory: Trajectory | None = None, **recipe: Any) -> None:
+    member_seeds: Tensor
+    fill: Tensor
+
+    def __init__(
+        self,
+        *,
+        subsets: Tensor,
+        trajectory: Trajectory | None = None,
+        augmentation: Augmentation | None = None,
+        **recipe: Any,
+    ) -> None:
         super().__init__(**recipe)
         self.subsets = subsets
         self.trajectory = trajectory
+        self.augmentation = augmentation or Augmentation()
+
+    def attach(self, ensemble: Ensemble, examples: Examples, *, seed: int, role: Role, members: Sequence[int]) -> None:
+        """Say which members to train; see :meth:`EnsembleModule.attach`."""
+        super().attach(ensemble, examples, seed=seed, role=role, members=members)
+        seeds = [member_seed(seed, role, index, "augmentation") for index in members]
+        self.register_buffer("member_seeds", torch.tensor(seeds), persistent=False)
+        mean = torch.tensor(examples.normalisation.mean) * examples.normalisation.scale
+        self.register_buffer("fill", mean, persistent=False)
+
+    def see(self, indices: Tensor) -> Tensor:
+        """Return the inputs of a batch, augmented."""
+        return self.augmentation(super().see(indices), self.member_seeds, indices, self.steps, self.fill)
 
     def sample(self, row: int, generator: torch.Generator) -> Tensor:
         """Return the member's subset in a new order."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dmm_exp.config.instantiate import instantiate
-from dmm_exp.data import Examples
+from dmm_exp.data import Augmentation, Examples
 from dmm_exp.ensembles.engine import Engine, TrainerFactory
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.memory import in_fitting_parts
@@ -231,8 +231,9 @@ def model_factory(config: Mapping[str, Any], examples: Examples) -> Callable[[],
 
 
 def recipe(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a training configuration with its optimizer and schedule made into objects."""
+    """Return a training configuration with its optimizer, schedule and augmentation made into objects."""
     parts = {key: instantiate(training[key]) for key in ("optimizer", "schedule")}
+    parts["augmentation"] = Augmentation(**training.get("augmentation", {}))
     return {"epochs": training["epochs"], "batch_size": training["batch_size"], **parts}
 
 

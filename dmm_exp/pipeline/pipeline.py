@@ -57,8 +57,13 @@ class Pipeline(Attack):
         if "predicted" in self.targets:
             self.estimator.check(model)
         Engine(**self.config["engine"])
-        check_optimizer(recipe(self.config["training"])["optimizer"], "training.optimizer")
+        self._check_recipe(recipe(self.config["training"]))
         check_optimizer(recipe(self.config["scores"]["held_out"])["optimizer"], "scores.held_out.optimizer")
+
+    def _check_recipe(self, parts: dict[str, Any]) -> None:
+        check_optimizer(parts["optimizer"], "training.optimizer")
+        first, zero = self.examples.inputs[None, :1], torch.zeros(1, dtype=torch.long)
+        parts["augmentation"](first, zero, zero[None], 0)
 
     @cached_property
     def parts(self) -> list[Part]:

@@ -121,7 +121,7 @@ class Stages:
             "members": members,
             "seed": job.seed,
             "network": job.model,
-            "training": job.training,
+            "training": told(job.training),
             "trainer": self._trainer_identity,
             "subsets": job.subsets.identity(),
             "keep": list(job.keep),
@@ -220,6 +220,12 @@ class Stages:
             made = artifact.members - taken_over
             self.console.stage_done(StageRecord(name, detail, artifact.seconds, artifact.cached, taken_over, made))
         return artifact
+
+
+def told(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe without the options that are off: artifacts from before there were any keep their keys."""
+    off = {"augmentation": {"flip": False, "crop_padding": 0, "cutout": 0}}
+    return {key: value for key, value in training.items() if key not in off or value != off[key]}
 
 
 def content_hash(*tensors: Tensor) -> str:

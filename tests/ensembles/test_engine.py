@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmm_exp.data import Digits, Examples, Normalisation
+from dmm_exp.data import Augmentation, Digits, Examples, Normalisation
 from dmm_exp.ensembles import Ensemble, EnsembleModule, EnsembleTraining, member_seed
 from dmm_exp.ensembles.optimisation import clip_norms
 from dmm_exp.ensembles.schedules import Constant
@@ -371,3 +371,47 @@ def test_several_numbers_of_epochs_are_the_largest_with_checkpoints_at_the_other
 def test_numbers_out_of_range_are_refused(setting, said):
     with pytest.raises(UserError, match=said):
         training(**setting)
+
+
+# ---------------------------------------------------------------------- augmentation
+
+MOVED = Augmentation(flip=True, crop_padding=1, cutout=2)
+
+
+def augmented(members: range, augmentation: Augmentation = MOVED) -> tuple[Ensemble, EnsembleTraining]:
+    data = Digits(Normalisation(16, [0.305], [0.376])).load()
+    subsets = torch.arange(200).expand(len(members), -1)
+    module = EnsembleTraining(
+        subsets=subsets, epochs=2, batch_size=50, optimizer=SGD, schedule=Constant(), augmentation=augmentation
+    )
+    ensemble, _ = fit(module, data, members=members)
+    return ensemble, module
+
+
+def test_an_augmented_member_depends_on_its_seed_alone():
+    together, alone = augmented(range(3))[0], augmented(range(2, 3))[0]
+    for name, value in alone.params.items():
+        torch.testing.assert_close(together.params[name][2], value[0], atol=1e-5, rtol=1e-4)
+
+
+def test_augmentation_changes_what_is_learnt_and_no_augmentation_changes_nothing():
+    plain, _ = augmented(range(2), Augmentation())
+    moved, _ = augmented(range(2))
+    assert not torch.allclose(plain.params["network.head.weight"], moved.params["network.head.weight"], atol=1e-3)
+    data = Digits(Normalisation(16, [0.305], [0.376])).load()
+    subsets = torch.arange(200).expand(2, -1)
+    module = EnsembleTraining(subsets=subsets, epochs=2, batch_size=50, optimizer=SGD, schedule=Constant())
+    without, _ = fit(module, data, members=range(2))
+    assert all(torch.equal(value, plain.params[name]) for name, value in without.params.items())
+
+
+def test_images_are_augmented_anew_in_every_step_and_filled_with_the_mean():
+    _, module = augmented(range(2))
+    indices = torch.arange(50).expand(2, -1)
+    module.steps.fill_(3)
+    third = module.see(indices)
+    module.steps.fill_(4)
+    assert not torch.equal(module.see(indices), third)
+    blank = Augmentation(cutout=8)(module.inputs[indices], module.member_seeds, indices, 0, module.fill)
+    assert (blank != module.inputs[indices]).any()
+    assert (blank[blank != module.inputs[indices]] == round(0.305 * 16)).all()  # images are whole numbers

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dmm_exp.data import Augmentation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleModule, EnsembleTraining, module
 from dmm_exp.ensembles.schedules import Cosine
 from dmm_exp.ensembles.steps import Replayed
@@ -99,7 +100,11 @@ def trained(step: str, network: dict[str, Any], examples, **options):
     return ensemble, training, trajectory
 
 
-@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5}], ids=["plain", "clipped"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"clip_norm": 0.5}, {"augmentation": Augmentation(flip=True, crop_padding=1, cutout=2)}],
+    ids=["plain", "clipped", "augmented"],
+)
 @pytest.mark.parametrize("network", [MLP, CNN], ids=["mlp", "cnn"])
 def test_training_can_be_recorded(network, options, recorded):
     examples = few_digits()
