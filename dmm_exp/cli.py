@@ -44,11 +44,11 @@ def _end(command: Callable[[], int]) -> None:
 
 
 def _runs() -> int:
-    arguments = _checked_arguments()
+    arguments, cells = _checked_arguments()
     if arguments.help and _own(arguments):
         return _help(arguments)
     run, refused = _hydra(_run)
-    if not (arguments.multirun and _composes(arguments)):
+    if not (arguments.multirun and cells):
         run()
         if refused:
             raise refused[0]
@@ -56,12 +56,16 @@ def _runs() -> int:
     from dmm_exp import sweep
 
     sweep.begin(arguments.overrides)
+    if cells[0]["dry_run"]:
+        run()
+        return 0
+    folder = sweep.prepared(cells[0])
     run()
-    return sweep.finish()
+    return sweep.finish(folder, len(cells))
 
 
 def _scores() -> int:
-    arguments = _checked_arguments()
+    arguments, _ = _checked_arguments()
     if arguments.help and _own(arguments):
         return _help(arguments)
     if arguments.multirun:
@@ -79,15 +83,16 @@ def _compare() -> int:
     return compare_runs(sys.argv[1:])
 
 
-def _checked_arguments() -> Any:
-    """Return the command line, after comparing it with what exists."""
+def _checked_arguments() -> tuple[Any, list[dict[str, Any]]]:
+    """Return the command line, after comparing it with what exists, and the configurations that it stands for.
+
+    There are none where it asks for no work, or for another primary configuration.
+    """
     from dmm_exp.config.schema import register
 
     register()
     arguments = _arguments()
-    if _composes(arguments):
-        _check(arguments)
-    return arguments
+    return arguments, _check(arguments) if _composes(arguments) else []
 
 
 def _hydra(task: Callable[[Any], object]) -> tuple[Callable[[], Any], list[UserError]]:
@@ -157,7 +162,7 @@ def _more(arguments: Any) -> list[str]:
     return [str(Path(arguments.config_dir).absolute())] if arguments.config_dir else []
 
 
-def _check(arguments: Any) -> None:
+def _check(arguments: Any) -> list[dict[str, Any]]:
     from dmm_exp.config.preflight import check_overrides
 
     cells = check_overrides(config_directory(), arguments.overrides, _more(arguments))
@@ -165,6 +170,7 @@ def _check(arguments: Any) -> None:
         _check_cells(cells)
     elif len(cells) > 1:
         raise UserError("several values for one key (key=a,b) are a sweep; add -m to run it")
+    return cells
 
 
 def _check_cells(cells: list[dict[str, Any]]) -> None:

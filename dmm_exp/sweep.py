@@ -20,17 +20,20 @@ SWEEP = "DMM_EXP_SWEEP"  # in the environment, so that cells in other processes 
 def begin(overrides: Sequence[str]) -> None:
     """Name the sweep after its command line, so that the same sweep lands in the same place."""
     os.environ[SWEEP] = digest_of(list(overrides))[:10]
-    _announced.clear()
 
 
-_announced: list[Path] = []
+def prepared(config: Mapping[str, Any]) -> Path:
+    """Return the folder of the sweep that has begun, without records of an earlier attempt."""
+    folder = _folder(config)
+    for stale in folder.glob("cell-*.json"):
+        stale.unlink()
+    return folder
 
 
 def run_cell(config: Mapping[str, Any], choices: Mapping[str, str], overrides: list[str], number: int) -> None:
     """Do one cell; when it fails, record why and let the others go on."""
     from dmm_exp.run import run
 
-    folder = _folder(config)
     record: dict[str, Any] = {"number": number, "choices": dict(choices), "overrides": overrides}
     print(f"\n[{number}] {' '.join(overrides)}", file=sys.stderr)
     try:
@@ -45,9 +48,9 @@ def run_cell(config: Mapping[str, Any], choices: Mapping[str, str], overrides: l
         print(f"error: {error}", file=sys.stderr)
         record |= {"status": "failed", "error": str(error) or type(error).__name__}
     if not config["dry_run"]:
+        folder = _folder(config)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"cell-{number:05d}.json", record)
-        _announced.append(folder)
 
 
 def _folder(config: Mapping[str, Any]) -> Path:
@@ -55,14 +58,17 @@ def _folder(config: Mapping[str, Any]) -> Path:
     return outputs / "sweeps" / os.environ.get(SWEEP, "unnamed")
 
 
-def finish() -> int:
-    """Print one table over all cells, write it as CSV, and return the exit code: 1 when a cell failed."""
-    if not _announced:
-        return 0
+def finish(folder: Path, expected: int) -> int:
+    """Print one table over all cells, write it as CSV, and return the exit code: 1 when a cell failed.
+
+    Args:
+        folder: of the sweep.
+        expected: number of cells; those without a record were ended from outside, or have not begun.
+    """
     from dmm_exp.report.tables import print_table, sweep_table
 
-    folder = _announced[0]
-    cells = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("cell-*.json"))]
+    found = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("cell-*.json")}
+    cells = [found.get(f"cell-{number:05d}.json") or _ended(number) for number in range(expected)]
     shown = [cell | {"overrides": _telling(cell, cells)} for cell in cells]
     print_table(sweep_table([row for cell in shown for row in _rows(cell)]))
     write_text(folder / "cells.csv", _csv(cells))
@@ -70,9 +76,16 @@ def finish() -> int:
     return int(any(cell["status"] == "failed" for cell in cells))
 
 
+def _ended(number: int) -> dict[str, Any]:
+    """Return the record of a cell that left none."""
+    error = "its process ended without a word (killed, or out of memory); the same command does what is missing"
+    return {"number": number, "choices": {}, "overrides": [f"cell {number}"], "status": "failed", "error": error}
+
+
 def _telling(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the overrides that set a cell apart and that its choices do not show."""
-    shared = set.intersection(*(set(other["overrides"]) for other in cells))
+    known = [set(other["overrides"]) for other in cells if other["choices"]]
+    shared = set.intersection(*known) if known else set()
     return [text for text in cell["overrides"] if text not in shared and text.split("=")[0] not in cell["choices"]]
 
 

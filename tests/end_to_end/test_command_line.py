@@ -10,6 +10,8 @@ import time
 import pytest
 from results_of_runs import without_seconds
 
+from dmm_exp import sweep
+
 SMALL = [
     "experiment=quick",
     "evaluation.report=false",
@@ -63,6 +65,34 @@ def test_sweep_ends_in_one_table_and_a_failing_cell_does_not_stop_the_others(tmp
     cells = [json.loads((tmp_path / folder / f"cell-0000{number}.json").read_text()) for number in (0, 1)]
     assert [cell["status"] for cell in cells] == ["failed", "done"]
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+
+
+@pytest.mark.slow
+def test_cells_that_start_at_the_same_moment_share_what_they_make_and_end_in_one_table(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    arguments = [*SMALL, "forget=random", "unlearner=finetune,gradient_ascent"]
+    done = dmm_exp("-m", *arguments, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / done.stdout.splitlines()[-1]
+    cells = [json.loads((folder / f"cell-0000{number}.json").read_text()) for number in (0, 1)]
+    assert [cell["status"] for cell in cells] == ["done", "done"]
+    for stage in ("originals", "oracles", "floor_oracles"):
+        cached = sorted(cell["metrics"][f"seconds/{stage}/cached"] for cell in cells)
+        assert cached == [0, 1], stage  # one cell made it, the other waited and used it
+
+
+def test_a_cell_that_ends_without_a_word_is_listed_as_failed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(sweep.SWEEP, "abc")
+    folder = sweep.prepared({"paths": {"outputs": str(tmp_path)}})
+    folder.mkdir(parents=True)
+    done = {"number": 0, "choices": {"unlearner": "dmm"}, "overrides": ["unlearner=dmm"], "status": "done"}
+    (folder / "cell-00000.json").write_text(json.dumps(done | {"metrics": {"tow": 0.5}}))
+    assert sweep.finish(folder, 2) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 of 2 cells failed" in said
+    assert "killed, or out of memory" in said
+    sweep.prepared({"paths": {"outputs": str(tmp_path)}})
+    assert not list(folder.glob("cell-*.json"))
 
 
 def test_sweep_with_an_impossible_cell_is_refused_before_the_first_starts(tmp_path):

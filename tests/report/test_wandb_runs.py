@@ -41,9 +41,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         cells = compose_cells(config_directory(), [*OVERRIDES, f"paths.outputs={folder}"], [])
         for number, (config, choices) in enumerate(cells):
             sweep.run_cell(config, choices, [], number)
-        assert sweep.finish() == 0
-    yield folder
-    sweep._announced.clear()
+        assert sweep.finish(sweep._folder(config), 2) == 0
+    return folder
 
 
 def runs_of(outputs: Path) -> dict[Path, Written]:
