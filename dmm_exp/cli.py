@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.config.folders import config_directory
+from dmm_exp.config.processes import rank, ranks
 from dmm_exp.errors import UserError
 
 USAGE_ERROR = 2
@@ -44,6 +45,21 @@ def _end(command: Callable[[], int]) -> None:
 
 
 def _runs() -> int:
+    if rank() > 0:
+        from dmm_exp.executors.distributed import serve
+
+        serve()
+        return 0
+    try:
+        return _work()
+    finally:
+        if ranks() > 1:
+            from dmm_exp.executors import close_executors
+
+            close_executors()
+
+
+def _work() -> int:
     arguments, cells = _checked_arguments()
     if arguments.help and _own(arguments):
         return _help(arguments)

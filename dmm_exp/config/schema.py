@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from dmm_exp.config.processes import ranks
 from dmm_exp.errors import UserError, did_you_mean
 
 LOGITS_DTYPES = ("float32", "float16")
@@ -205,6 +206,18 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=RootConfig)
 
 
+def _check_processes(trainer: Mapping[str, Any], executor: str) -> None:
+    """Refuse several devices where nothing starts a process for each."""
+    together, devices = executor.endswith(".Distributed"), trainer.get("devices", 1)
+    if devices not in (1, "1", [0], "auto") and not together:
+        raise UserError(
+            f"trainer.devices={devices}: a process trains on one device; for members on several, executor.workers; for "
+            "one member on several, torchrun --nproc-per-node=N -m dmm_exp trainer=ddp"
+        )
+    if ranks() > 1 and not together:
+        raise UserError(f"torchrun started {ranks()} processes: they share work by trainer=ddp only")
+
+
 def check_ranges(config: Mapping[str, Any]) -> None:
     """Check numbers that a type cannot.
 
@@ -218,6 +231,7 @@ def check_ranges(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key}: there is no such key at the root of the configuration{did_you_mean(key, known)}")
     _at_least("n_models", config["n_models"], 2)
     _at_least("seed", config["seed"], 0)
+    _check_processes(config["trainer"], str(config["executor"].get("_target_", "")))
     chunk_size = config["model"]["chunk_size"]
     if chunk_size != "auto" and (isinstance(chunk_size, str) or chunk_size < 1):
         raise UserError(f"model.chunk_size={chunk_size}: expected a whole number of at least 1, or auto")

@@ -33,6 +33,8 @@ from dmm_exp.ensembles.seeds import Role, member_generator, member_seed
 from dmm_exp.ensembles.steps import CudaGraphs, Recorder, Replayed, Step
 from dmm_exp.errors import UserError
 
+Part = tuple[Tensor, float]
+
 
 class EnsembleModule(LightningModule, ABC):
     """Optimises stacked parameters; the sum of the members' losses gives each member exactly its own gradient.
@@ -183,7 +185,7 @@ class EnsembleModule(LightningModule, ABC):
         self._take_over(trainer, make_trainer.engine if isinstance(make_trainer, TrainerFactory) else Engine())
         with torch.random.fork_rng():
             torch.manual_seed(member_seed(self.seed, self.role, self.members[0], "noise"))
-            trainer.fit(self, train_dataloaders=_MemberBatches(self))
+            trainer.fit(self, train_dataloaders=_MemberBatches(self, trainer.global_rank, trainer.world_size))
         self._resident = self.examples
         self.cpu()
 
@@ -201,6 +203,12 @@ class EnsembleModule(LightningModule, ABC):
         device = trainer.strategy.root_device
         if self._recorded and self.recorder is CudaGraphs and device.type != "cuda":
             raise UserError(f"engine.step=graph: needs a CUDA device, not {device}; use eager, or auto")
+        if self._recorded and trainer.world_size > 1:
+            raise UserError("engine.step=graph: not with trainer=ddp, whose processes talk in every step; use eager")
+        if self.batch_size < trainer.world_size:
+            raise UserError(
+                f"batch_size={self.batch_size}: expected at least the {trainer.world_size} processes that share a batch"
+            )
         if self._recorded and self._accumulated > 1:
             raise UserError("trainer.accumulate_grad_batches: expected 1 with engine.step=graph; use eager")
         if trainer.precision == "16-mixed" and (self._recorded or self._limit or self.clip_norm):
@@ -225,8 +233,9 @@ class EnsembleModule(LightningModule, ABC):
         """Return the mean loss over members and batches, one value an epoch."""
         return [float(losses.mean()) for losses in self.losses_by_epoch]
 
-    def training_step(self, batch: Tensor, batch_index: int) -> None:
+    def training_step(self, part: Part, batch_index: int) -> None:
         """Take a step."""
+        batch, self._weight = part
         if batch_index == 0:
             self._sum.zero_()
         self.steps.fill_(self._batches_done)
@@ -245,13 +254,13 @@ class EnsembleModule(LightningModule, ABC):
         self._taken = 0
         losses = self.losses(batch)
         with torch.autocast(batch.device.type, enabled=False):
-            self.manual_backward(losses.sum() / self._accumulated)
+            self.manual_backward(losses.sum() * (self._weight / self._accumulated))
             if self._is_whole():
                 self.clip()
                 self._optimizer.step()
                 self._optimizer.zero_grad()
                 self.after_step()
-        self._sum += losses.detach()
+        self._sum += losses.detach() * self._weight
         return self._taken
 
     def _is_whole(self) -> bool:
@@ -266,7 +275,15 @@ class EnsembleModule(LightningModule, ABC):
     def on_train_epoch_end(self) -> None:
         """Keep the epoch's mean losses."""
         begun, end = self._starts[self.current_epoch : self.current_epoch + 2]
-        self.losses_by_epoch.append(self._sum / (end - begun))
+        self.losses_by_epoch.append(self.over_processes(self._sum, "mean") / (end - begun))
+
+    def on_train_end(self) -> None:
+        """Count what all processes did."""
+        self.sample_gradients = int(self.over_processes(torch.tensor(self.sample_gradients), "sum"))
+
+    def over_processes(self, values: Tensor, how: Literal["mean", "sum"]) -> Tensor:
+        """Return the mean or sum over the processes that share every batch."""
+        return values if self.trainer.world_size == 1 else self.trainer.strategy.reduce(values.clone(), reduce_op=how)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer."""
@@ -316,10 +333,15 @@ class EnsembleModule(LightningModule, ABC):
 
 
 class _MemberBatches:
-    """The batches of the current epoch; without a length, since epochs may differ in theirs."""
+    """One process's parts of the batches of the current epoch; without a length, since epochs may differ in theirs.
 
-    def __init__(self, module: EnsembleModule) -> None:
-        self.module = module
+    With each part comes its weight: how much larger it is than a part of the batch is on average.
+    """
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return self.module.batches(self.module.current_epoch)
+    def __init__(self, module: EnsembleModule, process: int, processes: int) -> None:
+        self.module, self.process, self.processes = module, process, processes
+
+    def __iter__(self) -> Iterator[Part]:
+        for batch in self.module.batches(self.module.current_epoch):
+            part = batch[:, self.process :: self.processes]
+            yield part, part.shape[1] * self.processes / batch.shape[1]

@@ -69,3 +69,9 @@ class EnsembleTraining(EnsembleModule):
     def losses(self, indices: Tensor) -> Tensor:
         """Return the mean cross-entropy of every member."""
         return self.cross_entropy(indices)
+
+    def on_train_end(self) -> None:
+        """Join what the processes that share every batch have seen of the trajectory."""
+        super().on_train_end()
+        if self.trajectory is not None:
+            self.trajectory.join(lambda sums: self.over_processes(sums, "sum"))

@@ -7,6 +7,8 @@ evaluated for them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -38,6 +40,10 @@ class Trajectory:
             torch.ones_like(largest),
         ]
         self._sums.scatter_add_(2, indices.expand(len(values), -1, -1), torch.stack(values))
+
+    def join(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Add up what several processes saw: ``total`` returns the sum over processes of a tensor that each has."""
+        self._sums = total(self._sums)
 
     def mean(self) -> dict[str, Tensor]:
         """Return the mean over visits of each of ``PROXIES``: ``[members, n_train]``, NaN where there was no visit.

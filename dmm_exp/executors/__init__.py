@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from dmm_exp.executors.distributed import Distributed
 from dmm_exp.executors.local import Local
 from dmm_exp.executors.processes import Processes
 
-__all__ = ["Local", "Processes", "shared_executor"]
+__all__ = ["Distributed", "Local", "Processes", "shared_executor"]
 
 
 def shared_executor(config: Mapping[str, Any]) -> Any:
@@ -22,4 +23,15 @@ def shared_executor(config: Mapping[str, Any]) -> Any:
 def _executor(config: str) -> Any:
     from dmm_exp.config.instantiate import instantiate
 
-    return instantiate(json.loads(config))
+    _made.append(instantiate(json.loads(config)))
+    return _made[-1]
+
+
+_made: list[Any] = []
+
+
+def close_executors() -> None:
+    """End what executors of this process have started."""
+    while _made:
+        _made.pop().close()
+    _executor.cache_clear()

@@ -28,6 +28,7 @@ QUIET = (
     "enable_model_summary",
     "accelerator",
     "devices",
+    "num_nodes",
 )
 
 

@@ -1,0 +1,82 @@
+"""One member trained by several processes (``torchrun -m dmm_exp trainer=ddp``) is the member that one process trains."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dmm_exp.cli import main
+
+SMALL = [
+    "experiment=quick",
+    "evaluation.report=false",
+    "forget=random",
+    "unlearner=finetune",
+    "unlearner.epochs=1",
+    "training.epochs=2",
+    "trainer.accelerator=cpu",
+    "n_models=2",
+]
+
+
+def start(*command, folder, options=()):
+    arguments = [sys.executable, "-m", *command, "dmm_exp", *SMALL, *options, f"paths.outputs={folder}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=250, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return ensembles(folder)
+
+
+def ensembles(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the tensors of every ensemble by its role."""
+    found = {}
+    for manifest in folder.glob("artifacts/*/*/manifest.json"):
+        if (kind := manifest.parent.parent.name) in ("ensemble", "unlearned"):
+            role = json.loads(manifest.read_text())["config"].get("role", kind)
+            (shard,) = manifest.parent.glob("shard*.safetensors")
+            found[role] = load_file(shard)
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(tmp_path):
+    alone = start(folder=tmp_path / "one", options=["executor=local"])
+    together = start(
+        "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m",
+        folder=tmp_path / "two", options=["trainer=ddp"],
+    )  # fmt: skip
+    assert alone.keys() == together.keys() == {"original", "oracle", "floor_oracle", "unlearned"}
+    for role, tensors in alone.items():
+        for name, value in tensors.items():
+            torch.testing.assert_close(together[role][name], value, atol=2e-3, rtol=2e-3, equal_nan=True)
+
+
+def test_several_devices_need_several_processes(capsys, monkeypatch):
+    for devices in ("2", "[0,1]", "-1"):
+        monkeypatch.setattr(sys, "argv", ["dmm_exp", f"trainer.devices={devices}"])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert "torchrun --nproc-per-node=N -m dmm_exp trainer=ddp" in capsys.readouterr().err
+
+
+def test_processes_that_would_not_share_work_are_refused(capsys, monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["dmm_exp", "dry_run=true"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "torchrun started 2 processes: they share work by trainer=ddp only" in capsys.readouterr().err
+
+
+def test_ddp_without_its_launcher_says_how_to_start(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["dmm_exp", "trainer=ddp"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "start them with torchrun" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
