@@ -36,6 +36,7 @@ def run_scores(config: Mapping[str, Any], choices: Mapping[str, str]) -> Path | 
     from dmm_exp.report.progress import Console
     from dmm_exp.report.scores import correlation_table, correlations, draw_scores
     from dmm_exp.report.tables import print_table
+    from dmm_exp.scores import FAMILIES
     from dmm_exp.store import Store
 
     check_ranges(config)
@@ -45,6 +46,7 @@ def run_scores(config: Mapping[str, Any], choices: Mapping[str, str]) -> Path | 
     store = Store(outputs / "artifacts", console, read_only=config["dry_run"])
     pipeline = Pipeline(config, store, shared_executor(config["executor"]), console)
     pipeline.check()
+    pipeline.check_scores(FAMILIES)
     if config["dry_run"]:
         console.note("would compute every score from the originals and the pool; nothing was made")
         return None

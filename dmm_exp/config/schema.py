@@ -37,6 +37,7 @@ class TrainingConfig:
 
     epochs: int = MISSING
     batch_size: int = MISSING
+    label_smoothing: float = 0.0
     optimizer: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -235,10 +236,8 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     chunk_size = config["model"]["chunk_size"]
     if chunk_size != "auto" and (isinstance(chunk_size, str) or chunk_size < 1):
         raise UserError(f"model.chunk_size={chunk_size}: expected a whole number of at least 1, or auto")
-    _at_least("training.epochs", config["training"]["epochs"], 1)
-    _at_least("training.batch_size", config["training"]["batch_size"], 1)
-    _at_least("scores.held_out.epochs", config["scores"]["held_out"]["epochs"], 1)
-    _at_least("scores.held_out.batch_size", config["scores"]["held_out"]["batch_size"], 1)
+    _check_training("training", config["training"])
+    _check_training("scores.held_out", config["scores"]["held_out"])
     _at_least("pool.amortised_over", pool["amortised_over"], 1)
     _at_least("pool.held_out", pool["held_out"], 0)
     if pool["size"] < pool["held_out"] + 4:
@@ -265,6 +264,13 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     if pool["larger"]["size"]:
         _check_larger(pool)
     _check_attack(config["evaluation"]["strong_ulira"])
+
+
+def _check_training(name: str, training: Mapping[str, Any]) -> None:
+    _at_least(f"{name}.epochs", training["epochs"], 1)
+    _at_least(f"{name}.batch_size", training["batch_size"], 1)
+    if not 0 <= training["label_smoothing"] < 1:
+        raise UserError(f"{name}.label_smoothing={training['label_smoothing']}: expected a fraction in [0, 1)")
 
 
 def _check_attack(attack: Mapping[str, Any]) -> None:

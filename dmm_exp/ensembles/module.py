@@ -162,11 +162,16 @@ class EnsembleModule(LightningModule, ABC):
                 ) from error
             raise
 
-    def cross_entropies(self, indices: Tensor, labels: Tensor | None = None) -> Tensor:
+    def cross_entropies(
+        self, indices: Tensor, labels: Tensor | None = None, label_smoothing: float = 0.0
+    ) -> Tensor:
         """Return the cross-entropy of every point ``[members, batch]``, towards its own label or the one given."""
         labels = self.labels[indices] if labels is None else labels
         logits = self.predict_batch(indices)
-        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(indices.shape)
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=label_smoothing
+        )
+        return losses.view(indices.shape)
 
     def cross_entropy(self, indices: Tensor) -> Tensor:
         """Return the mean cross-entropy of every member ``[members]`` on its batch."""

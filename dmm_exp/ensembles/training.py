@@ -23,6 +23,7 @@ class EnsembleTraining(EnsembleModule):
         trajectory: is told what members answer on the way.
         augmentation: what is done to images before a member sees them; a member's seed, the step and the point
             determine it.
+        label_smoothing: share of every target that is spread over all classes (Szegedy et al., arXiv 1512.00567).
         **recipe: ``epochs``, ``batch_size``, ``optimizer`` and ``schedule`` of :class:`EnsembleModule`.
     """
 
@@ -35,12 +36,14 @@ class EnsembleTraining(EnsembleModule):
         subsets: Tensor,
         trajectory: Trajectory | None = None,
         augmentation: Augmentation | None = None,
+        label_smoothing: float = 0.0,
         **recipe: Any,
     ) -> None:
         super().__init__(**recipe)
         self.subsets = subsets
         self.trajectory = trajectory
         self.augmentation = augmentation or Augmentation()
+        self.label_smoothing = label_smoothing
 
     def attach(self, ensemble: Ensemble, examples: Examples, *, seed: int, role: Role, members: Sequence[int]) -> None:
         """Say which members to train; see :meth:`EnsembleModule.attach`."""
@@ -68,7 +71,7 @@ class EnsembleTraining(EnsembleModule):
 
     def losses(self, indices: Tensor) -> Tensor:
         """Return the mean cross-entropy of every member."""
-        return self.cross_entropy(indices)
+        return self.cross_entropies(indices, label_smoothing=self.label_smoothing).mean(1)
 
     def on_train_end(self) -> None:
         """Join what the processes that share every batch have seen of the trajectory."""

@@ -223,7 +223,7 @@ def read_examples(path: Path) -> Examples:
     return Examples.read(Artifact(path, path.name, cached=True))
 
 
-def model_factory(config: Mapping[str, Any], examples: Examples) -> Callable[[], nn.Module]:
+def model_factory(config: Mapping[str, Any], examples: Examples) -> Callable[[], Normalised]:
     """Return a function that makes a freshly initialised network behind the dataset's normalisation."""
     shape = examples.input_shape
     make = instantiate({**config, "_partial_": True}, input_shape=list(shape), n_classes=examples.n_classes)
@@ -234,6 +234,7 @@ def recipe(training: Mapping[str, Any]) -> dict[str, Any]:
     """Return a training configuration with its optimizer, schedule and augmentation made into objects."""
     parts = {key: instantiate(training[key]) for key in ("optimizer", "schedule")}
     parts["augmentation"] = Augmentation(**training.get("augmentation", {}))
+    parts["label_smoothing"] = training.get("label_smoothing", 0.0)
     return {"epochs": training["epochs"], "batch_size": training["batch_size"], **parts}
 
 

@@ -1,8 +1,23 @@
 """Architectures, and the normalisation in front of them."""
 
+from dmm_exp.models.from_timm import TimmModel
 from dmm_exp.models.margins import functional_one_hot, margin
 from dmm_exp.models.networks import CNN, MLP
 from dmm_exp.models.normalised import Normalised
+from dmm_exp.models.resnet import ResNet
 from dmm_exp.models.resnet9 import ResNet9
+from dmm_exp.models.vgg import VGG16
+from dmm_exp.models.vit import VisionTransformer
 
-__all__ = ["CNN", "MLP", "Normalised", "ResNet9", "functional_one_hot", "margin"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "VGG16",
+    "Normalised",
+    "ResNet",
+    "ResNet9",
+    "TimmModel",
+    "VisionTransformer",
+    "functional_one_hot",
+    "margin",
+]

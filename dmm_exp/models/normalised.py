@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dmm_exp.errors import UserError
+
 
 class Normalised(nn.Module):
     """A network whose input is normalised first, so that data stays in memory as it was stored.
@@ -42,8 +44,31 @@ class Normalised(nn.Module):
         return torch.stack([torch.full((), value, device=device) for value in values]).view(self.constant_shape)
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Return the network's penultimate features for raw inputs."""
-        return self.network.features(self.normalise(inputs))  # pyright: ignore[reportCallIssue]
+        """Return the network's penultimate features ``[batch, width]`` for raw inputs.
+
+        Raises:
+            UserError: it has none, or they have another shape.
+        """
+        self.check_features()
+        found = self.network.features(self.normalise(inputs))  # pyright: ignore[reportCallIssue]
+        if found.ndim != 2:
+            raise UserError(
+                f"{self._named}.features gives {['batch', *found.shape[1:]]} for a batch; expected penultimate features "
+                "[batch, width]"
+            )
+        return found
+
+    def check_features(self) -> None:
+        """Raise ``UserError`` when the network does not expose penultimate features."""
+        if not callable(getattr(self.network, "features", None)):
+            raise UserError(
+                f"scores of entanglement read penultimate features, and {self._named} has no method features(inputs) "
+                "that returns them, [batch, width]; add one (docs/extending.md), or choose another score"
+            )
+
+    @property
+    def _named(self) -> str:
+        return f"model.network._target_={type(self.network).__module__}.{type(self.network).__qualname__}"
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits ``[batch, classes]`` for raw inputs."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dmm_exp.errors import UserError
+from dmm_exp.models.requirements import need_images, need_positive
 
 
 class ResNet9(nn.Module):
@@ -25,13 +25,8 @@ class ResNet9(nn.Module):
 
     def __init__(self, input_shape: Sequence[int], n_classes: int, batch_norm: bool = True, width: int = 64) -> None:
         super().__init__()
-        if len(input_shape) != 3 or min(input_shape[1:]) < 12:
-            raise UserError(
-                "model=resnet9 needs images [channels, height, width] of at least 12×12 pixels; this dataset has "
-                f"{list(input_shape)}"
-            )
-        if width < 1:
-            raise UserError(f"model.network.width={width}: expected at least 1")
+        need_images("resnet9", input_shape, least=12)
+        need_positive(width=width)
 
         def block(channels_in: int, channels: int, size: int = 3, stride: int = 1, padding: int = 1) -> nn.Sequential:
             convolution = nn.Conv2d(channels_in, channels, size, stride, padding, bias=not batch_norm)

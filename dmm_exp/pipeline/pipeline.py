@@ -56,6 +56,7 @@ class Pipeline(Attack):
         model = model_factory(self.config["model"]["network"], self.examples)()
         if "predicted" in self.targets:
             self.estimator.check(model)
+        self.check_scores(self.families)
         Engine(**self.config["engine"])
         self._check_recipe(recipe(self.config["training"]))
         check_optimizer(recipe(self.config["scores"]["held_out"])["optimizer"], "scores.held_out.optimizer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,11 @@ class Scoring(Stages):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self._score_families: dict[str, Artifact] = {}
+
+    def check_scores(self, families: Iterable[str]) -> None:
+        """Raise ``UserError`` when the network lacks what scores of some families are made from."""
+        if "entanglement" in families:
+            model_factory(self.config["model"]["network"], self.examples)().check_features()
 
     def score_table(self, families: list[str] | None = None) -> pd.DataFrame:
         """Return the scores of some families (of all by default), one row a training example."""

@@ -225,7 +225,7 @@ class Stages:
 
 def told(training: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe without the options that are off: artifacts from before there were any keep their keys."""
-    off = {"augmentation": {"flip": False, "crop_padding": 0, "cutout": 0}}
+    off = {"augmentation": {"flip": False, "crop_padding": 0, "cutout": 0}, "label_smoothing": 0.0}
     return {key: value for key, value in training.items() if key not in off or value != off[key]}
 
 
