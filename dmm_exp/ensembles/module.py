@@ -162,9 +162,7 @@ class EnsembleModule(LightningModule, ABC):
                 ) from error
             raise
 
-    def cross_entropies(
-        self, indices: Tensor, labels: Tensor | None = None, label_smoothing: float = 0.0
-    ) -> Tensor:
+    def cross_entropies(self, indices: Tensor, labels: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
         """Return the cross-entropy of every point ``[members, batch]``, towards its own label or the one given."""
         labels = self.labels[indices] if labels is None else labels
         logits = self.predict_batch(indices)

@@ -36,9 +36,7 @@ class TimmModel(nn.Module):
             raise UserError(f"model=timm needs a package: pip install 'dmm_exp[timm]' ({error})") from error
         if not timm.is_model(name):
             known = timm.list_models()
-            raise UserError(
-                f"model.network.name={name}: timm has no network of this name{did_you_mean(name, known)}"
-            )
+            raise UserError(f"model.network.name={name}: timm has no network of this name{did_you_mean(name, known)}")
         settings = {"num_classes": n_classes, "in_chans": input_shape[0], **(options or {})}
         try:
             self.network = timm.create_model(name, pretrained=False, **settings)

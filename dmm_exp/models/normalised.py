@@ -53,7 +53,7 @@ class Normalised(nn.Module):
         found = self.network.features(self.normalise(inputs))  # pyright: ignore[reportCallIssue]
         if found.ndim != 2:
             raise UserError(
-                f"{self._named}.features gives {['batch', *found.shape[1:]]} for a batch; expected penultimate features "
+                f"{self._named}.features gives {['batch', *found.shape[1:]]}; expected penultimate features "
                 "[batch, width]"
             )
         return found

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dmm_exp.errors import UserError
 from dmm_exp.models.requirements import need_images, need_positive
@@ -51,9 +50,7 @@ class VisionTransformer(nn.Module):
                 f"{input_shape[1]}×{input_shape[2]}"
             )
         if width % 4 or width % heads:
-            raise UserError(
-                f"model.network.width={width}: expected a multiple of 4 and of model.network.heads={heads}"
-            )
+            raise UserError(f"model.network.width={width}: expected a multiple of 4 and of model.network.heads={heads}")
         self.patches = nn.Conv2d(input_shape[0], width, patch, stride=patch)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
@@ -94,7 +91,8 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Self-attention of several heads (Vaswani et al., arXiv 1706.03762) by two linear layers.
 
-    Torch's own module keeps its weights outside of layers, where estimators do not see them.
+    Torch's own module keeps weights outside of layers, where estimators do not see them, and its fused operation runs
+    one member at a time.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -107,8 +105,8 @@ class Attention(nn.Module):
         """Return tokens ``[batch, tokens, width]`` of the same shape."""
         parts = self.inwards(tokens).unflatten(-1, (3, self.heads, -1))  # [batch, tokens, 3, heads, width / heads]
         queries, keys, values = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = functional.scaled_dot_product_attention(queries, keys, values)
-        return self.outwards(mixed.transpose(1, 2).flatten(2))
+        weights = (queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5).softmax(-1)
+        return self.outwards((weights @ values).transpose(1, 2).flatten(2))
 
 
 def sines_and_cosines(height: int, width: int, channels: int, device: torch.device) -> Tensor:

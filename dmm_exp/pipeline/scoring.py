@@ -18,7 +18,7 @@ from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.ensembles.trajectory import PROXIES
 from dmm_exp.ensembles.work import TRAJECTORY, evaluation_copy, model_factory, stored_ensemble
 from dmm_exp.metrics import margins
-from dmm_exp.pipeline.stages import Stages
+from dmm_exp.pipeline.stages import Stages, told
 from dmm_exp.scores import (
     FAMILIES,
     FROM_POOL,
@@ -65,7 +65,7 @@ class Scoring(Stages):
         sources = {"source": self.pool if family in FROM_POOL else self.originals}
         if family == "held_out":
             sources["retrained"] = self.retrained_on_held_out
-        settings = self.config["scores"].get(family)
+        settings = told(self.config["scores"][family]) if family in self.config["scores"] else None
         inputs = {name: artifact.digest for name, artifact in sources.items()}
         spec = Spec("scores", {"score": family, "settings": settings}, {**inputs, "dataset": self.dataset.digest})
 
