@@ -84,10 +84,17 @@ def factored_layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
             yield name, layer  # pyright: ignore[reportReturnType]
         else:
             raise UserError(
-                f"attribution=trak_factored: layer '{name}' ({layer}) has parameters but is neither linear nor an "
-                "ordinary two-dimensional convolution, nor a normalisation by fixed statistics or by an example's own; "
-                "use attribution=trak, which takes any layer"
+                f"attribution=trak_factored: layer '{name}' ({_said(layer)}) has parameters but is neither linear nor "
+                "an ordinary two-dimensional convolution, nor a normalisation by fixed statistics or by an example's "
+                "own; use attribution=trak, which takes any layer"
             )
+
+
+def _said(layer: nn.Module) -> str:
+    """Return a layer in one line; what has layers of its own is said by the parameters that are in none of them."""
+    if next(layer.children(), None) is None:
+        return str(layer)
+    return f"{type(layer).__name__} with {', '.join(layer._parameters)} outside of its layers"
 
 
 def _is_factored(layer: nn.Module) -> bool:

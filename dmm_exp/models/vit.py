@@ -63,7 +63,7 @@ class VisionTransformer(nn.Module):
     def features(self, inputs: Tensor) -> Tensor:
         """Return the penultimate features ``[batch, width]``, the mean over normalised tokens."""
         maps = self.patches(inputs)
-        positions = sines_and_cosines(*maps.shape[-2:], maps.shape[-3], maps.device)
+        positions = sines_and_cosines(maps.shape[2], maps.shape[3], maps.shape[1], maps.device)
         tokens = maps.flatten(2).transpose(1, 2) + positions.to(maps.dtype)
         return self.norm(self.blocks(tokens)).mean(1)
 

@@ -14,7 +14,7 @@ from dmm_exp.identity import run_name
 
 CONF = Path(config_directory())
 CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
-NEEDS = {"forget/indices": ["forget.file=rows.csv"]}
+NEEDS = {"forget/indices": ["forget.file=rows.csv"], "model/timm": ["model.network.name=resnet26"]}
 
 
 def composed(*overrides):

@@ -184,6 +184,14 @@ def test_factored_projections_are_those_of_every_gradient(name, some_images):
         model.zero_grad()
 
 
+def test_a_class_token_is_refused_by_factored_projections_in_one_line():
+    model = VisionTransformer((3, 8, 8), 5, width=8, depth=1, heads=2)
+    model.cls_token = nn.Parameter(torch.zeros(8))
+    with pytest.raises(UserError, match=r"\(VisionTransformer with cls_token outside of its layers\).*=trak,") as error:
+        TrakFactored().check(model)
+    assert "\n" not in str(error.value)
+
+
 def gradient_of(layer):
     """Return a layer's gradient in the order in which it is projected: biases beside weights, or after scales."""
     parts = [value.grad for value in (layer.weight, layer.bias) if value is not None]
