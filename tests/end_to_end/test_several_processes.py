@@ -1,4 +1,4 @@
-"""One member trained by several processes (``torchrun -m dmm_exp trainer=ddp``) is the member that one process trains."""
+"""One member trained by several processes (``torchrun -m dmm_exp trainer=ddp``) is what one process trains."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def ensembles(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
 def test_two_processes_train_what_one_trains(tmp_path):
     alone = start(folder=tmp_path / "one", options=["executor=local"])
     together = start(
-        "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m",
+        "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m",
         folder=tmp_path / "two", options=["trainer=ddp"],
     )  # fmt: skip
     assert alone.keys() == together.keys() == {"original", "oracle", "floor_oracle", "unlearned"}
