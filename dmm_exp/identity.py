@@ -18,6 +18,7 @@ ELSEWHERE = (
     "forget_tuning",
     "leaderboard",
     "study",
+    "convex",
 )
 NAMED = ("dataset", "model", "forget", "unlearner", "refinement")
 CHOICES = "choices.json"

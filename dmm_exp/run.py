@@ -365,6 +365,11 @@ def run_from_hydra(config: Any) -> FinishedRun | None:
     from dmm_exp import sweep
 
     hydra, resolved = HydraConfig.get(), plain(config)
+    if resolved["convex"]["loss"] is not None:
+        from dmm_exp.convex.experiment import run_convex
+
+        print(run_convex(resolved, list(hydra.overrides.task)))
+        return None
     if hydra.mode == RunMode.MULTIRUN:
         sweep.run_cell(resolved, _choices(hydra), list(hydra.overrides.task), int(hydra.job.num))
         return None

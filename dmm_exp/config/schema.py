@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from dmm_exp.config.processes import ranks
+from dmm_exp.config.convex import ConvexConfig, check_convex
 from dmm_exp.errors import UserError, did_you_mean
 
 LOGITS_DTYPES = ("float32", "float16")
@@ -198,6 +199,7 @@ class RootConfig:
     forget_tuning: list[str] = field(default_factory=list)
     leaderboard: LeaderboardConfig = field(default_factory=LeaderboardConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
+    convex: ConvexConfig = field(default_factory=ConvexConfig)
 
 
 def register() -> None:
@@ -230,6 +232,8 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     for key in config:
         if key not in known:
             raise UserError(f"{key}: there is no such key at the root of the configuration{did_you_mean(key, known)}")
+    if "convex" in config:
+        check_convex(config["convex"])
     _at_least("n_models", config["n_models"], 2)
     _at_least("seed", config["seed"], 0)
     _check_processes(config["trainer"], str(config["executor"].get("_target_", "")))

@@ -1,0 +1,184 @@
+"""A convex experiment: every setting solved exactly, every method run against it, tables, figures and a page."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dmm_exp import __version__
+from dmm_exp.config.convex import SEEDS, SettingConfig, settings_of
+from dmm_exp.store.files import write_json, write_table, write_text
+from dmm_exp.store.spec import digest_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class SettingResult:
+    """What was found in one setting.
+
+    Attributes:
+        name: of the setting.
+        facts: what theory needs to know of it.
+        methods: one row a method and schedule.
+        floors: one row a step size of SGD.
+        spectra: cumulative shares by eigenvalue.
+        curves: one row a method, schedule, record and seed.
+    """
+
+    name: str
+    facts: dict[str, float]
+    methods: list[dict[str, Any]]
+    floors: list[dict[str, float]]
+    spectra: list[dict[str, Any]]
+    curves: pd.DataFrame
+
+
+def run_convex(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
+    """Do every setting that is not there yet, print the table, and return the experiment's folder.
+
+    With ``dry_run`` the settings are listed and nothing is made.
+
+    Args:
+        config: the resolved configuration; ``config["convex"]`` says what to do.
+        overrides: of the command line.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+    from dmm_exp.config.instantiate import check_targets
+    from dmm_exp.config.schema import check_ranges
+    from dmm_exp.report.progress import Console
+
+    check_ranges(config)
+    check_targets(config["convex"], "convex")
+    convex, console, folder = config["convex"], Console(), _folder(config)
+    settings = settings_of(convex)
+    if config["dry_run"]:
+        for name, setting in settings.items():
+            print(f"{name}: {', '.join(f'{key}={value}' for key, value in asdict(setting).items())}")
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    results = []
+    for name, setting in settings.items():
+        with console.stage("setting", name) as stage:
+            path = folder / "settings" / name
+            found = _found_before(path, name)
+            stage.cached = found is not None
+            results.append(found or _new(path, name, setting, config))
+    _write(results, folder, convex, shlex.join(["python", "-m", "dmm_exp", *overrides]))
+    return folder
+
+
+def compute(name: str, setting: SettingConfig, convex: Mapping[str, Any], seed: int) -> SettingResult:
+    """Draw a setting's problems, solve them, and run every method.
+
+    Args:
+        name: of the setting.
+        setting: the setting.
+        convex: the configuration ``convex``.
+        seed: of the configuration; it stands for the seeds of all problems.
+    """
+    import pandas as pd
+
+    from dmm_exp.convex.methods import METHODS, make_task, run_method
+    from dmm_exp.convex.problems import make_problem
+    from dmm_exp.convex.rates import facts_of, floors_of, spectra_of, summary_of
+
+    shown = range(SEEDS * seed, SEEDS * seed + convex["repeats"])
+    tuned = range(SEEDS * seed + SEEDS // 2, SEEDS * seed + SEEDS // 2 + convex["tuning_repeats"])
+    task, tuning = (
+        make_task(make_problem(setting, convex["loss"], seeds), seeds, convex["pool"]) for seeds in (shown, tuned)
+    )
+    found = [one for method in METHODS for one in run_method(method, task, tuning, convex)]
+    curves = [
+        pd.DataFrame(
+            {
+                "setting": name,
+                "method": one.method,
+                "schedule": one.schedule,
+                "step": np.repeat(one.at, len(shown)),
+                "gradients": np.repeat(one.at * one.descent.samples, len(shown)),
+                "seed": np.tile(shown, len(one.at)),
+                "distance": one.distance.ravel(),
+                "excess": one.excess.ravel(),
+            }
+        )
+        for one in found
+    ]
+    steps = max(100, convex["passes"] * len(task.problem.retained) // convex["batch"])
+    return SettingResult(
+        name,
+        facts_of(task),
+        [summary_of(task, one) for one in found],
+        floors_of(task, convex["batch"], steps),
+        spectra_of(task),
+        pd.concat(curves, ignore_index=True),
+    )
+
+
+def _new(path: Path, name: str, setting: SettingConfig, config: Mapping[str, Any]) -> SettingResult:
+    """Compute a setting and keep it; its JSON file is written last, so that it stands for both."""
+    result = compute(name, setting, config["convex"], config["seed"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(path.with_suffix(".parquet"), result.curves)
+    kept = {key: getattr(result, key) for key in ("facts", "methods", "floors", "spectra")}
+    write_json(path.with_suffix(".json"), _without_nan(kept))
+    return result
+
+
+def _found_before(path: Path, name: str) -> SettingResult | None:
+    """Return a setting that an earlier, perhaps interrupted, experiment finished."""
+    import pandas as pd
+
+    try:
+        kept = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        curves = pd.read_parquet(path.with_suffix(".parquet"))
+    except (OSError, ValueError):
+        return None
+    rows = [{key: np.nan if value is None else value for key, value in row.items()} for row in kept["methods"]]
+    return SettingResult(name, kept["facts"], rows, kept["floors"], kept["spectra"], curves)
+
+
+def _without_nan(value: Any) -> Any:
+    """Return plain containers with None for what is no number."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _write(results: Sequence[SettingResult], folder: Path, convex: Mapping[str, Any], command: str) -> None:
+    """Write tables, figures and the page, and print the headline table."""
+    import pandas as pd
+
+    from dmm_exp.report.convex import print_convex, write_page
+
+    rows = [{"setting": result.name, **result.facts, **row} for result in results for row in result.methods]
+    table = pd.DataFrame(rows)
+    floors = pd.DataFrame([{"setting": result.name, **row} for result in results for row in result.floors])
+    write_table(folder / "table.parquet", table)
+    write_text(folder / "table.csv", table.to_csv(index=False))
+    write_text(folder / "floors.csv", floors.to_csv(index=False))
+    curves = pd.concat([result.curves for result in results], ignore_index=True)
+    write_table(folder / "curves.parquet", curves)
+    spectra = {result.name: result.spectra for result in results}
+    page = write_page(folder, convex["title"], command, convex["repeats"], table, floors, spectra, curves)
+    print_convex(table)
+    print(f"  page: {page}", file=sys.stderr)
+
+
+def _folder(config: Mapping[str, Any]) -> Path:
+    """Return where an experiment lives: the same one always lands in the same place."""
+    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
+    identity = digest_of({"convex": config["convex"], "seed": config["seed"], "package": __version__})
+    return outputs / "convex" / f"{config['convex']['loss']}__{identity[:10]}"

@@ -1,0 +1,251 @@
+"""What a convex experiment shows: curves, rates, noise floors and spectra, as tables, figures and one page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.table import Table
+
+from dmm_exp.report.canvas import plot
+from dmm_exp.report.charts import Axis, Chart, Mark, Panel, decades, dots, line
+from dmm_exp.report.html import page
+from dmm_exp.report.tables import print_table
+from dmm_exp.store.files import write_text
+
+LABELS = {
+    "gd": "GD on R",
+    "sgd": "SGD on R",
+    "ascent_descent": "ascent–descent",
+    "om": "OM",
+    "om_stochastic": "stochastic OM",
+    "dmm_exact": "DMM, exact influence",
+    "dmm_pool": "DMM, pool",
+}
+ROLES = {method: f"series{place}" for method, place in zip(LABELS, (2, 1, 4, 3, 5, 6, 0), strict=True)}
+LEAST = 1e-13  # what is smaller is rounding, and is drawn here
+RULE = (
+    "Every method starts at θ(S) and is measured against θ(S∖F), which is known exactly. Step sizes were chosen on other "
+    "problems than those shown, the best constant one and the best decaying one of each method. Lines are medians over "
+    "{seeds} problems, bands hold 80 % of them. A gradient is that of one example."
+)
+
+
+def write_page(
+    folder: Path,
+    title: str,
+    command: str,
+    seeds: int,
+    table: pd.DataFrame,
+    floors: pd.DataFrame,
+    spectra: Mapping[str, Sequence[Mapping[str, Any]]],
+    curves: pd.DataFrame,
+) -> Path:
+    """Write ``convex.html`` and ``figures/`` (png, pdf, svg), and return the path of the page."""
+    charts = [
+        _curves_chart(curves, "distance", "Distance to exact retraining", "‖θ − θ(S∖F)‖ / ‖θ(S) − θ(S∖F)‖"),
+        _curves_chart(curves, "excess", "Retain loss above its minimum", "excess retain loss"),
+        _schedules_chart(curves),
+        _rates_chart(table),
+        _floors_chart(floors),
+        _spectra_chart(spectra),
+    ]
+    rows = {"distance": end_rows(table), "rates": rate_rows(table), "spectra": fact_rows(table)}
+    sections = []
+    for chart in charts:
+        drawn = plot(chart)
+        drawn.save(folder / "figures")
+        picture = base64.b64encode(drawn.png).decode("ascii")
+        sections.append({"drawn": drawn, "picture": picture, "rows": rows.get(chart.name, [])})
+    facts = [("settings", table["setting"].nunique()), ("problems each", seeds), ("methods", len(LABELS))]
+    words = {"title": title, "command": command, "rule": RULE.format(seeds=seeds), "facts": facts, "gaps": []}
+    write_text(folder / "convex.html", page("study.html.j2", sections=sections, **words))
+    return folder / "convex.html"
+
+
+def print_convex(table: pd.DataFrame) -> None:
+    """Print the distance at the end of every method in every setting."""
+    head, *rows = end_rows(table)
+    shown = Table(box=box.SIMPLE_HEAD, title="Distance at the end (best constant step)", title_justify="left")
+    for name in head:
+        shown.add_column(name, justify="right" if name else "left")
+    for row in rows:
+        shown.add_row(*row)
+    print_table(shown)
+
+
+def end_rows(table: pd.DataFrame) -> list[list[str]]:
+    """Return the median distance at the end, a row a setting, a column a method; its head first."""
+    wide = _constant(table).pivot(index="setting", columns="method", values="distance")
+    return [["", *LABELS.values()]] + [
+        [name, *(_number(wide.loc[name, method]) for method in LABELS)] for name in table["setting"].unique()
+    ]
+
+
+def rate_rows(table: pd.DataFrame) -> list[list[str]]:
+    """Return measured and predicted rates of one step where theory predicts them; the head first."""
+    known = _constant(table).dropna(subset=["rate_predicted", "rate_measured"])
+    rows = [
+        [row.setting, LABELS[row.method], f"{row.rate_predicted:.6f}", f"{row.rate_measured:.6f}", _speeds(row)]
+        for row in known.itertuples()
+    ]
+    return [["", "method", "predicted factor", "measured factor", "measured ÷ predicted speed"], *rows]
+
+
+def _speeds(row: Any) -> str:
+    return f"{np.log(row.rate_measured) / np.log(row.rate_predicted):.3f}"
+
+
+def fact_rows(table: pd.DataFrame) -> list[list[str]]:
+    """Return what theory needs to know of every setting; the head first."""
+    names = {
+        "condition_retain": "κ of the retain loss",
+        "condition_matching": "κ⁺ of the matched points",
+        "outside_span": "share of the error outside their span",
+        "influence_error": "error of exact influence",
+        "pool_error": "error of the pool's effects",
+    }
+    first = table.drop_duplicates("setting").set_index("setting")
+    return [["", *names.values()]] + [
+        [str(name), *(_number(first.loc[name, column]) for column in names)] for name in first.index
+    ]
+
+
+def _constant(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["schedule"] == "constant"]
+
+
+def _number(value: float) -> str:
+    return "diverged" if not np.isfinite(value) or value > 1e6 else f"{value:.2g}"
+
+
+def _log(values: Any) -> np.ndarray:
+    """Return base-10 logarithms; what diverged is left out, what is rounding is drawn at its least."""
+    values = np.asarray(values, dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        return np.where(np.isfinite(values), np.log10(np.clip(values, LEAST, 1e30)), np.nan)
+
+
+def _log_axis(label: str, low: float, high: float) -> Axis:
+    return Axis(label, low, high, decades(low, high))
+
+
+def _curves_chart(curves: pd.DataFrame, quantity: str, title: str, label: str) -> Chart:
+    constant = curves[(curves["schedule"] == "constant") & (curves["step"] > 0)]
+    most = float(np.log10(constant["gradients"].max()))
+    x = _log_axis("gradients of single examples", 1.0, most + 0.05)
+    logs = _log(constant[quantity])
+    low, high = max(float(np.nanmin(logs)), -13.2), min(float(np.nanquantile(logs, 0.995)), 1.2) + 0.2
+    panels = [
+        Panel(x, _log_axis(label, low - 0.2, high), list(_bands(group, quantity, high)), str(name))
+        for name, group in constant.groupby("setting", sort=False)
+    ]
+    caption = "Each panel is a setting, each method at its best constant step size. Lines end where the budget does."
+    return Chart(quantity, title, caption, panels, across=3, height=0.72)
+
+
+def _bands(group: pd.DataFrame, quantity: str, high: float) -> Iterator[Mark]:
+    """Yield the median over seeds of every method, with a band of 80 % of them below."""
+    lines = []
+    for method, rows in group.groupby("method", sort=False):
+        x, low, middle, top = _quantiles(rows, quantity, high)
+        role = ROLES[str(method)]
+        yield Mark(role, "area", np.concatenate([x, x[::-1]]), np.concatenate([low, top[::-1]]))
+        lines.append(line(role, x, middle, LABELS[str(method)]))
+    yield from lines
+
+
+def _quantiles(rows: pd.DataFrame, quantity: str, high: float) -> tuple[np.ndarray, ...]:
+    wide = rows.pivot(index="gradients", columns="seed", values=quantity)
+    logs = np.nan_to_num(_log(wide), nan=30.0)
+    low, middle, top = (np.minimum(np.quantile(logs, share, axis=1), high) for share in (0.1, 0.5, 0.9))
+    return np.log10(wide.index.to_numpy(dtype=np.float64)), low, middle, top
+
+
+def _schedules_chart(curves: pd.DataFrame) -> Chart:
+    """Draw stochastic methods with both schedules, in the first setting."""
+    name = curves["setting"].iloc[0]
+    chosen = curves[(curves["setting"] == name) & (curves["step"] > 0)]
+    marks, places = [], iter(("series2", "series1", "series3", "series5"))
+    for method in ("sgd", "om_stochastic"):
+        for schedule in ("constant", "decaying"):
+            rows = chosen[(chosen["method"] == method) & (chosen["schedule"] == schedule)]
+            x, low, middle, top = _quantiles(rows, "distance", 2.0)
+            role = next(places)
+            marks.append(Mark(role, "area", np.concatenate([x, x[::-1]]), np.concatenate([low, top[::-1]])))
+            marks.append(line(role, x, middle, f"{LABELS[method]}, {schedule} step"))
+    x_axis = _log_axis("gradients of single examples", 1.0, max(mark.x.max() for mark in marks) + 0.05)
+    y_axis = _log_axis("‖θ − θ(S∖F)‖ / ‖θ(S) − θ(S∖F)‖", -13.4, 2.2)
+    caption = (
+        f"Setting {name}. A decaying step lowers the floor of SGD at the price of speed; OM has no floor to lower."
+    )
+    return Chart("schedules", "Constant and decaying steps", caption, [Panel(x_axis, y_axis, marks)], height=0.6)
+
+
+def _rates_chart(table: pd.DataFrame) -> Chart:
+    """Draw measured against predicted speeds, −log of the factor of one step."""
+    known = _constant(table).dropna(subset=["rate_predicted", "rate_measured"])
+    known = known[(known["rate_predicted"] < 1) & (known["rate_measured"] < 1)]
+    predicted, measured = (_log(-np.log(known[f"rate_{name}"])) for name in ("predicted", "measured"))
+    ends = [min(predicted.min(), measured.min()) - 0.2, max(predicted.max(), measured.max()) + 0.2]
+    marks = [line("guide", ends, ends, "as predicted")]
+    for method in ("gd", "om", "om_stochastic"):
+        own = (known["method"] == method).to_numpy()
+        if own.any():
+            marks.append(dots(ROLES[method], predicted[own], measured[own], LABELS[method]))
+    axes = [_log_axis(f"{name} speed (−ln of the factor of a step)", *ends) for name in ("predicted", "measured")]
+    caption = (
+        "Each dot is a method in one setting. GD above the line has not yet come to its slowest direction, which is what "
+        "the prediction is about."
+    )
+    return Chart("rates", "Rates, measured and predicted", caption, [Panel(axes[0], axes[1], marks)], height=0.7)
+
+
+def _floors_chart(floors: pd.DataFrame) -> Chart:
+    panels = []
+    for name, rows in floors.groupby("setting", sort=False):
+        x = np.log10(rows["step"].to_numpy())
+        low, high, measured = (_log(rows[column]) for column in ("low", "high", "measured"))
+        marks = [
+            Mark(
+                "guide", "area", np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]]), "between the bounds"
+            ),
+            line("guide", x, low, "η tr C / 4b"),
+            dots(ROLES["sgd"], x, measured, "SGD on R, measured"),
+        ]
+        everything = np.concatenate([low, high, measured])
+        y = _log_axis("excess retain loss", float(everything.min()) - 0.2, float(everything.max()) + 0.2)
+        panels.append(Panel(_log_axis("step η", x.min() - 0.1, x.max() + 0.1), y, marks, str(name)))
+    caption = (
+        "The mean excess retain loss of SGD with a constant step, started at the minimum itself. The bounds hold for the "
+        "squared error; for the logistic loss the lower line is the prediction of first order."
+    )
+    return Chart("floors", "The noise floor of SGD", caption, panels, across=3, height=0.72)
+
+
+def _spectra_chart(spectra: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
+    words = {"error": "error θ(S) − θ(S∖F)", "gradient": "gradient of F's loss at θ(S)"}
+    roles = {"error": "series2", "gradient": "series0"}
+    lowest = min(min(row["eigenvalue"]) for rows in spectra.values() for row in rows)
+    x = _log_axis("eigenvalue of the retain loss ÷ the largest", float(np.log10(lowest)) - 0.1, 0.05)
+    y = Axis("share of the square at or below", 0, 1.03, [(0, "0"), (0.5, "50 %"), (1, "100 %")])
+    panels = [
+        Panel(
+            x,
+            y,
+            [line(roles[row["of"]], _log(row["eigenvalue"]), row["share"], words[row["of"]]) for row in rows],
+            name,
+        )
+        for name, rows in spectra.items()
+    ]
+    caption = (
+        "Where the error lies that has to be undone: GD shrinks a part at relative eigenvalue v by about 1 − 2v a step "
+        "at best. It lies further to the left than the gradient of F's loss that caused it, whose parts it holds divided "
+        "by the eigenvalue."
+    )
+    return Chart("spectra", "Forget directions are flat directions", caption, panels, across=3, height=0.72)
