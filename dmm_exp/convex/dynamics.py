@@ -14,7 +14,7 @@ from dmm_exp.convex.problems import Floats, Part, Problem
 Gradient = Callable[[int, Floats], Floats]  # of a step's number and parameters [seeds, d, k]
 Schedule = Literal["constant", "decaying"]
 SCHEDULES: tuple[Schedule, ...] = ("constant", "decaying")
-RECORDS = 60  # of a trajectory
+RECORDS = 45  # of a trajectory
 DECAY = 20  # a decaying step is halved after one part in so many of all steps
 
 

@@ -1,18 +1,18 @@
 """Problems whose retrained model is known exactly: linear models with a convex loss and an L2 penalty.
 
-The loss of parameters θ ``[d]`` on examples A is ``Σ_{i∈A} φ(xᵢᵀθ, yᵢ) + ½λ‖θ‖²`` with φ the squared error ``½(z − y)²``
-(ridge) or the logistic loss ``log(1 + eᶻ) − yz``. All arrays hold many problems at once, one a seed, in float64.
+The loss of parameters θ ``[d]`` on examples A is ``Σ_{i∈A} φ(xᵢᵀθ, yᵢ) + ½λ‖θ‖²`` with φ the squared error
+``½(z − y)²`` (ridge) or the logistic loss ``log(1 + eᶻ) − yz``. All arrays hold many problems at once, one a seed, in
+float64.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from dmm_exp.config.convex import SettingConfig
 
@@ -59,20 +59,25 @@ class Problem:
 
     def mean(self, outputs: Floats) -> Floats:
         """Return what the model answers at outputs z; less the target it is ∂φ/∂z."""
-        return outputs if self.loss == "ridge" else expit(outputs)
+        return outputs if self.loss == "ridge" else _logistic(outputs)
 
     def curvature(self, outputs: Floats) -> Floats:
         """Return ∂²φ/∂z²."""
         if self.loss == "ridge":
             return np.ones_like(outputs)
-        answers = expit(outputs)
+        answers = _logistic(outputs)
         return answers * (1 - answers)
 
     def single(self, outputs: Floats, targets: Floats) -> Floats:
         """Return φ, example by example."""
         if self.loss == "ridge":
             return 0.5 * (outputs - targets) ** 2
-        return np.logaddexp(0.0, outputs) - targets * outputs
+        return np.maximum(outputs, 0.0) + np.log1p(np.exp(-np.abs(outputs))) - targets * outputs
+
+
+def _logistic(outputs: Floats) -> Floats:
+    """Return 1/(1 + e⁻ᶻ), by a function that cannot overflow."""
+    return 0.5 + 0.5 * np.tanh(0.5 * outputs)
 
 
 @dataclass(frozen=True)
@@ -169,14 +174,11 @@ def _projected(data: str, directions: int) -> tuple[Floats, Floats]:
     """
     from sklearn.datasets import load_breast_cancer, load_digits
 
-    if data == "digits":
-        found = load_digits()
-        inputs, labels = found.data / 16.0, (found.target >= 5).astype(np.float64)
-    else:
-        found = load_breast_cancer()
-        inputs, labels = found.data / found.data.std(0), found.target.astype(np.float64)
+    found: Any = (load_digits if data == "digits" else load_breast_cancer)()
+    inputs = found.data / (16.0 if data == "digits" else found.data.std(0))
+    labels = found.target >= 5 if data == "digits" else found.target
     centred = inputs - inputs.mean(0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     kept = centred @ axes[:directions].T
     kept /= kept.std(0).mean()
-    return np.concatenate([kept, np.ones((len(kept), 1))], axis=1), labels
+    return np.concatenate([kept, np.ones((len(kept), 1))], axis=1), labels.astype(np.float64)

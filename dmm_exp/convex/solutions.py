@@ -28,7 +28,7 @@ def solve(part: Part, tolerance: float = TOLERANCE) -> Floats:
         gradient = part.gradient(parameters[..., None])
         if (np.linalg.norm(gradient[..., 0], axis=1) <= enough).all():
             return parameters
-        step = np.linalg.solve(part.hessian(parameters), gradient)[..., 0]
+        step = np.asarray(np.linalg.solve(part.hessian(parameters), gradient)[..., 0], dtype=np.float64)
         lengths = _lengths(lambda tried: part.value(tried[..., None])[:, 0], parameters, step)
         parameters = parameters - lengths * step
     raise ArithmeticError(f"Newton's method has not converged after {MOST_STEPS} steps")

@@ -57,13 +57,13 @@ def span_condition(inputs: Floats) -> Floats:
 
 def outside_span(inputs: Floats, error: Floats) -> Floats:
     """Return the share ``[seeds]`` of an error's length that lies outside the span of some examples."""
-    left, values, axes = np.linalg.svd(inputs, full_matrices=False)
+    _, values, axes = np.linalg.svd(inputs, full_matrices=False)
     inside = np.where(values > ZERO**0.5 * values[:, :1], (axes @ error[..., None])[..., 0], 0.0)
     remaining = error - (axes.transpose(0, 2, 1) @ inside[..., None])[..., 0]
     return np.linalg.norm(remaining, axis=1) / np.linalg.norm(error, axis=1)
 
 
-def mean_square_rate(inputs: Floats, batch: int, steps: Floats, iterations: int = 200) -> Floats:
+def mean_square_rate(inputs: Floats, batch: int, steps: Floats, iterations: int = 300) -> Floats:
     """Return the factor ``[seeds]`` by which a stochastic matching step shrinks ``E[e eᵀ]`` in the long run.
 
     It is the spectral radius of ``M ↦ M − η(ΣM + MΣ) + η²[(1/b) E[x xᵀ M x xᵀ] + (1 − 1/b) ΣMΣ]``, found by power
@@ -80,6 +80,7 @@ def mean_square_rate(inputs: Floats, batch: int, steps: Floats, iterations: int 
         both = moment @ current
         noise = single / batch + (1 - 1 / batch) * both @ moment
         current = current - square * (both + both.transpose(0, 2, 1)) + square**2 * noise
+        current = (current + current.transpose(0, 2, 1)) / 2  # the part that rounding makes asymmetric would grow
         size = np.trace(current, axis1=1, axis2=2)
     return size
 

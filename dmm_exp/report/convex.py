@@ -30,9 +30,9 @@ LABELS = {
 ROLES = {method: f"series{place}" for method, place in zip(LABELS, (2, 1, 4, 3, 5, 6, 0), strict=True)}
 LEAST = 1e-13  # what is smaller is rounding, and is drawn here
 RULE = (
-    "Every method starts at θ(S) and is measured against θ(S∖F), which is known exactly. Step sizes were chosen on other "
-    "problems than those shown, the best constant one and the best decaying one of each method. Lines are medians over "
-    "{seeds} problems, bands hold 80 % of them. A gradient is that of one example."
+    "Every method starts at θ(S) and is measured against θ(S∖F), which is known exactly. Step sizes were chosen on "
+    "other problems than those shown, the best constant one and the best decaying one of each method. Lines are "
+    "medians over {seeds} problems, bands hold 80 % of them. A gradient is that of one example."
 )
 
 
@@ -91,14 +91,16 @@ def rate_rows(table: pd.DataFrame) -> list[list[str]]:
     """Return measured and predicted rates of one step where theory predicts them; the head first."""
     known = _constant(table).dropna(subset=["rate_predicted", "rate_measured"])
     rows = [
-        [row.setting, LABELS[row.method], f"{row.rate_predicted:.6f}", f"{row.rate_measured:.6f}", _speeds(row)]
-        for row in known.itertuples()
+        [
+            row["setting"],
+            LABELS[row["method"]],
+            f"{row['rate_predicted']:.6f}",
+            f"{row['rate_measured']:.6f}",
+            f"{np.log(row['rate_measured']) / np.log(row['rate_predicted']):.3f}",
+        ]
+        for row in known.to_dict("records")
     ]
     return [["", "method", "predicted factor", "measured factor", "measured ÷ predicted speed"], *rows]
-
-
-def _speeds(row: Any) -> str:
-    return f"{np.log(row.rate_measured) / np.log(row.rate_predicted):.3f}"
 
 
 def fact_rows(table: pd.DataFrame) -> list[list[str]]:
@@ -117,7 +119,7 @@ def fact_rows(table: pd.DataFrame) -> list[list[str]]:
 
 
 def _constant(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["schedule"] == "constant"]
+    return table.loc[table["schedule"] == "constant", :]
 
 
 def _number(value: float) -> str:
@@ -149,7 +151,7 @@ def _curves_chart(curves: pd.DataFrame, quantity: str, title: str, label: str) -
     return Chart(quantity, title, caption, panels, across=3, height=0.72)
 
 
-def _bands(group: pd.DataFrame, quantity: str, high: float) -> Iterator[Mark]:
+def _bands(group: Any, quantity: str, high: float) -> Iterator[Mark]:
     """Yield the median over seeds of every method, with a band of 80 % of them below."""
     lines = []
     for method, rows in group.groupby("method", sort=False):
@@ -160,7 +162,7 @@ def _bands(group: pd.DataFrame, quantity: str, high: float) -> Iterator[Mark]:
     yield from lines
 
 
-def _quantiles(rows: pd.DataFrame, quantity: str, high: float) -> tuple[np.ndarray, ...]:
+def _quantiles(rows: Any, quantity: str, high: float) -> tuple[np.ndarray, ...]:
     wide = rows.pivot(index="gradients", columns="seed", values=quantity)
     logs = np.nan_to_num(_log(wide), nan=30.0)
     low, middle, top = (np.minimum(np.quantile(logs, share, axis=1), high) for share in (0.1, 0.5, 0.9))
@@ -200,8 +202,8 @@ def _rates_chart(table: pd.DataFrame) -> Chart:
             marks.append(dots(ROLES[method], predicted[own], measured[own], LABELS[method]))
     axes = [_log_axis(f"{name} speed (−ln of the factor of a step)", *ends) for name in ("predicted", "measured")]
     caption = (
-        "Each dot is a method in one setting. GD above the line has not yet come to its slowest direction, which is what "
-        "the prediction is about."
+        "Each dot is a method in one setting. GD above the line has not yet come to its slowest direction, which is "
+        "what the prediction is about."
     )
     return Chart("rates", "Rates, measured and predicted", caption, [Panel(axes[0], axes[1], marks)], height=0.7)
 
@@ -222,8 +224,8 @@ def _floors_chart(floors: pd.DataFrame) -> Chart:
         y = _log_axis("excess retain loss", float(everything.min()) - 0.2, float(everything.max()) + 0.2)
         panels.append(Panel(_log_axis("step η", x.min() - 0.1, x.max() + 0.1), y, marks, str(name)))
     caption = (
-        "The mean excess retain loss of SGD with a constant step, started at the minimum itself. The bounds hold for the "
-        "squared error; for the logistic loss the lower line is the prediction of first order."
+        "The mean excess retain loss of SGD with a constant step, started at the minimum itself. The bounds hold for "
+        "the squared error; for the logistic loss the lower line is the prediction of first order."
     )
     return Chart("floors", "The noise floor of SGD", caption, panels, across=3, height=0.72)
 
@@ -245,7 +247,7 @@ def _spectra_chart(spectra: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
     ]
     caption = (
         "Where the error lies that has to be undone: GD shrinks a part at relative eigenvalue v by about 1 − 2v a step "
-        "at best. It lies further to the left than the gradient of F's loss that caused it, whose parts it holds divided "
-        "by the eigenvalue."
+        "at best. It lies further to the left than the gradient of F's loss that caused it, whose parts it holds "
+        "divided by the eigenvalue."
     )
     return Chart("spectra", "Forget directions are flat directions", caption, panels, across=3, height=0.72)
