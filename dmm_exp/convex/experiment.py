@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+LEADING = ["setting", "method", "schedule", "multiple", "distance", "excess", "reached", "gradients_to_1e-6"]
+
+
 @dataclass(frozen=True)
 class SettingResult:
     """What was found in one setting.
@@ -67,13 +70,17 @@ def run_convex(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
             print(f"{name}: {', '.join(f'{key}={value}' for key, value in asdict(setting).items())}")
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    results = []
+    results: list[SettingResult] = []
     for name, setting in settings.items():
         with console.stage("setting", name) as stage:
             path = folder / "settings" / name
-            found = _found_before(path, name)
+            found = _kept(path, name)
             stage.cached = found is not None
-            results.append(found or _new(path, name, setting, config))
+            if found is None:
+                _keep(path, compute(name, setting, convex, config["seed"]))
+                found = _kept(path, name)
+            assert found is not None
+            results.append(found)
     _write(results, folder, convex, shlex.join(["python", "-m", "dmm_exp", *overrides]))
     return folder
 
@@ -125,17 +132,15 @@ def compute(name: str, setting: SettingConfig, convex: Mapping[str, Any], seed: 
     )
 
 
-def _new(path: Path, name: str, setting: SettingConfig, config: Mapping[str, Any]) -> SettingResult:
-    """Compute a setting and keep it; its JSON file is written last, so that it stands for both."""
-    result = compute(name, setting, config["convex"], config["seed"])
+def _keep(path: Path, result: SettingResult) -> None:
+    """Write a setting's results; the JSON file comes last, so that it stands for both."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table(path.with_suffix(".parquet"), result.curves)
     kept = {key: getattr(result, key) for key in ("facts", "methods", "floors", "spectra")}
     write_json(path.with_suffix(".json"), _without_nan(kept))
-    return result
 
 
-def _found_before(path: Path, name: str) -> SettingResult | None:
+def _kept(path: Path, name: str) -> SettingResult | None:
     """Return a setting that an earlier, perhaps interrupted, experiment finished."""
     import pandas as pd
 
@@ -165,6 +170,7 @@ def _write(results: Sequence[SettingResult], folder: Path, convex: Mapping[str, 
 
     rows = [{"setting": result.name, **result.facts, **row} for result in results for row in result.methods]
     table = pd.DataFrame(rows)
+    table = table.reindex(columns=[*LEADING, *(column for column in table if column not in LEADING)])
     floors = pd.DataFrame([{"setting": result.name, **row} for result in results for row in result.floors])
     write_table(folder / "table.parquet", table)
     write_text(folder / "table.csv", table.to_csv(index=False))
