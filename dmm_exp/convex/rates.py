@@ -22,7 +22,7 @@ from dmm_exp.convex.theory import (
 
 REACHED = 1e-6
 FEW = 5  # seeds
-FIT_ABOVE = 1e-9  # relative distances below are rounding
+FIT_ABOVE = 1e-7  # relative distances below are rounding
 FLOOR_MULTIPLES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9)  # of 2/L_b
 
 
@@ -50,14 +50,17 @@ def rates_of(task: Task, found: Found) -> dict[str, float]:
     if found.schedule != "constant" or found.method not in ("gd", "om", "om_stochastic"):
         return {"rate_measured": float("nan"), "rate_predicted": float("nan")}
     steps, matching = found.multiple * found.descent.largest, task.matching("om")
+    error, distance = task.trained - task.retrained, found.distance
+    if found.method != "gd":  # what lies outside the span of the matched points does not move
+        distance = np.sqrt(np.clip(distance**2 - outside_span(matching.inputs, error) ** 2, 0.0, None))
     if found.method == "om_stochastic":
         few, batch = slice(0, FEW), round(found.descent.samples)
         predicted = mean_square_rate(matching.inputs[few], batch, steps[few]) ** 0.5
     else:
         part = task.problem.retained if found.method == "gd" else matching.whole
         hessian = part.hessian(task.retrained) / len(part)
-        predicted = excited_rate(hessian, task.trained - task.retrained, steps)
-    measured = [measured_rate(found.at, column) for column in found.distance.T[: len(predicted)]]
+        predicted = excited_rate(hessian, error, steps)
+    measured = [measured_rate(found.at, column) for column in distance.T[: len(predicted)]]
     return {"rate_measured": float(np.median(measured)), "rate_predicted": float(np.median(predicted))}
 
 

@@ -48,7 +48,7 @@ def write_page(
 ) -> Path:
     """Write ``convex.html`` and ``figures/`` (png, pdf, svg), and return the path of the page."""
     charts = [
-        _curves_chart(curves, "distance", "Distance to exact retraining", "‖θ − θ(S∖F)‖ / ‖θ(S) − θ(S∖F)‖"),
+        _curves_chart(curves, "distance", "Distance to exact retraining", "relative distance"),
         _curves_chart(curves, "excess", "Retain loss above its minimum", "excess retain loss"),
         _schedules_chart(curves),
         _rates_chart(table),
@@ -147,7 +147,10 @@ def _curves_chart(curves: pd.DataFrame, quantity: str, title: str, label: str) -
         Panel(x, _log_axis(label, low - 0.2, high), list(_bands(group, quantity, high)), str(name))
         for name, group in constant.groupby("setting", sort=False)
     ]
-    caption = "Each panel is a setting, each method at its best constant step size. Lines end where the budget does."
+    caption = (
+        "Each panel is a setting, each method at its best constant step size. Lines end where the budget does. The "
+        "relative distance is ‖θ − θ(S∖F)‖ / ‖θ(S) − θ(S∖F)‖."
+    )
     return Chart(quantity, title, caption, panels, across=3, height=0.72)
 
 
@@ -182,7 +185,7 @@ def _schedules_chart(curves: pd.DataFrame) -> Chart:
             marks.append(Mark(role, "area", np.concatenate([x, x[::-1]]), np.concatenate([low, top[::-1]])))
             marks.append(line(role, x, middle, f"{LABELS[method]}, {schedule} step"))
     x_axis = _log_axis("gradients of single examples", 1.0, max(mark.x.max() for mark in marks) + 0.05)
-    y_axis = _log_axis("‖θ − θ(S∖F)‖ / ‖θ(S) − θ(S∖F)‖", -13.4, 2.2)
+    y_axis = _log_axis("relative distance", -13.4, 2.2)
     caption = (
         f"Setting {name}. A decaying step lowers the floor of SGD at the price of speed; OM has no floor to lower."
     )
@@ -234,7 +237,7 @@ def _spectra_chart(spectra: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
     words = {"error": "error θ(S) − θ(S∖F)", "gradient": "gradient of F's loss at θ(S)"}
     roles = {"error": "series2", "gradient": "series0"}
     lowest = min(min(row["eigenvalue"]) for rows in spectra.values() for row in rows)
-    x = _log_axis("eigenvalue of the retain loss ÷ the largest", float(np.log10(lowest)) - 0.1, 0.05)
+    x = _log_axis("eigenvalue of H_R ÷ the largest", float(np.log10(lowest)) - 0.1, 0.05)
     y = Axis("share of the square at or below", 0, 1.03, [(0, "0"), (0.5, "50 %"), (1, "100 %")])
     panels = [
         Panel(
@@ -246,8 +249,8 @@ def _spectra_chart(spectra: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
         for name, rows in spectra.items()
     ]
     caption = (
-        "Where the error lies that has to be undone: GD shrinks a part at relative eigenvalue v by about 1 − 2v a step "
-        "at best. It lies further to the left than the gradient of F's loss that caused it, whose parts it holds "
-        "divided by the eigenvalue."
+        "Where the error lies that has to be undone; H_R is the Hessian of the retain loss. GD shrinks a part at "
+        "relative eigenvalue v by about 1 − 2v a step at best. The error lies further to the left than the gradient of F's loss "
+        "that caused it, since it holds the gradient's parts divided by their eigenvalues."
     )
     return Chart("spectra", "Forget directions are flat directions", caption, panels, across=3, height=0.72)
