@@ -35,7 +35,7 @@ def batch_smoothness(part: Part, batch: int) -> Floats:
 
 
 def excited_rate(hessian: Floats, error: Floats, steps: Floats) -> Floats:
-    """Return ``max |1 − η λ_j|`` over eigenvalues λ_j that the error has a part in, ``[seeds]``.
+    """Return ``max |1 − η λ_j|`` over positive eigenvalues λ_j that the error has a part in, ``[seeds]``.
 
     Args:
         hessian: ``[seeds, d, d]``.
@@ -44,7 +44,7 @@ def excited_rate(hessian: Floats, error: Floats, steps: Floats) -> Floats:
     """
     values, vectors = np.linalg.eigh(hessian)
     parts = np.abs(vectors.transpose(0, 2, 1) @ error[..., None])[..., 0]
-    excited = parts > 1e-9 * np.linalg.norm(error, axis=1, keepdims=True)
+    excited = (parts > 1e-9 * np.linalg.norm(error, axis=1, keepdims=True)) & (values > ZERO * values[:, -1:])
     return np.where(excited, np.abs(1 - steps[:, None] * values), 0.0).max(1)
 
 
@@ -67,9 +67,10 @@ def mean_square_rate(inputs: Floats, batch: int, steps: Floats, iterations: int 
     """Return the factor ``[seeds]`` by which a stochastic matching step shrinks ``E[e eᵀ]`` in the long run.
 
     It is the spectral radius of ``M ↦ M − η(ΣM + MΣ) + η²[(1/b) E[x xᵀ M x xᵀ] + (1 − 1/b) ΣMΣ]``, found by power
-    iteration from Σ, so among directions that examples have.
+    iteration from Σ, in coordinates of the examples' span: outside, rounding would not shrink and take over.
     """
-    count = inputs.shape[1]
+    _, _, axes = np.linalg.svd(inputs, full_matrices=False)
+    inputs, count = inputs @ axes.transpose(0, 2, 1), inputs.shape[1]
     moment = inputs.transpose(0, 2, 1) @ inputs / count
     square, size = steps[:, None, None], np.ones(len(inputs))
     current = moment

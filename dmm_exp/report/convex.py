@@ -250,7 +250,7 @@ def _spectra_chart(spectra: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
     ]
     caption = (
         "Where the error lies that has to be undone; H_R is the Hessian of the retain loss. GD shrinks a part at "
-        "relative eigenvalue v by about 1 − 2v a step at best. The error lies further to the left than the gradient of F's loss "
-        "that caused it, since it holds the gradient's parts divided by their eigenvalues."
+        "relative eigenvalue v by about 1 − 2v a step at best. The error lies further to the left than the gradient of "
+        "F's loss that caused it, since it holds the gradient's parts divided by their eigenvalues."
     )
     return Chart("spectra", "Forget directions are flat directions", caption, panels, across=3, height=0.72)

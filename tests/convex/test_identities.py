@@ -212,3 +212,14 @@ def test_a_pool_estimates_the_effect_of_the_forgotten():
     before, after = ((task.problem.inputs @ found[..., None])[..., 0] for found in (task.trained, task.retrained))
     for seed in SEEDS:
         assert np.corrcoef(before[seed] - after[seed], before[seed] - task.pool[seed])[0, 1] > 0.8
+
+
+def test_the_mean_square_rate_is_that_within_the_span_of_few_points():
+    few = make_problem(WIDE, "ridge", range(1)).inputs[:, :5]
+    steps = 1 / batch_smoothness(replace(make_problem(WIDE, "ridge", range(1)), inputs=few, penalty=0.0).whole, 3)
+    _, _, axes = np.linalg.svd(few, full_matrices=False)
+    inside = few @ axes.transpose(0, 2, 1)
+    assert mean_square_rate(few, 3, steps, 2000)[0] == pytest.approx(
+        mean_square_rate(inside, 3, steps, 2000)[0], rel=1e-9
+    )
+    assert mean_square_rate(few, 3, steps, 2000)[0] < 0.999
