@@ -26,15 +26,7 @@ from dmm_exp.convex.theory import batch_smoothness, smoothness
 if TYPE_CHECKING:
     from dmm_exp.attribution.estimator import PoolEstimator
 
-METHODS = {
-    "gd": "GD on R",
-    "sgd": "SGD on R",
-    "ascent_descent": "ascent–descent",
-    "om": "OM",
-    "om_stochastic": "stochastic OM",
-    "dmm_exact": "DMM, exact influence",
-    "dmm_pool": "DMM, pool",
-}
+METHODS = ("gd", "sgd", "ascent_descent", "om", "om_stochastic", "dmm_exact", "dmm_pool")
 STOCHASTIC = ("sgd", "om_stochastic")
 EXACT, WORST = 1e-10, 1e30  # relative distances that count as exact, and as divergence
 
