@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from dmm_exp.config.processes import ranks
 from dmm_exp.config.convex import ConvexConfig, check_convex
+from dmm_exp.config.processes import ranks
 from dmm_exp.errors import UserError, did_you_mean
 
 LOGITS_DTYPES = ("float32", "float16")
