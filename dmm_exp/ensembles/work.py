@@ -41,8 +41,8 @@ Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 class Executor(Protocol):
     """Where jobs run."""
 
-    def run(self, function: Callable[[Any], None], jobs: list[Any]) -> Iterable[None]:
-        """Run ``function`` on every job, in any order, yielding once for each that is done."""
+    def run(self, function: Callable[[Any], None], jobs: list[Any]) -> Iterable[Any]:
+        """Run ``function`` on every job, in any order, yielding each when it is done."""
         ...
 
 
@@ -277,13 +277,14 @@ def run_shards(
         members: size of the whole ensemble.
         chunk_size: members that are trained together.
         executor: where jobs run.
-        progress: from the number of chunks to a context, in which it is told how many are finished whenever some are.
+        progress: from the number of members to a context, in which it is told how many more are there.
     """
     wanted = [[start, min(start + chunk_size, members)] for start in range(0, members, chunk_size)]
     layout = draft.layout(beginning_as(draft.relative, wanted))
     missing = [shard for shard in range(len(layout)) if draft.shard_facts(shard) is None]
     missing = [shard for shard in missing if not take_over(draft, shard, *layout[shard])]
-    with progress(len(layout)) as advance:
-        advance(len(layout) - len(missing))
-        for _ in executor.run(function, [make_job(shard, *layout[shard]) for shard in missing]):
-            advance(1)
+    jobs = [make_job(shard, *layout[shard]) for shard in missing]
+    with progress(members) as advance:
+        advance(members - sum(job.stop - job.start for job in jobs))
+        for job in executor.run(function, jobs):
+            advance(job.stop - job.start)

@@ -11,11 +11,11 @@ Job = TypeVar("Job")
 class Local:
     """Run jobs in this process, with all of torch's threads."""
 
-    def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[None]:
-        """Run ``function`` on every job in order, yielding after each."""
+    def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[Job]:
+        """Run ``function`` on every job in order, yielding each when it is done."""
         for job in jobs:
             function(job)
-            yield
+            yield job
 
     def warm_up(self) -> None:
         """Nothing needs to be started."""

@@ -62,6 +62,26 @@ def killed_once(job: Job) -> None:
     write_down(job)
 
 
+def killed_once_while_others_work(job: Job) -> None:
+    """Be killed at job 0, the first time, while another worker is in the middle of a job."""
+    if job.number == 0:
+        time.sleep(0.3)
+        killed = job.folder / "killed"
+        if not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        time.sleep(0.6)
+    write_down(job)
+
+
+def see_devices(job: Job) -> None:
+    """Note the CUDA devices that the worker is given."""
+    facts = {"number": job.number, "devices": os.environ.get("CUDA_VISIBLE_DEVICES")}
+    time.sleep(0.3)
+    (job.folder / f"{job.number}.json").write_text(json.dumps(facts))
+
+
 def always_exit(job: Job) -> None:
     """End the worker without a word, every time."""
     write_down(job)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +49,8 @@ def is_running(pid: int) -> bool:
 
 
 def test_every_job_is_run_once_and_yielded_once(executor: Local | Processes, tmp_path: Path):
-    assert sum(1 for _ in executor.run(work.write_down, jobs_in(tmp_path, 7))) == 7
+    jobs = jobs_in(tmp_path, 7)
+    assert sorted(executor.run(work.write_down, jobs)) == jobs
     assert written(tmp_path) == list(range(7))
 
 
@@ -113,6 +116,55 @@ def test_a_killed_worker_is_survived(tmp_path: Path):
     assert len(set(written(tmp_path, "pid"))) == 2
 
 
+def test_only_the_job_of_a_killed_worker_is_done_again(tmp_path: Path):
+    executor, jobs = Processes(workers=2), jobs_in(tmp_path, 4)
+    assert sorted(executor.run(work.killed_once_while_others_work, jobs)) == jobs
+    executor.close()
+    assert written(tmp_path) == [0, 1, 2, 3]  # each was finished once: the other worker lost nothing
+    assert len(set(written(tmp_path, "pid"))) == 2
+
+
+def test_workers_that_are_idle_when_killed_are_replaced(processes: Processes, tmp_path: Path):
+    list(processes.run(work.write_down_slowly, jobs_in(tmp_path, 2)))
+    for pid in set(written(tmp_path, "pid")):
+        os.kill(pid, signal.SIGKILL)
+    assert len(list(processes.run(work.write_down, jobs_in(tmp_path, 2)))) == 2
+
+
+def test_workers_whose_results_nobody_awaits_are_stopped(tmp_path: Path):
+    executor = Processes(workers=2)
+    running = executor.run(work.wait_for_ever, jobs_in(tmp_path, 1))
+    with pytest.raises(KeyboardInterrupt):
+        executor_interrupted(running)
+    assert list(executor.run(work.fail_on_two, jobs_in(tmp_path, 2))) == jobs_in(tmp_path, 2)
+    executor.close()
+
+
+def executor_interrupted(running: Iterator[work.Job]) -> None:
+    """Press Ctrl-C while a job that never ends is awaited."""
+    threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT]).start()
+    for _ in running:
+        raise AssertionError("a job that waits for ever has ended")
+
+
+def test_each_worker_sees_one_cuda_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
+    assert (Processes().workers, Processes(workers_per_device=3).workers) == (2, 6)
+    assert Processes(accelerator="cpu").workers == len(os.sched_getaffinity(0))
+    executor = Processes()
+    list(executor.run(work.see_devices, jobs_in(tmp_path, 4)))
+    executor.close()
+    assert {json.loads(path.read_text())["devices"] for path in tmp_path.glob("*.json")} == {"4", "GPU-7"}
+
+
+def test_a_number_of_workers_in_all_and_for_each_device_contradict_each_other():
+    with pytest.raises(UserError, match=r"executor\.workers=4, executor\.workers_per_device=2: expected one of them"):
+        Processes(workers=4, workers_per_device=2)
+
+
 def test_workers_that_die_every_time_are_said_in_one_sentence(tmp_path: Path):
     executor = Processes(workers=1)
     with pytest.raises(ChildProcessError, match=r"a worker process died 3 times .*executor\.workers than 1") as caught:
@@ -156,7 +208,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("numbers", [{"workers": 0}, {"workers": -1}, {"threads": 0}])
+@pytest.mark.parametrize("numbers", [{"workers": 0}, {"workers": -1}, {"threads": 0}, {"workers_per_device": 0}])
 def test_fewer_than_one_worker_or_thread_is_refused(numbers: dict[str, int]):
     ((name, value),) = numbers.items()
     with pytest.raises(UserError, match=rf"executor\.{name}={value}.*at least 1"):

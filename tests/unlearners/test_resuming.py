@@ -45,7 +45,7 @@ class Counting(Local):
                 raise Interrupted
             function(job)
             self.done.append(job.shard)
-            yield
+            yield job
 
 
 @pytest.fixture(scope="module")
