@@ -31,6 +31,11 @@ def compare() -> None:
     _end(_compare)
 
 
+def artifacts() -> None:
+    """Run ``python -m dmm_exp.artifacts``."""
+    _end(_artifacts)
+
+
 def _end(command: Callable[[], int]) -> None:
     """Run a command and exit with its code; bad input ends with one sentence and exit code 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, where they become sentences
@@ -97,6 +102,12 @@ def _compare() -> int:
     from dmm_exp.compare.command import compare_runs
 
     return compare_runs(sys.argv[1:])
+
+
+def _artifacts() -> int:
+    from dmm_exp.artifacts.command import artifacts
+
+    return artifacts(sys.argv[1:])
 
 
 def _checked_arguments() -> tuple[Any, list[dict[str, Any]]]:

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+_NO_ROOM = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "files of this size are not allowed",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "writing is not permitted",
+    errno.EPERM: "writing is not permitted",
+}
 
 
 class UserError(ValueError):
@@ -17,3 +28,17 @@ def did_you_mean(word: str, accepted: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` when ``word`` is close to an accepted name, else an empty string."""
     close = difflib.get_close_matches(str(word), list(accepted), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn what the operating system says of a full or read-only disk into a :class:`UserError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise UserError(
+            f"{error.filename or 'paths.outputs'}: {_NO_ROOM[error.errno]}; make room there or choose another folder "
+            "(paths.outputs=DIR); the same command then goes on where this one stopped"
+        ) from error

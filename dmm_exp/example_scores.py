@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.errors import storage_errors
+from dmm_exp.identity import ARTIFACTS
 from dmm_exp.store.files import write_table, write_text
 from dmm_exp.store.spec import digest_of
 
@@ -17,6 +19,7 @@ UNUSED = {
 }
 
 
+@storage_errors()
 def run_scores(config: Mapping[str, Any], choices: Mapping[str, str]) -> Path | None:
     """Compute every score, write them with their correlations and a figure, and return the folder.
 
@@ -55,6 +58,7 @@ def run_scores(config: Mapping[str, Any], choices: Mapping[str, str]) -> Path | 
     identity = digest_of({key: config[key] for key in DEPENDS_ON})
     folder = outputs / "scores" / f"{choices['dataset']}-{choices['model']}__{identity[:10]}"
     folder.mkdir(parents=True, exist_ok=True)
+    store.record_to(folder / ARTIFACTS)
     write_table(folder / "scores.parquet", table)
     write_text(folder / "scores.csv", table.to_csv(index=False))
     write_text(folder / "correlations.csv", found.to_csv(index=False))

@@ -22,6 +22,7 @@ ELSEWHERE = (
 )
 NAMED = ("dataset", "model", "forget", "unlearner", "refinement")
 CHOICES = "choices.json"
+ARTIFACTS = "artifacts.json"
 FORGET = "forget.json"
 MEMBERS = "members.parquet"
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmm_exp.identity import CHOICES, FORGET, MEMBERS, run_name
+from dmm_exp.errors import storage_errors
+from dmm_exp.identity import ARTIFACTS, CHOICES, FORGET, MEMBERS, run_name
 from dmm_exp.store.files import write_json, write_table, write_text
 from dmm_exp.store.spec import digest_of
 
@@ -40,6 +41,7 @@ class FinishedRun:
     checkpoints: dict[int, dict[str, float]]
 
 
+@storage_errors()
 def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = True) -> FinishedRun | None:
     """Do one experiment; with ``dry_run`` print its plan and return None.
 
@@ -86,6 +88,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
         return None
     folder = outputs / "runs" / run_name(config, choices)
     with _holding(folder, console):
+        store.record_to(folder / ARTIFACTS)
         result = _run_in(folder, pipeline, choices, console)
     if table:
         print_table(headline(result))
@@ -321,15 +324,17 @@ def _is_finished(folder: Path) -> bool:
 @contextmanager
 def _holding(folder: Path, console: Console) -> Iterator[None]:
     """Hold a run's folder: two processes with the same experiment take turns. Keeps ``status.json`` up to date."""
-    from filelock import FileLock
+    from dmm_exp.store.lock import Lock
 
-    folder.mkdir(parents=True, exist_ok=True)
+    def waiting(holder: str) -> None:
+        console.note(f"waiting for {holder}, which is doing this very run")
+
     started = time.time()
 
     def status(state: str, **more: Any) -> None:
         write_json(folder / "status.json", {"state": state, "started": started, "updated": time.time(), **more})
 
-    with FileLock(folder / ".lock"):
+    with Lock(folder / ".lock", waiting):
         console.log_to(folder / "run.log")
         status("running")
         try:

@@ -13,7 +13,7 @@ def portable(error: Exception) -> Exception:
     text = "".join(traceback.format_exception(error))
     error.add_note(f"in a worker:\n{text}")
     try:
-        ForkingPickler.loads(ForkingPickler.dumps(error))
+        ForkingPickler.loads(ForkingPickler.dumps(error))  # pyright: ignore[reportAttributeAccessIssue]
     except Exception:
         return ChildProcessError(f"a job raised {type(error).__name__}: {error}\n{text}")
     return error

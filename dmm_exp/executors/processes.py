@@ -149,7 +149,7 @@ class _Worker:
         self._begins_with = threads, device
         self.busy = False
         self.doing: Any = None
-        context = multiprocessing.get_context(START)
+        context: Any = multiprocessing.get_context(START)
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, threads, device))
         self._process.start()

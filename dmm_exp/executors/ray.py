@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -100,7 +101,11 @@ class Ray:
     def _add_actors(self, jobs: int) -> None:
         kind = self._started().remote(_Actor)
         actor = kind.options(
-            num_cpus=self.threads, num_gpus=self.gpus, max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD"
+            num_cpus=self.threads,
+            num_gpus=self.gpus,
+            max_restarts=-1,
+            max_task_retries=RETRIES,
+            scheduling_strategy="SPREAD",
         )
         for _ in range(min(self.workers, jobs) - len(self._idle)):
             self._idle.append(actor.remote(self.threads))
@@ -119,7 +124,7 @@ class Ray:
                 ray.init(
                     address=self.address,
                     log_to_driver=False,
-                    logging_level="error",
+                    logging_level=logging.ERROR,
                     **(started if self.address == LOCAL else {}),
                 )
             except ConnectionError as error:

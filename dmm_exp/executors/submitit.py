@@ -95,10 +95,12 @@ class Submitit:
                     "executor=submitit: submitit is not installed; expected: pip install 'dmm_exp[slurm]'"
                 ) from error
             try:
-                executor = submitit.AutoExecutor(self.folder / "%j", cluster=self.cluster)
+                executor = submitit.AutoExecutor(self.folder / "logs", cluster=self.cluster)
                 executor.update_parameters(**self._options)
             except RuntimeError as error:
-                raise UserError(f"executor.cluster={self.cluster}: {error}; expected 'local' on this machine") from error
+                raise UserError(
+                    f"executor.cluster={self.cluster}: {error}; expected 'local' on this machine"
+                ) from error
             except (NameError, TypeError, ValueError) as error:
                 raise UserError(f"executor.parameters: submitit refuses them: {error}") from error
             self._executor = executor

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import IO
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress import TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
 from dmm_exp.report.result import StageRecord
 
 _NAME_WIDTH, _DETAIL_WIDTH = 12, 44
+_SAID_EVERY = 60.0  # seconds between two lines on progress, where there is no terminal
 
 
 @dataclass
@@ -80,12 +82,16 @@ class Console:
 
     @contextmanager
     def progress(self, description: str, total: int | None) -> Iterator[Callable[..., None]]:
-        """Show a bar with elapsed and remaining time while the body runs; yields ``advance(n=1)``.
+        """Show a bar with elapsed and remaining time, and the rate, while the body runs; yields ``advance(n=1)``.
 
-        Only a terminal shows bars. ``total=None`` shows that something goes on without saying how far it is.
+        Only a terminal shows bars; elsewhere a line a minute says how far it is. ``total=None`` shows that something
+        goes on without saying how far it is.
         """
-        if not self._terminal or self._quiet:
+        if self._quiet or (total is None and not self._terminal):
             yield lambda n=1: None
+            return
+        if total is not None and not self._terminal:
+            yield _Lines(description, total, self.note).advance
             return
         bars, task = self._add_bar(description, total)
         try:
@@ -106,7 +112,7 @@ class Console:
         """Add a bar; all bars share one display, because a terminal holds only one."""
         if self._bars is None:
             columns = (TextColumn("  {task.description}", markup=False), BarColumn(bar_width=30), MofNCompleteColumn(),
-                       TimeElapsedColumn(), TextColumn("left"), Remaining())  # fmt: skip
+                       _Rate(), TimeElapsedColumn(), TextColumn("left"), Remaining())  # fmt: skip
             self._bars = Progress(*columns, console=self._rich, transient=True)
             self._bars.start()
         return self._bars, self._bars.add_task(description, total=total)
@@ -138,6 +144,47 @@ class Console:
             stamp = datetime.now().astimezone().isoformat(timespec="seconds")
             with self._log.open("a", encoding="utf-8") as log:
                 log.write(f"{stamp} {text.plain.rstrip()}\n")
+
+
+class _Rate(ProgressColumn):
+    """How much is done in a second, by all workers together."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate of late; nothing before there is one."""
+        speed = task.finished_speed or task.speed
+        return Text(_rate(speed) if speed else "", style="progress.data.speed")
+
+
+class _Lines:
+    """Says now and then how far something is.
+
+    Args:
+        description: of what goes on.
+        total: how much there is to do.
+        say: prints a line.
+    """
+
+    def __init__(self, description: str, total: int, say: Callable[[str], None]) -> None:
+        self._description, self._total, self._say = description, total, say
+        self._done, self._began_with = 0, 0
+        self._start = self._said = time.monotonic()
+
+    def advance(self, n: int = 1) -> None:
+        """Note that some more is done; what is there at once, before any time has passed, does not count as speed."""
+        now = time.monotonic()
+        self._done += n
+        if now - self._start < 0.01:
+            self._began_with += n
+        if now - self._said >= _SAID_EVERY and self._done < self._total:
+            self._said = now
+            speed = (self._done - self._began_with) / (now - self._start)
+            left = f", {duration((self._total - self._done) / speed)} left" if speed else ""
+            self._say(f"{self._description}: {self._done:,} of {self._total:,}, {_rate(speed)}{left}")
+
+
+def _rate(speed: float) -> str:
+    """Format a rate: ``35.2/s``, ``4.1/min``."""
+    return f"{speed:,.1f}/s" if speed >= 1 else f"{60 * speed:,.1f}/min"
 
 
 def _ending(record: StageRecord) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,10 +48,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, atomically."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    def write(temporary: Path) -> None:
+        try:
+            save_file(contiguous, temporary)
+        except SafetensorError as error:
+            raise _as_os_error(error, path) from error
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(contiguous, temporary))
+    write_atomically(path, write)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -68,6 +76,12 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def _as_os_error(error: Exception, path: Path) -> Exception:
+    """Return the operating system's error that a message of safetensors quotes, or the error itself."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1])), str(path)) if found else error
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -13,19 +13,22 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dmm_exp.store.artifact import LAYOUT, MANIFEST, Artifact
 from dmm_exp.store.files import checksum, link, write_json, write_table, write_tensors
+from dmm_exp.store.lock import Lock
 from dmm_exp.store.provenance import provenance
-from dmm_exp.store.spec import Spec, canonical
+from dmm_exp.store.spec import Spec, canonical, digest_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
+
+LOCKS = ".locks"  # folder of a store's locks
+SEAL = "checksum"  # key of a JSON object under which its own checksum stands
 
 
 class Missing(Exception):
@@ -106,7 +109,7 @@ class Draft:
         """
         path = self.path / shard_name(index)
         write_tensors(path, tensors)
-        self._write_receipt(path, checksum(path), facts, cpu, taken_over or {})
+        self._write_receipt(index, checksum(path), facts, cpu, taken_over or {})
 
     def take_shard(self, index: int, source: Artifact, shard: int) -> None:
         """Take over a whole shard of another artifact: the same file, where the file system can.
@@ -117,21 +120,23 @@ class Draft:
         path, theirs = self.path / shard_name(index), source.path / shard_name(shard)
         receipt, (start, stop) = json.loads(_receipt(theirs).read_text(encoding="utf-8")), source.layout[shard]
         link(path, theirs)
-        self._write_receipt(path, receipt["sha256"], receipt["facts"], 0.0, {source.digest: stop - start})
+        self._write_receipt(index, receipt["sha256"], receipt["facts"], 0.0, {source.digest: stop - start})
 
-    @staticmethod
     def _write_receipt(
-        path: Path, sha256: str, facts: Mapping[str, Any], cpu: float, taken_over: Mapping[str, int]
+        self, index: int, sha256: str, facts: Mapping[str, Any], cpu: float, taken_over: Mapping[str, int]
     ) -> None:
         receipt = {"sha256": sha256, "facts": dict(facts), "cpu": cpu, "process": os.getpid()}
-        write_json(_receipt(path), receipt | ({"taken_over": dict(taken_over)} if taken_over else {}))
+        layout = self._recorded_layout()
+        receipt |= {"members": layout[index]} if index < len(layout) else {}
+        receipt |= {"taken_over": dict(taken_over)} if taken_over else {}
+        write_json(_receipt(self.path / shard_name(index)), sealed(receipt))
 
     def shard_facts(self, index: int) -> dict[str, Any] | None:
         """Return what was recorded with a finished shard; None when it is missing or damaged (then it is removed)."""
         path = self.path / shard_name(index)
         try:
             receipt = json.loads(_receipt(path).read_text(encoding="utf-8"))
-            if receipt["sha256"] == checksum(path):
+            if is_intact(receipt) and receipt["sha256"] == checksum(path):
                 return receipt["facts"]
         except (OSError, ValueError, KeyError, TypeError):
             pass
@@ -150,26 +155,63 @@ class Draft:
             members.update(receipt.get("taken_over", {}))
         return dict(members)
 
+    def remove_temporaries(self) -> None:
+        """Remove files that were never finished."""
+        for temporary in self.path.glob(".*.tmp"):
+            temporary.unlink(missing_ok=True)
+
     def _receipts(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_text(encoding="utf-8")) for path in self.path.glob("shard-*.json")]
 
     def layout(self, wanted: list[list[int]]) -> list[list[int]]:
         """Return how members are cut into shards: as an interrupted attempt began, else as ``wanted`` (and record it).
 
+        When the record is damaged, it is put together from what every shard's checksum file says of its members; if
+        that is not all of them, shards that are not where ``wanted`` has them are removed.
+
         Args:
             wanted: ``[start, stop]`` of every shard.
         """
-        path = self.path / LAYOUT
+        for found in (self._recorded_layout(), self._layout_of_shards()):
+            if found and found[-1][1] == wanted[-1][1]:
+                break
+        else:
+            found = wanted
+            self._keep_shards(wanted)
+        write_json(self.path / LAYOUT, found)
+        return found
+
+    def _recorded_layout(self) -> list[list[int]]:
+        """Return the layout as recorded; empty when it is missing or damaged."""
         try:
-            recorded = json.loads(path.read_text(encoding="utf-8"))
-            if recorded and recorded[-1][1] == wanted[-1][1]:
-                return recorded
+            layout = json.loads((self.path / LAYOUT).read_text(encoding="utf-8"))
+            starts = [0, *(stop for _, stop in layout)]
+            whole = [start for start, _ in layout] == starts[:-1] and starts == sorted(set(starts))
         except (OSError, ValueError, LookupError, TypeError):
-            pass
-        for stale in self.path.glob("shard-*"):
-            stale.unlink()
-        write_json(path, wanted)
-        return wanted
+            return []
+        return layout if whole else []
+
+    def _layout_of_shards(self) -> list[list[int]]:
+        """Return the layout that the shards' checksum files amount to; empty when they leave members out."""
+        places = [self._place(index) for index in range(len(list(self.path.glob("shard-*.json"))))]
+        known = [place for place in places if place]
+        stops = [0, *(stop for _, stop in known)]
+        return known if len(known) == len(places) and [start for start, _ in known] == stops[:-1] else []
+
+    def _place(self, index: int) -> list[int] | None:
+        """Return the members that a shard's checksum file says it holds, None when it does not say."""
+        try:
+            receipt = json.loads(_receipt(self.path / shard_name(index)).read_text(encoding="utf-8"))
+            return receipt["members"] if is_intact(receipt) else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def _keep_shards(self, wanted: list[list[int]]) -> None:
+        """Remove every shard that does not hold the members that it should."""
+        kept = {shard_name(index) for index, place in enumerate(wanted) if self._place(index) == place}
+        for path in self.path.glob("shard-*"):
+            if path.with_suffix(".safetensors").name not in kept:
+                path.unlink()
 
 
 class Store:
@@ -186,6 +228,23 @@ class Store:
         self.messages = messages
         self.read_only = read_only
         self._verified: dict[Path, bool] = {}
+        self._used: list[str] = []
+        self._record: Path | None = None
+
+    def record_to(self, path: Path) -> None:
+        """Keep a list of the digests of all artifacts that were asked for, until now and from now on, in a file."""
+        self._record = path
+        self._write_record()
+
+    def _use(self, artifact: Artifact) -> Artifact:
+        if artifact.digest not in self._used:
+            self._used.append(artifact.digest)
+            self._write_record()
+        return artifact
+
+    def _write_record(self) -> None:
+        if self._record is not None:
+            write_json(self._record, self._used)
 
     def path(self, spec: Spec) -> Path:
         """Return where the artifact of ``spec`` lives, or would live."""
@@ -207,18 +266,17 @@ class Store:
             Missing: the store is read-only and the artifact does not exist.
         """
         if found := self.find(spec):
-            return found
+            return self._use(found)
         if self.read_only:
             raise Missing(spec, self.relative(spec))
         with self._locked(spec):
             found = self.find(spec)
             if found is None:
-                self._make(spec, make)
-                self._verified[self.path(spec)] = False
+                self._make_unless_made(spec, make)
                 found = self.find(spec)
         if found is None:
             raise OSError(f"{self.path(spec)} was written but cannot be read back; is the disk full?")
-        return found
+        return self._use(found)
 
     def relative(self, spec: Spec) -> Artifact | None:
         """Return the largest finished ensemble that differs from what ``spec`` describes in nothing but its size.
@@ -244,6 +302,9 @@ class Store:
 
     def discard(self, artifact: Artifact) -> None:
         """Remove an artifact that nobody will ask for again; what was made from it stays."""
+        if artifact.digest in self._used:
+            self._used.remove(artifact.digest)
+            self._write_record()
         self._verified.pop(artifact.path, None)
         (artifact.path / MANIFEST).unlink(missing_ok=True)  # first: without it, what is left does not count
         shutil.rmtree(artifact.path, ignore_errors=True)
@@ -259,9 +320,18 @@ class Store:
             described = {name: manifest[name] for name in spec.as_dict()}
         except (OSError, ValueError, KeyError, TypeError):
             return [MANIFEST]
-        if canonical(described) != canonical(spec.as_dict()):
+        if canonical(described) != canonical(spec.as_dict()) or not is_intact(manifest):
             return [MANIFEST]
         return [name for name, expected in files.items() if not _matches(path / name, expected)]
+
+    def _make_unless_made(self, spec: Spec, make: Callable[[Draft], None]) -> None:
+        """Make an artifact; when that fails because another machine, which had been given up, ended first, use its."""
+        try:
+            self._make(spec, make)
+        except OSError:
+            if self.find(spec) is None:
+                raise
+        self._verified[self.path(spec)] = False
 
     def _make(self, spec: Spec, make: Callable[[Draft], None]) -> None:
         path = self.path(spec)
@@ -269,15 +339,15 @@ class Store:
         if path.exists():
             self._salvage(spec, draft.path)
         draft.path.mkdir(parents=True, exist_ok=True)
+        draft.remove_temporaries()  # of a process that was killed
         started, cpu = time.perf_counter(), time.process_time()
         make(draft)
         own = time.process_time() - cpu
         seconds = {"wall": time.perf_counter() - started, "cpu": own + draft.cpu_seconds_elsewhere()}
-        for temporary in draft.path.glob(".*.tmp"):
-            temporary.unlink()
+        draft.remove_temporaries()
         files = {file.name: checksum(file) for file in sorted(draft.path.iterdir()) if file.name != MANIFEST}
         more = {"families": dict(spec.families), "taken_over": draft.taken_over(), "seconds": seconds, "files": files}
-        write_json(draft.path / MANIFEST, {**spec.as_dict(), **provenance(), **more})
+        write_json(draft.path / MANIFEST, sealed({**spec.as_dict(), **provenance(), **more}))
         os.replace(draft.path, path)
 
     def _salvage(self, spec: Spec, partial: Path) -> None:
@@ -289,27 +359,29 @@ class Store:
         for name in {*damaged, MANIFEST}:
             (partial / name).unlink(missing_ok=True)
 
-    @contextmanager
-    def _locked(self, spec: Spec) -> Iterator[None]:
-        from filelock import FileLock, Timeout
+    def _locked(self, spec: Spec) -> Lock:
+        def waiting(holder: str) -> None:
+            self.messages.note(f"waiting for {holder}, which is making {spec.kind} {spec.short}")
 
-        folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{spec.kind}-{spec.short}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self.messages.note(f"waiting for another process that is making {spec.kind} {spec.short}")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+        return Lock(self.root / LOCKS / f"{spec.kind}-{spec.short}.lock", waiting)
 
 
 def shard_name(index: int) -> str:
     """Return the file name of shard ``index``."""
     return f"shard-{index:05d}.safetensors"
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with its own checksum."""
+    return {**value, SEAL: digest_of(value)}
+
+
+def is_intact(value: Any) -> bool:
+    """Say whether this is a JSON object as it was sealed; those of earlier versions have no checksum."""
+    if not isinstance(value, dict):
+        return False
+    plain = {key: found for key, found in value.items() if key != SEAL}
+    return SEAL not in value or value[SEAL] == digest_of(plain)
 
 
 def _size(path: Path) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,30 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         advance(2)
     assert "members" in stream.getvalue()
     assert "\x1b[" in stream.getvalue()
+
+
+def test_a_terminal_shows_the_rate_of_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with Console(stream).progress("pool", 300) as advance:
+        for _ in range(3):
+            time.sleep(0.02)
+            advance(50)
+        time.sleep(0.3)
+    assert re.search(r"150/300.*\d[\d,.]*/s", stream.getvalue())
+
+
+def test_a_log_gets_a_line_a_minute_with_the_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 0.0, 30.0, 61.0, 62.0, 125.0, 190.0])
+    monkeypatch.setattr("dmm_exp.report.progress.time.monotonic", lambda: next(now))
+    stream = io.StringIO()
+    with Console(stream).progress("pool", 1000) as advance:
+        for members in (400, 100, 22, 1, 102, 375):  # the first were there
+            advance(members)
+    assert [line.strip() for line in stream.getvalue().splitlines()] == [
+        "pool: 522 of 1,000, 2.0/s, 3 min 59 s left",
+        "pool: 625 of 1,000, 1.8/s, 3 min 28 s left",
+    ]
 
 
 @pytest.mark.parametrize(
