@@ -82,6 +82,14 @@ def see_devices(job: Job) -> None:
     (job.folder / f"{job.number}.json").write_text(json.dumps(facts))
 
 
+def wait_the_first_time(job: Job) -> None:
+    """Wait to be interrupted at the first attempt of all."""
+    if not any(job.folder.glob("waiting-*")):
+        (job.folder / f"waiting-{os.getpid()}").touch()
+        time.sleep(60)
+    write_down(job)
+
+
 def always_exit(job: Job) -> None:
     """End the worker without a word, every time."""
     write_down(job)
