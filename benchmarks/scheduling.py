@@ -93,7 +93,7 @@ def _large_pool(folder: Path) -> str:
     early, late = max(memory.bytes[third // 2 : third]), max(memory.bytes[-third:])
     return (
         f"{pool.members:,} models of logistic regression in {len(pool.layout)} chunks by {WORKERS} workers: "
-        f"{wall:.1f} s; the chunks' own seconds, divided by the workers, are {work:.1f}. Handing out, checksums and all else take "
+        f"{wall:.1f} s; the chunks' own seconds, divided by the workers, are {work:.1f}. Handing out and all else take "
         f"{100 * (wall / work - 1):.1f} % (wanted: at most 5 %). All processes together held at most "
         f"{early / 2**20:.0f} MiB in the second sixth and {late / 2**20:.0f} MiB in the last third."
     )

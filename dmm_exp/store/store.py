@@ -148,6 +148,11 @@ class Draft:
         """Return the CPU seconds that other processes, of this attempt or an earlier one, spent on shards."""
         return sum(receipt["cpu"] for receipt in self._receipts() if receipt["process"] != os.getpid())
 
+    def shard_checksums(self) -> dict[str, str]:
+        """Return file name → checksum of the shards, as it was taken when each was written."""
+        receipts = {path: json.loads(path.read_text(encoding="utf-8")) for path in self.path.glob("shard-*.json")}
+        return {path.with_suffix(".safetensors").name: receipt["sha256"] for path, receipt in receipts.items()}
+
     def taken_over(self) -> dict[str, int]:
         """Return how many members were made for other artifacts, by the digests of these."""
         members: Counter[str] = Counter()
@@ -345,7 +350,9 @@ class Store:
         own = time.process_time() - cpu
         seconds = {"wall": time.perf_counter() - started, "cpu": own + draft.cpu_seconds_elsewhere()}
         draft.remove_temporaries()
-        files = {file.name: checksum(file) for file in sorted(draft.path.iterdir()) if file.name != MANIFEST}
+        known = draft.shard_checksums()
+        names = sorted(file.name for file in draft.path.iterdir() if file.name != MANIFEST)
+        files = {name: known.get(name) or checksum(draft.path / name) for name in names}
         more = {"families": dict(spec.families), "taken_over": draft.taken_over(), "seconds": seconds, "files": files}
         write_json(draft.path / MANIFEST, sealed({**spec.as_dict(), **provenance(), **more}))
         os.replace(draft.path, path)

@@ -27,11 +27,13 @@ from dmm_exp.report.progress import Console
 from dmm_exp.store import Store
 
 
-@pytest.fixture
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def importable() -> Iterator[None]:
     """Let the workers of a cluster import the jobs of these tests, as they would import a user's own classes."""
     places = [str(Path(work.__file__).parent), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(places))
+        yield
 
 
 @pytest.fixture
@@ -40,8 +42,9 @@ def submitit(tmp_path: Path, importable: None) -> Submitit:
     return Submitit(str(tmp_path / "workers"), workers=2, cluster="local")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ray(importable: None) -> Iterator[Ray]:
+    """One cluster of two actors for all tests."""
     pytest.importorskip("ray")
     executor = Ray(workers=2)
     yield executor
