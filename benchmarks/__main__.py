@@ -20,6 +20,7 @@ NAMES = (
     "same_distribution",
     "resnet9",
     "workers",
+    "scheduling",
     "main_job",
     "datamodels",
     "trak_features",

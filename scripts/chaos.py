@@ -66,10 +66,11 @@ def disturb(outputs: Path, chance: random.Random, kills: dict[str, int], most: i
             wait_for(lambda running=process: running.poll() is not None or bool(workers(running.pid)))
             time.sleep(chance.uniform(0, 1.0))
             found = workers(process.pid)
-            victim = process.pid if chance.random() < 0.35 or not found else chance.choice(found)
+            victim = process.pid if chance.random() < 0.3 or not found else chance.choice(found)
             wrong += made_again(outputs, finished)
             if process.poll() is None and end(victim):
                 kills["main" if victim == process.pid else "worker"] += 1
+                print(f"killed: {kills}, finished chunks: {len(finished)}", file=sys.stderr, flush=True)
                 time.sleep(0.05)
         if process.poll() is None and sum(kills.values()) < most:
             continue
