@@ -133,6 +133,34 @@ def test_killed_at_any_moment_and_started_again_it_ends_the_same(tmp_path):
     assert without_seconds(killed / "outputs" / "runs" / references.name) == without_seconds(references)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["local", "processes"])
+def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(tmp_path, executor):
+    arguments = [*SMALL, f"executor={executor}", "model.chunk_size=2", "training.epochs=20"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dmm_exp", *arguments],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    _wait_for(lambda: len(list(tmp_path.rglob("shard-*.json"))) >= 2, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to this process, its server and all workers
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted; the same command goes on where this one stopped"
+    assert "Traceback" not in said
+    left = [path.name for path in tmp_path.rglob("*") if path.name.endswith(".lock")]
+    assert left == []
+    finished = _times(tmp_path)
+    done = dmm_exp(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(finished) >= 2
+    assert finished.items() <= _times(tmp_path).items()
+
+
+def _times(folder):
+    shards = [path for path in folder.rglob("shard-*.safetensors") if path.with_suffix(".json").exists()]
+    return {_identity(path): path.stat().st_mtime_ns for path in shards}
+
+
 def _identity(path):
     return f"{path.parent.name.removesuffix('.partial')}/{path.name}"
 
