@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmm_exp.errors import UserError, did_you_mean
-from dmm_exp.executors.processes import cores
+from dmm_exp.executors.devices import cores
 from dmm_exp.metrics._inputs import open_unit
 
 DIRECTIONS = ("unlearned_oracle", "oracle_unlearned")
