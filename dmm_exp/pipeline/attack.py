@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,14 @@ from dmm_exp.unlearners.pairs import Pair, PairsJob, unlearn_pairs
 
 EFFECTS_AT_ONCE = 1 << 25  # numbers that are predicted together, and kept in one file; 128 MiB
 KEY = "evaluation.strong_ulira"
+
+
+class Block(NamedTuple):
+    """Pairs ``start … stop-1``, whose effects are one shard."""
+
+    shard: int
+    start: int
+    stop: int
 
 
 class Attack(Prediction):
@@ -172,7 +180,7 @@ class Attack(Prediction):
         estimator.learn(self._evidence_of_pool(gone))
         masks = self.base_models.stacked("masks")
 
-        def predict(block: tuple[int, int, int]) -> None:
+        def predict(block: Block) -> None:
             shard, start, stop = block
             directions = torch.zeros(stop - start, self.examples.n_train)
             for direction, pair in zip(directions, self.pairs[start:stop], strict=True):
@@ -182,7 +190,7 @@ class Attack(Prediction):
         run_shards(
             draft,
             predict,
-            lambda *block: block,
+            Block,
             members=len(self.pairs),
             chunk_size=max(1, EFFECTS_AT_ONCE // (self.examples.n_points * self.examples.n_classes)),
             executor=Local(),
