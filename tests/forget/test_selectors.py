@@ -88,6 +88,42 @@ def test_random_prefers_no_example(examples: Examples):
     assert (counts - 100).abs().max() < 5 * (400 * 0.25 * 0.75) ** 0.5
 
 
+FIRST_OF_CIFAR10 = {  # size and seed → first indices: numpy.random.seed(seed); sorted(choice(50000, size, replace=False))
+    (10, 0): [11841, 12363, 19602, 25747, 26128, 30346, 31902, 32490, 42642, 45519],
+    (100, 1): [766, 1281, 1892, 2206, 2600, 2908, 2953, 3197, 3624, 3991],
+    (1000, 2): [50, 89, 176, 186, 214, 269, 286, 302, 330, 349],
+}
+
+
+@pytest.mark.parametrize(("size", "seed"), FIRST_OF_CIFAR10)
+def test_the_first_three_forget_sets_of_the_paper_follow_from_numpys_legacy_generator(size: int, seed: int):
+    cifar10 = Examples(
+        inputs=torch.zeros(50_100, 1),
+        labels=torch.arange(50_100) % 4,
+        n_train=50_000,
+        class_names=CLASSES,
+        normalisation=Normalisation(1, [0.0], [1.0]),
+        corrupted=torch.zeros(50_100, dtype=torch.bool),
+    )
+    chosen = Random(size=size, seed=seed, generator="numpy").select(cifar10)
+    assert chosen.dtype == torch.long
+    assert len(chosen) == size
+    assert chosen[:10].tolist() == FIRST_OF_CIFAR10[size, seed]
+    assert chosen.tolist() != Random(size=size, seed=seed).select(cifar10).tolist()
+
+
+def test_drawing_by_numpy_leaves_its_global_state_alone(examples: Examples):
+    np.random.seed(5)
+    expected = np.random.RandomState(5).rand()
+    Random(size=3, generator="numpy").select(examples)
+    assert np.random.rand() == expected
+
+
+def test_a_seed_that_numpy_does_not_take_is_refused():
+    with pytest.raises(UserError, match="forget.seed=-1: with forget.generator=numpy expected 0 to 4294967295"):
+        Random(size=3, seed=-1, generator="numpy")
+
+
 def test_a_class_is_all_of_its_training_examples_by_name_and_by_number(examples: Examples):
     expected = torch.arange(1, N_TRAIN, 4)
     assert torch.equal(OneClass(label="bag").select(examples), expected)
