@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import compose_unlearner
+from dmm_exp.config.scale import scaled_part
 from dmm_exp.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def composed_parts(config: Mapping[str, Any]) -> dict[str, Any]:
         UserError: an unlearner does not exist.
     """
     refinement = {
-        key: {**part, "unlearner": _composed(part["unlearner"])}
+        key: {**part, "unlearner": _composed(part["unlearner"], config)}
         if isinstance(part, Mapping) and isinstance(part.get("unlearner"), str)
         else part
         for key, part in config["refinement"].items()
@@ -45,8 +46,8 @@ def composed_parts(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "refinement": refinement}
 
 
-def _composed(text: str) -> Any:
-    return text if text == AUTO else compose_unlearner(config_directory(), text)
+def _composed(text: str, config: Mapping[str, Any]) -> Any:
+    return text if text == AUTO else scaled_part("unlearner", compose_unlearner(config_directory(), text), config)
 
 
 def auto_parts(config: Mapping[str, Any]) -> list[str]:
@@ -89,7 +90,7 @@ def assign(
                 advance(1)
     for name in names:
         best = _best([trial for trial in trials if trial.part == name], refinement.get("criterion", "tow"))
-        settled[name] = {"unlearner": _composed(best.candidate)}
+        settled[name] = {"unlearner": _composed(best.candidate, config)}
         console.note(f"refinement.{name}.unlearner: {best.candidate} ({best.value:.3f}; {_others(trials, best)})")
     return {**config, "refinement": settled}, trials
 
@@ -130,7 +131,8 @@ def _value(config: Mapping[str, Any], forget: Mapping[str, Any], candidate: str,
     whole = {"_target_": "dmm_exp.refinement.Whole"}
     criterion = config["refinement"].get("criterion", "tow")
     try:
-        pipeline = make_pipeline({**config, "forget": forget, "refinement": whole, "unlearner": _composed(candidate)})
+        unlearner = _composed(candidate, config)
+        pipeline = make_pipeline({**config, "forget": forget, "refinement": whole, "unlearner": unlearner})
         pipeline.make()
     except UserError:
         return float("nan")

@@ -19,8 +19,9 @@ ELSEWHERE = (
     "leaderboard",
     "study",
     "convex",
+    "scale",  # whose bounds the other keys keep already
 )
-NAMED = ("dataset", "model", "forget", "unlearner", "refinement")
+NAMED = ("dataset", "model", "forget", "unlearner", "refinement", "scale")
 CHOICES = "choices.json"
 ARTIFACTS = "artifacts.json"
 FORGET = "forget.json"

@@ -79,8 +79,9 @@ def run_leaderboard(config: Mapping[str, Any], overrides: Sequence[str]) -> Path
 def compose_entries(board: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[Entry]:
     """Yield every method on every forget set, composed and checked.
 
-    With ``settings``, a method uses the experiment ``SETTINGS/KIND/METHOD`` where there is one; with ``checkpoints``,
-    it is also evaluated after 1, 2, 4, … epochs.
+    With ``settings``, a method uses the experiment ``SETTINGS/KIND/METHOD``, or else ``SETTINGS/METHOD``, where there is
+    one; with ``checkpoints``, it is also evaluated after 1, 2, 4, … epochs. The board's own ``overrides`` hold for every
+    run, unless the command line has others.
 
     Raises:
         UserError: a method, forget set or value does not exist.
@@ -91,14 +92,17 @@ def compose_entries(board: Mapping[str, Any], overrides: Sequence[str]) -> Itera
     from dmm_exp.config.schema import check_ranges
 
     folder, more = config_directory(), further_folders()
-    shared = [text for text in overrides if not text.lstrip("+~").startswith(("experiment=", "leaderboard"))]
+    shared = list(board["overrides"])
+    shared += [text for text in overrides if not text.lstrip("+~").startswith(("experiment=", "leaderboard"))]
+    settings = board["settings"]
+    where = {kind: (f"{settings}/{kind}", settings) for kind in board["forget_sets"] if settings is not None}
     with composer(folder, more) as compose:
         for kind, texts in board["forget_sets"].items():
             for forget in texts:
                 for method in board["methods"]:
-                    found = f"{board['settings']}/{kind}/{method}"
-                    tuned = board["settings"] is not None and has_choice(folder, "experiment", found, more)
-                    own = [f"experiment={found}" if tuned else f"unlearner={method}", *forget_overrides(forget)]
+                    places = [f"{place}/{method}" for place in where.get(kind, ())]
+                    found = [place for place in places if has_choice(folder, "experiment", place, more)]
+                    own = [f"experiment={found[0]}" if found else f"unlearner={method}", *forget_overrides(forget)]
                     own.append("evaluation.report=false")
                     config, choices = compose([*own, *shared])[0]
                     if board["checkpoints"] and (several := early_epochs(config["unlearner"].get("epochs"))):

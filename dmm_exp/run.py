@@ -112,6 +112,7 @@ def _searched(
     from dmm_exp.config.folders import config_directory
     from dmm_exp.config.instantiate import instantiate
     from dmm_exp.config.preflight import compose_forget_sets
+    from dmm_exp.config.scale import scaled_part
     from dmm_exp.pipeline import Pipeline
     from dmm_exp.report.progress import Console
     from dmm_exp.search import search
@@ -121,11 +122,12 @@ def _searched(
         console.note("settings would be searched first; the plan is that of the settings as they are")
         return plain
     folder, quiet = config_directory(), Console(quiet=True)
+    tuning = compose_forget_sets(folder, config["forget_tuning"])
     found = search(
         plain,
         choices["unlearner"],
         instantiate(config["hparams_search"]),
-        compose_forget_sets(folder, config["forget_tuning"]),
+        {text: scaled_part("forget", forget, config) for text, forget in tuning.items()},
         lambda changed: Pipeline(changed, store, executor, quiet),
         console,
         Path(folder),
@@ -395,12 +397,14 @@ def run_from_hydra(config: Any) -> FinishedRun | None:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """Return what Hydra composed as resolved plain containers."""
+    """Return what Hydra composed as resolved plain containers, within the bounds of ``scale``."""
     from omegaconf import OmegaConf
+
+    from dmm_exp.config.scale import scaled
 
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    return scaled({str(key): value for key, value in container.items()})
 
 
 def _choices(hydra: Any) -> dict[str, str]:

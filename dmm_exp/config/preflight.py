@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from dmm_exp.config.folders import further_folders
+from dmm_exp.config.scale import scaled
 from dmm_exp.errors import UserError, did_you_mean
 
-OPTIONAL = ("experiment", "hparams_search")  # groups that may be left out
+OPTIONAL = ("experiment", "hparams_search", "scale")  # groups that may be left out
 Composed = list[tuple[dict[str, Any], dict[str, str]]]  # a configuration and group → choice for every cell
 
 
@@ -189,7 +190,7 @@ def _compose_checked(cell: Sequence[Any], loader: Any) -> tuple[dict[str, Any], 
         raise UserError(_sentence(error, cell)) from error
     assert isinstance(resolved, dict)
     assert isinstance(chosen, dict)
-    return {str(key): value for key, value in resolved.items()}, choices_of(chosen)
+    return scaled({str(key): value for key, value in resolved.items()}), choices_of(chosen)
 
 
 def composed_with_hydra(overrides: Sequence[str], loader: Any) -> Any:

@@ -127,6 +127,7 @@ class LeaderboardConfig:
     title: str = "Leaderboard"
     methods: list[str] = field(default_factory=list)
     settings: str | None = None
+    overrides: list[str] = field(default_factory=list)
     forget_sets: dict[str, list[str]] = field(default_factory=dict)
     checkpoints: bool = True
 
@@ -196,6 +197,7 @@ class RootConfig:
     logger: dict[str, Any] = field(default_factory=dict)
     paths: PathsConfig = field(default_factory=PathsConfig)
     hparams_search: dict[str, Any] | None = None
+    scale: dict[str, Any] | None = None
     forget_tuning: list[str] = field(default_factory=list)
     leaderboard: LeaderboardConfig = field(default_factory=LeaderboardConfig)
     study: StudyConfig = field(default_factory=StudyConfig)

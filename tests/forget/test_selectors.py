@@ -88,7 +88,8 @@ def test_random_prefers_no_example(examples: Examples):
     assert (counts - 100).abs().max() < 5 * (400 * 0.25 * 0.75) ** 0.5
 
 
-FIRST_OF_CIFAR10 = {  # size and seed → first indices: numpy.random.seed(seed); sorted(choice(50000, size, replace=False))
+# Size and seed → first indices: numpy.random.seed(seed); sorted(numpy.random.choice(50000, size, replace=False)).
+FIRST_OF_CIFAR10 = {
     (10, 0): [11841, 12363, 19602, 25747, 26128, 30346, 31902, 32490, 42642, 45519],
     (100, 1): [766, 1281, 1892, 2206, 2600, 2908, 2953, 3197, 3624, 3991],
     (1000, 2): [50, 89, 176, 186, 214, 269, 286, 302, 330, 349],
@@ -120,7 +121,7 @@ def test_drawing_by_numpy_leaves_its_global_state_alone(examples: Examples):
 
 
 def test_a_seed_that_numpy_does_not_take_is_refused():
-    with pytest.raises(UserError, match="forget.seed=-1: with forget.generator=numpy expected 0 to 4294967295"):
+    with pytest.raises(UserError, match=r"with forget\.generator=numpy expected 0 to 4294967295"):
         Random(size=3, seed=-1, generator="numpy")
 
 
