@@ -79,9 +79,9 @@ def run_leaderboard(config: Mapping[str, Any], overrides: Sequence[str]) -> Path
 def compose_entries(board: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[Entry]:
     """Yield every method on every forget set, composed and checked.
 
-    With ``settings``, a method uses the experiment ``SETTINGS/KIND/METHOD``, or else ``SETTINGS/METHOD``, where there is
-    one; with ``checkpoints``, it is also evaluated after 1, 2, 4, … epochs. The board's own ``overrides`` hold for every
-    run, unless the command line has others.
+    With ``settings``, a method uses the experiment ``SETTINGS/KIND/METHOD``, or else ``SETTINGS/METHOD``, where there
+    is one; with ``checkpoints``, it is also evaluated after 1, 2, 4, … epochs. The board's own ``overrides`` hold for
+    every run, unless the command line has others.
 
     Raises:
         UserError: a method, forget set or value does not exist.

@@ -17,10 +17,10 @@ N_TRAIN, N_TEST = 12, 6
 Arrays = dict[str, tuple[np.ndarray, np.ndarray]]  # part → (images [n, channels, height, width], labels [n])
 
 
-def made_up(size: int, channels: int = 3, classes: int = 3) -> Arrays:
+def made_up(size: int, channels: int = 3, classes: int = 3, n_train: int = N_TRAIN, n_test: int = N_TEST) -> Arrays:
     """Return random images whose labels go through all classes in turn."""
     random = np.random.default_rng(0)
-    counts = {"train": N_TRAIN, "test": N_TEST}
+    counts = {"train": n_train, "test": n_test}
     return {
         part: (
             random.integers(0, 256, (count, channels, size, size), dtype=np.uint8),
@@ -53,7 +53,7 @@ def write_cifar10(folder: Path, arrays: Arrays) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "batches.meta.txt").write_text("airplane\nautomobile\n")
     images, labels = arrays["train"]
-    for number, rows in enumerate(np.array_split(np.arange(N_TRAIN), 5), 1):
+    for number, rows in enumerate(np.array_split(np.arange(len(labels)), 5), 1):
         (folder / f"data_batch_{number}.bin").write_bytes(cifar_bytes(images[rows], labels[rows]))
     (folder / "test_batch.bin").write_bytes(cifar_bytes(*arrays["test"]))
     return folder
