@@ -16,8 +16,8 @@ def scaled(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration none of whose values exceeds what ``config["scale"]`` has in its place.
 
     Numbers, and those in lists, become the bound where they are larger; None (all there is) and ``auto`` become the
-    bound, too. A bound on what a choice does not have, such as the epochs of ``unlearner=ssd``, bounds nothing. To bound
-    twice is to bound once.
+    bound, too. A bound on what a choice does not have, such as the epochs of ``unlearner=ssd``, bounds nothing. To
+    bound twice is to bound once.
 
     Args:
         config: resolved, as plain containers; without ``scale`` it is returned as it is.
@@ -33,7 +33,7 @@ def scaled(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def scaled_part(group: str, node: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a group that was composed on its own, within the bounds that ``config`` has for it."""
+    """Return the configuration of a group that was composed on its own, within the bounds of ``config``."""
     bounds = (config.get("scale") or {}).get(group)
     return _bounded(node, bounds, f"{group}.") if bounds else dict(node)
 

@@ -41,34 +41,57 @@ class MLP(nn.Module):
 
 
 class CNN(nn.Module):
-    """3×3 convolutions with rectified linear units, each followed by 2×2 max-pooling, then one linear layer.
+    """Convolutions with rectified linear units, with 2×2 max-pooling after each or with strides, then one linear layer.
 
     Args:
         input_shape: (channels, height, width) of one input.
         n_classes: number of logits.
         channels: output channels of every convolution.
         batch_norm: whether BatchNorm follows every convolution.
+        strides: of every convolution, in place of pooling. Convolutions are 3×3 (padded by 1); those with a stride of 3 or
+            more take patches that do not overlap, as wide as the stride. None: 3×3 with pooling.
+
+    Raises:
+        UserError: what is no image or too small, or strides that do not fit.
     """
 
     def __init__(
-        self, input_shape: Sequence[int], n_classes: int, channels: Sequence[int] = (8, 16), batch_norm: bool = False
+        self,
+        input_shape: Sequence[int],
+        n_classes: int,
+        channels: Sequence[int] = (8, 16),
+        batch_norm: bool = False,
+        strides: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if len(input_shape) != 3:
             raise UserError(f"model=cnn needs images [channels, height, width]; this dataset has {list(input_shape)}")
+        if strides is not None and (len(strides) != len(channels) or any(stride < 1 for stride in strides)):
+            raise UserError(
+                f"model.network.strides={list(strides)}: expected a whole number of at least 1 for each of "
+                f"model.network.channels={list(channels)}, or null"
+            )
         depth, height, width = input_shape
-        if min(height, width) < 2 ** len(channels):
+        if strides is not None and min(height, width) < prod(strides):
+            raise UserError(
+                f"model.network.strides={list(strides)}: {height}×{width} images are smaller than their product"
+            )
+        if strides is None and min(height, width) < 2 ** len(channels):
             raise UserError(
                 f"model.network.channels={list(channels)}: {height}×{width} images allow at most "
                 f"{min(height, width).bit_length() - 1} convolutions, since each halves the image"
             )
         layers: list[nn.Module] = []
-        for depth_in, depth_out in zip([depth, *channels], channels, strict=False):
+        for index, (depth_in, depth_out) in enumerate(zip([depth, *channels], channels, strict=False)):
+            stride = strides[index] if strides is not None else 1
+            size, padding = (stride, 0) if stride > 2 else (3, 1)
             norm = [nn.BatchNorm2d(depth_out)] if batch_norm else []
-            layers += [nn.Conv2d(depth_in, depth_out, 3, padding=1), *norm, nn.ReLU(), nn.MaxPool2d(2)]
+            pooling = [nn.MaxPool2d(2)] if strides is None else []
+            layers += [nn.Conv2d(depth_in, depth_out, size, stride, padding), *norm, nn.ReLU(), *pooling]
+            height, width = ((side + 2 * padding - size) // stride + 1 for side in (height, width))
+            height, width = (height // 2, width // 2) if strides is None else (height, width)
         self.body = nn.Sequential(*layers, nn.Flatten())
-        cells = (height >> len(channels)) * (width >> len(channels))
-        self.head = nn.Linear((channels[-1] if channels else depth) * cells, n_classes)
+        self.head = nn.Linear((channels[-1] if channels else depth) * height * width, n_classes)
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return the penultimate features ``[batch, width]``."""

@@ -74,8 +74,8 @@ def test_a_network_without_a_width_is_one_sentence_and_can_be_kept():
     with pytest.raises(UserError) as error:
         composed(*timm)
     assert str(error.value) == (
-        "scale: dmm_exp.models.TimmModel has no model.network.width or hidden or channels to make smaller; choose another "
-        "network, or keep this one's size with scale.model.network=null"
+        "scale: dmm_exp.models.TimmModel has no model.network.width or hidden or channels to make smaller; choose "
+        "another network, or keep this one's size with scale.model.network=null"
     )
     assert composed(*timm, "scale.model.network=null")["n_models"] == 4
 
@@ -102,10 +102,7 @@ def test_a_study_s_own_settings_do_not_undo_it():
     cells = list(compose_cells_of(study, ["scale=tiny"]))
     assert len(cells) == 3
     for cell in cells:
-        sizes = [cell.config[key] for key in ("n_models",)] + [
-            cell.config["pool"]["size"],
-            cell.config["training"]["epochs"],
-        ]
+        sizes = [cell.config["n_models"], cell.config["pool"]["size"], cell.config["training"]["epochs"]]
         assert sizes == [4, 32, 2]  # the study says 10, 600 and 20
         assert cell.config["dataset"]["train_size"] == 200
         assert cell.config["unlearner"]["epochs"] <= 2

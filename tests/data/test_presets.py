@@ -1,4 +1,4 @@
-"""Every preset of a paper runs at the smallest scale, by the code of the full one, on made-up files of the true format."""
+"""Every preset of a paper runs at the smallest scale, by the same code, on made-up files of the true format."""
 
 from __future__ import annotations
 
@@ -45,10 +45,12 @@ RATE = 50e12  # operations a second, as docs/reproducing.md assumes
 
 def images(folder: Path, dataset: str) -> Path:
     """Write 80 + 16 made-up images as a dataset's files hold them."""
-    arrays = files.made_up({"tiny_imagenet": 64}.get(dataset, 32), classes=4, n_train=80, n_test=16)
+    size, channels = {"tiny_imagenet": (64, 3), "fashion_mnist": (28, 1)}.get(dataset, (32, 3))
+    arrays = files.made_up(size, channels, classes=4, n_train=80, n_test=16)
     names = ["bear", "cat", "dog", "elk"]
     write = {
         "cifar10": lambda: files.write_cifar10(folder, arrays),
+        "fashion_mnist": lambda: files.write_idx(folder, arrays),
         "cifar100": lambda: files.write_cifar100(folder, arrays),
         "tiny_imagenet": lambda: files.write_tiny_imagenet(folder, arrays, names),
         "living17": lambda: files.write_images(folder, arrays, names, test="val"),
@@ -65,14 +67,15 @@ def composed(*overrides: str) -> dict:
 BOARDS = {
     "dmm_cifar10": ("cifar10", 'leaderboard.forget_sets.random=["random size=10 generator=numpy"]'),
     "easydub_cifar10": ("cifar10", 'leaderboard.forget_sets.random=["pc1_both size=500"]'),
+    "dmm_fashion": ("fashion_mnist", 'leaderboard.forget_sets.random=["random size=100"]'),
     "dmm_living17": ("living17", 'leaderboard.forget_sets.random=["random size=500"]'),
 }
 OTHER_KINDS = {
+    "dmm_fashion": [f"~leaderboard.forget_sets.{kind}" for kind in ("rum_high_mem", "rum_mid_mem", "class")],
     "dmm_living17": ["~leaderboard.forget_sets.class", "dataset.decoding.size=32", "dataset.decoding.keep_in=null"],
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", BOARDS)
 def test_a_preset_that_is_a_leaderboard_runs_at_the_smallest_scale(name, tmp_path):
     dataset, forget = BOARDS[name]
@@ -103,7 +106,9 @@ def test_a_preset_that_is_a_study_runs_at_the_smallest_scale(name, tmp_path):
     assert len(list((folder / "runs").iterdir())) == 3
 
 
-@pytest.mark.parametrize("name", [*BOARDS, "rum_cifar10", "rum_cifar100", "rum_tiny_imagenet"])
+@pytest.mark.parametrize(
+    "name", ["dmm_cifar10", "dmm_living17", "easydub_cifar10", "rum_cifar10", "rum_cifar100", "rum_tiny_imagenet"]
+)
 def test_a_preset_says_what_it_costs(name):
     """The hours of pool, originals and oracles are models × epochs × examples × operations ÷ rate."""
     text = Path(config_directory(), "experiment", f"{name}.yaml").read_text()
@@ -111,8 +116,8 @@ def test_a_preset_says_what_it_costs(name):
     total, pool, trained, unlearning = map(
         int,
         re.search(
-            r"Cost: (\d+) GPU-hours at 50 TFLOP/s, an assumed rate: (\d+) for the pool, (\d+) for originals and oracles, "
-            r"(\d+) for unlearning",
+            r"Cost: (\d+) GPU-hours at 50 TFLOP/s, an assumed rate: (\d+) for the pool, (\d+) for originals "
+            r"and oracles, (\d+) for unlearning",
             comment,
         ).groups(),
     )
