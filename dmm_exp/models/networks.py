@@ -48,8 +48,8 @@ class CNN(nn.Module):
         n_classes: number of logits.
         channels: output channels of every convolution.
         batch_norm: whether BatchNorm follows every convolution.
-        strides: of every convolution, in place of pooling. Convolutions are 3×3 (padded by 1); those with a stride of 3 or
-            more take patches that do not overlap, as wide as the stride. None: 3×3 with pooling.
+        strides: of every convolution, in place of pooling. Convolutions are 3×3 (padded by 1); those with a stride of 3
+            or more take patches that do not overlap, as wide as the stride. None: 3×3 with pooling.
 
     Raises:
         UserError: what is no image or too small, or strides that do not fit.

@@ -56,7 +56,7 @@ def test_every_choice_begins_with_a_comment_that_says_what_it_is():
         ("pool.larger.size=4", "pool.larger.size=4: expected 0 for none, or at least 8"),
         ("pool.lds_alphas=[1.5]", "pool.lds_alphas=[1.5]: expected fractions"),
         ("pool.size=20", "pool.size=20: expected at least pool.held_out + 4"),
-        ("model=null", "model=null: expected one of cnn, logistic, mlp"),
+        ("model=null", "model=null: expected one of cnn, cnn_strided, logistic, mlp"),
         ("experiment=quik", "did you mean 'quick'?"),
         ("+foo=3", "foo: there is no such key"),
         ("+unlearner.foo=3", "takes no 'foo'"),
