@@ -66,7 +66,7 @@ def gradient_chunk(job: GradientJob) -> None:
     examples, members = read_examples(job.examples), range(job.start, job.stop)
     originals = stored_ensemble(job.originals, model_factory(job.model, examples), members)
     module = FeatureExtraction(instantiate(job.estimator), originals, examples, members)
-    tensors = module.run(trainer_factory(job.trainer)(inference_mode=False))
+    tensors = module.run(trainer_factory(job.trainer)(inference_mode=False, use_distributed_sampler=False))
     gradients = examples.n_train + examples.n_points * examples.n_classes
     facts = {"seconds": clock.wall, "members": len(members), "sample_gradients": gradients}
     Draft(job.output).write_shard(job.shard, tensors, facts, cpu=clock.cpu)

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -19,7 +19,7 @@ from torch.nn import functional
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.engine import ACCEPTED, AUTO, Engine
 from dmm_exp.ensembles.ensemble import Ensemble
-from dmm_exp.ensembles.memory import does_not_fit
+from dmm_exp.ensembles.memory import does_not_fit, in_fitting_parts
 from dmm_exp.ensembles.optimisation import replayable
 from dmm_exp.ensembles.steps import WARM_UP, CudaGraphs, Replayed
 from dmm_exp.ensembles.work import model_factory, read_examples, recipe, uses_gpu
@@ -59,19 +59,20 @@ def measure_chunk_size(job: MeasureJob) -> None:
     examples = read_examples(job.examples)
     build = model_factory(job.model, examples)
     measured = Measurement(build, examples, job.training, job.trainer)
-    Draft(job.output).write_json("chunk_size", chosen_among(list(measured.everything(job.size))))
+    results = list(measured.everything(job.size))
+    Draft(job.output).write_json("chunk_size", chosen_among(results) | {"left out": measured.left_out})
 
 
 def chosen_among(results: Sequence[tuple[Engine, Mapping[int, float]]]) -> dict[str, Any]:
     """Return the fastest engine, the chunk size to take with it, and all that was measured.
 
     Args:
-        results: of every engine, the seconds of a step and member by chunk size.
+        results: of every engine, the seconds of a step and member by chunk size; at least one.
     """
     engine, seconds = min(results, key=lambda result: min(result[1].values()))
     return {
         "chosen": fastest(seconds),
-        "engine": asdict(engine),
+        "engine": asdict(replace(engine, measured=True)),
         "seconds": {str(size): value for size, value in seconds.items()},
         "measured": {one.words(): {str(size): value for size, value in found.items()} for one, found in results},
     }
@@ -84,9 +85,9 @@ def said_of(found: Mapping[str, Any]) -> str:
     alone = [seconds["1"] for seconds in found["measured"].values() if "1" in seconds]
     gain = f", {alone[0] / chosen:.1f} times as fast as one at a time" if found["chosen"] > 1 and alone else ""
     several = f" by {Engine(**found['engine']).words()}" if len(found["measured"]) > 1 else ""
-    return (
-        f"{found['chosen']} {together} fastest on this device{several} ({1000 * chosen:.2g} ms a step and member{gain})"
-    )
+    without = "".join(f"; left out: {words} ({reason})" for words, reason in found.get("left out", {}).items())
+    time = f"{1000 * chosen:.2g} ms a step and member{gain}"
+    return f"{found['chosen']} {together} fastest on this device{several} ({time}){without}"
 
 
 def fastest(seconds: Mapping[int, float]) -> int:
@@ -115,6 +116,9 @@ class Measurement:
         examples: the dataset.
         training: configuration of the recipe.
         trainer: configuration of the Lightning trainer; its engine says what is left open.
+
+    Attributes:
+        left_out: why engines were not taken, by their words.
     """
 
     def __init__(
@@ -128,12 +132,14 @@ class Measurement:
         self.device = torch.device("cuda" if uses_gpu(trainer) else "cpu")
         self.asked = Engine.of(trainer)
         self.mixed = str(trainer.get("precision", "32-true")).startswith("bf16")
+        self.alone = trainer.get("strategy", "auto") == "auto" and trainer.get("accumulate_grad_batches", 1) == 1
+        self.left_out: dict[str, str] = {}
         self.inputs, self.labels = examples.inputs[: examples.n_train], examples.labels[: examples.n_train]
 
     def engines(self) -> list[Engine]:
         """Return the engines worth measuring, plain ones first; an engine that was asked for is the only one."""
         options = {
-            "step": ("eager", "graph") if self.device.type == "cuda" and self._replayable() else ("eager",),
+            "step": ("eager", "graph") if self._recordable() else ("eager",),
             "members": ("together", "apart"),
             "memory": ("rows", "channels_last") if self.inputs.ndim == 4 else ("rows",),
         }
@@ -152,19 +158,24 @@ class Measurement:
         ]
 
     def everything(self, size: int | None) -> Iterator[tuple[Engine, dict[int, float]]]:
-        """Yield every engine that trains rightly, and its seconds of a step and member by chunk size."""
-        right: float | None = None
+        """Yield every engine that trains rightly, and its seconds of a step and member by chunk size.
+
+        The first one is plain: what is wrong with it is raised. Of others, it is kept in ``left_out``.
+        """
+        right = None
         for number, engine in enumerate(self.engines()):
-            sizes = (size,) if size else CANDIDATES if self.device.type == "cuda" or number == 0 else CANDIDATES[:1]
+            sizes = CANDIDATES if self.device.type == "cuda" or number == 0 else CANDIDATES[:1]
             try:
                 loss = self.loss(engine)
-            except (UserError, RuntimeError):
+                right = loss if right is None else right
+                if abs(loss - right) <= SAME * abs(right):
+                    yield engine, self._of_size(engine, size) if size else self.seconds_per_member(engine, sizes)
+                else:
+                    self.left_out[engine.words()] = f"its loss after a few steps is {loss:.4g}, plainly {right:.4g}"
+            except (UserError, RuntimeError) as error:
                 if number == 0:
                     raise
-                continue
-            right = loss if right is None else right
-            if abs(loss - right) <= SAME * abs(right):
-                yield engine, self.seconds_per_member(engine, sizes)
+                self.left_out[engine.words()] = str(error).splitlines()[0]
 
     def loss(self, engine: Engine) -> float:
         """Return the loss of one member after a few steps, by which engines are compared."""
@@ -193,6 +204,11 @@ class Measurement:
                 break
         return found
 
+    def _of_size(self, engine: Engine, size: int) -> dict[int, float]:
+        """Return the seconds of a step and member of one chunk size; what does not fit goes in halves, as training."""
+        parts = in_fitting_parts(lambda members: self._seconds(engine, len(members)), range(size))
+        return {size: sum(parts) / size}
+
     def _seconds(self, engine: Engine, size: int) -> float:
         """Return the median seconds of a step of ``size`` members."""
         step = self._steps(engine, size)
@@ -214,7 +230,7 @@ class Measurement:
     def _steps(self, engine: Engine, size: int) -> Callable[[], Tensor]:
         """Return what takes a step of ``size`` members on the same batches again, and returns their mean loss."""
         ensemble = Ensemble.initialise(self.build, range(size)).to(self.device).use(engine).train()
-        options = replayable(self.parts["optimizer"]) if engine.step == "graph" else {}
+        options = (replayable(self.parts["optimizer"]) or {}) if engine.step == "graph" else {}
         optimizer = self.parts["optimizer"](ensemble.parameters(), **options)
         batch = min(self.parts["batch_size"], len(self.labels))
         orders = (torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(i)) for i in range(size))
@@ -240,10 +256,6 @@ class Measurement:
 
         return once
 
-    def _replayable(self) -> bool:
-        """Return whether the recipe's optimizer can be recorded."""
-        try:
-            replayable(self.parts["optimizer"])
-        except UserError:
-            return False
-        return True
+    def _recordable(self) -> bool:
+        """Return whether steps of this recipe can be recorded on this device."""
+        return self.device.type == "cuda" and self.alone and replayable(self.parts["optimizer"]) is not None

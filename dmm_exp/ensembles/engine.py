@@ -26,6 +26,8 @@ class Engine:
         members: ``together`` stacks the operations of all members (under ``vmap``; convolutions become grouped ones);
             ``apart`` runs one ordinary network after another, on a GPU each on a stream of its own.
         memory: of images and convolutions of members that are ``apart``: ``rows`` or ``channels_last``.
+        measured: whether this was chosen by measurement, and not asked for: what then cannot be recorded (an
+            unlearner's optimizer that counts on the host, say) is carried out eagerly, otherwise it is refused.
 
     ``auto`` is what is fastest on the device by measurement, see :mod:`dmm_exp.ensembles.chunk_size`.
 
@@ -36,6 +38,7 @@ class Engine:
     step: str = AUTO
     members: str = AUTO
     memory: str = AUTO
+    measured: bool = False
 
     def __post_init__(self) -> None:
         for key, accepted in ACCEPTED.items():
@@ -69,7 +72,7 @@ class Engine:
 
     def words(self) -> str:
         """Return the choices in words."""
-        return ", ".join(f"{key}={value}" for key, value in asdict(self).items())
+        return ", ".join(f"{key}={getattr(self, key)}" for key in ACCEPTED)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Ensemble(nn.Module):
         self._skeleton = (skeleton,)  # in a tuple, so that it does not become a submodule
         self.freeze_batch_norm = False  # in train mode, leave BatchNorm's statistics alone and normalise with them
         self.engine = Engine().settled()
+        self._checked = False  # whether members that run apart have been seen to draw no random numbers
         for name, value in params.items():
             self.register_parameter(_mangled(name), nn.Parameter(_column_major(value.detach())))
         for name, value in stats.items():
@@ -151,10 +152,7 @@ class Ensemble(nn.Module):
             return self._carried_out(_together)(module, params, stats, inputs, shared)
         except RuntimeError as error:
             if "randomness" in str(error):
-                raise UserError(
-                    f"model.chunk_size={len(self)}: this architecture draws random numbers while training (dropout), "
-                    "which members trained together cannot do independently; use model.chunk_size=1"
-                ) from error
+                raise UserError(self._draws_random_numbers) from error
             raise
 
     def _apart(
@@ -163,7 +161,7 @@ class Ensemble(nn.Module):
         """Return what members give one after another, on a GPU each on a stream of its own."""
         run, images = self._carried_out(_alone), inputs.ndim == (4 if shared else 5)
         names, values = [*params, *stats], [value.unbind(0) for value in (*params.values(), *stats.values())]
-        outputs = []
+        outputs, drawn = [], self._random_states()
         with _Branches(self.device, len(self)) as branches:
             for member in range(len(self)):
                 own = inputs if shared else inputs[member]
@@ -172,7 +170,23 @@ class Ensemble(nn.Module):
                         own = own.contiguous(memory_format=torch.channels_last)
                     tensors = {name: value[member] for name, value in zip(names, values, strict=True)}
                     outputs.append(run(module, tensors, own))
+        if any(not torch.equal(*states) for states in zip(drawn, self._random_states(), strict=True)):
+            raise UserError(self._draws_random_numbers)
+        self._checked = self._checked or self.training
         return torch.stack(branches.joined(outputs))
+
+    def _random_states(self) -> list[Tensor]:
+        """Return the states of the generators that a network may draw from, for the first step of several members."""
+        if self._checked or not self.training or len(self) == 1:
+            return []
+        return [torch.get_rng_state()] + ([torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [])
+
+    @property
+    def _draws_random_numbers(self) -> str:
+        return (
+            f"model.chunk_size={len(self)}: this architecture draws random numbers while training (dropout), "
+            "which members trained together cannot do independently; use model.chunk_size=1"
+        )
 
     def _carried_out(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Return a function as the engine carries it out while it trains: as it is, or compiled."""

@@ -202,23 +202,33 @@ class EnsembleModule(LightningModule, ABC):
         self._accumulated = trainer.accumulate_grad_batches
         trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
         self.ensemble.use(engine)
-        self._recorded = self.ensemble.engine.step == "graph"
-        device = trainer.strategy.root_device
-        if self._recorded and self.recorder is CudaGraphs and device.type != "cuda":
-            raise UserError(f"engine.step=graph: needs a CUDA device, not {device}; use eager, or auto")
-        if self._recorded and trainer.world_size > 1:
-            raise UserError("engine.step=graph: not with trainer=ddp, whose processes talk in every step; use eager")
         if self.batch_size < trainer.world_size:
             raise UserError(
                 f"batch_size={self.batch_size}: expected at least the {trainer.world_size} processes that share a batch"
             )
-        if self._recorded and self._accumulated > 1:
-            raise UserError("trainer.accumulate_grad_batches: expected 1 with engine.step=graph; use eager")
-        if trainer.precision == "16-mixed" and (self._recorded or self._limit or self.clip_norm):
+        if trainer.precision == "16-mixed" and (self._limit or self.clip_norm):
             raise UserError(
-                "trainer.precision=16-mixed: scales its losses, and can neither clip gradients here nor be recorded "
-                "(engine.step=graph); use bf16-mixed"
+                "trainer.precision=16-mixed: scales its losses, so gradients cannot be clipped; use bf16-mixed"
             )
+        reason = self._unrecordable(trainer) if self.ensemble.engine.step == "graph" else None
+        if reason and not engine.measured:
+            raise UserError(f"engine.step=graph: {reason}; use engine.step=eager, or auto")
+        self._recorded = self.ensemble.engine.step == "graph" and not reason
+
+    def _unrecordable(self, trainer: Trainer) -> str | None:
+        """Return why steps cannot be recorded, None if they can."""
+        device = trainer.strategy.root_device
+        if self.recorder is CudaGraphs and device.type != "cuda":
+            return f"needs a CUDA device, not {device}"
+        if trainer.world_size > 1:
+            return "not with trainer=ddp, whose processes talk in every step"
+        if self._accumulated > 1:
+            return f"trainer.accumulate_grad_batches={self._accumulated} is not recorded, expected 1"
+        if trainer.precision == "16-mixed":
+            return "trainer.precision=16-mixed scales its losses on the host"
+        if self._make_optimizer is not None and replayable(self._make_optimizer) is None:
+            return f"the optimizer of {type(self).__name__} keeps numbers on the host; SGD and Adam do not"
+        return None
 
     def on_fit_start(self) -> None:
         """Bring the data to the device, and choose how steps are carried out."""
@@ -249,7 +259,8 @@ class EnsembleModule(LightningModule, ABC):
             self.elapsed = passed
         if self._schedule is not None:
             self._rates.set(self._schedule(passed, self.epochs))
-        self.sample_gradients += self._step(batch)
+        taken = self._step(batch)  # of this process's part of the batch
+        self.sample_gradients += round(taken * self.trainer.world_size / self._weight)
         self._batches_done += 1
 
     def _advance(self, batch: Tensor) -> int:
@@ -280,10 +291,6 @@ class EnsembleModule(LightningModule, ABC):
         begun, end = self._starts[self.current_epoch : self.current_epoch + 2]
         self.losses_by_epoch.append(self.over_processes(self._sum, "mean") / (end - begun))
 
-    def on_train_end(self) -> None:
-        """Count what all processes did."""
-        self.sample_gradients = int(self.over_processes(torch.tensor(self.sample_gradients), "sum"))
-
     def over_processes(self, values: Tensor, how: Literal["mean", "sum"]) -> Tensor:
         """Return the mean or sum over the processes that share every batch."""
         return values if self.trainer.world_size == 1 else self.trainer.strategy.reduce(values.clone(), reduce_op=how)
@@ -292,7 +299,7 @@ class EnsembleModule(LightningModule, ABC):
         """Return the optimizer."""
         if self._make_optimizer is None:
             raise UserError(f"{type(self).__name__} trains but has no optimizer")
-        options = replayable(self._make_optimizer) if self._recorded else {}
+        options = (replayable(self._make_optimizer) or {}) if self._recorded else {}
         return independent(self._make_optimizer(self.ensemble.parameters(), **options), len(self.ensemble))
 
     def clip(self) -> None:

@@ -37,21 +37,12 @@ def independent(optimizer: torch.optim.Optimizer, members: int) -> torch.optim.O
     return optimizer
 
 
-def replayable(make: OptimizerFactory) -> dict[str, bool]:
-    """Return the options with which an optimizer's step can be recorded and replayed.
-
-    Raises:
-        UserError: it has none.
-    """
+def replayable(make: OptimizerFactory) -> dict[str, bool] | None:
+    """Return the options with which an optimizer's step can be recorded and replayed, None if there are none."""
     optimizer = make([torch.nn.Parameter(torch.zeros(1))])
     if "capturable" in optimizer.defaults:
         return {"capturable": True}
-    if isinstance(optimizer, torch.optim.SGD):
-        return {"fused": True}
-    raise UserError(
-        f"engine.step=graph: the optimizer {type(optimizer).__name__} keeps numbers on the host and cannot be "
-        "recorded; use SGD or Adam, or engine.step=eager"
-    )
+    return {"fused": True} if isinstance(optimizer, torch.optim.SGD) else None
 
 
 def clip_norms(parameters: Iterable[Tensor], limit: float) -> None:

@@ -75,6 +75,5 @@ class EnsembleTraining(EnsembleModule):
 
     def on_train_end(self) -> None:
         """Join what the processes that share every batch have seen of the trajectory."""
-        super().on_train_end()
         if self.trajectory is not None:
             self.trajectory.join(lambda sums: self.over_processes(sums, "sum"))

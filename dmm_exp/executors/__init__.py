@@ -9,9 +9,9 @@ from typing import Any
 
 from dmm_exp.executors.distributed import Distributed
 from dmm_exp.executors.local import Local
+from dmm_exp.executors.on_ray import Ray
+from dmm_exp.executors.on_submitit import Submitit
 from dmm_exp.executors.processes import Processes
-from dmm_exp.executors.ray import Ray
-from dmm_exp.executors.submitit import Submitit
 
 __all__ = ["Distributed", "Local", "Processes", "Ray", "Submitit", "shared_executor"]
 

@@ -16,8 +16,14 @@ SMALL = [
     "experiment=quick",
     "evaluation.report=false",
     "forget=random",
-    "unlearner=finetune",
+    "unlearner=dmm",
     "unlearner.epochs=1",
+    "attribution=trak_factored",
+    "attribution.proj_dim=16",
+    "attribution.calibration_members=10",
+    "pool.size=20",
+    "pool.held_out=6",
+    "pool.larger.size=0",
     "training.epochs=2",
     "trainer.accelerator=cpu",
     "n_models=2",
@@ -32,14 +38,14 @@ def start(*command, folder, options=()):
     return ensembles(folder)
 
 
-def ensembles(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """Return the tensors of every ensemble by its role."""
+def ensembles(folder: Path) -> dict[tuple[str, str], dict[str, torch.Tensor]]:
+    """Return the tensors of every shard by its ensemble's role."""
     found = {}
     for manifest in folder.glob("artifacts/*/*/manifest.json"):
-        if (kind := manifest.parent.parent.name) in ("ensemble", "unlearned"):
+        if (kind := manifest.parent.parent.name) in ("ensemble", "unlearned", "gradients"):
             role = json.loads(manifest.read_text())["config"].get("role", kind)
-            (shard,) = manifest.parent.glob("shard*.safetensors")
-            found[role] = load_file(shard)
+            for shard in sorted(manifest.parent.glob("shard*.safetensors")):
+                found[role, shard.name] = load_file(shard)
     return found
 
 
@@ -50,10 +56,13 @@ def test_two_processes_train_what_one_trains(tmp_path):
         "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m",
         folder=tmp_path / "two", options=["trainer=ddp"],
     )  # fmt: skip
-    assert alone.keys() == together.keys() == {"original", "oracle", "floor_oracle", "unlearned"}
-    for role, tensors in alone.items():
+    assert alone.keys() == together.keys()
+    assert {role for role, _ in alone} == {"original", "oracle", "floor_oracle", "subset", "gradients", "unlearned"}
+    for (role, shard), tensors in alone.items():
         for name, value in tensors.items():
-            torch.testing.assert_close(together[role][name], value, atol=2e-3, rtol=2e-3, equal_nan=True)
+            close = torch.isclose(together[role, shard][name], value, atol=2e-3, rtol=2e-3, equal_nan=True)
+            # Where a rectifier's input is nearly 0, rounding decides whether an example's gradient passes through it.
+            assert (~close).float().mean() <= (0.01 if role == "gradients" else 0), (role, shard, name)
 
 
 def test_several_devices_need_several_processes(capsys, monkeypatch):

@@ -1,5 +1,7 @@
 """``model.chunk_size=auto``: measured, remembered, and said."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -79,7 +81,7 @@ def test_what_was_chosen_is_said():
 def test_the_fastest_engine_is_chosen_and_named():
     other = Engine("graph", "apart", "rows")
     found = chosen_among([(PLAIN, {1: 3.0, 2: 2.0}), (other, {1: 3.0, 2: 1.0})])
-    assert (found["chosen"], Engine(**found["engine"])) == (2, other)
+    assert (found["chosen"], Engine(**found["engine"])) == (2, replace(other, measured=True))
     assert "by step=graph, members=apart, memory=rows (1e+03 ms a step and member, 3.0 times" in said_of(found)
 
 
@@ -111,7 +113,23 @@ def test_an_engine_that_trains_wrongly_is_left_out(monkeypatch):
     images = measurement("dmm_exp.models.CNN", channels=[4])
     monkeypatch.setattr(Measurement, "seconds_per_member", lambda self, engine, sizes: {1: 1.0})
     monkeypatch.setattr(Measurement, "loss", lambda self, engine: 1.0 if engine.members == "together" else 2.0)
-    assert [engine.members for engine, _ in images.everything(None)] == ["together"]
+    found = list(images.everything(None))
+    assert [engine.members for engine, _ in found] == ["together"]
+    (reason,) = images.left_out.values()
+    assert reason == "its loss after a few steps is 2, plainly 1"
+    said = said_of(chosen_among(found) | {"left out": images.left_out})
+    assert said.endswith(f"; left out: step=eager, members=apart, memory=channels_last ({reason})")
+
+
+def test_a_given_size_that_does_not_fit_is_measured_in_halves(monkeypatch):
+    def seconds(self, engine, size):
+        if size > 3:
+            raise MemoryError
+        return float(size)
+
+    monkeypatch.setattr(Measurement, "_seconds", seconds)
+    small = measurement("dmm_exp.models.MLP", {"members": "together"}, hidden=[8])
+    assert list(small.everything(10)) == [(Engine("eager", "together", "rows"), {10: 1.0})]
 
 
 def test_engines_agree_on_the_loss_after_a_few_steps():

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from dmm_exp.data import Augmentation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleModule, EnsembleTraining, module
+from dmm_exp.ensembles.engine import Engine, TrainerFactory
 from dmm_exp.ensembles.schedules import Cosine
 from dmm_exp.ensembles.steps import Replayed
 from dmm_exp.ensembles.trajectory import Trajectory
@@ -175,8 +176,38 @@ def test_a_graph_needs_a_gpu():
 
 def test_an_optimizer_that_cannot_be_recorded_is_refused(monkeypatch):
     monkeypatch.setattr(EnsembleModule, "recorder", HostRecorder)
-    with pytest.raises(UserError, match="RMSprop2 keeps numbers on the host"):
+    with pytest.raises(UserError, match="keeps numbers on the host"):
         trained("graph", MLP, few_digits(), optimizer=partial(type("RMSprop2", (torch.optim.Adagrad,), {}), lr=0.1))
+
+
+def test_where_recording_was_measured_an_optimizer_that_cannot_be_steps_eagerly(monkeypatch):
+    monkeypatch.setattr(EnsembleModule, "recorder", HostRecorder)
+    adagrad = partial(torch.optim.Adagrad, lr=0.1)
+    plain, _, _ = trained("eager", MLP, few_digits(), optimizer=adagrad)
+    measured = TrainerFactory(engine("eager").make, Engine("graph", "together", "rows", measured=True))
+    monkeypatch.setattr(f"{__name__}.engine", lambda step: measured)
+    chosen, _, _ = trained("graph", MLP, few_digits(), optimizer=adagrad)
+    inputs = few_digits().inputs
+    assert torch.equal(chosen.logits(inputs), plain.logits(inputs))
+
+
+class Dropping(torch.nn.Sequential):
+    def __init__(self, input_shape, n_classes) -> None:
+        super().__init__(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(64, n_classes))
+
+
+def test_members_apart_that_draw_random_numbers_are_refused_and_one_alone_is_not():
+    examples, network = few_digits(), {"_target_": f"{__name__}.Dropping"}
+    for members in (1, 2):
+        ensemble = Ensemble.initialise(model_factory(network, examples), range(members))
+        ensemble.use(Engine("eager", "apart", "rows")).train()
+        batch = examples.inputs[:10].expand(members, -1, -1, -1, -1)
+        if members == 1:
+            ensemble(batch)
+            continue
+        with pytest.raises(UserError, match=r"use model\.chunk_size=1"):
+            ensemble(batch)
+        assert ensemble.eval()(batch).shape == (2, 10, 10)  # outside training nothing is drawn
 
 
 def test_accumulated_gradients_are_not_recorded(recorded):
