@@ -1,3 +1,14 @@
 """Machine unlearning experiments: datamodel matching, refined forget sets, and the baselines, on one evaluation."""
 
 __version__ = "0.1.0"
+
+__all__ = ["Ledger", "Pool", "Unlearned", "prepare", "unlearn"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what a program asks for, and no sooner: ``import dmm_exp`` alone is quick."""
+    if name not in __all__:
+        raise AttributeError(f"module 'dmm_exp' has no attribute '{name}'")
+    from dmm_exp import deletion
+
+    return getattr(deletion, name)

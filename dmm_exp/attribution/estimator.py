@@ -102,6 +102,7 @@ class Evidence:
         gradients: features of gradients of some originals.
         originals: logits of models trained on everything, ``[members, points, classes]``.
         oracles: logits of models retrained without the forget set, ``[members, points, classes]``.
+        labels: ``[points]``, for estimators from gradients that have no pool.
     """
 
     groups: Tensor
@@ -111,6 +112,7 @@ class Evidence:
     gradients: Gradients | None = None
     originals: Tensor | None = None
     oracles: Tensor | None = None
+    labels: Tensor | None = None
 
 
 class Estimator(ABC):

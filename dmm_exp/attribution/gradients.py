@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dmm_exp.attribution.estimator import DirectionalEstimator, Evidence, Source, SubsetModels, towards
 from dmm_exp.data import Examples
 from dmm_exp.errors import UserError
+from dmm_exp.models import margin
 
 MATRIX_VALUES = 1 << 28  # largest part of a random matrix that is kept between blocks; 1 GiB
 
@@ -39,6 +40,10 @@ class GradientEstimator(DirectionalEstimator):
 
     One factor for each group of outputs is fitted by least squares to logits of subset models, centred over members,
     on the predictions for their masks. It is never negative: a method that points the wrong way predicts nothing.
+
+    Without subset models there is one factor for all outputs, from what leaving one out must give: an example's effect
+    on its own margin is, averaged over training examples, the gap between margins of training and of unseen points.
+    Without unseen points either, the factor is 1, the method's own scale.
 
     Args:
         checkpoints: originals whose gradients are taken, at most; all where a run has fewer.
@@ -77,15 +82,18 @@ class GradientEstimator(DirectionalEstimator):
 
     def learn(self, evidence: Evidence) -> None:
         """Precondition the features, and fit the scale of every group of outputs."""
-        if evidence.gradients is None or evidence.pool is None:
-            raise TypeError(f"{type(self).__name__} needs gradients, and subset models for their scale")
+        if evidence.gradients is None:
+            raise TypeError(f"{type(self).__name__} needs gradients")
         self.groups = evidence.groups
         self.gradients = evidence.gradients
         # weights are averaged apart from features, as TRAK does (arXiv 2303.14186, equation 17)
         weights = self.gradients.weights.mean(0)
         self.examples = [centred(self.precondition(train) * weights[:, None]) for train in self.gradients.train]
-        self.calibrated = min(self.calibration_members, len(evidence.pool))
-        self.factor = self._fit_scale(evidence.pool[: self.calibrated])
+        self.calibrated = 0 if evidence.pool is None else min(self.calibration_members, len(evidence.pool))
+        if evidence.pool is None:
+            self.factor = dict.fromkeys(self.groups.unique().tolist(), self._scale_of_gap(evidence))
+        else:
+            self.factor = self._fit_scale(evidence.pool[: self.calibrated])
 
     def predict(self, directions: Tensor) -> Tensor:
         """Return predicted changes of all logits, ``[directions, points, classes]``."""
@@ -122,6 +130,21 @@ class GradientEstimator(DirectionalEstimator):
             group: fitted_scale(predicted[:, self.groups == group], actual[:, self.groups == group])
             for group in self.groups.unique().tolist()
         }
+
+    def _scale_of_gap(self, evidence: Evidence) -> float:
+        """Return the factor that makes the mean effect of examples on their own margins the gap of generalisation."""
+        if evidence.originals is None or evidence.labels is None or len(evidence.groups) == evidence.n_train:
+            return 1.0
+        labels, n_train = evidence.labels, evidence.n_train
+        logits = evidence.originals.mean(0).requires_grad_()
+        margins = margin(logits, labels)
+        (slopes,) = torch.autograd.grad(margins[:n_train].sum(), logits)  # of each point's margin by its logits
+        own = torch.zeros(())
+        for examples, targets in zip(self.examples, self.gradients.targets, strict=True):
+            direction = (targets[:n_train] * slopes[:n_train, :, None]).sum(1)
+            own += (examples * direction).sum(1).mean() / len(self.gradients)
+        seen, unseen = margins.detach()[:n_train], margins.detach()[n_train:]
+        return max(0.0, float(seen.mean() - unseen.mean()) / float(own)) if float(own) > 0 else 0.0
 
     def facts(self) -> dict[str, Any]:
         """Return every group's factor, and from how many models it comes."""

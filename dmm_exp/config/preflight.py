@@ -97,6 +97,9 @@ def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Any]:
     from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
 
+    from dmm_exp.config.schema import register
+
+    register()
     version.setbase("1.3")
     search_path = create_config_search_path(config_dir)
     for folder in more:

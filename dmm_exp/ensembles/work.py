@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.registered import registered
 from dmm_exp.data import Augmentation, Examples
+from dmm_exp.ensembles.by_function import by_function, teach
 from dmm_exp.ensembles.engine import Engine, TrainerFactory
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.memory import in_fitting_parts
@@ -124,9 +126,15 @@ def _train(job: TrainJob, examples: Examples, members: range) -> Made:
     """Return some members of a job, trained together."""
     ensemble = _initial(job, examples, members)
     trajectory = Trajectory(len(members), examples.n_train) if "trajectory" in job.keep else None
-    module = EnsembleTraining(subsets=job.subsets.indices(members), trajectory=trajectory, **recipe(job.training))
-    module.attach(ensemble, examples, seed=job.seed, role=job.role, members=members)
-    module.fit(trainer_factory(job.trainer))
+    subsets = job.subsets.indices(members)
+    if by_function(job.training):
+        seeds = [member_seed(job.seed, job.role, member, "order") for member in members]
+        ensemble, history, gradients = teach(registered(job.training["function"]), ensemble, subsets, seeds), [], 0
+    else:
+        module = EnsembleTraining(subsets=subsets, trajectory=trajectory, **recipe(job.training))
+        module.attach(ensemble, examples, seed=job.seed, role=job.role, members=members)
+        module.fit(trainer_factory(job.trainer))
+        history, gradients = module.history(), module.sample_gradients
     tensors = {"logits": evaluation_copy(ensemble, job.trainer).logits(examples.inputs)}
     if job.logits_dtype == "float16":
         tensors = rounded(tensors["logits"], examples.labels)
@@ -136,7 +144,7 @@ def _train(job: TrainJob, examples: Examples, members: range) -> Made:
         tensors |= {f"{TRAJECTORY}{name}": values for name, values in trajectory.mean().items()}
     if "parameters" in job.keep:
         tensors |= ensemble.tensors()
-    return Made(tensors, module.history(), module.sample_gradients)
+    return Made(tensors, history, gradients)
 
 
 def rounded(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -231,7 +239,12 @@ def model_factory(config: Mapping[str, Any], examples: Examples) -> Callable[[],
 
 
 def recipe(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a training configuration with its optimizer, schedule and augmentation made into objects."""
+    """Return a training configuration with its optimizer, schedule and augmentation made into objects.
+
+    Nothing where members are trained by a function.
+    """
+    if by_function(training):
+        return {}
     parts = {key: instantiate(training[key]) for key in ("optimizer", "schedule")}
     parts["augmentation"] = Augmentation(**training.get("augmentation", {}))
     parts["label_smoothing"] = training.get("label_smoothing", 0.0)

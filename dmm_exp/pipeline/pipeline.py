@@ -95,15 +95,20 @@ class Pipeline(Attack):
         return self.targets[-1] == "predicted"
 
     @cached_property
+    def subject(self) -> Artifact:
+        """The models that are unlearned: the originals, unless a subclass is given others."""
+        return self.originals
+
+    @cached_property
     def unlearned(self) -> Artifact:
-        """N unlearned models."""
+        """As many unlearned models as there are in :attr:`subject`."""
         parts = [self._part_job(place) for place in range(len(self.parts))]
         config = {
             "parts": [part.unlearner for part in self.parts],
             "seed": self.config["seed"],
             "trainer": self._trainer_identity,
         }
-        inputs, families = {"originals": self.originals.digest}, {"originals": self.originals.spec.family}
+        inputs, families = {"originals": self.subject.digest}, {"originals": self.subject.spec.family}
         for place, (part, artifact) in enumerate(parts):
             inputs[f"points {place}"] = content_hash(torch.tensor(part.points))
             inputs |= {f"target {place}": artifact.digest} if artifact else {}
@@ -115,7 +120,7 @@ class Pipeline(Attack):
                 return UnlearnJob(
                     parts=tuple(part for part, _ in parts),
                     examples=self.dataset.path,
-                    originals=self.originals.path,
+                    originals=self.subject.path,
                     model=self.config["model"]["network"],
                     training=self.config["training"],
                     trainer=self.trainer,

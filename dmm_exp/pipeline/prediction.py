@@ -217,8 +217,7 @@ class Prediction(Scoring):
 
     def _lds_by_alpha(self, estimator: DirectionalEstimator, evidence: Evidence) -> dict[str, Tensor]:
         """Return scores on the pool's members that took no part (``lds``), and on models of further subset sizes."""
-        assert evidence.pool is not None
-        if self.config["pool"]["held_out"] < 2:
+        if evidence.pool is None or self.config["pool"]["held_out"] < 2:
             return {}
         scores = {"lds": self._lds(estimator, evidence, self.subset_models[len(evidence.pool) :])}
         for alpha in self.config["pool"]["lds_alphas"]:

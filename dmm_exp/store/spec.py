@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FORMAT_VERSION = 1
+SHORT = 20  # characters of a digest that name an artifact's folder
 MEMBERS = "members"  # the key of a configuration that says how many members an ensemble has
 
 
@@ -66,4 +67,4 @@ class Spec:
     @property
     def short(self) -> str:
         """The start of the digest, long enough for a folder's name."""
-        return self.digest[:20]
+        return self.digest[:SHORT]

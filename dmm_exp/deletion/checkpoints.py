@@ -1,0 +1,86 @@
+"""Networks from files: safetensors, a plain state dict, or a Lightning checkpoint; never by code that a file holds."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dmm_exp.errors import UserError
+
+
+def fill(network: nn.Module, path: Path) -> nn.Module:
+    """Load a checkpoint into a network of its architecture, and return the network.
+
+    Names in the file may have something in front (``model.``, as in a Lightning module that holds the network);
+    tensors that are not the network's (of a loss, of an optimizer) are then passed over.
+
+    Args:
+        network: is changed.
+        path: of a file ending in ``.safetensors``, or one that ``torch.save`` or Lightning wrote.
+
+    Raises:
+        UserError: the file cannot be read, would run code, or does not fit the network.
+    """
+    tensors, expected = read_tensors(path), network.state_dict()
+    prefixes = {name[: -len(key)] for key in list(expected)[:1] for name in tensors if name.endswith(key)}
+    for prefix in sorted(prefixes, key=len):
+        if all(prefix + key in tensors for key in expected):
+            found = {key: tensors[prefix + key] for key in expected}
+            wrong = [key for key in expected if found[key].shape != expected[key].shape]
+            if wrong:
+                shapes = f"{list(found[wrong[0]].shape)}, that of the network {list(expected[wrong[0]].shape)}"
+                raise UserError(f"{path}: '{wrong[0]}' is {shapes}; expected a checkpoint of this network")
+            network.load_state_dict(found)
+            return network
+    missing = [key for key in expected if not any(name.endswith(key) for name in tensors)]
+    there = ", ".join(list(tensors)[:3])
+    raise UserError(
+        f"{path}: has no tensor for '{(missing or list(expected))[0]}' of the network (it has {there or 'none'}, ...); "
+        "expected a checkpoint of this network"
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else than numbers, which would run code.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; expected a checkpoint")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: holds more than numbers and would run code when it is loaded, which is refused; expected a state "
+            "dict (torch.save(model.state_dict(), FILE)) or safetensors"
+        ) from error
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason})") from error
+    return _state(content, path)
+
+
+def _state(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of what a file holds: a state dict, or one under the name that Lightning and others use."""
+    for name in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise UserError(f"{path}: holds no tensors by name; expected a state dict")
+    return tensors

@@ -1,0 +1,275 @@
+"""A pool that is trained once for a network's recipe, and answers every request to delete afterwards."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from dmm_exp.deletion.budget import seconds_of
+from dmm_exp.deletion.given import Data, Given, given
+from dmm_exp.deletion.recipes import Recipe, composed, training_of
+from dmm_exp.deletion.request import Deletion
+from dmm_exp.ensembles.by_function import by_function
+from dmm_exp.ensembles.engine import AUTO
+from dmm_exp.errors import UserError, storage_errors
+from dmm_exp.executors import Local
+from dmm_exp.report.progress import Console, duration
+from dmm_exp.store import Artifact, Store
+from dmm_exp.store.files import write_json
+from dmm_exp.store.lock import Lock
+from dmm_exp.store.spec import SHORT
+
+if TYPE_CHECKING:
+    from dmm_exp.ensembles.work import Executor
+
+FILE = "pool.json"
+FORMAT = 1
+SIZE = 1000  # subset models, by default
+FEWEST = 40  # subset models, below which a prediction is worth nothing
+ALPHA, LARGER_ALPHA = 0.5, 0.75
+ONE_BY_ONE = 5  # models of a chunk that a function trains; an interruption costs at most one chunk
+ALIKE = 1e-3  # relative difference of the logits of two networks that are the same one
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A finished pool: subset models, larger ones, and originals, all trained by one recipe.
+
+    Attributes:
+        folder: where it is.
+        size: models trained on random halves; beside them there are a quarter as many on three quarters, and a tenth as
+            many on everything.
+        training: configuration of the recipe.
+        network: name of the architecture.
+        dataset: digest of the data.
+        probe: logits of the network that seed 0 initialises, on a few examples.
+        seed: determines every model.
+        seconds: wall time that training it took, over all attempts.
+        retraining: wall seconds of training one network alone, on everything.
+        models: number of all its models.
+    """
+
+    folder: Path
+    size: int
+    training: Mapping[str, Any]
+    network: Mapping[str, Any]
+    dataset: str
+    probe: list[Any]
+    seed: int
+    seconds: float
+    retraining: float
+    models: int
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Pool:
+        """Return the pool in a folder that :func:`dmm_exp.prepare` has finished.
+
+        Raises:
+            UserError: there is none.
+        """
+        path = Path(folder).expanduser() / FILE
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            if facts.pop("format") != FORMAT:
+                raise UserError(f"pool={folder}: is of another version of this package; prepare it again")
+            return cls(Path(folder).expanduser(), **facts)
+        except FileNotFoundError as error:
+            raise UserError(f"pool={folder}: holds no finished pool; expected a folder of prepare()") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"pool={folder}: {FILE} is damaged; prepare() again mends it") from error
+
+    def break_even(self, request: float) -> float:
+        """Return the number of requests, of so many seconds each, after which the pool was cheaper than retraining.
+
+        Infinite where a request takes as long as retraining.
+        """
+        saved = self.retraining - request
+        return self.seconds / saved if saved > 0 else float("inf")
+
+    def unseen(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the (inputs, labels) that the pool's models have answers for beside the training set, None if none."""
+        from dmm_exp.ensembles.work import read_examples
+
+        examples = read_examples(self.folder / "artifacts" / "dataset" / self.dataset[:SHORT])
+        unseen = examples.inputs[examples.n_train :], examples.labels[examples.n_train :]
+        return unseen if len(unseen[1]) else None
+
+    def deletion(self, known: Given, executor: Executor, console: Console) -> Deletion:
+        """Return what predicts effects on a given network from this pool.
+
+        Raises:
+            UserError: the pool is of another network, or of other data.
+        """
+        if known.network != self.network:
+            raise UserError(f"pool={self.folder}: was trained for another architecture; prepare one for this network")
+        store = Store(self.folder / "artifacts", console)
+        config = pool_config(known, self.training, self.size, self.seed)
+        found = Deletion(known, True, config, store, executor, console)
+        if found.dataset.digest != self.dataset:
+            raise UserError(f"pool={self.folder}: was trained on other data; expected the same points")
+        if not torch.allclose(known.probe(), torch.tensor(self.probe), rtol=ALIKE, atol=ALIKE):
+            raise UserError(
+                f"pool={self.folder}: its networks were initialised otherwise; expected the same network and factory"
+            )
+        return found
+
+
+def prepare(
+    model: nn.Module | str | Path,
+    train: Data,
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    size: int = SIZE,
+    validation: Data | None = None,
+    factory: Callable[[], nn.Module] | None = None,
+    budget: float | str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Pool:
+    """Train the pool of a network's recipe, once, so that requests to delete are answered in seconds.
+
+    Interrupted, the same call goes on where it stopped; with a larger ``size`` or ``budget`` a finished pool grows.
+    Only answers of its models are kept.
+
+    Args:
+        model: as in :func:`dmm_exp.unlearn`; only its architecture matters.
+        train: as in :func:`dmm_exp.unlearn`.
+        recipe: how the network was trained: the name of a file in ``conf/training``, differences from the default one
+            as a mapping, or a function ``(model, dataset, seed) -> model`` that trains a fresh network on a part of
+            the training set.
+        folder: where the pool goes.
+        size: subset models, an even number; a quarter as many larger ones and a tenth as many originals are trained
+            beside them. More predict better.
+        validation: unseen points; predictions are made for them, too.
+        factory: makes an untrained network. By default the layers of ``model`` are initialised anew.
+        budget: seconds (``600``), or text with a unit (``"10min"``, ``"2h"``): the size is cut to what fits.
+        seed: determines every model.
+        progress: whether to show on standard error how far it is.
+
+    Raises:
+        UserError: something does not fit, or the budget is too small for any pool.
+
+    >>> import torch
+    >>> from dmm_exp import prepare
+    >>> x, y = torch.randn(40, 3), torch.arange(40) % 2
+    >>> net = torch.nn.Linear(3, 2)
+    >>> pool = prepare(net, (x, y), {"epochs": 1}, getfixture("tmp_path"), size=40, progress=False)
+    >>> pool.models
+    56
+    """
+    known = given(model, train, validation, factory)
+    console = Console(quiet=not progress)
+    return prepare_given(
+        known, training_of(recipe, known), Path(folder), Local(), console, size=size, budget=budget, seed=seed
+    )
+
+
+@storage_errors()
+def prepare_given(
+    known: Given,
+    training: Mapping[str, Any],
+    folder: Path,
+    executor: Executor,
+    console: Console,
+    *,
+    size: int,
+    budget: float | str | None,
+    seed: int,
+) -> Pool:
+    """Do what :func:`prepare` does."""
+    if not isinstance(size, int) or size < FEWEST or size % 2:
+        raise UserError(f"size={size}: expected an even number of at least {FEWEST}")
+    limit, folder = seconds_of(budget, "budget"), folder.expanduser()
+    with Lock(folder / ".lock", lambda holder: console.note(f"waiting for {holder}, which is preparing this pool")):
+        begun = time.monotonic()
+        before, there = _before(folder, known, training, seed)
+
+        def deletion(members: int) -> Deletion:
+            config = pool_config(known, training, members, seed)
+            return Deletion(known, True, config, Store(folder / "artifacts", console), executor, console)
+
+        alone = deletion(FEWEST).one_original()
+        if limit is not None:
+            size = _fitting(deletion(FEWEST).pool, size, limit - (time.monotonic() - begun))
+        size = max(size, there)
+        whole = deletion(size)
+        members = whole.pool.members + whole.larger.members + whole.originals.members
+        pool = Pool(
+            folder,
+            size=size,
+            training=dict(training),
+            network=known.network,
+            dataset=whole.dataset.digest,
+            probe=known.probe().tolist(),
+            seed=seed,
+            seconds=before + time.monotonic() - begun,
+            retraining=alone.shard_facts()[0]["seconds"],
+            models=members,
+        )
+        write_json(folder / FILE, {"format": FORMAT, **{k: v for k, v in vars(pool).items() if k != "folder"}})
+    console.note(
+        f"pool of {pool.models:,} models, {duration(pool.seconds)}; one retraining {duration(pool.retraining)}"
+    )
+    return pool
+
+
+def pool_config(known: Given, training: Mapping[str, Any], size: int, seed: int) -> dict[str, Any]:
+    """Return the configuration of an experiment with this pool."""
+    config = composed(["attribution=best", "logger=none"])
+    larger = max(8, size // 4 // 4 * 4)
+    held_out = max(2, size // 20 // 2 * 2)
+    return {
+        **config,
+        "seed": seed,
+        "n_models": max(8, size // 10),
+        "training": dict(training),
+        "model": {"chunk_size": ONE_BY_ONE if by_function(training) else AUTO, "network": known.network},
+        "pool": {
+            **config["pool"],
+            "size": size,
+            "alpha": ALPHA,
+            "complementary": True,
+            "held_out": held_out,
+            "larger": {"size": larger, "alpha": LARGER_ALPHA},
+        },
+        "forget": {"_target_": "dmm_exp.forget.Points", "points": [0]},
+    }
+
+
+def _fitting(pilot: Artifact, wanted: int, seconds: float) -> int:
+    """Return how many subset models, with the larger ones and originals that belong to them, fit into some seconds.
+
+    Raises:
+        UserError: not even the fewest do.
+    """
+    each = sum(facts["seconds"] for facts in pilot.shard_facts()) / pilot.members
+    rest = (LARGER_ALPHA / 4 + 1 / 10) / ALPHA  # of the others, in models on halves for each of these
+    fitting = int(seconds / each + pilot.members) // (1 + rest)
+    if fitting < FEWEST:
+        least = (1 + rest) * FEWEST * each
+        raise UserError(f"budget: the smallest pool takes about {duration(least)} here; expected at least that")
+    return min(wanted, int(fitting) // 2 * 2)
+
+
+def _before(folder: Path, known: Given, training: Mapping[str, Any], seed: int) -> tuple[float, int]:
+    """Return the seconds that a pool in the folder took, and its size; zeros if there is none.
+
+    Raises:
+        UserError: what is there is something else.
+    """
+    if not (folder / FILE).exists():
+        return 0.0, 0
+    pool = Pool.open(folder)
+    if (pool.network, pool.training, pool.seed) != (known.network, dict(training), seed):
+        raise UserError(f"folder={folder}: holds the pool of another network, recipe or seed; expected another folder")
+    return pool.seconds, pool.size

@@ -1,0 +1,129 @@
+"""How well a deletion went: what can be told without retrained networks, and what some of them tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dmm_exp.deletion.request import Deletion
+from dmm_exp.ensembles.by_function import by_function
+from dmm_exp.evaluation import Evaluation
+from dmm_exp.metrics import accuracy, margins, mia
+from dmm_exp.pipeline import GROUPS
+from dmm_exp.store import Artifact
+
+
+def groups_of(deletion: Deletion, gone: Tensor) -> dict[str, NDArray[np.intp]]:
+    """Return the points of every group that has any, by ``forget``, ``retain``, ``val``."""
+    groups = deletion._groups(gone).numpy()
+    found = {name: np.flatnonzero(groups == number) for number, name in enumerate(GROUPS)}
+    return {name: points for name, points in found.items() if len(points)}
+
+
+def quality(
+    deletion: Deletion, gone: Tensor, given: Tensor, unlearned: Tensor, targets: Tensor | None
+) -> dict[str, float]:
+    """Return what can be told without retrained networks.
+
+    Args:
+        deletion: the pipeline.
+        gone: sorted training indices that are gone.
+        given: logits ``[1, points, classes]`` before.
+        unlearned: logits afterwards.
+        targets: logits that were to be matched, if any.
+
+    Returns:
+        ``accuracy/{given,unlearned}/{forget,retain,val}`` and ``margin/…`` (means); with unseen points
+        ``mia/{given,unlearned}``, the share of forget points that a membership attack takes for unseen; with targets
+        also ``margin/predicted/…`` and ``matched/…``: the share of the way to the targets that was gone, 1 minus the
+        ratio of root mean square distances of logits, after to before.
+    """
+    labels = deletion.examples.labels.numpy()
+    answers = {"given": given, "unlearned": unlearned} | ({} if targets is None else {"predicted": targets})
+    groups, found = groups_of(deletion, gone), {}
+    for name, logits in answers.items():
+        sure, right = margins(logits, labels)[0], accuracy(logits, labels)[0]
+        for group, points in groups.items():
+            found[f"margin/{name}/{group}"] = sure[points].mean()
+            if name != "predicted":
+                found[f"accuracy/{name}/{group}"] = right[points].mean()
+    if "val" in groups:
+        numbers = deletion._groups(gone).numpy()
+        attacked = mia(torch.cat([given, unlearned]), labels, numbers, **deletion.config["evaluation"]["mia"])
+        found |= dict(zip(("mia/given", "mia/unlearned"), attacked, strict=True))
+    if targets is None:
+        return {name: float(value) for name, value in sorted(found.items())}
+    for group, points in groups.items():
+        before, after = (float((logits - targets)[:, points].square().mean().sqrt()) for logits in (given, unlearned))
+        if before > 0:
+            found[f"matched/{group}"] = 1 - after / before
+    return {name: float(value) for name, value in sorted(found.items())}
+
+
+class Verification(Deletion):
+    """The same deletion carried out on networks trained by the recipe, which retrained ones can be compared with.
+
+    Args:
+        deletion: predicts effects.
+        gone: sorted training indices that are gone.
+        unlearner: configuration of the method.
+        oracles: how many networks are retrained; as many originals are unlearned, and as many more retrained ones show
+            how far independent ones are apart.
+    """
+
+    def __init__(self, deletion: Deletion, gone: Tensor, unlearner: Mapping[str, Any], oracles: int) -> None:
+        self.deletion, self.gone = deletion, gone
+        config = {
+            **deletion.config,
+            "n_models": oracles,
+            "unlearner": dict(unlearner),
+            "forget": {"_target_": "dmm_exp.forget.Points", "points": gone.tolist()},
+        }
+        super().__init__(deletion.given, True, config, deletion.store, deletion.executor, deletion.console)
+
+    @cached_property
+    def subject(self) -> Artifact:
+        """Networks trained by the recipe."""
+        return self.originals
+
+    @cached_property
+    def forget(self) -> Tensor:
+        """The rows that are gone."""
+        return self.gone
+
+    def effect_of(self, gone: Tensor) -> Artifact:
+        """Return the effect that the deletion itself goes by."""
+        return self.deletion.effect_of(gone)
+
+    def metrics(self, given: Tensor, unlearned: Tensor) -> dict[str, float]:
+        """Return what retrained networks tell.
+
+        Args:
+            given: logits ``[1, points, classes]`` of the given network.
+            unlearned: logits of what became of it.
+
+        Returns:
+            The metrics of an experiment (``metrics.json``) of the method on networks trained by the recipe; and of the
+            given network itself ``distance/{given,unlearned,retrained}/{forget,retain,val}``: the 95th percentile over
+            points of the distance of its margin to the retrained networks' mean, in their standard deviations
+            (``retrained``: that of other retrained networks, on average); and the number of ``oracles``.
+        """
+        self.make()
+        found = dict(Evaluation(self).metrics) | {"oracles": float(self.config["n_models"])}
+        if by_function(self.config["training"]):
+            found = {name: value for name, value in found.items() if not name.startswith("cost/")}
+        labels = self.examples.labels.numpy()
+        oracle = margins(self.oracles.stacked("logits"), labels)
+        centre, spread = oracle.mean(0), oracle.std(0, ddof=1).clip(1e-6)
+        others = {"given": given, "unlearned": unlearned, "retrained": self.floor_oracles.stacked("logits")}
+        for name, logits in others.items():
+            away = np.abs(margins(logits, labels) - centre) / spread
+            for group, points in groups_of(self, self.forget).items():
+                found[f"distance/{name}/{group}"] = float(np.quantile(away[:, points], 0.95, axis=1).mean())
+        return found

@@ -1,0 +1,407 @@
+"""``unlearn``: a trained network and rows in, a network without them out."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from dmm_exp.config.folders import config_directory
+from dmm_exp.config.instantiate import check_targets, instantiate
+from dmm_exp.config.preflight import compose_unlearner
+from dmm_exp.deletion.budget import seconds_of, share_of
+from dmm_exp.deletion.given import Data, Given, forget_rows, given
+from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, Pool, pool_config, prepare_given
+from dmm_exp.deletion.quality import Verification, groups_of, quality
+from dmm_exp.deletion.recipes import Recipe, composed, training_of
+from dmm_exp.deletion.request import Deletion, carry_out, pool_free_attribution
+from dmm_exp.ensembles.by_function import by_function
+from dmm_exp.errors import UserError, storage_errors
+from dmm_exp.executors import Local
+from dmm_exp.metrics import retraining_cost
+from dmm_exp.pipeline import content_hash
+from dmm_exp.report.progress import Console
+from dmm_exp.report.words import FEWEST_MODELS
+from dmm_exp.store import Store
+from dmm_exp.unlearners import Retrain, Unlearner
+from dmm_exp.unlearners import unlearner as internal
+
+if TYPE_CHECKING:
+    from dmm_exp.ensembles.work import Executor
+
+FEWEST_ORACLES = 3
+WORSE = 0.02  # of accuracy on unseen points that is worth a warning
+WITHOUT_POOL = (
+    "effects were predicted from gradients of the given network alone, which predicts worse than a pool "
+    "(docs/unlearn_your_model.md); give recipe= or pool="
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a deletion took.
+
+    Attributes:
+        seconds: wall time, without preparing a pool and without verification.
+        sample_gradients: gradient evaluations of single examples.
+        epochs: of the method; 0 where it does not go by epochs.
+        ratio: of gradient evaluations to those of one retraining, None where the recipe is unknown or a function.
+        retraining: wall seconds of one retraining, None where none was timed.
+        verification: wall seconds of the verification.
+    """
+
+    seconds: float
+    sample_gradients: int
+    epochs: int
+    ratio: float | None = None
+    retraining: float | None = None
+    verification: float = 0.0
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What became of a network.
+
+    Attributes:
+        model: of the type, mode, devices and dtypes of the network that was given, which is unchanged.
+        metrics: what can be told without retrained networks; see :func:`dmm_exp.deletion.quality.quality`.
+        verification: what retrained networks tell, empty without; see :class:`dmm_exp.deletion.quality.Verification`.
+        cost: what it took.
+        warnings: what to beware of, in sentences.
+        forgotten: sorted training indices that are gone.
+        method: configuration of the unlearner.
+        attribution: configuration of the estimator of effects; None where the method needs none.
+        seed: of all randomness.
+        examples: the number of training examples, of unseen ones, and of classes.
+        rows: digest of the inputs and labels that are gone.
+    """
+
+    model: nn.Module
+    metrics: dict[str, float]
+    cost: Cost
+    warnings: list[str]
+    forgotten: list[int]
+    method: dict[str, Any]
+    attribution: dict[str, Any] | None
+    seed: int
+    examples: dict[str, int]
+    rows: str
+    verification: dict[str, float] = field(default_factory=dict)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``unlearned.safetensors``, ``deletion.json`` and ``report.html`` into a folder, and return it."""
+        from dmm_exp.deletion.record import write
+
+        return write(self, Path(folder).expanduser())
+
+
+def unlearn(
+    model: nn.Module | str | Path,
+    train: Data,
+    forget: Any,
+    *,
+    method: str | Mapping[str, Any] = "dmm",
+    recipe: Recipe | None = None,
+    pool: Pool | str | Path | bool | None = None,
+    budget: float | str | None = None,
+    verify: int = 0,
+    seed: int = 0,
+    validation: Data | None = None,
+    factory: Callable[[], nn.Module] | None = None,
+    whole_classes: bool = False,
+    progress: bool = True,
+) -> Unlearned:
+    """Make a trained network forget some of its training examples; the network itself is not changed.
+
+    ``method="dmm"`` matches the answers that a network retrained without the rows is predicted to give
+    (arXiv 2410.23232). Predictions come from a pool, if there is one or a recipe to train one by, and otherwise from
+    gradients of the given network alone, which predicts worse.
+
+    Args:
+        model: a trained ``nn.Module`` from inputs to logits, or the path of a checkpoint (safetensors, a state dict, or
+            Lightning's) with a ``factory``.
+        train: what it was trained on: ``(inputs, labels)``, a map-style torch ``Dataset`` of such pairs, or a dataset
+            of this package. Inputs as the network gets them.
+        forget: training indices to delete.
+        method: name of an unlearner (``conf/unlearner``), with settings if need be (``"scrub epochs=3"``), or its
+            configuration.
+        recipe: how the network was trained, see :func:`dmm_exp.prepare`; only a pool and a verification need it.
+        pool: what :func:`dmm_exp.prepare` made, or its folder. Without one, and with a recipe, a method that needs
+            predictions prepares one for this call alone. False never does.
+        budget: the most that unlearning may take: seconds, text with a unit (``"2min"``), or a share of a retraining
+            (``"10%"``). The number of epochs is cut to what fits.
+        verify: number of networks to retrain without the rows and compare with; 0 for none. 80 or more make KLoM calm.
+        seed: of all randomness.
+        validation: unseen points, of the same kind as ``train``; a pool's own by default.
+        factory: makes an untrained network; by default, the layers of ``model`` are initialised anew.
+        whole_classes: whether a class may lose its last example.
+        progress: whether to show on standard error what is being done.
+
+    Raises:
+        UserError: something does not fit, said in one sentence; nothing was changed then.
+
+    >>> import torch
+    >>> from dmm_exp import unlearn
+    >>> x, y = torch.randn(60, 3), torch.arange(60) % 2
+    >>> net = torch.nn.Linear(3, 2)
+    >>> result = unlearn(net, (x, y), [3, 5, 7], method="finetune epochs=1", progress=False)
+    >>> type(result.model).__name__, result.forgotten
+    ('Linear', [3, 5, 7])
+    """
+    console = Console(quiet=not progress)
+    known = given(model, train, _validation(validation, pool), factory)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"seed={seed}: expected a whole number of at least 0")
+    chosen = forget_rows(forget, known.examples, whole_classes=whole_classes)
+    with request(known, method, recipe, pool, seed, verify, Local(), console) as asked:
+        return asked.delete(chosen, budget)
+
+
+@dataclass
+class Request:
+    """A method, and what predicts for it, ready to delete rows.
+
+    Attributes:
+        deletion: the pipeline.
+        settings: configuration of the unlearner.
+        pool: what predictions come from, if that is a pool.
+        trainable: whether the recipe is known.
+        verify: number of oracles.
+        seed: of the method.
+        warnings: what to beware of.
+    """
+
+    deletion: Deletion
+    settings: dict[str, Any]
+    pool: Pool | None
+    trainable: bool
+    verify: int
+    seed: int
+    warnings: list[str]
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the method matches predictions."""
+        return _target(self.settings).target == "predicted"
+
+    def delete(self, chosen: Tensor, budget: float | str | None) -> Unlearned:
+        """Delete sorted training indices from the given network."""
+        deletion, known = self.deletion, self.deletion.given
+        origin, begun = deletion.subject.stacked("logits"), time.monotonic()
+        if self.predicts:
+            deletion.effect_of(chosen)
+        settings, warnings = self._within(chosen, origin, budget, time.monotonic() - begun)
+        with deletion.console.stage("unlearning", f"{len(chosen):,} rows by {_target(settings).__name__}"):
+            made, targets = carry_out(
+                deletion, instantiate(settings), known.ensemble, origin, chosen, chosen, seed=self.seed
+            )
+        seconds = time.monotonic() - begun
+        assert made.ensemble is not None
+        begun, verification = time.monotonic(), {}
+        if self.verify:
+            verification = Verification(deletion, chosen, settings, self.verify).metrics(origin, made.logits)
+        cost = self._cost(made, settings, seconds, len(chosen), time.monotonic() - begun if self.verify else 0.0)
+        found = quality(deletion, chosen, origin, made.logits, targets) | self._doubt(chosen)
+        return Unlearned(
+            model=known.restore(made.ensemble.member(0)),
+            metrics=found,
+            verification=verification,
+            cost=cost,
+            warnings=[*self.warnings, *warnings, *_beware(found, verification)],
+            forgotten=chosen.tolist(),
+            method=settings,
+            attribution=dict(deletion.config["attribution"]) if self.predicts else None,
+            seed=self.seed,
+            examples=counts(known),
+            rows=rows_digest(known, chosen),
+        )
+
+    def _within(
+        self, chosen: Tensor, origin: Tensor, budget: float | str | None, spent: float
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Return the method's settings with as many epochs as fit into a budget, and what to say of it.
+
+        One epoch is carried out to see what it takes.
+        """
+        epochs, name = self.settings.get("epochs"), _target(self.settings).__name__
+        if budget is None:
+            return self.settings, []
+        share = share_of(budget)
+        limit = (seconds_of(budget) or 0.0) - spent if share is None else share * self._retraining(budget, len(chosen))
+        if not isinstance(epochs, int) or epochs < 1:
+            return self.settings, [f"budget: {name} does not go by epochs; nothing was cut"]
+        begun, one = time.monotonic(), instantiate({**self.settings, "epochs": 1})
+        given_one = self.deletion.given.ensemble
+        made, _ = carry_out(self.deletion, one, given_one, origin, chosen, chosen, seed=self.seed)
+        taken = time.monotonic() - begun if share is None else made.sample_gradients
+        fitting = int((limit - (taken if share is None else 0)) / taken)
+        if fitting < 1:
+            least = f"{spent + 2 * taken:.1f} s" if share is None else f"{share * taken / limit:.1%}"
+            raise UserError(f"budget={budget}: is less than one epoch of {name} takes; expected at least {least}")
+        if fitting >= epochs:
+            return self.settings, []
+        return {**self.settings, "epochs": fitting}, [f"budget: {fitting} of {epochs} epochs fitted into it"]
+
+    def _retraining(self, budget: float | str, forgotten: int) -> float:
+        """Return gradient evaluations of one retraining.
+
+        Raises:
+            UserError: nobody knows them.
+        """
+        training = self.deletion.config["training"]
+        if not self.trainable or by_function(training):
+            raise UserError(
+                f"budget={budget}: a share of a retraining takes a recipe by which its cost is known; expected seconds"
+            )
+        return retraining_cost(training["epochs"], self.deletion.examples.n_train - forgotten)
+
+    def _cost(
+        self, made: internal.Unlearned, settings: Mapping[str, Any], seconds: float, forgotten: int, verification: float
+    ) -> Cost:
+        epochs, ratio = settings.get("epochs"), None
+        if self.trainable and not by_function(self.deletion.config["training"]):
+            ratio = made.sample_gradients / self._retraining("", forgotten)
+        retraining = None if self.pool is None else self.pool.retraining
+        count = epochs if isinstance(epochs, int) else 0
+        return Cost(seconds, made.sample_gradients, count, ratio, retraining, verification)
+
+    def _doubt(self, gone: Tensor) -> dict[str, float]:
+        """Return the root mean square standard error of predicted logits, by group."""
+        error = self.deletion.predicted(gone).get("standard_error") if self.predicts else None
+        if error is None:
+            return {}
+        groups = groups_of(self.deletion, gone)
+        return {f"doubt/{name}": float(error[points].square().mean().sqrt()) for name, points in groups.items()}
+
+
+@contextmanager
+def request(
+    known: Given,
+    method: str | Mapping[str, Any],
+    recipe: Recipe | None,
+    pool: Pool | str | Path | bool | None,
+    seed: int,
+    verify: int,
+    executor: Executor,
+    console: Console,
+) -> Iterator[Request]:
+    """Give what deletes rows from a given network; arguments are those of :func:`unlearn`.
+
+    Raises:
+        UserError: they do not go together.
+    """
+    settings = _settings(method)
+    kept = Pool.open(pool) if isinstance(pool, (str, Path)) else pool if isinstance(pool, Pool) else None
+    training = _training(recipe, kept, known)
+    _check(settings, training, verify, known)
+    warnings: list[str] = []
+    with storage_errors(), tempfile.TemporaryDirectory(prefix="dmm_exp_") as folder:
+        if _target(settings).target != "predicted":
+            deletion = _alone(known, training, Path(folder), seed, executor, console)
+        elif kept is None and training is not None and pool is not False:
+            kept = prepare_given(known, training, Path(folder), executor, console, size=SIZE, budget=None, seed=seed)
+            deletion = kept.deletion(known, executor, console)
+            warnings = ["a pool was prepared for this call alone; dmm_exp.prepare() keeps one for further requests"]
+        elif kept is not None:
+            deletion = kept.deletion(known, executor, console)
+        else:
+            deletion = _alone(known, training, Path(folder), seed, executor, console)
+            deletion.estimator.check(known.build())
+            warnings = [WITHOUT_POOL]
+        yield Request(deletion, settings, kept, training is not None, verify, seed, warnings)
+
+
+def _alone(
+    known: Given, training: Mapping[str, Any] | None, folder: Path, seed: int, executor: Executor, console: Console
+) -> Deletion:
+    """Return what predicts effects from the given network alone."""
+    config = pool_config(known, training or composed([])["training"], SIZE, seed)
+    chunk_size = ONE_BY_ONE if training is None else config["model"]["chunk_size"]
+    config |= {"attribution": pool_free_attribution(known), "n_models": 1}
+    config["model"] = {**config["model"], "chunk_size": chunk_size}
+    return Deletion(known, False, config, Store(folder / "artifacts", console), executor, console)
+
+
+def _settings(method: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of an unlearner."""
+    if isinstance(method, str):
+        settings = compose_unlearner(config_directory(), method)
+    elif isinstance(method, Mapping) and "_target_" in method:
+        settings = dict(method)
+    else:
+        raise UserError(f"method={method}: expected the name of one of conf/unlearner, or a mapping with a _target_")
+    check_targets({"method": settings})
+    return settings
+
+
+def _target(settings: Mapping[str, Any]) -> type[Unlearner]:
+    from hydra.utils import get_class
+
+    return get_class(settings["_target_"])
+
+
+def _training(recipe: Recipe | None, pool: Pool | None, known: Given) -> dict[str, Any] | None:
+    """Return the training configuration, which a pool knows, too."""
+    training = None if recipe is None else training_of(recipe, known)
+    if pool is None or training == pool.training:
+        return training
+    if training is not None:
+        raise UserError(f"recipe: the pool in {pool.folder} was trained by another one; expected the same")
+    return dict(pool.training)
+
+
+def _check(settings: Mapping[str, Any], training: Mapping[str, Any] | None, verify: int, known: Given) -> None:
+    """Refuse what does not go together."""
+    kind, function = _target(settings), training is not None and by_function(training)
+    if not issubclass(kind, Unlearner):
+        raise UserError(f"method: {settings['_target_']} is no unlearner; expected a class derived from Unlearner")
+    if kind is Retrain and (training is None or function):
+        raise UserError("method=retrain: needs a recipe of conf/training; expected recipe=, and no function")
+    if kind.reference and kind is not Retrain:
+        raise UserError(f"method: {kind.__name__} is a reference for experiments; expected a method that unlearns")
+    if not isinstance(verify, int) or isinstance(verify, bool) or (verify and verify < FEWEST_ORACLES):
+        raise UserError(f"verify={verify}: expected 0 for none, or a whole number of at least {FEWEST_ORACLES}")
+    if verify and training is None:
+        raise UserError(f"verify={verify}: networks can only be retrained with a recipe; give recipe=")
+    if verify and len(known.examples.labels) == known.examples.n_train:
+        raise UserError(f"verify={verify}: retrained networks are compared on unseen points, too; give validation=")
+
+
+def _validation(validation: Data | None, pool: Pool | str | Path | bool | None) -> Data | None:
+    """Return unseen points: those given, or those of the pool."""
+    if validation is not None or pool is None or isinstance(pool, bool):
+        return validation
+    kept = pool if isinstance(pool, Pool) else Pool.open(pool)
+    return kept.unseen()
+
+
+def _beware(found: Mapping[str, float], verification: Mapping[str, float]) -> list[str]:
+    """Return what to beware of in what came out."""
+    said = []
+    before, after = (found.get(f"accuracy/{name}/val") for name in ("given", "unlearned"))
+    if before is not None and after is not None and before - after > WORSE:
+        said.append(f"accuracy on unseen points fell from {before:.1%} to {after:.1%}")
+    if verification and verification["oracles"] < FEWEST_MODELS:
+        few = int(verification["oracles"])
+        said.append(f"verified with {few} retrained networks; below {FEWEST_MODELS}, KLoM is mostly sampling noise")
+    if not verification:
+        said.append("not verified: nothing was retrained; give recipe= and verify=")
+    return said
+
+
+def counts(known: Given) -> dict[str, int]:
+    """Return numbers of training examples, unseen ones and classes."""
+    examples = known.examples
+    unseen = examples.n_points - examples.n_train
+    return {"train": examples.n_train, "unseen": unseen, "classes": examples.n_classes}
+
+
+def rows_digest(known: Given, rows: Tensor) -> str:
+    """Return the SHA-256 of the inputs and labels of some training examples."""
+    return content_hash(known.examples.inputs[rows], known.examples.labels[rows])

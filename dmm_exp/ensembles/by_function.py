@@ -1,0 +1,51 @@
+"""Members trained by a function of the user's own, one after another, in place of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dmm_exp.ensembles.ensemble import Ensemble
+from dmm_exp.errors import UserError
+
+Teacher = Callable[[nn.Module, Tensor, int], nn.Module]
+"""From (fresh network, training indices, seed) to the network trained on them."""
+
+
+def by_function(training: Mapping[str, Any]) -> bool:
+    """Say whether a training configuration names a registered :data:`Teacher` and no recipe."""
+    return "function" in training
+
+
+def teach(teacher: Teacher, ensemble: Ensemble, subsets: Tensor, seeds: Sequence[int]) -> Ensemble:
+    """Return the members that a function trains.
+
+    Random numbers of torch that the function draws without a generator of its own depend on the member's seed alone.
+
+    Args:
+        teacher: trains one network; it may change the one it is given, and must return it or one like it.
+        ensemble: of fresh members behind the dataset's normalisation.
+        subsets: training indices ``[members, size]``.
+        seeds: one a member.
+
+    Raises:
+        UserError: the function returned something else than a network of the same architecture.
+    """
+    taught = []
+    for row, seed in enumerate(seeds):
+        member = ensemble.member(row)
+        network: Any = member.network
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            found = teacher(network.train(), subsets[row], seed)
+        if not isinstance(found, nn.Module):
+            raise UserError(f"recipe: the function returned {type(found).__name__}; expected the trained nn.Module")
+        try:
+            network.load_state_dict(found.state_dict())
+        except RuntimeError as error:
+            raise UserError("recipe: the function returned a network of another architecture") from error
+        taught.append(member.cpu())
+    return Ensemble.stack(taught)
