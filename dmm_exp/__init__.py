@@ -1,8 +1,13 @@
 """Machine unlearning experiments: datamodel matching, refined forget sets, and the baselines, on one evaluation."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dmm_exp.deletion import Ledger, Limits, Pool, Unlearned, prepare, unlearn
+
 __version__ = "0.1.0"
 
-__all__ = ["Ledger", "Pool", "Unlearned", "prepare", "unlearn"]
+__all__ = ["Ledger", "Limits", "Pool", "Unlearned", "prepare", "unlearn"]
 
 
 def __getattr__(name: str) -> object:

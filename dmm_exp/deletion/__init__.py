@@ -1,6 +1,7 @@
 """Unlearning for a network of one's own: one deletion, a pool for many, a ledger of those that follow each other."""
 
+from dmm_exp.deletion.ledger import Drift, Ledger, Limits
 from dmm_exp.deletion.pool import Pool, prepare
 from dmm_exp.deletion.unlearning import Cost, Unlearned, unlearn
 
-__all__ = ["Cost", "Pool", "Unlearned", "prepare", "unlearn"]
+__all__ = ["Cost", "Drift", "Ledger", "Limits", "Pool", "Unlearned", "prepare", "unlearn"]

@@ -12,7 +12,7 @@ _EXPECTED = 'expected seconds (30), a text with a unit ("10min", "2h") or, where
 
 
 def seconds_of(budget: float | str | None, key: str = "budget") -> float | None:
-    """Return a budget in seconds, None if there is none.
+    """Return a budget in seconds, None if there is none or it is a share of a retraining.
 
     Raises:
         UserError: it is no such thing.
@@ -20,7 +20,7 @@ def seconds_of(budget: float | str | None, key: str = "budget") -> float | None:
     >>> seconds_of("1.5h")
     5400.0
     """
-    if budget is None:
+    if budget is None or share_of(budget) is not None:
         return None
     value = budget
     if isinstance(budget, str):

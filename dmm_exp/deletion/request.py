@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ class Deletion(Pipeline):
 
     @cached_property
     def subject(self) -> Artifact:
-        """The given network."""
+        """The given network (or several, as an ensemble)."""
         ensemble = self.given.ensemble
         tensors = {"logits": evaluation_copy(ensemble, self.config["trainer"]).logits(self.examples.inputs)}
         tensors |= ensemble.tensors()
@@ -67,8 +67,10 @@ class Deletion(Pipeline):
         spec = Spec("given", config, inputs | {"numbers": content_hash(*tensors.values())})
 
         def make(draft: Draft) -> None:
-            draft.layout([[0, 1]])
-            draft.write_shard(0, tensors, {"members": 1, "seconds": 0.0, "history": [], "sample_gradients": 0})
+            draft.layout([[0, len(ensemble)]])
+            draft.write_shard(
+                0, tensors, {"members": len(ensemble), "seconds": 0.0, "history": [], "sample_gradients": 0}
+            )
 
         return self.obtain("given", "the given network", spec, make)
 
@@ -128,34 +130,49 @@ def pool_free_attribution(given: Given) -> dict[str, Any]:
     return {**factored, "checkpoints": 1}
 
 
-def carry_out(
-    pipeline: Deletion, unlearner: Unlearner, current: Ensemble, origin: Tensor, new: Tensor, gone: Tensor, *, seed: int
-) -> tuple[Unlearned, Tensor | None]:
-    """Unlearn rows from an ensemble, and return what came out and the logits that it was to match, if any.
+@dataclass(frozen=True)
+class Work:
+    """Rows that have to go from networks.
 
-    Args:
-        pipeline: predicts effects.
-        unlearner: the method.
+    Attributes:
+        deletion: predicts effects.
         current: the networks as they are now; earlier deletions may have changed them.
         origin: logits ``[members, points, classes]`` of the networks as they were first given.
-        new: sorted training indices that have to go now.
-        gone: all that have to be gone afterwards, the new ones among them.
+        new: sorted training indices that have to go now; None for all.
+        gone: all that have to be gone afterwards.
         seed: of the method.
     """
-    examples, config = pipeline.examples, pipeline.config
-    predicts = unlearner.target == "predicted"
-    targets = origin - pipeline.predicted(gone)["effect"] if predicts else None
-    network = config["model"]["network"]
-    task = UnlearningTask(
-        originals=evaluation_copy(current, config["trainer"]),
-        examples=examples,
-        forget=gone if predicts else new,  # a prediction is one of everything that is gone
-        retain=AllBut(examples.n_train, gone).indices(range(1))[0],
-        seed=seed,
-        members=range(len(current)),
-        targets=targets,
-        build=model_factory(network, examples),
-        recipe=recipe(config["training"]),
-        make_trainer=trainer_factory({**config["trainer"], "engine": vars(Engine().settled())}),
-    )
-    return unlearner.unlearn(task), targets
+
+    deletion: Deletion
+    current: Ensemble
+    origin: Tensor
+    new: Tensor | None
+    gone: Tensor
+    seed: int
+
+    @property
+    def count(self) -> int:
+        """Number of rows that have to go now."""
+        return len(self.gone if self.new is None else self.new)
+
+    def carry_out(self, unlearner: Unlearner) -> tuple[Unlearned, Tensor | None]:
+        """Unlearn the rows, and return what came out and the logits that it was to match, if any.
+
+        A method that matches predictions is given everything that is gone, since that is what is predicted.
+        """
+        examples, config = self.deletion.examples, self.deletion.config
+        predicts = unlearner.target == "predicted"
+        targets = self.origin - self.deletion.predicted(self.gone)["effect"] if predicts else None
+        task = UnlearningTask(
+            originals=evaluation_copy(self.current, config["trainer"]),
+            examples=examples,
+            forget=self.gone if predicts or self.new is None else self.new,
+            retain=AllBut(examples.n_train, self.gone).indices(range(1))[0],
+            seed=self.seed,
+            members=range(len(self.current)),
+            targets=targets,
+            build=model_factory(config["model"]["network"], examples),
+            recipe=recipe(config["training"]),
+            make_trainer=trainer_factory({**config["trainer"], "engine": vars(Engine().settled())}),
+        )
+        return unlearner.unlearn(task), targets

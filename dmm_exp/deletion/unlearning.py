@@ -20,7 +20,7 @@ from dmm_exp.deletion.given import Data, Given, forget_rows, given
 from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, Pool, pool_config, prepare_given
 from dmm_exp.deletion.quality import Verification, groups_of, quality
 from dmm_exp.deletion.recipes import Recipe, composed, training_of
-from dmm_exp.deletion.request import Deletion, carry_out, pool_free_attribution
+from dmm_exp.deletion.request import Deletion, Work, pool_free_attribution
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.errors import UserError, storage_errors
 from dmm_exp.executors import Local
@@ -33,6 +33,7 @@ from dmm_exp.unlearners import Retrain, Unlearner
 from dmm_exp.unlearners import unlearner as internal
 
 if TYPE_CHECKING:
+    from dmm_exp.ensembles import Ensemble
     from dmm_exp.ensembles.work import Executor
 
 FEWEST_ORACLES = 3
@@ -155,12 +156,29 @@ def unlearn(
     ('Linear', [3, 5, 7])
     """
     console = Console(quiet=not progress)
-    known = given(model, train, _validation(validation, pool), factory)
+    known = given(model, train, validation_of(validation, pool), factory)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"seed={seed}: expected a whole number of at least 0")
     chosen = forget_rows(forget, known.examples, whole_classes=whole_classes)
     with request(known, method, recipe, pool, seed, verify, Local(), console) as asked:
-        return asked.delete(chosen, budget)
+        return asked.delete(chosen, budget).result
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a request made.
+
+    Attributes:
+        result: for the person who asked.
+        origin: logits ``[1, points, classes]`` of the network as it was first given.
+        made: what became of it.
+        targets: logits that were to be matched, if any.
+    """
+
+    result: Unlearned
+    origin: Tensor
+    made: internal.Unlearned
+    targets: Tensor | None
 
 
 @dataclass
@@ -190,41 +208,48 @@ class Request:
         """Whether the method matches predictions."""
         return _target(self.settings).target == "predicted"
 
-    def delete(self, chosen: Tensor, budget: float | str | None) -> Unlearned:
-        """Delete sorted training indices from the given network."""
+    def delete(
+        self, gone: Tensor, budget: float | str | None, new: Tensor | None = None, current: Ensemble | None = None
+    ) -> Outcome:
+        """Delete rows from the given network, or from what earlier deletions made of it.
+
+        Args:
+            gone: sorted training indices that are gone afterwards.
+            budget: as in :func:`unlearn`.
+            new: those of them that are not gone yet; all by default.
+            current: the network as it is now; as it was given by default.
+        """
         deletion, known = self.deletion, self.deletion.given
-        origin, begun = deletion.subject.stacked("logits"), time.monotonic()
+        work = Work(deletion, current or known.ensemble, deletion.subject.stacked("logits"), new, gone, self.seed)
+        begun = time.monotonic()
         if self.predicts:
-            deletion.effect_of(chosen)
-        settings, warnings = self._within(chosen, origin, budget, time.monotonic() - begun)
-        with deletion.console.stage("unlearning", f"{len(chosen):,} rows by {_target(settings).__name__}"):
-            made, targets = carry_out(
-                deletion, instantiate(settings), known.ensemble, origin, chosen, chosen, seed=self.seed
-            )
+            deletion.effect_of(gone)
+        settings, warnings = self._within(work, budget, time.monotonic() - begun)
+        with deletion.console.stage("unlearning", f"{work.count:,} rows by {_target(settings).__name__}"):
+            made, targets = work.carry_out(instantiate(settings))
         seconds = time.monotonic() - begun
         assert made.ensemble is not None
         begun, verification = time.monotonic(), {}
         if self.verify:
-            verification = Verification(deletion, chosen, settings, self.verify).metrics(origin, made.logits)
-        cost = self._cost(made, settings, seconds, len(chosen), time.monotonic() - begun if self.verify else 0.0)
-        found = quality(deletion, chosen, origin, made.logits, targets) | self._doubt(chosen)
-        return Unlearned(
+            verification = Verification(deletion, gone, settings, self.verify).metrics(work.origin, made.logits)
+        cost = self._cost(made, settings, seconds, len(gone), time.monotonic() - begun if self.verify else 0.0)
+        found = quality(deletion, gone, work.origin, made.logits, targets) | self._doubt(gone)
+        result = Unlearned(
             model=known.restore(made.ensemble.member(0)),
             metrics=found,
             verification=verification,
             cost=cost,
             warnings=[*self.warnings, *warnings, *_beware(found, verification)],
-            forgotten=chosen.tolist(),
+            forgotten=gone.tolist(),
             method=settings,
             attribution=dict(deletion.config["attribution"]) if self.predicts else None,
             seed=self.seed,
             examples=counts(known),
-            rows=rows_digest(known, chosen),
+            rows=rows_digest(known, gone),
         )
+        return Outcome(result, work.origin, made, targets)
 
-    def _within(
-        self, chosen: Tensor, origin: Tensor, budget: float | str | None, spent: float
-    ) -> tuple[dict[str, Any], list[str]]:
+    def _within(self, work: Work, budget: float | str | None, spent: float) -> tuple[dict[str, Any], list[str]]:
         """Return the method's settings with as many epochs as fit into a budget, and what to say of it.
 
         One epoch is carried out to see what it takes.
@@ -233,12 +258,13 @@ class Request:
         if budget is None:
             return self.settings, []
         share = share_of(budget)
-        limit = (seconds_of(budget) or 0.0) - spent if share is None else share * self._retraining(budget, len(chosen))
+        limit = (
+            (seconds_of(budget) or 0.0) - spent if share is None else share * self._retraining(budget, len(work.gone))
+        )
         if not isinstance(epochs, int) or epochs < 1:
             return self.settings, [f"budget: {name} does not go by epochs; nothing was cut"]
         begun, one = time.monotonic(), instantiate({**self.settings, "epochs": 1})
-        given_one = self.deletion.given.ensemble
-        made, _ = carry_out(self.deletion, one, given_one, origin, chosen, chosen, seed=self.seed)
+        made, _ = work.carry_out(one)
         taken = time.monotonic() - begun if share is None else made.sample_gradients
         fitting = int((limit - (taken if share is None else 0)) / taken)
         if fitting < 1:
@@ -373,7 +399,7 @@ def _check(settings: Mapping[str, Any], training: Mapping[str, Any] | None, veri
         raise UserError(f"verify={verify}: retrained networks are compared on unseen points, too; give validation=")
 
 
-def _validation(validation: Data | None, pool: Pool | str | Path | bool | None) -> Data | None:
+def validation_of(validation: Data | None, pool: Pool | str | Path | bool | None) -> Data | None:
     """Return unseen points: those given, or those of the pool."""
     if validation is not None or pool is None or isinstance(pool, bool):
         return validation
