@@ -1,5 +1,6 @@
 """Machine unlearning experiments: datamodel matching, refined forget sets, and the baselines, on one evaluation."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,4 @@ def __getattr__(name: str) -> object:
     """Import what a program asks for, and no sooner: ``import dmm_exp`` alone is quick."""
     if name not in __all__:
         raise AttributeError(f"module 'dmm_exp' has no attribute '{name}'")
-    from dmm_exp import deletion
-
-    return getattr(deletion, name)
+    return getattr(import_module("dmm_exp.deletion"), name)

@@ -36,6 +36,11 @@ def artifacts() -> None:
     _end(_artifacts)
 
 
+def unlearn() -> None:
+    """Run ``python -m dmm_exp.unlearn``."""
+    _end(_unlearn)
+
+
 def _end(command: Callable[[], int]) -> None:
     """Run a command and exit with its code; bad input ends with one sentence and exit code 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, where they become sentences
@@ -108,6 +113,19 @@ def _artifacts() -> int:
     from dmm_exp.artifacts.command import artifacts
 
     return artifacts(sys.argv[1:])
+
+
+def _unlearn() -> int:
+    arguments = _arguments()
+    from dmm_exp.deletion.command import HELP, unlearn_command
+
+    if arguments.help:
+        print(HELP)
+        return 0
+    if arguments.multirun:
+        raise UserError("-m: a deletion is one request; start the command once for each")
+    print(unlearn_command(arguments.overrides, _more(arguments)))
+    return 0
 
 
 def _checked_arguments() -> tuple[Any, list[dict[str, Any]]]:

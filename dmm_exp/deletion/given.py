@@ -91,6 +91,12 @@ def _network(model: nn.Module | str | Path, factory: Callable[[], nn.Module] | N
         module = model
     else:
         raise UserError(f"model is a {type(model).__name__}; expected a torch.nn.Module, or the path of a checkpoint")
+    check_numbers(module)
+    return module
+
+
+def check_numbers(module: nn.Module) -> None:
+    """Raise ``UserError`` for a network without parameters, or with numbers that are not finite."""
     values = [*module.named_parameters(), *module.named_buffers()]
     if not any(True for _ in module.parameters()):
         raise UserError(f"model: {type(module).__name__} has no parameters; expected a trained network")
@@ -99,7 +105,6 @@ def _network(model: nn.Module | str | Path, factory: Callable[[], nn.Module] | N
             raise UserError(
                 f"model: '{name}' holds numbers that are NaN or infinite; expected a network that trained well"
             )
-    return module
 
 
 def _made(factory: Callable[[], nn.Module]) -> nn.Module:

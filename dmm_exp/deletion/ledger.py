@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from dmm_exp.deletion.given import Data, forget_rows, given
+from dmm_exp.deletion.given import Data, Given, forget_rows, given
 from dmm_exp.deletion.pool import Pool
 from dmm_exp.deletion.recipes import Recipe
 from dmm_exp.deletion.request import Deletion
@@ -26,6 +26,9 @@ from dmm_exp.store.files import checksum, write_tensors, write_text
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.provenance import provenance
 from dmm_exp.store.store import SEAL, is_intact, sealed
+
+if TYPE_CHECKING:
+    from dmm_exp.ensembles.work import Executor
 
 FILE = "ledger.jsonl"
 FORMAT = 1
@@ -161,16 +164,32 @@ class Ledger:
         limits: Limits | None = None,
         progress: bool = True,
     ) -> None:
-        self.folder = Path(folder).expanduser()
+        known = given(model, train, validation_of(validation, pool), factory)
+        self._begin(Path(folder), known, (method, recipe, pool, seed), Local(), Console(quiet=not progress), limits)
+
+    @classmethod
+    def of(cls, folder: Path, known: Given, asking: tuple[Any, ...], executor: Executor, console: Console) -> Ledger:
+        """Return the ledger of a network that was checked; ``asking`` are method, recipe, pool and seed."""
+        ledger = cls.__new__(cls)
+        ledger._begin(folder, known, asking, executor, console, None)
+        return ledger
+
+    def _begin(
+        self,
+        folder: Path,
+        known: Given,
+        asking: tuple[Any, ...],
+        executor: Executor,
+        console: Console,
+        limits: Limits | None,
+    ) -> None:
+        self.folder = folder.expanduser()
         self.limits = limits or Limits()
-        self._console = Console(quiet=not progress)
-        self._known = given(model, train, validation_of(validation, pool), factory)
-        self._asked = (method, recipe, pool, seed)
-        examples = self._known.examples
+        self._known, self._asking, self._executor, self._console = known, asking, executor, console
         self._identity = {
             "format": FORMAT,
-            "data": content_hash(examples.inputs, examples.labels),
-            "network": content_hash(*self._known.ensemble.tensors().values()),
+            "data": content_hash(known.examples.inputs, known.examples.labels),
+            "network": content_hash(*known.ensemble.tensors().values()),
         }
         self.entries = self._read()
 
@@ -240,15 +259,13 @@ class Ledger:
             gone = self.gone
             new = forget_rows(rows, self._known.examples, whole_classes=whole_classes, gone=gone)
             union = torch.tensor(sorted([*gone, *new.tolist()]))
-            method, recipe, pool, seed = self._asked
+            method, recipe, pool, seed = self._asking
             number = len(self.entries) + 1
             own_seed = member_seed(seed, "unlearned", number, "subset") if number > 1 else seed
-            with request(self._known, method, recipe, pool, own_seed, 0, Local(), self._console) as asked:
+            with request(self._known, method, recipe, pool, own_seed, 0, self._executor, self._console) as asked:
                 outcome = asked.delete(union, budget, new, self._current())
                 drift = drift_of(asked.deletion, union, outcome.origin, outcome.made.logits, outcome.targets)
             self._append(number, new, outcome, drift)
-        for reason in self.due:
-            self._console.warn(f"retraining is due: {reason}")
         outcome.result.warnings.extend(f"retraining is due: {reason}" for reason in self.due)
         return outcome.result
 

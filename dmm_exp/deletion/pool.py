@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,14 @@ class Pool:
         """
         saved = self.retraining - request
         return self.seconds / saved if saved > 0 else float("inf")
+
+    def in_words(self, request: float) -> str:
+        """Say in a sentence when the pool pays off, if requests take so many seconds."""
+        took = f"this request took {duration(request)}, one retraining {duration(self.retraining)}"
+        count = self.break_even(request)
+        if count == float("inf"):
+            return f"{took}: for this network, retraining is no slower"
+        return f"{took}: the pool ({duration(self.seconds)}) pays off after {ceil(count):,} requests"
 
     def unseen(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return the (inputs, labels) that the pool's models have answers for beside the training set, None if none."""

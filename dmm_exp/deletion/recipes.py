@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from typing import Any
@@ -51,9 +51,9 @@ def training_of(recipe: Recipe, given: Given) -> dict[str, Any]:
     )
 
 
-def composed(overrides: list[str]) -> dict[str, Any]:
+def composed(overrides: Sequence[str], more: Sequence[str] = ()) -> dict[str, Any]:
     """Return the configuration that overrides of the command line compose to, as plain containers."""
-    return check_overrides(config_directory(), overrides)[0]
+    return check_overrides(config_directory(), overrides, more)[0]
 
 
 def _differences(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -247,6 +247,8 @@ class Request:
             examples=counts(known),
             rows=rows_digest(known, gone),
         )
+        if self.pool is not None:
+            deletion.console.note(self.pool.in_words(seconds))
         return Outcome(result, work.origin, made, targets)
 
     def _within(self, work: Work, budget: float | str | None, spent: float) -> tuple[dict[str, Any], list[str]]:

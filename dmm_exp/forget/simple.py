@@ -161,35 +161,40 @@ class Indices(Selector):
     """Training indices from a file.
 
     Attributes:
-        file: ``.npy`` (integers or a boolean mask), ``.json`` (a list), ``.csv`` (first column), ``.txt`` (one a line).
+        indices: a file: ``.npy`` (integers or a boolean mask), ``.json`` (a list), ``.csv`` (first column), ``.txt``
+            (one a line).
     """
 
-    file: str
+    indices: str
 
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
         """Return the sorted indices of the file."""
-        values = self._read(Path(self.file).expanduser())
+        values = self._read(Path(self.indices).expanduser())
         if values.dtype == bool and values.shape == (examples.n_train,):
             values = values.nonzero()[0]
         if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iu":
-            raise UserError(f"forget.file={self.file}: expected a list of whole numbers, or a mask of the training set")
+            raise UserError(
+                f"forget.indices={self.indices}: expected a list of whole numbers, or a mask of the training set"
+            )
         if values.min() < 0 or values.max() >= examples.n_train or len(np.unique(values)) != len(values):
             raise UserError(
-                f"forget.file={self.file}: expected distinct indices from 0 to {examples.n_train - 1}, got "
+                f"forget.indices={self.indices}: expected distinct indices from 0 to {examples.n_train - 1}, got "
                 f"{len(values)} from {values.min()} to {values.max()}"
             )
         if len(values) == examples.n_train:
-            raise UserError(f"forget.file={self.file}: is the whole training set; expected some of it to be retained")
+            raise UserError(
+                f"forget.indices={self.indices}: is the whole training set; expected some of it to be retained"
+            )
         return torch.from_numpy(np.sort(values).astype(np.int64))
 
     def _read(self, path: Path) -> np.ndarray:
         readers = {".npy": _read_npy, ".json": _read_json, ".csv": _read_csv, ".txt": _read_csv}
         if path.suffix not in readers:
-            raise UserError(f"forget.file={self.file}: expected a file ending in {', '.join(readers)}")
+            raise UserError(f"forget.indices={self.indices}: expected a file ending in {', '.join(readers)}")
         try:
             return np.asarray(readers[path.suffix](path))
         except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"forget.file={self.file}: cannot be read ({error})") from error
+            raise UserError(f"forget.indices={self.indices}: cannot be read ({error})") from error
 
 
 def _read_npy(path: Path) -> object:

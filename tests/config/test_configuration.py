@@ -14,7 +14,7 @@ from dmm_exp.identity import run_name
 
 CONF = Path(config_directory())
 CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
-NEEDS = {"forget/indices": ["forget.file=rows.csv"], "model/timm": ["model.network.name=resnet26"]}
+NEEDS = {"forget/indices": ["forget.indices=rows.csv"], "model/timm": ["model.network.name=resnet26"]}
 
 
 def composed(*overrides):
@@ -48,7 +48,7 @@ def test_every_choice_begins_with_a_comment_that_says_what_it_is():
         ("unlearner.optimizer.lr=big", "unlearner.optimizer.lr=big: expected a finite number"),
         ("trainer.precison=16", "did you mean 'trainer.precision'?"),
         ("hparams_search.trials=3", "there is no key 'hparams_search.trials'"),
-        ("forget=indices", "forget.file has no value and needs one; give it as forget.file=VALUE"),
+        ("forget=indices", "forget.indices has no value and needs one; give it as forget.indices=VALUE"),
         ("n_models=1", "n_models=1: expected a whole number of at least 2"),
         ("pool.alpha=0.7", "pool.alpha=0.7: with complementary members expected 1 - 1/k for a whole k"),
         ("pool.larger.alpha=0.4", "pool.larger.alpha=0.4: expected a fraction between pool.alpha=0.5 and 1"),

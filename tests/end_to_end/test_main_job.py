@@ -154,7 +154,7 @@ def test_every_choice_works_with_the_others(start, outputs, overrides):
 
 def test_forget_set_from_a_file(start, outputs, tmp_path):
     (tmp_path / "rows.csv").write_text("index\n5\n3\n8\n")
-    found = start(outputs, "forget=indices", f"forget.file={tmp_path / 'rows.csv'}", "unlearner=do_nothing")
+    found = start(outputs, "forget=indices", f"forget.indices={tmp_path / 'rows.csv'}", "unlearner=do_nothing")
     assert json.loads((found.folder / "forget.json").read_text()) == [3, 5, 8]
 
 

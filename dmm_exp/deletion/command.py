@@ -1,0 +1,176 @@
+"""``python -m dmm_exp.unlearn``: the configuration of experiments, and a few keys of the request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dmm_exp.config.instantiate import check_targets, instantiate
+from dmm_exp.config.schema import check_ranges
+from dmm_exp.data import Examples
+from dmm_exp.deletion.checkpoints import fill
+from dmm_exp.deletion.given import Given, check_numbers, forget_rows
+from dmm_exp.deletion.ledger import Ledger
+from dmm_exp.deletion.pool import FILE, SIZE, Pool, prepare_given
+from dmm_exp.deletion.recipes import composed
+from dmm_exp.deletion.unlearning import request
+from dmm_exp.ensembles import Ensemble
+from dmm_exp.ensembles.work import model_factory
+from dmm_exp.errors import UserError, did_you_mean, storage_errors
+from dmm_exp.executors import shared_executor
+from dmm_exp.report.progress import Console
+
+PREFIX = "request."
+RECORD = "deletion.json"
+
+HELP = """\
+Delete rows from a trained network.
+
+    python -m dmm_exp.unlearn dataset=folder dataset.path=photos model.network._target_=my_package.Net \\
+        request.checkpoint=net.safetensors forget.indices=rows.csv
+
+Writes unlearned.safetensors, deletion.json (what was removed, how, how well, and what that does not guarantee) and
+report.html into a folder, whose name is the last line on standard output.
+
+Data, network and method are the groups of experiments (python -m dmm_exp --help): dataset, model, unlearner,
+attribution, training, executor. forget.indices is a file of training indices: .csv (first column), .txt, .json or .npy.
+
+    request.checkpoint=FILE     of the trained network: safetensors, a state dict, or Lightning's
+    request.output=FOLDER       where results go; a new folder (unlearned)
+    request.recipe=true         the network was trained as training=… says: a pool and a verification can be made
+    request.pool=FOLDER         a prepared pool; it is prepared there if it is not (with request.recipe=true)
+    request.size=1000           subset models of a pool that is to be prepared
+    request.prepare_budget=2h   the most that preparing it may take: its size is cut to what fits
+    request.budget=30           seconds that unlearning may take, "2min", or a share of a retraining ("10%")
+    request.verify=100          networks to retrain and compare with
+    request.ledger=FOLDER       delete from the network as earlier requests to this ledger left it
+    request.whole_classes=true  a class may lose its last example
+    seed=0                      of all randomness"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The keys of a request; :data:`HELP` says what they are."""
+
+    checkpoint: str | None = None
+    output: str = "unlearned"
+    recipe: bool = False
+    pool: str | None = None
+    size: int = SIZE
+    prepare_budget: float | str | None = None
+    budget: float | str | None = None
+    verify: int = 0
+    ledger: str | None = None
+    whole_classes: bool = False
+
+
+@storage_errors()
+def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
+    """Do what a command line asks for, and return the folder of the results.
+
+    Args:
+        overrides: ``key=value`` of the configuration and of the request.
+        more: further configuration folders.
+
+    Raises:
+        UserError: something does not fit; nothing was written then.
+    """
+    asked = _asked([text for text in overrides if text.startswith(PREFIX)])
+    others = [text for text in overrides if not text.startswith(PREFIX)]
+    if not any(text.startswith("forget=") for text in others):
+        others.insert(0, "forget=indices")
+    config = composed(["logger=none", *others], more)
+    check_ranges(config)
+    check_targets(config)
+    output = Path(asked.output).expanduser()
+    if (output / RECORD).exists():
+        raise UserError(f"request.output={asked.output}: holds the record of a deletion; expected a new folder")
+    known = _given(config, asked)
+    rows = _rows(config, known.examples)
+    if asked.ledger is None:
+        forget_rows(rows, known.examples, whole_classes=asked.whole_classes)
+    console, executor = Console(), shared_executor(config["executor"])
+    pool = _pool(config, asked, known, executor, console)
+    recipe = config["training"] if asked.recipe else None
+    if asked.ledger is not None:
+        if asked.verify:
+            raise UserError("request.verify: is for single requests; expected no request.ledger beside it")
+        asking = (config["unlearner"], recipe, pool, config["seed"])
+        ledger = Ledger.of(Path(asked.ledger), known, asking, executor, console)
+        result = ledger.delete(rows, whole_classes=asked.whole_classes, budget=asked.budget)
+    else:
+        chosen = torch.tensor(sorted(rows))
+        method = config["unlearner"]
+        with request(known, method, recipe, pool, config["seed"], asked.verify, executor, console) as work:
+            result = work.delete(chosen, asked.budget).result
+    for warning in result.warnings:
+        console.warn(warning)
+    return result.save(output)
+
+
+def _asked(texts: Sequence[str]) -> Asked:
+    """Return the keys of a request."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = [field.name for field in fields(Asked)]
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, _ = text.removeprefix(PREFIX).partition("=")
+        if key not in known or not equals:
+            hint = did_you_mean(key, known)
+            raise UserError(f"'{text}': expected request.KEY=VALUE with a KEY of {', '.join(known)}{hint}")
+        try:
+            values[key] = OmegaConf.to_container(OmegaConf.from_dotlist([text.removeprefix(PREFIX)]))[key]  # type: ignore[index,call-overload]
+        except OmegaConfBaseException as error:
+            raise UserError(f"'{text}' cannot be read; expected request.KEY=VALUE") from error
+    check_targets({"request": {"_target_": f"{__name__}.Asked", **values}})
+    return Asked(**values)
+
+
+def _given(config: Mapping[str, Any], asked: Asked) -> Given:
+    """Return the trained network and its data."""
+    if asked.checkpoint is None:
+        raise UserError("request.checkpoint: has no value and needs one; give it as request.checkpoint=FILE")
+    examples: Examples = instantiate(config["dataset"]).load()
+    network = config["model"]["network"]
+    wrapped = model_factory(network, examples)()
+    fill(wrapped.network, Path(asked.checkpoint).expanduser())
+    check_numbers(wrapped.network)
+    return Given(
+        Ensemble.stack([wrapped.eval()]),
+        examples,
+        network,
+        restore=lambda member: member.network,  # pyright: ignore[reportArgumentType]
+        rows=lambda rows: torch.utils.data.TensorDataset(examples.inputs[rows], examples.labels[rows]),
+    )
+
+
+def _rows(config: Mapping[str, Any], examples: Examples) -> list[int]:
+    """Return the training indices to delete, those of a file or those that another selector chooses."""
+    selector = instantiate(config["forget"])
+    if selector.needs_scores:
+        raise UserError(f"forget: {type(selector).__name__} needs scores of examples; expected forget.indices=FILE")
+    return selector.select(examples, None).tolist()
+
+
+def _pool(config: Mapping[str, Any], asked: Asked, known: Given, executor: Any, console: Console) -> Pool | None:
+    """Return the pool that was asked for, prepared if need be."""
+    if asked.pool is None:
+        return None
+    folder = Path(asked.pool).expanduser()
+    if (folder / FILE).exists() and not asked.recipe:
+        return Pool.open(folder)
+    if not asked.recipe:
+        raise UserError(
+            f"request.pool={asked.pool}: holds no finished pool; give request.recipe=true, if the network was trained "
+            "as training=… says, and it is prepared"
+        )
+    budget, seed = asked.prepare_budget, config["seed"]
+    return prepare_given(
+        known, config["training"], folder, executor, console, size=asked.size, budget=budget, seed=seed
+    )
