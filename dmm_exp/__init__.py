@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dmm_exp.deletion import Ledger, Limits, Pool, Unlearned, prepare, unlearn
+    from dmm_exp.deletion import Ledger, Limits, Pool, Unlearned, prepare, train, unlearn
 
 __version__ = "0.1.0"
 
-__all__ = ["Ledger", "Limits", "Pool", "Unlearned", "prepare", "unlearn"]
+__all__ = ["Ledger", "Limits", "Pool", "Unlearned", "prepare", "train", "unlearn"]
 
 
 def __getattr__(name: str) -> object:

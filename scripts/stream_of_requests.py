@@ -61,7 +61,8 @@ def stream(config: Mapping[str, Any], requests: int, rows: int, every: int, draw
     examples, network = pipeline.examples, config["model"]["network"]
     members = range(config["n_models"])
     originals = stored_ensemble(pipeline.originals.path, model_factory(network, examples), members)
-    given = Given(originals, examples, network, restore=lambda module: module, rows=lambda rows: None)  # type: ignore[arg-type,return-value]
+    nothing: Any = None
+    given = Given(originals, examples, network, restore=nothing, rows=nothing)
     deletion = Deletion(given, True, config, store, executor, console)
     origin = pipeline.originals.stacked("logits")
     order = torch.randperm(examples.n_train, generator=torch.Generator().manual_seed(draw))
