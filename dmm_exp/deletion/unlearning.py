@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from dmm_exp.config.folders import config_directory
@@ -239,7 +240,7 @@ class Request:
             metrics=found,
             verification=verification,
             cost=cost,
-            warnings=[*self.warnings, *warnings, *_beware(found, verification)],
+            warnings=[*self.warnings, *warnings, *_beware(found, verification), *_pointless(work.origin, targets)],
             forgotten=gone.tolist(),
             method=settings,
             attribution=dict(deletion.config["attribution"]) if self.predicts else None,
@@ -421,6 +422,13 @@ def _beware(found: Mapping[str, float], verification: Mapping[str, float]) -> li
     if not verification:
         said.append("not verified: nothing was retrained; give recipe= and verify=")
     return said
+
+
+def _pointless(origin: Tensor, targets: Tensor | None) -> list[str]:
+    """Say it where predictions change nothing."""
+    if targets is None or not torch.equal(origin, targets):
+        return []
+    return ["no effect of these rows is predicted: the network answers training rows no better than unseen ones"]
 
 
 def counts(known: Given) -> dict[str, int]:

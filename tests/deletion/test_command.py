@@ -1,0 +1,102 @@
+"""``python -m dmm_exp.unlearn``."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dmm_exp.cli import unlearn
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.deletion.recipes import composed
+from dmm_exp.ensembles.work import model_factory
+
+SMALL = ["model.network.hidden=[8]", "executor=local", "unlearner.epochs=1"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = composed(SMALL)
+    torch.manual_seed(0)
+    network = model_factory(config["model"]["network"], instantiate(config["dataset"]).load())().network
+    torch.save(network.state_dict(), "net.pt")
+    (tmp_path / "rows.csv").write_text("row\n3\n1\n4\n")
+    return tmp_path
+
+
+def start(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["unlearn", *SMALL, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        unlearn()
+    said = capsys.readouterr()
+    return ended.value.code, said.out, said.err
+
+
+def test_rows_go_from_a_checkpoint(folder, monkeypatch, capsys):
+    code, out, err = start(
+        monkeypatch, capsys, "request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=finetune", "seed=1"
+    )
+    assert code == 0, err
+    assert out.splitlines()[-1] == "unlearned"
+    record = json.loads((folder / "unlearned/deletion.json").read_text())
+    assert "[1, 3, 4]" in json.dumps(record)
+    before, after = torch.load("net.pt"), load_file("unlearned/unlearned.safetensors")
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert (folder / "unlearned/report.html").exists()
+    again = start(monkeypatch, capsys, "request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=finetune")
+    assert again[0] == 2
+    assert "holds the record of a deletion" in again[2]
+
+
+def test_a_ledger_is_gone_on_with(folder, monkeypatch, capsys):
+    asked = ["request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=finetune", "request.ledger=book"]
+    assert start(monkeypatch, capsys, *asked)[0] == 0
+    (folder / "rows.csv").write_text("7\n")
+    code, _, err = start(monkeypatch, capsys, *asked, "request.output=second")
+    assert code == 0, err
+    assert "[1, 3, 4, 7]" in json.dumps(json.loads((folder / "second/deletion.json").read_text()))
+    assert len((folder / "book/ledger.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["forget.indices=rows.csv"], "request.checkpoint: has no value"),
+        (["request.checkpoint=no.pt", "forget.indices=rows.csv"], "there is no such file"),
+        (["request.checkpoint=net.pt"], "forget.indices has no value"),
+        (["request.checkpoint=net.pt", "forget.indices=rows.csv", "request.outptu=x"], "did you mean 'output'"),
+        (["request.checkpoint=net.pt", "forget.indices=rows.csv", "request.verify=x"], "request.verify=x"),
+        (["request.checkpoint=net.pt", "forget.indices=rows.csv", "request.verify=5"], "give recipe="),
+        (["request.checkpoint=net.pt", "forget.indices=rows.csv", "request.pool=p"], "request.recipe=true"),
+        (["request.checkpoint=net.pt", "forget.indices=rows.csv", "model.network.hidden=[9]"], "checkpoint of this"),
+        (["request.checkpoint=net.pt", "forget=rum_high_mem"], "needs scores"),
+        (["request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=do_nothing"], "is a reference"),
+        (["-m", "forget.indices=rows.csv"], "one request"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(folder, monkeypatch, capsys, arguments, said):
+    before = sorted(path.name for path in folder.iterdir())
+    code, _, err = start(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert said in err
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_the_module_is_the_function_when_it_is_imported():
+    import dmm_exp.unlearn
+
+    assert dmm_exp.unlearn is dmm_exp.deletion.unlearn
+
+
+def test_help_says_every_key():
+    done = subprocess.run(
+        [sys.executable, "-m", "dmm_exp.unlearn", "--help"], capture_output=True, text=True, check=True
+    )
+    from dmm_exp.deletion.command import Asked
+
+    assert all(f"request.{key}=" in done.stdout for key in Asked.__dataclass_fields__)
