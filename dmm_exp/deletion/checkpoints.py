@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dmm_exp.errors import UserError
+from dmm_exp.store.files import write_tensors
 
 
 def fill(network: nn.Module, path: Path) -> nn.Module:
@@ -45,6 +47,32 @@ def fill(network: nn.Module, path: Path) -> nn.Module:
     )
 
 
+def weights_digest(network: nn.Module) -> str:
+    """Return the SHA-256 of the names, types, shapes and bytes of a network's tensors, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_network(path: Path, network: nn.Module) -> None:
+    """Write a network's state dict as safetensors, atomically; :func:`fill` reads it.
+
+    Tensors that share memory (tied weights, views) are written in full under each name, so that the file can be loaded
+    without knowing of it.
+
+    Raises:
+        UserError: the state of a module holds something else than tensors.
+    """
+    state = network.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"model: '{name}' of its state is a {type(value).__name__}, which safetensors cannot hold")
+    write_tensors(path, {name: value.detach().clone() for name, value in state.items()})
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name.
 
@@ -55,10 +83,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: there is no such file; expected a checkpoint")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
 
         try:
-            return load_file(path)
+            return _safetensors(path)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
     try:
@@ -72,6 +99,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         reason = (str(error).strip().splitlines() or [""])[0]
         raise UserError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason})") from error
     return _state(content, path)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file; of tied ones ``safetensors.torch.save_model`` keeps one and says who shares it."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        shared: dict[str, str] = file.metadata() or {}
+    return tensors | {name: tensors[kept] for name, kept in shared.items() if name not in tensors and kept in tensors}
 
 
 def _state(content: Any, path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.schema import check_ranges
 from dmm_exp.data import Examples
-from dmm_exp.deletion.checkpoints import fill
+from dmm_exp.deletion.checkpoints import fill, weights_digest
 from dmm_exp.deletion.given import Given, check_numbers, forget_rows
 from dmm_exp.deletion.ledger import Ledger
 from dmm_exp.deletion.pool import FILE, SIZE, Pool, prepare_given
@@ -147,6 +147,7 @@ def _given(config: Mapping[str, Any], asked: Asked) -> Given:
         network,
         restore=lambda member: member.network,  # pyright: ignore[reportArgumentType]
         rows=lambda rows: torch.utils.data.TensorDataset(examples.inputs[rows], examples.labels[rows]),
+        weights=weights_digest(wrapped.network),
     )
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from dmm_exp.config.registered import register
 from dmm_exp.data import Dataset, Examples, Normalisation
-from dmm_exp.deletion.checkpoints import fill
+from dmm_exp.deletion.checkpoints import fill, weights_digest
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.errors import UserError
@@ -38,6 +38,7 @@ class Given:
         network: configuration of a freshly initialised network of this architecture.
         restore: from a module like the ensemble's member to one like the network that was given.
         rows: from training indices to what a recipe that is a function gets.
+        weights: digest of the tensors of the network that was given.
     """
 
     ensemble: Ensemble
@@ -45,6 +46,7 @@ class Given:
     network: dict[str, Any]
     restore: Callable[[nn.Module], nn.Module]
     rows: Callable[[Tensor], TorchDataset[Any]]
+    weights: str
 
     def build(self) -> nn.Module:
         """Return a freshly initialised network behind the normalisation."""
@@ -73,7 +75,7 @@ def given(
     examples = _with_classes(examples, _answer(wrapped, examples))
     name = register(f"network {architecture(plain)}", factory if factory is not None else _again(plain))
     config = {"_target_": "dmm_exp.config.registered.network", "name": name}
-    return Given(Ensemble.stack([wrapped]), examples, config, _like(network), _rows(train, examples))
+    return Given(Ensemble.stack([wrapped]), examples, config, _like(network), _rows(train, examples), weights_digest(network))
 
 
 # ---------------------------------------------------------------------- networks

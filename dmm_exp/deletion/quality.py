@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -41,18 +42,16 @@ def quality(
     Returns:
         ``accuracy/{given,unlearned}/{forget,retain,val}`` and ``margin/…`` (means); with unseen points
         ``mia/{given,unlearned}``, the share of forget points that a membership attack takes for unseen; with targets
-        also ``margin/predicted/…`` and ``matched/…``: the share of the way to the targets that was gone, 1 minus the
-        ratio of root mean square distances of logits, after to before.
+        also ``accuracy/predicted/…``, ``margin/predicted/…`` and ``matched/…``: the share of the way to the targets
+        that was gone, 1 minus the ratio of root mean square distances of logits, after to before.
     """
     labels = deletion.examples.labels.numpy()
-    answers = {"given": given, "unlearned": unlearned} | ({} if targets is None else {"predicted": targets})
     groups, found = groups_of(deletion, gone), {}
-    for name, logits in answers.items():
+    for name, logits in _answers(given, unlearned, targets).items():
         sure, right = margins(logits, labels)[0], accuracy(logits, labels)[0]
         for group, points in groups.items():
             found[f"margin/{name}/{group}"] = sure[points].mean()
-            if name != "predicted":
-                found[f"accuracy/{name}/{group}"] = right[points].mean()
+            found[f"accuracy/{name}/{group}"] = right[points].mean()
     if "val" in groups:
         numbers = deletion._groups(gone).numpy()
         attacked = mia(torch.cat([given, unlearned]), labels, numbers, **deletion.config["evaluation"]["mia"])
@@ -64,6 +63,39 @@ def quality(
         if before > 0:
             found[f"matched/{group}"] = 1 - after / before
     return {name: float(value) for name, value in sorted(found.items())}
+
+
+def points_table(
+    deletion: Deletion, gone: Tensor, given: Tensor, unlearned: Tensor, targets: Tensor | None, retrained: Tensor | None
+) -> pd.DataFrame:
+    """Return what became of every point, a row each.
+
+    Args:
+        deletion, gone, given, unlearned, targets: as for :func:`quality`.
+        retrained: logits ``[networks, points, classes]`` of retrained networks, if there are any.
+
+    Returns:
+        ``point`` (training points first, then unseen ones), ``group`` (``forget``, ``retain``, ``val``), ``label``,
+        ``class_name``; margins in nats, ``margin_given``, ``margin_unlearned``, with targets ``margin_predicted``, and
+        with retrained networks ``margin_retrained``, their mean, and ``margin_retrained_std``, their standard deviation.
+    """
+    labels = deletion.examples.labels.numpy()
+    table = {
+        "point": np.arange(len(labels)),
+        "group": np.array(GROUPS)[deletion._groups(gone).numpy()],
+        "label": labels,
+        "class_name": np.array(deletion.examples.class_names)[labels],
+    }
+    table |= {f"margin_{name}": margins(logits, labels)[0] for name, logits in _answers(given, unlearned, targets).items()}
+    if retrained is not None:
+        found = margins(retrained, labels)
+        table |= {"margin_retrained": found.mean(0), "margin_retrained_std": found.std(0, ddof=1)}
+    return pd.DataFrame(table)
+
+
+def _answers(given: Tensor, unlearned: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
+    """Return logits by the names that metrics and columns have for them."""
+    return {"given": given, "unlearned": unlearned} | ({} if targets is None else {"predicted": targets})
 
 
 class Verification(Deletion):

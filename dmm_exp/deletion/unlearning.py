@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.preflight import compose_unlearner
 from dmm_exp.deletion.budget import seconds_of, share_of
+from dmm_exp.deletion.checkpoints import weights_digest
 from dmm_exp.deletion.given import Data, Given, forget_rows, given
 from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, Pool, pool_config, prepare_given
-from dmm_exp.deletion.quality import Verification, groups_of, quality
+from dmm_exp.deletion.quality import Verification, groups_of, points_table, quality
 from dmm_exp.deletion.recipes import Recipe, composed, training_of
 from dmm_exp.deletion.request import Deletion, Work, pool_free_attribution
 from dmm_exp.ensembles.by_function import by_function
@@ -34,6 +36,8 @@ from dmm_exp.unlearners import Retrain, Unlearner
 from dmm_exp.unlearners import unlearner as internal
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dmm_exp.ensembles import Ensemble
     from dmm_exp.ensembles.work import Executor
 
@@ -82,6 +86,10 @@ class Unlearned:
         seed: of all randomness.
         examples: the number of training examples, of unseen ones, and of classes.
         rows: digest of the inputs and labels that are gone.
+        weights: digests of the network's tensors, ``before`` and ``after``.
+        when: the moment at which it was done, in UTC, as ISO 8601 writes it.
+        points: a row for every point; see :func:`dmm_exp.deletion.quality.points_table`.
+        pool: what predictions came from, None where it was no pool; one that was prepared for this call is gone.
     """
 
     model: nn.Module
@@ -94,10 +102,23 @@ class Unlearned:
     seed: int
     examples: dict[str, int]
     rows: str
+    weights: dict[str, str]
+    when: str
+    points: pd.DataFrame = field(repr=False, compare=False)
+    pool: Pool | None = field(default=None, repr=False)
     verification: dict[str, float] = field(default_factory=dict)
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``unlearned.safetensors``, ``deletion.json`` and ``report.html`` into a folder, and return it."""
+        """Write ``unlearned.safetensors``, ``deletion.json``, ``report.html`` and ``points.parquet`` into a folder.
+
+        What an earlier deletion wrote there is replaced. See :mod:`dmm_exp.deletion.record`.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
         from dmm_exp.deletion.record import write
 
         return write(self, Path(folder).expanduser())
@@ -230,13 +251,15 @@ class Request:
             made, targets = work.carry_out(instantiate(settings))
         seconds = time.monotonic() - begun
         assert made.ensemble is not None
-        begun, verification = time.monotonic(), {}
+        begun, verification, retrained = time.monotonic(), {}, None
         if self.verify:
-            verification = Verification(deletion, gone, settings, self.verify).metrics(work.origin, made.logits)
+            check = Verification(deletion, gone, settings, self.verify)
+            verification, retrained = check.metrics(work.origin, made.logits), check.oracles.stacked("logits")
         cost = self._cost(made, settings, seconds, len(gone), time.monotonic() - begun if self.verify else 0.0)
         found = quality(deletion, gone, work.origin, made.logits, targets) | self._doubt(gone)
+        model = known.restore(made.ensemble.member(0))
         result = Unlearned(
-            model=known.restore(made.ensemble.member(0)),
+            model=model,
             metrics=found,
             verification=verification,
             cost=cost,
@@ -247,6 +270,10 @@ class Request:
             seed=self.seed,
             examples=counts(known),
             rows=rows_digest(known, gone),
+            weights={"before": known.weights, "after": weights_digest(model)},
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            points=points_table(deletion, gone, work.origin, made.logits, targets, retrained),
+            pool=self.pool if self.predicts else None,
         )
         if self.pool is not None:
             deletion.console.note(self.pool.in_words(seconds))

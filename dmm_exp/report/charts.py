@@ -166,6 +166,28 @@ def steps(role: str, edges: NDArray[Any], counts: NDArray[Any], label: str = "",
     return Mark(role, "area" if filled else "line", floats(x), floats(y), label)
 
 
+def histograms(
+    samples: Mapping[str, NDArray[Any]], words: Mapping[str, str], filled: str, label: str, counted: str
+) -> Panel:
+    """Overlay histograms of finite values on one range.
+
+    Args:
+        samples: by role, values ``[n]``.
+        words: what the legend calls a role.
+        filled: the role that is drawn as an area, being the target.
+        label: of the values, with their unit.
+        counted: what is counted.
+    """
+    finite = {role: sample[np.isfinite(sample)] for role, sample in samples.items()}
+    x = axis(label, np.concatenate(list(finite.values())), count=4)
+    edges = np.linspace(x.low, x.high, 31)
+    counts = {role: np.histogram(sample, edges)[0] for role, sample in finite.items()}
+    marks = [steps(role, edges, found, words[role], filled=role == filled) for role, found in counts.items()]
+    top = max(1.0, *(float(found.max()) for found in counts.values()))
+    ticks = [(k, word) for k, word in round_ticks(0, 1.06 * top, 3) if float(k).is_integer()]
+    return Panel(x, Axis(counted, 0, 1.06 * top, ticks), marks)
+
+
 def axis(label: str, values: ArrayLike, *, zero: bool = False, count: int = 5, room: float = 0.04) -> Axis:
     """Return an axis with round ticks that holds all finite values, from 0 if ``zero``, with a little room around."""
     found = floats(values)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,9 @@ from dmm_exp.report.charts import (
     decades,
     dots,
     floats,
+    histograms,
     line,
     round_ticks,
-    steps,
     thinned,
     written,
 )
@@ -143,14 +144,8 @@ def margin_histograms(result: RunResult) -> Chart | None:
 def _histograms(result: RunResult, words: str, row: int, roles: Sequence[str]) -> Panel:
     """Overlay histograms on one range, the oracles filled because they are the target."""
     samples = {role: result.margins[role][:, row].astype(np.float64) for role in roles}
-    together = np.concatenate(list(samples.values()))
-    x = axis(MARGIN, together, count=4)
-    edges = np.linspace(x.low, x.high, 31)
-    counts = {role: np.histogram(sample, edges)[0] for role, sample in samples.items()}
-    marks = [steps(role, edges, counts[role], WORDS[role], filled=role == "oracle") for role in roles]
-    top = max(float(found.max()) for found in counts.values())
-    y = Axis("models", 0, 1.06 * top, [(k, word) for k, word in round_ticks(0, 1.06 * top, 3) if float(k).is_integer()])
-    return Panel(x, y, marks, words, _point_note(result, row), thumb=_thumb(result, row))
+    panel = histograms(samples, WORDS, "oracle", MARGIN, "models")
+    return replace(panel, title=words, note=_point_note(result, row), thumb=_thumb(result, row))
 
 
 def _thumb(result: RunResult, row: int) -> NDArray[np.float32] | None:

@@ -1,0 +1,223 @@
+"""The page of a deletion: ``report.html``, from its record and the table of its points alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dmm_exp.deletion import words
+from dmm_exp.report.charts import Axis, Chart, Hover, Mark, Panel, axis, dots, histograms, line, thinned
+from dmm_exp.report.html import Tile, page
+from dmm_exp.report.progress import duration
+from dmm_exp.report.tables import Cell, HeadlineData, HeadlineRow, number
+from dmm_exp.report.words import percent
+
+SHOWN = 100  # deleted rows in the figure
+FEW = 25  # deleted rows, up to which each has an interval of its own
+MARGIN = "margin (nats)"
+ROLES = {"given": "original", "unlearned": "unlearned", "predicted": "series1", "retrained": "oracle"}
+WORDS = {
+    "given": "network as given",
+    "unlearned": "unlearned network",
+    "predicted": "predicted for retraining",
+    "retrained": "retrained networks",
+}
+
+
+def render(record: Mapping[str, Any], points: pd.DataFrame) -> str:
+    """Return the page as text.
+
+    Args:
+        record: content of ``deletion.json``; see :mod:`dmm_exp.deletion.record`.
+        points: see :func:`dmm_exp.deletion.quality.points_table`.
+    """
+    return page(
+        "deletion.html.j2",
+        record=record,
+        headline=words.headline(record),
+        quality=record["quality"]["in_words"],
+        facts=_facts(record),
+        tiles=_tiles(record),
+        charts=[_rows_chart(points), _groups_chart(points)],
+        answers=_answers(record, points),
+        klom=_klom(record),
+        cost=words.cost(record),
+        measured=_measured(record["quality"]),
+        text=json.dumps({k: record[k] for k in ("removed", "method", "network", "versions")}, indent=1),
+    )
+
+
+def _measured(quality: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return all metrics as texts, under what they are about."""
+    about = {"metrics": "Metrics of this network", "verification": "Metrics of networks trained by the recipe"}
+    found = {words: sorted(quality[name].items()) for name, words in about.items() if quality[name]}
+    return [(words, [(name, number(value, ".6g")) for name, value in rows]) for words, rows in found.items()]
+
+
+def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    removed, method = record["removed"], record["method"]
+    facts = [("method", method["name"]), ("when", record["when"]), ("network", record["network"]["type"])]
+    facts += [("seed", str(method["seed"])), ("classes", f"{removed['of']['classes']:,}")]
+    return [*facts, ("unseen points", f"{removed['of']['unseen']:,}")]
+
+
+def _tiles(record: Mapping[str, Any]) -> list[Tile]:
+    """Return the few numbers that stand for the deletion; those that do not apply are absent."""
+    metrics, cost = record["quality"]["metrics"], record["cost"]
+    tiles = [*_verified_tiles(record), *_predicted_tile(metrics)]
+    before, after = (metrics.get(f"accuracy/{name}/val") for name in ("given", "unlearned"))
+    if before is not None and after is not None:
+        tiles.append(Tile(percent(after), "accuracy on unseen points", f"before: {percent(before)}"))
+    shares = [] if cost["ratio"] is None else [f"{percent(cost['ratio'])} of the gradients of a retraining"]
+    shares += [] if cost["retraining"] is None else [f"retraining: {duration(cost['retraining'])}"]
+    return [*tiles, Tile(duration(cost["seconds"]), "to unlearn", "; ".join(shares))]
+
+
+def _verified_tiles(record: Mapping[str, Any]) -> list[Tile]:
+    if not record["quality"]["verified"]:
+        return []
+    klom, found = record["quality"]["klom_p95"]["forget"], record["quality"]["verification"]
+    note = f"other retrained networks: {number(klom['floor'])}, doing nothing: {number(klom['doing_nothing'])}"
+    tiles = [Tile(number(klom["value"]), "KLoM P95 on deleted rows, nats", note)]
+    away = [found.get(f"distance/{name}/forget") for name in ("unlearned", "retrained", "given")]
+    note = f"another retrained network: {number(away[1])}, before: {number(away[2])}"
+    return [*tiles, Tile(number(away[0]), "standard deviations from retrained networks (P95 of deleted rows)", note)]
+
+
+def _predicted_tile(metrics: Mapping[str, float]) -> list[Tile]:
+    share = metrics.get("matched/forget")
+    if share is None:
+        return []
+    return [Tile(percent(max(share, 0.0)), "of the way to the predicted answers on deleted rows", "doing nothing: 0 %")]
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def _answers(record: Mapping[str, Any], points: pd.DataFrame) -> HeadlineData:
+    """Return accuracy and mean margin of every network, by group of points."""
+    groups = [group for group in words.NAMES if (points["group"] == group).any()]
+    columns = [Cell(what, words.NAMES[group]) for what in ("accuracy", "margin") for group in groups]
+    means = points.groupby("group")[[f"margin_{name}" for name in _known(points)]].mean()
+    rows = []
+    for name in _known(points):
+        right = [_accuracy(record["quality"], name, group) for group in groups]
+        sure = [number(float(means.loc[group, f"margin_{name}"])) for group in groups]
+        label = f"{record['quality']['retrained_networks']} {WORDS[name]}" if name == "retrained" else WORDS[name]
+        rows.append(HeadlineRow(label, "", [Cell(text) for text in [*right, *sure]], name == "unlearned"))
+    return HeadlineData(columns, rows)
+
+
+def _accuracy(quality: Mapping[str, Any], name: str, group: str) -> str:
+    if name == "retrained":
+        value = quality["verification"].get(f"accuracy/oracle/{group}")
+    else:
+        value = quality["metrics"].get(f"accuracy/{name}/{group}")
+    return number(value, ".1%").replace("%", " %")
+
+
+def _klom(record: Mapping[str, Any]) -> HeadlineData | None:
+    """Return KLoM next to both ends of its scale, None if nothing was retrained."""
+    found = record["quality"]["klom_p95"]
+    if found is None:
+        return None
+    groups = [group for group in words.NAMES if found[group]["value"] is not None]
+    rows = [
+        HeadlineRow("other retrained networks", "the floor", [Cell(number(found[g]["floor"])) for g in groups]),
+        HeadlineRow("given networks", "doing nothing", [Cell(number(found[g]["doing_nothing"])) for g in groups]),
+        HeadlineRow(f"unlearned by {record['method']['name']}", "", [_interval(found[g]) for g in groups], True),
+    ]
+    return HeadlineData([Cell("KLoM P95", words.NAMES[group]) for group in groups], rows)
+
+
+def _interval(klom: Mapping[str, float | None]) -> Cell:
+    return Cell(number(klom["value"]), f"{number(klom['low'])} to {number(klom['high'])}")
+
+
+# ---------------------------------------------------------------------- figures
+
+
+def _known(points: pd.DataFrame) -> list[str]:
+    """Return whose margins there are."""
+    return [name for name in ROLES if f"margin_{name}" in points]
+
+
+def _rows_chart(points: pd.DataFrame) -> Chart:
+    """Draw deleted rows before and after, next to what was to be reached, sorted by the best that is known of it."""
+    known, forget = _known(points), points[points["group"] == "forget"]
+    goal = known[-1] if len(known) > 2 else "given"
+    order = np.argsort(forget[f"margin_{goal}"].to_numpy(), kind="stable")
+    rows = forget.iloc[thinned(order, SHOWN)]
+    margins = {name: rows[f"margin_{name}"].to_numpy(np.float64) for name in known}
+    x = np.arange(len(rows), dtype=np.float64)
+    marks = [
+        line("guide", [at, at], [a, b]) for at, a, b in zip(x, margins["given"], margins["unlearned"], strict=True)
+    ]
+    marks += _retrained(x, rows) if "retrained" in known else []
+    for name in ("predicted", "given", "unlearned"):
+        if name in known:
+            marks.append(dots(ROLES[name], x, margins[name], WORDS[name]))
+    heights = np.concatenate([mark.y if mark.ends is None else mark.ends.ravel() for mark in marks])
+    across = Axis(f"deleted rows, by the margin of the {WORDS[goal]}".replace("the predicted", "what is predicted"),
+                  -1, len(rows), [])  # fmt: skip
+    panel = Panel(across, axis(MARGIN, heights), marks, hover=_hover(x, margins, rows))
+    caption = (
+        "The margin is the log-odds of the true class: the more certain a network is of a row's label, the higher. A "
+        "grey line joins before and after."
+    )
+    if "retrained" in known:
+        caption += " Green: mean ± 1 standard deviation of networks retrained without the rows, which is the goal."
+    if len(rows) < len(forget):
+        caption += f" {len(rows)} of {len(forget):,} rows are shown, evenly spaced in this order."
+    return Chart("deleted_rows", "What became of the deleted rows", caption, [panel], height=0.62)
+
+
+def _retrained(x: NDArray[np.float64], rows: pd.DataFrame) -> list[Mark]:
+    """Return mean ± 1 standard deviation of retrained networks: an interval each for few rows, a band for many."""
+    mean, spread = (rows[f"margin_{name}"].to_numpy(np.float64) for name in ("retrained", "retrained_std"))
+    ends = np.stack([mean - spread, mean + spread])
+    words_of_it = f"{WORDS['retrained']} (mean ± 1 sd)"
+    if len(rows) <= FEW:
+        return [dots(ROLES["retrained"], x, mean, words_of_it, ends=ends)]
+    band = np.concatenate([ends[0], ends[1][::-1]])
+    area = Mark(ROLES["retrained"], "area", np.concatenate([x, x[::-1]]), band, words_of_it)
+    return [area, line(ROLES["retrained"], x, mean)]
+
+
+def _hover(x: NDArray[np.float64], margins: Mapping[str, NDArray[np.float64]], rows: pd.DataFrame) -> Hover:
+    numbers, names = rows["point"], rows["class_name"]
+    titles = [f"row {number:,} · {name}" for number, name in zip(numbers, names, strict=True)]
+    told: dict[str, Sequence[Any]] = {WORDS[name]: _told(values) for name, values in margins.items()}
+    if "margin_retrained_std" in rows:
+        told["± 1 sd"] = _told(rows["margin_retrained_std"].to_numpy(np.float64))
+    known = np.isfinite(margins["unlearned"])
+    return Hover(x, np.where(known, margins["unlearned"], margins["given"]), titles, told)
+
+
+def _told(values: NDArray[np.float64]) -> list[float | None]:
+    return [round(float(value), 3) if np.isfinite(value) else None for value in values]
+
+
+def _groups_chart(points: pd.DataFrame) -> Chart:
+    """Draw how margins are distributed over the points of every group, before and after, and what was to be reached."""
+    known = _known(points)
+    goal = known[-1] if len(known) > 2 else ""
+    shown = [name for name in (goal, "given", "unlearned") if name]
+    panels = []
+    for group, name in words.NAMES.items():
+        rows = points[points["group"] == group]
+        if len(rows):
+            samples = {ROLES[which]: rows[f"margin_{which}"].to_numpy(np.float64) for which in shown}
+            legend = {ROLES[which]: WORDS[which] for which in shown} | {ROLES["retrained"]: "retrained networks (mean)"}
+            panel = histograms(samples, legend, ROLES.get(goal, ""), MARGIN, "points")
+            panels.append(Panel(panel.x, panel.y, panel.marks, f"{name} (n = {len(rows):,})"))
+    caption = (
+        "How many points have which margin. The deleted rows should move to where retraining leaves them; kept rows and "
+        "unseen points should stay."
+    )
+    return Chart("margins", "Margins before and after", caption, panels, across=3, height=0.62)
