@@ -75,7 +75,9 @@ def given(
     examples = _with_classes(examples, _answer(wrapped, examples))
     name = register(f"network {architecture(plain)}", factory if factory is not None else _again(plain))
     config = {"_target_": "dmm_exp.config.registered.network", "name": name}
-    return Given(Ensemble.stack([wrapped]), examples, config, _like(network), _rows(train, examples), weights_digest(network))
+    return Given(
+        Ensemble.stack([wrapped]), examples, config, _like(network), _rows(train, examples), weights_digest(network)
+    )
 
 
 # ---------------------------------------------------------------------- networks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dmm_exp.deletion import words
-from dmm_exp.report.charts import Axis, Chart, Hover, Mark, Panel, axis, dots, histograms, line, thinned
+from dmm_exp.report.charts import Axis, Chart, Hover, Mark, Panel, axis, dots, histograms, line, thinned, whole_ticks
 from dmm_exp.report.html import Tile, page
 from dmm_exp.report.progress import duration
 from dmm_exp.report.tables import Cell, HeadlineData, HeadlineRow, number
@@ -27,6 +28,7 @@ WORDS = {
     "predicted": "predicted for retraining",
     "retrained": "retrained networks",
 }
+LABELS = {**WORDS, "predicted": "prediction"}
 
 
 def render(record: Mapping[str, Any], points: pd.DataFrame) -> str:
@@ -40,7 +42,6 @@ def render(record: Mapping[str, Any], points: pd.DataFrame) -> str:
         "deletion.html.j2",
         record=record,
         headline=words.headline(record),
-        quality=record["quality"]["in_words"],
         facts=_facts(record),
         tiles=_tiles(record),
         charts=[_rows_chart(points), _groups_chart(points)],
@@ -69,7 +70,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _tiles(record: Mapping[str, Any]) -> list[Tile]:
     """Return the few numbers that stand for the deletion; those that do not apply are absent."""
     metrics, cost = record["quality"]["metrics"], record["cost"]
-    tiles = [*_verified_tiles(record), *_predicted_tile(metrics)]
+    tiles = _verified_tiles(record) if record["quality"]["verified"] else [_unverified_tile(metrics)]
     before, after = (metrics.get(f"accuracy/{name}/val") for name in ("given", "unlearned"))
     if before is not None and after is not None:
         tiles.append(Tile(percent(after), "accuracy on unseen points", f"before: {percent(before)}"))
@@ -79,8 +80,6 @@ def _tiles(record: Mapping[str, Any]) -> list[Tile]:
 
 
 def _verified_tiles(record: Mapping[str, Any]) -> list[Tile]:
-    if not record["quality"]["verified"]:
-        return []
     klom, found = record["quality"]["klom_p95"]["forget"], record["quality"]["verification"]
     note = f"other retrained networks: {number(klom['floor'])}, doing nothing: {number(klom['doing_nothing'])}"
     tiles = [Tile(number(klom["value"]), "KLoM P95 on deleted rows, nats", note)]
@@ -89,11 +88,13 @@ def _verified_tiles(record: Mapping[str, Any]) -> list[Tile]:
     return [*tiles, Tile(number(away[0]), "standard deviations from retrained networks (P95 of deleted rows)", note)]
 
 
-def _predicted_tile(metrics: Mapping[str, float]) -> list[Tile]:
+def _unverified_tile(metrics: Mapping[str, float | None]) -> Tile:
     share = metrics.get("matched/forget")
-    if share is None:
-        return []
-    return [Tile(percent(max(share, 0.0)), "of the way to the predicted answers on deleted rows", "doing nothing: 0 %")]
+    if share is not None:
+        words_of_it = "of the way to the predicted answers on deleted rows"
+        return Tile(percent(max(share, 0.0)), words_of_it, "doing nothing: 0 %; not verified by retraining")
+    before, after = (number(metrics[f"margin/{name}/forget"]) for name in ("given", "unlearned"))
+    return Tile(after, "mean margin on deleted rows, nats", f"before: {before}; not verified by retraining")
 
 
 # ---------------------------------------------------------------------- tables
@@ -101,13 +102,12 @@ def _predicted_tile(metrics: Mapping[str, float]) -> list[Tile]:
 
 def _answers(record: Mapping[str, Any], points: pd.DataFrame) -> HeadlineData:
     """Return accuracy and mean margin of every network, by group of points."""
-    groups = [group for group in words.NAMES if (points["group"] == group).any()]
+    groups = [group for group in words.NAMES if len(_of(points, group))]
     columns = [Cell(what, words.NAMES[group]) for what in ("accuracy", "margin") for group in groups]
-    means = points.groupby("group")[[f"margin_{name}" for name in _known(points)]].mean()
     rows = []
     for name in _known(points):
         right = [_accuracy(record["quality"], name, group) for group in groups]
-        sure = [number(float(means.loc[group, f"margin_{name}"])) for group in groups]
+        sure = [number(_margins(_of(points, group), name).mean()) for group in groups]
         label = f"{record['quality']['retrained_networks']} {WORDS[name]}" if name == "retrained" else WORDS[name]
         rows.append(HeadlineRow(label, "", [Cell(text) for text in [*right, *sure]], name == "unlearned"))
     return HeadlineData(columns, rows)
@@ -129,7 +129,7 @@ def _klom(record: Mapping[str, Any]) -> HeadlineData | None:
     groups = [group for group in words.NAMES if found[group]["value"] is not None]
     rows = [
         HeadlineRow("other retrained networks", "the floor", [Cell(number(found[g]["floor"])) for g in groups]),
-        HeadlineRow("given networks", "doing nothing", [Cell(number(found[g]["doing_nothing"])) for g in groups]),
+        HeadlineRow("networks left alone", "doing nothing", [Cell(number(found[g]["doing_nothing"])) for g in groups]),
         HeadlineRow(f"unlearned by {record['method']['name']}", "", [_interval(found[g]) for g in groups], True),
     ]
     return HeadlineData([Cell("KLoM P95", words.NAMES[group]) for group in groups], rows)
@@ -147,13 +147,21 @@ def _known(points: pd.DataFrame) -> list[str]:
     return [name for name in ROLES if f"margin_{name}" in points]
 
 
+def _of(points: pd.DataFrame, group: str) -> pd.DataFrame:
+    return points.loc[points["group"] == group, :]
+
+
+def _margins(rows: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    return rows[f"margin_{name}"].to_numpy(np.float64)
+
+
 def _rows_chart(points: pd.DataFrame) -> Chart:
     """Draw deleted rows before and after, next to what was to be reached, sorted by the best that is known of it."""
-    known, forget = _known(points), points[points["group"] == "forget"]
+    known, forget = _known(points), _of(points, "forget")
     goal = known[-1] if len(known) > 2 else "given"
-    order = np.argsort(forget[f"margin_{goal}"].to_numpy(), kind="stable")
+    order = np.argsort(_margins(forget, goal), kind="stable")
     rows = forget.iloc[thinned(order, SHOWN)]
-    margins = {name: rows[f"margin_{name}"].to_numpy(np.float64) for name in known}
+    margins = {name: _margins(rows, name) for name in known}
     x = np.arange(len(rows), dtype=np.float64)
     marks = [
         line("guide", [at, at], [a, b]) for at, a, b in zip(x, margins["given"], margins["unlearned"], strict=True)
@@ -163,8 +171,7 @@ def _rows_chart(points: pd.DataFrame) -> Chart:
         if name in known:
             marks.append(dots(ROLES[name], x, margins[name], WORDS[name]))
     heights = np.concatenate([mark.y if mark.ends is None else mark.ends.ravel() for mark in marks])
-    across = Axis(f"deleted rows, by the margin of the {WORDS[goal]}".replace("the predicted", "what is predicted"),
-                  -1, len(rows), [])  # fmt: skip
+    across = Axis(f"deleted rows, by margin of the {LABELS[goal]}", -1, len(rows), whole_ticks(0, len(rows)))
     panel = Panel(across, axis(MARGIN, heights), marks, hover=_hover(x, margins, rows))
     caption = (
         "The margin is the log-odds of the true class: the more certain a network is of a row's label, the higher. A "
@@ -179,7 +186,7 @@ def _rows_chart(points: pd.DataFrame) -> Chart:
 
 def _retrained(x: NDArray[np.float64], rows: pd.DataFrame) -> list[Mark]:
     """Return mean ± 1 standard deviation of retrained networks: an interval each for few rows, a band for many."""
-    mean, spread = (rows[f"margin_{name}"].to_numpy(np.float64) for name in ("retrained", "retrained_std"))
+    mean, spread = (_margins(rows, name) for name in ("retrained", "retrained_std"))
     ends = np.stack([mean - spread, mean + spread])
     words_of_it = f"{WORDS['retrained']} (mean ± 1 sd)"
     if len(rows) <= FEW:
@@ -194,7 +201,7 @@ def _hover(x: NDArray[np.float64], margins: Mapping[str, NDArray[np.float64]], r
     titles = [f"row {number:,} · {name}" for number, name in zip(numbers, names, strict=True)]
     told: dict[str, Sequence[Any]] = {WORDS[name]: _told(values) for name, values in margins.items()}
     if "margin_retrained_std" in rows:
-        told["± 1 sd"] = _told(rows["margin_retrained_std"].to_numpy(np.float64))
+        told["± 1 sd"] = _told(_margins(rows, "retrained_std"))
     known = np.isfinite(margins["unlearned"])
     return Hover(x, np.where(known, margins["unlearned"], margins["given"]), titles, told)
 
@@ -210,14 +217,15 @@ def _groups_chart(points: pd.DataFrame) -> Chart:
     shown = [name for name in (goal, "given", "unlearned") if name]
     panels = []
     for group, name in words.NAMES.items():
-        rows = points[points["group"] == group]
+        rows = _of(points, group)
         if len(rows):
-            samples = {ROLES[which]: rows[f"margin_{which}"].to_numpy(np.float64) for which in shown}
+            samples = {ROLES[which]: _margins(rows, which) for which in shown}
             legend = {ROLES[which]: WORDS[which] for which in shown} | {ROLES["retrained"]: "retrained networks (mean)"}
-            panel = histograms(samples, legend, ROLES.get(goal, ""), MARGIN, "points")
+            bins = min(30, max(8, 2 * math.isqrt(len(rows))))
+            panel = histograms(samples, legend, ROLES.get(goal, ""), MARGIN, "points", bins)
             panels.append(Panel(panel.x, panel.y, panel.marks, f"{name} (n = {len(rows):,})"))
     caption = (
-        "How many points have which margin. The deleted rows should move to where retraining leaves them; kept rows and "
-        "unseen points should stay."
+        "How many points have which margin. The deleted rows should move to where retraining leaves them; kept rows "
+        "and unseen points should stay."
     )
     return Chart("margins", "Margins before and after", caption, panels, across=3, height=0.62)

@@ -77,7 +77,8 @@ def points_table(
     Returns:
         ``point`` (training points first, then unseen ones), ``group`` (``forget``, ``retain``, ``val``), ``label``,
         ``class_name``; margins in nats, ``margin_given``, ``margin_unlearned``, with targets ``margin_predicted``, and
-        with retrained networks ``margin_retrained``, their mean, and ``margin_retrained_std``, their standard deviation.
+        with retrained networks ``margin_retrained``, their mean, and ``margin_retrained_std``, their standard
+        deviation.
     """
     labels = deletion.examples.labels.numpy()
     table = {
@@ -86,7 +87,9 @@ def points_table(
         "label": labels,
         "class_name": np.array(deletion.examples.class_names)[labels],
     }
-    table |= {f"margin_{name}": margins(logits, labels)[0] for name, logits in _answers(given, unlearned, targets).items()}
+    table |= {
+        f"margin_{name}": margins(logits, labels)[0] for name, logits in _answers(given, unlearned, targets).items()
+    }
     if retrained is not None:
         found = margins(retrained, labels)
         table |= {"margin_retrained": found.mean(0), "margin_retrained_std": found.std(0, ddof=1)}

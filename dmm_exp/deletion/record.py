@@ -13,7 +13,7 @@
 * ``quality``: ``verified``, whether networks were retrained, and how many (``retrained_networks``); ``klom_p95``, by
   group ``value``, ``low``, ``high`` (95 % interval over models), ``floor`` and ``doing_nothing``, in nats, or null;
   ``metrics``, what was measured on this network (:func:`dmm_exp.deletion.quality.quality`); ``verification``, what
-  retrained networks tell (:class:`dmm_exp.deletion.quality.Verification`), empty without; ``in_words``.
+  retrained networks tell (:class:`dmm_exp.deletion.quality.Verification`), empty without; ``in_words``, sentences.
 * ``cost``: the fields of :class:`dmm_exp.deletion.Cost`.
 * ``pool``: null, or ``folder``, whether it was ``kept``, ``models``, ``seconds`` and ``break_even_requests`` (null if
   retraining is never dearer).

@@ -24,35 +24,50 @@ def headline(record: Record) -> str:
     return f"{method['name']} made the network unlearn {rows}, in {taken}."
 
 
-def in_words(record: Record) -> str:
-    """Return how well it went, as far as it was measured."""
-    quality = record["quality"]
-    if not quality["verified"]:
-        return f"Not verified: no network was retrained without the rows to compare with.{_matched(record)}"
-    parts = [_against_floor(name, quality["klom_p95"][group]) for group, name in NAMES.items()]
-    found = ", ".join(part for part in parts if part)
+def in_words(record: Record) -> list[str]:
+    """Return how well it went, as far as it was measured, in sentences; the first is the most important."""
+    if record["quality"]["verified"]:
+        return [_deleted(record["quality"]), _elsewhere(record["quality"]), _itself(record["quality"])]
+    return ["Not verified: no network was retrained without the rows to compare with.", *_matched(record["quality"])]
+
+
+def _deleted(quality: Record) -> str:
+    klom = quality["klom_p95"]["forget"]
     return (
-        f"Compared with {quality['retrained_networks']} networks retrained without the rows, the 95th percentile of "
-        f"KLoM is {found}."
+        f"On the deleted rows, networks unlearned in this way differ from {quality['retrained_networks']} retrained "
+        f"ones by {number(klom['value'])} nats (P95 of KLoM, 95 % interval {number(klom['low'])} to "
+        f"{number(klom['high'])}), other retrained ones by {number(klom['floor'])}, and networks left alone by "
+        f"{number(klom['doing_nothing'])}."
     )
 
 
-def _matched(record: Record) -> str:
-    share = record["quality"]["metrics"].get("matched/forget")
+def _elsewhere(quality: Record) -> str:
+    parts = []
+    for group in ("retain", "val"):
+        klom = quality["klom_p95"][group]
+        ends = f"other retrained ones {number(klom['floor'])}, left alone {number(klom['doing_nothing'])}"
+        parts.append(f"{number(klom['value'])} on {NAMES[group]} ({ends})")
+    return f"Elsewhere they differ by {' and '.join(parts)}."
+
+
+def _itself(quality: Record) -> str:
+    away = {name: quality["verification"][f"distance/{name}/forget"] for name in ("unlearned", "retrained", "given")}
+    return (
+        "The margins of this network itself on the deleted rows lie within "
+        f"{number(away['unlearned'])} standard deviations of the retrained ones' mean (P95 over rows); those of "
+        f"another retrained network within {number(away['retrained'])}, those of the network as given within "
+        f"{number(away['given'])}."
+    )
+
+
+def _matched(quality: Record) -> list[str]:
+    share = quality["metrics"].get("matched/forget")
     if share is None:
-        return ""
-    return (
-        f" On the deleted rows its answers went {percent(max(share, 0.0))} of the way to those that a retrained network "
+        return []
+    return [
+        f"On the deleted rows its answers went {percent(max(share, 0.0))} of the way to those that a retrained network "
         "is predicted to give; how good the prediction is was not measured here."
-    )
-
-
-def _against_floor(name: str, klom: Mapping[str, float | None]) -> str:
-    if klom["value"] is None:
-        return ""
-    interval = f"95 % interval {number(klom['low'])} to {number(klom['high'])}"
-    ends = f"other retrained networks {number(klom['floor'])}, doing nothing {number(klom['doing_nothing'])}"
-    return f"{klom['value']:.2f} nats on {name} ({interval}; {ends})"
+    ]
 
 
 def guaranteed(record: Record) -> list[str]:
@@ -113,9 +128,9 @@ def _left_in_pool(record: Record) -> list[str]:
     if pool is None or not pool["kept"]:
         return []
     return [
-        f"The pool in {pool['folder']} still holds a copy of the data with the rows in it, the network as it was handed "
-        "over, and answers of networks that were trained on the rows. It needs these to answer further requests; delete "
-        "the folder when there will be none."
+        f"The pool in {pool['folder']} still holds a copy of the data with the rows in it, the network as it was "
+        "handed over, and answers of networks that were trained on the rows. It needs these to answer further "
+        "requests; delete the folder when there will be none."
     ]
 
 
@@ -124,8 +139,8 @@ def cost(record: Record) -> list[str]:
     spent, pool = record["cost"], record["pool"]
     share = "" if spent["ratio"] is None else f", {percent(spent['ratio'])} of those of one retraining"
     found = [
-        f"Unlearning took {duration(spent['seconds'])} and {spent['sample_gradients']:,} gradient evaluations of single "
-        f"examples{share}."
+        f"Unlearning took {duration(spent['seconds'])} and {spent['sample_gradients']:,} gradient evaluations of "
+        f"single examples{share}."
     ]
     if spent["retraining"] is not None:
         found.append(f"Training one network by the recipe takes {duration(spent['retraining'])}.")

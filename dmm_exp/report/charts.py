@@ -167,7 +167,7 @@ def steps(role: str, edges: NDArray[Any], counts: NDArray[Any], label: str = "",
 
 
 def histograms(
-    samples: Mapping[str, NDArray[Any]], words: Mapping[str, str], filled: str, label: str, counted: str
+    samples: Mapping[str, NDArray[Any]], words: Mapping[str, str], filled: str, label: str, counted: str, bins: int = 30
 ) -> Panel:
     """Overlay histograms of finite values on one range.
 
@@ -177,14 +177,15 @@ def histograms(
         filled: the role that is drawn as an area, being the target.
         label: of the values, with their unit.
         counted: what is counted.
+        bins: how many.
     """
     finite = {role: sample[np.isfinite(sample)] for role, sample in samples.items()}
     x = axis(label, np.concatenate(list(finite.values())), count=4)
-    edges = np.linspace(x.low, x.high, 31)
+    edges = np.linspace(x.low, x.high, bins + 1)
     counts = {role: np.histogram(sample, edges)[0] for role, sample in finite.items()}
     marks = [steps(role, edges, found, words[role], filled=role == filled) for role, found in counts.items()]
     top = max(1.0, *(float(found.max()) for found in counts.values()))
-    ticks = [(k, word) for k, word in round_ticks(0, 1.06 * top, 3) if float(k).is_integer()]
+    ticks = whole_ticks(0, 1.06 * top, 3)
     return Panel(x, Axis(counted, 0, 1.06 * top, ticks), marks)
 
 
@@ -208,6 +209,11 @@ def round_ticks(low: float, high: float, count: int = 5) -> Ticks:
     values = [step * k for k in range(first, math.floor(high / step + 1e-9) + 1)]
     digits = max(0, -math.floor(math.log10(step) + 1e-9)) + (round(step / unit, 1) == 2.5)
     return [(value, written(value, digits)) for value in values]
+
+
+def whole_ticks(low: float, high: float, count: int = 5) -> Ticks:
+    """Return about ``count`` whole numbers between two ends, as they are written."""
+    return [(value, written(value, 0)) for value, _ in round_ticks(low, high, count) if float(value).is_integer()]
 
 
 def written(value: float, digits: int) -> str:

@@ -27,7 +27,6 @@ from dmm_exp.report.charts import (
     floats,
     histograms,
     line,
-    round_ticks,
     thinned,
     written,
 )
