@@ -15,8 +15,8 @@
   ``metrics``, what was measured on this network (:func:`dmm_exp.deletion.quality.quality`); ``verification``, what
   retrained networks tell (:class:`dmm_exp.deletion.quality.Verification`), empty without; ``in_words``, sentences.
 * ``cost``: the fields of :class:`dmm_exp.deletion.Cost`.
-* ``pool``: null, or ``folder``, whether it was ``kept``, ``models``, ``seconds`` and ``break_even_requests`` (null if
-  retraining is never dearer).
+* ``pool``: null, or ``folder``, whether it was ``kept``, ``models``, ``seconds``, ``break_even_requests`` (null if
+  retraining is never dearer) and ``in_words``, which says so.
 * ``warnings``, ``guaranteed``, ``not_guaranteed``: sentences.
 * ``versions``: of this package and what it computes with, commit, device.
 * ``checksum``: of all the rest. It shows that a record was changed; it is no signature.
@@ -179,6 +179,7 @@ def _pool(result: Unlearned) -> dict[str, Any] | None:
         "models": pool.models,
         "seconds": pool.seconds,
         "break_even_requests": pool.break_even(result.cost.seconds),
+        "in_words": pool.in_words(result.cost.seconds),
     }
 
 

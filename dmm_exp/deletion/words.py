@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -142,18 +141,6 @@ def cost(record: Record) -> list[str]:
         f"Unlearning took {duration(spent['seconds'])} and {spent['sample_gradients']:,} gradient evaluations of "
         f"single examples{share}."
     ]
-    if spent["retraining"] is not None:
-        found.append(f"Training one network by the recipe takes {duration(spent['retraining'])}.")
     if spent["verification"]:
         found.append(f"Verification took {duration(spent['verification'])}, with what was there from earlier ones.")
-    return found + ([] if pool is None else [_pays(pool)])
-
-
-def _pays(pool: Mapping[str, Any]) -> str:
-    made = f"The pool of {pool['models']:,} models took {duration(pool['seconds'])}"
-    if pool["break_even_requests"] is None:
-        return f"{made}; a request like this takes no less time than retraining, so the pool saves none."
-    return (
-        f"{made}; at this rate it is cheaper than retraining every time from "
-        f"{math.ceil(pool['break_even_requests']):,} requests on."
-    )
+    return found if pool is None else [*found, f"{pool['in_words'][:1].upper()}{pool['in_words'][1:]}."]

@@ -258,12 +258,12 @@ def test_a_pool_that_is_kept_is_named_with_when_it_pays(result: Unlearned, tmp_p
     found = record.content(with_pool, "0")
     assert found["pool"]["break_even_requests"] == 10.0
     assert f"The pool in {tmp_path} still holds" in " ".join(found["not_guaranteed"])
-    assert "from 10 requests on" in page.words.cost(found)[-1]
+    assert "pays off after 10 requests" in page.words.cost(found)[-1]
     gone = record.content(replace(with_pool, pool=replace(pool, folder=tmp_path / "gone")), "0")
     assert "still holds a copy of the data" not in " ".join(gone["not_guaranteed"])
     slow = record.content(replace(with_pool, cost=replace(result.cost, seconds=12.0)), "0")
     assert slow["pool"]["break_even_requests"] is None
-    assert "the pool saves none" in page.words.cost(slow)[-1]
+    assert "retraining is no slower" in page.words.cost(slow)[-1]
 
 
 # ---------------------------------------------------------------------- points and the page
