@@ -108,6 +108,14 @@ class Unlearned:
     pool: Pool | None = field(default=None, repr=False)
     verification: dict[str, float] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """Say what was done and how well, in sentences."""
+        from dmm_exp.deletion.record import content
+        from dmm_exp.deletion.words import headline
+
+        record = content(self, "")
+        return "\n".join([headline(record), *record["quality"]["in_words"], *self.warnings])
+
     def save(self, folder: str | Path) -> Path:
         """Write ``unlearned.safetensors``, ``deletion.json``, ``report.html`` and ``points.parquet`` into a folder.
 
