@@ -1,9 +1,5 @@
 """The experiment as a person meets it: a folder with tables, figures and a page, the same for the same seed."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -116,17 +112,10 @@ def test_mistakes_with_real_data_are_one_sentence(override, said):
     assert said in str(error.value)
 
 
-def test_the_command_line_comes_here_and_refuses_with_exit_code_2(tmp_path):
-    planned = command(tmp_path, *TINY, "dry_run=true")
+def test_the_command_line_comes_here_and_refuses_with_exit_code_2(command, tmp_path):
+    planned = command(*TINY, "dry_run=true", cwd=tmp_path)
     assert planned.returncode == 0, planned.stderr
     assert planned.stdout.splitlines()[0].startswith("base: data=gaussian, n=50, d=8")
-    refused = command(tmp_path, *TINY, "convex.base.size=0")
+    refused = command(*TINY, "convex.base.size=0", cwd=tmp_path)
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
-
-
-def command(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "dmm_exp", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=200, check=False, env=dict(os.environ),
-    )  # fmt: skip

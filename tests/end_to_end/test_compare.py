@@ -8,7 +8,7 @@ import pytest
 
 from dmm_exp.compare.command import compare_runs
 
-SMALL = ("n_models=4", "pool.size=20", "pool.larger.size=8", "pool.held_out=4", "training.epochs=2", "forget=random")
+SMALL = ("n_models=4", "training.epochs=1", "training.batch_size=512", "forget=random")
 
 
 @pytest.fixture(scope="module")

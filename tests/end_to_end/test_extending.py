@@ -1,9 +1,6 @@
 """More models of what exists already: only those that are missing are trained, and nothing else changes."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,7 +9,8 @@ from results_of_runs import without_seconds
 from dmm_exp.pipeline import pipeline, stages
 from dmm_exp.store import Artifact
 
-CHUNKS_OF_FOUR = ["model.chunk_size=4", "training.epochs=1", "pool.held_out=4"]
+CHUNKS_OF_FOUR = ["model.chunk_size=4", "training.epochs=1", "training.batch_size=512", "pool.held_out=4"]
+NO_LARGER_POOL = ["pool.larger.size=0", "attribution=debiased"]
 LINE = re.compile(r"^✓ (\w+(?: oracles)?) .* {2,}(\S.*)$", re.MULTILINE)
 
 
@@ -53,23 +51,19 @@ def trained(monkeypatch):
     return members
 
 
-def test_a_larger_pool_is_the_smaller_one_and_what_is_missing_at_the_command_line(tmp_path):
-    def command(outputs, size):
-        small = ["experiment=quick", "evaluation.report=false", "executor=local", *CHUNKS_OF_FOUR]
-        overrides = [*small, "forget=random", "n_models=4", f"pool.size={size}", f"paths.outputs={outputs}"]
-        done = subprocess.run(
-            [sys.executable, "-m", "dmm_exp", *overrides],
-            cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=200, check=False,
-            env=os.environ | {"PYTHONIOENCODING": "utf-8"},
-        )  # fmt: skip
+def test_a_larger_pool_is_the_smaller_one_and_what_is_missing_at_the_command_line(command, tmp_path):
+    def said(outputs, size):
+        small = ["experiment=quick", "evaluation.report=false", "executor=local", *CHUNKS_OF_FOUR, *NO_LARGER_POOL]
+        overrides = [*small, "forget=random", "n_models=2", f"pool.size={size}", f"paths.outputs={outputs}"]
+        done = command(*overrides, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return endings(done.stderr)
 
-    assert command("twice", 8)["pool"] == "computed"
-    extended = command("twice", 20)
+    assert said("twice", 8)["pool"] == "computed"
+    extended = said("twice", 20)
     assert extended["pool"] == "8 taken over, 12 computed"
     assert extended["originals"] == "reused"
-    assert command("once", 20)["pool"] == "computed"
+    assert said("once", 20)["pool"] == "computed"
     twice, once = (made_of_members(tmp_path / name)["subset", 20] for name in ("twice", "once"))
     assert (twice.taken_over, once.taken_over) == (8, 0)
     assert_same_bytes(twice, once)
@@ -113,11 +107,8 @@ def test_models_fine_tuned_on_held_out_points_are_extended_with_their_originals(
 
 
 def test_the_cost_of_a_taken_over_pool_counts_all_its_members(start, tmp_path):
-    choices = [*CHUNKS_OF_FOUR, "forget=random", "n_models=4"]
-    costs = [
-        start(tmp_path, *choices, f"pool.size={size}", "pool.larger.size=0").metrics["cost/attribution"]
-        for size in (8, 20)
-    ]
+    choices = [*CHUNKS_OF_FOUR, *NO_LARGER_POOL, "forget=random", "n_models=2"]
+    costs = [start(tmp_path, *choices, f"pool.size={size}").metrics["cost/attribution"] for size in (8, 20)]
     assert costs[1] == pytest.approx(costs[0] * 20 / 8)
 
 

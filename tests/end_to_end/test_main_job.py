@@ -30,6 +30,10 @@ PREDICTED = {
     *(f"effect/{kind}/{group}" for group in GROUPS for kind in EFFECT),
     *("lds", "cost/attribution"),
 }
+SMALL = [
+    *("n_models=3", "training.epochs=1", "training.batch_size=512"),
+    *("pool.size=20", "pool.held_out=4", "pool.larger.size=0"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def test_metrics_have_exactly_the_documented_names(start, outputs):
 
 
 def test_intervals_appear_with_enough_members(start, outputs):
-    found = start(outputs, "n_models=20", "unlearner=do_nothing", "forget=random").metrics
+    found = start(outputs, "n_models=20", "training.batch_size=512", "unlearner=do_nothing", "forget=random").metrics
     for group in GROUPS:
         assert found[f"klom/{group}/p95_low"] <= found[f"klom/{group}/p95"] <= found[f"klom/{group}/p95_high"]
 
@@ -100,11 +104,11 @@ def test_second_run_reuses_everything_and_says_the_same(main_job, start, outputs
 
 
 def test_fresh_start_elsewhere_gives_byte_identical_metrics(main_job, start, tmp_path):
-    assert without_seconds(start(tmp_path, "evaluation.report=true").folder) == without_seconds(main_job.folder)
+    assert without_seconds(start(tmp_path).folder) == without_seconds(main_job.folder)
 
 
 def test_worker_processes_give_byte_identical_metrics(main_job, start, tmp_path):
-    found = start(tmp_path, "executor=processes", "executor.workers=2", "evaluation.report=true")
+    found = start(tmp_path, "executor=processes", "executor.workers=2")
     assert without_seconds(found.folder) == without_seconds(main_job.folder)
 
 
@@ -139,22 +143,22 @@ def test_true_effect_predicts_itself(start, outputs):
     "overrides",
     [
         ("forget=random", "model=logistic", "unlearner=finetune"),
-        ("forget=class", "forget.label=3", "unlearner=retrain", "model=cnn", "n_models=3", "training.epochs=1"),
+        ("forget=class", "forget.label=3", "unlearner=retrain", "model=cnn"),
         ("forget=mislabelled", "dataset.corruption.fraction=0.03", "unlearner=oracle_matching"),
         ("forget=rum_low_mem", "attribution=feldman_zhang"),
         ("forget=rum_mid_mem", "attribution=datamodel"),
-        ("forget=rum_mix_mem", "unlearner=dm_direct", "pool=alpha70", "pool.size=40", "pool.held_out=4"),
+        ("forget=rum_mix_mem", "unlearner=dm_direct", "pool=alpha70"),
     ],
     ids=lambda overrides: overrides[0],
 )
 def test_every_choice_works_with_the_others(start, outputs, overrides):
-    found = start(outputs, *overrides)
+    found = start(outputs, *SMALL, *overrides)
     assert set(found.metrics) >= ALWAYS
 
 
 def test_forget_set_from_a_file(start, outputs, tmp_path):
     (tmp_path / "rows.csv").write_text("index\n5\n3\n8\n")
-    found = start(outputs, "forget=indices", f"forget.indices={tmp_path / 'rows.csv'}", "unlearner=do_nothing")
+    found = start(outputs, "forget=indices", f"forget.indices={tmp_path / 'rows.csv'}", "unlearner=do_nothing", *SMALL)
     assert json.loads((found.folder / "forget.json").read_text()) == [3, 5, 8]
 
 

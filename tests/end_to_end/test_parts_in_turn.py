@@ -12,7 +12,16 @@ from dmm_exp.unlearners.work import PartJob, unlearn_chunk
 
 SEEN = []
 GENTLE = "unlearner.optimizer.lr=0.001"
-TINY = ["forget=random", "forget.size=10", "pool.size=20", "pool.held_out=4", "n_models=3"]
+SMALL = [
+    "attribution=debiased",
+    "training.epochs=2",
+    "training.batch_size=512",
+    "pool.size=20",
+    "pool.held_out=4",
+    "pool.larger.size=0",
+    "n_models=3",
+]
+TINY = [*SMALL, "forget=random", "forget.size=10"]
 
 
 class Watching(Unlearner):
@@ -78,7 +87,7 @@ def test_a_method_without_models_can_only_be_last(start, tmp_path):
 @pytest.fixture(scope="module")
 def found(start, outputs):
     """Return a function that runs with a refinement, on the mix of memorization groups."""
-    return lambda *overrides: start(outputs, "forget=rum_mix_mem", "unlearner=gradient_ascent", *overrides)
+    return lambda *overrides: start(outputs, *SMALL, "forget=rum_mix_mem", "unlearner=gradient_ascent", *overrides)
 
 
 def same(first, second):

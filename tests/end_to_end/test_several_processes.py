@@ -30,14 +30,6 @@ SMALL = [
 ]
 
 
-def start(*command, folder, options=()):
-    arguments = [sys.executable, "-m", *command, "dmm_exp", *SMALL, *options, f"paths.outputs={folder}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=250, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    return ensembles(folder)
-
-
 def ensembles(folder: Path) -> dict[tuple[str, str], dict[str, torch.Tensor]]:
     """Return the tensors of every shard by its ensemble's role."""
     found = {}
@@ -50,12 +42,15 @@ def ensembles(folder: Path) -> dict[tuple[str, str], dict[str, torch.Tensor]]:
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains(tmp_path):
-    alone = start(folder=tmp_path / "one", options=["executor=local"])
-    together = start(
-        "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m",
-        folder=tmp_path / "two", options=["trainer=ddp"],
-    )  # fmt: skip
+def test_two_processes_train_what_one_trains(command, tmp_path):
+    done = command(*SMALL, "executor=local", f"paths.outputs={tmp_path / 'one'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    arguments = [*launcher, "dmm_exp", *SMALL, "trainer=ddp", f"paths.outputs={tmp_path / 'two'}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=250, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    alone, together = ensembles(tmp_path / "one"), ensembles(tmp_path / "two")
     assert alone.keys() == together.keys()
     assert {role for role, _ in alone} == {"original", "oracle", "floor_oracle", "subset", "gradients", "unlearned"}
     for (role, shard), tensors in alone.items():

@@ -18,7 +18,8 @@ from dmm_exp.strong_ulira import StrongUlira
 KEY = "evaluation.strong_ulira"
 SMALL = [
     *("forget=random", "n_models=2", "pool.size=12", "pool.held_out=2", "pool.larger.size=0"),
-    *("training.epochs=1", "model.network.hidden=[24]", "executor=local", "evaluation.report=false"),
+    *("training.epochs=1", "training.batch_size=512", "model.network.hidden=[24]"),
+    *("executor=local", "evaluation.report=false"),
     *(f"{KEY}.forget_sets=3", f"{KEY}.size=4", f"{KEY}.base_models=12"),
 ]
 FINE_TUNED = ["unlearner=finetune", "unlearner.epochs=1"]

@@ -2,22 +2,24 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from dmm_exp import cli
+from dmm_exp.executors import close_executors
 from dmm_exp.leaderboard import early_epochs
 
 SMALL = [
     "experiment=quick",
     "evaluation.report=false",
-    "pool.size=20",
-    "pool.larger.size=8",
-    "pool.held_out=4",
-    "n_models=4",
+    "attribution=debiased",
+    "training.epochs=1",
+    "training.batch_size=512",
+    "pool.size=12",
+    "pool.larger.size=0",
+    "pool.held_out=2",
+    "n_models=2",
     "logger=none",
 ]
 METHOD = '''
@@ -47,27 +49,26 @@ schedule: {_target_: dmm_exp.ensembles.schedules.Constant}
 """
 
 
-def dmm_exp(*arguments, cwd, path="", command="dmm_exp"):
-    command = [sys.executable, "-m", command, *map(str, arguments)]
-    command += [] if any(text.startswith("executor") for text in command) else ["executor=local"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(path), os.environ.get("PYTHONPATH")]))}
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=200, check=False, env=environment
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def local(command):
+    """Return the function that does a command in this process, and its work too."""
+    return lambda *arguments, **options: command(*arguments, "executor=local", **options)
 
 
 @pytest.fixture
-def own(tmp_path):
+def own(tmp_path, monkeypatch):
     """Return a folder with a method and its YAML file, outside the package."""
     (tmp_path / "conf" / "unlearner").mkdir(parents=True)
     (tmp_path / "own_methods.py").write_text(METHOD)
     (tmp_path / "conf" / "unlearner" / "shrink.yaml").write_text(SETTINGS)
+    monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
-def test_a_method_of_ones_own_is_a_class_and_a_file(own):
-    arguments = ["--config-dir", own / "conf", *SMALL, "executor=processes", "unlearner=shrink"]
-    done = dmm_exp(*arguments, cwd=own, path=own)
+def test_a_method_of_ones_own_is_a_class_and_a_file_that_workers_find_too(command, own):
+    workers = ["executor=processes", "executor.workers=1"]
+    done = command("--config-dir", own / "conf", *SMALL, *workers, "forget=random", "unlearner=shrink", cwd=own)
+    close_executors()
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.splitlines()[-1])
     assert "-shrink__" in folder.name
@@ -76,25 +77,26 @@ def test_a_method_of_ones_own_is_a_class_and_a_file(own):
     assert metrics["cost/unlearning"] == 3 * len(json.loads((folder / "forget.json").read_text()))
 
 
-def test_mistakes_with_a_method_of_ones_own_are_one_sentence(own):
+def test_mistakes_with_a_method_of_ones_own_are_one_sentence(local, own):
     for override, said in (("unlearner=shrnk", "did you mean 'shrink'?"), ("+unlearner.strenght=1", "takes no")):
         arguments = ["--config-dir", "conf", *SMALL, *(["unlearner=shrink"] * ("+" in override)), override]
-        done = dmm_exp(*arguments, cwd=own, path=own)
+        done = local(*arguments, cwd=own)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert said in done.stderr
 
 
-def test_a_method_of_ones_own_can_be_searched(own):
+def test_a_method_of_ones_own_can_be_searched(local, own):
     space = "+hparams_search.spaces.shrink.strength=[0.1,1.0]"
     arguments = ["hparams_search=grid", 'forget_tuning=["random seed=5"]', space, "unlearner=shrink", "forget=random"]
-    done = dmm_exp("--config-dir", "conf", *SMALL, *arguments, cwd=own, path=own)
+    done = local("--config-dir", "conf", *SMALL, *arguments, cwd=own)
     assert done.returncode == 0, done.stderr
     assert "best of 2 settings" in done.stderr
 
 
 def test_several_epochs_give_a_row_each_and_the_last_is_the_run(start, outputs):
-    several = start(outputs, "unlearner=gradient_ascent", "unlearner.epochs=[1,2,4]", "forget=random")
-    alone = start(outputs, "unlearner=gradient_ascent", "unlearner.epochs=2", "forget=random")
+    small = ["unlearner=gradient_ascent", "forget=random", "n_models=4", "training.epochs=1", "training.batch_size=512"]
+    several = start(outputs, *small, "unlearner.epochs=[1,2,4]")
+    alone = start(outputs, *small, "unlearner.epochs=2")
     assert list(several.checkpoints) == [1, 2, 4]
     same = {name: value for name, value in alone.metrics.items() if not name.startswith("seconds")}
     assert {name: several.checkpoints[2][name] for name in same} == same
@@ -105,8 +107,8 @@ def test_several_epochs_give_a_row_each_and_the_last_is_the_run(start, outputs):
     assert float(rows[0]["cost/ratio"]) * 4 == pytest.approx(several.metrics["cost/ratio"])
 
 
-def test_a_sweep_has_a_row_for_every_number_of_epochs(tmp_path):
-    done = dmm_exp("-m", *SMALL, "forget=random", "unlearner=gradient_ascent", "unlearner.epochs=[1,3]", cwd=tmp_path)
+def test_a_sweep_has_a_row_for_every_number_of_epochs(local, tmp_path):
+    done = local("-m", *SMALL, "forget=random", "unlearner=gradient_ascent", "unlearner.epochs=[1,3]", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "epoch 1" in done.stdout
     assert "epoch 3" in done.stdout
@@ -122,8 +124,8 @@ def test_a_sweep_has_a_row_for_every_number_of_epochs(tmp_path):
         (["hparams_search=grid", "unlearner=do_nothing", 'forget_tuning=["random"]'], "has none for"),
     ],
 )
-def test_a_search_that_cannot_be_is_one_sentence(tmp_path, arguments, said):
-    done = dmm_exp(*SMALL, *arguments, cwd=tmp_path)
+def test_a_search_that_cannot_be_is_one_sentence(local, tmp_path, arguments, said):
+    done = local(*SMALL, *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
     assert not list(tmp_path.rglob("trials"))
@@ -139,15 +141,15 @@ leaderboard:
 """
 
 
-def board(folder, *more):
+def board(local, folder, *more):
     (folder / "conf" / "experiment").mkdir(parents=True, exist_ok=True)
     (folder / "conf" / "experiment" / "small_board.yaml").write_text(BOARD)
-    arguments = ["--config-dir", "conf", "experiment=small_board", *SMALL[1:], "training.epochs=2", *more]
-    return dmm_exp(*arguments, cwd=folder)
+    arguments = ["--config-dir", "conf", "experiment=small_board", *SMALL[1:], *more]
+    return local(*arguments, cwd=folder)
 
 
-def test_a_leaderboard_is_its_runs(tmp_path):
-    done = board(tmp_path)
+def test_a_leaderboard_is_its_runs(local, tmp_path):
+    done = board(local, tmp_path)
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.splitlines()[-1])
     names = {path.name for path in folder.iterdir()}
@@ -155,19 +157,18 @@ def test_a_leaderboard_is_its_runs(tmp_path):
     assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 9
     with (folder / "cells.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "finetune" and row["forget"] == "random seed=1"]
-    alone = dmm_exp(
-        *SMALL[1:], "training.epochs=2", "unlearner=finetune", "unlearner.epochs=4", "forget=random", "forget.seed=1",
-        cwd=tmp_path,
-    )  # fmt: skip
+    alone = local(
+        *SMALL[1:], "unlearner=finetune", "unlearner.epochs=4", "forget=random", "forget.seed=1", cwd=tmp_path
+    )
     metrics = json.loads((Path(alone.stdout.splitlines()[-1]) / "metrics.json").read_text())
     assert float(next(r for r in rows if float(r["epoch"]) == 4)["klom/forget/p95"]) == metrics["klom/forget/p95"]
-    again = board(tmp_path)
+    again = board(local, tmp_path)
     assert again.stdout == done.stdout
     assert "computed in" not in "".join(line for line in again.stderr.splitlines() if "evaluation" in line)
 
 
-def test_a_leaderboard_with_a_mistake_starts_nothing(tmp_path):
-    done = board(tmp_path, "leaderboard.methods=[finetune,finetun]")
+def test_a_leaderboard_with_a_mistake_starts_nothing(local, tmp_path):
+    done = board(local, tmp_path, "leaderboard.methods=[finetune,finetun]")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("did you mean 'finetune'?")
     assert not (tmp_path / "outputs").exists()
@@ -178,7 +179,8 @@ STUDY = """
 study:
   title: Two tables
   seeds: [0, 1]
-  overrides: [n_models=4, pool.size=20, pool.held_out=4, pool.larger.size=8, training.epochs=2, logger=none]
+  overrides: [n_models=2, pool.size=12, pool.held_out=2, pool.larger.size=0, training.epochs=1,
+    training.batch_size=512, logger=none]
   methods: [finetune]
   tables:
     levels:
@@ -197,8 +199,8 @@ def study(tmp_path):
     return ["--config-dir", "conf", "experiment=two"]
 
 
-def test_a_study_is_its_runs_over_seeds_and_goes_on_where_it_stopped(study, tmp_path):
-    done = dmm_exp(*study, cwd=tmp_path)
+def test_a_study_is_its_runs_over_seeds_and_goes_on_where_it_stopped(local, study, tmp_path):
+    done = local(*study, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs" / "studies").iterdir()
     assert done.stdout.strip().endswith(str(folder))
@@ -211,22 +213,22 @@ def test_a_study_is_its_runs_over_seeds_and_goes_on_where_it_stopped(study, tmp_
     low = [float(cell["tow"]) for cell in cells if cell["column"] == "low"]
     assert float(summary["levels", "finetune", "low"]["mean"]) == pytest.approx(sum(low) / 2)
     assert "alpha=1e+09" in (folder / "study.html").read_text()
-    again = dmm_exp(*study, cwd=tmp_path)
+    again = local(*study, cwd=tmp_path)
     assert again.returncode == 0
     assert "failing" in again.stderr
     assert "by Finetune" not in again.stderr  # what was done is read, what failed is tried again
     assert len(list(csv.DictReader((folder / "cells.csv").open()))) == len(cells)
 
 
-def test_a_study_with_a_mistake_starts_nothing(study, tmp_path):
-    done = dmm_exp(*study, "study.tables.levels.columns.low='forget=rum_lwo_mem'", cwd=tmp_path)
+def test_a_study_with_a_mistake_starts_nothing(local, study, tmp_path):
+    done = local(*study, "study.tables.levels.columns.low='forget=rum_lwo_mem'", cwd=tmp_path)
     assert done.returncode == 2
     assert "did you mean" in done.stderr
     assert not (tmp_path / "outputs").exists()
 
 
-def test_scores_are_written_with_their_correlations(tmp_path):
-    done = dmm_exp(*SMALL, cwd=tmp_path, command="dmm_exp.scores")
+def test_scores_are_written_with_their_correlations(local, tmp_path):
+    done = local(*SMALL, "training.epochs=4", "training.batch_size=64", cwd=tmp_path, main=cli.scores)
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip().splitlines()[-1])
     scores = list(csv.DictReader((folder / "scores.csv").open()))
@@ -237,7 +239,7 @@ def test_scores_are_written_with_their_correlations(tmp_path):
         assert -1 <= found[name] <= 1
     assert found["confidence"] < -0.2
     assert {"scores.parquet", "scores.png", "scores.svg"} <= {path.name for path in folder.iterdir()}
-    assert "-m" in dmm_exp("-m", "seed=0,1", cwd=tmp_path, command="dmm_exp.scores").stderr
+    assert "-m" in local("-m", "seed=0,1", cwd=tmp_path, main=cli.scores).stderr
 
 
 def test_early_epochs_are_powers_of_two_and_the_last():
