@@ -3,8 +3,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 ARGS ?=
-# Tests of one module or class share their fixtures, so they stay on one worker.
-PYTEST_ARGS ?= -n auto --dist loadscope
+# Tests of one module or class share their fixtures, so they stay on one worker; tests/conftest.py decides on the order.
+PYTEST_ARGS ?= -n auto --dist loadscope --no-loadscope-reorder
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet

@@ -35,3 +35,9 @@ def command_here(
 def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return the function that does a command in this process."""
     return command_here
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that have slow tests, so that no worker is left with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

@@ -29,7 +29,8 @@ def test_an_installed_wheel_runs_from_any_folder(tmp_path):
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
     (site / "shared.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n")
-    small = ["experiment=quick", "n_models=3", "pool.size=12", "pool.held_out=2", "executor=local", "training.epochs=1"]
+    small = ["experiment=quick", "n_models=2", "pool.size=12", "pool.held_out=2", "pool.larger.size=0"]
+    small += ["training.epochs=1", "training.batch_size=512", "executor=local"]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -44,16 +44,16 @@ class Pausing(MLP):
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_started_again_it_ends_the_same(command, tmp_path):
-    """Killed after each new shard, until it gets through; no shard that was finished is made again."""
+    """Killed while a worker trains and while it trains itself; no shard that was finished is made again."""
     (tmp_path / "undisturbed").mkdir()
     arguments = [*SMALL, "model.chunk_size=4"]
     reference = _folder_of(command(*arguments, "executor=local", cwd=tmp_path / "undisturbed"))
     killed = tmp_path / "killed"
     killed.mkdir()
     seen: dict[str, int] = {}
-    for kills in range(2):
-        process = _started(*arguments, "executor=processes", "executor.workers=1", cwd=killed)
-        _wait_for(lambda wanted=kills + 2: len(list(killed.rglob("shard-*.json"))) >= wanted, process)
+    for wanted, executor in ((2, ["executor=processes", "executor.workers=1"]), (3, ["executor=local"])):
+        process = _started(*arguments, *executor, cwd=killed)
+        _wait_for(lambda wanted=wanted: len(list(killed.rglob("shard-*.json"))) >= wanted, process)
         process.kill()
         process.communicate()  # until workers have ended, too: with their parent
         for name, stamp in _times(killed).items():

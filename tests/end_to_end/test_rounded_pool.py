@@ -8,7 +8,7 @@ import torch
 
 from dmm_exp.store import Artifact, stacked
 
-OVERRIDES = ("attribution=debiased", "unlearner=dm_direct", "n_models=4", "pool.lds_alphas=[0.7]")
+OVERRIDES = ("attribution=debiased", "unlearner=dm_direct", "n_models=2", "pool.larger.size=0", "pool.lds_alphas=[0.7]")
 
 
 def pools(outputs) -> list[Artifact]:

@@ -54,7 +54,7 @@ def ray(importable: None) -> Iterator[Ray]:
 def pool(outputs: Path, executor: Any) -> dict[str, bytes]:
     """Return the files of a pool that depend on no clock, made by some executor."""
     register()
-    overrides = ["experiment=quick", "pool.size=10", "model.chunk_size=3", "training.epochs=2"]
+    overrides = ["experiment=quick", "pool.size=10", "model.chunk_size=3", "training.epochs=1"]
     (config,) = check_overrides(config_directory(), overrides)
     artifact = Stages(config, Store(outputs, Console(quiet=True)), executor, Console(quiet=True)).pool
     assert artifact.members == 10
@@ -63,21 +63,29 @@ def pool(outputs: Path, executor: Any) -> dict[str, bytes]:
     }
 
 
-def test_processes_make_the_bytes_that_this_process_makes(tmp_path: Path):
+@pytest.fixture(scope="module")
+def made_here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Return the files of the pool that this process makes."""
+    return pool(tmp_path_factory.mktemp("local"), Local())
+
+
+def test_processes_make_the_bytes_that_this_process_makes(made_here: dict[str, bytes], tmp_path: Path):
     executor = Processes(workers=2)
-    assert pool(tmp_path / "processes", executor) == pool(tmp_path / "local", Local())
+    assert pool(tmp_path, executor) == made_here
     executor.close()
 
 
 @pytest.mark.slow
-def test_submitit_makes_the_bytes_that_this_process_makes(submitit: Submitit, tmp_path: Path):
-    assert pool(tmp_path / "submitit", submitit) == pool(tmp_path / "local", Local())
+def test_submitit_makes_the_bytes_that_this_process_makes(
+    made_here: dict[str, bytes], submitit: Submitit, tmp_path: Path
+):
+    assert pool(tmp_path / "submitit", submitit) == made_here
     assert list((tmp_path / "workers").glob("queue-*")) == []
 
 
 @pytest.mark.slow
-def test_ray_makes_the_bytes_that_this_process_makes(ray: Ray, tmp_path: Path):
-    assert pool(tmp_path / "ray", ray) == pool(tmp_path / "local", Local())
+def test_ray_makes_the_bytes_that_this_process_makes(made_here: dict[str, bytes], ray: Ray, tmp_path: Path):
+    assert pool(tmp_path, ray) == made_here
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ UNLEARNERS = {path.stem for path in (Path(config_directory()) / "unlearner").glo
 CHOICES = {"dataset": "digits", "model": "mlp", "forget": "random", "unlearner": "gradient_ascent"}
 QUICK = [
     "experiment=quick", "executor=local", "evaluation.report=false", "logger=none", "forget=random",
+    "n_models=3", "training.epochs=1", "training.batch_size=512",
     "unlearner=gradient_ascent", "hparams_search.spaces.gradient_ascent.optimizer.lr=[0.001,0.01]",
     "hparams_search.spaces.gradient_ascent.epochs=[1,3]",
 ]  # fmt: skip
