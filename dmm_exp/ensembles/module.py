@@ -6,9 +6,11 @@ Training from scratch and every unlearner that fine-tunes are this module with a
 from __future__ import annotations
 
 import math
+import signal
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -34,6 +36,19 @@ from dmm_exp.ensembles.steps import CudaGraphs, Recorder, Replayed, Step
 from dmm_exp.errors import UserError
 
 Part = tuple[Tensor, float]
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C through; Lightning ends the process in its place, with exit code 1 and deaf to a second one."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, before)
+            raise KeyboardInterrupt from None
+        raise
 
 
 class EnsembleModule(LightningModule, ABC):
@@ -186,7 +201,7 @@ class EnsembleModule(LightningModule, ABC):
         precision = {} if self.precision is None else {"precision": self.precision}
         trainer = make_trainer(max_epochs=self.epochs, **precision)
         self._take_over(trainer, make_trainer.engine if isinstance(make_trainer, TrainerFactory) else Engine())
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), _interruptible():
             torch.manual_seed(member_seed(self.seed, self.role, self.members[0], "noise"))
             trainer.fit(self, train_dataloaders=_MemberBatches(self, trainer.global_rank, trainer.world_size))
         self._resident = self.examples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -415,3 +416,17 @@ def test_images_are_augmented_anew_in_every_step_and_filled_with_the_mean():
     blank = Augmentation(cutout=8)(module.inputs[indices], module.member_seeds, indices, 0, module.fill)
     assert (blank != module.inputs[indices]).any()
     assert (blank[blank != module.inputs[indices]] == round(0.305 * 16)).all()  # images are whole numbers
+
+
+class Interrupted(EnsembleTraining):
+    """Ctrl-C is pressed at the first step."""
+
+    def losses(self, indices: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_training_reaches_the_caller_and_the_next_one_will_too(digits):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Interrupted(torch.arange(60).expand(3, -1), epochs=1, batch_size=16, optimizer=SGD, schedule=None), digits)
+    assert signal.getsignal(signal.SIGINT) == before
