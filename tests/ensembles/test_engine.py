@@ -101,11 +101,9 @@ def uneven(**options) -> Uneven:
     return Uneven(**{"epochs": 3, "batch_size": 8, "optimizer": SGD, "schedule": Remembering(), **options})
 
 
-def training(members: int = 3, **options) -> EnsembleTraining:
+def training(members: int = 3, kind: type[EnsembleTraining] = EnsembleTraining, **options) -> EnsembleTraining:
     subsets = torch.arange(60).expand(members, -1)
-    return EnsembleTraining(
-        subsets=subsets, **{"epochs": 2, "batch_size": 16, "optimizer": SGD, "schedule": None, **options}
-    )
+    return kind(subsets=subsets, **{"epochs": 2, "batch_size": 16, "optimizer": SGD, "schedule": None, **options})
 
 
 def by_hand(module: EnsembleModule, before: Ensemble, digits: Examples, row: int, *, limit=None, schedule=None):
@@ -428,5 +426,5 @@ class Interrupted(EnsembleTraining):
 def test_ctrl_c_while_training_reaches_the_caller_and_the_next_one_will_too(digits):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        fit(Interrupted(torch.arange(60).expand(3, -1), epochs=1, batch_size=16, optimizer=SGD, schedule=None), digits)
+        fit(training(kind=Interrupted), digits)
     assert signal.getsignal(signal.SIGINT) == before

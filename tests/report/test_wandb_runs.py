@@ -24,7 +24,8 @@ from dmm_exp.report.figures import FIGURES
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 OVERRIDES = [
     "experiment=quick", "forget=random", "unlearner=finetune,gradient_ascent", "unlearner.epochs=1", "n_models=4",
-    "training.epochs=2", "training.batch_size=512", "executor=local", "evaluation.report=false", "logger=wandb", "logger.mode=offline",
+    "training.epochs=2", "training.batch_size=512", "executor=local", "evaluation.report=false", "logger=wandb",
+    "logger.mode=offline",
 ]  # fmt: skip
 
 
