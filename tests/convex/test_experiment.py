@@ -47,6 +47,13 @@ def test_an_experiment_leaves_tables_figures_and_a_page(finished):
     assert "Distance to exact retraining" in (finished / "convex.html").read_text()
 
 
+@pytest.fixture
+def without_page(monkeypatch):
+    """Leave the page and its figures to the tests that look at them."""
+    monkeypatch.setattr("dmm_exp.report.convex.write_page", lambda *_: None)
+
+
+@pytest.mark.usefixtures("without_page")
 def test_the_same_seed_gives_the_same_numbers_and_another_others(finished, tmp_path):
     again = run_convex(tiny(tmp_path), [])
     assert (again / "table.csv").read_bytes() == (finished / "table.csv").read_bytes()
@@ -54,6 +61,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_others(finished, tmp_p
     assert not np.allclose(other["excess"], pd.read_csv(finished / "table.csv")["excess"])
 
 
+@pytest.mark.usefixtures("without_page")
 def test_what_an_interrupted_experiment_finished_is_kept(tmp_path):
     folder = run_convex(tiny(tmp_path), [])
     before = (folder / "table.csv").read_bytes()

@@ -25,6 +25,7 @@ SMALL = [
     "pool.held_out=6",
     "pool.larger.size=0",
     "training.epochs=2",
+    "training.batch_size=256",
     "trainer.accelerator=cpu",
     "n_models=2",
 ]

@@ -134,7 +134,7 @@ def test_a_search_that_cannot_be_is_one_sentence(local, tmp_path, arguments, sai
 BOARD = """# @package _global_
 leaderboard:
   title: Small
-  methods: [gradient_ascent, finetune, do_nothing]
+  methods: [finetune, do_nothing]
   forget_sets:
     random: [random seed=0, random seed=1]
     class: [class label=2 fraction=0.2]
@@ -154,7 +154,7 @@ def test_a_leaderboard_is_its_runs(local, tmp_path):
     folder = Path(done.stdout.splitlines()[-1])
     names = {path.name for path in folder.iterdir()}
     assert {"leaderboard.html", "leaderboard.csv", "leaderboard.md", "cells.csv", "figures"} <= names
-    assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 9
+    assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 6
     with (folder / "cells.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "finetune" and row["forget"] == "random seed=1"]
     alone = local(
