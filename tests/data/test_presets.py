@@ -17,7 +17,7 @@ from dmm_exp.study import compose_cells_of, run_study
 SMALLEST = [
     "scale=tiny",
     "scale.n_models=2",
-    "scale.pool.size=16",
+    "scale.pool.size=24",
     "scale.pool.held_out=2",
     "scale.dataset.train_size=48",
     "scale.dataset.validation_size=16",

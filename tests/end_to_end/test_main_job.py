@@ -147,7 +147,7 @@ def test_true_effect_predicts_itself(start, outputs):
         ("forget=mislabelled", "dataset.corruption.fraction=0.03", "unlearner=oracle_matching"),
         ("forget=rum_low_mem", "attribution=feldman_zhang"),
         ("forget=rum_mid_mem", "attribution=datamodel"),
-        ("forget=rum_mix_mem", "unlearner=dm_direct", "pool=alpha70"),
+        ("forget=rum_mix_mem", "unlearner=dm_direct", "pool=alpha70", "pool.size=40"),
     ],
     ids=lambda overrides: overrides[0],
 )
