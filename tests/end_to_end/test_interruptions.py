@@ -43,6 +43,7 @@ class Pausing(MLP):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # as others below: several processes start one after another
 def test_killed_at_any_moment_and_started_again_it_ends_the_same(command, tmp_path):
     """Killed while a worker trains and while it trains itself; no shard that was finished is made again."""
     (tmp_path / "undisturbed").mkdir()
@@ -66,6 +67,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_the_same(command, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("executor", ["local", "processes"])
 def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(command, tmp_path, monkeypatch, executor):
     (tmp_path / "pausing.py").write_text(NETWORK.format(folder=str(tmp_path)))
@@ -75,7 +77,7 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(command, tmp_path, 
     process = _started(*arguments, cwd=tmp_path, start_new_session=True)
     _wait_for((tmp_path / "paused").exists, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to this process, its server and all workers
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == "interrupted; the same command goes on where this one stopped"
     assert "Traceback" not in said
