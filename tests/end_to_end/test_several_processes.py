@@ -43,13 +43,14 @@ def ensembles(folder: Path) -> dict[tuple[str, str], dict[str, torch.Tensor]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_train_what_one_trains(command, tmp_path):
     done = command(*SMALL, "executor=local", f"paths.outputs={tmp_path / 'one'}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     arguments = [*launcher, "dmm_exp", *SMALL, "trainer=ddp", f"paths.outputs={tmp_path / 'two'}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=250, check=False, env=environment)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     alone, together = ensembles(tmp_path / "one"), ensembles(tmp_path / "two")
     assert alone.keys() == together.keys()
