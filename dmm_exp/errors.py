@@ -20,8 +20,24 @@ _NO_ROOM = {
 class UserError(ValueError):
     """Bad input, said in one sentence that names the key, the value and what is accepted.
 
-    The command line prints the sentence and ends with exit code 2; from Python it is an ordinary ``ValueError``.
+    The command line prints the sentence and ends with exit code 2; from Python it is an ordinary ``ValueError``. What
+    is quoted may hold line breaks; the sentence holds none.
     """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(" ".join(sentence.splitlines()))
+
+
+def shown(value: object) -> str:
+    """Return a value as a message quotes it: in one line, and cut after 60 characters."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error in one line, for a message that names what it came from."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def did_you_mean(word: str, accepted: Iterable[str]) -> str:

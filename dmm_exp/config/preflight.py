@@ -135,20 +135,28 @@ def forget_overrides(text: str) -> list[str]:
 
 
 def compose_unlearner(config_dir: str, text: str) -> dict[str, Any]:
-    """Return the configuration of an unlearner written as ``CHOICE key=value …``, or as the name of an experiment.
-
-    ``finetune epochs=2`` is ``unlearner=finetune unlearner.epochs=2``; a choice with a slash, such as
-    ``digits/rum_high_mem/salun``, is an experiment, whose unlearner is taken.
+    """Return the configuration of an unlearner written as in :func:`unlearner_overrides`.
 
     Raises:
         UserError: there is no such choice, or it has no such key.
+    """
+    return check_overrides(config_dir, unlearner_overrides(text), further_folders())[0]["unlearner"]
+
+
+def unlearner_overrides(text: str) -> list[str]:
+    """Return what ``CHOICE key=value …`` stands for, or the name of an experiment, whose unlearner is meant.
+
+    ``finetune epochs=2`` is ``unlearner=finetune unlearner.epochs=2``; a choice with a slash, such as
+    ``digits/rum_high_mem/salun``, is an experiment.
+
+    Raises:
+        UserError: the text is empty.
     """
     choice, *values = text.split() or [""]
     if not choice or "=" in choice:
         raise UserError(f"'{text}' is not an unlearner; expected a choice and, if need be, values: 'finetune epochs=2'")
     group = "experiment" if "/" in choice else "unlearner"
-    overrides = [f"{group}={choice}", *(f"unlearner.{value}" for value in values)]
-    return check_overrides(config_dir, overrides, further_folders())[0]["unlearner"]
+    return [f"{group}={choice}", *(f"unlearner.{value}" for value in values)]
 
 
 def _parse(overrides: Sequence[str], loader: Any) -> list[Any]:

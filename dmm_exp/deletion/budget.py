@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import re
 
-from dmm_exp.errors import UserError
+from dmm_exp.errors import UserError, shown
 
-UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
-_EXPECTED = 'expected seconds (30), a text with a unit ("10min", "2h") or, where a recipe is known, a share ("10%")'
+UNITS = {"": 1, "s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
+SHARE = "%"
+_EXPECTED = (
+    'expected seconds above 0 (30), a text with a unit ("10min", "2h") or, where a recipe is known, a share ("10%")'
+)
 
 
 def seconds_of(budget: float | str | None, key: str = "budget") -> float | None:
-    """Return a budget in seconds, None if there is none or it is a share of a retraining.
+    """Return a budget in seconds, None if there is none.
 
     Raises:
         UserError: it is no such thing.
@@ -20,34 +23,40 @@ def seconds_of(budget: float | str | None, key: str = "budget") -> float | None:
     >>> seconds_of("1.5h")
     5400.0
     """
-    if budget is None or share_of(budget) is not None:
+    if budget is None:
         return None
-    value = budget
-    if isinstance(budget, str):
-        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-z]*)\s*", budget)
-        if match is None or (match[2] or "s") not in UNITS:
-            raise UserError(f"{key}={budget}: {_EXPECTED}")
-        value = float(match[1]) * UNITS[match[2] or "s"]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-        raise UserError(f"{key}={budget}: {_EXPECTED}, above 0")
-    return float(value)
+    value, unit = _number(budget, key)
+    if unit == SHARE:
+        raise UserError(f"{key}={budget}: is a share of a retraining; expected seconds, or a text with a unit")
+    return value * UNITS[unit]
 
 
-def share_of(budget: float | str | None) -> float | None:
+def share_of(budget: float | str | None, key: str = "budget") -> float | None:
     """Return the share of a retraining that a budget is, None if it is not one.
 
     Raises:
-        UserError: the share is not a number above 0.
+        UserError: it is no budget at all.
 
     >>> share_of("25%")
     0.25
     """
-    if not isinstance(budget, str) or not budget.strip().endswith("%"):
+    if budget is None:
         return None
+    value, unit = _number(budget, key)
+    return value / 100 if unit == SHARE else None
+
+
+def _number(budget: float | str, key: str) -> tuple[float, str]:
+    """Return the number and the unit of a budget."""
+    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*([a-z%]*)\s*", budget, re.ASCII) if isinstance(budget, str) else None
+    number, unit = (match[1], match[2]) if match else (budget, "")
+    wrong = UserError(f"{key}={shown(budget)}: {_EXPECTED}")
+    if isinstance(number, bool) or unit not in (*UNITS, SHARE) or (match is None and isinstance(budget, str)):
+        raise wrong
     try:
-        share = float(budget.strip()[:-1]) / 100
-    except ValueError:
-        share = 0.0
-    if not math.isfinite(share) or share <= 0:
-        raise UserError(f"budget={budget}: {_EXPECTED}, above 0")
-    return share
+        value = float(number)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise wrong from error
+    if not math.isfinite(value * UNITS.get(unit, 1)) or value <= 0:
+        raise wrong
+    return value, unit

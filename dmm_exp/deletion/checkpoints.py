@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmm_exp.errors import UserError
+from dmm_exp.errors import UserError, reason_of, shown
 from dmm_exp.store.files import write_tensors
 
 
 def fill(network: nn.Module, path: Path) -> nn.Module:
     """Load a checkpoint into a network of its architecture, and return the network.
 
-    Names in the file may have something in front (``model.``, as in a Lightning module that holds the network);
-    tensors that are not the network's (of a loss, of an optimizer) are then passed over.
+    Names in the file may have something in front (``model.``, as in a Lightning module that holds the network,
+    ``module.`` of DataParallel, ``_orig_mod.`` of ``torch.compile``); tensors that are not the network's (of a loss, of
+    an optimizer) are then passed over.
 
     Args:
         network: is changed.
@@ -28,23 +30,38 @@ def fill(network: nn.Module, path: Path) -> nn.Module:
     Raises:
         UserError: the file cannot be read, would run code, or does not fit the network.
     """
-    tensors, expected = read_tensors(path), network.state_dict()
-    prefixes = {name[: -len(key)] for key in list(expected)[:1] for name in tensors if name.endswith(key)}
-    for prefix in sorted(prefixes, key=len):
-        if all(prefix + key in tensors for key in expected):
-            found = {key: tensors[prefix + key] for key in expected}
-            wrong = [key for key in expected if found[key].shape != expected[key].shape]
-            if wrong:
-                shapes = f"{list(found[wrong[0]].shape)}, that of the network {list(expected[wrong[0]].shape)}"
-                raise UserError(f"{path}: '{wrong[0]}' is {shapes}; expected a checkpoint of this network")
-            network.load_state_dict(found)
-            return network
-    missing = [key for key in expected if not any(name.endswith(key) for name in tensors)]
+    tensors = read_tensors(path)
+    expected = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+    plain = {_uncompiled(name): value for name, value in tensors.items()}
+    names = {name: _uncompiled(name) for name in expected}
+    first = next(iter(names.values()), "")
+    prefixes = sorted((name[: -len(first)] for name in plain if first and name.endswith(first)), key=len)
+    for prefix in prefixes:
+        if all(prefix + name in plain for name in names.values()):
+            return _filled(network, {key: plain[prefix + name] for key, name in names.items()}, expected, path)
+    missing = [key for key, name in names.items() if not any(there.endswith(name) for there in plain)]
     there = ", ".join(list(tensors)[:3])
     raise UserError(
-        f"{path}: has no tensor for '{(missing or list(expected))[0]}' of the network (it has {there or 'none'}, ...); "
+        f"{path}: has no tensor for '{next(iter(missing or names), 'anything')}' of the network (it has {there}, ...); "
         "expected a checkpoint of this network"
     )
+
+
+def _filled(network: nn.Module, found: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> nn.Module:
+    for key, value in found.items():
+        if value.shape != expected[key].shape:
+            shapes = f"{list(value.shape)}, that of the network {list(expected[key].shape)}"
+            raise UserError(f"{path}: '{key}' is {shapes}; expected a checkpoint of this network")
+    try:
+        network.load_state_dict(found, strict=False)  # what is no tensor stays as it is
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"{path}: does not fit the network ({error}); expected a checkpoint of it") from error
+    return network
+
+
+def _uncompiled(name: str) -> str:
+    """Return the name that a tensor has without ``torch.compile``."""
+    return name.replace("_orig_mod.", "")
 
 
 def weights_digest(network: nn.Module) -> str:
@@ -79,8 +96,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file cannot be read, or holds something else than numbers, which would run code.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; expected a checkpoint")
+    if not os.path.isfile(path):
+        raise UserError(f"{shown(path)}: there is no such file; expected a checkpoint")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
 
@@ -96,8 +113,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             "dict (torch.save(model.state_dict(), FILE)) or safetensors"
         ) from error
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise UserError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason})") from error
+        raise UserError(f"{path}: cannot be read as a checkpoint ({reason_of(error)})") from error
     return _state(content, path)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from dmm_exp.data import Dataset, Examples, Normalisation
 from dmm_exp.deletion.checkpoints import fill, weights_digest
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.work import model_factory
-from dmm_exp.errors import UserError
+from dmm_exp.errors import UserError, reason_of, shown
 from dmm_exp.models import Normalised
 
 Data = Any  # (inputs, labels), a map-style torch Dataset of such pairs, or a dataset of this package
@@ -69,11 +71,11 @@ def given(
         UserError: something does not fit; see :func:`dmm_exp.unlearn`.
     """
     network = _network(model, factory)
+    plain = _plain(network)
     examples = examples_of(train, validation)
-    plain = copy.deepcopy(network).to("cpu", torch.float32).eval()
     wrapped = Normalised(plain, **vars(examples.normalisation), input_shape=examples.input_shape)
     examples = _with_classes(examples, _answer(wrapped, examples))
-    name = register(f"network {architecture(plain)}", factory if factory is not None else _again(plain))
+    name = register(f"network {architecture(plain)}", _again(plain) if factory is None else _fresh(factory, plain))
     config = {"_target_": "dmm_exp.config.registered.network", "name": name}
     return Given(
         Ensemble.stack([wrapped]), examples, config, _like(network), _rows(train, examples), weights_digest(network)
@@ -85,12 +87,17 @@ def given(
 
 def _network(model: nn.Module | str | Path, factory: Callable[[], nn.Module] | None) -> nn.Module:
     """Return the trained network itself, or filled from a checkpoint, if its numbers are finite."""
+    if factory is not None and (not callable(factory) or isinstance(factory, nn.Module)):
+        raise UserError(
+            f"factory is a {type(factory).__name__}; expected a function without arguments that makes an untrained "
+            "network"
+        )
     if isinstance(model, (str, Path)):
         if factory is None:
             raise UserError(
                 f"model={model}: a checkpoint holds numbers only; expected factory=, which makes the network"
             )
-        module = fill(_made(factory), Path(model))
+        module = fill(_made(factory), Path(model).expanduser())
     elif isinstance(model, nn.Module):
         module = model
     else:
@@ -101,33 +108,84 @@ def _network(model: nn.Module | str | Path, factory: Callable[[], nn.Module] | N
 
 def check_numbers(module: nn.Module) -> None:
     """Raise ``UserError`` for a network without parameters, or with numbers that are not finite."""
-    values = [*module.named_parameters(), *module.named_buffers()]
-    if not any(True for _ in module.parameters()):
+    if next(module.parameters(), None) is None:
         raise UserError(f"model: {type(module).__name__} has no parameters; expected a trained network")
-    for name, value in values:
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        if nn.parameter.is_lazy(value) or value.is_meta:
+            raise UserError(f"model: '{name}' holds no numbers yet; expected a trained network")
+        if value.is_complex() or (isinstance(value, nn.Parameter) and not value.is_floating_point()):
+            raise UserError(f"model: '{name}' is {_dtype(value)}; expected floating-point numbers")
         if value.is_floating_point() and not value.isfinite().all():
             raise UserError(
                 f"model: '{name}' holds numbers that are NaN or infinite; expected a network that trained well"
             )
 
 
+def _plain(network: nn.Module) -> nn.Module:
+    """Return a copy of a network in float32 on the CPU, in eval mode; if all of it is frozen, nothing is."""
+    try:
+        plain = copy.deepcopy(network).to("cpu", torch.float32).eval()
+    except Exception as error:
+        raise UserError(
+            f"model: {type(network).__name__} cannot be copied ({reason_of(error)}); expected a network that "
+            "copy.deepcopy can copy"
+        ) from error
+    frozen = not any(value.requires_grad for value in plain.parameters())
+    return plain.requires_grad_() if frozen else plain
+
+
 def _made(factory: Callable[[], nn.Module]) -> nn.Module:
-    made = factory()
+    try:
+        made = factory()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"factory raised {reason_of(error)}; expected a function without arguments that makes an untrained network"
+        ) from error
     if not isinstance(made, nn.Module):
         raise UserError(f"factory returned a {type(made).__name__}; expected a torch.nn.Module")
     return made
 
 
+def _fresh(factory: Callable[[], nn.Module], network: nn.Module) -> Callable[[], nn.Module]:
+    """Return a factory's networks in float32, if they are of the given one's architecture, and with what it froze.
+
+    Raises:
+        UserError: they are not; said at once.
+    """
+
+    def build() -> nn.Module:
+        made, wanted = _made(factory).to("cpu", torch.float32), _shapes(network)
+        if _shapes(made) != wanted:
+            wrong = next(iter(dict(_shapes(made).items() ^ wanted.items())))
+            raise UserError(f"factory makes another network than model ('{wrong}' differs); expected the same layers")
+        trainable = {name: value.requires_grad for name, value in network.named_parameters()}
+        for name, value in made.named_parameters():
+            value.requires_grad_(trainable.get(name, True))
+        return made
+
+    with torch.random.fork_rng(devices=[]):
+        build()
+    return build
+
+
 def _again(network: nn.Module) -> Callable[[], nn.Module]:
-    """Return a function that makes copies of a network with all layers initialised anew, as PyTorch does."""
+    """Return a function that makes copies of a network with its layers initialised anew, as PyTorch does.
+
+    A layer whose parameters are all frozen stays as it is.
+    """
 
     def build() -> nn.Module:
         fresh = copy.deepcopy(network)
         for name, layer in fresh.named_modules():
-            reset: Any = getattr(layer, "reset_parameters", None)
+            own = [value for value in layer._parameters.values() if value is not None]
+            reset: Any = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
+            if own and not any(value.requires_grad for value in own):
+                continue
             if callable(reset):
                 reset()
-            elif layer._parameters:
+            elif own:
                 raise UserError(
                     f"model: layer '{name or type(layer).__name__}' cannot be initialised anew (it has no "
                     "reset_parameters); give factory=, a function that makes an untrained network"
@@ -137,10 +195,13 @@ def _again(network: nn.Module) -> Callable[[], nn.Module]:
     return build
 
 
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+
+
 def architecture(network: nn.Module) -> str:
     """Return a short name of an architecture: of its layers and the shapes of its tensors."""
-    shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
-    text = f"{type(network).__module__}.{type(network).__qualname__}\n{network!r}\n{shapes}"
+    text = f"{type(network).__module__}.{type(network).__qualname__}\n{network!r}\n{_shapes(network)}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -166,11 +227,17 @@ def _answer(network: nn.Module, examples: Examples) -> Tensor:
             f"model: cannot be applied to inputs {list(inputs.shape)} of train ({reason_of(error)}); expected "
             "data that fits the network"
         ) from error
-    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(inputs) or found.shape[1] < 2:
-        shape = list(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        raise UserError(f"model: gives {shape} for {len(inputs)} examples; expected logits [examples, classes]")
+    if not isinstance(found, Tensor):
+        raise UserError(f"model: gives a {type(found).__name__}; expected a tensor of logits [examples, classes]")
+    if found.ndim != 2 or len(found) != len(inputs) or found.shape[1] < 2 or not found.is_floating_point():
+        raise UserError(
+            f"model: gives {_dtype(found)} {list(found.shape)} for {len(inputs)} examples; expected logits [examples, "
+            "classes] of two classes or more"
+        )
     if not found.isfinite().all():
         raise UserError("model: its logits on the first training examples are not finite; expected numbers")
+    if bool((found >= 0).all()) and torch.allclose(found.sum(1), torch.ones(len(found)), atol=1e-4):
+        raise UserError("model: gives probabilities (they add up to 1); expected logits, as they are before softmax")
     return found
 
 
@@ -178,7 +245,7 @@ def _answer(network: nn.Module, examples: Examples) -> Tensor:
 
 
 def examples_of(train: Data, validation: Data | None) -> Examples:
-    """Return training and unseen points as :class:`Examples`; classes are counted from labels, for now.
+    """Return training and unseen points as :class:`Examples`; classes of raw tensors are not named yet.
 
     Raises:
         UserError: they are not what is expected.
@@ -194,8 +261,7 @@ def examples_of(train: Data, validation: Data | None) -> Examples:
         shapes = [f"{list(inputs.shape[1:])} {str(inputs.dtype).removeprefix('torch.')}" for inputs, _ in parts]
         raise UserError(f"validation: its inputs are {shapes[1]}, those of train {shapes[0]}")
     inputs, labels = (torch.cat(both) for both in zip(*parts, strict=True))
-    names = [str(label) for label in range(int(labels.max()) + 1)]
-    return Examples(inputs, labels, len(parts[0][1]), names, RAW, torch.zeros(len(labels), dtype=torch.bool))
+    return Examples(inputs, labels, len(parts[0][1]), [], RAW, torch.zeros(len(labels), dtype=torch.bool))
 
 
 def _tensors(data: Data, key: str) -> tuple[Tensor, Tensor]:
@@ -210,7 +276,7 @@ def _tensors(data: Data, key: str) -> tuple[Tensor, Tensor]:
             "pairs, or a dataset of this package"
         )
     inputs, labels = _tensor(data[0], f"{key} inputs"), _tensor(data[1], f"{key} labels")
-    if labels.ndim != 1 or inputs.ndim < 2 or len(inputs) != len(labels) or len(labels) == 0:
+    if labels.ndim != 1 or inputs.ndim < 2 or len(inputs) != len(labels) or inputs.numel() == 0:
         raise UserError(
             f"{key}: inputs {list(inputs.shape)} and labels {list(labels.shape)}; expected [examples, ...] and "
             "[examples], at least one"
@@ -229,57 +295,58 @@ def _tensors(data: Data, key: str) -> tuple[Tensor, Tensor]:
 
 
 def _tensor(value: Any, what: str) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
+    """Return numbers as an ordinary tensor on the CPU."""
     try:
-        return torch.from_numpy(np.ascontiguousarray(value))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{what}: cannot be made into a tensor ({error}); expected numbers") from error
+        if not isinstance(value, Tensor):
+            return torch.from_numpy(np.require(value, requirements=["C", "W"]))
+        if value.layout != torch.strided or value.is_quantized:
+            raise TypeError(f"{value.layout}, {value.dtype}")
+        return value.detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{what}: cannot be made into a tensor ({reason_of(error)}); expected numbers") from error
 
 
 def _collected(data: TorchDataset[Any], key: str) -> tuple[Tensor, Tensor]:
     """Return all examples of a map-style dataset, each fetched once."""
     try:
-        length = len(data)  # pyright: ignore[reportArgumentType]
-        pairs = [data[index] for index in range(length)]
+        with torch.random.fork_rng(devices=[]):  # what a dataset draws (augmentation) is the same in every call
+            torch.manual_seed(0)
+            pairs = [data[index] for index in range(len(data))]  # pyright: ignore[reportArgumentType]
         inputs = [_tensor(pair[0], f"{key} inputs") for pair in pairs]
-        labels = [int(pair[1]) for pair in pairs]
+        labels = [operator.index(pair[1]) for pair in pairs]
         return torch.stack(inputs), torch.tensor(labels, dtype=torch.long)
     except UserError:
         raise
     except Exception as error:
         raise UserError(
             f"{key}: this dataset cannot be read ({reason_of(error)}); expected a length, and (input, label) for every "
-            "index, all inputs of one shape"
+            "index, all inputs of one shape, labels being whole numbers"
         ) from error
 
 
 def _with_classes(examples: Examples, answer: Tensor) -> Examples:
     """Return examples with as many classes as the network tells apart."""
     classes = answer.shape[1]
-    if int(examples.labels.max()) >= classes:
+    largest = max(int(examples.labels.max()), len(examples.class_names) - 1)
+    if largest >= classes:
         raise UserError(
-            f"train: labels go up to {int(examples.labels.max())}, the network gives {classes} logits; expected labels "
-            f"from 0 to {classes - 1}"
+            f"train: labels go up to {largest}, the network gives {classes} logits; expected labels from 0 to "
+            f"{classes - 1}"
         )
     names = examples.class_names + [str(label) for label in range(len(examples.class_names), classes)]
-    return Examples(
-        examples.inputs, examples.labels, examples.n_train, names[:classes], examples.normalisation, examples.corrupted
-    )
+    return replace(examples, class_names=names)
 
 
 def _rows(train: Data, examples: Examples) -> Callable[[Tensor], TorchDataset[Any]]:
-    """Return what gives a recipe that is a function its part of the training set: of the user's own kind of dataset."""
+    """Return what gives a recipe that is a function its part of the training set, with inputs as the network gets them.
+
+    A torch Dataset stays one of its kind, anything else becomes a TensorDataset.
+    """
     if isinstance(train, TorchDataset):
         return lambda rows: Subset(train, rows.tolist())
-    inputs, labels = examples.inputs, examples.labels
-    return lambda rows: TensorDataset(inputs[rows], labels[rows])
-
-
-def reason_of(error: BaseException) -> str:
-    """Return an error in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    constants, inputs, labels = vars(examples.normalisation), examples.inputs, examples.labels
+    as_given = Normalised(nn.Identity(), **constants, input_shape=examples.input_shape)
+    return lambda rows: TensorDataset(as_given(inputs[rows]), labels[rows])
 
 
 def _dtype(values: Tensor) -> str:
@@ -302,18 +369,19 @@ def forget_rows(forget: Any, examples: Examples, *, whole_classes: bool = False,
         UserError: the indices are no such thing.
     """
     n_train = examples.n_train
-    values = _indices(forget)
-    if values.numel() == 0:
+    numbers = sorted(_indices(forget))
+    if not numbers:
         raise UserError("forget: is empty; expected at least one training index")
-    if int(values.min()) < 0 or int(values.max()) >= n_train:
-        wrong = values[(values < 0) | (values >= n_train)][0]
-        raise UserError(f"forget: {int(wrong)} is out of range; expected indices from 0 to {n_train - 1}")
-    chosen, counts = values.unique(return_counts=True)
-    if (counts > 1).any():
-        raise UserError(f"forget: {int(chosen[counts > 1][0])} is there more than once; expected distinct indices")
-    again = set(chosen.tolist()) & set(gone)
+    for wrong in (numbers[0], numbers[-1]):
+        if not 0 <= wrong < n_train:
+            raise UserError(f"forget: {wrong} is out of range; expected indices from 0 to {n_train - 1}")
+    twice = [one for one, other in pairwise(numbers) if one == other]
+    if twice:
+        raise UserError(f"forget: {twice[0]} is there more than once; expected distinct indices")
+    again = set(numbers) & set(gone)
     if again:
         raise UserError(f"forget: {min(again)} was deleted before; expected indices that are still there")
+    chosen = torch.tensor(numbers)
     kept = torch.ones(n_train, dtype=torch.bool)
     kept[list(gone)] = False
     before = torch.bincount(examples.labels[:n_train][kept], minlength=examples.n_classes)
@@ -328,18 +396,22 @@ def forget_rows(forget: Any, examples: Examples, *, whole_classes: bool = False,
     return chosen
 
 
-def _indices(forget: Any) -> Tensor:
+def _indices(forget: Any) -> list[int]:
     expected = "expected a list of whole numbers, the training indices to delete"
-    if isinstance(forget, (str, bytes, Mapping)) or (not isinstance(forget, Tensor) and not hasattr(forget, "__len__")):
+    if isinstance(forget, (str, bytes, Mapping)) or not hasattr(forget, "__len__"):
         raise UserError(f"forget is a {type(forget).__name__}; {expected}")
-    if not isinstance(forget, Tensor) and len(forget) == 0:
-        return torch.zeros(0, dtype=torch.long)
     try:
-        values = forget.detach().cpu() if isinstance(forget, Tensor) else torch.from_numpy(np.asarray(forget))
+        values = forget.detach().cpu().to_dense() if isinstance(forget, Tensor) else np.asarray(forget)
+        numbers = values.tolist()
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise UserError(f"forget cannot be read as numbers; {expected}") from error
-    if values.dtype == torch.bool:
+        raise UserError(f"forget cannot be read as numbers ({reason_of(error)}); {expected}") from error
+    if numbers == []:
+        return []
+    if values.ndim != 1:
+        raise UserError(f"forget has the shape {list(values.shape)}; {expected}")
+    if isinstance(numbers[0], bool):
         raise UserError(f"forget is a mask; {expected}, such as mask.nonzero()")
-    if values.is_floating_point() or values.is_complex() or values.ndim != 1:
-        raise UserError(f"forget is {_dtype(values)} {list(values.shape)}; {expected}")
-    return values.long()
+    for number in numbers:
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise UserError(f"forget holds '{shown(number)}' ({type(number).__name__}); {expected}")
+    return numbers

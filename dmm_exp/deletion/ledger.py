@@ -164,7 +164,7 @@ class Ledger:
         limits: Limits | None = None,
         progress: bool = True,
     ) -> None:
-        known = given(model, train, validation_of(validation, pool), factory)
+        known = given(model, train, validation_of(validation, pool, train), factory)
         self._begin(Path(folder), known, (method, recipe, pool, seed), Local(), Console(quiet=not progress), limits)
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from dmm_exp.deletion.recipes import Recipe, composed, training_of
 from dmm_exp.deletion.request import Deletion
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import AUTO
-from dmm_exp.errors import UserError, storage_errors
+from dmm_exp.errors import UserError, shown, storage_errors
 from dmm_exp.executors import Local
 from dmm_exp.report.progress import Console, duration
 from dmm_exp.store import Artifact, Store
 from dmm_exp.store.files import write_json
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.spec import SHORT
+from dmm_exp.store.store import SEAL, is_intact, sealed
 
 if TYPE_CHECKING:
     from dmm_exp.ensembles.work import Executor
@@ -76,17 +78,14 @@ class Pool:
             UserError: there is none.
         """
         path = Path(folder).expanduser() / FILE
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            if facts.pop("format") != FORMAT:
-                raise UserError(f"pool={folder}: is of another version of this package; prepare it again")
-            return cls(Path(folder).expanduser(), **facts)
-        except FileNotFoundError as error:
-            raise UserError(f"pool={folder}: holds no finished pool; expected a folder of prepare()") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"pool={folder}: {FILE} is damaged; prepare() again mends it") from error
+        if not os.path.isfile(path):
+            raise UserError(f"pool={shown(folder)}: holds no finished pool; expected a folder of prepare()")
+        facts = _read(path)
+        if facts is None:
+            raise UserError(f"pool={folder}: {FILE} is damaged; prepare() mends it")
+        if facts.pop("format") != FORMAT:
+            raise UserError(f"pool={folder}: is of another version of this package; expected another folder")
+        return cls(path.parent, **facts)
 
     def break_even(self, request: float) -> float:
         """Return the number of requests, of so many seconds each, after which the pool was cheaper than retraining.
@@ -119,11 +118,11 @@ class Pool:
             UserError: the pool is of another network, or of other data.
         """
         if known.network != self.network:
-            raise UserError(f"pool={self.folder}: was trained for another architecture; prepare one for this network")
+            raise UserError(f"pool={self.folder}: was trained for another architecture; expected the same network")
         store = Store(self.folder / "artifacts", console)
         config = pool_config(known, self.training, self.size, self.seed)
         found = Deletion(known, True, config, store, executor, console)
-        if found.dataset.digest != self.dataset:
+        if found.dataset_spec.digest != self.dataset:
             raise UserError(f"pool={self.folder}: was trained on other data; expected the same points")
         if not torch.allclose(known.probe(), torch.tensor(self.probe), rtol=ALIKE, atol=ALIKE):
             raise UserError(
@@ -197,7 +196,9 @@ def prepare_given(
 ) -> Pool:
     """Do what :func:`prepare` does."""
     if not isinstance(size, int) or size < FEWEST or size % 2:
-        raise UserError(f"size={size}: expected an even number of at least {FEWEST}")
+        raise UserError(f"size={shown(size)}: expected an even number of at least {FEWEST}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
     limit, folder = seconds_of(budget, "budget"), folder.expanduser()
     with Lock(folder / ".lock", lambda holder: console.note(f"waiting for {holder}, which is preparing this pool")):
         begun = time.monotonic()
@@ -225,10 +226,36 @@ def prepare_given(
             retraining=alone.shard_facts()[0]["seconds"],
             models=members,
         )
-        write_json(folder / FILE, {"format": FORMAT, **{k: v for k, v in vars(pool).items() if k != "folder"}})
+        facts = {name: value for name, value in vars(pool).items() if name != "folder"}
+        write_json(folder / FILE, sealed({"format": FORMAT, **facts}))
     console.note(
         f"pool of {pool.models:,} models, {duration(pool.seconds)}; one retraining {duration(pool.retraining)}"
     )
+    return pool
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return what a pool's file holds, None where there is none or it is damaged."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(facts, dict) and SEAL in facts and is_intact(facts)
+    return {name: value for name, value in facts.items() if name != SEAL} if whole else None
+
+
+def opened(pool: Pool | str | Path | bool | None) -> Pool | None:
+    """Return the pool that an argument stands for, None where it stands for none.
+
+    Raises:
+        UserError: it is nothing of the kind, or there is no pool in the folder.
+    """
+    if pool is None or pool is False:
+        return None
+    if isinstance(pool, (str, Path)):
+        return Pool.open(pool)
+    if not isinstance(pool, Pool):
+        raise UserError(f"pool={shown(pool)}: expected what prepare() returned, its folder, or False for none")
     return pool
 
 
@@ -271,12 +298,12 @@ def _fitting(pilot: Artifact, wanted: int, seconds: float) -> int:
 
 
 def _before(folder: Path, known: Given, training: Mapping[str, Any], seed: int) -> tuple[float, int]:
-    """Return the seconds that a pool in the folder took, and its size; zeros if there is none.
+    """Return the seconds that a pool in the folder took, and its size; zeros if there is none, or it is damaged.
 
     Raises:
         UserError: what is there is something else.
     """
-    if not (folder / FILE).exists():
+    if _read(folder / FILE) is None:
         return 0.0, 0
     pool = Pool.open(folder)
     if (pool.network, pool.training, pool.seed) != (known.network, dict(training), seed):

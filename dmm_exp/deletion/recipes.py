@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache, partial
 from typing import Any
 
+import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from dmm_exp.config.folders import config_directory
-from dmm_exp.config.instantiate import check_targets
-from dmm_exp.config.preflight import check_overrides, has_choice
+from dmm_exp.config.folders import config_directory, further_folders
+from dmm_exp.config.instantiate import check_targets, instantiate
+from dmm_exp.config.preflight import check_overrides, config_loader, options_of, unlearner_overrides
 from dmm_exp.config.registered import register
 from dmm_exp.config.schema import TrainingConfig
 from dmm_exp.deletion.given import Given
-from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.ensembles import EnsembleTraining
+from dmm_exp.ensembles.work import recipe as parts_of
+from dmm_exp.errors import UserError, did_you_mean, reason_of, shown
+from dmm_exp.unlearners import Unlearner
 
 Recipe = str | Mapping[str, Any] | Callable[..., nn.Module]
 
@@ -34,16 +42,10 @@ def training_of(recipe: Recipe, given: Given) -> dict[str, Any]:
         UserError: there is no such recipe, or it has no such key.
     """
     if isinstance(recipe, str):
-        if not has_choice(config_directory(), "training", recipe):
-            from dmm_exp.config.preflight import config_loader, options_of
-
-            with config_loader(config_directory()) as loader:
-                names = options_of("training", loader)
-            raise UserError(f"recipe={recipe}: expected one of {', '.join(names)}{did_you_mean(recipe, names)}")
-        return composed([f"training={recipe}"])["training"]
+        return _checked(_named(recipe))
     if isinstance(recipe, Mapping):
-        return _differences(recipe)
-    if callable(recipe):
+        return _checked(_differences(recipe))
+    if callable(recipe) and not isinstance(recipe, (type, nn.Module)):
         return {"function": register(f"recipe {_fingerprint(recipe)}", _teacher(recipe, given)), "epochs": 1}
     raise UserError(
         f"recipe is a {type(recipe).__name__}; expected the name of one of conf/training, a mapping, or a function "
@@ -52,26 +54,101 @@ def training_of(recipe: Recipe, given: Given) -> dict[str, Any]:
 
 
 def composed(overrides: Sequence[str], more: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the configuration that overrides of the command line compose to, as plain containers."""
-    return check_overrides(config_directory(), overrides, more)[0]
+    """Return the configuration that overrides of the command line compose to, as plain containers.
+
+    Composing takes much longer than answering a small request, so a process composes each once.
+
+    Raises:
+        UserError: an override is wrong, or stands for several configurations.
+    """
+    return copy.deepcopy(_composed(tuple(overrides), tuple(more or further_folders())))
+
+
+@cache
+def _composed(overrides: tuple[str, ...], folders: tuple[str, ...]) -> dict[str, Any]:
+    found = check_overrides(config_directory(), overrides, folders)
+    if len(found) > 1:
+        raise UserError(f"{' '.join(overrides)}: stands for {len(found)} configurations; expected one")
+    return found[0]
+
+
+def method_of(method: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of an unlearner.
+
+    Args:
+        method: the name of a file in ``conf/unlearner``, with settings if need be, or a configuration.
+
+    Raises:
+        UserError: there is no such unlearner, or it does not take such settings.
+    """
+    if isinstance(method, str):
+        settings = composed(unlearner_overrides(method))["unlearner"]
+    elif isinstance(method, Mapping) and "_target_" in method:
+        settings = dict(method)
+    else:
+        raise UserError(
+            f"method={shown(method)}: expected the name of one of conf/unlearner, or a mapping with a _target_"
+        )
+    check_targets({"method": settings})
+    with _said("method"):
+        kind = get_class(settings["_target_"])
+    if not issubclass(kind, Unlearner):
+        raise UserError(f"method: {settings['_target_']} is no unlearner; expected a class derived from Unlearner")
+    with _said("method"):
+        instantiate(settings)
+    return settings
+
+
+def _named(recipe: str) -> dict[str, Any]:
+    """Return the training configuration of a name."""
+    folders = further_folders()
+    with config_loader(config_directory(), folders) as loader:
+        names = options_of("training", loader)
+    if recipe not in names:
+        raise UserError(f"recipe={shown(recipe)}: expected one of {', '.join(names)}{did_you_mean(recipe, names)}")
+    return composed([f"training={recipe}"])["training"]
 
 
 def _differences(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the default training configuration with some keys changed."""
     known = [field.name for field in fields(TrainingConfig)]
     for key in recipe:
         if key not in known:
-            raise UserError(f"recipe: there is no key '{key}'; expected {', '.join(known)}{did_you_mean(key, known)}")
+            hint = did_you_mean(key, known)
+            raise UserError(f"recipe: there is no key '{shown(key)}'; expected {', '.join(known)}{hint}")
     training = composed([])["training"]
     for key, value in recipe.items():
         whole = not isinstance(value, Mapping) or "_target_" in value
         training[key] = value if whole else {**training[key], **value}
     if isinstance(training["optimizer"], Mapping):
         training["optimizer"] = {"_partial_": True, **training["optimizer"]}
-    check_targets({"recipe": training})
-    for key in ("epochs", "batch_size"):
-        if not isinstance(training[key], int) or training[key] < 1:
-            raise UserError(f"recipe: {key}={training[key]}; expected a whole number of at least 1")
     return training
+
+
+def _checked(training: dict[str, Any]) -> dict[str, Any]:
+    """Return a training configuration, by which networks can be trained.
+
+    Raises:
+        UserError: a value is not what is expected.
+    """
+    with _said("recipe"):
+        typed = OmegaConf.merge(OmegaConf.structured(TrainingConfig), training)
+    check_targets({"recipe": training})
+    with _said("recipe"):
+        EnsembleTraining(subsets=torch.zeros(1, 1), **parts_of(training))
+    return OmegaConf.to_container(typed)  # pyright: ignore[reportReturnType]
+
+
+@contextmanager
+def _said(key: str) -> Iterator[None]:
+    """Turn what goes wrong while something is made from settings into a sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = reason_of(error.__cause__ or error)
+        raise UserError(f"{key}: cannot be made from these settings ({reason}); expected those of conf/") from error
 
 
 def _teacher(recipe: Callable[..., nn.Module], given: Given) -> Callable[[nn.Module, Tensor, int], nn.Module]:
@@ -80,8 +157,39 @@ def _teacher(recipe: Callable[..., nn.Module], given: Given) -> Callable[[nn.Mod
 
 
 def _fingerprint(recipe: Callable[..., Any]) -> str:
-    """Return a short name of a function, from its code where that can be read."""
-    name = f"{getattr(recipe, '__module__', '')}.{getattr(recipe, '__qualname__', type(recipe).__qualname__)}"
-    with suppress(OSError, TypeError):
-        name += inspect.getsource(recipe)
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+    """Return a short name of a function: of its code, and of the plain values that it was made with."""
+    return hashlib.sha256("\n".join(_described(recipe)).encode()).hexdigest()[:16]
+
+
+def _described(thing: Any) -> Iterator[str]:
+    """Yield what tells one function from another, and from one run of a program to the next is the same."""
+    if isinstance(thing, partial):
+        yield from _described(thing.func)
+        yield from _plain_values({**dict(enumerate(thing.args)), **thing.keywords})
+        return
+    function = inspect.unwrap(thing)
+    if not inspect.isroutine(function):  # an object that can be called
+        yield from _plain_values(getattr(function, "__dict__", {}))
+        function = type(function).__call__
+    yield f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return
+    try:
+        yield inspect.getsource(function)
+    except (OSError, TypeError):
+        yield f"{code.co_code.hex()} {code.co_names}"
+        yield from _plain_values(dict(enumerate(code.co_consts)))
+    yield from _plain_values(inspect.getclosurevars(function).nonlocals)
+    yield from _plain_values(dict(enumerate(getattr(function, "__defaults__", None) or ())))
+    yield from _plain_values(getattr(function, "__kwdefaults__", None) or {})
+
+
+def _plain_values(values: Mapping[Any, Any]) -> Iterator[str]:
+    """Yield names and values, of those that are numbers, texts or functions."""
+    for name, value in values.items():
+        if isinstance(value, (int, float, str, type(None))):
+            yield f"{name}={value!r}"
+        elif inspect.isfunction(value) or isinstance(value, partial):
+            yield f"{name}="
+            yield from _described(value)

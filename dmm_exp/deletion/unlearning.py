@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dmm_exp.config.folders import config_directory
-from dmm_exp.config.instantiate import check_targets, instantiate
-from dmm_exp.config.preflight import compose_unlearner
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.data import Dataset, Examples
 from dmm_exp.deletion.budget import seconds_of, share_of
 from dmm_exp.deletion.checkpoints import weights_digest
 from dmm_exp.deletion.given import Data, Given, forget_rows, given
-from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, Pool, pool_config, prepare_given
+from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, Pool, opened, pool_config, prepare_given
 from dmm_exp.deletion.quality import Verification, groups_of, points_table, quality
-from dmm_exp.deletion.recipes import Recipe, composed, training_of
+from dmm_exp.deletion.recipes import Recipe, composed, method_of, training_of
 from dmm_exp.deletion.request import Deletion, Work, pool_free_attribution
 from dmm_exp.ensembles.by_function import by_function
-from dmm_exp.errors import UserError, storage_errors
+from dmm_exp.errors import UserError, shown, storage_errors
 from dmm_exp.executors import Local
 from dmm_exp.metrics import retraining_cost
 from dmm_exp.pipeline import content_hash
@@ -186,9 +185,10 @@ def unlearn(
     ('Linear', [3, 5, 7])
     """
     console = Console(quiet=not progress)
-    known = given(model, train, validation_of(validation, pool), factory)
+    known = given(model, train, validation_of(validation, pool, train), factory)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"seed={seed}: expected a whole number of at least 0")
+        raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
+    share_of(budget)
     chosen = forget_rows(forget, known.examples, whole_classes=whole_classes)
     with request(known, method, recipe, pool, seed, verify, Local(), console) as asked:
         return asked.delete(chosen, budget).result
@@ -259,6 +259,11 @@ class Request:
             made, targets = work.carry_out(instantiate(settings))
         seconds = time.monotonic() - begun
         assert made.ensemble is not None
+        if not made.logits.isfinite().all():
+            raise UserError(
+                f"method: {_target(settings).__name__} diverged (logits are not finite); expected settings that keep "
+                "the network together, such as a lower learning rate"
+            )
         begun, verification, retrained = time.monotonic(), {}, None
         if self.verify:
             check = Verification(deletion, gone, settings, self.verify)
@@ -360,8 +365,7 @@ def request(
     Raises:
         UserError: they do not go together.
     """
-    settings = _settings(method)
-    kept = Pool.open(pool) if isinstance(pool, (str, Path)) else pool if isinstance(pool, Pool) else None
+    settings, kept = method_of(method), opened(pool)
     training = _training(recipe, kept, known)
     _check(settings, training, verify, known)
     warnings: list[str] = []
@@ -392,18 +396,6 @@ def _alone(
     return Deletion(known, False, config, Store(folder / "artifacts", console), executor, console)
 
 
-def _settings(method: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of an unlearner."""
-    if isinstance(method, str):
-        settings = compose_unlearner(config_directory(), method)
-    elif isinstance(method, Mapping) and "_target_" in method:
-        settings = dict(method)
-    else:
-        raise UserError(f"method={method}: expected the name of one of conf/unlearner, or a mapping with a _target_")
-    check_targets({"method": settings})
-    return settings
-
-
 def _target(settings: Mapping[str, Any]) -> type[Unlearner]:
     from hydra.utils import get_class
 
@@ -423,25 +415,25 @@ def _training(recipe: Recipe | None, pool: Pool | None, known: Given) -> dict[st
 def _check(settings: Mapping[str, Any], training: Mapping[str, Any] | None, verify: int, known: Given) -> None:
     """Refuse what does not go together."""
     kind, function = _target(settings), training is not None and by_function(training)
-    if not issubclass(kind, Unlearner):
-        raise UserError(f"method: {settings['_target_']} is no unlearner; expected a class derived from Unlearner")
     if kind is Retrain and (training is None or function):
         raise UserError("method=retrain: needs a recipe of conf/training; expected recipe=, and no function")
     if kind.reference and kind is not Retrain:
         raise UserError(f"method: {kind.__name__} is a reference for experiments; expected a method that unlearns")
     if not isinstance(verify, int) or isinstance(verify, bool) or (verify and verify < FEWEST_ORACLES):
-        raise UserError(f"verify={verify}: expected 0 for none, or a whole number of at least {FEWEST_ORACLES}")
+        raise UserError(f"verify={shown(verify)}: expected 0 for none, or a whole number of at least {FEWEST_ORACLES}")
     if verify and training is None:
         raise UserError(f"verify={verify}: networks can only be retrained with a recipe; give recipe=")
     if verify and len(known.examples.labels) == known.examples.n_train:
         raise UserError(f"verify={verify}: retrained networks are compared on unseen points, too; give validation=")
 
 
-def validation_of(validation: Data | None, pool: Pool | str | Path | bool | None) -> Data | None:
-    """Return unseen points: those given, or those of the pool."""
-    if validation is not None or pool is None or isinstance(pool, bool):
+def validation_of(
+    validation: Data | None, pool: Pool | str | Path | bool | None, train: Data
+) -> tuple[Tensor, Tensor] | Data | None:
+    """Return unseen points: those given, or those of the pool, where the training set has none of its own."""
+    kept = opened(pool)
+    if validation is not None or kept is None or isinstance(train, (Dataset, Examples)):
         return validation
-    kept = pool if isinstance(pool, Pool) else Pool.open(pool)
     return kept.unseen()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dmm_exp.ensembles.ensemble import Ensemble
-from dmm_exp.errors import UserError
+from dmm_exp.errors import UserError, reason_of
 
 Teacher = Callable[[nn.Module, Tensor, int], nn.Module]
 """From (fresh network, training indices, seed) to the network trained on them."""
@@ -32,7 +32,7 @@ def teach(teacher: Teacher, ensemble: Ensemble, subsets: Tensor, seeds: Sequence
         seeds: one a member.
 
     Raises:
-        UserError: the function returned something else than a network of the same architecture.
+        UserError: the function failed, or returned something else than a network of the same architecture.
     """
     taught = []
     for row, seed in enumerate(seeds):
@@ -40,7 +40,7 @@ def teach(teacher: Teacher, ensemble: Ensemble, subsets: Tensor, seeds: Sequence
         network: Any = member.network
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            found = teacher(network.train(), subsets[row], seed)
+            found = _taught(teacher, network.train(), subsets[row], seed)
         if not isinstance(found, nn.Module):
             raise UserError(f"recipe: the function returned {type(found).__name__}; expected the trained nn.Module")
         try:
@@ -49,3 +49,14 @@ def teach(teacher: Teacher, ensemble: Ensemble, subsets: Tensor, seeds: Sequence
             raise UserError("recipe: the function returned a network of another architecture") from error
         taught.append(member.cpu())
     return Ensemble.stack(taught)
+
+
+def _taught(teacher: Teacher, network: nn.Module, rows: Tensor, seed: int) -> Any:
+    try:
+        return teacher(network, rows, seed)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"recipe: the function raised {reason_of(error)}; expected (model, dataset, seed) -> model, trained"
+        ) from error

@@ -59,16 +59,19 @@ class Ensemble(nn.Module):
 
     @classmethod
     def stack(cls, modules: Sequence[nn.Module]) -> Ensemble:
-        """Make an ensemble of separate modules of one architecture; their tensors are copied."""
+        """Make an ensemble of separate modules of one architecture; their tensors are copied.
+
+        Parameters that are frozen (``requires_grad`` is False) count as statistics: nothing trains them.
+        """
         if not modules:
             raise UserError("an ensemble needs at least one member")
-        skeleton = copy.deepcopy(modules[0]).to("meta")
-        params = [dict(module.named_parameters()) for module in modules]
-        stats = [dict(module.named_buffers()) for module in modules]
+        params = [{n: value for n, value in module.named_parameters() if value.requires_grad} for module in modules]
+        frozen = [{n: value for n, value in module.named_parameters() if not value.requires_grad} for module in modules]
+        stats = [fixed | dict(module.named_buffers()) for fixed, module in zip(frozen, modules, strict=True)]
         return cls(
-            skeleton,
+            skeleton_of(modules[0]),
             {name: torch.stack([member[name].detach() for member in params]) for name in params[0]},
-            {name: torch.stack([member[name] for member in stats]) for name in stats[0]},
+            {name: torch.stack([member[name].detach() for member in stats]) for name in stats[0]},
         )
 
     @property
@@ -114,13 +117,12 @@ class Ensemble(nn.Module):
 
     def member(self, index: int) -> nn.Module:
         """Return one member as an ordinary module, in eval mode; its tensors are copies."""
-        module = copy.deepcopy(self.skeleton).to_empty(device=self.device)
-        with torch.no_grad():
-            for name, value in module.named_parameters():
-                value.copy_(self.params[name][index])
-            for name, value in module.named_buffers():
-                value.copy_(self.stats[name][index])
-        return module.eval()
+        stacked = {**self.params, **self.stats}
+
+        def own(name: str, _: Tensor) -> Tensor:
+            return stacked[name][index].detach().clone(memory_format=torch.contiguous_format)
+
+        return _with_tensors(self.skeleton, own).eval()
 
     def forward(
         self,
@@ -248,7 +250,25 @@ class Ensemble(nn.Module):
         """Read what :meth:`save` wrote; ``build()`` makes a module of the architecture."""
         from safetensors.torch import load_file
 
-        return cls.from_tensors(build().to("meta"), load_file(path))
+        return cls.from_tensors(skeleton_of(build()), load_file(path))
+
+
+def skeleton_of(module: nn.Module) -> nn.Module:
+    """Return a copy of a module on the meta device, where it holds no numbers."""
+    return _with_tensors(module, lambda _, value: value.detach().to("meta"))
+
+
+def _with_tensors(module: nn.Module, tensor: Callable[[str, Tensor], Tensor]) -> nn.Module:
+    """Return a copy of a module with other tensors in place of its own; what layers share (tied weights) stays shared.
+
+    Args:
+        module: is not changed.
+        tensor: from the name of a parameter or buffer, and its value, to what stands in its place.
+    """
+    others: dict[int, Tensor] = {id(value): tensor(name, value) for name, value in module.named_buffers()}
+    for name, value in module.named_parameters():
+        others[id(value)] = nn.Parameter(tensor(name, value), requires_grad=value.requires_grad)
+    return copy.deepcopy(module, others)
 
 
 class _Method(nn.Module):

@@ -23,7 +23,7 @@ from dmm_exp.config.registered import registered
 from dmm_exp.data import Augmentation, Examples
 from dmm_exp.ensembles.by_function import by_function, teach
 from dmm_exp.ensembles.engine import Engine, TrainerFactory
-from dmm_exp.ensembles.ensemble import Ensemble
+from dmm_exp.ensembles.ensemble import Ensemble, skeleton_of
 from dmm_exp.ensembles.memory import in_fitting_parts
 from dmm_exp.ensembles.seeds import Role, member_seed
 from dmm_exp.ensembles.subsets import RandomSubsets, Subsets
@@ -175,7 +175,7 @@ def stored_ensemble(path: Path, build: Callable[[], nn.Module], members: Sequenc
     """Return some members of a sharded artifact that holds parameters, in the order given; one may come twice."""
     chosen, tensors = list(members), stacked(path)
     parameters = {name: value[chosen] for name, value in tensors.items() if name.startswith(("params/", "stats/"))}
-    return Ensemble.from_tensors(build().to("meta"), parameters)
+    return Ensemble.from_tensors(skeleton_of(build()), parameters)
 
 
 @lru_cache(maxsize=4)

@@ -58,10 +58,11 @@ class Stages:
     def dataset(self) -> Artifact:
         """The dataset as an artifact, addressed by its content."""
         detail = f"{self.examples.n_train:,} training and {self.examples.n_points - self.examples.n_train:,} validation"
-        return self.obtain("dataset", detail, self._dataset_spec, self.examples.write)
+        return self.obtain("dataset", detail, self.dataset_spec, self.examples.write)
 
     @cached_property
-    def _dataset_spec(self) -> Spec:
+    def dataset_spec(self) -> Spec:
+        """What determines the dataset's artifact."""
         examples = self.examples
         facts = {"n_train": examples.n_train, "classes": examples.class_names, "input": vars(examples.normalisation)}
         return Spec("dataset", facts, {"content": content_hash(examples.inputs, examples.labels, examples.corrupted)})
