@@ -200,7 +200,8 @@ def prepare_given(
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
     limit, folder = seconds_of(budget, "budget"), folder.expanduser()
-    with Lock(folder / ".lock", lambda holder: console.note(f"waiting for {holder}, which is preparing this pool")):
+    waiting = "waiting for {}, which is preparing this pool"
+    with Lock(folder / ".lock", lambda holder: console.note(waiting.format(holder))), torch.random.fork_rng(devices=[]):
         begun = time.monotonic()
         before, there = _before(folder, known, training, seed)
 

@@ -369,7 +369,8 @@ def request(
     training = _training(recipe, kept, known)
     _check(settings, training, verify, known)
     warnings: list[str] = []
-    with storage_errors(), tempfile.TemporaryDirectory(prefix="dmm_exp_") as folder:
+    own_numbers = torch.random.fork_rng(devices=[])  # what is drawn here leaves the program's own random numbers alone
+    with storage_errors(), own_numbers, tempfile.TemporaryDirectory(prefix="dmm_exp_") as folder:
         if _target(settings).target != "predicted":
             deletion = _alone(known, training, Path(folder), seed, executor, console)
         elif kept is None and training is not None and pool is not False:
