@@ -51,7 +51,7 @@ def _number(budget: float | str, key: str) -> tuple[float, str]:
     match = re.fullmatch(r"\s*(\d*\.?\d+)\s*([a-z%]*)\s*", budget, re.ASCII) if isinstance(budget, str) else None
     number, unit = (match[1], match[2]) if match else (budget, "")
     wrong = UserError(f"{key}={shown(budget)}: {_EXPECTED}")
-    if isinstance(number, bool) or unit not in (*UNITS, SHARE) or (match is None and isinstance(budget, str)):
+    if isinstance(number, (bool, bytes)) or unit not in (*UNITS, SHARE) or (match is None and isinstance(budget, str)):
         raise wrong
     try:
         value = float(number)

@@ -54,6 +54,12 @@ class Given:
         """Return a freshly initialised network behind the normalisation."""
         return model_factory(self.network, self.examples)()
 
+    def logits(self, network: nn.Module) -> Tensor:
+        """Return the logits ``[1, points, classes]`` of a network like the given one, as its precision rounds it."""
+        constants = vars(self.examples.normalisation)
+        wrapped = Normalised(_plain(network), **constants, input_shape=self.examples.input_shape)
+        return Ensemble.stack([wrapped]).logits(self.examples.inputs)
+
     def probe(self) -> Tensor:
         """Return the logits ``[1, examples, classes]`` of the network that seed 0 initialises, on a few examples."""
         return Ensemble.initialise(self.build, [0]).logits(self.examples.inputs[:PROBED])

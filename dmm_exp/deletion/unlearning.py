@@ -264,13 +264,16 @@ class Request:
                 f"method: {_target(settings).__name__} diverged (logits are not finite); expected settings that keep "
                 "the network together, such as a lower learning rate"
             )
+        model = known.restore(made.ensemble.member(0))
+        logits = known.logits(model)
+        if torch.equal(logits, work.origin):
+            warnings = [*warnings, "no answer of the network changed, as far as its precision can tell"]
         begun, verification, retrained = time.monotonic(), {}, None
         if self.verify:
             check = Verification(deletion, gone, settings, self.verify)
-            verification, retrained = check.metrics(work.origin, made.logits), check.oracles.stacked("logits")
+            verification, retrained = check.metrics(work.origin, logits), check.oracles.stacked("logits")
         cost = self._cost(made, settings, seconds, len(gone), time.monotonic() - begun if self.verify else 0.0)
-        found = quality(deletion, gone, work.origin, made.logits, targets) | self._doubt(gone)
-        model = known.restore(made.ensemble.member(0))
+        found = quality(deletion, gone, work.origin, logits, targets) | self._doubt(gone)
         result = Unlearned(
             model=model,
             metrics=found,
@@ -285,7 +288,7 @@ class Request:
             rows=rows_digest(known, gone),
             weights={"before": known.weights, "after": weights_digest(model)},
             when=datetime.now(UTC).isoformat(timespec="seconds"),
-            points=points_table(deletion, gone, work.origin, made.logits, targets, retrained),
+            points=points_table(deletion, gone, work.origin, logits, targets, retrained),
             pool=self.pool if self.predicts else None,
         )
         if self.pool is not None:

@@ -1,0 +1,249 @@
+"""A pool is prepared once, grows, survives interruptions and damage, and serves one network only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from networks import blobs, mlp
+from torch import Tensor, nn
+
+from dmm_exp import Pool, prepare, unlearn
+from dmm_exp.deletion.pool import FILE
+from dmm_exp.ensembles import by_function
+from dmm_exp.errors import UserError
+
+WIDTH, CLASSES, ROWS = 4, 3, 30
+DATA = blobs(ROWS, WIDTH, CLASSES)
+RECIPE: dict[str, Any] = {"epochs": 1, "batch_size": 16}
+KINDS = ("subsets", "originals", "dataset")
+
+
+def descend(model: nn.Module, dataset: Any, seed: int) -> nn.Module:
+    """A recipe of a person's own: one step of gradient descent."""
+    inputs, labels = (torch.stack([torch.as_tensor(pair[part]) for pair in dataset]) for part in (0, 1))
+    nn.functional.cross_entropy(model(inputs), labels).backward()
+    with torch.no_grad():
+        for value in model.parameters():
+            value -= 0.5 * value.grad
+    return model
+
+
+def made(folder: Path, recipe: Any = RECIPE, *, model: nn.Module | None = None, **more: Any) -> Pool:
+    options = {"size": 40, "progress": False, **more}
+    return prepare(mlp(WIDTH, CLASSES) if model is None else model, more.pop("train", DATA), recipe, folder, **{
+        key: value for key, value in options.items() if key != "train"
+    })  # fmt: skip
+
+
+def artifacts(folder: Path) -> dict[str, bytes]:
+    """Return the content of every shard, by artifact and file."""
+    files = sorted((folder / "artifacts").glob("*/*/shard-*.safetensors"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def answer(pool: Any, **more: Any) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    model = mlp(WIDTH, CLASSES)
+    options = {"method": "dmm epochs=1", "progress": False, **more}
+    return unlearn(model, DATA, [1, 5, 9], pool=pool, **options).model.state_dict()
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in other)
+
+
+def refused(call: Any) -> str:
+    with pytest.raises(UserError) as error:
+        call()
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("pool")).folder
+
+
+@pytest.fixture
+def pool(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the pool, which a test may damage."""
+    return Path(shutil.copytree(prepared, tmp_path / "pool"))
+
+
+def test_a_pool_and_its_folder_give_the_same_answer_twice(prepared):
+    opened = Pool.open(prepared)
+    assert (opened.size, opened.models) == (40, 40 + 8 + 8)
+    first = answer(opened)
+    assert equal(answer(prepared), first)
+    assert equal(answer(str(prepared), recipe=RECIPE), first)
+    assert opened.seconds > opened.retraining > 0
+    assert opened.break_even(opened.retraining / 2) == pytest.approx(2 * opened.seconds / opened.retraining)
+    assert opened.break_even(opened.retraining) == float("inf")
+
+
+def test_a_prepared_pool_is_not_made_again(pool):
+    before, numbers = artifacts(pool), torch.get_rng_state()
+    model = mlp(WIDTH, CLASSES)
+    drawn = torch.get_rng_state()
+    assert made(pool, model=model).models == 56
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert artifacts(pool) == before
+    assert not torch.equal(numbers, drawn)
+
+
+def test_a_pool_that_grows_equals_one_made_at_once(pool, tmp_path):
+    grown = made(pool, size=48)
+    assert grown.size == 48
+    whole = made(tmp_path / "whole", size=48)
+    assert equal(answer(grown), answer(whole))
+    assert made(pool, size=40).size == 48  # it does not shrink
+
+
+def test_an_interrupted_pool_goes_on_where_it_stopped(prepared, tmp_path, monkeypatch):
+    taught, stop = [], 12
+    one = by_function._taught
+
+    def interrupted(teacher: Any, network: nn.Module, rows: Tensor, seed: int) -> Any:
+        if len(taught) == stop:
+            raise KeyboardInterrupt
+        taught.append(seed)
+        return one(teacher, network, rows, seed)
+
+    monkeypatch.setattr(by_function, "_taught", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "pool", descend)
+    assert "holds no finished pool" in refused(lambda: Pool.open(tmp_path / "pool"))
+    first, stop = len(taught), 10**6
+    taught.clear()
+    made(tmp_path / "pool", descend)
+    resumed = len(taught)
+    taught.clear()
+    made(tmp_path / "whole", descend)
+    assert len(taught) - 5 <= first + resumed - 5 < len(taught) + 5  # at most one chunk is taught twice
+    assert resumed < len(taught)
+    assert artifacts(tmp_path / "pool").keys() == artifacts(tmp_path / "whole").keys()
+    assert artifacts(tmp_path / "pool") == artifacts(tmp_path / "whole")
+    assert equal(answer(tmp_path / "pool"), answer(tmp_path / "whole"))
+
+
+# ---------------------------------------------------------------------- damage
+
+
+def test_every_flipped_byte_of_the_record_is_noticed_and_mended(pool):
+    text = (pool / FILE).read_bytes()
+    first = answer(pool)
+    for place in range(0, len(text), len(text) // 25):
+        changed = bytearray(text)
+        changed[place] ^= 1
+        if json_or_none(bytes(changed)) == json.loads(text):
+            continue
+        (pool / FILE).write_bytes(bytes(changed))
+        assert "prepare() mends it" in refused(lambda: Pool.open(pool))
+    (pool / FILE).write_bytes(text[: len(text) // 2])
+    assert "prepare() mends it" in refused(lambda: answer(pool))
+    before = artifacts(pool)
+    made(pool)
+    assert artifacts(pool) == before
+    assert equal(answer(pool), first)
+
+
+def json_or_none(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
+
+
+def test_a_damaged_shard_is_made_again(pool, monkeypatch):
+    before = artifacts(pool)
+    name = max(before, key=lambda name: len(before[name]))
+    content = bytearray(before[name])
+    content[-9] ^= 255
+    (pool / name).write_bytes(bytes(content))
+    monkeypatch.setattr("dmm_exp.store.store.Store._verified", {}, raising=False)
+    made(pool)
+    assert artifacts(pool) == before
+
+
+# ---------------------------------------------------------------------- the wrong pool
+
+
+def test_a_pool_of_something_else_is_refused_and_left_alone(prepared):
+    inputs, labels = DATA
+    files = sorted(str(path) for path in prepared.rglob("*"))
+
+    def deleted(model: Any = None, train: Any = DATA, **more: Any) -> Any:
+        options = {"method": "dmm epochs=1", "progress": False, **more}
+        return unlearn(mlp(WIDTH, CLASSES) if model is None else model, train, [1], pool=prepared, **options)
+
+    def zeros() -> nn.Module:
+        model = mlp(WIDTH, CLASSES)
+        return model.apply(lambda layer: nn.init.zeros_(layer.weight) if isinstance(layer, nn.Linear) else None)
+
+    assert "was trained on other data" in refused(lambda: deleted(train=(inputs + 1e-3, labels)))
+    assert "was trained on other data" in refused(lambda: deleted(train=(inputs, labels.roll(1))))
+    assert "another architecture" in refused(lambda: deleted(nn.Sequential(nn.Linear(WIDTH, CLASSES))))
+    assert "initialised otherwise" in refused(lambda: deleted(factory=zeros))
+    assert "was trained by another one" in refused(lambda: deleted(recipe={**RECIPE, "epochs": 2}))
+    assert "was trained by another one" in refused(lambda: deleted(recipe=descend))
+    assert "another network, recipe or seed" in refused(lambda: made(prepared, {**RECIPE, "epochs": 2}))
+    assert "another network, recipe or seed" in refused(lambda: made(prepared, seed=1))
+    assert sorted(str(path) for path in prepared.rglob("*")) == files
+
+
+def test_a_pool_on_other_data_does_not_take_the_place_of_one(prepared):
+    assert "other data" in refused(lambda: made(prepared, train=(DATA[0] + 1, DATA[1])))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"size": 39}, "size=39: expected an even number"),
+        ({"size": 41}, "size=41"),
+        ({"size": "many"}, "size=many"),
+        ({"seed": -1}, "seed=-1"),
+        ({"budget": "50%"}, "is a share of a retraining"),
+        ({"budget": -1}, "budget=-1"),
+        ({"recipe": "slowly"}, "recipe=slowly"),
+        ({"recipe": None}, "recipe is a NoneType"),
+        ({"model": nn.ReLU()}, "has no parameters"),
+        ({"train": (DATA[0], DATA[1] - 1)}, "a label is -1"),
+    ],
+)
+def test_what_cannot_be_prepared_is_refused_and_nothing_is_written(tmp_path, options, said):
+    assert said in refused(lambda: made(tmp_path / "pool", **options))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (lambda model, dataset, seed: None, "returned NoneType"),
+        (lambda model, dataset, seed: nn.Linear(2, 2), "another architecture"),
+        (lambda model, dataset, seed: 1 / 0, "raised ZeroDivisionError"),
+        (lambda model: model, "raised TypeError"),
+    ],
+)
+def test_a_function_that_is_no_recipe_is_refused(tmp_path, recipe, said):
+    assert said in refused(lambda: made(tmp_path / "pool", recipe))
+
+
+def test_a_budget_that_fits_no_pool_is_refused(tmp_path):
+    assert "the smallest pool takes about" in refused(lambda: made(tmp_path / "pool", budget=1e-6))
+
+
+def test_unseen_points_of_a_pool_are_used(tmp_path):
+    unseen = blobs(8, WIDTH, CLASSES, seed=3)
+    pool = made(tmp_path / "pool", validation=unseen)
+    kept = pool.unseen()
+    assert kept is not None
+    assert torch.equal(kept[0], unseen[0])
+    found = unlearn(mlp(WIDTH, CLASSES), DATA, [1], pool=pool, method="dmm epochs=1", progress=False)
+    assert found.examples["unseen"] == 8
+    assert "mia/unlearned" in found.metrics
