@@ -203,12 +203,13 @@ def prepare_given(
     waiting = "waiting for {}, which is preparing this pool"
     with Lock(folder / ".lock", lambda holder: console.note(waiting.format(holder))), torch.random.fork_rng(devices=[]):
         begun = time.monotonic()
-        before, there = _before(folder, known, training, seed)
 
         def deletion(members: int) -> Deletion:
             config = pool_config(known, training, members, seed)
             return Deletion(known, True, config, Store(folder / "artifacts", console), executor, console)
 
+        data = deletion(FEWEST).dataset_spec.digest
+        before, there = _before(folder, (known.network, dict(training), data, seed))
         alone = deletion(FEWEST).one_original()
         if limit is not None:
             size = _fitting(deletion(FEWEST).pool, size, limit - (time.monotonic() - begun))
@@ -220,7 +221,7 @@ def prepare_given(
             size=size,
             training=dict(training),
             network=known.network,
-            dataset=whole.dataset.digest,
+            dataset=data,
             probe=known.probe().tolist(),
             seed=seed,
             seconds=before + time.monotonic() - begun,
@@ -298,8 +299,12 @@ def _fitting(pilot: Artifact, wanted: int, seconds: float) -> int:
     return min(wanted, int(fitting) // 2 * 2)
 
 
-def _before(folder: Path, known: Given, training: Mapping[str, Any], seed: int) -> tuple[float, int]:
+def _before(folder: Path, wanted: tuple[Any, ...]) -> tuple[float, int]:
     """Return the seconds that a pool in the folder took, and its size; zeros if there is none, or it is damaged.
+
+    Args:
+        folder: of the pool.
+        wanted: network, recipe, data and seed, which it must have been made for.
 
     Raises:
         UserError: what is there is something else.
@@ -307,6 +312,9 @@ def _before(folder: Path, known: Given, training: Mapping[str, Any], seed: int) 
     if _read(folder / FILE) is None:
         return 0.0, 0
     pool = Pool.open(folder)
-    if (pool.network, pool.training, pool.seed) != (known.network, dict(training), seed):
-        raise UserError(f"folder={folder}: holds the pool of another network, recipe or seed; expected another folder")
+    if (pool.network, pool.training, pool.dataset, pool.seed) != wanted:
+        raise UserError(
+            f"folder={folder}: holds the pool of another network or recipe, of other data or another seed; expected "
+            "another folder"
+        )
     return pool.seconds, pool.size

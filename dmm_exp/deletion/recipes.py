@@ -132,14 +132,14 @@ def _checked(training: dict[str, Any]) -> dict[str, Any]:
         UserError: a value is not what is expected.
     """
     with _said("recipe"):
-        typed = OmegaConf.merge(OmegaConf.structured(TrainingConfig), training)
+        typed: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(TrainingConfig), training))
     for key in ("epochs", "batch_size"):
         if isinstance(training[key], bool) or typed[key] < 1:
             raise UserError(f"recipe: {key}={training[key]}; expected a whole number of at least 1")
     check_targets({"recipe": training})
     with _said("recipe"):
         EnsembleTraining(subsets=torch.zeros(1, 1), **parts_of(training))
-    return OmegaConf.to_container(typed)  # pyright: ignore[reportReturnType]
+    return typed
 
 
 @contextmanager

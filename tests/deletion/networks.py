@@ -71,7 +71,16 @@ def cnn(classes: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, classes))
 
 
-NETWORKS: list[Callable[[int, int], nn.Module]] = [nn.Linear, mlp, batch_normed, dropping, casting, frozen, Tied, scaled]
+NETWORKS: list[Callable[[int, int], nn.Module]] = [
+    nn.Linear,
+    mlp,
+    batch_normed,
+    dropping,
+    casting,
+    frozen,
+    Tied,
+    scaled,
+]
 
 
 class Pairs(TorchDataset[tuple[Tensor, int]]):

@@ -23,7 +23,7 @@ from dmm_exp import Unlearned, prepare, unlearn
 from dmm_exp.deletion import unlearning
 from dmm_exp.errors import UserError
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 WIDTH, CLASSES, ROWS = 3, 3, 30
 METHODS = [
     "ascent_descent",
@@ -367,9 +367,7 @@ def same(before: Any, after: Any) -> bool:
     print_blob=False,
 )
 @given(data=st.data())
-def test_unlearn_returns_a_network_or_says_in_one_sentence_what_is_wrong(
-    prepared: Path, data: st.DataObject
-) -> None:
+def test_unlearn_returns_a_network_or_says_in_one_sentence_what_is_wrong(prepared: Path, data: st.DataObject) -> None:
     patch = pytest.MonkeyPatch()
     patch.setattr(unlearning, "SIZE", 40)  # pools for one call alone
     call = data.draw(calls(prepared))
@@ -378,10 +376,10 @@ def test_unlearn_returns_a_network_or_says_in_one_sentence_what_is_wrong(
         found = unlearn(**call, progress=False)
     except UserError as error:
         event(f"refused: {str(error).split(':')[0].split('=')[0][:30]}")
-        assert len(str(error)) > 10
-        assert len(str(error).splitlines()) == 1
+        said = str(error)
     else:
         event("unlearned")
+        said = None
         assert isinstance(found, Unlearned)
         assert type(found.model) is type(call["model"])
         after = state(found.model)
@@ -393,5 +391,6 @@ def test_unlearn_returns_a_network_or_says_in_one_sentence_what_is_wrong(
         assert all(np.isfinite(value) for value in found.metrics.values())
     finally:
         patch.undo()
+    assert said is None or (len(said) > 10 and len(said.splitlines()) == 1)
     assert same(before, state(call["model"]))
     assert torch.equal(drawn, torch.get_rng_state())

@@ -21,7 +21,6 @@ from dmm_exp.errors import UserError
 WIDTH, CLASSES, ROWS = 4, 3, 30
 DATA = blobs(ROWS, WIDTH, CLASSES)
 RECIPE: dict[str, Any] = {"epochs": 1, "batch_size": 16}
-KINDS = ("subsets", "originals", "dataset")
 
 
 def descend(model: nn.Module, dataset: Any, seed: int) -> nn.Module:
@@ -34,11 +33,9 @@ def descend(model: nn.Module, dataset: Any, seed: int) -> nn.Module:
     return model
 
 
-def made(folder: Path, recipe: Any = RECIPE, *, model: nn.Module | None = None, **more: Any) -> Pool:
-    options = {"size": 40, "progress": False, **more}
-    return prepare(mlp(WIDTH, CLASSES) if model is None else model, more.pop("train", DATA), recipe, folder, **{
-        key: value for key, value in options.items() if key != "train"
-    })  # fmt: skip
+def made(folder: Path, recipe: Any = RECIPE, *, model: Any = None, train: Any = DATA, **more: Any) -> Pool:
+    model = mlp(WIDTH, CLASSES) if model is None else model
+    return prepare(model, train, recipe, folder, **{"size": 40, "progress": False, **more})
 
 
 def artifacts(folder: Path) -> dict[str, bytes]:
@@ -88,13 +85,11 @@ def test_a_pool_and_its_folder_give_the_same_answer_twice(prepared):
 
 
 def test_a_prepared_pool_is_not_made_again(pool):
-    before, numbers = artifacts(pool), torch.get_rng_state()
-    model = mlp(WIDTH, CLASSES)
+    before, model = artifacts(pool), mlp(WIDTH, CLASSES)
     drawn = torch.get_rng_state()
     assert made(pool, model=model).models == 56
     assert torch.equal(torch.get_rng_state(), drawn)
     assert artifacts(pool) == before
-    assert not torch.equal(numbers, drawn)
 
 
 def test_a_pool_that_grows_equals_one_made_at_once(pool, tmp_path):
@@ -125,7 +120,7 @@ def test_an_interrupted_pool_goes_on_where_it_stopped(prepared, tmp_path, monkey
     resumed = len(taught)
     taught.clear()
     made(tmp_path / "whole", descend)
-    assert len(taught) - 5 <= first + resumed - 5 < len(taught) + 5  # at most one chunk is taught twice
+    assert len(taught) <= first + resumed <= len(taught) + 5  # at most one chunk is taught twice
     assert resumed < len(taught)
     assert artifacts(tmp_path / "pool").keys() == artifacts(tmp_path / "whole").keys()
     assert artifacts(tmp_path / "pool") == artifacts(tmp_path / "whole")
@@ -160,13 +155,12 @@ def json_or_none(content: bytes) -> Any:
         return None
 
 
-def test_a_damaged_shard_is_made_again(pool, monkeypatch):
+def test_a_damaged_shard_is_made_again(pool):
     before = artifacts(pool)
     name = max(before, key=lambda name: len(before[name]))
     content = bytearray(before[name])
     content[-9] ^= 255
     (pool / name).write_bytes(bytes(content))
-    monkeypatch.setattr("dmm_exp.store.store.Store._verified", {}, raising=False)
     made(pool)
     assert artifacts(pool) == before
 
@@ -192,8 +186,8 @@ def test_a_pool_of_something_else_is_refused_and_left_alone(prepared):
     assert "initialised otherwise" in refused(lambda: deleted(factory=zeros))
     assert "was trained by another one" in refused(lambda: deleted(recipe={**RECIPE, "epochs": 2}))
     assert "was trained by another one" in refused(lambda: deleted(recipe=descend))
-    assert "another network, recipe or seed" in refused(lambda: made(prepared, {**RECIPE, "epochs": 2}))
-    assert "another network, recipe or seed" in refused(lambda: made(prepared, seed=1))
+    assert "another network or recipe" in refused(lambda: made(prepared, {**RECIPE, "epochs": 2}))
+    assert "another network or recipe" in refused(lambda: made(prepared, seed=1))
     assert sorted(str(path) for path in prepared.rglob("*")) == files
 
 

@@ -222,7 +222,9 @@ def test_without_a_pool_effects_add_up_to_the_gap_of_generalisation(tmp_path):
     effects = deletion.estimator.predict(torch.eye(ROWS))  # of including each example, on all logits
     labels, small = known.examples.labels, 1e-3
     on_own = torch.stack([effects[row, row] for row in range(ROWS)])
-    before, after = (margin(answers[:ROWS].double() + step * on_own.double(), labels[:ROWS]) for step in (-small, small))
+    before, after = (
+        margin(answers[:ROWS].double() + step * on_own.double(), labels[:ROWS]) for step in (-small, small)
+    )
     linearised = float(((after - before) / (2 * small)).mean())
     margins = margin(answers.double(), labels)
     assert linearised == pytest.approx(float(margins[:ROWS].mean() - margins[ROWS:].mean()), rel=1e-3)
