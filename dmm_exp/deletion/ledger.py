@@ -71,7 +71,11 @@ class Drift:
     share: float
 
     def due(self, limits: Limits) -> list[str]:
-        """Return why retraining is due, in sentences; nothing if it is not."""
+        """Return why retraining is due, in sentences; nothing if it is not.
+
+        >>> Drift(doubt=0.2, drift=0.1, accuracy=0.0, share=0.3).due(Limits(share=0.25))
+        ['30.0% of the training set are gone (limit 0.25)']
+        """
         said = {
             "doubt": "predictions are as uncertain as {value:.2f} times the spread of retraining",
             "drift": "the network is {value:.2f} times the spread of retraining away from what is predicted",
@@ -138,11 +142,12 @@ class Ledger:
     Raises:
         UserError: something does not fit, or the folder holds the ledger of something else, or was changed.
 
+    >>> from tempfile import mkdtemp
     >>> import torch
     >>> from dmm_exp import Ledger
     >>> x, y = torch.randn(60, 3), torch.arange(60) % 2
-    >>> folder, net = getfixture("tmp_path"), torch.nn.Linear(3, 2)
-    >>> ledger = Ledger(folder, net, (x, y), method="finetune epochs=1", progress=False)
+    >>> net = torch.nn.Linear(3, 2)
+    >>> ledger = Ledger(mkdtemp(), net, (x, y), method="finetune epochs=1", progress=False)
     >>> ledger.delete([4, 8]).forgotten, ledger.delete([15]).forgotten
     ([4, 8], [4, 8, 15])
     >>> ledger.gone, ledger.due

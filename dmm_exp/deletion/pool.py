@@ -91,6 +91,10 @@ class Pool:
         """Return the number of requests, of so many seconds each, after which the pool was cheaper than retraining.
 
         Infinite where a request takes as long as retraining.
+
+        >>> pool = Pool(Path("pool"), 400, {}, {}, "", [], seed=0, seconds=900.0, retraining=100.0, models=540)
+        >>> pool.break_even(request=10.0)
+        10.0
         """
         saved = self.retraining - request
         return self.seconds / saved if saved > 0 else float("inf")
@@ -167,11 +171,12 @@ def prepare(
     Raises:
         UserError: something does not fit, or the budget is too small for any pool.
 
+    >>> from tempfile import mkdtemp
     >>> import torch
     >>> from dmm_exp import prepare
     >>> x, y = torch.randn(40, 3), torch.arange(40) % 2
     >>> net = torch.nn.Linear(3, 2)
-    >>> pool = prepare(net, (x, y), {"epochs": 1}, getfixture("tmp_path"), size=40, progress=False)
+    >>> pool = prepare(net, (x, y), {"epochs": 1}, mkdtemp(), size=40, progress=False)
     >>> pool.models
     56
     """

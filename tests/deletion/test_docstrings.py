@@ -1,0 +1,50 @@
+"""Examples in docstrings and documentation are what happens."""
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dmm_exp
+from dmm_exp import deletion
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "delete_rows.py"
+MODULES = sorted(f"dmm_exp.deletion.{module.name}" for module in pkgutil.iter_modules(deletion.__path__))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_in_docstrings_are_what_happens(module):
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+@pytest.mark.parametrize("name", [name for name in dmm_exp.__all__ if callable(getattr(dmm_exp, name))])
+def test_every_public_name_is_documented_and_every_function_has_an_example(name):
+    thing = getattr(dmm_exp, name)
+    assert thing.__doc__
+    if name in ("prepare", "train", "unlearn", "Ledger"):
+        assert ">>>" in thing.__doc__
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/unlearn_your_model.md"])
+def test_the_example_is_the_file_that_is_run(page):
+    code = EXAMPLE.read_text().split('"""', 2)[2].strip()
+    assert code in (ROOT / page).read_text()
+
+
+@pytest.mark.slow
+def test_the_example_deletes_rows_and_says_how_well(tmp_path):
+    done = subprocess.run([sys.executable, EXAMPLE], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("DMM made the network unlearn 20 of 1,400 training rows")
+    assert "20 retrained ones" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "unlearned").iterdir()) == [
+        "deletion.json",
+        "points.parquet",
+        "report.html",
+        "unlearned.safetensors",
+    ]
