@@ -86,7 +86,7 @@ def stream(config: Mapping[str, Any], requests: int, rows: int, every: int, draw
             "request": number,
             "gone": len(gone),
             **compared(retrained, {"stream": made.logits, "joint": joint.logits, "nothing": origin}, gone),
-            **{name: value for name, value in asdict(drift).items() if value is not None},
+            **{f"drift/{name}": value for name, value in asdict(drift).items() if value is not None},
             "due": len(drift.due(Limits())) > 0,
         }
 

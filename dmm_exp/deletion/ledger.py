@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from dmm_exp.deletion.given import Data, Given, forget_rows, given
 from dmm_exp.deletion.pool import Pool
 from dmm_exp.deletion.recipes import Recipe
-from dmm_exp.deletion.request import Deletion
+from dmm_exp.deletion.request import Deletion, here
 from dmm_exp.deletion.unlearning import Outcome, Unlearned, request, rows_digest, validation_of
 from dmm_exp.ensembles import Ensemble, member_seed
 from dmm_exp.errors import UserError, storage_errors
-from dmm_exp.executors import Local
 from dmm_exp.pipeline import content_hash
 from dmm_exp.report.progress import Console
 from dmm_exp.store.files import checksum, write_tensors, write_text
@@ -170,7 +169,7 @@ class Ledger:
         progress: bool = True,
     ) -> None:
         known = given(model, train, validation_of(validation, pool, train), factory)
-        self._begin(Path(folder), known, (method, recipe, pool, seed), Local(), Console(quiet=not progress), limits)
+        self._begin(Path(folder), known, (method, recipe, pool, seed), here(known), Console(quiet=not progress), limits)
 
     @classmethod
     def of(cls, folder: Path, known: Given, asking: tuple[Any, ...], executor: Executor, console: Console) -> Ledger:

@@ -17,11 +17,10 @@ from torch import nn
 from dmm_exp.deletion.budget import seconds_of
 from dmm_exp.deletion.given import Data, Given, given
 from dmm_exp.deletion.recipes import Recipe, composed, training_of
-from dmm_exp.deletion.request import Deletion
+from dmm_exp.deletion.request import Deletion, here
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import AUTO
 from dmm_exp.errors import UserError, shown, storage_errors
-from dmm_exp.executors import Local
 from dmm_exp.report.progress import Console, duration
 from dmm_exp.store import Artifact, Store
 from dmm_exp.store.files import write_json
@@ -183,7 +182,7 @@ def prepare(
     known = given(model, train, validation, factory)
     console = Console(quiet=not progress)
     return prepare_given(
-        known, training_of(recipe, known), Path(folder), Local(), console, size=size, budget=budget, seed=seed
+        known, training_of(recipe, known), Path(folder), here(known), console, size=size, budget=budget, seed=seed
     )
 
 

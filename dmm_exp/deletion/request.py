@@ -19,15 +19,24 @@ from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.work import evaluation_copy, model_factory, recipe, trainer_factory
 from dmm_exp.errors import UserError
+from dmm_exp.executors import Local
 from dmm_exp.pipeline import Pipeline, content_hash
 from dmm_exp.store import Artifact, Draft, Spec
 from dmm_exp.unlearners import Unlearner
 from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
 
+SMALL = 1_000_000  # parameters
+
 if TYPE_CHECKING:
     from dmm_exp.ensembles.work import Executor
     from dmm_exp.report.progress import Console
     from dmm_exp.store import Store
+
+
+def here(given: Given) -> Local:
+    """Return what trains such networks in this process: small ones with one thread, which several only slow down."""
+    size = sum(value.numel() for value in given.ensemble.parameters())
+    return Local(threads=1 if size < SMALL and not torch.cuda.is_available() else None)
 
 
 class Deletion(Pipeline):

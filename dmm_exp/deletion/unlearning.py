@@ -22,10 +22,9 @@ from dmm_exp.deletion.given import Data, Given, forget_rows, given
 from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, Pool, opened, pool_config, prepare_given
 from dmm_exp.deletion.quality import Verification, groups_of, points_table, quality
 from dmm_exp.deletion.recipes import Recipe, composed, method_of, training_of
-from dmm_exp.deletion.request import Deletion, Work, pool_free_attribution
+from dmm_exp.deletion.request import Deletion, Work, here, pool_free_attribution
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.errors import UserError, shown, storage_errors
-from dmm_exp.executors import Local
 from dmm_exp.metrics import retraining_cost
 from dmm_exp.pipeline import content_hash
 from dmm_exp.report.progress import Console
@@ -190,7 +189,7 @@ def unlearn(
         raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
     share_of(budget)
     chosen = forget_rows(forget, known.examples, whole_classes=whole_classes)
-    with request(known, method, recipe, pool, seed, verify, Local(), console) as asked:
+    with request(known, method, recipe, pool, seed, verify, here(known), console) as asked:
         return asked.delete(chosen, budget).result
 
 

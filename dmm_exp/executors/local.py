@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
+
+from dmm_exp.executors.devices import check_counts
 
 Job = TypeVar("Job")
 
 
 class Local:
-    """Run jobs in this process, with all of torch's threads."""
+    """Run jobs in this process.
+
+    Args:
+        threads: torch threads of a job; all of torch's when None.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        check_counts(threads=threads)
+        self.threads = threads
 
     def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[Job]:
         """Run ``function`` on every job in order, yielding each when it is done."""
         for job in jobs:
-            function(job)
+            with self._threads():
+                function(job)
             yield job
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def warm_up(self) -> None:
         """Nothing needs to be started."""
