@@ -257,8 +257,10 @@ def _is_group(override: Any, loader: Any) -> bool:
 def _check_choice(override: Any, loader: Any) -> None:
     group, options = override.key_or_group, options_of(override.key_or_group, loader)
     value = override.value()
-    if override.is_delete() or (value is None and group in OPTIONAL):
+    if override.is_delete():
         return
+    if value is None and group in OPTIONAL:
+        raise UserError(f"{group}=null: expected one of {', '.join(options)}; for none of them leave {group} out")
     if not options:
         raise UserError(f"{override.input_line}: there is no configuration group '{group}'")
     for choice in value if isinstance(value, list) else [value]:
