@@ -26,6 +26,7 @@ CHOICES = "choices.json"
 ARTIFACTS = "artifacts.json"
 FORGET = "forget.json"
 MEMBERS = "members.parquet"
+MODEL = "unlearned.safetensors"
 
 
 def run_name(config: Mapping[str, Any], choices: Mapping[str, str]) -> str:

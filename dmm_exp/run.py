@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp.errors import storage_errors
-from dmm_exp.identity import ARTIFACTS, CHOICES, FORGET, MEMBERS, run_name
-from dmm_exp.store.files import write_json, write_table, write_text
+from dmm_exp.identity import ARTIFACTS, CHOICES, FORGET, MEMBERS, MODEL, run_name
+from dmm_exp.store.files import write_json, write_table, write_tensors, write_text
 from dmm_exp.store.spec import digest_of
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], consol
             console.warn(warning)
         if config["evaluation"]["report"]:
             _report(result, folder, evaluation.artifact.digest, console)
+            _write_model(folder, pipeline)
         tracker.finish(result)
     except BaseException as error:
         tracker.fail(f"{type(error).__name__}: {error}")
@@ -194,6 +195,15 @@ def _report(result: RunResult, folder: Path, evaluation: str, console: Console) 
         if not stage.cached:
             write_report(result, folder)
             write_json(shown, shows)
+
+
+def _write_model(folder: Path, pipeline: Pipeline) -> None:
+    """Write the first unlearned model as a state dict of its network; what only predicts answers has none."""
+    first = pipeline.unlearned.some_members(0, 0, 1)
+    named = {name: name.removeprefix(kind) for name in first for kind in ("params/", "stats/") if name.startswith(kind)}
+    state = {own.removeprefix("network."): first[name][0] for name, own in named.items()}
+    if state:
+        write_tensors(folder / MODEL, state)
 
 
 def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], console: Console) -> RunResult:

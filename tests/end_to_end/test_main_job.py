@@ -5,7 +5,13 @@ import re
 
 import pandas as pd
 import pytest
+import torch
+import yaml
 from results_of_runs import without_seconds
+from safetensors.torch import load_file
+
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.models import MLP, Normalised
 
 GROUPS = ("forget", "retain", "val")
 
@@ -69,6 +75,17 @@ def test_run_folder_is_named_by_choices_and_holds_all_results(main_job):
     assert expected <= files
     assert json.loads((main_job.folder / "status.json").read_text())["state"] == "finished"
     assert "computed in" in (main_job.folder / "run.log").read_text()
+
+
+def test_the_unlearned_network_of_a_run_is_loaded_as_any_other_and_answers_as_the_first_model(main_job):
+    network = MLP((1, 8, 8), 10, hidden=(96, 96))
+    network.load_state_dict(load_file(main_job.folder / "unlearned.safetensors"))
+    examples = instantiate(yaml.safe_load((main_job.folder / "config.yaml").read_text())["dataset"]).load()
+    with torch.no_grad():
+        answers = Normalised(network, **vars(examples.normalisation), input_shape=(1, 8, 8))(examples.inputs)
+    right = (answers.argmax(1) == examples.labels)[examples.n_train :].double().mean().item()
+    first = pd.read_parquet(main_job.folder / "members.parquet").iloc[0]
+    assert right == pytest.approx(first["accuracy/unlearned/val"], abs=1e-6)
 
 
 def test_points_say_what_every_point_is_and_how_it_came_out(main_job):
