@@ -68,10 +68,15 @@ BOARDS = {
     "dmm_cifar10": ("cifar10", 'leaderboard.forget_sets.random=["random size=10 generator=numpy"]'),
     "easydub_cifar10": ("cifar10", 'leaderboard.forget_sets.random=["pc1_both size=500"]'),
     "dmm_fashion": ("fashion_mnist", 'leaderboard.forget_sets.random=["random size=100"]'),
+    "dmm_fashion_full": ("fashion_mnist", 'leaderboard.forget_sets.random=["random size=500"]'),
+    "dmm_fashion_mislabelled": ("fashion_mnist", "leaderboard.forget_sets.mislabelled=[mislabelled]"),
     "dmm_living17": ("living17", 'leaderboard.forget_sets.random=["random size=500"]'),
 }
+KINDS_OF_FASHION = [f"~leaderboard.forget_sets.{kind}" for kind in ("rum_high_mem", "rum_mid_mem", "class")]
 OTHER_KINDS = {
-    "dmm_fashion": [f"~leaderboard.forget_sets.{kind}" for kind in ("rum_high_mem", "rum_mid_mem", "class")],
+    "dmm_fashion": KINDS_OF_FASHION,
+    "dmm_fashion_full": KINDS_OF_FASHION,
+    "dmm_fashion_mislabelled": [],
     "dmm_living17": ["~leaderboard.forget_sets.class", "dataset.decoding.size=32", "dataset.decoding.keep_in=null"],
 }
 
@@ -139,6 +144,15 @@ def test_a_preset_says_what_it_costs(name):
     assert trained == round(seeds * model * cell["n_models"] * (1 + 2 * sets))
     assert abs(total - pool - trained - unlearning) <= 1
     assert cell["pool"]["larger"]["size"] == 0
+
+
+def test_the_full_fashion_mnist_is_the_small_one_with_larger_numbers():
+    small, full = (composed(f"experiment={name}")["leaderboard"] for name in ("dmm_fashion", "dmm_fashion_full"))
+    assert small.keys() == full.keys()
+    assert [key for key in small if small[key] != full[key]] == ["title", "overrides", "forget_sets"]
+    assert small["forget_sets"].keys() == full["forget_sets"].keys()
+    sizes = [next(compose_entries({**board, "methods": ["dmm"]}, [])).config["dataset"] for board in (small, full)]
+    assert [(size["train_size"], size["validation_size"]) for size in sizes] == [(6000, 2000), (None, None)]
 
 
 @pytest.mark.parametrize("name", ["dmm_cifar10", "easydub_cifar10"])
