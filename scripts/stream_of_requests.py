@@ -62,7 +62,7 @@ def stream(config: Mapping[str, Any], requests: int, rows: int, every: int, draw
     members = range(config["n_models"])
     originals = stored_ensemble(pipeline.originals.path, model_factory(network, examples), members)
     nothing: Any = None
-    given = Given(originals, examples, network, restore=nothing, rows=nothing)
+    given = Given(originals, examples, network, restore=nothing, rows=nothing, weights="")
     deletion = Deletion(given, True, config, store, executor, console)
     origin = pipeline.originals.stacked("logits")
     order = torch.randperm(examples.n_train, generator=torch.Generator().manual_seed(draw))

@@ -107,7 +107,7 @@ def alone(pipeline: Pipeline, ensemble: Ensemble) -> Deletion:
     """Return what predicts effects from the first member of an ensemble alone."""
     network, examples = pipeline.config["model"]["network"], pipeline.examples
     nothing: Any = None
-    given = Given(ensemble[:1], examples, network, restore=nothing, rows=nothing)
+    given = Given(ensemble[:1], examples, network, restore=nothing, rows=nothing, weights="")
     config = {**pipeline.config, "attribution": pool_free_attribution(given), "n_models": 1}
     return Deletion(given, False, config, pipeline.store, pipeline.executor, pipeline.console)
 

@@ -105,8 +105,10 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
     else:
         chosen = torch.tensor(sorted(rows))
         method = config["unlearner"]
-        with request(known, method, recipe, pool, config["seed"], asked.verify, executor, console) as work:
-            result = work.delete(chosen, asked.budget).result
+        with request(
+            known, method, recipe, pool, config["seed"], asked.verify, executor, console, asked.budget
+        ) as work:
+            result = work.delete(chosen).result
     for warning in result.warnings:
         console.warn(warning)
     return result.save(output)

@@ -266,8 +266,10 @@ class Ledger:
             method, recipe, pool, seed = self._asking
             number = len(self.entries) + 1
             own_seed = member_seed(seed, "unlearned", number, "subset") if number > 1 else seed
-            with request(self._known, method, recipe, pool, own_seed, 0, self._executor, self._console) as asked:
-                outcome = asked.delete(union, budget, new, self._current())
+            with request(
+                self._known, method, recipe, pool, own_seed, 0, self._executor, self._console, budget
+            ) as asked:
+                outcome = asked.delete(union, new, self._current())
                 drift = drift_of(asked.deletion, union, outcome.origin, outcome.made.logits, outcome.targets)
             self._append(number, new, outcome, drift)
         outcome.result.warnings.extend(f"retraining is due: {reason}" for reason in self.due)

@@ -187,10 +187,9 @@ def unlearn(
     known = given(model, train, validation_of(validation, pool, train), factory)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
-    share_of(budget)
     chosen = forget_rows(forget, known.examples, whole_classes=whole_classes)
-    with request(known, method, recipe, pool, seed, verify, here(known), console) as asked:
-        return asked.delete(chosen, budget).result
+    with request(known, method, recipe, pool, seed, verify, here(known), console, budget) as asked:
+        return asked.delete(chosen).result
 
 
 @dataclass(frozen=True)
@@ -221,6 +220,7 @@ class Request:
         trainable: whether the recipe is known.
         verify: number of oracles.
         seed: of the method.
+        budget: the most that unlearning may take, if there is a limit.
         warnings: what to beware of.
     """
 
@@ -230,6 +230,7 @@ class Request:
     trainable: bool
     verify: int
     seed: int
+    budget: float | str | None
     warnings: list[str]
 
     @property
@@ -237,14 +238,11 @@ class Request:
         """Whether the method matches predictions."""
         return _target(self.settings).target == "predicted"
 
-    def delete(
-        self, gone: Tensor, budget: float | str | None, new: Tensor | None = None, current: Ensemble | None = None
-    ) -> Outcome:
+    def delete(self, gone: Tensor, new: Tensor | None = None, current: Ensemble | None = None) -> Outcome:
         """Delete rows from the given network, or from what earlier deletions made of it.
 
         Args:
             gone: sorted training indices that are gone afterwards.
-            budget: as in :func:`unlearn`.
             new: those of them that are not gone yet; all by default.
             current: the network as it is now; as it was given by default.
         """
@@ -253,7 +251,7 @@ class Request:
         begun = time.monotonic()
         if self.predicts:
             deletion.effect_of(gone)
-        settings, warnings = self._within(work, budget, time.monotonic() - begun)
+        settings, warnings = self._within(work, time.monotonic() - begun)
         with deletion.console.stage("unlearning", f"{work.count:,} rows by {_target(settings).__name__}"):
             made, targets = work.carry_out(instantiate(settings))
         seconds = time.monotonic() - begun
@@ -294,18 +292,16 @@ class Request:
             deletion.console.note(self.pool.in_words(seconds))
         return Outcome(result, work.origin, made, targets)
 
-    def _within(self, work: Work, budget: float | str | None, spent: float) -> tuple[dict[str, Any], list[str]]:
+    def _within(self, work: Work, spent: float) -> tuple[dict[str, Any], list[str]]:
         """Return the method's settings with as many epochs as fit into a budget, and what to say of it.
 
         One epoch is carried out to see what it takes.
         """
-        epochs, name = self.settings.get("epochs"), _target(self.settings).__name__
+        budget, epochs, name = self.budget, self.settings.get("epochs"), _target(self.settings).__name__
         if budget is None:
             return self.settings, []
         share = share_of(budget)
-        limit = (
-            (seconds_of(budget) or 0.0) - spent if share is None else share * self._retraining(budget, len(work.gone))
-        )
+        limit = (seconds_of(budget) or 0.0) - spent if share is None else share * self._retraining(len(work.gone))
         if not isinstance(epochs, int) or epochs < 1:
             return self.settings, [f"budget: {name} does not go by epochs; nothing was cut"]
         begun, one = time.monotonic(), instantiate({**self.settings, "epochs": 1})
@@ -319,25 +315,17 @@ class Request:
             return self.settings, []
         return {**self.settings, "epochs": fitting}, [f"budget: {fitting} of {epochs} epochs fitted into it"]
 
-    def _retraining(self, budget: float | str, forgotten: int) -> float:
-        """Return gradient evaluations of one retraining.
-
-        Raises:
-            UserError: nobody knows them.
-        """
-        training = self.deletion.config["training"]
-        if not self.trainable or by_function(training):
-            raise UserError(
-                f"budget={budget}: a share of a retraining takes a recipe by which its cost is known; expected seconds"
-            )
-        return retraining_cost(training["epochs"], self.deletion.examples.n_train - forgotten)
+    def _retraining(self, forgotten: int) -> float:
+        """Return gradient evaluations of one retraining, where the recipe is one of ours."""
+        epochs = self.deletion.config["training"]["epochs"]
+        return retraining_cost(epochs, self.deletion.examples.n_train - forgotten)
 
     def _cost(
         self, made: internal.Unlearned, settings: Mapping[str, Any], seconds: float, forgotten: int, verification: float
     ) -> Cost:
         epochs, ratio = settings.get("epochs"), None
         if self.trainable and not by_function(self.deletion.config["training"]):
-            ratio = made.sample_gradients / self._retraining("", forgotten)
+            ratio = made.sample_gradients / self._retraining(forgotten)
         retraining = None if self.pool is None else self.pool.retraining
         count = epochs if isinstance(epochs, int) else 0
         return Cost(seconds, made.sample_gradients, count, ratio, retraining, verification)
@@ -361,6 +349,7 @@ def request(
     verify: int,
     executor: Executor,
     console: Console,
+    budget: float | str | None = None,
 ) -> Iterator[Request]:
     """Give what deletes rows from a given network; arguments are those of :func:`unlearn`.
 
@@ -370,6 +359,7 @@ def request(
     settings, kept = method_of(method), opened(pool)
     training = _training(recipe, kept, known)
     _check(settings, training, verify, known)
+    _check_budget(budget, training)
     warnings: list[str] = []
     own_numbers = torch.random.fork_rng(devices=[])  # what is drawn here leaves the program's own random numbers alone
     with storage_errors(), own_numbers, tempfile.TemporaryDirectory(prefix="dmm_exp_") as folder:
@@ -385,7 +375,15 @@ def request(
             deletion = _alone(known, training, Path(folder), seed, executor, console)
             deletion.estimator.check(known.build())
             warnings = [WITHOUT_POOL]
-        yield Request(deletion, settings, kept, training is not None, verify, seed, warnings)
+        yield Request(deletion, settings, kept, training is not None, verify, seed, budget, warnings)
+
+
+def _check_budget(budget: float | str | None, training: Mapping[str, Any] | None) -> None:
+    """Refuse a budget that is none, or a share of a retraining whose cost nobody knows."""
+    if share_of(budget) is not None and (training is None or by_function(training)):
+        raise UserError(
+            f"budget={budget}: a share of a retraining takes a recipe by which its cost is known; expected seconds"
+        )
 
 
 def _alone(

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
 def checksum(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
@@ -56,6 +60,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
             save_file(contiguous, temporary)
         except SafetensorError as error:
             raise _as_os_error(error, path) from error
+        temporary.chmod(0o666 & ~_UMASK)  # which safetensors would keep for its owner alone
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, write)
