@@ -74,8 +74,8 @@ def test_a_ledger_is_gone_on_with(folder, monkeypatch, capsys):
         (["request.checkpoint=net.pt", "forget.indices=rows.csv", "request.pool=p"], "request.recipe=true"),
         (["request.checkpoint=net.pt", "forget.indices=rows.csv", "model.network.hidden=[9]"], "checkpoint of this"),
         (["request.checkpoint=net.pt", "forget=rum_high_mem"], "needs scores"),
-        (["request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=do_nothing"], "is a reference"),
-        (["-m", "forget.indices=rows.csv"], "one request"),
+        (["request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=oracle_matching"], "is a reference"),
+        (["forget.indices=rows.csv", "-m"], "one request"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(folder, monkeypatch, capsys, arguments, said):

@@ -57,13 +57,15 @@ def methods() -> list[str]:
     settings = {name: method_of(name) for name in names}
     references = {"do_nothing", "dm_direct", "oracle_matching", "retrain"}
     short = {name: f"{name} epochs=1" if "epochs" in settings[name] else name for name in names}
-    return [short[name] for name in names if name not in references and name != "ssd"] + ["ssd alpha=0.5 dampening=0.1"]
+    return [short[name] for name in names if name not in references and name != "ssd"] + [
+        "ssd alpha=0.001 dampening=0.001"
+    ]
 
 
 # ---------------------------------------------------------------------- the network
 
 
-@pytest.mark.parametrize("method", ["finetune epochs=1", "dmm epochs=1", "ssd alpha=0.5 dampening=0.1"])
+@pytest.mark.parametrize("method", ["finetune epochs=1", "dmm epochs=1", "ssd alpha=0.001 dampening=0.001"])
 @pytest.mark.parametrize("training", [True, False])
 def test_the_given_network_and_the_programs_random_numbers_are_left_alone(method, training):
     model = network(dropping).train(training)
