@@ -229,7 +229,6 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the first that is out of range.
     """
-    pool = config["pool"]
     known = [field.name for field in fields(RootConfig)]
     for key in config:
         if key not in known:
@@ -244,6 +243,11 @@ def check_ranges(config: Mapping[str, Any]) -> None:
         raise UserError(f"model.chunk_size={chunk_size}: expected a whole number of at least 1, or auto")
     _check_training("training", config["training"])
     _check_training("scores.held_out", config["scores"]["held_out"])
+    _check_pool(config["pool"])
+    _check_attack(config["evaluation"]["strong_ulira"])
+
+
+def _check_pool(pool: Mapping[str, Any]) -> None:
     _at_least("pool.amortised_over", pool["amortised_over"], 1)
     _at_least("pool.held_out", pool["held_out"], 0)
     if pool["size"] < pool["held_out"] + 4:
@@ -269,7 +273,6 @@ def check_ranges(config: Mapping[str, Any]) -> None:
         _check_blocks("pool", pool, ("size", "held_out"))
     if pool["larger"]["size"]:
         _check_larger(pool)
-    _check_attack(config["evaluation"]["strong_ulira"])
 
 
 def _check_training(name: str, training: Mapping[str, Any]) -> None:

@@ -255,13 +255,7 @@ class Request:
         with deletion.console.stage("unlearning", f"{work.count:,} rows by {_target(settings).__name__}"):
             made, targets = work.carry_out(instantiate(settings))
         seconds = time.monotonic() - begun
-        assert made.ensemble is not None
-        if not made.logits.isfinite().all():
-            raise UserError(
-                f"method: {_target(settings).__name__} diverged (logits are not finite); expected settings that keep "
-                "the network together, such as a lower learning rate"
-            )
-        model = known.restore(made.ensemble.member(0))
+        model = self._restored(made, settings)
         logits = known.logits(model)
         if torch.equal(logits, work.origin):
             warnings = [*warnings, "no answer of the network changed, as far as its precision can tell"]
@@ -291,6 +285,19 @@ class Request:
         if self.pool is not None:
             deletion.console.note(self.pool.in_words(seconds))
         return Outcome(result, work.origin, made, targets)
+
+    def _restored(self, made: internal.Unlearned, settings: Mapping[str, Any]) -> nn.Module:
+        """Return what came out as a network like the given one.
+
+        Raises:
+            UserError: the method diverged.
+        """
+        if made.ensemble is None or not made.logits.isfinite().all():
+            raise UserError(
+                f"method: {_target(settings).__name__} diverged (logits are not finite); expected settings that keep "
+                "the network together, such as a lower learning rate"
+            )
+        return self.deletion.given.restore(made.ensemble.member(0))
 
     def _within(self, work: Work, spent: float) -> tuple[dict[str, Any], list[str]]:
         """Return the method's settings with as many epochs as fit into a budget, and what to say of it.

@@ -250,14 +250,14 @@ def test_indices_are_read_from_every_format_and_sorted(name: str, content: Any, 
 )
 def test_a_file_that_is_no_forget_set_is_refused(name: str, content: Any, tmp_path: Path, examples: Examples):
     path = write(tmp_path / name, content)
-    with pytest.raises(UserError, match=rf"^forget\.file={path}"):
+    with pytest.raises(UserError, match=rf"^forget\.indices={path}"):
         Indices(str(path)).check(examples)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path, examples: Examples):
     (tmp_path / "folder.csv").mkdir()
     for name in ("absent.csv", "absent.npy", "folder.csv"):
-        with pytest.raises(UserError, match=rf"^forget\.file={tmp_path / name}"):
+        with pytest.raises(UserError, match=rf"^forget\.indices={tmp_path / name}"):
             Indices(str(tmp_path / name)).select(examples)
 
 
