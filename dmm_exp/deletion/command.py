@@ -17,7 +17,7 @@ from dmm_exp.deletion.given import Given, check_numbers, forget_rows
 from dmm_exp.deletion.ledger import Ledger
 from dmm_exp.deletion.pool import FILE, SIZE, Pool, prepare_given
 from dmm_exp.deletion.recipes import composed
-from dmm_exp.deletion.unlearning import request
+from dmm_exp.deletion.unlearning import check_request, request
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.errors import UserError, did_you_mean, storage_errors
@@ -90,15 +90,17 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
     if (output / RECORD).exists():
         raise UserError(f"request.output={asked.output}: holds the record of a deletion; expected a new folder")
     known = _given(config, asked)
-    rows = _rows(config, known.examples)
-    if asked.ledger is None:
-        forget_rows(rows, known.examples, whole_classes=asked.whole_classes)
+    rows, recipe = _rows(config, known.examples), config["training"] if asked.recipe else None
     console, executor = Console(), shared_executor(config["executor"])
-    pool = _pool(config, asked, known, executor, console)
-    recipe = config["training"] if asked.recipe else None
+    gone = [] if asked.ledger is None else Ledger.of(Path(asked.ledger), known, (), executor, console).gone
+    forget_rows(rows, known.examples, whole_classes=asked.whole_classes, gone=gone)
+    if asked.ledger is not None and asked.verify:
+        raise UserError("request.verify: is for single requests; expected no request.ledger beside it")
+    kept = _kept(asked)
+    training = kept.training if kept is not None else recipe
+    check_request(config["unlearner"], training, asked.verify, asked.budget, known)
+    pool = kept or _prepared(config, asked, known, executor, console)
     if asked.ledger is not None:
-        if asked.verify:
-            raise UserError("request.verify: is for single requests; expected no request.ledger beside it")
         asking = (config["unlearner"], recipe, pool, config["seed"])
         ledger = Ledger.of(Path(asked.ledger), known, asking, executor, console)
         result = ledger.delete(rows, whole_classes=asked.whole_classes, budget=asked.budget)
@@ -161,19 +163,22 @@ def _rows(config: Mapping[str, Any], examples: Examples) -> list[int]:
     return selector.select(examples, None).tolist()
 
 
-def _pool(config: Mapping[str, Any], asked: Asked, known: Given, executor: Any, console: Console) -> Pool | None:
-    """Return the pool that was asked for, prepared if need be."""
-    if asked.pool is None:
+def _kept(asked: Asked) -> Pool | None:
+    """Return the pool that is there; None where none was asked for, or it is to be prepared."""
+    if asked.pool is None or asked.recipe:
         return None
-    folder = Path(asked.pool).expanduser()
-    if (folder / FILE).exists() and not asked.recipe:
-        return Pool.open(folder)
-    if not asked.recipe:
+    if not (Path(asked.pool).expanduser() / FILE).exists():
         raise UserError(
             f"request.pool={asked.pool}: holds no finished pool; give request.recipe=true, if the network was trained "
             "as training=… says, and it is prepared"
         )
-    budget, seed = asked.prepare_budget, config["seed"]
-    return prepare_given(
-        known, config["training"], folder, executor, console, size=asked.size, budget=budget, seed=seed
-    )
+    return Pool.open(asked.pool)
+
+
+def _prepared(config: Mapping[str, Any], asked: Asked, known: Given, executor: Any, console: Console) -> Pool | None:
+    """Return the pool that was asked for, prepared by the recipe; None where none was."""
+    if asked.pool is None:
+        return None
+    budget, folder, seed = asked.prepare_budget, Path(asked.pool), config["seed"]
+    training = config["training"]
+    return prepare_given(known, training, folder, executor, console, size=asked.size, budget=budget, seed=seed)

@@ -22,6 +22,7 @@ from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import AUTO
 from dmm_exp.errors import UserError, shown, storage_errors
 from dmm_exp.report.progress import Console, duration
+from dmm_exp.report.tables import number
 from dmm_exp.store import Artifact, Store
 from dmm_exp.store.files import write_json
 from dmm_exp.store.lock import Lock
@@ -56,6 +57,8 @@ class Pool:
         seconds: wall time that training it took, over all attempts.
         retraining: wall seconds of training one network alone, on everything.
         models: number of all its models.
+        lds: linear datamodeling score on members that took no part in estimation: 1 where their answers are predicted
+            in their order, 0 where nothing is; None where they all answer alike.
     """
 
     folder: Path
@@ -68,6 +71,7 @@ class Pool:
     seconds: float
     retraining: float
     models: int
+    lds: float | None
 
     @classmethod
     def open(cls, folder: str | Path) -> Pool:
@@ -91,7 +95,7 @@ class Pool:
 
         Infinite where a request takes as long as retraining.
 
-        >>> pool = Pool(Path("pool"), 400, {}, {}, "", [], seed=0, seconds=900.0, retraining=100.0, models=540)
+        >>> pool = Pool(Path("pool"), 400, {}, {}, "", [], seed=0, seconds=900.0, retraining=100.0, models=540, lds=0.5)
         >>> pool.break_even(request=10.0)
         10.0
         """
@@ -231,11 +235,13 @@ def prepare_given(
             seconds=before + time.monotonic() - begun,
             retraining=alone.shard_facts()[0]["seconds"],
             models=members,
+            lds=whole.lds(),
         )
         facts = {name: value for name, value in vars(pool).items() if name != "folder"}
         write_json(folder / FILE, sealed({"format": FORMAT, **facts}))
     console.note(
-        f"pool of {pool.models:,} models, {duration(pool.seconds)}; one retraining {duration(pool.retraining)}"
+        f"pool of {pool.models:,} models, {duration(pool.seconds)}; one retraining {duration(pool.retraining)}; "
+        f"LDS {number(pool.lds)}"
     )
     return pool
 

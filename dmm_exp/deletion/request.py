@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,12 +26,12 @@ from dmm_exp.store import Artifact, Draft, Spec
 from dmm_exp.unlearners import Unlearner
 from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
 
-SMALL = 1_000_000  # parameters
-
 if TYPE_CHECKING:
     from dmm_exp.ensembles.work import Executor
     from dmm_exp.report.progress import Console
     from dmm_exp.store import Store
+
+SMALL = 1_000_000  # parameters
 
 
 def here(given: Given) -> Local:
@@ -47,6 +48,8 @@ class Deletion(Pipeline):
         pooled: whether effects are predicted from a pool, and not from the given network alone.
         *parts: arguments of :class:`dmm_exp.pipeline.Stages`.
     """
+
+    measures_lds = False  # of the pool once, and not of every request
 
     def __init__(
         self,
@@ -102,6 +105,18 @@ class Deletion(Pipeline):
             job = replace(job, keep=("parameters",))
         return self._trained("one network", "trained alone", 1, job)
 
+    def lds(self) -> float | None:
+        """Return the linear datamodeling score of the pool on its members that estimators do not see, over points.
+
+        What the estimator learns for it serves the requests that this process answers afterwards.
+        """
+        nothing = torch.zeros(0, dtype=torch.long)
+        evidence = self._evidence(nothing)
+        estimator = self.estimator
+        assert isinstance(estimator, DirectionalEstimator)
+        found = float(self._lds_by_alpha(self._learned(estimator, evidence, nothing), evidence)["lds"].nanmean())
+        return found if isfinite(found) else None
+
     def _sources_of_effect(self, gone: Tensor) -> dict[str, Artifact]:
         if self.pooled:
             return super()._sources_of_effect(gone)
@@ -118,10 +133,6 @@ class Deletion(Pipeline):
             originals=self.subject.stacked("logits"),
             labels=self.examples.labels,
         )
-
-    def _lds_by_alpha(self, estimator: DirectionalEstimator, evidence: Evidence) -> dict[str, Tensor]:
-        """Return nothing: whether predictions are good is measured once, when the pool is prepared."""
-        return {}
 
     def predicted(self, gone: Tensor) -> dict[str, Tensor]:
         """Return the ``effect`` of some training points ``[points, classes]``, and its ``standard_error`` if known."""

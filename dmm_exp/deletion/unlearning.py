@@ -365,8 +365,7 @@ def request(
     """
     settings, kept = method_of(method), opened(pool)
     training = _training(recipe, kept, known)
-    _check(settings, training, verify, known)
-    _check_budget(budget, training)
+    check_request(settings, training, verify, budget, known)
     warnings: list[str] = []
     own_numbers = torch.random.fork_rng(devices=[])  # what is drawn here leaves the program's own random numbers alone
     with storage_errors(), own_numbers, tempfile.TemporaryDirectory(prefix="dmm_exp_") as folder:
@@ -385,8 +384,15 @@ def request(
         yield Request(deletion, settings, kept, training is not None, verify, seed, budget, warnings)
 
 
-def _check_budget(budget: float | str | None, training: Mapping[str, Any] | None) -> None:
-    """Refuse a budget that is none, or a share of a retraining whose cost nobody knows."""
+def check_request(
+    settings: Mapping[str, Any],
+    training: Mapping[str, Any] | None,
+    verify: int,
+    budget: float | str | None,
+    known: Given,
+) -> None:
+    """Raise ``UserError`` for what does not go together, before anything is computed or written."""
+    _check(settings, training, verify, known)
     if share_of(budget) is not None and (training is None or by_function(training)):
         raise UserError(
             f"budget={budget}: a share of a retraining takes a recipe by which its cost is known; expected seconds"

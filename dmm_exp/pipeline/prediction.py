@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,7 +41,13 @@ _last_learned: dict[str, Any] = {}  # what learnt last and from what: forget set
 
 
 class Prediction(Scoring):
-    """The forget set, its oracles, and its effect."""
+    """The forget set, its oracles, and its effect.
+
+    Attributes:
+        measures_lds: whether an effect comes with scores of how well held-out models are predicted.
+    """
+
+    measures_lds: ClassVar[bool] = True
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -119,6 +125,7 @@ class Prediction(Scoring):
         config = {"estimator": self.config["attribution"]}
         if "pool" in sources:
             config |= {"held_out": self.config["pool"]["held_out"]}
+        config |= {} if self.measures_lds else {"lds": False}
         inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": content_hash(gone)}
         what = "the forget set" if len(gone) == len(self.forget) else f"{len(gone)} forget points"
         detail = f"effect of {what} by {type(self.estimator).__name__}"
@@ -176,7 +183,7 @@ class Prediction(Scoring):
         if isinstance(estimator, DirectionalEstimator):
             estimator = self._learned(estimator, evidence, gone)
             tensors = {"effect": estimator.predict(towards(gone, self.examples.n_train))[0]}
-            tensors |= self._lds_by_alpha(estimator, evidence)
+            tensors |= self._lds_by_alpha(estimator, evidence) if self.measures_lds else {}
         else:
             tensors = {"effect": estimator.estimate(evidence, gone)}
         if (error := estimator.standard_error(gone)) is not None:

@@ -13,6 +13,7 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.ensembles.work import model_factory
 
+POOL = ["request.checkpoint=net.pt", "request.recipe=true", "request.pool=p", "request.size=40"]
 SMALL = ["model.network.hidden=[8]", "executor=local", "unlearner.epochs=1"]
 
 
@@ -73,6 +74,9 @@ def test_a_ledger_is_gone_on_with(folder, monkeypatch, capsys):
         (["request.checkpoint=net.pt", "forget.indices=rows.csv", "request.verify=5"], "give recipe="),
         (["request.checkpoint=net.pt", "forget.indices=rows.csv", "request.pool=p"], "request.recipe=true"),
         (["request.checkpoint=net.pt", "forget.indices=rows.csv", "model.network.hidden=[9]"], "checkpoint of this"),
+        ([*POOL, "forget.indices=rows.csv", "request.verify=2"], "expected 0 for none"),
+        ([*POOL, "forget.indices=rows.csv", "unlearner=oracle_matching"], "is a reference"),
+        ([*POOL, "forget.indices=rows.csv", "request.ledger=book", "request.verify=5"], "single requests"),
         (["request.checkpoint=net.pt", "forget=rum_high_mem"], "needs scores"),
         (["request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=oracle_matching"], "is a reference"),
         (["forget.indices=rows.csv", "-m"], "one request"),
