@@ -10,3 +10,16 @@ def without_seconds(folder: Path) -> str:
     return json.dumps(
         {name: value for name, value in metrics.items() if not name.startswith("seconds/")}, sort_keys=True
     )
+
+
+SMALLEST = [
+    "experiment=quick",
+    "evaluation.report=false",
+    "attribution=debiased",
+    "training.epochs=1",
+    "training.batch_size=512",
+    "pool.size=12",
+    "pool.larger.size=0",
+    "pool.held_out=2",
+]
+"""A run of seconds, but for ``n_models``."""

@@ -5,19 +5,13 @@ import subprocess
 import sys
 
 import pytest
+from results_of_runs import SMALLEST
 
 from dmm_exp import sweep
 
 SMALL = [
-    "experiment=quick",
-    "evaluation.report=false",
+    *SMALLEST,
     "executor=local",
-    "attribution=debiased",
-    "training.epochs=1",
-    "training.batch_size=512",
-    "pool.size=12",
-    "pool.larger.size=0",
-    "pool.held_out=2",
     "n_models=2",
 ]
 

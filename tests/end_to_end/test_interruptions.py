@@ -9,19 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from results_of_runs import without_seconds
+from results_of_runs import SMALLEST, without_seconds
 
 from dmm_exp.executors import close_executors
 
 SMALL = [
-    "experiment=quick",
-    "evaluation.report=false",
-    "attribution=debiased",
-    "training.epochs=1",
-    "training.batch_size=512",
-    "pool.size=12",
-    "pool.larger.size=0",
-    "pool.held_out=2",
+    *SMALLEST,
     "n_models=4",
 ]
 # A network that stops in the middle of training, once two shards are finished and for as long as a file asks it to.

@@ -5,20 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+from results_of_runs import SMALLEST
 
 from dmm_exp import cli
 from dmm_exp.executors import close_executors
 from dmm_exp.leaderboard import early_epochs
 
 SMALL = [
-    "experiment=quick",
-    "evaluation.report=false",
-    "attribution=debiased",
-    "training.epochs=1",
-    "training.batch_size=512",
-    "pool.size=12",
-    "pool.larger.size=0",
-    "pool.held_out=2",
+    *SMALLEST,
     "n_models=2",
     "logger=none",
 ]
