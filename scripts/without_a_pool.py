@@ -23,9 +23,9 @@ from torch import Tensor
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.preflight import compose_forget_sets, compose_unlearner
+from dmm_exp.deletion.deletion import Deletion, Work, pool_free_attribution
 from dmm_exp.deletion.given import Given
 from dmm_exp.deletion.recipes import composed
-from dmm_exp.deletion.request import Deletion, Work, pool_free_attribution
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.work import model_factory, stored_ensemble
 from dmm_exp.executors import shared_executor

@@ -7,6 +7,8 @@ the cell's mean (Stephens, Biostatistics 2017, with α = 1). Its weights are fit
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -17,20 +19,31 @@ ROUNDS = 100
 NULL_COUNT = 10.0  # numbers without any effect that every cell is taken to have seen: small cells shrink
 
 
+@dataclass(frozen=True)
 class AdaptiveShrinkage:
     """Posterior means and variances of numbers in cells, read from tables on a grid.
-
-    Args:
-        numbers: estimates less what was expected, in standard errors, ``[numbers]``.
-        cells: the cell of each. A cell without numbers has a prior of nothing but zeros.
-        count: number of cells.
 
     Attributes:
         means: the mean of every cell, ``[cells]``.
         mixture: weights of the normals of :data:`WIDTHS`, ``[cells, widths]``.
+        posterior_means: at every point of the grid, ``[cells, grid]``.
+        posterior_variances: the same.
     """
 
-    def __init__(self, numbers: Tensor, cells: Tensor, count: int) -> None:
+    means: Tensor
+    mixture: Tensor
+    posterior_means: Tensor
+    posterior_variances: Tensor
+
+    @classmethod
+    def of(cls, numbers: Tensor, cells: Tensor, count: int) -> AdaptiveShrinkage:
+        """Return what many numbers amount to.
+
+        Args:
+            numbers: estimates less what was expected, in standard errors, ``[numbers]``.
+            cells: the cell of each. A cell without numbers has a prior of nothing but zeros.
+            count: number of cells.
+        """
         grid = torch.arange(-REACH, REACH + STEP / 2, STEP, dtype=torch.double)
         nearest = ((numbers.clamp(-REACH, REACH) + REACH) / STEP).round().long()
         seen = (cells * len(grid) + nearest).bincount(minlength=count * len(grid)).view(count, -1).double()
@@ -50,18 +63,17 @@ class AdaptiveShrinkage:
         kept = widths.square() / total
         centre = (shares * kept * apart).sum(-1)
         second = (shares * (kept + (kept * apart).square())).sum(-1)
-        self.means, self.mixture = means.float(), mixture.float()
-        self._posterior = (means[:, None] + centre).float()
-        self._variance = (second - centre.square()).clamp(min=0).float()
+        posterior, variance = means[:, None] + centre, (second - centre.square()).clamp(min=0)
+        return cls(means.float(), mixture.float(), posterior.float(), variance.float())
 
     def posterior(self, numbers: Tensor, cells: Tensor) -> Tensor:
         """Return posterior means, in standard errors, of numbers of any shape; ``cells`` has the same."""
         beyond = numbers - numbers.clamp(-REACH, REACH)
-        return self._read(self._posterior, numbers, cells) + beyond
+        return self._read(self.posterior_means, numbers, cells) + beyond
 
     def variance(self, numbers: Tensor, cells: Tensor) -> Tensor:
         """Return posterior variances, in squared standard errors."""
-        return self._read(self._variance, numbers, cells)
+        return self._read(self.posterior_variances, numbers, cells)
 
     @staticmethod
     def _read(table: Tensor, numbers: Tensor, cells: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dmm_exp.attribution.adaptive import AdaptiveShrinkage
 from dmm_exp.attribution.datamodel import Datamodel
-from dmm_exp.attribution.estimator import Evidence, SubsetModels
+from dmm_exp.attribution.estimator import Evidence, SubsetModels, consecutive
 from dmm_exp.attribution.feldman_zhang import difference_weights
 from dmm_exp.errors import UserError
 from dmm_exp.store import blocks, points_at_once
@@ -22,6 +22,7 @@ OWN = KINDS * BINS  # the cell of an example's effect on its own logit of its la
 CELLS = OWN + 2
 OWN_EDGES = (0.5, 0.8, 0.95)  # the same of own effects at the whole training set's size
 OWN_BINS = len(OWN_EDGES) + 1
+PLAIN = ("means", "response", "lengths", "noise", "factors", "edges")  # of what is learnt, plain tensors
 BLOCK_VALUES = 1 << 22  # effects in memory at a time
 
 
@@ -79,6 +80,7 @@ class EmpiricalBayes(Datamodel):
     posterior = True
     extrapolates = True
     tuned_by_group = False
+    remembers = True
     whole_matrices = 2
 
     def __init__(
@@ -94,6 +96,7 @@ class EmpiricalBayes(Datamodel):
                 raise UserError(f"attribution.{name}={value}: expected a whole number of at least 1")
         self.prior_examples = prior_examples
         self.prior_points = prior_points
+        self._summed = torch.empty(0), torch.empty(0), torch.empty(0)  # rows, points and variances of the last effect
 
     def fit(self, pool: SubsetModels, groups: Tensor) -> None:
         """Learn priors; groups of outputs do not matter."""
@@ -136,13 +139,16 @@ class EmpiricalBayes(Datamodel):
         """Return summed posterior means at some points, the only ones that are computed."""
         rows = directions.any(0).nonzero().squeeze(1)
         moved, n_train = directions[:, rows], directions.shape[1]
-        parts = []
+        parts, variances = [], []
         for part in points.split(self._points_at_once(len(rows))):
-            changes = self.carried * torch.einsum("dr,rpc->dpc", moved, self._of_others(rows, part)[0])
+            means, spread = self._of_others(rows, part)
+            changes = self.carried * torch.einsum("dr,rpc->dpc", moved, means)
             train = part < n_train
             changes[:, train] += directions[:, part[train], None] * self.own[0][part[train]]
             parts.append(changes)
+            variances.append(spread.sum(0))
         found = torch.cat(parts, 1)
+        self._summed = rows, points, torch.cat(variances)
         if self.own is not self.near:
             for change, direction in zip(found, directions, strict=True):
                 gone = (points < n_train) & (direction[points.clamp(max=n_train - 1)] == 1)
@@ -167,11 +173,40 @@ class EmpiricalBayes(Datamodel):
             changes[part] = share * (faded + direction[at, None] * (self.near[0][at] - self.own[0][at]))
         return changes
 
+    def learnt(self) -> dict[str, Tensor]:
+        """Return weights of members, priors, and what carries effects on to the whole training set."""
+        kept = {name: getattr(self, name) for name in PLAIN} | {"unbiased": self.unbiased.T}
+        kept |= {f"shrinkage/{name}": table for name, table in vars(self.shrinkage).items()}
+        own = {"own": self.own} if self.own is self.near else {"own": self.own, "near": self.near}
+        for name, (means, variances) in own.items():
+            kept |= {f"{name}/means": means, f"{name}/variances": variances}
+        numbers = {"carried": self.carried, "penalty": self.penalty[0]}
+        return kept | {name: torch.tensor(value, dtype=torch.double) for name, value in numbers.items()}
+
+    def recall(self, evidence: Evidence, learnt: Mapping[str, Tensor]) -> None:
+        """Take up weights, priors, and what carries effects on."""
+        if evidence.pool is None or evidence.pool.labels is None:
+            raise TypeError("EmpiricalBayes needs a pool with labels")
+        self.pool, self.labels = evidence.pool, evidence.pool.labels
+        self.groups = torch.zeros_like(evidence.groups)
+        for name in PLAIN:
+            setattr(self, name, learnt[name])
+        self.unbiased = learnt["unbiased"].T
+        tables = {name.removeprefix("shrinkage/"): learnt[name] for name in learnt if name.startswith("shrinkage/")}
+        self.shrinkage = AdaptiveShrinkage(**tables)
+        self.near = self.own = learnt["own/means"], learnt["own/variances"]
+        if "near/means" in learnt:
+            self.near = learnt["near/means"], learnt["near/variances"]
+        self.carried, self.penalty = float(learnt["carried"]), {0: float(learnt["penalty"])}
+
     def standard_error(self, forget: Tensor) -> Tensor:
         """Return the posterior standard deviation of the effect of ``forget``, ``[points, classes]``."""
         everything = torch.arange(len(self.groups))
-        blocks = everything.split(self._points_at_once(len(forget)))
-        variances = self.carried**2 * torch.cat([self._of_others(forget, points)[1].sum(0) for points in blocks])
+        rows, points, summed = self._summed
+        if not torch.equal(rows, forget) or not torch.equal(points, everything):
+            blocks = everything.split(self._points_at_once(len(forget)))
+            summed = torch.cat([self._of_others(forget, part)[1].sum(0) for part in blocks])
+        variances = self.carried**2 * summed
         variances[forget] += self.own[1][forget]
         return variances.sqrt()
 
@@ -201,11 +236,9 @@ class EmpiricalBayes(Datamodel):
 
     def _raw(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return unbiased estimates and responses in standard errors, and kinds, each ``[rows, points, classes]``."""
-        outputs = self.outputs(points).flatten(1)
-        numbers, responses = (
-            (weights[rows] @ outputs).unflatten(1, self.noise[points].shape) / self.noise[points]
-            for weights in (self.unbiased, self.response)
-        )
+        chosen = consecutive(rows)
+        sums = self.weigh_each([self.unbiased[chosen], self.response[chosen]], points)
+        numbers, responses = (values.div_(self.noise[points]) for values in sums)
         kind = kinds(self.labels[rows], self.labels[points], self.noise.shape[1])
         own = (rows[:, None] == points)[:, :, None]
         label = torch.arange(self.noise.shape[1]) == self.labels[rows][:, None, None]
@@ -226,7 +259,7 @@ class EmpiricalBayes(Datamodel):
         sizes = expected[kind < KINDS].abs()
         self.edges = _quantiles(sizes, BIN_EDGES)
         cells = torch.where(kind < KINDS, kind * BINS + torch.bucketize(expected.abs(), self.edges), kind - KINDS + OWN)
-        self.shrinkage = AdaptiveShrinkage(numbers - expected, cells, CELLS)
+        self.shrinkage = AdaptiveShrinkage.of(numbers - expected, cells, CELLS)
 
     def _own(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what :meth:`_raw` does, of examples' effects on their own logits, ``[rows, classes]``."""
@@ -267,7 +300,7 @@ class EmpiricalBayes(Datamodel):
         )
         expected = factors[label] * known
         cells = label * OWN_BINS + torch.bucketize(expected.abs(), _quantiles(expected.abs().flatten(), OWN_EDGES))
-        shrinkage = AdaptiveShrinkage((numbers - expected).flatten(), cells.flatten(), 2 * OWN_BINS)
+        shrinkage = AdaptiveShrinkage.of((numbers - expected).flatten(), cells.flatten(), 2 * OWN_BINS)
         means = error * (expected + shrinkage.posterior(numbers - expected, cells))
         self.own = means, error.square() * shrinkage.variance(numbers - expected, cells)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -156,13 +156,23 @@ class DirectionalEstimator(Estimator):
 
     Attributes:
         tuned_by_group: whether what is learnt depends on the groups of outputs, and so on the forget set.
+        remembers: whether what is learnt can be kept (:meth:`learnt`) and taken up again (:meth:`recall`).
     """
 
     tuned_by_group: ClassVar[bool] = True
+    remembers: ClassVar[bool] = False
 
     @abstractmethod
     def learn(self, evidence: Evidence) -> None:
         """Learn from the evidence, without being told the forget set."""
+
+    def learnt(self) -> dict[str, Tensor]:
+        """Return what was learnt, as tensors that :meth:`recall` takes, for those that remember."""
+        raise NotImplementedError(f"{type(self).__name__} does not remember")
+
+    def recall(self, evidence: Evidence, learnt: Mapping[str, Tensor]) -> None:
+        """Take up what was learnt from this very evidence, as :meth:`learn` would again."""
+        raise NotImplementedError(f"{type(self).__name__} does not remember")
 
     @abstractmethod
     def predict(self, directions: Tensor) -> Tensor:
@@ -232,11 +242,21 @@ class LinearEstimator(PoolEstimator):
         return changes
 
     def weigh(self, weights: Tensor, where: Tensor) -> Tensor:
-        """Return weighted sums over members ``[rows, members] → [rows, len(where), classes]`` of points' logits."""
-        classes = self.means.shape[1]
-        parts = self.parts(where)
-        sums = [(weights @ self.outputs(part).flatten(1)).view(len(weights), len(part), classes) for part in parts]
-        return torch.cat(sums, 1)
+        """Return weighted sums over members ``[rows, members] → [rows, len(where), classes]`` of centred logits."""
+        return self.weigh_each([weights], where)[0]
+
+    def weigh_each(self, weights: Sequence[Tensor], where: Tensor) -> list[Tensor]:
+        """Return what :meth:`weigh` does, by several weights; logits are looked at once.
+
+        Means are taken off the sums, so that logits of consecutive points need not be copied.
+        """
+        sums: list[list[Tensor]] = [[] for _ in weights]
+        for part in self.parts(where):
+            logits = self.pool.logits[:, consecutive(part)].flatten(1)
+            for found, rows in zip(sums, weights, strict=True):
+                found.append((rows @ logits).view(len(rows), len(part), -1))
+        off = (rows.sum(1)[:, None, None] * self.means[where] for rows in weights)
+        return [torch.cat(found, 1).sub_(means) for found, means in zip(sums, off, strict=True)]
 
     def sampling_error(self, weights: Tensor, where: Tensor) -> Tensor:
         """Return the standard error ``[len(where), classes]`` of one weighted sum over members, ``weights [members]``.
@@ -262,3 +282,10 @@ class LinearEstimator(PoolEstimator):
     def outputs(self, where: Tensor) -> Tensor:
         """Return the centred logits ``[members, len(where), classes]`` of some points, a copy in memory."""
         return self.pool.logits[:, where].sub_(self.means[where])
+
+
+def consecutive(where: Tensor) -> slice | Tensor:
+    """Return the slice that some points make up, if they do, so that they are a view."""
+    if len(where) == 0 or not torch.equal(where, torch.arange(int(where[0]), int(where[0]) + len(where))):
+        return where
+    return slice(int(where[0]), int(where[-1]) + 1)

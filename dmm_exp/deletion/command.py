@@ -17,7 +17,7 @@ from dmm_exp.deletion.given import Given, check_numbers, forget_rows
 from dmm_exp.deletion.ledger import Ledger
 from dmm_exp.deletion.pool import FILE, SIZE, Pool, prepare_given
 from dmm_exp.deletion.recipes import composed
-from dmm_exp.deletion.unlearning import check_request, request
+from dmm_exp.deletion.request import check_request, request
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.errors import UserError, did_you_mean, storage_errors

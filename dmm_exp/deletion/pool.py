@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from dmm_exp.deletion.budget import seconds_of
+from dmm_exp.deletion.deletion import Deletion, here
 from dmm_exp.deletion.given import Data, Given, given
 from dmm_exp.deletion.recipes import Recipe, composed, training_of
-from dmm_exp.deletion.request import Deletion, here
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import AUTO
 from dmm_exp.errors import UserError, shown, storage_errors
@@ -208,35 +208,21 @@ def prepare_given(
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
     limit, folder = seconds_of(budget, "budget"), folder.expanduser()
+
+    def deletion(members: int) -> Deletion:
+        config = pool_config(known, training, members, seed)
+        return Deletion(known, True, config, Store(folder / "artifacts", console), executor, console)
+
     waiting = "waiting for {}, which is preparing this pool"
     with Lock(folder / ".lock", lambda holder: console.note(waiting.format(holder))), torch.random.fork_rng(devices=[]):
-        begun = time.monotonic()
-
-        def deletion(members: int) -> Deletion:
-            config = pool_config(known, training, members, seed)
-            return Deletion(known, True, config, Store(folder / "artifacts", console), executor, console)
-
-        data = deletion(FEWEST).dataset_spec.digest
-        before, there = _before(folder, (known.network, dict(training), data, seed))
-        alone = deletion(FEWEST).one_original()
+        begun, smallest = time.monotonic(), deletion(FEWEST)
+        before, there = _before(folder, (known.network, dict(training), smallest.dataset_spec.digest, seed))
+        alone = smallest.one_original()
         if limit is not None:
-            size = _fitting(deletion(FEWEST).pool, size, limit - (time.monotonic() - begun))
-        size = max(size, there)
-        whole = deletion(size)
-        members = whole.pool.members + whole.larger.members + whole.originals.members
-        pool = Pool(
-            folder,
-            size=size,
-            training=dict(training),
-            network=known.network,
-            dataset=data,
-            probe=known.probe().tolist(),
-            seed=seed,
-            seconds=before + time.monotonic() - begun,
-            retraining=alone.shard_facts()[0]["seconds"],
-            models=members,
-            lds=whole.lds(),
-        )
+            size = _fitting(smallest.pool, size, limit - (time.monotonic() - begun))
+        whole = deletion(max(size, there))
+        retraining = alone.shard_facts()[0]["seconds"]
+        pool = _trained_pool(folder, whole, retraining, before, begun)
         facts = {name: value for name, value in vars(pool).items() if name != "folder"}
         write_json(folder / FILE, sealed({"format": FORMAT, **facts}))
     console.note(
@@ -244,6 +230,33 @@ def prepare_given(
         f"LDS {number(pool.lds)}"
     )
     return pool
+
+
+def _trained_pool(folder: Path, deletion: Deletion, retraining: float, before: float, begun: float) -> Pool:
+    """Train all models of a pool, and learn from them what requests need.
+
+    Args:
+        folder: of the pool.
+        deletion: the pipeline.
+        retraining: seconds of one network alone.
+        before: seconds of earlier attempts.
+        begun: when this one began, by the monotonic clock.
+    """
+    members = deletion.pool.members + deletion.larger.members + deletion.originals.members
+    lds = deletion.lds()
+    return Pool(
+        folder,
+        size=deletion.pool.members,
+        training=dict(deletion.config["training"]),
+        network=deletion.given.network,
+        dataset=deletion.dataset_spec.digest,
+        probe=deletion.given.probe().tolist(),
+        seed=deletion.config["seed"],
+        seconds=before + time.monotonic() - begun,
+        retraining=retraining,
+        models=members,
+        lds=lds,
+    )
 
 
 def _read(path: Path) -> dict[str, Any] | None:

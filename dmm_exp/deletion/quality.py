@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmm_exp.deletion.request import Deletion
+from dmm_exp.deletion.deletion import Deletion
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.evaluation import Evaluation
 from dmm_exp.metrics import accuracy, margins, mia

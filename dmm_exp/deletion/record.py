@@ -47,7 +47,7 @@ from dmm_exp.store.store import SEAL, is_intact, sealed
 from dmm_exp.unlearners import Retrain
 
 if TYPE_CHECKING:
-    from dmm_exp.deletion.unlearning import Unlearned
+    from dmm_exp.deletion.result import Unlearned
 
 FORMAT = 1
 RECORD = "deletion.json"

@@ -1,200 +1,314 @@
-"""One deletion as a pipeline: the given network stands where an experiment has its originals."""
+"""A request: a method, and what predicts for it, ready to delete rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from math import isfinite
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dmm_exp.attribution import DirectionalEstimator, Estimator, Evidence, Gradients
 from dmm_exp.config.instantiate import instantiate
-from dmm_exp.data import Examples
+from dmm_exp.deletion.budget import seconds_of, share_of
+from dmm_exp.deletion.checkpoints import weights_digest
+from dmm_exp.deletion.deletion import Deletion, Work, pool_free_attribution
 from dmm_exp.deletion.given import Given
-from dmm_exp.ensembles import AllBut, Ensemble
+from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, Pool, opened, pool_config, prepare_given
+from dmm_exp.deletion.quality import Verification, groups_of, points_table, quality
+from dmm_exp.deletion.recipes import Recipe, composed, method_of, training_of
+from dmm_exp.deletion.result import Cost, Unlearned, counts, rows_digest
 from dmm_exp.ensembles.by_function import by_function
-from dmm_exp.ensembles.engine import Engine
-from dmm_exp.ensembles.work import evaluation_copy, model_factory, recipe, trainer_factory
-from dmm_exp.errors import UserError
-from dmm_exp.executors import Local
-from dmm_exp.pipeline import Pipeline, content_hash
-from dmm_exp.store import Artifact, Draft, Spec
-from dmm_exp.unlearners import Unlearner
-from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
+from dmm_exp.errors import UserError, shown, storage_errors
+from dmm_exp.metrics import retraining_cost
+from dmm_exp.report.progress import Console
+from dmm_exp.report.words import FEWEST_MODELS
+from dmm_exp.store import Store
+from dmm_exp.unlearners import Retrain, Unlearner
+from dmm_exp.unlearners import unlearner as internal
 
 if TYPE_CHECKING:
+    from dmm_exp.ensembles import Ensemble
     from dmm_exp.ensembles.work import Executor
-    from dmm_exp.report.progress import Console
-    from dmm_exp.store import Store
 
-SMALL = 1_000_000  # parameters
-
-
-def here(given: Given) -> Local:
-    """Return what trains such networks in this process: small ones with one thread, which several only slow down."""
-    size = sum(value.numel() for value in given.ensemble.parameters())
-    return Local(threads=1 if size < SMALL and not torch.cuda.is_available() else None)
-
-
-class Deletion(Pipeline):
-    """The stages of an experiment, with a given network in place of originals, and no oracles.
-
-    Args:
-        given: the network and its data.
-        pooled: whether effects are predicted from a pool, and not from the given network alone.
-        *parts: arguments of :class:`dmm_exp.pipeline.Stages`.
-    """
-
-    measures_lds = False  # of the pool once, and not of every request
-
-    def __init__(
-        self,
-        given: Given,
-        pooled: bool,
-        config: Mapping[str, Any],
-        store: Store,
-        executor: Executor,
-        console: Console,
-    ) -> None:
-        self.given = given
-        self.pooled = pooled
-        super().__init__(config, store, executor, console)
-
-    @cached_property
-    def examples(self) -> Examples:
-        """The given data."""
-        return self.given.examples
-
-    @cached_property
-    def subject(self) -> Artifact:
-        """The given network (or several, as an ensemble)."""
-        ensemble = self.given.ensemble
-        tensors = {"logits": evaluation_copy(ensemble, self.config["trainer"]).logits(self.examples.inputs)}
-        if not tensors["logits"].isfinite().all():
-            raise UserError("model: some of its logits on train or validation are not finite; expected numbers")
-        tensors |= ensemble.tensors()
-        config, inputs = {"network": self.config["model"]["network"]}, {"dataset": self.dataset.digest}
-        spec = Spec("given", config, inputs | {"numbers": content_hash(*tensors.values())})
-
-        def make(draft: Draft) -> None:
-            draft.layout([[0, len(ensemble)]])
-            draft.write_shard(
-                0, tensors, {"members": len(ensemble), "seconds": 0.0, "history": [], "sample_gradients": 0}
-            )
-
-        return self.obtain("given", "the given network", spec, make)
-
-    @cached_property
-    def originals(self) -> Artifact:
-        """Networks trained by the recipe, as the pool is; without a pool the given one alone."""
-        return super().originals if self.pooled else self.subject
-
-    @cached_property
-    def forget(self) -> Tensor:
-        """Nothing: rows are named when they are asked for."""
-        return torch.zeros(0, dtype=torch.long)
-
-    def one_original(self) -> Artifact:
-        """Return one network trained by the recipe, alone: what retraining takes."""
-        job = replace(self._job("original"), keep=("parameters", "trajectory"))
-        if by_function(self.config["training"]):
-            job = replace(job, keep=("parameters",))
-        return self._trained("one network", "trained alone", 1, job)
-
-    def lds(self) -> float | None:
-        """Return the linear datamodeling score of the pool on its members that estimators do not see, over points.
-
-        What the estimator learns for it serves the requests that this process answers afterwards.
-        """
-        nothing = torch.zeros(0, dtype=torch.long)
-        evidence = self._evidence(nothing)
-        estimator = self.estimator
-        assert isinstance(estimator, DirectionalEstimator)
-        found = float(self._lds_by_alpha(self._learned(estimator, evidence, nothing), evidence)["lds"].nanmean())
-        return found if isfinite(found) else None
-
-    def _sources_of_effect(self, gone: Tensor) -> dict[str, Artifact]:
-        if self.pooled:
-            return super()._sources_of_effect(gone)
-        return {"gradients": self.gradients, "originals": self.subject}
-
-    def _evidence(self, gone: Tensor) -> Evidence:
-        if self.pooled:
-            return super()._evidence(gone)
-        parts = {name: self.gradients.stacked(name) for name in ("train", "weights", "targets")}
-        return Evidence(
-            self._groups(gone),
-            self.examples.n_train,
-            gradients=Gradients(**parts),
-            originals=self.subject.stacked("logits"),
-            labels=self.examples.labels,
-        )
-
-    def predicted(self, gone: Tensor) -> dict[str, Tensor]:
-        """Return the ``effect`` of some training points ``[points, classes]``, and its ``standard_error`` if known."""
-        return self.effect_of(gone).tensors("effect")
-
-
-def pool_free_attribution(given: Given) -> dict[str, Any]:
-    """Return the configuration of an estimator that needs the given network alone: factored TRAK where it can."""
-    from dmm_exp.deletion.recipes import composed
-
-    factored = composed(["attribution=trak_factored"])["attribution"]
-    try:
-        estimator: Estimator = instantiate(factored)
-        estimator.check(given.build())
-    except UserError:
-        return {**composed(["attribution=trak"])["attribution"], "checkpoints": 1}
-    return {**factored, "checkpoints": 1}
+FEWEST_ORACLES = 3
+WORSE = 0.02  # of accuracy on unseen points that is worth a warning
+WITHOUT_POOL = (
+    "effects were predicted from gradients of the given network alone, which predicts worse than a pool "
+    "(docs/unlearn_your_model.md); give recipe= or pool="
+)
 
 
 @dataclass(frozen=True)
-class Work:
-    """Rows that have to go from networks.
+class Outcome:
+    """What a request made.
 
     Attributes:
-        deletion: predicts effects.
-        current: the networks as they are now; earlier deletions may have changed them.
-        origin: logits ``[members, points, classes]`` of the networks as they were first given.
-        new: sorted training indices that have to go now; None for all.
-        gone: all that have to be gone afterwards.
+        result: for the person who asked.
+        origin: logits ``[1, points, classes]`` of the network as it was first given.
+        made: what became of it.
+        targets: logits that were to be matched, if any.
+    """
+
+    result: Unlearned
+    origin: Tensor
+    made: internal.Unlearned
+    targets: Tensor | None
+
+
+@dataclass
+class Request:
+    """A method, and what predicts for it, ready to delete rows.
+
+    Attributes:
+        deletion: the pipeline.
+        settings: configuration of the unlearner.
+        pool: what predictions come from, if that is a pool.
+        trainable: whether the recipe is known.
+        verify: number of oracles.
         seed: of the method.
+        budget: the most that unlearning may take, if there is a limit.
+        warnings: what to beware of.
     """
 
     deletion: Deletion
-    current: Ensemble
-    origin: Tensor
-    new: Tensor | None
-    gone: Tensor
+    settings: dict[str, Any]
+    pool: Pool | None
+    trainable: bool
+    verify: int
     seed: int
+    budget: float | str | None
+    warnings: list[str]
 
     @property
-    def count(self) -> int:
-        """Number of rows that have to go now."""
-        return len(self.gone if self.new is None else self.new)
+    def predicts(self) -> bool:
+        """Whether the method matches predictions."""
+        return _target(self.settings).target == "predicted"
 
-    def carry_out(self, unlearner: Unlearner) -> tuple[Unlearned, Tensor | None]:
-        """Unlearn the rows, and return what came out and the logits that it was to match, if any.
+    def delete(self, gone: Tensor, new: Tensor | None = None, current: Ensemble | None = None) -> Outcome:
+        """Delete rows from the given network, or from what earlier deletions made of it.
 
-        A method that matches predictions is given everything that is gone, since that is what is predicted.
+        Args:
+            gone: sorted training indices that are gone afterwards.
+            new: those of them that are not gone yet; all by default.
+            current: the network as it is now; as it was given by default.
         """
-        examples, config = self.deletion.examples, self.deletion.config
-        predicts = unlearner.target == "predicted"
-        targets = self.origin - self.deletion.predicted(self.gone)["effect"] if predicts else None
-        task = UnlearningTask(
-            originals=evaluation_copy(self.current, config["trainer"]),
-            examples=examples,
-            forget=self.gone if predicts or self.new is None else self.new,
-            retain=AllBut(examples.n_train, self.gone).indices(range(1))[0],
+        deletion, known = self.deletion, self.deletion.given
+        work = Work(deletion, current or known.ensemble, deletion.subject.stacked("logits"), new, gone, self.seed)
+        begun = time.monotonic()
+        if self.predicts:
+            deletion.effect_of(gone)
+        settings, warnings = self._within(work, time.monotonic() - begun)
+        with deletion.console.stage("unlearning", f"{work.count:,} rows by {_target(settings).__name__}"):
+            made, targets = work.carry_out(instantiate(settings))
+        seconds = time.monotonic() - begun
+        model = self._restored(made, settings)
+        logits = known.logits(model)
+        if torch.equal(logits, work.origin):
+            warnings = [*warnings, "no answer of the network changed, as far as its precision can tell"]
+        begun, verification, retrained = time.monotonic(), {}, None
+        if self.verify:
+            check = Verification(deletion, gone, settings, self.verify)
+            verification, retrained = check.metrics(work.origin, logits), check.oracles.stacked("logits")
+        cost = self._cost(made, settings, seconds, len(gone), time.monotonic() - begun if self.verify else 0.0)
+        found = quality(deletion, gone, work.origin, logits, targets) | self._doubt(gone)
+        result = Unlearned(
+            model=model,
+            metrics=found,
+            verification=verification,
+            cost=cost,
+            warnings=[*self.warnings, *warnings, *_beware(found, verification), *_pointless(work.origin, targets)],
+            forgotten=gone.tolist(),
+            method=settings,
+            attribution=dict(deletion.config["attribution"]) if self.predicts else None,
             seed=self.seed,
-            members=range(len(self.current)),
-            targets=targets,
-            build=model_factory(config["model"]["network"], examples),
-            recipe=recipe(config["training"]),
-            make_trainer=trainer_factory({**config["trainer"], "engine": vars(Engine().settled())}),
+            examples=counts(known),
+            rows=rows_digest(known, gone),
+            weights={"before": known.weights, "after": weights_digest(model)},
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            points=points_table(deletion, gone, work.origin, logits, targets, retrained),
+            pool=self.pool if self.predicts else None,
         )
-        return unlearner.unlearn(task), targets
+        if self.pool is not None:
+            deletion.console.note(self.pool.in_words(seconds))
+        return Outcome(result, work.origin, made, targets)
+
+    def _restored(self, made: internal.Unlearned, settings: Mapping[str, Any]) -> nn.Module:
+        """Return what came out as a network like the given one.
+
+        Raises:
+            UserError: the method diverged.
+        """
+        if made.ensemble is None or not made.logits.isfinite().all():
+            raise UserError(
+                f"method: {_target(settings).__name__} diverged (logits are not finite); expected settings that keep "
+                "the network together, such as a lower learning rate"
+            )
+        return self.deletion.given.restore(made.ensemble.member(0))
+
+    def _within(self, work: Work, spent: float) -> tuple[dict[str, Any], list[str]]:
+        """Return the method's settings with as many epochs as fit into a budget, and what to say of it.
+
+        One epoch is carried out to see what it takes.
+        """
+        budget, epochs, name = self.budget, self.settings.get("epochs"), _target(self.settings).__name__
+        if budget is None:
+            return self.settings, []
+        share = share_of(budget)
+        limit = (seconds_of(budget) or 0.0) - spent if share is None else share * self._retraining(len(work.gone))
+        if not isinstance(epochs, int) or epochs < 1:
+            return self.settings, [f"budget: {name} does not go by epochs; nothing was cut"]
+        begun, one = time.monotonic(), instantiate({**self.settings, "epochs": 1})
+        made, _ = work.carry_out(one)
+        taken = time.monotonic() - begun if share is None else made.sample_gradients
+        fitting = int((limit - (taken if share is None else 0)) / taken)
+        if fitting < 1:
+            least = f"{spent + 2 * taken:.1f} s" if share is None else f"{share * taken / limit:.1%}"
+            raise UserError(f"budget={budget}: is less than one epoch of {name} takes; expected at least {least}")
+        if fitting >= epochs:
+            return self.settings, []
+        return {**self.settings, "epochs": fitting}, [f"budget: {fitting} of {epochs} epochs fitted into it"]
+
+    def _retraining(self, forgotten: int) -> float:
+        """Return gradient evaluations of one retraining, where the recipe is one of ours."""
+        epochs = self.deletion.config["training"]["epochs"]
+        return retraining_cost(epochs, self.deletion.examples.n_train - forgotten)
+
+    def _cost(
+        self, made: internal.Unlearned, settings: Mapping[str, Any], seconds: float, forgotten: int, verification: float
+    ) -> Cost:
+        epochs, ratio = settings.get("epochs"), None
+        if self.trainable and not by_function(self.deletion.config["training"]):
+            ratio = made.sample_gradients / self._retraining(forgotten)
+        retraining = None if self.pool is None else self.pool.retraining
+        count = epochs if isinstance(epochs, int) else 0
+        return Cost(seconds, made.sample_gradients, count, ratio, retraining, verification)
+
+    def _doubt(self, gone: Tensor) -> dict[str, float]:
+        """Return the root mean square standard error of predicted logits, by group."""
+        error = self.deletion.predicted(gone).get("standard_error") if self.predicts else None
+        if error is None:
+            return {}
+        groups = groups_of(self.deletion, gone)
+        return {f"doubt/{name}": float(error[points].square().mean().sqrt()) for name, points in groups.items()}
+
+
+@contextmanager
+def request(
+    known: Given,
+    method: str | Mapping[str, Any],
+    recipe: Recipe | None,
+    pool: Pool | str | Path | bool | None,
+    seed: int,
+    verify: int,
+    executor: Executor,
+    console: Console,
+    budget: float | str | None = None,
+) -> Iterator[Request]:
+    """Give what deletes rows from a given network; arguments are those of :func:`unlearn`.
+
+    Raises:
+        UserError: they do not go together.
+    """
+    settings, kept = method_of(method), opened(pool)
+    training = _training(recipe, kept, known)
+    check_request(settings, training, verify, budget, known)
+    warnings: list[str] = []
+    own_numbers = torch.random.fork_rng(devices=[])  # what is drawn here leaves the program's own random numbers alone
+    with storage_errors(), own_numbers, tempfile.TemporaryDirectory(prefix="dmm_exp_") as folder:
+        if _target(settings).target != "predicted":
+            deletion = _alone(known, training, Path(folder), seed, executor, console)
+        elif kept is None and training is not None and pool is not False:
+            kept = prepare_given(known, training, Path(folder), executor, console, size=SIZE, budget=None, seed=seed)
+            deletion = kept.deletion(known, executor, console)
+            warnings = ["a pool was prepared for this call alone; dmm_exp.prepare() keeps one for further requests"]
+        elif kept is not None:
+            deletion = kept.deletion(known, executor, console)
+        else:
+            deletion = _alone(known, training, Path(folder), seed, executor, console)
+            deletion.estimator.check(known.build())
+            warnings = [WITHOUT_POOL]
+        yield Request(deletion, settings, kept, training is not None, verify, seed, budget, warnings)
+
+
+def check_request(
+    settings: Mapping[str, Any],
+    training: Mapping[str, Any] | None,
+    verify: int,
+    budget: float | str | None,
+    known: Given,
+) -> None:
+    """Raise ``UserError`` for what does not go together, before anything is computed or written."""
+    _check(settings, training, verify, known)
+    if share_of(budget) is not None and (training is None or by_function(training)):
+        raise UserError(
+            f"budget={budget}: a share of a retraining takes a recipe by which its cost is known; expected seconds"
+        )
+
+
+def _alone(
+    known: Given, training: Mapping[str, Any] | None, folder: Path, seed: int, executor: Executor, console: Console
+) -> Deletion:
+    """Return what predicts effects from the given network alone."""
+    config = pool_config(known, training or composed([])["training"], SIZE, seed)
+    chunk_size = ONE_BY_ONE if training is None else config["model"]["chunk_size"]
+    config |= {"attribution": pool_free_attribution(known), "n_models": 1}
+    config["model"] = {**config["model"], "chunk_size": chunk_size}
+    return Deletion(known, False, config, Store(folder / "artifacts", console), executor, console)
+
+
+def _target(settings: Mapping[str, Any]) -> type[Unlearner]:
+    from hydra.utils import get_class
+
+    return get_class(settings["_target_"])
+
+
+def _training(recipe: Recipe | None, pool: Pool | None, known: Given) -> dict[str, Any] | None:
+    """Return the training configuration, which a pool knows, too."""
+    training = None if recipe is None else training_of(recipe, known)
+    if pool is None or training == pool.training:
+        return training
+    if training is not None:
+        raise UserError(f"recipe: the pool in {pool.folder} was trained by another one; expected the same")
+    return dict(pool.training)
+
+
+def _check(settings: Mapping[str, Any], training: Mapping[str, Any] | None, verify: int, known: Given) -> None:
+    """Refuse what does not go together."""
+    kind, function = _target(settings), training is not None and by_function(training)
+    if kind is Retrain and (training is None or function):
+        raise UserError("method=retrain: needs a recipe of conf/training; expected recipe=, and no function")
+    if kind.reference and kind is not Retrain:
+        raise UserError(f"method: {kind.__name__} is a reference for experiments; expected a method that unlearns")
+    if not isinstance(verify, int) or isinstance(verify, bool) or (verify and verify < FEWEST_ORACLES):
+        raise UserError(f"verify={shown(verify)}: expected 0 for none, or a whole number of at least {FEWEST_ORACLES}")
+    if verify and training is None:
+        raise UserError(f"verify={verify}: networks can only be retrained with a recipe; give recipe=")
+    if verify and len(known.examples.labels) == known.examples.n_train:
+        raise UserError(f"verify={verify}: retrained networks are compared on unseen points, too; give validation=")
+
+
+def _beware(found: Mapping[str, float], verification: Mapping[str, float]) -> list[str]:
+    """Return what to beware of in what came out."""
+    said = []
+    before, after = (found.get(f"accuracy/{name}/val") for name in ("given", "unlearned"))
+    if before is not None and after is not None and before - after > WORSE:
+        said.append(f"accuracy on unseen points fell from {before:.1%} to {after:.1%}")
+    if verification and verification["oracles"] < FEWEST_MODELS:
+        few = int(verification["oracles"])
+        said.append(f"verified with {few} retrained networks; below {FEWEST_MODELS}, KLoM is mostly sampling noise")
+    if not verification:
+        said.append("not verified: nothing was retrained; give recipe= and verify=")
+    return said
+
+
+def _pointless(origin: Tensor, targets: Tensor | None) -> list[str]:
+    """Say it where predictions change nothing."""
+    if targets is None or not torch.equal(origin, targets):
+        return []
+    return ["no effect of these rows is predicted: the network answers training rows no better than unseen ones"]

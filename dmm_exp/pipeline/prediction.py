@@ -179,28 +179,44 @@ class Prediction(Scoring):
         return self.obtain("gradients", f"of every logit of {checkpoints} originals", spec, make)
 
     def _make_effect(self, gone: Tensor, draft: Draft) -> None:
-        evidence, estimator = self._evidence(gone), self.estimator
+        estimator = self.estimator
         if isinstance(estimator, DirectionalEstimator):
-            estimator = self._learned(estimator, evidence, gone)
+            estimator = self._learned(estimator, gone)
             tensors = {"effect": estimator.predict(towards(gone, self.examples.n_train))[0]}
-            tensors |= self._lds_by_alpha(estimator, evidence) if self.measures_lds else {}
         else:
-            tensors = {"effect": estimator.estimate(evidence, gone)}
+            tensors = {"effect": estimator.estimate(self._evidence(gone), gone)}
         if (error := estimator.standard_error(gone)) is not None:
             tensors["standard_error"] = error
+        if self.measures_lds and isinstance(estimator, DirectionalEstimator):
+            tensors |= self._lds_by_alpha(estimator, self._evidence(gone))
         draft.write_tensors("effect", tensors)
         draft.write_json("facts", estimator.facts())
 
-    def _learned(self, estimator: DirectionalEstimator, evidence: Evidence, gone: Tensor) -> DirectionalEstimator:
+    def _learned(self, estimator: DirectionalEstimator, gone: Tensor) -> DirectionalEstimator:
         """Return the estimator that has learnt from the evidence; the last one, if it learnt from the same."""
         inputs = {name: artifact.digest for name, artifact in self._sources_of_effect(gone).items()}
         config = {"estimator": self.config["attribution"], "held_out": self.config["pool"]["held_out"]}
-        key = Spec("effect", config, inputs | ({"forget": content_hash(gone)} if estimator.tuned_by_group else {}))
-        if _last_learned.get("key") != key:
+        spec = Spec("estimator", config, inputs | ({"forget": content_hash(gone)} if estimator.tuned_by_group else {}))
+        if _last_learned.get("spec") != spec:
             _last_learned.clear()
-            estimator.learn(evidence)
-            _last_learned.update(key=key, estimator=estimator)
+            self._learn(estimator, self._evidence(gone), spec)
+            _last_learned.update(spec=spec, estimator=estimator)
         return _last_learned["estimator"]
+
+    def _learn(self, estimator: DirectionalEstimator, evidence: Evidence, spec: Spec) -> None:
+        """Let an estimator learn, or, if it remembers, take up what was learnt from the same evidence before."""
+        if not estimator.remembers:
+            estimator.learn(evidence)
+            return
+        learning = []
+
+        def make(draft: Draft) -> None:
+            learning.append(estimator.learn(evidence))
+            draft.write_tensors("learnt", estimator.learnt())
+
+        learnt = self.store.obtain(spec, make)
+        if not learning:
+            estimator.recall(evidence, learnt.tensors("learnt"))
 
     def _evidence(self, gone: Tensor) -> Evidence:
         if self.estimator.source == "oracles":

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,38 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+SETTLED = 3.0  # seconds after a change during which a further one could leave the same time: two seconds on some disks
+
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+
+_read: dict[Path, tuple[tuple[int, ...], str]] = {}  # what files were like when they were read, and their checksums
 
 
 def checksum(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum_once(path: Path) -> str:
+    """Return a file's checksum, from memory if this process has read the file and it has not been written since.
+
+    That it has not is told by its inode, size and time of change. What was changed a moment before it was read is read
+    again the next time: a change after that might have left the same time.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found, began = path.stat(), time.time()
+    now = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    before, known = _read.get(path, ((), ""))
+    if now == before:
+        return known
+    known = checksum(path)
+    if began - found.st_ctime > SETTLED:
+        _read[path] = now, known
+    return known
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

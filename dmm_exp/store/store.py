@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dmm_exp.store.artifact import LAYOUT, MANIFEST, Artifact
-from dmm_exp.store.files import checksum, link, write_json, write_table, write_tensors
+from dmm_exp.store.files import checksum, checksum_once, link, write_json, write_table, write_tensors
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.provenance import provenance
 from dmm_exp.store.spec import Spec, canonical, digest_of
@@ -405,6 +405,6 @@ def _receipt(shard: Path) -> Path:
 
 def _matches(path: Path, expected: str) -> bool:
     try:
-        return checksum(path) == expected
+        return checksum_once(path) == expected
     except OSError:
         return False

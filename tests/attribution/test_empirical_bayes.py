@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.stats import norm
@@ -137,7 +139,7 @@ def test_adaptive_shrinkage_is_the_posterior_under_its_own_mixture():
     true = 2 * torch.randn(20_000, generator=draw) * (torch.rand(20_000, generator=draw) < 0.3)
     seen = true + torch.randn(20_000, generator=draw)
     cells = (torch.arange(20_000) % 2).long()
-    shrinkage = AdaptiveShrinkage(seen, cells, 3)
+    shrinkage = AdaptiveShrinkage.of(seen, cells, 3)
     numbers = torch.tensor([-7.03, -1.0, 0.0, 0.42, 3.33])
     for cell in range(2):
         mean, weights, widths = (
@@ -214,3 +216,27 @@ def test_effects_of_what_is_forgotten_together_do_not_fade():
     near = EmpiricalBayes()
     near.learn(Evidence(GROUPS, N_TRAIN, pool=pool))
     torch.testing.assert_close(found, near.predict(everything)[0, :N_TRAIN], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("extrapolates", [False, True])
+def test_what_was_learnt_and_recalled_predicts_the_very_same(extrapolates):
+    pool, _, originals = fading(200, 0.5, seed=0)
+    evidence = Evidence(GROUPS, N_TRAIN, pool=pool)
+    if extrapolates:
+        evidence = replace(evidence, larger=fading(100, 0.75, seed=1)[0], originals=originals)
+    first, second = EmpiricalBayes(), EmpiricalBayes()
+    first.learn(evidence)
+    learnt = {name: tensor.clone() for name, tensor in first.learnt().items()}
+    second.recall(evidence, learnt)
+    for asked in (towards(FORGET, N_TRAIN), torch.ones(1, N_TRAIN), torch.rand(3, N_TRAIN)):
+        assert torch.equal(first.predict(asked), second.predict(asked))
+    assert torch.equal(first.standard_error(FORGET), second.standard_error(FORGET))
+    assert first.facts() == second.facts()
+
+
+def test_the_standard_error_is_the_same_whatever_was_predicted_last():
+    estimator = fitted(world(200)[0])
+    estimator.predict(towards(FORGET, N_TRAIN))
+    at_once = estimator.standard_error(FORGET)
+    estimator.predict_at(torch.rand(2, N_TRAIN), torch.tensor([3, 5]))
+    torch.testing.assert_close(estimator.standard_error(FORGET), at_once)

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset, TensorDataset
 
 from dmm_exp import Unlearned, prepare, unlearn
-from dmm_exp.deletion import unlearning
 from dmm_exp.errors import UserError
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
@@ -369,7 +368,7 @@ def same(before: Any, after: Any) -> bool:
 @given(data=st.data())
 def test_unlearn_returns_a_network_or_says_in_one_sentence_what_is_wrong(prepared: Path, data: st.DataObject) -> None:
     patch = pytest.MonkeyPatch()
-    patch.setattr(unlearning, "SIZE", 40)  # pools for one call alone
+    patch.setattr("dmm_exp.deletion.request.SIZE", 40)  # pools for one call alone
     call = data.draw(calls(prepared))
     before, drawn = state(call["model"]), torch.get_rng_state()
     try:

@@ -19,7 +19,7 @@ from dmm_exp.deletion import page, record
 from dmm_exp.deletion.checkpoints import fill, weights_digest
 from dmm_exp.deletion.pool import Pool
 from dmm_exp.deletion.quality import points_table
-from dmm_exp.deletion.unlearning import Unlearned
+from dmm_exp.deletion.result import Unlearned
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import margins
 from dmm_exp.pipeline import content_hash

@@ -21,7 +21,7 @@ from dmm_exp.config.folders import config_directory
 from dmm_exp.data import Normalisation
 from dmm_exp.deletion.given import given
 from dmm_exp.deletion.recipes import composed, method_of, training_of
-from dmm_exp.deletion.unlearning import _alone
+from dmm_exp.deletion.request import _alone
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, member_seed
 from dmm_exp.ensembles.work import model_factory, recipe, trainer_factory
 from dmm_exp.errors import UserError

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import dmm_exp
-from dmm_exp.store import Artifact, Draft, Missing, Spec, Store, digest_of
+from dmm_exp.store import Artifact, Draft, Missing, Spec, Store, digest_of, files
+from dmm_exp.store.files import checksum
 
 SHARDS = 5
 SPEC = Spec("ensemble", {"members": SHARDS, "seed": 0}, {"dataset": "d" * 64})
@@ -450,3 +451,19 @@ def test_the_manifest_names_the_commit_of_a_checkout(tmp_path: Path):
     commit = manifest["commit"].removesuffix("+dirty")
     assert len(commit) == 12
     assert set(commit) <= set("0123456789abcdef")
+
+
+def test_a_file_is_read_for_its_checksum_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, reads = tmp_path / "file", []
+    monkeypatch.setattr(files, "checksum", lambda path: reads.append(path) or checksum(path))
+    path.write_bytes(b"one")
+    first = files.checksum_once(path)
+    assert files.checksum_once(path) == first
+    assert len(reads) == 2, "a change a moment ago may be followed by one that leaves the same time"
+    monkeypatch.setattr(files, "SETTLED", -1.0)
+    assert files.checksum_once(path) == files.checksum_once(path) == first
+    assert len(reads) == 3
+    time.sleep(0.02)
+    path.write_bytes(b"two")
+    os.utime(path, (0, 0))
+    assert files.checksum_once(path) == checksum(path) != first

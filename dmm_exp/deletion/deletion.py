@@ -1,0 +1,199 @@
+"""One deletion as a pipeline: the given network stands where an experiment has its originals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dmm_exp.attribution import DirectionalEstimator, Estimator, Evidence, Gradients
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.data import Examples
+from dmm_exp.deletion.given import Given
+from dmm_exp.ensembles import AllBut, Ensemble
+from dmm_exp.ensembles.by_function import by_function
+from dmm_exp.ensembles.engine import Engine
+from dmm_exp.ensembles.work import evaluation_copy, model_factory, recipe, trainer_factory
+from dmm_exp.errors import UserError
+from dmm_exp.executors import Local
+from dmm_exp.pipeline import Pipeline, content_hash
+from dmm_exp.store import Artifact, Draft, Spec
+from dmm_exp.unlearners import Unlearner
+from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
+
+if TYPE_CHECKING:
+    from dmm_exp.ensembles.work import Executor
+    from dmm_exp.report.progress import Console
+    from dmm_exp.store import Store
+
+SMALL = 1_000_000  # parameters
+
+
+def here(given: Given) -> Local:
+    """Return what trains such networks in this process: small ones with one thread, which several only slow down."""
+    size = sum(value.numel() for value in given.ensemble.parameters())
+    return Local(threads=1 if size < SMALL and not torch.cuda.is_available() else None)
+
+
+class Deletion(Pipeline):
+    """The stages of an experiment, with a given network in place of originals, and no oracles.
+
+    Args:
+        given: the network and its data.
+        pooled: whether effects are predicted from a pool, and not from the given network alone.
+        *parts: arguments of :class:`dmm_exp.pipeline.Stages`.
+    """
+
+    measures_lds = False  # of the pool once, and not of every request
+
+    def __init__(
+        self,
+        given: Given,
+        pooled: bool,
+        config: Mapping[str, Any],
+        store: Store,
+        executor: Executor,
+        console: Console,
+    ) -> None:
+        self.given = given
+        self.pooled = pooled
+        super().__init__(config, store, executor, console)
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The given data."""
+        return self.given.examples
+
+    @cached_property
+    def subject(self) -> Artifact:
+        """The given network (or several, as an ensemble)."""
+        ensemble = self.given.ensemble
+        tensors = {"logits": evaluation_copy(ensemble, self.config["trainer"]).logits(self.examples.inputs)}
+        if not tensors["logits"].isfinite().all():
+            raise UserError("model: some of its logits on train or validation are not finite; expected numbers")
+        tensors |= ensemble.tensors()
+        config, inputs = {"network": self.config["model"]["network"]}, {"dataset": self.dataset.digest}
+        spec = Spec("given", config, inputs | {"numbers": content_hash(*tensors.values())})
+
+        def make(draft: Draft) -> None:
+            draft.layout([[0, len(ensemble)]])
+            draft.write_shard(
+                0, tensors, {"members": len(ensemble), "seconds": 0.0, "history": [], "sample_gradients": 0}
+            )
+
+        return self.obtain("given", "the given network", spec, make)
+
+    @cached_property
+    def originals(self) -> Artifact:
+        """Networks trained by the recipe, as the pool is; without a pool the given one alone."""
+        return super().originals if self.pooled else self.subject
+
+    @cached_property
+    def forget(self) -> Tensor:
+        """Nothing: rows are named when they are asked for."""
+        return torch.zeros(0, dtype=torch.long)
+
+    def one_original(self) -> Artifact:
+        """Return one network trained by the recipe, alone: what retraining takes."""
+        job = replace(self._job("original"), keep=("parameters", "trajectory"))
+        if by_function(self.config["training"]):
+            job = replace(job, keep=("parameters",))
+        return self._trained("one network", "trained alone", 1, job)
+
+    def lds(self) -> float | None:
+        """Return the linear datamodeling score of the pool on its members that estimators do not see, over points.
+
+        What the estimator learns for it serves the requests that this process answers afterwards.
+        """
+        nothing = torch.zeros(0, dtype=torch.long)
+        estimator = self.estimator
+        assert isinstance(estimator, DirectionalEstimator)
+        found = float(self._lds_by_alpha(self._learned(estimator, nothing), self._evidence(nothing))["lds"].nanmean())
+        return found if isfinite(found) else None
+
+    def _sources_of_effect(self, gone: Tensor) -> dict[str, Artifact]:
+        if self.pooled:
+            return super()._sources_of_effect(gone)
+        return {"gradients": self.gradients, "originals": self.subject}
+
+    def _evidence(self, gone: Tensor) -> Evidence:
+        if self.pooled:
+            return super()._evidence(gone)
+        parts = {name: self.gradients.stacked(name) for name in ("train", "weights", "targets")}
+        return Evidence(
+            self._groups(gone),
+            self.examples.n_train,
+            gradients=Gradients(**parts),
+            originals=self.subject.stacked("logits"),
+            labels=self.examples.labels,
+        )
+
+    def predicted(self, gone: Tensor) -> dict[str, Tensor]:
+        """Return the ``effect`` of some training points ``[points, classes]``, and its ``standard_error`` if known."""
+        return self.effect_of(gone).tensors("effect")
+
+
+def pool_free_attribution(given: Given) -> dict[str, Any]:
+    """Return the configuration of an estimator that needs the given network alone: factored TRAK where it can."""
+    from dmm_exp.deletion.recipes import composed
+
+    factored = composed(["attribution=trak_factored"])["attribution"]
+    try:
+        estimator: Estimator = instantiate(factored)
+        estimator.check(given.build())
+    except UserError:
+        return {**composed(["attribution=trak"])["attribution"], "checkpoints": 1}
+    return {**factored, "checkpoints": 1}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows that have to go from networks.
+
+    Attributes:
+        deletion: predicts effects.
+        current: the networks as they are now; earlier deletions may have changed them.
+        origin: logits ``[members, points, classes]`` of the networks as they were first given.
+        new: sorted training indices that have to go now; None for all.
+        gone: all that have to be gone afterwards.
+        seed: of the method.
+    """
+
+    deletion: Deletion
+    current: Ensemble
+    origin: Tensor
+    new: Tensor | None
+    gone: Tensor
+    seed: int
+
+    @property
+    def count(self) -> int:
+        """Number of rows that have to go now."""
+        return len(self.gone if self.new is None else self.new)
+
+    def carry_out(self, unlearner: Unlearner) -> tuple[Unlearned, Tensor | None]:
+        """Unlearn the rows, and return what came out and the logits that it was to match, if any.
+
+        A method that matches predictions is given everything that is gone, since that is what is predicted.
+        """
+        examples, config = self.deletion.examples, self.deletion.config
+        predicts = unlearner.target == "predicted"
+        targets = self.origin - self.deletion.predicted(self.gone)["effect"] if predicts else None
+        task = UnlearningTask(
+            originals=evaluation_copy(self.current, config["trainer"]),
+            examples=examples,
+            forget=self.gone if predicts or self.new is None else self.new,
+            retain=AllBut(examples.n_train, self.gone).indices(range(1))[0],
+            seed=self.seed,
+            members=range(len(self.current)),
+            targets=targets,
+            build=model_factory(config["model"]["network"], examples),
+            recipe=recipe(config["training"]),
+            make_trainer=trainer_factory({**config["trainer"], "engine": vars(Engine().settled())}),
+        )
+        return unlearner.unlearn(task), targets

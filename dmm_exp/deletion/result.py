@@ -1,0 +1,111 @@
+"""What comes of a deletion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from dmm_exp.deletion.given import Given
+from dmm_exp.deletion.pool import Pool
+from dmm_exp.pipeline import content_hash
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a deletion took.
+
+    Attributes:
+        seconds: wall time, without preparing a pool and without verification.
+        sample_gradients: gradient evaluations of single examples.
+        epochs: of the method; 0 where it does not go by epochs.
+        ratio: of gradient evaluations to those of one retraining, None where the recipe is unknown or a function.
+        retraining: wall seconds of one retraining, None where none was timed.
+        verification: wall seconds of the verification.
+    """
+
+    seconds: float
+    sample_gradients: int
+    epochs: int
+    ratio: float | None = None
+    retraining: float | None = None
+    verification: float = 0.0
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What became of a network.
+
+    Attributes:
+        model: of the type, mode, devices and dtypes of the network that was given, which is unchanged.
+        metrics: what can be told without retrained networks; see :func:`dmm_exp.deletion.quality.quality`.
+        verification: what retrained networks tell, empty without; see :class:`dmm_exp.deletion.quality.Verification`.
+        cost: what it took.
+        warnings: what to beware of, in sentences.
+        forgotten: sorted training indices that are gone.
+        method: configuration of the unlearner.
+        attribution: configuration of the estimator of effects; None where the method needs none.
+        seed: of all randomness.
+        examples: the number of training examples, of unseen ones, and of classes.
+        rows: digest of the inputs and labels that are gone.
+        weights: digests of the network's tensors, ``before`` and ``after``.
+        when: the moment at which it was done, in UTC, as ISO 8601 writes it.
+        points: a row for every point; see :func:`dmm_exp.deletion.quality.points_table`.
+        pool: what predictions came from, None where it was no pool; one that was prepared for this call is gone.
+    """
+
+    model: nn.Module
+    metrics: dict[str, float]
+    cost: Cost
+    warnings: list[str]
+    forgotten: list[int]
+    method: dict[str, Any]
+    attribution: dict[str, Any] | None
+    seed: int
+    examples: dict[str, int]
+    rows: str
+    weights: dict[str, str]
+    when: str
+    points: pd.DataFrame = field(repr=False, compare=False)
+    pool: Pool | None = field(default=None, repr=False)
+    verification: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Say what was done and how well, in sentences."""
+        from dmm_exp.deletion.record import content
+        from dmm_exp.deletion.words import headline
+
+        record = content(self, "")
+        return "\n".join([headline(record), *record["quality"]["in_words"], *self.warnings])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``unlearned.safetensors``, ``deletion.json``, ``report.html`` and ``points.parquet`` into a folder.
+
+        What an earlier deletion wrote there is replaced. See :mod:`dmm_exp.deletion.record`.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        from dmm_exp.deletion.record import write
+
+        return write(self, Path(folder).expanduser())
+
+
+def counts(known: Given) -> dict[str, int]:
+    """Return numbers of training examples, unseen ones and classes."""
+    examples = known.examples
+    unseen = examples.n_points - examples.n_train
+    return {"train": examples.n_train, "unseen": unseen, "classes": examples.n_classes}
+
+
+def rows_digest(known: Given, rows: Tensor) -> str:
+    """Return the SHA-256 of the inputs and labels of some training examples."""
+    return content_hash(known.examples.inputs[rows], known.examples.labels[rows])
