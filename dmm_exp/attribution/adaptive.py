@@ -66,20 +66,20 @@ class AdaptiveShrinkage:
         posterior, variance = means[:, None] + centre, (second - centre.square()).clamp(min=0)
         return cls(means.float(), mixture.float(), posterior.float(), variance.float())
 
-    def posterior(self, numbers: Tensor, cells: Tensor) -> Tensor:
-        """Return posterior means, in standard errors, of numbers of any shape; ``cells`` has the same."""
-        beyond = numbers - numbers.clamp(-REACH, REACH)
-        return self._read(self.posterior_means, numbers, cells) + beyond
+    def posterior(self, numbers: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Return posterior means, in standard errors, and variances, in their squares.
 
-    def variance(self, numbers: Tensor, cells: Tensor) -> Tensor:
-        """Return posterior variances, in squared standard errors."""
-        return self._read(self.posterior_variances, numbers, cells)
+        They are read between the two nearest points of the grid, by linear interpolation; beyond it, what a number
+        exceeds it by is added to the mean.
 
-    @staticmethod
-    def _read(table: Tensor, numbers: Tensor, cells: Tensor) -> Tensor:
-        """Return values of each number's cell between the two nearest points of the grid, by linear interpolation."""
-        length = table.shape[1]
-        steps = (numbers.clamp(-REACH, REACH) + REACH) / STEP
+        Args:
+            numbers: of any shape.
+            cells: the cell of each, of the same shape.
+        """
+        length, within = self.posterior_means.shape[1], numbers.clamp(-REACH, REACH)
+        steps = (within + REACH) / STEP
         lower = steps.long().clamp(max=length - 2)
-        place, share, flat = cells * length + lower, steps - lower, table.view(-1)
-        return torch.lerp(flat[place], flat[place + 1], share)
+        place, share = cells * length + lower, steps - lower
+        tables = (self.posterior_means.view(-1), self.posterior_variances.view(-1))
+        means, variances = (torch.lerp(table[place], table[place + 1], share) for table in tables)
+        return means + (numbers - within), variances

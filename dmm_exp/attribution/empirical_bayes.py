@@ -224,8 +224,8 @@ class EmpiricalBayes(Datamodel):
         numbers, expected, cells = self._numbers(rows, points)
         unit = self.lengths[rows, None, None] * self.noise[points]
         unit[rows[:, None] == points] = 0
-        means = unit * (expected + self.shrinkage.posterior(numbers - expected, cells))
-        return means, unit.square() * self.shrinkage.variance(numbers - expected, cells)
+        means, variances = self.shrinkage.posterior(numbers - expected, cells)
+        return unit * (expected + means), unit.square() * variances
 
     def _numbers(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return unbiased estimates, expectations (in standard errors) and cells, each ``[rows, points, classes]``."""
@@ -301,8 +301,8 @@ class EmpiricalBayes(Datamodel):
         expected = factors[label] * known
         cells = label * OWN_BINS + torch.bucketize(expected.abs(), _quantiles(expected.abs().flatten(), OWN_EDGES))
         shrinkage = AdaptiveShrinkage.of((numbers - expected).flatten(), cells.flatten(), 2 * OWN_BINS)
-        means = error * (expected + shrinkage.posterior(numbers - expected, cells))
-        self.own = means, error.square() * shrinkage.variance(numbers - expected, cells)
+        means, variances = shrinkage.posterior(numbers - expected, cells)
+        self.own = error * (expected + means), error.square() * variances
 
     def _own_effects(self) -> tuple[Tensor, Tensor]:
         """Return posterior means and variances of examples' effects on their own logits, ``[n_train, classes]``."""
@@ -310,8 +310,8 @@ class EmpiricalBayes(Datamodel):
         numbers, responses, kind = self._own(rows)
         expected, cells = responses * self.factors[kind], kind - KINDS + OWN
         unit = self.lengths[:, None] * self.noise[rows]
-        posterior = expected + self.shrinkage.posterior(numbers - expected, cells)
-        return unit * posterior, unit.square() * self.shrinkage.variance(numbers - expected, cells)
+        means, variances = self.shrinkage.posterior(numbers - expected, cells)
+        return unit * (expected + means), unit.square() * variances
 
     def _factor(self, models: SubsetModels) -> float:
         """Return what predicted effects of others have to be multiplied by to predict some models best.

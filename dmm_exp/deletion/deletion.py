@@ -16,7 +16,6 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
 from dmm_exp.deletion.given import Given
 from dmm_exp.ensembles import AllBut, Ensemble
-from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.work import evaluation_copy, model_factory, recipe, trainer_factory
 from dmm_exp.errors import UserError
@@ -99,10 +98,8 @@ class Deletion(Pipeline):
         return torch.zeros(0, dtype=torch.long)
 
     def one_original(self) -> Artifact:
-        """Return one network trained by the recipe, alone: what retraining takes."""
-        job = replace(self._job("original"), keep=("parameters", "trajectory"))
-        if by_function(self.config["training"]):
-            job = replace(job, keep=("parameters",))
+        """Return one network trained by the recipe, alone and with nothing watched: what retraining takes."""
+        job = replace(self._job("original"), keep=("parameters",))
         return self._trained("one network", "trained alone", 1, job)
 
     def lds(self) -> float | None:

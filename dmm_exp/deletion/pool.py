@@ -216,15 +216,19 @@ def prepare_given(
     waiting = "waiting for {}, which is preparing this pool"
     with Lock(folder / ".lock", lambda holder: console.note(waiting.format(holder))), torch.random.fork_rng(devices=[]):
         begun, smallest = time.monotonic(), deletion(FEWEST)
-        before, there = _before(folder, (known.network, dict(training), smallest.dataset_spec.digest, seed))
+        before = _before(folder, (known.network, dict(training), smallest.dataset_spec.digest, seed))
         alone = smallest.one_original()
         if limit is not None:
             size = _fitting(smallest.pool, size, limit - (time.monotonic() - begun))
-        whole = deletion(max(size, there))
-        retraining = alone.shard_facts()[0]["seconds"]
-        pool = _trained_pool(folder, whole, retraining, before, begun)
-        facts = {name: value for name, value in vars(pool).items() if name != "folder"}
-        write_json(folder / FILE, sealed({"format": FORMAT, **facts}))
+        whole = deletion(size if before is None else max(size, before.size))
+        made = (alone, whole.pool, whole.larger, whole.originals)
+        if before is not None and before.size == whole.pool.members and all(models.cached for models in made):
+            pool = before
+        else:
+            retraining, earlier = alone.shard_facts()[0]["seconds"], 0.0 if before is None else before.seconds
+            pool = _trained_pool(folder, whole, retraining, earlier, begun)
+            facts = {name: value for name, value in vars(pool).items() if name != "folder"}
+            write_json(folder / FILE, sealed({"format": FORMAT, **facts}))
     console.note(
         f"pool of {pool.models:,} models, {duration(pool.seconds)}; one retraining {duration(pool.retraining)}; "
         f"LDS {number(pool.lds)}"
@@ -232,14 +236,14 @@ def prepare_given(
     return pool
 
 
-def _trained_pool(folder: Path, deletion: Deletion, retraining: float, before: float, begun: float) -> Pool:
-    """Train all models of a pool, and learn from them what requests need.
+def _trained_pool(folder: Path, deletion: Deletion, retraining: float, earlier: float, begun: float) -> Pool:
+    """Learn from the models of a pool what requests need, and return what is to be known of it.
 
     Args:
         folder: of the pool.
         deletion: the pipeline.
         retraining: seconds of one network alone.
-        before: seconds of earlier attempts.
+        earlier: seconds that a smaller pool took.
         begun: when this one began, by the monotonic clock.
     """
     members = deletion.pool.members + deletion.larger.members + deletion.originals.members
@@ -252,7 +256,7 @@ def _trained_pool(folder: Path, deletion: Deletion, retraining: float, before: f
         dataset=deletion.dataset_spec.digest,
         probe=deletion.given.probe().tolist(),
         seed=deletion.config["seed"],
-        seconds=before + time.monotonic() - begun,
+        seconds=earlier + time.monotonic() - begun,
         retraining=retraining,
         models=members,
         lds=lds,
@@ -322,8 +326,8 @@ def _fitting(pilot: Artifact, wanted: int, seconds: float) -> int:
     return min(wanted, int(fitting) // 2 * 2)
 
 
-def _before(folder: Path, wanted: tuple[Any, ...]) -> tuple[float, int]:
-    """Return the seconds that a pool in the folder took, and its size; zeros if there is none, or it is damaged.
+def _before(folder: Path, wanted: tuple[Any, ...]) -> Pool | None:
+    """Return the finished pool of a folder, None if there is none, or its file is damaged.
 
     Args:
         folder: of the pool.
@@ -333,11 +337,11 @@ def _before(folder: Path, wanted: tuple[Any, ...]) -> tuple[float, int]:
         UserError: what is there is something else.
     """
     if _read(folder / FILE) is None:
-        return 0.0, 0
+        return None
     pool = Pool.open(folder)
     if (pool.network, pool.training, pool.dataset, pool.seed) != wanted:
         raise UserError(
             f"folder={folder}: holds the pool of another network or recipe, of other data or another seed; expected "
             "another folder"
         )
-    return pool.seconds, pool.size
+    return pool

@@ -14,9 +14,11 @@ from networks import blobs, mlp
 from torch import Tensor, nn
 
 from dmm_exp import Pool, prepare, unlearn
+from dmm_exp.attribution import EmpiricalBayes
 from dmm_exp.deletion.pool import FILE
 from dmm_exp.ensembles import by_function
 from dmm_exp.errors import UserError
+from dmm_exp.pipeline import prediction
 
 WIDTH, CLASSES, ROWS = 4, 3, 30
 DATA = blobs(ROWS, WIDTH, CLASSES)
@@ -82,6 +84,22 @@ def test_a_pool_and_its_folder_give_the_same_answer_twice(prepared):
     assert opened.seconds > opened.retraining > 0
     assert opened.break_even(opened.retraining / 2) == pytest.approx(2 * opened.seconds / opened.retraining)
     assert opened.break_even(opened.retraining) == float("inf")
+
+
+def test_requests_of_another_process_learn_nothing_anew(prepared, monkeypatch):
+    monkeypatch.setattr(prediction, "_last_learned", {})
+    monkeypatch.setattr(EmpiricalBayes, "learn", None)
+    found = unlearn(mlp(WIDTH, CLASSES), DATA, [2, 4], pool=prepared, method="dmm epochs=1", progress=False)
+    assert "doubt/forget" in found.metrics
+
+
+def test_a_pool_knows_how_well_it_predicts_models_that_it_did_not_learn_from(tmp_path):
+    learns = made(tmp_path / "learns", {"epochs": 20, "batch_size": 8, "optimizer": {"lr": 0.3}}, size=400)
+    alike = made(tmp_path / "alike", {"epochs": 1, "optimizer": {"lr": 0.0}}, size=40)
+    assert learns.lds is not None
+    assert learns.lds > 0.2
+    assert alike.lds is None or abs(alike.lds) < 0.2
+    assert Pool.open(learns.folder) == learns
 
 
 def test_a_prepared_pool_is_not_made_again(pool):
