@@ -13,11 +13,12 @@ from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.schema import check_ranges
 from dmm_exp.data import Examples
 from dmm_exp.deletion.checkpoints import fill, weights_digest
-from dmm_exp.deletion.given import Given, check_numbers, forget_rows
+from dmm_exp.deletion.given import Given, check_numbers
 from dmm_exp.deletion.ledger import Ledger
 from dmm_exp.deletion.pool import FILE, SIZE, Pool, prepare_given
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.deletion.request import check_request, request
+from dmm_exp.deletion.rows import forget_rows
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.errors import UserError, did_you_mean, storage_errors

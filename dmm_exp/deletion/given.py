@@ -1,32 +1,27 @@
-"""What a person hands over (a network, data, rows to delete), checked, and in this package's terms."""
+"""What a person hands over (a network and its data), checked, and in this package's terms."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Subset, TensorDataset
 
 from dmm_exp.config.registered import register
-from dmm_exp.data import Dataset, Examples, Normalisation
+from dmm_exp.data import Examples
 from dmm_exp.deletion.checkpoints import fill, weights_digest
+from dmm_exp.deletion.rows import Data, dtype_of, examples_of, rows_of, with_classes
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.work import model_factory
-from dmm_exp.errors import UserError, reason_of, shown
+from dmm_exp.errors import UserError, reason_of
 from dmm_exp.models import Normalised
 
-Data = Any  # (inputs, labels), a map-style torch Dataset of such pairs, or a dataset of this package
-RAW = Normalisation(1.0, [0.0], [1.0])  # a network of the user's own gets its inputs as they are
 PROBED = 8  # training examples on which two networks are compared
 
 
@@ -80,15 +75,12 @@ def given(
     plain = _plain(network)
     examples = examples_of(train, validation)
     wrapped = Normalised(plain, **vars(examples.normalisation), input_shape=examples.input_shape)
-    examples = _with_classes(examples, _answer(wrapped, examples))
+    examples = with_classes(examples, _answer(wrapped, examples))
     name = register(f"network {architecture(plain)}", _again(plain) if factory is None else _fresh(factory, plain))
     config = {"_target_": "dmm_exp.config.registered.network", "name": name}
     return Given(
-        Ensemble.stack([wrapped]), examples, config, _like(network), _rows(train, examples), weights_digest(network)
+        Ensemble.stack([wrapped]), examples, config, _like(network), rows_of(train, examples), weights_digest(network)
     )
-
-
-# ---------------------------------------------------------------------- networks
 
 
 def _network(model: nn.Module | str | Path, factory: Callable[[], nn.Module] | None) -> nn.Module:
@@ -120,7 +112,7 @@ def check_numbers(module: nn.Module) -> None:
         if nn.parameter.is_lazy(value) or value.is_meta:
             raise UserError(f"model: '{name}' holds no numbers yet; expected a trained network")
         if value.is_complex() or (isinstance(value, nn.Parameter) and not value.is_floating_point()):
-            raise UserError(f"model: '{name}' is {_dtype(value)}; expected floating-point numbers")
+            raise UserError(f"model: '{name}' is {dtype_of(value)}; expected floating-point numbers")
         if value.is_floating_point() and not value.isfinite().all():
             raise UserError(
                 f"model: '{name}' holds numbers that are NaN or infinite; expected a network that trained well"
@@ -237,187 +229,11 @@ def _answer(network: nn.Module, examples: Examples) -> Tensor:
         raise UserError(f"model: gives a {type(found).__name__}; expected a tensor of logits [examples, classes]")
     if found.ndim != 2 or len(found) != len(inputs) or found.shape[1] < 2 or not found.is_floating_point():
         raise UserError(
-            f"model: gives {_dtype(found)} {list(found.shape)} for {len(inputs)} examples; expected logits [examples, "
-            "classes] of two classes or more"
+            f"model: gives {dtype_of(found)} {list(found.shape)} for {len(inputs)} examples; expected logits "
+            "[examples, classes] of two classes or more"
         )
     if not found.isfinite().all():
         raise UserError("model: its logits on the first training examples are not finite; expected numbers")
     if bool((found >= 0).all()) and torch.allclose(found.sum(1), torch.ones(len(found)), atol=1e-4):
         raise UserError("model: gives probabilities (they add up to 1); expected logits, as they are before softmax")
     return found
-
-
-# ---------------------------------------------------------------------- data
-
-
-def examples_of(train: Data, validation: Data | None) -> Examples:
-    """Return training and unseen points as :class:`Examples`; classes of raw tensors are not named yet.
-
-    Raises:
-        UserError: they are not what is expected.
-    """
-    if isinstance(train, Dataset):
-        train = train.load()
-    if isinstance(train, Examples):
-        if validation is not None:
-            raise UserError("validation: train is a dataset of this package, which has unseen points of its own")
-        return train
-    parts = [_tensors(train, "train")] + ([] if validation is None else [_tensors(validation, "validation")])
-    if len(parts) == 2 and (parts[0][0].shape[1:], parts[0][0].dtype) != (parts[1][0].shape[1:], parts[1][0].dtype):
-        shapes = [f"{list(inputs.shape[1:])} {str(inputs.dtype).removeprefix('torch.')}" for inputs, _ in parts]
-        raise UserError(f"validation: its inputs are {shapes[1]}, those of train {shapes[0]}")
-    inputs, labels = (torch.cat(both) for both in zip(*parts, strict=True))
-    return Examples(inputs, labels, len(parts[0][1]), [], RAW, torch.zeros(len(labels), dtype=torch.bool))
-
-
-def _tensors(data: Data, key: str) -> tuple[Tensor, Tensor]:
-    """Return (inputs, labels) as float32 or uint8, and int64."""
-    if isinstance(data, TensorDataset):
-        data = data.tensors
-    elif isinstance(data, TorchDataset):
-        data = _collected(data, key)
-    if not isinstance(data, Sequence) or isinstance(data, str) or len(data) != 2:
-        raise UserError(
-            f"{key} is a {type(data).__name__}; expected (inputs, labels), a map-style torch Dataset of such "
-            "pairs, or a dataset of this package"
-        )
-    inputs, labels = _tensor(data[0], f"{key} inputs"), _tensor(data[1], f"{key} labels")
-    if labels.ndim != 1 or inputs.ndim < 2 or len(inputs) != len(labels) or inputs.numel() == 0:
-        raise UserError(
-            f"{key}: inputs {list(inputs.shape)} and labels {list(labels.shape)}; expected [examples, ...] and "
-            "[examples], at least one"
-        )
-    if labels.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
-        raise UserError(f"{key}: labels are {_dtype(labels)}; expected whole numbers, one class for each example")
-    if int(labels.min()) < 0:
-        raise UserError(f"{key}: a label is {int(labels.min())}; expected classes from 0 on")
-    if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
-        raise UserError(f"{key}: inputs are {_dtype(inputs)}; expected floating-point numbers or 8-bit images (uint8)")
-    if inputs.is_floating_point():
-        inputs = inputs.float()
-        if not inputs.isfinite().all():
-            raise UserError(f"{key}: an input is NaN or infinite; expected finite numbers")
-    return inputs, labels.long()
-
-
-def _tensor(value: Any, what: str) -> Tensor:
-    """Return numbers as an ordinary tensor on the CPU."""
-    try:
-        if not isinstance(value, Tensor):
-            return torch.from_numpy(np.require(value, requirements=["C", "W"]))
-        if value.layout != torch.strided or value.is_quantized:
-            raise TypeError(f"{value.layout}, {value.dtype}")
-        return value.detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{what}: cannot be made into a tensor ({reason_of(error)}); expected numbers") from error
-
-
-def _collected(data: TorchDataset[Any], key: str) -> tuple[Tensor, Tensor]:
-    """Return all examples of a map-style dataset, each fetched once."""
-    try:
-        with torch.random.fork_rng(devices=[]):  # what a dataset draws (augmentation) is the same in every call
-            torch.manual_seed(0)
-            pairs = [data[index] for index in range(len(data))]  # pyright: ignore[reportArgumentType]
-        inputs = [_tensor(pair[0], f"{key} inputs") for pair in pairs]
-        labels = [operator.index(pair[1]) for pair in pairs]
-        return torch.stack(inputs), torch.tensor(labels, dtype=torch.long)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{key}: this dataset cannot be read ({reason_of(error)}); expected a length, and (input, label) for every "
-            "index, all inputs of one shape, labels being whole numbers"
-        ) from error
-
-
-def _with_classes(examples: Examples, answer: Tensor) -> Examples:
-    """Return examples with as many classes as the network tells apart."""
-    classes = answer.shape[1]
-    largest = max(int(examples.labels.max()), len(examples.class_names) - 1)
-    if largest >= classes:
-        raise UserError(
-            f"train: labels go up to {largest}, the network gives {classes} logits; expected labels from 0 to "
-            f"{classes - 1}"
-        )
-    names = examples.class_names + [str(label) for label in range(len(examples.class_names), classes)]
-    return replace(examples, class_names=names)
-
-
-def _rows(train: Data, examples: Examples) -> Callable[[Tensor], TorchDataset[Any]]:
-    """Return what gives a recipe that is a function its part of the training set, with inputs as the network gets them.
-
-    A torch Dataset stays one of its kind, anything else becomes a TensorDataset.
-    """
-    if isinstance(train, TorchDataset):
-        return lambda rows: Subset(train, rows.tolist())
-    constants, inputs, labels = vars(examples.normalisation), examples.inputs, examples.labels
-    as_given = Normalised(nn.Identity(), **constants, input_shape=examples.input_shape)
-    return lambda rows: TensorDataset(as_given(inputs[rows]), labels[rows])
-
-
-def _dtype(values: Tensor) -> str:
-    return str(values.dtype).removeprefix("torch.")
-
-
-# ---------------------------------------------------------------------- rows to delete
-
-
-def forget_rows(forget: Any, examples: Examples, *, whole_classes: bool = False, gone: Sequence[int] = ()) -> Tensor:
-    """Return the sorted training indices that have to go.
-
-    Args:
-        forget: distinct whole numbers: a list, an array, a tensor.
-        examples: the dataset.
-        whole_classes: whether a class may lose its last example.
-        gone: indices that went before; they cannot go again.
-
-    Raises:
-        UserError: the indices are no such thing.
-    """
-    n_train = examples.n_train
-    numbers = sorted(_indices(forget))
-    if not numbers:
-        raise UserError("forget: is empty; expected at least one training index")
-    for wrong in (numbers[0], numbers[-1]):
-        if not 0 <= wrong < n_train:
-            raise UserError(f"forget: {wrong} is out of range; expected indices from 0 to {n_train - 1}")
-    twice = [one for one, other in pairwise(numbers) if one == other]
-    if twice:
-        raise UserError(f"forget: {twice[0]} is there more than once; expected distinct indices")
-    again = set(numbers) & set(gone)
-    if again:
-        raise UserError(f"forget: {min(again)} was deleted before; expected indices that are still there")
-    chosen = torch.tensor(numbers)
-    kept = torch.ones(n_train, dtype=torch.bool)
-    kept[list(gone)] = False
-    before = torch.bincount(examples.labels[:n_train][kept], minlength=examples.n_classes)
-    kept[chosen] = False
-    if not kept.any():
-        raise UserError("forget: is the whole training set; expected some of it to be retained")
-    after = torch.bincount(examples.labels[:n_train][kept], minlength=examples.n_classes)
-    vanished = ((before > 0) & (after == 0)).nonzero().squeeze(1)
-    if len(vanished) and not whole_classes:
-        name = examples.class_names[int(vanished[0])]
-        raise UserError(f"forget: no example of class {name} would be left; pass whole_classes=True if that is meant")
-    return chosen
-
-
-def _indices(forget: Any) -> list[int]:
-    expected = "expected a list of whole numbers, the training indices to delete"
-    if isinstance(forget, (str, bytes, Mapping)) or not hasattr(forget, "__len__"):
-        raise UserError(f"forget is a {type(forget).__name__}; {expected}")
-    try:
-        values = forget.detach().cpu().to_dense() if isinstance(forget, Tensor) else np.asarray(forget)
-        numbers = values.tolist()
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise UserError(f"forget cannot be read as numbers ({reason_of(error)}); {expected}") from error
-    if numbers == []:
-        return []
-    if values.ndim != 1:
-        raise UserError(f"forget has the shape {list(values.shape)}; {expected}")
-    if isinstance(numbers[0], bool):
-        raise UserError(f"forget is a mask; {expected}, such as mask.nonzero()")
-    for number in numbers:
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise UserError(f"forget holds '{shown(number)}' ({type(number).__name__}); {expected}")
-    return numbers

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from dmm_exp.deletion.deletion import Deletion, here
-from dmm_exp.deletion.given import Data, Given, forget_rows, given
+from dmm_exp.deletion.given import Given, given
 from dmm_exp.deletion.pool import Pool
 from dmm_exp.deletion.recipes import Recipe
 from dmm_exp.deletion.request import Outcome, request
 from dmm_exp.deletion.result import Unlearned, rows_digest
+from dmm_exp.deletion.rows import Data, forget_rows
 from dmm_exp.deletion.unlearning import validation_of
 from dmm_exp.ensembles import Ensemble, member_seed
 from dmm_exp.errors import UserError, storage_errors

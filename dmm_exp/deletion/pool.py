@@ -16,8 +16,9 @@ from torch import nn
 
 from dmm_exp.deletion.budget import seconds_of
 from dmm_exp.deletion.deletion import Deletion, here
-from dmm_exp.deletion.given import Data, Given, given
+from dmm_exp.deletion.given import Given, given
 from dmm_exp.deletion.recipes import Recipe, composed, training_of
+from dmm_exp.deletion.rows import Data
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import AUTO
 from dmm_exp.errors import UserError, shown, storage_errors
@@ -203,10 +204,7 @@ def prepare_given(
     seed: int,
 ) -> Pool:
     """Do what :func:`prepare` does."""
-    if not isinstance(size, int) or size < FEWEST or size % 2:
-        raise UserError(f"size={shown(size)}: expected an even number of at least {FEWEST}")
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
+    _check(size, seed)
     limit, folder = seconds_of(budget, "budget"), folder.expanduser()
 
     def deletion(members: int) -> Deletion:
@@ -234,6 +232,14 @@ def prepare_given(
         f"LDS {number(pool.lds)}"
     )
     return pool
+
+
+def _check(size: Any, seed: Any) -> None:
+    """Raise ``UserError`` for a size or a seed that cannot be."""
+    if not isinstance(size, int) or size < FEWEST or size % 2:
+        raise UserError(f"size={shown(size)}: expected an even number of at least {FEWEST}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
 
 
 def _trained_pool(folder: Path, deletion: Deletion, retraining: float, earlier: float, begun: float) -> Pool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from dmm_exp.config.registered import registered
-from dmm_exp.deletion.given import Data, given
+from dmm_exp.deletion.given import given
 from dmm_exp.deletion.recipes import Recipe, composed, training_of
+from dmm_exp.deletion.rows import Data
 from dmm_exp.ensembles import AllBut, EnsembleTraining, member_seed
 from dmm_exp.ensembles.by_function import by_function, teach
 from dmm_exp.ensembles.engine import Engine

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from dmm_exp.data import Dataset, Examples
 from dmm_exp.deletion.deletion import here
-from dmm_exp.deletion.given import Data, forget_rows, given
+from dmm_exp.deletion.given import given
 from dmm_exp.deletion.pool import Pool, opened
 from dmm_exp.deletion.recipes import Recipe
 from dmm_exp.deletion.request import request
 from dmm_exp.deletion.result import Unlearned
+from dmm_exp.deletion.rows import Data, forget_rows
 from dmm_exp.errors import UserError, shown
 from dmm_exp.report.progress import Console
 

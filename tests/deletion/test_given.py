@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from dmm_exp.data import Examples, Normalisation
-from dmm_exp.deletion.given import forget_rows, given
+from dmm_exp.deletion.given import given
+from dmm_exp.deletion.rows import forget_rows
 from dmm_exp.errors import UserError
 from dmm_exp.models import Normalised
 

@@ -1,0 +1,195 @@
+"""The data that a person hands over, and the rows to delete, checked."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Subset, TensorDataset
+
+from dmm_exp.data import Dataset, Examples, Normalisation
+from dmm_exp.errors import UserError, reason_of, shown
+from dmm_exp.models import Normalised
+
+Data = Any  # (inputs, labels), a map-style torch Dataset of such pairs, or a dataset of this package
+RAW = Normalisation(1.0, [0.0], [1.0])  # a network of the user's own gets its inputs as they are
+
+
+def examples_of(train: Data, validation: Data | None) -> Examples:
+    """Return training and unseen points as :class:`Examples`; classes of raw tensors are not named yet.
+
+    Raises:
+        UserError: they are not what is expected.
+    """
+    if isinstance(train, Dataset):
+        train = train.load()
+    if isinstance(train, Examples):
+        if validation is not None:
+            raise UserError("validation: train is a dataset of this package, which has unseen points of its own")
+        return train
+    parts = [_tensors(train, "train")] + ([] if validation is None else [_tensors(validation, "validation")])
+    if len(parts) == 2 and (parts[0][0].shape[1:], parts[0][0].dtype) != (parts[1][0].shape[1:], parts[1][0].dtype):
+        shapes = [f"{list(inputs.shape[1:])} {str(inputs.dtype).removeprefix('torch.')}" for inputs, _ in parts]
+        raise UserError(f"validation: its inputs are {shapes[1]}, those of train {shapes[0]}")
+    inputs, labels = (torch.cat(both) for both in zip(*parts, strict=True))
+    return Examples(inputs, labels, len(parts[0][1]), [], RAW, torch.zeros(len(labels), dtype=torch.bool))
+
+
+def _tensors(data: Data, key: str) -> tuple[Tensor, Tensor]:
+    """Return (inputs, labels) as float32 or uint8, and int64."""
+    if isinstance(data, TensorDataset):
+        data = data.tensors
+    elif isinstance(data, TorchDataset):
+        data = _collected(data, key)
+    if not isinstance(data, Sequence) or isinstance(data, str) or len(data) != 2:
+        raise UserError(
+            f"{key} is a {type(data).__name__}; expected (inputs, labels), a map-style torch Dataset of such "
+            "pairs, or a dataset of this package"
+        )
+    inputs, labels = _tensor(data[0], f"{key} inputs"), _tensor(data[1], f"{key} labels")
+    if labels.ndim != 1 or inputs.ndim < 2 or len(inputs) != len(labels) or inputs.numel() == 0:
+        raise UserError(
+            f"{key}: inputs {list(inputs.shape)} and labels {list(labels.shape)}; expected [examples, ...] and "
+            "[examples], at least one"
+        )
+    if labels.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        raise UserError(f"{key}: labels are {dtype_of(labels)}; expected whole numbers, one class for each example")
+    if int(labels.min()) < 0:
+        raise UserError(f"{key}: a label is {int(labels.min())}; expected classes from 0 on")
+    if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
+        raise UserError(
+            f"{key}: inputs are {dtype_of(inputs)}; expected floating-point numbers or 8-bit images (uint8)"
+        )
+    if inputs.is_floating_point():
+        inputs = inputs.float()
+        if not inputs.isfinite().all():
+            raise UserError(f"{key}: an input is NaN or infinite; expected finite numbers")
+    return inputs, labels.long()
+
+
+def _tensor(value: Any, what: str) -> Tensor:
+    """Return numbers as an ordinary tensor on the CPU."""
+    try:
+        if not isinstance(value, Tensor):
+            return torch.from_numpy(np.require(value, requirements=["C", "W"]))
+        if value.layout != torch.strided or value.is_quantized:
+            raise TypeError(f"{value.layout}, {value.dtype}")
+        return value.detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{what}: cannot be made into a tensor ({reason_of(error)}); expected numbers") from error
+
+
+def _collected(data: TorchDataset[Any], key: str) -> tuple[Tensor, Tensor]:
+    """Return all examples of a map-style dataset, each fetched once."""
+    try:
+        with torch.random.fork_rng(devices=[]):  # what a dataset draws (augmentation) is the same in every call
+            torch.manual_seed(0)
+            pairs = [data[index] for index in range(len(data))]  # pyright: ignore[reportArgumentType]
+        inputs = [_tensor(pair[0], f"{key} inputs") for pair in pairs]
+        labels = [operator.index(pair[1]) for pair in pairs]
+        return torch.stack(inputs), torch.tensor(labels, dtype=torch.long)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{key}: this dataset cannot be read ({reason_of(error)}); expected a length, and (input, label) for every "
+            "index, all inputs of one shape, labels being whole numbers"
+        ) from error
+
+
+def with_classes(examples: Examples, answer: Tensor) -> Examples:
+    """Return examples with as many classes as the network tells apart."""
+    classes = answer.shape[1]
+    largest = max(int(examples.labels.max()), len(examples.class_names) - 1)
+    if largest >= classes:
+        raise UserError(
+            f"train: labels go up to {largest}, the network gives {classes} logits; expected labels from 0 to "
+            f"{classes - 1}"
+        )
+    names = examples.class_names + [str(label) for label in range(len(examples.class_names), classes)]
+    return replace(examples, class_names=names)
+
+
+def rows_of(train: Data, examples: Examples) -> Callable[[Tensor], TorchDataset[Any]]:
+    """Return what gives a recipe that is a function its part of the training set, with inputs as the network gets them.
+
+    A torch Dataset stays one of its kind, anything else becomes a TensorDataset.
+    """
+    if isinstance(train, TorchDataset):
+        return lambda rows: Subset(train, rows.tolist())
+    constants, inputs, labels = vars(examples.normalisation), examples.inputs, examples.labels
+    as_given = Normalised(nn.Identity(), **constants, input_shape=examples.input_shape)
+    return lambda rows: TensorDataset(as_given(inputs[rows]), labels[rows])
+
+
+def dtype_of(values: Tensor) -> str:
+    """Return the name of a tensor's type, as in ``int64``."""
+    return str(values.dtype).removeprefix("torch.")
+
+
+def forget_rows(forget: Any, examples: Examples, *, whole_classes: bool = False, gone: Sequence[int] = ()) -> Tensor:
+    """Return the sorted training indices that have to go.
+
+    Args:
+        forget: distinct whole numbers: a list, an array, a tensor.
+        examples: the dataset.
+        whole_classes: whether a class may lose its last example.
+        gone: indices that went before; they cannot go again.
+
+    Raises:
+        UserError: the indices are no such thing.
+    """
+    n_train = examples.n_train
+    numbers = sorted(_indices(forget))
+    if not numbers:
+        raise UserError("forget: is empty; expected at least one training index")
+    for wrong in (numbers[0], numbers[-1]):
+        if not 0 <= wrong < n_train:
+            raise UserError(f"forget: {wrong} is out of range; expected indices from 0 to {n_train - 1}")
+    twice = [one for one, other in pairwise(numbers) if one == other]
+    if twice:
+        raise UserError(f"forget: {twice[0]} is there more than once; expected distinct indices")
+    again = set(numbers) & set(gone)
+    if again:
+        raise UserError(f"forget: {min(again)} was deleted before; expected indices that are still there")
+    chosen = torch.tensor(numbers)
+    kept = torch.ones(n_train, dtype=torch.bool)
+    kept[list(gone)] = False
+    before = torch.bincount(examples.labels[:n_train][kept], minlength=examples.n_classes)
+    kept[chosen] = False
+    if not kept.any():
+        raise UserError("forget: is the whole training set; expected some of it to be retained")
+    after = torch.bincount(examples.labels[:n_train][kept], minlength=examples.n_classes)
+    vanished = ((before > 0) & (after == 0)).nonzero().squeeze(1)
+    if len(vanished) and not whole_classes:
+        name = examples.class_names[int(vanished[0])]
+        raise UserError(f"forget: no example of class {name} would be left; pass whole_classes=True if that is meant")
+    return chosen
+
+
+def _indices(forget: Any) -> list[int]:
+    expected = "expected a list of whole numbers, the training indices to delete"
+    if isinstance(forget, (str, bytes, Mapping)) or not hasattr(forget, "__len__"):
+        raise UserError(f"forget is a {type(forget).__name__}; {expected}")
+    try:
+        values = forget.detach().cpu().to_dense() if isinstance(forget, Tensor) else np.asarray(forget)
+        numbers = values.tolist()
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise UserError(f"forget cannot be read as numbers ({reason_of(error)}); {expected}") from error
+    if numbers == []:
+        return []
+    if values.ndim != 1:
+        raise UserError(f"forget has the shape {list(values.shape)}; {expected}")
+    if isinstance(numbers[0], bool):
+        raise UserError(f"forget is a mask; {expected}, such as mask.nonzero()")
+    for number in numbers:
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise UserError(f"forget holds '{shown(number)}' ({type(number).__name__}); {expected}")
+    return numbers
