@@ -72,12 +72,13 @@ class Deletion(Pipeline):
     def subject(self) -> Artifact:
         """The given network (or several, as an ensemble)."""
         ensemble = self.given.ensemble
-        tensors = {"logits": evaluation_copy(ensemble, self.config["trainer"]).logits(self.examples.inputs)}
-        if not tensors["logits"].isfinite().all():
-            raise UserError("model: some of its logits on train or validation are not finite; expected numbers")
-        tensors |= ensemble.tensors()
+        tensors = ensemble.tensors()
         config, inputs = {"network": self.config["model"]["network"]}, {"dataset": self.dataset.digest}
         spec = Spec("given", config, inputs | {"numbers": content_hash(*tensors.values())})
+        if self.store.find(spec) is None:
+            tensors["logits"] = evaluation_copy(ensemble, self.config["trainer"]).logits(self.examples.inputs)
+            if not tensors["logits"].isfinite().all():
+                raise UserError("model: some of its logits on train or validation are not finite; expected numbers")
 
         def make(draft: Draft) -> None:
             draft.layout([[0, len(ensemble)]])

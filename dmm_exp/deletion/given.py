@@ -36,6 +36,7 @@ class Given:
         restore: from a module like the ensemble's member to one like the network that was given.
         rows: from training indices to what a recipe that is a function gets.
         weights: digest of the tensors of the network that was given.
+        is_exact: whether the network that was given is in float32 too, so that what is restored answers the very same.
     """
 
     ensemble: Ensemble
@@ -44,6 +45,7 @@ class Given:
     restore: Callable[[nn.Module], nn.Module]
     rows: Callable[[Tensor], TorchDataset[Any]]
     weights: str
+    is_exact: bool = True
 
     def build(self) -> nn.Module:
         """Return a freshly initialised network behind the normalisation."""
@@ -78,8 +80,15 @@ def given(
     examples = with_classes(examples, _answer(wrapped, examples))
     name = register(f"network {architecture(plain)}", _again(plain) if factory is None else _fresh(factory, plain))
     config = {"_target_": "dmm_exp.config.registered.network", "name": name}
+    numbers = network.state_dict().values()
     return Given(
-        Ensemble.stack([wrapped]), examples, config, _like(network), rows_of(train, examples), weights_digest(network)
+        Ensemble.stack([wrapped]),
+        examples,
+        config,
+        restore=_like(network),
+        rows=rows_of(train, examples),
+        weights=weights_digest(network),
+        is_exact=all(value.dtype == torch.float32 for value in numbers if value.is_floating_point()),
     )
 
 

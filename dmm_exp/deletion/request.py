@@ -108,7 +108,7 @@ class Request:
             made, targets = work.carry_out(instantiate(settings))
         seconds = time.monotonic() - begun
         model = self._restored(made, settings)
-        logits = known.logits(model)
+        logits = made.logits if known.is_exact else known.logits(model)
         if torch.equal(logits, work.origin):
             warnings = [*warnings, "no answer of the network changed, as far as its precision can tell"]
         begun, verification, retrained = time.monotonic(), {}, None
