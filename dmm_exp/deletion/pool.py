@@ -38,6 +38,7 @@ FORMAT = 1
 SIZE = 1000  # subset models, by default
 FEWEST = 40  # subset models, below which a prediction is worth nothing
 ALPHA, LARGER_ALPHA = 0.5, 0.75
+ATTACKED = 300  # retain and unseen points each that a membership attack learns from; its cost grows with the square
 ONE_BY_ONE = 5  # models of a chunk that a function trains; an interruption costs at most one chunk
 ALIKE = 1e-3  # relative difference of the logits of two networks that are the same one
 
@@ -304,6 +305,7 @@ def pool_config(known: Given, training: Mapping[str, Any], size: int, seed: int)
         "seed": seed,
         "n_models": max(8, size // 10),
         "training": dict(training),
+        "evaluation": {**config["evaluation"], "mia": {**config["evaluation"]["mia"], "largest": ATTACKED}},
         "model": {"chunk_size": ONE_BY_ONE if by_function(training) else AUTO, "network": known.network},
         "pool": {
             **config["pool"],
