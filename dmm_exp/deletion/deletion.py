@@ -106,7 +106,7 @@ class Deletion(Pipeline):
     def lds(self) -> float | None:
         """Return the linear datamodeling score of the pool on its members that estimators do not see, over points.
 
-        What the estimator learns for it serves the requests that this process answers afterwards.
+        What the estimator learns for it is kept, and serves the requests that follow.
         """
         nothing = torch.zeros(0, dtype=torch.long)
         estimator = self.estimator

@@ -56,7 +56,7 @@ class Pool:
         dataset: digest of the data.
         probe: logits of the network that seed 0 initialises, on a few examples.
         seed: determines every model.
-        seconds: wall time that training it took, over all attempts.
+        seconds: wall time of the call that finished it, and of those that finished smaller ones before.
         retraining: wall seconds of training one network alone, on everything.
         models: number of all its models.
         lds: linear datamodeling score on members that took no part in estimation: 1 where their answers are predicted

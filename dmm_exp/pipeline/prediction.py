@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 FORGET, RETAIN, VALIDATION = 0, 1, 2
 GROUPS = ("forget", "retain", "val")
 LDS_POINTS = 100  # of each group
+LEARNT_FORMAT = 1  # raised when an estimator that remembers learns, or keeps, something else
 
 _last_learned: dict[str, Any] = {}  # what learnt last and from what: forget sets of one process share it
 
@@ -196,6 +197,7 @@ class Prediction(Scoring):
         """Return the estimator that has learnt from the evidence; the last one, if it learnt from the same."""
         inputs = {name: artifact.digest for name, artifact in self._sources_of_effect(gone).items()}
         config = {"estimator": self.config["attribution"], "held_out": self.config["pool"]["held_out"]}
+        config |= {"format": LEARNT_FORMAT}
         spec = Spec("estimator", config, inputs | ({"forget": content_hash(gone)} if estimator.tuned_by_group else {}))
         if _last_learned.get("spec") != spec:
             _last_learned.clear()
@@ -204,19 +206,16 @@ class Prediction(Scoring):
         return _last_learned["estimator"]
 
     def _learn(self, estimator: DirectionalEstimator, evidence: Evidence, spec: Spec) -> None:
-        """Let an estimator learn, or, if it remembers, take up what was learnt from the same evidence before."""
+        """Let an estimator learn; one that remembers does so once, and takes up what was kept of it."""
         if not estimator.remembers:
             estimator.learn(evidence)
             return
-        learning = []
 
         def make(draft: Draft) -> None:
-            learning.append(estimator.learn(evidence))
+            estimator.learn(evidence)
             draft.write_tensors("learnt", estimator.learnt())
 
-        learnt = self.store.obtain(spec, make)
-        if not learning:
-            estimator.recall(evidence, learnt.tensors("learnt"))
+        estimator.recall(evidence, self.store.obtain(spec, make).tensors("learnt"))
 
     def _evidence(self, gone: Tensor) -> Evidence:
         if self.estimator.source == "oracles":
