@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 _NO_ROOM = {
@@ -32,6 +32,16 @@ def shown(value: object) -> str:
     """Return a value as a message quotes it: in one line, and cut after 60 characters."""
     text = " ".join(str(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def listed(names: Sequence[str], at_most: int = 5) -> str:
+    """Return names as a sentence lists them, the rest of a long list as a number.
+
+    >>> listed(["a", "b", "c"], at_most=2)
+    "'a', 'b' and 1 more"
+    """
+    quoted = ", ".join(f"'{shown(name)}'" for name in names[:at_most])
+    return quoted if len(names) <= at_most else f"{quoted} and {len(names) - at_most} more"
 
 
 def reason_of(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ attribution, training, executor. forget.indices is a file of training indices: .
     request.prepare_budget=2h   the most that preparing it may take: its size is cut to what fits
     request.budget=30           seconds that unlearning may take, "2min", or a share of a retraining ("10%")
     request.verify=100          networks to retrain and compare with
+    request.keep=[NAMES]        tensors or layers that unlearner=retrain may take over, such as frozen ones
     request.ledger=FOLDER       delete from the network as earlier requests to this ledger left it
     request.whole_classes=true  a class may lose its last example
     seed=0                      of all randomness"""
@@ -67,6 +68,7 @@ class Asked:
     verify: int = 0
     ledger: str | None = None
     whole_classes: bool = False
+    keep: list[str] = field(default_factory=list)
 
 
 @storage_errors()
@@ -109,7 +111,7 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
         chosen = torch.tensor(sorted(rows))
         method = config["unlearner"]
         with request(
-            known, method, recipe, pool, config["seed"], asked.verify, executor, console, asked.budget
+            known, method, recipe, pool, config["seed"], asked.verify, executor, console, asked.budget, asked.keep
         ) as work:
             result = work.delete(chosen).result
     for warning in result.warnings:
@@ -122,7 +124,7 @@ def _asked(texts: Sequence[str]) -> Asked:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    known = [field.name for field in fields(Asked)]
+    known = [one.name for one in fields(Asked)]
     values: dict[str, Any] = {}
     for text in texts:
         key, equals, _ = text.removeprefix(PREFIX).partition("=")

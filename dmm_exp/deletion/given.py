@@ -37,6 +37,8 @@ class Given:
         rows: from training indices to what a recipe that is a function gets.
         weights: digest of the tensors of the network that was given.
         is_exact: whether the network that was given is in float32 too, so that what is restored answers the very same.
+        has_factory: whether untrained networks come from a function or class, and are no copies of the given network
+            whose layers are initialised again.
     """
 
     ensemble: Ensemble
@@ -46,6 +48,7 @@ class Given:
     rows: Callable[[Tensor], TorchDataset[Any]]
     weights: str
     is_exact: bool = True
+    has_factory: bool = True
 
     def build(self) -> nn.Module:
         """Return a freshly initialised network behind the normalisation."""
@@ -78,7 +81,7 @@ def given(
     examples = examples_of(train, validation)
     wrapped = Normalised(plain, **vars(examples.normalisation), input_shape=examples.input_shape)
     examples = with_classes(examples, _answer(wrapped, examples))
-    name = register(f"network {architecture(plain)}", _again(plain) if factory is None else _fresh(factory, plain))
+    name = register(f"network {architecture(plain)}", again(plain) if factory is None else _fresh(factory, plain))
     config = {"_target_": "dmm_exp.config.registered.network", "name": name}
     numbers = network.state_dict().values()
     return Given(
@@ -89,6 +92,7 @@ def given(
         rows=rows_of(train, examples),
         weights=weights_digest(network),
         is_exact=all(value.dtype == torch.float32 for value in numbers if value.is_floating_point()),
+        has_factory=factory is not None,
     )
 
 
@@ -177,7 +181,7 @@ def _fresh(factory: Callable[[], nn.Module], network: nn.Module) -> Callable[[],
     return build
 
 
-def _again(network: nn.Module) -> Callable[[], nn.Module]:
+def again(network: nn.Module) -> Callable[[], nn.Module]:
     """Return a function that makes copies of a network with its layers initialised anew, as PyTorch does.
 
     A layer whose parameters are all frozen stays as it is.

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dmm_exp.deletion import words
+from dmm_exp.deletion.comparison import distances_of
 from dmm_exp.report.charts import Axis, Chart, Hover, Mark, Panel, axis, dots, histograms, line, thinned, whole_ticks
 from dmm_exp.report.html import Tile, page
 from dmm_exp.report.progress import duration
@@ -80,12 +81,12 @@ def _tiles(record: Mapping[str, Any]) -> list[Tile]:
 
 
 def _verified_tiles(record: Mapping[str, Any]) -> list[Tile]:
-    klom, found = record["quality"]["klom_p95"]["forget"], record["quality"]["verification"]
+    klom, found = record["quality"]["klom_p95"]["forget"], distances_of(record["quality"]["verification"], "forget")
+    ends = f"{number(found['others_low'])} to {number(found['others_high'])}"
+    note = f"other retrained networks: {ends}, before: {number(found['given'])}"
+    distance = Tile(number(found["unlearned"]), "distance from retrained networks on deleted rows", note)
     note = f"other retrained networks: {number(klom['floor'])}, doing nothing: {number(klom['doing_nothing'])}"
-    tiles = [Tile(number(klom["value"]), "KLoM P95 on deleted rows, nats", note)]
-    away = [found.get(f"distance/{name}/forget") for name in ("unlearned", "retrained", "given")]
-    note = f"another retrained network: {number(away[1])}, before: {number(away[2])}"
-    return [*tiles, Tile(number(away[0]), "standard deviations from retrained networks (P95 of deleted rows)", note)]
+    return [distance, Tile(number(klom["value"]), "KLoM P95 on deleted rows, nats", note)]
 
 
 def _unverified_tile(metrics: Mapping[str, float | None]) -> Tile:

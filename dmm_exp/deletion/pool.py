@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from dmm_exp.deletion.deletion import Deletion, here
 from dmm_exp.deletion.given import Given, given
 from dmm_exp.deletion.recipes import Recipe, composed, training_of
 from dmm_exp.deletion.rows import Data
+from dmm_exp.deletion.timing import break_even_in_words, requests_to_break_even, seconds_of_training
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import AUTO
 from dmm_exp.errors import UserError, shown, storage_errors
@@ -57,7 +57,7 @@ class Pool:
         probe: logits of the network that seed 0 initialises, on a few examples.
         seed: determines every model.
         seconds: wall time of the call that finished it, and of those that finished smaller ones before.
-        retraining: wall seconds of training one network alone, on everything.
+        retraining: wall seconds of training one network alone, on everything, by a plain loop.
         models: number of all its models.
         lds: linear datamodeling score on members that took no part in estimation: 1 where their answers are predicted
             in their order, 0 where nothing is; None where they all answer alike.
@@ -92,25 +92,20 @@ class Pool:
             raise UserError(f"pool={folder}: is of another version of this package; expected another folder")
         return cls(path.parent, **facts)
 
-    def break_even(self, request: float) -> float:
-        """Return the number of requests, of so many seconds each, after which the pool was cheaper than retraining.
+    def break_even(self, request: float) -> int | None:
+        """Return after how many requests, of so many seconds each, the pool took less time than retraining.
 
-        Infinite where a request takes as long as retraining.
+        None where a request takes more than half of a retraining: then retraining is the better way.
 
         >>> pool = Pool(Path("pool"), 400, {}, {}, "", [], seed=0, seconds=900.0, retraining=100.0, models=540, lds=0.5)
         >>> pool.break_even(request=10.0)
-        10.0
+        10
         """
-        saved = self.retraining - request
-        return self.seconds / saved if saved > 0 else float("inf")
+        return requests_to_break_even(self.seconds, self.retraining, request)
 
     def in_words(self, request: float) -> str:
-        """Say in a sentence when the pool pays off, if requests take so many seconds."""
-        took = f"this request took {duration(request)}, one retraining {duration(self.retraining)}"
-        count = self.break_even(request)
-        if count == float("inf"):
-            return f"{took}: for this network, retraining is no slower"
-        return f"{took}: the pool ({duration(self.seconds)}) pays off after {ceil(count):,} requests"
+        """Say in a sentence whether the pool pays off, if requests take so many seconds."""
+        return break_even_in_words(self.seconds, self.retraining, request)
 
     def unseen(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return the (inputs, labels) that the pool's models have answers for beside the training set, None if none."""
@@ -216,16 +211,14 @@ def prepare_given(
     with Lock(folder / ".lock", lambda holder: console.note(waiting.format(holder))), torch.random.fork_rng(devices=[]):
         begun, smallest = time.monotonic(), deletion(FEWEST)
         before = _before(folder, (known.network, dict(training), smallest.dataset_spec.digest, seed))
-        alone = smallest.one_original()
         if limit is not None:
             size = _fitting(smallest.pool, size, limit - (time.monotonic() - begun))
         whole = deletion(size if before is None else max(size, before.size))
-        made = (alone, whole.pool, whole.larger, whole.originals)
+        made = (whole.pool, whole.larger, whole.originals)
         if before is not None and before.size == whole.pool.members and all(models.cached for models in made):
             pool = before
         else:
-            retraining, earlier = alone.shard_facts()[0]["seconds"], 0.0 if before is None else before.seconds
-            pool = _trained_pool(folder, whole, retraining, earlier, begun)
+            pool = _trained_pool(folder, whole, 0.0 if before is None else before.seconds, begun)
             facts = {name: value for name, value in vars(pool).items() if name != "folder"}
             write_json(folder / FILE, sealed({"format": FORMAT, **facts}))
     console.note(
@@ -243,13 +236,12 @@ def _check(size: Any, seed: Any) -> None:
         raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
 
 
-def _trained_pool(folder: Path, deletion: Deletion, retraining: float, earlier: float, begun: float) -> Pool:
+def _trained_pool(folder: Path, deletion: Deletion, earlier: float, begun: float) -> Pool:
     """Learn from the models of a pool what requests need, and return what is to be known of it.
 
     Args:
         folder: of the pool.
         deletion: the pipeline.
-        retraining: seconds of one network alone.
         earlier: seconds that a smaller pool took.
         begun: when this one began, by the monotonic clock.
     """
@@ -264,7 +256,7 @@ def _trained_pool(folder: Path, deletion: Deletion, retraining: float, earlier: 
         probe=deletion.given.probe().tolist(),
         seed=deletion.config["seed"],
         seconds=earlier + time.monotonic() - begun,
-        retraining=retraining,
+        retraining=seconds_of_training(deletion),
         models=members,
         lds=lds,
     )
@@ -281,29 +273,45 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def opened(pool: Pool | str | Path | bool | None) -> Pool | None:
-    """Return the pool that an argument stands for, None where it stands for none.
+    """Return the pool that an argument stands for, None where it stands for none, or for one yet to be prepared (True).
 
     Raises:
         UserError: it is nothing of the kind, or there is no pool in the folder.
     """
-    if pool is None or pool is False:
+    if pool is None or isinstance(pool, bool):
         return None
     if isinstance(pool, (str, Path)):
         return Pool.open(pool)
     if not isinstance(pool, Pool):
-        raise UserError(f"pool={shown(pool)}: expected what prepare() returned, its folder, or False for none")
+        raise UserError(
+            f"pool={shown(pool)}: expected what prepare() returned, its folder, or True for one for this call alone"
+        )
     return pool
+
+
+def larger_of(size: int) -> int:
+    """Return how many models on larger subsets belong to a pool of so many on halves."""
+    return max(8, size // 4 // 4 * 4)
+
+
+def originals_of(size: int) -> int:
+    """Return how many models trained on everything belong to it."""
+    return max(8, size // 10)
+
+
+def models_of(size: int) -> int:
+    """Return the number of all its models."""
+    return size + larger_of(size) + originals_of(size)
 
 
 def pool_config(known: Given, training: Mapping[str, Any], size: int, seed: int) -> dict[str, Any]:
     """Return the configuration of an experiment with this pool."""
     config = composed(["attribution=best", "logger=none"])
-    larger = max(8, size // 4 // 4 * 4)
     held_out = max(2, size // 20 // 2 * 2)
     return {
         **config,
         "seed": seed,
-        "n_models": max(8, size // 10),
+        "n_models": originals_of(size),
         "training": dict(training),
         "evaluation": {**config["evaluation"], "mia": {**config["evaluation"]["mia"], "largest": ATTACKED}},
         "model": {"chunk_size": ONE_BY_ONE if by_function(training) else AUTO, "network": known.network},
@@ -313,7 +321,7 @@ def pool_config(known: Given, training: Mapping[str, Any], size: int, seed: int)
             "alpha": ALPHA,
             "complementary": True,
             "held_out": held_out,
-            "larger": {"size": larger, "alpha": LARGER_ALPHA},
+            "larger": {"size": larger_of(size), "alpha": LARGER_ALPHA},
         },
         "forget": {"_target_": "dmm_exp.forget.Points", "points": [0]},
     }

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dmm_exp.deletion.comparison import compared
 from dmm_exp.deletion.deletion import Deletion
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.evaluation import Evaluation
@@ -144,21 +145,25 @@ class Verification(Deletion):
             unlearned: logits of what became of it.
 
         Returns:
-            The metrics of an experiment (``metrics.json``) of the method on networks trained by the recipe; and of the
-            given network itself ``distance/{given,unlearned,retrained}/{forget,retain,val}``: the 95th percentile over
-            points of the distance of its margin to the retrained networks' mean, in their standard deviations
-            (``retrained``: that of other retrained networks, on average); and the number of ``oracles``.
+            The metrics of an experiment (``metrics.json``) of the method on networks trained by the recipe; the number
+            of ``oracles``; and ``distance/{name}/{forget,retain,val}`` for every number that
+            :func:`dmm_exp.deletion.comparison.compared` returns.
         """
         self.make()
         found = dict(Evaluation(self).metrics) | {"oracles": float(self.config["n_models"])}
         if by_function(self.config["training"]):
             found = {name: value for name, value in found.items() if not name.startswith("cost/")}
         labels = self.examples.labels.numpy()
-        oracle = margins(self.oracles.stacked("logits"), labels)
-        centre, spread = oracle.mean(0), oracle.std(0, ddof=1).clip(1e-6)
-        others = {"given": given, "unlearned": unlearned, "retrained": self.floor_oracles.stacked("logits")}
-        for name, logits in others.items():
-            away = np.abs(margins(logits, labels) - centre) / spread
-            for group, points in groups_of(self, self.forget).items():
-                found[f"distance/{name}/{group}"] = float(np.quantile(away[:, points], 0.95, axis=1).mean())
+        answers = {
+            "given": given,
+            "unlearned": unlearned,
+            "method": self.unlearned.stacked("logits"),
+            "others": self.floor_oracles.stacked("logits"),
+            "alone": self.originals.stacked("logits"),
+        }
+        sure = {name: margins(logits, labels) for name, logits in answers.items()}
+        retrained = margins(self.oracles.stacked("logits"), labels)
+        for group, points in groups_of(self, self.forget).items():
+            numbers = compared({name: values[:, points] for name, values in sure.items()}, retrained[:, points])
+            found |= {f"distance/{name}/{group}": value for name, value in numbers.items()}
         return found

@@ -2,21 +2,24 @@
 
 ``deletion.json`` has these keys, all always there; it is the same for the same deletion, but for ``when`` and seconds.
 
-* ``format``: 1.
+* ``format``: 2.
 * ``when``: the moment of the deletion, UTC, ISO 8601.
 * ``removed``: ``rows`` (their number), ``indices`` in the training set, ``sha256`` of their inputs and labels;
   ``of``: numbers of ``train`` and ``unseen`` points and of ``classes``.
 * ``method``: ``name``, ``settings`` (of the unlearner), ``attribution`` (of the estimator of effects, or null),
-  ``epochs``, ``seed``, ``exact`` (whether it retrains).
+  ``epochs``, ``seed``, ``exact`` (whether it retrains, and every number was made from the kept rows), ``kept`` (names
+  of tensors that a retrained network took over from the given one).
 * ``network``: ``type``; ``before`` and ``after``, digests of the tensors (:func:`dmm_exp.deletion.checkpoints.
   weights_digest`); ``file`` and ``sha256``, name and digest of the checkpoint.
 * ``quality``: ``verified``, whether networks were retrained, and how many (``retrained_networks``); ``klom_p95``, by
   group ``value``, ``low``, ``high`` (95 % interval over models), ``floor`` and ``doing_nothing``, in nats, or null;
+  ``verdict``, for ``network`` and ``method`` each whether it can be told ``from_retraining`` and
+  ``from_doing_nothing`` on the deleted rows (:class:`dmm_exp.deletion.comparison.Verdict`), or null;
   ``metrics``, what was measured on this network (:func:`dmm_exp.deletion.quality.quality`); ``verification``, what
   retrained networks tell (:class:`dmm_exp.deletion.quality.Verification`), empty without; ``in_words``, sentences.
 * ``cost``: the fields of :class:`dmm_exp.deletion.Cost`.
-* ``pool``: null, or ``folder``, whether it was ``kept``, ``models``, ``seconds``, ``break_even_requests`` (null if
-  retraining is never dearer) and ``in_words``, which says so.
+* ``pool``: null, or ``folder``, whether it was ``kept``, ``models``, ``seconds``, ``break_even_requests`` (null where
+  a retraining takes less than twice as long as the request) and ``in_words``, which says so.
 * ``warnings``, ``guaranteed``, ``not_guaranteed``: sentences.
 * ``versions``: of this package and what it computes with, commit, device.
 * ``checksum``: of all the rest. It shows that a record was changed; it is no signature.
@@ -37,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import get_class
 
 from dmm_exp.deletion.checkpoints import write_network
+from dmm_exp.deletion.comparison import distances_of, verdict_on_method, verdict_on_network
 from dmm_exp.deletion.page import render
 from dmm_exp.deletion.words import guaranteed, in_words, not_guaranteed
 from dmm_exp.errors import UserError, storage_errors
@@ -49,7 +53,7 @@ from dmm_exp.unlearners import Retrain
 if TYPE_CHECKING:
     from dmm_exp.deletion.result import Unlearned
 
-FORMAT = 1
+FORMAT = 2  # since 2: verdict, kept
 RECORD = "deletion.json"
 CHECKPOINT, POINTS, PAGE = "unlearned.safetensors", "points.parquet", "report.html"
 
@@ -129,7 +133,8 @@ def content(result: Unlearned, checkpoint: str) -> dict[str, Any]:
             "attribution": result.attribution,
             "epochs": result.cost.epochs,
             "seed": result.seed,
-            "exact": get_class(target) is Retrain,
+            "exact": get_class(target) is Retrain and not result.kept,
+            "kept": result.kept,
         },
         "network": {
             "type": f"{type(result.model).__module__}.{type(result.model).__qualname__}",
@@ -164,9 +169,16 @@ def _quality(result: Unlearned) -> dict[str, Any]:
         "verified": bool(found),
         "retrained_networks": int(found.get("oracles", 0)),
         "klom_p95": klom if found else None,
+        "verdict": _verdict(found) if found else None,
         "metrics": result.metrics,
         "verification": found,
     }
+
+
+def _verdict(found: Mapping[str, float]) -> dict[str, Any]:
+    """Return what the comparison with retrained networks can tell on the deleted rows."""
+    numbers = distances_of(found, "forget")
+    return {"network": vars(verdict_on_network(numbers)), "method": vars(verdict_on_method(numbers))}
 
 
 def _pool(result: Unlearned) -> dict[str, Any] | None:

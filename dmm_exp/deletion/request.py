@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,17 +16,20 @@ from torch import Tensor, nn
 
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.budget import seconds_of, share_of
+from dmm_exp.deletion.cautions import cautions
 from dmm_exp.deletion.checkpoints import weights_digest
 from dmm_exp.deletion.deletion import Deletion, Work, pool_free_attribution
+from dmm_exp.deletion.exactness import check_exact
 from dmm_exp.deletion.given import Given
-from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, Pool, opened, pool_config, prepare_given
+from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, Pool, models_of, opened, pool_config, prepare_given
 from dmm_exp.deletion.quality import Verification, groups_of, points_table, quality
 from dmm_exp.deletion.recipes import Recipe, composed, method_of, training_of
 from dmm_exp.deletion.result import Cost, Unlearned, counts, rows_digest
+from dmm_exp.deletion.timing import seconds_of_training
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.errors import UserError, shown, storage_errors
 from dmm_exp.metrics import retraining_cost
-from dmm_exp.report.progress import Console
+from dmm_exp.report.progress import Console, duration
 from dmm_exp.report.words import FEWEST_MODELS
 from dmm_exp.store import Store
 from dmm_exp.unlearners import Retrain, Unlearner
@@ -40,7 +43,7 @@ FEWEST_ORACLES = 3
 WORSE = 0.02  # of accuracy on unseen points that is worth a warning
 WITHOUT_POOL = (
     "effects were predicted from gradients of the given network alone, which predicts worse than a pool "
-    "(docs/unlearn_your_model.md); give recipe= or pool="
+    "(docs/unlearn_your_model.md)"
 )
 
 
@@ -74,6 +77,8 @@ class Request:
         seed: of the method.
         budget: the most that unlearning may take, if there is a limit.
         warnings: what to beware of.
+        retraining: seconds of training one network by the recipe, None where that is not known.
+        kept: names of tensors that a retrained network takes over from the given one.
     """
 
     deletion: Deletion
@@ -84,11 +89,18 @@ class Request:
     seed: int
     budget: float | str | None
     warnings: list[str]
+    retraining: float | None = None
+    kept: list[str] = field(default_factory=list)
 
     @property
     def predicts(self) -> bool:
         """Whether the method matches predictions."""
         return _target(self.settings).target == "predicted"
+
+    @property
+    def exact(self) -> bool:
+        """Whether every number of the network that comes out owes nothing to the deleted rows."""
+        return _target(self.settings) is Retrain and not self.kept
 
     def delete(self, gone: Tensor, new: Tensor | None = None, current: Ensemble | None = None) -> Outcome:
         """Delete rows from the given network, or from what earlier deletions made of it.
@@ -122,7 +134,13 @@ class Request:
             metrics=found,
             verification=verification,
             cost=cost,
-            warnings=[*self.warnings, *warnings, *_beware(found, verification), *_pointless(work.origin, targets)],
+            warnings=[
+                *self.warnings,
+                *cautions(deletion.examples, gone),
+                *warnings,
+                *_beware(found, verification, self.exact),
+                *_pointless(work.origin, targets),
+            ],
             forgotten=gone.tolist(),
             method=settings,
             attribution=dict(deletion.config["attribution"]) if self.predicts else None,
@@ -133,6 +151,7 @@ class Request:
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             points=points_table(deletion, gone, work.origin, logits, targets, retrained),
             pool=self.pool if self.predicts else None,
+            kept=self.kept,
         )
         if self.pool is not None:
             deletion.console.note(self.pool.in_words(seconds))
@@ -185,9 +204,8 @@ class Request:
         epochs, ratio = settings.get("epochs"), None
         if self.trainable and not by_function(self.deletion.config["training"]):
             ratio = made.sample_gradients / self._retraining(forgotten)
-        retraining = None if self.pool is None else self.pool.retraining
         count = epochs if isinstance(epochs, int) else 0
-        return Cost(seconds, made.sample_gradients, count, ratio, retraining, verification)
+        return Cost(seconds, made.sample_gradients, count, ratio, self.retraining, verification)
 
     def _doubt(self, gone: Tensor) -> dict[str, float]:
         """Return the root mean square standard error of predicted logits, by group."""
@@ -209,6 +227,7 @@ def request(
     executor: Executor,
     console: Console,
     budget: float | str | None = None,
+    keep: Sequence[str] = (),
 ) -> Iterator[Request]:
     """Give what deletes rows from a given network; arguments are those of :func:`unlearn`.
 
@@ -218,22 +237,64 @@ def request(
     settings, kept = method_of(method), opened(pool)
     training = _training(recipe, kept, known)
     check_request(settings, training, verify, budget, known)
-    warnings: list[str] = []
+    if pool is True and training is None and _target(settings).target == "predicted":
+        raise UserError("pool=True: a pool is trained by a recipe; give recipe=")
+    taken_over = _taken_over(settings, known, keep)
     own_numbers = torch.random.fork_rng(devices=[])  # what is drawn here leaves the program's own random numbers alone
     with storage_errors(), own_numbers, tempfile.TemporaryDirectory(prefix="dmm_exp_") as folder:
-        if _target(settings).target != "predicted":
-            deletion = _alone(known, training, Path(folder), seed, executor, console)
-        elif kept is None and training is not None and pool is not False:
-            kept = prepare_given(known, training, Path(folder), executor, console, size=SIZE, budget=None, seed=seed)
-            deletion = kept.deletion(known, executor, console)
-            warnings = ["a pool was prepared for this call alone; dmm_exp.prepare() keeps one for further requests"]
-        elif kept is not None:
+        if _target(settings).target == "predicted" and pool is True:
+            assert training is not None
+            kept = _for_this_call(known, training, Path(folder), executor, console, seed)
+        predicted_from_pool = _target(settings).target == "predicted" and kept is not None
+        if kept is not None and predicted_from_pool:
             deletion = kept.deletion(known, executor, console)
         else:
             deletion = _alone(known, training, Path(folder), seed, executor, console)
-            deletion.estimator.check(known.build())
-            warnings = [WITHOUT_POOL]
-        yield Request(deletion, settings, kept, training is not None, verify, seed, budget, warnings)
+        retraining = None if training is None or kept is None else kept.retraining
+        if retraining is None and training is not None and not by_function(training):
+            retraining = seconds_of_training(deletion)
+        asked = Request(
+            deletion, settings, kept, training is not None, verify, seed, budget, [], retraining, taken_over
+        )
+        asked.warnings += _of_the_way(asked, pool)
+        yield asked
+
+
+def _of_the_way(asked: Request, pool: Pool | str | Path | bool | None) -> list[str]:
+    """Return what to beware of in where predictions come from."""
+    if not asked.predicts or (asked.pool is not None and pool is not True):
+        return []
+    if pool is True:
+        return ["the pool was prepared for this call alone; dmm_exp.prepare() keeps one for further requests"]
+    asked.deletion.estimator.check(asked.deletion.given.build())
+    if asked.retraining is None:
+        return [f"{WITHOUT_POOL}; give pool=, what prepare() returned"]
+    models = models_of(SIZE)
+    alternatives = (
+        f'retraining this network takes about {duration(asked.retraining)} and is exact (method="retrain"); a pool of '
+        f"{models:,} networks (prepare(), or pool=True) takes at most about {duration(models * asked.retraining)}"
+    )
+    asked.deletion.console.note(alternatives)
+    return [f"{WITHOUT_POOL}; {alternatives}"]
+
+
+def _for_this_call(
+    known: Given, training: Mapping[str, Any], folder: Path, executor: Executor, console: Console, seed: int
+) -> Pool:
+    """Return a pool that is prepared for one request, after saying what it takes."""
+    console.note(f"preparing a pool of {models_of(SIZE):,} networks for this call alone; prepare() keeps one")
+    return prepare_given(known, training, folder, executor, console, size=SIZE, budget=None, seed=seed)
+
+
+def _taken_over(settings: Mapping[str, Any], known: Given, keep: Sequence[str]) -> list[str]:
+    """Return the names of what a retrained network takes over from the given one, if that is wanted."""
+    if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
+        raise UserError(f"keep={shown(keep)}: expected a list of names of tensors or layers")
+    if _target(settings) is Retrain:
+        return check_exact(known, keep)
+    if keep:
+        raise UserError(f"keep={shown(list(keep))}: is for method=retrain; other methods start from the given network")
+    return []
 
 
 def check_request(
@@ -293,7 +354,7 @@ def _check(settings: Mapping[str, Any], training: Mapping[str, Any] | None, veri
         raise UserError(f"verify={verify}: retrained networks are compared on unseen points, too; give validation=")
 
 
-def _beware(found: Mapping[str, float], verification: Mapping[str, float]) -> list[str]:
+def _beware(found: Mapping[str, float], verification: Mapping[str, float], exact: bool) -> list[str]:
     """Return what to beware of in what came out."""
     said = []
     before, after = (found.get(f"accuracy/{name}/val") for name in ("given", "unlearned"))
@@ -301,8 +362,8 @@ def _beware(found: Mapping[str, float], verification: Mapping[str, float]) -> li
         said.append(f"accuracy on unseen points fell from {before:.1%} to {after:.1%}")
     if verification and verification["oracles"] < FEWEST_MODELS:
         few = int(verification["oracles"])
-        said.append(f"verified with {few} retrained networks; below {FEWEST_MODELS}, KLoM is mostly sampling noise")
-    if not verification:
+        said.append(f"verified with {few} retrained networks; KLoM is mostly sampling noise below {FEWEST_MODELS}")
+    if not verification and not exact:
         said.append("not verified: nothing was retrained; give recipe= and verify=")
     return said
 

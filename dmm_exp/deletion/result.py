@@ -57,6 +57,7 @@ class Unlearned:
         when: the moment at which it was done, in UTC, as ISO 8601 writes it.
         points: a row for every point; see :func:`dmm_exp.deletion.quality.points_table`.
         pool: what predictions came from, None where it was no pool; one that was prepared for this call is gone.
+        kept: names of tensors that a retrained network took over from the given one.
     """
 
     model: nn.Module
@@ -74,6 +75,7 @@ class Unlearned:
     points: pd.DataFrame = field(repr=False, compare=False)
     pool: Pool | None = field(default=None, repr=False)
     verification: dict[str, float] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """Say what was done and how well, in sentences."""

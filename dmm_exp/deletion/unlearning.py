@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,14 @@ def unlearn(
     validation: Data | None = None,
     factory: Callable[[], nn.Module] | None = None,
     whole_classes: bool = False,
+    keep: Sequence[str] = (),
     progress: bool = True,
 ) -> Unlearned:
     """Make a trained network forget some of its training examples; the network itself is not changed.
 
     ``method="dmm"`` matches the answers that a network retrained without the rows is predicted to give
-    (arXiv 2410.23232). Predictions come from a pool, if there is one or a recipe to train one by, and otherwise from
-    gradients of the given network alone, which predicts worse.
+    (arXiv 2410.23232). Predictions come from a pool, if there is one, and otherwise from gradients of the given network
+    alone, which predicts worse.
 
     Args:
         model: a trained ``nn.Module`` from inputs to logits, or the path of a checkpoint (safetensors, a state dict, or
@@ -51,15 +52,18 @@ def unlearn(
         method: name of an unlearner (``conf/unlearner``), with settings if need be (``"scrub epochs=3"``), or its
             configuration.
         recipe: how the network was trained, see :func:`dmm_exp.prepare`; only a pool and a verification need it.
-        pool: what :func:`dmm_exp.prepare` made, or its folder. Without one, and with a recipe, a method that needs
-            predictions prepares one for this call alone. False never does.
+        pool: what :func:`dmm_exp.prepare` made, or its folder. True prepares one by the recipe, for this call alone,
+            where the method needs predictions.
         budget: the most that unlearning may take: seconds, text with a unit (``"2min"``), or a share of a retraining
             (``"10%"``). The number of epochs is cut to what fits.
-        verify: number of networks to retrain without the rows and compare with; 0 for none. 80 or more make KLoM calm.
+        verify: number of networks to retrain without the rows and compare with; 0 for none. Twenty can tell a lot for
+            rows with a large effect; KLoM needs 80 or more.
         seed: of all randomness.
         validation: unseen points, of the same kind as ``train``; a pool's own by default.
         factory: makes an untrained network; by default, the layers of ``model`` are initialised anew.
         whole_classes: whether a class may lose its last example.
+        keep: names of tensors or layers that a retrained network (``method="retrain"``) may take over from the given
+            one, such as frozen layers; the result is not called exact then.
         progress: whether to show on standard error what is being done.
 
     Raises:
@@ -78,7 +82,7 @@ def unlearn(
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
     chosen = forget_rows(forget, known.examples, whole_classes=whole_classes)
-    with request(known, method, recipe, pool, seed, verify, here(known), console, budget) as asked:
+    with request(known, method, recipe, pool, seed, verify, here(known), console, budget, keep) as asked:
         return asked.delete(chosen).result
 
 

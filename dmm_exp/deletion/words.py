@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dmm_exp.deletion.comparison import Verdict, distances_of, verdict_on_method, verdict_on_network
+from dmm_exp.errors import listed
 from dmm_exp.report.progress import duration
 from dmm_exp.report.tables import number
-from dmm_exp.report.words import percent
+from dmm_exp.report.words import FEWEST_MODELS, percent
 
 Record = Mapping[str, Any]
 NAMES = {"forget": "deleted rows", "retain": "kept rows", "val": "unseen points"}
@@ -19,44 +21,94 @@ def headline(record: Record) -> str:
     rows = f"{removed['rows']:,} of {removed['of']['train']:,} training rows"
     taken = duration(record["cost"]["seconds"])
     if method["exact"]:
-        return f"The network was trained anew without {rows}, in {taken}."
+        return f"The network was retrained without {rows}, in {taken}."
+    if method["kept"]:
+        return f"The network was retrained without {rows}, but for {listed(method['kept'])}, in {taken}."
     return f"{method['name']} made the network unlearn {rows}, in {taken}."
 
 
 def in_words(record: Record) -> list[str]:
     """Return how well it went, as far as it was measured, in sentences; the first is the most important."""
-    if record["quality"]["verified"]:
-        return [_deleted(record["quality"]), _elsewhere(record["quality"]), _itself(record["quality"])]
-    return ["Not verified: no network was retrained without the rows to compare with.", *_matched(record["quality"])]
+    quality = record["quality"]
+    if quality["verified"]:
+        return [*_of_network(quality), *_of_method(quality), _elsewhere(quality), *_klom(quality)]
+    if record["method"]["exact"]:
+        return ["Retraining is exact, so there is nothing to verify."]
+    return ["Not verified: no network was retrained without the rows to compare with.", *_matched(quality)]
 
 
-def _deleted(quality: Record) -> str:
-    klom = quality["klom_p95"]["forget"]
-    return (
-        f"On the deleted rows, networks unlearned in this way differ from {quality['retrained_networks']} retrained "
-        f"ones by {number(klom['value'])} nats (P95 of KLoM, 95 % interval {number(klom['low'])} to "
-        f"{number(klom['high'])}), other retrained ones by {number(klom['floor'])}, and networks left alone by "
-        f"{number(klom['doing_nothing'])}."
-    )
+def _of_network(quality: Record) -> list[str]:
+    """Say whether this network can be told from retraining and from doing nothing."""
+    found, networks = distances_of(quality["verification"], "forget"), quality["retrained_networks"]
+    sentences = [
+        f"On the deleted rows this network {_told(verdict_on_network(found))}.",
+        f"Its distance from {networks} retrained networks is {number(found['unlearned'])}. Of other retrained "
+        f"networks 95 % are expected between {_ends(found, 'others')}, of networks left alone between "
+        f"{_ends(found, 'alone')}.",
+        "The distance is the root mean square, over the rows, of the difference between a network's margin and the "
+        "mean of the retrained networks, in their standard deviations.",
+    ]
+    if not verdict_on_network(found).apart:
+        sentences.append(
+            f"Networks left alone and retrained networks overlap on these rows, as far as {networks} of each show. "
+            "So there is little to unlearn here, and one network can show neither that it worked nor that it failed."
+        )
+    return sentences
+
+
+def _of_method(quality: Record) -> list[str]:
+    """Say the same of the networks that were unlearned in this way."""
+    found = distances_of(quality["verification"], "forget")
+    verdict = verdict_on_method(found)
+    too_alike = verdict.from_retraining and found["method_from_others"] < 0
+    nearer = " They vary less than retrained networks do." if too_alike else ""
+    return [
+        f"As a group, {quality['retrained_networks']} networks unlearned in this way {_told(verdict)}.{nearer}",
+        f"Their mean distance is {number(found['method'])}: {_more_or_less(found, 'method_from_others')} than that of "
+        f"other retrained networks, {_more_or_less(found, 'method_from_alone')} than that of networks left alone "
+        "(95 % intervals over networks).",
+    ]
+
+
+def _told(verdict: Verdict) -> str:
+    """Say what a verdict is."""
+    if verdict.worse:
+        return "can be told from retraining, and lies farther from it than doing nothing"
+    can = {True: "can", False: "cannot"}
+    nothing = f"{can[verdict.from_doing_nothing]} be told from doing nothing"
+    return f"{nothing} and {can[verdict.from_retraining]} be told from retraining"
+
+
+def _ends(found: Record, name: str) -> str:
+    return f"{number(found[f'{name}_low'])} and {number(found[f'{name}_high'])}"
+
+
+def _more_or_less(found: Record, name: str) -> str:
+    """Return a difference with its interval, as in "0.12 [0.05, 0.19] more"."""
+    low, high = found[f"{name}_low"], found[f"{name}_high"]
+    if found[name] < 0:
+        return f"{number(-found[name])} [{number(-high)}, {number(-low)}] less"
+    return f"{number(found[name])} [{number(low)}, {number(high)}] more"
 
 
 def _elsewhere(quality: Record) -> str:
     parts = []
     for group in ("retain", "val"):
-        klom = quality["klom_p95"][group]
-        ends = f"other retrained ones {number(klom['floor'])}, left alone {number(klom['doing_nothing'])}"
-        parts.append(f"{number(klom['value'])} on {NAMES[group]} ({ends})")
-    return f"Elsewhere they differ by {' and '.join(parts)}."
+        found = distances_of(quality["verification"], group)
+        parts.append(f"{number(found['unlearned'])} on {NAMES[group]} (other retrained: {_ends(found, 'others')})")
+    return f"Elsewhere its distance is {' and '.join(parts)}."
 
 
-def _itself(quality: Record) -> str:
-    away = {name: quality["verification"][f"distance/{name}/forget"] for name in ("unlearned", "retrained", "given")}
-    return (
-        "The margins of this network itself on the deleted rows lie within "
-        f"{number(away['unlearned'])} standard deviations of the retrained ones' mean (P95 over rows); those of "
-        f"another retrained network within {number(away['retrained'])}, those of the network as given within "
-        f"{number(away['given'])}."
-    )
+def _klom(quality: Record) -> list[str]:
+    """Return KLoM beside both ends of its scale; with few networks it is mostly sampling noise, and left out."""
+    if quality["retrained_networks"] < FEWEST_MODELS:
+        return []
+    klom = quality["klom_p95"]["forget"]
+    return [
+        f"KLoM (P95 over the deleted rows) is {number(klom['value'])} nats, 95 % interval {number(klom['low'])} to "
+        f"{number(klom['high'])}; other retrained networks have {number(klom['floor'])}, networks left alone "
+        f"{number(klom['doing_nothing'])}."
+    ]
 
 
 def _matched(quality: Record) -> list[str]:
@@ -80,8 +132,10 @@ def guaranteed(record: Record) -> list[str]:
         "The network that was handed over was not changed.",
     ]
     if record["method"]["exact"]:
-        found.append("The new network was initialised anew and trained on the kept rows alone: its numbers owe nothing "
-                     "to the deleted ones.")  # fmt: skip
+        found.append(
+            "Every tensor of the new network was initialised again and trained on the kept rows alone. None was taken "
+            "over from the network that was handed over, so its numbers owe nothing to the deleted rows."
+        )
     if record["quality"]["verified"]:
         found.append(
             f"The comparison with {record['quality']['retrained_networks']} retrained networks was carried out, with "
@@ -93,7 +147,13 @@ def guaranteed(record: Record) -> list[str]:
 def not_guaranteed(record: Record) -> list[str]:
     """Return what nobody should conclude, and what is left to do, in sentences."""
     quality, found = record["quality"], []
-    if not record["method"]["exact"]:
+    if record["method"]["kept"]:
+        found.append(
+            "The network was retrained on the kept rows alone, but for what was taken over from the network that was "
+            f"handed over: {listed(record['method']['kept'], at_most=50)}. What these numbers know of the deleted rows "
+            "is still there."
+        )
+    elif not record["method"]["exact"]:
         found.append(
             "This is approximate unlearning. It imitates retraining without the rows; it is no proof, mathematical or "
             "legal, that their influence on the network is gone."

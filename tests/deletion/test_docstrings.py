@@ -40,8 +40,9 @@ def test_the_example_is_the_file_that_is_run(page):
 def test_the_example_deletes_rows_and_says_how_well(tmp_path):
     done = subprocess.run([sys.executable, EXAMPLE], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("DMM made the network unlearn 20 of 1,400 training rows")
-    assert "20 retrained ones" in done.stdout
+    assert done.stdout.startswith("DMM made the network unlearn 10 of 1,400 training rows")
+    assert "this network can be told from doing nothing and cannot be told from retraining" in done.stdout
+    assert "20 retrained networks" in done.stdout
     assert sorted(path.name for path in (tmp_path / "unlearned").iterdir()) == [
         "deletion.json",
         "points.parquet",

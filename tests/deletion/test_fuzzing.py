@@ -316,7 +316,7 @@ def calls(draw: st.DrawFn, pool: Path) -> dict[str, Any]:
         image = draw(st.booleans())
         model, train = draw(models(image)), draw(datasets(image, ROWS))
         validation = draw(st.one_of(st.none(), datasets(image, draw(st.integers(1, 12)))))
-        pools, recipes = st.sampled_from([None, False]), st.sampled_from([None, None, RECIPE, recipe_function])
+        pools, recipes = st.sampled_from([None, False, True]), st.sampled_from([None, None, RECIPE, recipe_function])
     other_pools = st.one_of(JUNK, st.sampled_from([pool, pool.parent, pool / "x\0"]))
     call = {
         "model": draw(mostly(st.just(model), OTHER_MODELS)),
@@ -367,9 +367,9 @@ def same(before: Any, after: Any) -> bool:
 )
 @given(data=st.data())
 def test_unlearn_returns_a_network_or_says_in_one_sentence_what_is_wrong(prepared: Path, data: st.DataObject) -> None:
+    call = data.draw(calls(prepared))
     patch = pytest.MonkeyPatch()
     patch.setattr("dmm_exp.deletion.request.SIZE", 40)  # pools for one call alone
-    call = data.draw(calls(prepared))
     before, drawn = state(call["model"]), torch.get_rng_state()
     try:
         found = unlearn(**call, progress=False)

@@ -82,8 +82,8 @@ def test_a_pool_and_its_folder_give_the_same_answer_twice(prepared):
     assert equal(answer(prepared), first)
     assert equal(answer(str(prepared), recipe=RECIPE), first)
     assert opened.seconds > opened.retraining > 0
-    assert opened.break_even(opened.retraining / 2) == pytest.approx(2 * opened.seconds / opened.retraining)
-    assert opened.break_even(opened.retraining) == float("inf")
+    assert opened.break_even(opened.retraining / 2) == pytest.approx(2 * opened.seconds / opened.retraining, rel=0.2)
+    assert opened.break_even(opened.retraining) is None
 
 
 def test_requests_of_another_process_learn_nothing_anew(prepared, monkeypatch):

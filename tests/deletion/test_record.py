@@ -25,7 +25,24 @@ from dmm_exp.metrics import margins
 from dmm_exp.pipeline import content_hash
 
 GONE = [3, 5, 8, 21]
-ORACLES = 20
+ORACLES = 100
+DISTANCES = {
+    "given": 3.9,
+    "unlearned": 1.31,
+    "others": 1.0,
+    "others_low": 0.5,
+    "others_high": 1.5,
+    "alone": 4.0,
+    "alone_low": 3.0,
+    "alone_high": 5.0,
+    "method": 1.25,
+    "method_from_others": 0.25,
+    "method_from_others_low": -0.25,
+    "method_from_others_high": 0.75,
+    "method_from_alone": -2.75,
+    "method_from_alone_low": -3.25,
+    "method_from_alone_high": -2.25,
+}
 
 
 def network() -> nn.Module:
@@ -54,7 +71,7 @@ def verified(result: Unlearned) -> Unlearned:
     for place, group in enumerate(("forget", "retain", "val")):
         found |= {f"klom/{group}/p95": 1.25 + place, f"klom_floor/{group}/p95": 0.75, f"klom_original/{group}/p95": 3.5}
         found |= {f"klom/{group}/p95_low": 1.0 + place, f"klom/{group}/p95_high": 1.5 + place}
-        found |= {f"distance/{name}/{group}": 2.0 for name in ("given", "unlearned", "retrained")}
+        found |= {f"distance/{name}/{group}": value for name, value in DISTANCES.items()}
         found |= {f"accuracy/oracle/{group}": 0.875, f"accuracy/unlearned/{group}": 0.111}
     points = result.points.assign(margin_predicted=0.5, margin_retrained=-0.25, margin_retrained_std=0.125)
     return replace(result, verification=found, points=points)
@@ -226,9 +243,11 @@ def test_with_retrained_networks_klom_stands_between_its_ends(verified: Unlearne
     klom = {"value": 1.25, "low": 1.0, "high": 1.5, "floor": 0.75, "doing_nothing": 3.5}
     assert found["quality"]["klom_p95"]["forget"] == klom
     assert found["quality"]["retrained_networks"] == ORACLES
-    sentence = found["quality"]["in_words"][0]
-    for number in ("20 retrained", "1.25 nats", "1.00 to 1.50", "0.75", "3.50"):
+    sentence = found["quality"]["in_words"][-1]
+    for number in ("1.25 nats", "1.00 to 1.50", "0.75", "3.50"):
         assert number in sentence
+    few = replace(verified, verification=verified.verification | {"oracles": 20.0})
+    assert "KLoM" not in " ".join(record.content(few, "0")["quality"]["in_words"])
     assert '<td>1.25<span class="note">1.00 to 1.50' in text_of(folder)
 
 
@@ -246,9 +265,50 @@ def test_retraining_is_called_exact(result: Unlearned) -> None:
     settings = {"_target_": "dmm_exp.unlearners.Retrain"}
     found = record.content(replace(result, method=settings), "0")
     assert found["method"]["exact"]
-    assert "owe nothing to the deleted ones" in " ".join(found["guaranteed"])
+    assert "owe nothing to the deleted rows" in " ".join(found["guaranteed"])
     assert "approximate" not in " ".join(found["not_guaranteed"])
-    assert page.words.headline(found).startswith("The network was trained anew without 4 of 60")
+    assert page.words.headline(found).startswith("The network was retrained without 4 of 60")
+    assert "Not verified" not in " ".join(found["quality"]["in_words"])
+
+
+def test_retraining_that_keeps_a_layer_is_not_called_exact(result: Unlearned) -> None:
+    settings = {"_target_": "dmm_exp.unlearners.Retrain"}
+    found = record.content(replace(result, method=settings, kept=["0.weight"]), "0")
+    assert not found["method"]["exact"]
+    assert found["method"]["kept"] == ["0.weight"]
+    assert "owe nothing" not in " ".join(found["guaranteed"])
+    assert "'0.weight'" in " ".join(found["not_guaranteed"])
+    assert "but for '0.weight'" in page.words.headline(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({}, "can be told from doing nothing and cannot be told from retraining"),
+        ({"unlearned": 1.6}, "can be told from doing nothing and can be told from retraining"),
+        ({"unlearned": 3.5}, "cannot be told from doing nothing and can be told from retraining"),
+        ({"unlearned": 5.1}, "can be told from retraining, and lies farther from it than doing nothing"),
+        ({"alone_low": 0.9}, "there is little to unlearn here"),
+        ({"method_from_others_low": 0.1}, "in this way can be told from doing nothing and can be told from retraining"),
+        ({"method_from_others": -0.25, "method_from_others_high": -0.1}, "They vary less than retrained networks"),
+        ({"method_from_alone_high": 0.1}, "in this way cannot be told from doing nothing and cannot be told from"),
+    ],
+)  # fmt: skip
+def test_the_words_say_what_the_comparison_can_tell(verified: Unlearned, change: Any, sentence: str) -> None:
+    numbers = {f"distance/{name}/forget": value for name, value in change.items()}
+    found = record.content(replace(verified, verification=verified.verification | numbers), "0")
+    assert sentence in " ".join(found["quality"]["in_words"])
+
+
+def test_the_verdict_stands_in_the_record(verified: Unlearned) -> None:
+    found = record.content(verified, "0")["quality"]["verdict"]
+    assert found["network"] == {
+        "from_retraining": False,
+        "from_doing_nothing": True,
+        "worse": False,
+        "apart": True,
+    }
+    assert found["method"] == found["network"]
 
 
 def test_a_pool_that_is_kept_is_named_with_when_it_pays(result: Unlearned, tmp_path: Path) -> None:
@@ -256,14 +316,15 @@ def test_a_pool_that_is_kept_is_named_with_when_it_pays(result: Unlearned, tmp_p
     pool = Pool(tmp_path, seconds=100.0, retraining=11.0, models=56, lds=0.5, **facts)
     with_pool = replace(result, pool=pool, cost=replace(result.cost, seconds=1.0))
     found = record.content(with_pool, "0")
-    assert found["pool"]["break_even_requests"] == 10.0
+    assert found["pool"]["break_even_requests"] == 10
     assert f"The pool in {tmp_path} still holds" in " ".join(found["not_guaranteed"])
-    assert "pays off after 10 requests" in page.words.cost(found)[-1]
+    assert "pays off after about 10 requests" in page.words.cost(found)[-1]
     gone = record.content(replace(with_pool, pool=replace(pool, folder=tmp_path / "gone")), "0")
     assert "still holds a copy of the data" not in " ".join(gone["not_guaranteed"])
-    slow = record.content(replace(with_pool, cost=replace(result.cost, seconds=12.0)), "0")
-    assert slow["pool"]["break_even_requests"] is None
-    assert "retraining is no slower" in page.words.cost(slow)[-1]
+    for seconds in (5.6, 10.9, 11.0, 12.0):  # a difference near zero gives no number
+        slow = record.content(replace(with_pool, cost=replace(result.cost, seconds=seconds)), "0")
+        assert slow["pool"]["break_even_requests"] is None
+        assert "retraining is cheaper here, and exact" in page.words.cost(slow)[-1]
 
 
 # ---------------------------------------------------------------------- points and the page

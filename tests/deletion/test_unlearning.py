@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -261,10 +262,10 @@ def test_verification_compares_with_retrained_networks():
     found = made(network(), recipe=RECIPE, verify=4, validation=UNSEEN)
     said = found.verification
     assert said["oracles"] == 4
-    for name in ("given", "unlearned", "retrained"):
+    for name in ("given", "unlearned", "others", "alone", "method"):
         for group in ("forget", "retain", "val"):
             assert np.isfinite(said[f"distance/{name}/{group}"])
-    assert 0 < said["distance/retrained/retain"] < 50
+    assert 0 < said["distance/others/retain"] < 50
     assert any(key.startswith("klom") for key in said)
     assert found.cost.verification > 0
     assert not any("not verified" in warning for warning in found.warnings)
@@ -333,7 +334,7 @@ def test_a_method_without_epochs_says_that_nothing_was_cut():
         ({"verify": 2, "recipe": RECIPE}, "verify=2: expected 0"),
         ({"verify": True}, "verify=True"),
         ({"pool": "no_such_folder"}, "pool=no_such_folder: holds no finished pool"),
-        ({"pool": True}, "pool=True"),
+        ({"pool": True, "method": "dmm"}, "pool=True"),
         ({"pool": 3}, "pool=3"),
         ({"budget": "50%"}, "a share of a retraining takes a recipe"),
         ({"budget": 0}, "budget=0"),
@@ -354,3 +355,28 @@ def test_what_is_wrong_is_said_in_one_sentence_and_nothing_is_written(tmp_path, 
     assert len(str(error.value).splitlines()) == 1
     assert equal(numbers(model), before)
     assert os.listdir(tmp_path) == []
+
+
+# ---------------------------------------------------------------------- a pool, or none
+
+
+def test_a_recipe_alone_prepares_no_pool_and_names_both_other_ways(monkeypatch, capsys):
+    monkeypatch.setattr("dmm_exp.deletion.request.prepare_given", None)
+    found = made(network(), method="dmm epochs=1", recipe=RECIPE, validation=UNSEEN, progress=True)
+    (warning,) = [text for text in found.warnings if "gradients of the given network alone" in text]
+    assert re.search(r'retraining this network takes about .* and is exact \(method="retrain"\)', warning)
+    assert "a pool of 1,348 networks (prepare(), or pool=True) takes at most about" in warning
+    shown = capsys.readouterr().err
+    assert shown.index("retraining this network") < shown.index("unlearning")
+    assert found.pool is None
+    assert found.cost.retraining > 0
+
+
+def test_a_pool_for_one_call_is_prepared_where_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr("dmm_exp.deletion.request.SIZE", 40)
+    found = made(network(), method="dmm epochs=1", recipe=RECIPE, validation=UNSEEN, pool=True)
+    assert found.pool.size == 40
+    assert not found.pool.folder.exists()
+    assert any("prepared for this call alone" in text for text in found.warnings)
+    with pytest.raises(UserError, match="pool=True: a pool is trained by a recipe"):
+        made(network(), method="dmm epochs=1", pool=True)

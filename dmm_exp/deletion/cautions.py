@@ -1,0 +1,89 @@
+"""What a person should know about the rows to delete before trusting the result."""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmm_exp.data import Examples
+from dmm_exp.errors import listed
+
+LARGE_SHARE = 0.2  # of a class that goes: effects of single rows do not add up any more (docs/unlearn_your_model.md)
+FEWEST_ROWS = 20  # below which the 95th percentile over rows is the largest of them
+NAMED = 5  # copies that a sentence names
+
+
+def cautions(examples: Examples, gone: Tensor) -> list[str]:
+    """Return sentences about rows that are to be deleted.
+
+    Args:
+        examples: the dataset.
+        gone: sorted training indices that are gone afterwards.
+    """
+    return [*_large_shares(examples, gone), *_copies(examples, gone), *_few(gone)]
+
+
+def _large_shares(examples: Examples, gone: Tensor) -> list[str]:
+    """Warn of classes that lose a large share of their rows."""
+    labels, classes = examples.labels[: examples.n_train], examples.n_classes
+    whole, lost = (torch.bincount(values, minlength=classes) for values in (labels, labels[gone]))
+    shares = {name: int(lost[c]) / int(whole[c]) for c, name in enumerate(examples.class_names) if whole[c]}
+    large = {name: share for name, share in shares.items() if share > LARGE_SHARE}
+    if not large:
+        return []
+    words = ", ".join(f"{share:.0%} of class {name}" for name, share in list(large.items())[:NAMED])
+    return [
+        f"{words} go{'es' if len(large) == 1 else ''}; predicted effects of rows are too small where they make up a "
+        f"large part of a class (more than {LARGE_SHARE:.0%})"
+    ]
+
+
+def _copies(examples: Examples, gone: Tensor) -> list[str]:
+    """Warn of rows whose inputs stay: in the training set, or among unseen points."""
+    there = copies(examples.inputs, gone)
+    kept, unseen = there[there < examples.n_train], there[there >= examples.n_train]
+    found = []
+    if len(kept):
+        found.append(
+            f"{len(kept)} exact cop{'y' if len(kept) == 1 else 'ies'} of deleted rows stay in the training set: "
+            f"{_numbers(kept)}; what the network knows of them is not removed"
+        )
+    if len(unseen):
+        found.append(
+            f"{len(unseen)} exact cop{'y' if len(unseen) == 1 else 'ies'} of deleted rows are unseen points: "
+            f"{_numbers(unseen - examples.n_train)} of validation; comparisons on unseen points hold deleted rows"
+        )
+    return found
+
+
+def _numbers(rows: Tensor) -> str:
+    return "row " + listed([str(row) for row in rows.tolist()], NAMED).replace("'", "")
+
+
+def _few(gone: Tensor) -> list[str]:
+    """Warn where a percentile over rows is their largest value."""
+    if len(gone) >= FEWEST_ROWS:
+        return []
+    return [f"a 95th percentile over {len(gone)} deleted row{'s' * (len(gone) > 1)} is close to their largest value"]
+
+
+def copies(inputs: Tensor, rows: Tensor) -> Tensor:
+    """Return the other points whose inputs equal those of some rows, sorted ``[copies]``.
+
+    Args:
+        inputs: ``[points, ...]``.
+        rows: sorted indices of points.
+    """
+    flat = inputs.reshape(len(inputs), -1).contiguous().numpy()
+    marks = np.fromiter((crc32(values) for values in flat), np.int64, len(flat))
+    by_mark: dict[int, list[int]] = {}
+    for row in rows.tolist():
+        by_mark.setdefault(int(marks[row]), []).append(row)
+    alike = np.isin(marks, list(by_mark))
+    alike[rows.numpy()] = False
+    candidates = np.flatnonzero(alike)
+    same = [p for p in candidates if any(np.array_equal(flat[p], flat[row]) for row in by_mark[int(marks[p])])]
+    return torch.tensor(same, dtype=torch.long)
