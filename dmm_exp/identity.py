@@ -22,6 +22,8 @@ ELSEWHERE = (
     "scale",  # whose bounds the other keys keep already
 )
 NAMED = ("dataset", "model", "forget", "unlearner", "refinement", "scale")
+# Keys that came later: null, which leaves everything as it was before, counts as absent.
+LATER = ("forget.position", "forget.column", "forget.header", "evaluation.strong_ulira.position")
 CHOICES = "choices.json"
 ARTIFACTS = "artifacts.json"
 FORGET = "forget.json"
@@ -35,5 +37,22 @@ def run_name(config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
     The id is the hash of the resolved configuration without paths, loggers and executors.
     """
     words = "-".join(choices[group] for group in NAMED if choices.get(group, "none") != "none")
-    identity = digest_of({key: value for key, value in config.items() if key not in ELSEWHERE})
+    identity = digest_of({key: value for key, value in as_ever(config).items() if key not in ELSEWHERE})
     return f"{words}__{identity[:10]}"
+
+
+def as_ever(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration as it was before keys came later that are not used in it.
+
+    >>> as_ever({"seed": 0, "forget": {"label": 3, "position": None}})
+    {'seed': 0, 'forget': {'label': 3}}
+    """
+    return _without_later(config, "")
+
+
+def _without_later(node: Mapping[str, Any], path: str) -> dict[str, Any]:
+    kept = {key: value for key, value in node.items() if value is not None or f"{path}{key}" not in LATER}
+    return {
+        key: _without_later(value, f"{path}{key}.") if isinstance(value, Mapping) else value
+        for key, value in kept.items()
+    }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dmm_exp.errors import UserError
-from dmm_exp.identity import CHOICES, ELSEWHERE, FORGET, MEMBERS, NAMED
+from dmm_exp.identity import CHOICES, ELSEWHERE, FORGET, MEMBERS, NAMED, as_ever
 from dmm_exp.report.tables import used_attribution
 from dmm_exp.store.spec import digest_of
 
@@ -62,7 +62,7 @@ class Run:
         finished: float,
     ) -> Run:
         """Return a run from its resolved configuration; its folder holds the forget set already."""
-        own = {key: value for key, value in config.items() if key not in UNRELATED}
+        own = {key: value for key, value in as_ever(config).items() if key not in UNRELATED}
         settings = {key: value for key, value in flat(own) if key not in UNRELATED_KEYS}
         return cls(folder, choices, settings, metrics, _forget_set(folder), finished)
 

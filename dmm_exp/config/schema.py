@@ -108,6 +108,7 @@ class StrongUliraConfig:
     base_models: int = 64
     drawn_from: str = "class"
     label: Any = None
+    position: int | None = None
 
 
 @dataclass

@@ -84,7 +84,8 @@ class Dataset:
         kept = torch.from_numpy(np.concatenate([labels[part][rows] for part, rows in chosen]))
         kept, corrupted = self.corruption(kept, n_train, len(names))
         normalisation = self._constants(inputs, n_train)
-        return Examples(inputs, kept, n_train, names, normalisation, corrupted)
+        files = _names(reading.parts[TRAIN], chosen[0][1])
+        return Examples(inputs, kept, n_train, names, normalisation, corrupted, files)
 
     # ------------------------------------------------------------------ files
 
@@ -206,3 +207,7 @@ class Dataset:
                 f"each or {inputs.shape[1]}, one for each channel or column"
             )
         return self.normalisation
+
+
+def _names(part: Part, rows: np.ndarray) -> list[str] | None:
+    return None if part.names is None else [part.names[row] for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,6 +54,9 @@ class Examples:
         class_names: a name for every class.
         normalisation: constants for the model's input.
         corrupted: ``[points]`` bool, whose labels were changed.
+        names: of the files of training points, ``[n_train]``: paths in the folder of training images, such as
+            ``cat/1.png``; None where points are no files of their own. They are not written to artifacts and determine
+            nothing.
     """
 
     inputs: Tensor
@@ -62,6 +65,7 @@ class Examples:
     class_names: list[str]
     normalisation: Normalisation
     corrupted: Tensor
+    names: list[str] | None = field(default=None, repr=False, compare=False)
 
     @property
     def n_points(self) -> int:
@@ -80,8 +84,8 @@ class Examples:
 
     def to(self, device: torch.device | str) -> Examples:
         """Return the same examples on a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("inputs", "labels", "corrupted")}
-        return Examples(**moved, n_train=self.n_train, class_names=self.class_names, normalisation=self.normalisation)
+        inputs, labels, corrupted = (values.to(device) for values in (self.inputs, self.labels, self.corrupted))
+        return replace(self, inputs=inputs, labels=labels, corrupted=corrupted)
 
     def write(self, draft: Draft) -> None:
         """Write everything to an artifact, from which workers read it."""
@@ -94,9 +98,11 @@ class Examples:
     @classmethod
     def read(cls, artifact: Artifact) -> Examples:
         """Read what :meth:`write` wrote."""
-        facts = artifact.json("facts")
+        facts, tensors = artifact.json("facts"), artifact.tensors("examples")
         return cls(
-            **artifact.tensors("examples"),
+            inputs=tensors["inputs"],
+            labels=tensors["labels"],
+            corrupted=tensors["corrupted"],
             n_train=facts["n_train"],
             class_names=facts["class_names"],
             normalisation=Normalisation(**facts["normalisation"]),

@@ -18,7 +18,7 @@ from dmm_exp.deletion.ledger import Ledger
 from dmm_exp.deletion.pool import FILE, SIZE, Pool, prepare_given
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.deletion.request import check_request, request
-from dmm_exp.deletion.rows import forget_rows
+from dmm_exp.deletion.rows import forget_rows, read
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.errors import UserError, did_you_mean, storage_errors
@@ -38,7 +38,8 @@ Writes unlearned.safetensors, deletion.json (what was removed, how, how well, an
 report.html into a folder, whose name is the last line on standard output.
 
 Data, network and method are the groups of experiments (python -m dmm_exp --help): dataset, model, unlearner,
-attribution, training, executor. forget.indices is a file of training indices: .csv (first column), .txt, .json or .npy.
+attribution, training, executor. forget.indices is a file of training indices, of true and false, or of file names of a
+folder of images: .txt, .csv, .tsv, .json, .npy or .parquet. Of several columns forget.column=NAME is read.
 
     request.checkpoint=FILE     of the trained network: safetensors, a state dict, or Lightning's
     request.output=FOLDER       where results go; a new folder (unlearned)
@@ -93,27 +94,28 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
     if (output / RECORD).exists():
         raise UserError(f"request.output={asked.output}: holds the record of a deletion; expected a new folder")
     known = _given(config, asked)
-    rows, recipe = _rows(config, known.examples), config["training"] if asked.recipe else None
+    rows = read(instantiate(config["forget"]), known.examples)
+    recipe = config["training"] if asked.recipe else None
     console, executor = Console(), shared_executor(config["executor"])
     gone = [] if asked.ledger is None else Ledger.of(Path(asked.ledger), known, (), executor, console).gone
-    forget_rows(rows, known.examples, whole_classes=asked.whole_classes, gone=gone)
+    chosen = forget_rows(rows, known.examples, whole_classes=asked.whole_classes, gone=gone)
     if asked.ledger is not None and asked.verify:
         raise UserError("request.verify: is for single requests; expected no request.ledger beside it")
     kept = _kept(asked)
     training = kept.training if kept is not None else recipe
     check_request(config["unlearner"], training, asked.verify, asked.budget, known)
+    console.note(f"rows to delete: {rows.read}")
     pool = kept or _prepared(config, asked, known, executor, console)
     if asked.ledger is not None:
         asking = (config["unlearner"], recipe, pool, config["seed"])
         ledger = Ledger.of(Path(asked.ledger), known, asking, executor, console)
         result = ledger.delete(rows, whole_classes=asked.whole_classes, budget=asked.budget)
     else:
-        chosen = torch.tensor(sorted(rows))
         method = config["unlearner"]
         with request(
             known, method, recipe, pool, config["seed"], asked.verify, executor, console, asked.budget, asked.keep
         ) as work:
-            result = work.delete(chosen).result
+            result = work.delete(chosen, read=rows.read).result
     for warning in result.warnings:
         console.warn(warning)
     return result.save(output)
@@ -156,14 +158,6 @@ def _given(config: Mapping[str, Any], asked: Asked) -> Given:
         rows=lambda rows: torch.utils.data.TensorDataset(examples.inputs[rows], examples.labels[rows]),
         weights=weights_digest(wrapped.network),
     )
-
-
-def _rows(config: Mapping[str, Any], examples: Examples) -> list[int]:
-    """Return the training indices to delete, those of a file or those that another selector chooses."""
-    selector = instantiate(config["forget"])
-    if selector.needs_scores:
-        raise UserError(f"forget: {type(selector).__name__} needs scores of examples; expected forget.indices=FILE")
-    return selector.select(examples, None).tolist()
 
 
 def _kept(asked: Asked) -> Pool | None:

@@ -18,7 +18,7 @@ from dmm_exp.deletion.pool import Pool
 from dmm_exp.deletion.recipes import Recipe
 from dmm_exp.deletion.request import Outcome, request
 from dmm_exp.deletion.result import Unlearned, rows_digest
-from dmm_exp.deletion.rows import Data, forget_rows
+from dmm_exp.deletion.rows import Data, forget_rows, read
 from dmm_exp.deletion.unlearning import validation_of
 from dmm_exp.ensembles import Ensemble, member_seed
 from dmm_exp.errors import UserError, storage_errors
@@ -254,7 +254,7 @@ class Ledger:
         """Delete rows from the network as it is, write the ledger, and return what came out.
 
         Args:
-            rows: training indices that are still there.
+            rows: training rows that are still there, in any form that :func:`dmm_exp.unlearn` takes.
             whole_classes: whether a class may lose its last example.
             budget: as in :func:`dmm_exp.unlearn`.
 
@@ -264,7 +264,10 @@ class Ledger:
         with Lock(self.folder / ".lock", lambda holder: self._console.note(f"waiting for {holder}")):
             self.entries = self._read()
             gone = self.gone
-            new = forget_rows(rows, self._known.examples, whole_classes=whole_classes, gone=gone)
+            listed = read(rows, self._known.examples, "rows")
+            new = forget_rows(listed, self._known.examples, whole_classes=whole_classes, gone=gone)
+            if listed is not rows:
+                self._console.note(f"rows to delete: {listed.read}")
             union = torch.tensor(sorted([*gone, *new.tolist()]))
             method, recipe, pool, seed = self._asking
             number = len(self.entries) + 1
@@ -272,7 +275,7 @@ class Ledger:
             with request(
                 self._known, method, recipe, pool, own_seed, 0, self._executor, self._console, budget
             ) as asked:
-                outcome = asked.delete(union, new, self._current())
+                outcome = asked.delete(union, new, self._current(), read=listed.read)
                 drift = drift_of(asked.deletion, union, outcome.origin, outcome.made.logits, outcome.targets)
             self._append(number, new, outcome, drift)
         outcome.result.warnings.extend(f"retraining is due: {reason}" for reason in self.due)

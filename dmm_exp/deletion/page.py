@@ -65,6 +65,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     removed, method = record["removed"], record["method"]
     facts = [("method", method["name"]), ("when", record["when"]), ("network", record["network"]["type"])]
     facts += [("seed", str(method["seed"])), ("classes", f"{removed['of']['classes']:,}")]
+    facts += [("rows as read", removed["read"])] if removed["read"] else []
     return [*facts, ("unseen points", f"{removed['of']['unseen']:,}")]
 
 

@@ -5,6 +5,7 @@
 * ``format``: 2.
 * ``when``: the moment of the deletion, UTC, ISO 8601.
 * ``removed``: ``rows`` (their number), ``indices`` in the training set, ``sha256`` of their inputs and labels;
+  ``read``, the list as it was read, in words; ``names`` of their files, in the order of ``indices``, or null;
   ``of``: numbers of ``train`` and ``unseen`` points and of ``classes``.
 * ``method``: ``name``, ``settings`` (of the unlearner), ``attribution`` (of the estimator of effects, or null),
   ``epochs``, ``seed``, ``exact`` (whether it retrains, and every number was made from the kept rows), ``kept`` (names
@@ -125,6 +126,8 @@ def content(result: Unlearned, checkpoint: str) -> dict[str, Any]:
             "rows": len(result.forgotten),
             "indices": result.forgotten,
             "sha256": result.rows,
+            "read": result.read,
+            "names": result.names,
             "of": result.examples,
         },
         "method": {

@@ -24,7 +24,7 @@ from dmm_exp.deletion.given import Given
 from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, Pool, models_of, opened, pool_config, prepare_given
 from dmm_exp.deletion.quality import Verification, groups_of, points_table, quality
 from dmm_exp.deletion.recipes import Recipe, composed, method_of, training_of
-from dmm_exp.deletion.result import Cost, Unlearned, counts, rows_digest
+from dmm_exp.deletion.result import Cost, Unlearned, counts, names_of, rows_digest
 from dmm_exp.deletion.timing import seconds_of_training
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.errors import UserError, shown, storage_errors
@@ -102,13 +102,16 @@ class Request:
         """Whether every number of the network that comes out owes nothing to the deleted rows."""
         return _target(self.settings) is Retrain and not self.kept
 
-    def delete(self, gone: Tensor, new: Tensor | None = None, current: Ensemble | None = None) -> Outcome:
+    def delete(
+        self, gone: Tensor, new: Tensor | None = None, current: Ensemble | None = None, read: str = ""
+    ) -> Outcome:
         """Delete rows from the given network, or from what earlier deletions made of it.
 
         Args:
             gone: sorted training indices that are gone afterwards.
             new: those of them that are not gone yet; all by default.
             current: the network as it is now; as it was given by default.
+            read: in words, what the rows were read from.
         """
         deletion, known = self.deletion, self.deletion.given
         work = Work(deletion, current or known.ensemble, deletion.subject.stacked("logits"), new, gone, self.seed)
@@ -147,6 +150,8 @@ class Request:
             seed=self.seed,
             examples=counts(known),
             rows=rows_digest(known, gone),
+            read=read,
+            names=names_of(known, gone),
             weights={"before": known.weights, "after": weights_digest(model)},
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             points=points_table(deletion, gone, work.origin, logits, targets, retrained),

@@ -53,6 +53,8 @@ class Unlearned:
         seed: of all randomness.
         examples: the number of training examples, of unseen ones, and of classes.
         rows: digest of the inputs and labels that are gone.
+        read: in words, the rows that were asked for, as they were read: ``30, 7, 19 (3 rows) in rows.csv``.
+        names: of the files that are gone, where training examples are files; None elsewhere.
         weights: digests of the network's tensors, ``before`` and ``after``.
         when: the moment at which it was done, in UTC, as ISO 8601 writes it.
         points: a row for every point; see :func:`dmm_exp.deletion.quality.points_table`.
@@ -76,6 +78,8 @@ class Unlearned:
     pool: Pool | None = field(default=None, repr=False)
     verification: dict[str, float] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
+    read: str = ""
+    names: list[str] | None = None
 
     def __str__(self) -> str:
         """Say what was done and how well, in sentences."""
@@ -111,3 +115,9 @@ def counts(known: Given) -> dict[str, int]:
 def rows_digest(known: Given, rows: Tensor) -> str:
     """Return the SHA-256 of the inputs and labels of some training examples."""
     return content_hash(known.examples.inputs[rows], known.examples.labels[rows])
+
+
+def names_of(known: Given, rows: Tensor) -> list[str] | None:
+    """Return the names of the files that some training examples are; None where they are no files."""
+    names = known.examples.names
+    return None if names is None else [names[row] for row in rows.tolist()]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset, TensorDataset
 
 from dmm_exp.data import Dataset, Examples, Normalisation
-from dmm_exp.errors import UserError, reason_of, shown
+from dmm_exp.errors import UserError, reason_of
+from dmm_exp.forget import Rows, Selector, read_rows
 from dmm_exp.models import Normalised
 
 Data = Any  # (inputs, labels), a map-style torch Dataset of such pairs, or a dataset of this package
@@ -134,62 +134,51 @@ def dtype_of(values: Tensor) -> str:
     return str(values.dtype).removeprefix("torch.")
 
 
+def read(forget: Any, examples: Examples, key: str = "forget") -> Rows:
+    """Return the training rows that have to go.
+
+    Args:
+        forget: what :func:`dmm_exp.forget.read_rows` takes, or a selector of :mod:`dmm_exp.forget`.
+        examples: the dataset.
+        key: what errors begin with.
+
+    Raises:
+        UserError: there are no such rows.
+    """
+    if not isinstance(forget, Selector):
+        return read_rows(forget, examples, key)
+    if forget.needs_scores:
+        raise UserError(f"{key}: {type(forget).__name__} needs scores of examples; expected forget.indices=FILE")
+    return forget.rows(examples)
+
+
 def forget_rows(forget: Any, examples: Examples, *, whole_classes: bool = False, gone: Sequence[int] = ()) -> Tensor:
     """Return the sorted training indices that have to go.
 
     Args:
-        forget: distinct whole numbers: a list, an array, a tensor.
+        forget: what :func:`read` takes, or returned.
         examples: the dataset.
         whole_classes: whether a class may lose its last example.
         gone: indices that went before; they cannot go again.
 
     Raises:
-        UserError: the indices are no such thing.
+        UserError: there are no such rows, or they cannot go.
     """
-    n_train = examples.n_train
-    numbers = sorted(_indices(forget))
-    if not numbers:
-        raise UserError("forget: is empty; expected at least one training index")
-    for wrong in (numbers[0], numbers[-1]):
-        if not 0 <= wrong < n_train:
-            raise UserError(f"forget: {wrong} is out of range; expected indices from 0 to {n_train - 1}")
-    twice = [one for one, other in pairwise(numbers) if one == other]
-    if twice:
-        raise UserError(f"forget: {twice[0]} is there more than once; expected distinct indices")
-    again = set(numbers) & set(gone)
+    rows, n_train = read(forget, examples), examples.n_train
+    again = set(rows.indices.tolist()) & set(gone)
     if again:
-        raise UserError(f"forget: {min(again)} was deleted before; expected indices that are still there")
-    chosen = torch.tensor(numbers)
+        raise UserError(f"{rows.key}: {min(again)} was deleted before; expected indices that are still there")
     kept = torch.ones(n_train, dtype=torch.bool)
     kept[list(gone)] = False
     before = torch.bincount(examples.labels[:n_train][kept], minlength=examples.n_classes)
-    kept[chosen] = False
+    kept[rows.indices] = False
     if not kept.any():
-        raise UserError("forget: is the whole training set; expected some of it to be retained")
+        raise UserError(f"{rows.key}: nothing of the training set would be left; expected some of it to be retained")
     after = torch.bincount(examples.labels[:n_train][kept], minlength=examples.n_classes)
     vanished = ((before > 0) & (after == 0)).nonzero().squeeze(1)
     if len(vanished) and not whole_classes:
-        name = examples.class_names[int(vanished[0])]
-        raise UserError(f"forget: no example of class {name} would be left; pass whole_classes=True if that is meant")
-    return chosen
-
-
-def _indices(forget: Any) -> list[int]:
-    expected = "expected a list of whole numbers, the training indices to delete"
-    if isinstance(forget, (str, bytes, Mapping)) or not hasattr(forget, "__len__"):
-        raise UserError(f"forget is a {type(forget).__name__}; {expected}")
-    try:
-        values = forget.detach().cpu().to_dense() if isinstance(forget, Tensor) else np.asarray(forget)
-        numbers = values.tolist()
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise UserError(f"forget cannot be read as numbers ({reason_of(error)}); {expected}") from error
-    if numbers == []:
-        return []
-    if values.ndim != 1:
-        raise UserError(f"forget has the shape {list(values.shape)}; {expected}")
-    if isinstance(numbers[0], bool):
-        raise UserError(f"forget is a mask; {expected}, such as mask.nonzero()")
-    for number in numbers:
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise UserError(f"forget holds '{shown(number)}' ({type(number).__name__}); {expected}")
-    return numbers
+        raise UserError(
+            f"{rows.key}: no example of class {examples.class_names[int(vanished[0])]} would be left; pass "
+            "whole_classes=True (on the command line request.whole_classes=true) if that is meant"
+        )
+    return rows.indices

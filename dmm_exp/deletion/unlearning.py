@@ -15,7 +15,7 @@ from dmm_exp.deletion.pool import Pool, opened
 from dmm_exp.deletion.recipes import Recipe
 from dmm_exp.deletion.request import request
 from dmm_exp.deletion.result import Unlearned
-from dmm_exp.deletion.rows import Data, forget_rows
+from dmm_exp.deletion.rows import Data, forget_rows, read
 from dmm_exp.errors import UserError, shown
 from dmm_exp.report.progress import Console
 
@@ -48,7 +48,10 @@ def unlearn(
             Lightning's) with a ``factory``.
         train: what it was trained on: ``(inputs, labels)``, a map-style torch ``Dataset`` of such pairs, or a dataset
             of this package. Inputs as the network gets them.
-        forget: training indices to delete.
+        forget: rows to delete: training indices (a list, range, set, array, tensor, Series), a mask of the training
+            set, names of files where ``train`` is a folder of images, or the path of a file that lists any of these;
+            see :func:`dmm_exp.forget.read_rows`. ``dmm_exp.forget.Indices("rows.csv", column="row")`` chooses one of
+            several columns.
         method: name of an unlearner (``conf/unlearner``), with settings if need be (``"scrub epochs=3"``), or its
             configuration.
         recipe: how the network was trained, see :func:`dmm_exp.prepare`; only a pool and a verification need it.
@@ -81,9 +84,11 @@ def unlearn(
     known = given(model, train, validation_of(validation, pool, train), factory)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
-    chosen = forget_rows(forget, known.examples, whole_classes=whole_classes)
+    rows = read(forget, known.examples)
+    chosen = forget_rows(rows, known.examples, whole_classes=whole_classes)
+    console.note(f"rows to delete: {rows.read}")
     with request(known, method, recipe, pool, seed, verify, here(known), console, budget, keep) as asked:
-        return asked.delete(chosen).result
+        return asked.delete(chosen, read=rows.read).result
 
 
 def validation_of(

@@ -1,9 +1,11 @@
 """Forget sets: selectors of the training examples that have to go."""
 
+from dmm_exp.forget.classes import class_index
 from dmm_exp.forget.entangled import Entangled
 from dmm_exp.forget.memorized import Memorized, memorization_groups
+from dmm_exp.forget.rows import Rows, read_rows
 from dmm_exp.forget.selector import Selector
-from dmm_exp.forget.simple import Indices, Mislabelled, OneClass, Points, Random, SubClass, class_index
+from dmm_exp.forget.simple import Indices, Mislabelled, OneClass, Points, Random, SubClass
 
 __all__ = [
     "Entangled",
@@ -13,8 +15,10 @@ __all__ = [
     "OneClass",
     "Points",
     "Random",
+    "Rows",
     "Selector",
     "SubClass",
     "class_index",
     "memorization_groups",
+    "read_rows",
 ]

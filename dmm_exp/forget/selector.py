@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dmm_exp.data import Examples
 from dmm_exp.errors import UserError
+from dmm_exp.forget.rows import Rows, described
 
 
 class Selector(ABC):
@@ -39,6 +40,11 @@ class Selector(ABC):
         Raises:
             UserError: no such forget set exists on this dataset.
         """
+
+    def rows(self, examples: Examples, scores: pd.DataFrame | None = None) -> Rows:
+        """Return the forget set, and in words what was chosen; arguments are those of :meth:`select`."""
+        chosen = self.select(examples, scores)
+        return Rows(chosen, f"{described(chosen.tolist())} chosen by {type(self).__name__}")
 
 
 def forget_size(size: int | None, fraction: float, n_train: int) -> int:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,6 +12,8 @@ from torch import Tensor
 
 from dmm_exp.data import Examples
 from dmm_exp.errors import UserError
+from dmm_exp.forget.classes import class_index
+from dmm_exp.forget.rows import Rows, distinct, read_rows
 from dmm_exp.forget.selector import Selector, forget_size
 
 
@@ -55,40 +54,30 @@ class OneClass(Selector):
     """A class, or a random part of it.
 
     Attributes:
-        label: number or name of the class.
+        label: name of the class; or its place from 0, where no name looks like a number (:func:`class_index`).
         fraction: share of the class.
         seed: of the draw of a part.
+        position: place of the class from 0, instead of its name; the first where neither is given.
     """
 
-    label: int | str = 0
+    label: float | bool | str | None = None
     fraction: float = 1.0
     seed: int = 0
+    position: int | None = None
 
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
         """Return the sorted examples of the class."""
-        label = class_index(self.label, examples.class_names, "forget.label")
+        place = 0 if self.label is None and self.position is None else self.position
+        label = class_index(self.label, examples.class_names, "forget.label", place)
         candidates = (examples.labels[: examples.n_train] == label).nonzero().squeeze(1)
         if not 0 < self.fraction <= 1 or len(candidates) == 0:
             raise UserError(
-                f"forget.fraction={self.fraction} of the {len(candidates)} examples of class {self.label}: expected a "
-                "fraction in (0, 1] of a class that has examples"
+                f"forget.fraction={self.fraction} of the {len(candidates)} examples of class "
+                f"{examples.class_names[label]}: expected a fraction in (0, 1] of a class that has examples"
             )
         size = max(1, round(self.fraction * len(candidates)))
         order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(self.seed))
         return candidates[order[:size]].sort().values
-
-
-def class_index(label: int | str, names: list[str], key: str) -> int:
-    """Return the number of a class that is given by its number or name.
-
-    Raises:
-        UserError: there is no such class; ``key`` is where it stands in the configuration.
-    """
-    if str(label) in names:
-        return names.index(str(label))
-    if isinstance(label, int) and 0 <= label < len(names):
-        return label
-    raise UserError(f"{key}={label}: expected 0 to {len(names) - 1} or one of {', '.join(names)}")
 
 
 @dataclass(frozen=True)
@@ -96,22 +85,24 @@ class SubClass(Selector):
     """Part of a class that belongs together: one of the clusters of its inputs (k-means).
 
     Attributes:
-        label: number or name of the class.
+        label: name of the class; or its place from 0, where no name looks like a number (:func:`class_index`).
         cluster: which cluster, the largest being 0.
         clusters: how many the class is cut into.
         seed: of the clustering.
+        position: place of the class from 0, instead of its name; the first where neither is given.
     """
 
-    label: int | str = 0
+    label: float | bool | str | None = None
     cluster: int = 0
     clusters: int = 3
     seed: int = 0
+    position: int | None = None
 
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
         """Return the sorted examples of the cluster."""
         from sklearn.cluster import KMeans
 
-        members = OneClass(self.label).select(examples)
+        members = OneClass(self.label, position=self.position).select(examples)
         if not 1 <= self.clusters <= len(members) or not 0 <= self.cluster < self.clusters:
             raise UserError(
                 f"forget.cluster={self.cluster} of forget.clusters={self.clusters}: expected 1 to {len(members)} "
@@ -150,65 +141,28 @@ class Points(Selector):
 
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
         """Return the sorted indices."""
-        chosen = torch.tensor(sorted(set(self.points)), dtype=torch.long)
-        if len(chosen) != len(self.points) or not len(chosen) or chosen[0] < 0 or chosen[-1] >= examples.n_train:
-            raise UserError(f"forget.points: expected distinct indices from 0 to {examples.n_train - 1}")
-        return chosen
+        return distinct(self.points, examples.n_train, "forget.points")
 
 
 @dataclass(frozen=True)
 class Indices(Selector):
-    """Training indices from a file.
+    """Training rows from a file, or as a list.
 
     Attributes:
-        indices: a file: ``.npy`` (integers or a boolean mask), ``.json`` (a list), ``.csv`` (first column), ``.txt``
-            (one a line).
+        indices: a list of training indices, or a file of them, of true and false, or of names of training files:
+            ``.txt``, ``.csv``, ``.tsv``, ``.json``, ``.npy`` or ``.parquet``.
+        column: which column, where the file has several: its name, or its place from 0 where columns have no names.
+        header: whether the first line of a text file names its columns; None where that can be seen.
     """
 
-    indices: str
+    indices: str | list[int]
+    column: str | int | None = None
+    header: bool | None = None
 
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
-        """Return the sorted indices of the file."""
-        values = self._read(Path(self.indices).expanduser())
-        if values.dtype == bool and values.shape == (examples.n_train,):
-            values = values.nonzero()[0]
-        if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iu":
-            raise UserError(
-                f"forget.indices={self.indices}: expected a list of whole numbers, or a mask of the training set"
-            )
-        if values.min() < 0 or values.max() >= examples.n_train or len(np.unique(values)) != len(values):
-            raise UserError(
-                f"forget.indices={self.indices}: expected distinct indices from 0 to {examples.n_train - 1}, got "
-                f"{len(values)} from {values.min()} to {values.max()}"
-            )
-        if len(values) == examples.n_train:
-            raise UserError(
-                f"forget.indices={self.indices}: is the whole training set; expected some of it to be retained"
-            )
-        return torch.from_numpy(np.sort(values).astype(np.int64))
+        """Return the sorted indices."""
+        return self.rows(examples).indices
 
-    def _read(self, path: Path) -> np.ndarray:
-        readers = {".npy": _read_npy, ".json": _read_json, ".csv": _read_csv, ".txt": _read_csv}
-        if path.suffix not in readers:
-            raise UserError(f"forget.indices={self.indices}: expected a file ending in {', '.join(readers)}")
-        try:
-            return np.asarray(readers[path.suffix](path))
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"forget.indices={self.indices}: cannot be read ({error})") from error
-
-
-def _read_npy(path: Path) -> object:
-    return np.load(path, allow_pickle=False)
-
-
-def _read_json(path: Path) -> object:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _read_csv(path: Path) -> object:
-    table = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
-    if len(table) == 1 and len(table[0]) > 1:
-        raise ValueError("one row of several columns; expected one index in a row")
-    rows = [row[0].strip() for row in table]
-    headed = bool(rows) and not rows[0].lstrip("-").isdigit()
-    return [int(value) for value in rows[headed:]]
+    def rows(self, examples: Examples, scores: pd.DataFrame | None = None) -> Rows:
+        """Return the sorted indices, and what was read."""
+        return read_rows(self.indices, examples, "forget.indices", column=self.column, header=self.header)

@@ -107,10 +107,11 @@ class Attack(Prediction):
     def _of_class(self) -> Tensor:
         """Return the training examples of the class that sets are drawn from: the largest, or the one asked for."""
         labels, asked = self.examples.labels[: self.examples.n_train], self.attack["label"]
-        if asked is None:
+        position = self.attack["position"]
+        if asked is None and position is None:
             label = int(labels.bincount().argmax())
         else:
-            label = class_index(asked, self.examples.class_names, f"{KEY}.label")
+            label = class_index(asked, self.examples.class_names, f"{KEY}.label", position)
         return (labels == label).nonzero().squeeze(1)
 
     def _check_candidates(self, candidates: Tensor) -> None:

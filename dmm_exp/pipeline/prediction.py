@@ -22,7 +22,7 @@ from dmm_exp.attribution.work import GradientJob, gradient_chunk
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.ensembles import AllBut, RandomSubsets, Role
 from dmm_exp.errors import UserError
-from dmm_exp.forget import Selector
+from dmm_exp.forget import Indices, Selector
 from dmm_exp.metrics import lds, margins
 from dmm_exp.pipeline.scoring import Scoring
 from dmm_exp.pipeline.stages import content_hash
@@ -76,13 +76,15 @@ class Prediction(Scoring):
     def forget(self) -> Tensor:
         """The sorted training indices that have to go."""
         scores = self.scores if self.selector.needs_scores else None
-        chosen = self.selector.select(self.examples, scores)
+        rows = self.selector.rows(self.examples, scores)
+        chosen = rows.indices
         if not 0 < len(chosen) < self.examples.n_train:
             raise UserError(
                 f"forget: {type(self.selector).__name__} chose {len(chosen)} of {self.examples.n_train} training "
                 "examples; something must be forgotten, and something retained"
             )
-        self.console.note(f"forget set: {len(chosen)} of {self.examples.n_train:,} training examples")
+        read = f": {rows.read}" if isinstance(self.selector, Indices) else ""
+        self.console.note(f"forget set: {len(chosen)} of {self.examples.n_train:,} training examples{read}")
         return chosen
 
     @cached_property

@@ -301,7 +301,7 @@ def test_unseen_points_of_another_kind_are_refused():
 # ---------------------------------------------------------------------- rows
 
 
-@pytest.mark.parametrize("kind", [list, tuple, torch.tensor, np.array, lambda rows: np.array(rows, np.uint8)])
+@pytest.mark.parametrize("kind", [list, tuple, set, torch.tensor, np.array, lambda rows: np.array(rows, np.uint8)])
 def test_rows_of_every_kind_in_any_order_are_the_same_rows(kind):
     assert forget_rows(kind([7, 2, 5]), known().examples).tolist() == [2, 5, 7]
 
@@ -319,20 +319,22 @@ def test_rows_of_every_kind_in_any_order_are_the_same_rows(kind):
         (range(ROWS), "is the whole training set"),
         (range(0, ROWS, CLASSES), "no example of class 0 would be left"),
         ([1.0, 2.0], "holds '1.0' (float)"),
-        ([1, float("nan")], "holds '1.0' (float)"),
+        ([1, float("nan")], "holds 'nan' (float)"),
         (torch.tensor([1.5]).bfloat16(), "holds '1.5' (float)"),
-        ([True] * ROWS, "is a mask"),
-        (torch.zeros(ROWS, dtype=torch.bool), "is a mask"),
+        ([True] * ROWS, "is the whole training set"),
+        (torch.zeros(ROWS, dtype=torch.bool), "is empty"),
+        (torch.ones(ROWS + 1, dtype=torch.bool), f"is a mask of {ROWS + 1} rows"),
         (["1", "2"], "holds '1' (str)"),
-        ("12", "forget is a str"),
+        ("12", "forget=12: expected a file ending in"),
+        (b"12", "forget is a bytes"),
         (5, "forget is a int"),
         (None, "forget is a NoneType"),
         ({1: 2}, "forget is a dict"),
-        ({1, 2}, "forget has the shape []"),
-        ([[1, 2], [3, 4]], "forget has the shape [2, 2]"),
-        ([[1], [2, 3]], "cannot be read as numbers"),
+        ([[1, 2], [3, 4]], "holds '[1, 2]' (list)"),
+        (np.array([[1, 2], [3, 4]]), "forget has the shape [2, 2]"),
+        ([[1], [2, 3]], "holds '[1]' (list)"),
         (torch.tensor(3), "forget has the shape []"),
-        (torch.tensor([1]).to("meta"), "cannot be read as numbers"),
+        (torch.tensor([1]).to("meta"), "cannot be read as rows"),
         ([1, None], "holds 'None' (NoneType)"),
     ],
 )

@@ -49,7 +49,7 @@ SELECTORS: list[tuple[Selector, int]] = [
     (Random(), 7),
     (Random(fraction=0.5), 100),
     (OneClass(label="bag"), 50),
-    (OneClass(label=3, fraction=0.3), 15),
+    (OneClass(position=3, fraction=0.3), 15),
     (OneClass(label="coat", fraction=0.001), 1),
     (Mislabelled(), 20),
     (Memorized("low", size=30), 30),
@@ -77,7 +77,7 @@ def test_a_forget_set_is_sorted_distinct_of_the_right_size_and_the_same_every_ti
 # ---------------------------------------------------------------------- random and class
 
 
-@pytest.mark.parametrize("make", [lambda seed: Random(size=40, seed=seed), lambda seed: OneClass(1, 0.5, seed)])
+@pytest.mark.parametrize("make", [lambda seed: Random(size=40, seed=seed), lambda seed: OneClass("bag", 0.5, seed)])
 def test_other_seeds_choose_other_examples(make, examples: Examples):
     draws = {tuple(make(seed).select(examples).tolist()) for seed in range(5)}
     assert len(draws) == 5
@@ -125,10 +125,14 @@ def test_a_seed_that_numpy_does_not_take_is_refused():
         Random(size=3, seed=-1, generator="numpy")
 
 
-def test_a_class_is_all_of_its_training_examples_by_name_and_by_number(examples: Examples):
+def test_a_class_is_all_of_its_training_examples_by_name_and_by_place(examples: Examples):
     expected = torch.arange(1, N_TRAIN, 4)
     assert torch.equal(OneClass(label="bag").select(examples), expected)
-    assert torch.equal(OneClass(label=1).select(examples), expected)
+    assert torch.equal(OneClass(position=1).select(examples), expected)
+
+
+def test_without_a_name_and_a_place_the_first_class_is_meant(examples: Examples):
+    assert torch.equal(OneClass().select(examples), torch.arange(0, N_TRAIN, 4))
 
 
 def test_a_class_called_by_a_number_is_found_by_its_name(examples: Examples):
@@ -140,7 +144,7 @@ def test_part_of_a_class_lies_within_it(examples: Examples):
     assert (examples.labels[part] == 3).all()
 
 
-@pytest.mark.parametrize("label", ["boot", 4, -1, "1"])
+@pytest.mark.parametrize("label", ["boot", 4, -1, "1", 1])
 def test_an_unknown_class_is_refused_with_what_is_known(label: int | str, examples: Examples):
     with pytest.raises(UserError, match=rf"forget\.label={label}: .*sneaker, bag, 7, coat"):
         OneClass(label=label).select(examples)
@@ -149,7 +153,7 @@ def test_an_unknown_class_is_refused_with_what_is_known(label: int | str, exampl
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])
 def test_an_impossible_share_of_a_class_is_refused(fraction: float, examples: Examples):
     with pytest.raises(UserError, match=rf"forget\.fraction={fraction}"):
-        OneClass(label=0, fraction=fraction).select(examples)
+        OneClass(position=0, fraction=fraction).select(examples)
 
 
 @pytest.mark.parametrize("size", [0, -3, N_TRAIN, 10_000])
@@ -204,7 +208,6 @@ def write(path: Path, value: Any) -> Path:
         ("a.json", json.dumps(SHUFFLED)),
         ("a.json", json.dumps(MASK)),
         ("a.csv", "42\n3\n199\n17\n"),
-        ("a.csv", "index,score\n42,0.5\n3,0.25\n199,1\n17,0\n"),
         ("a.csv", '"index"\r\n42\r\n3\r\n199\r\n17\r\n'),
         ("a.csv", "\ufeff42\n3\n199\n17\n"),
         ("a.csv", "\ufeffindex\n42\n3\n199\n17\n"),

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint
+from dmm_exp.data.formats.walk import Found, divided, files, readable, report_skipped
 from dmm_exp.data.pictures import Pictures
 from dmm_exp.errors import UserError
-
-ENDS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
 class ImageFolder(Format):
     """A sub-folder of images for each class; under ``train`` and ``test`` folders, or without them one part of all.
 
-    Classes are numbered in the order of their names, or of the groups' names where there are groups.
+    Classes are numbered in the order of their names as text, or of the groups' names where there are groups. Examples
+    come sub-folder by sub-folder in that order, and in each as :func:`dmm_exp.data.formats.walk.files` yields them. So
+    both numbers are those of ``torchvision.datasets.ImageFolder``. Files that are no pictures are skipped, and named.
 
     Attributes:
         train: name of the folder with training images.
@@ -41,7 +42,7 @@ class ImageFolder(Format):
     def found(self, path: Path) -> bool:
         """Say whether ``path`` is a folder that holds folders with images."""
         folder = path / self.train if (path / self.train).is_dir() else path
-        return folder.is_dir() and any(next(images(child), None) for child in _folders(folder))
+        return folder.is_dir() and any(_has_pictures(child) for child in divided(folder)[0])
 
     def read(self, path: Path) -> Reading:
         """Return encoded images; their sizes may differ."""
@@ -50,17 +51,17 @@ class ImageFolder(Format):
         if folders[TRAIN] != path and test is not None:
             folders[TEST] = test
         classes = self._classes(folders[TRAIN])
-        strangers = [child.name for child in _folders(folders.get(TEST, folders[TRAIN])) if child.name not in classes]
+        strangers = [child.name for child in divided(folders.get(TEST, folders[TRAIN]))[0] if child.name not in classes]
         if strangers and self.groups is None:
             raise UserError(
                 f"{folders[TEST]} has a sub-folder '{strangers[0]}' that is no class of the training images"
             )
         parts = {part: _part(folder, classes) for part, folder in folders.items()}
-        return Reading(parts, in_order(classes.values()))
+        return Reading(parts, [readable(name) for name in sorted(set(classes.values()))])
 
     def _classes(self, folder: Path) -> dict[str, str]:
         """Return the class of every sub-folder."""
-        there = [child.name for child in _folders(folder)]
+        there = [child.name for child in divided(folder)[0]]
         if self.groups is None:
             return {name: name for name in there}
         classes = read_groups(Path(self.groups).expanduser())
@@ -88,37 +89,36 @@ def read_groups(path: Path) -> dict[str, str]:
 
 
 def _part(folder: Path, classes: dict[str, str]) -> Part:
-    names = in_order(classes.values())
-    files = [(file, names.index(group)) for name, group in sorted(classes.items()) for file in images(folder / name)]
-    return labelled(files)
+    """Return the pictures of a folder's class folders, and say which of its files were skipped."""
+    names = sorted(set(classes.values()))
+    inside, skipped = divided(folder)
+    chosen: list[tuple[Found, int]] = []
+    for child in inside:
+        for file in files(child) if child.name in classes else ():
+            found = replace(file, name=f"{readable(child.name)}/{file.name}")
+            if file.is_picture:
+                chosen.append((found, names.index(classes[child.name])))
+            else:
+                skipped.append(found.name)
+    report_skipped(folder, skipped)
+    return labelled(chosen)
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Return distinct names sorted; as numbers when all of them are."""
-    distinct = set(names)
-    return sorted(distinct, key=int) if all(name.isdecimal() for name in distinct) else sorted(distinct)
-
-
-def labelled(files: Sequence[tuple[Path, int]]) -> Part:
+def labelled(found: Sequence[tuple[Found, int]]) -> Part:
     """Return image files with their labels as a part."""
-    paths = [path for path, _ in files]
+    paths = [file.path for file, _ in found]
     pictures = Pictures(
         count=len(paths),
         content=lambda row: paths[row].read_bytes(),
         name=lambda row: str(paths[row]),
         fingerprint=fingerprint(paths),
     )
-    return Part(pictures, np.array([label for _, label in files], dtype=np.int64))
+    labels = np.array([label for _, label in found], dtype=np.int64)
+    return Part(pictures, labels, [file.name for file, _ in found])
 
 
-def images(folder: Path) -> Iterator[Path]:
-    """Yield the image files of a folder (not of folders in it), sorted by name."""
-    if folder.is_dir():
-        yield from (path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDS)
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+def _has_pictures(folder: Path) -> bool:
+    return any(file.is_picture for file in files(folder))
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,22 @@ class TinyImageNet(Format):
         """Return encoded images; classes are WordNet numbers, sorted."""
         if not (path / "train").is_dir():
             raise UserError(f"{path} lacks the folder train")
-        names = [folder.name for folder in _folders(path / "train")]
-        train = [(file, label) for label, name in enumerate(names) for file in images(path / "train" / name / "images")]
+        names, train = [folder.name for folder in divided(path / "train")[0]], []
+        for label, name in enumerate(names):
+            for file in _in(path / "train" / name / "images"):
+                train.append((replace(file, name=f"{name}/images/{file.name}"), label))
         annotations = path / "val" / "val_annotations.txt"
         return Reading({TRAIN: labelled(train), TEST: labelled(_annotated(annotations, names))}, names, (annotations,))
 
 
-def _annotated(path: Path, names: list[str]) -> list[tuple[Path, int]]:
+def _in(folder: Path) -> list[Found]:
+    """Return the pictures in a folder of one class; without the folder there are none."""
+    found = list(files(folder)) if folder.is_dir() else []
+    report_skipped(folder, [file.name for file in found if not file.is_picture])
+    return [file for file in found if file.is_picture]
+
+
+def _annotated(path: Path, names: list[str]) -> list[tuple[Found, int]]:
     """Return the images that an annotation file lists (tab-separated: file, class, box), with their labels."""
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -157,5 +166,5 @@ def _annotated(path: Path, names: list[str]) -> list[tuple[Path, int]]:
             raise UserError(f"{path}, line {number}: '{name}' is no class of the training images")
         if not image.is_file():
             raise UserError(f"{path}, line {number}: there is no file {image}")
-        found.append((image, names.index(name)))
+        found.append((Found(image, f"images/{file}", is_picture=True), names.index(name)))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,10 +26,12 @@ class Part:
         inputs: ``[examples, ...]`` uint8 or float32 (images ``[examples, channels, height, width]``), or encoded
             images.
         labels: ``[examples]`` int64.
+        names: of the files that the examples are, if each is one: paths in the folder of the part.
     """
 
     inputs: np.ndarray | Pictures
     labels: np.ndarray
+    names: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         facts = path.stat()
-        digest.update(f"{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\n"))
     return digest.hexdigest()
 
 

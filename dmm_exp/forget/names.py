@@ -1,0 +1,62 @@
+"""Names of training files, and the rows that they stand for."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from dmm_exp.data.split import TRAIN
+from dmm_exp.errors import did_you_mean
+
+COMPARED = 2000  # names that an unknown one is compared with, to find what was meant
+
+
+class FileNames:
+    """Finds rows by the names of their files.
+
+    A file has one name, its path in the folder of training images (``cat/1.png``). It is found by this name, by the
+    same name with ``train/`` before it, and by the last parts of it (``1.png``) as long as no other file has these.
+
+    Args:
+        names: of the training files, in the order of rows.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self._rows = {name: row for row, name in enumerate(names)}
+        self._endings: dict[str, list[int]] = {}
+        for row, name in enumerate(names):
+            for ending in _endings(name):
+                self._endings.setdefault(ending, []).append(row)
+
+    def find(self, text: str) -> list[int]:
+        """Return the rows that a name may stand for: one if it is clear, none if it is unknown."""
+        for path in dict.fromkeys([text, text.replace("\\", "/")]):
+            path = path.removeprefix("./")
+            for name in (path, path.removeprefix(f"{TRAIN}/")):
+                if name in self._rows:
+                    return [self._rows[name]]
+            found = self._endings.get(_composed(path), [])
+            if found:
+                return found
+        return []
+
+    def hint(self, text: str) -> str:
+        """Return a question that names a file like ``text``, or an empty string."""
+        path = text.replace("\\", "/").casefold()
+        same = [name for name in self.names if name.casefold() == path]
+        if same:
+            return f"; did you mean '{same[0]}'?"
+        alike = [name for name in self.names if name.rpartition("/")[2].casefold() == path.rpartition("/")[2]]
+        return did_you_mean(text, (alike or self.names)[:COMPARED])
+
+
+def _endings(name: str) -> list[str]:
+    """Return a path, the path without its first folder, and so on."""
+    parts = _composed(name).split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _composed(text: str) -> str:
+    """Return text with letters and accents joined: systems write the same name in two ways."""
+    return unicodedata.normalize("NFC", text)
