@@ -16,7 +16,8 @@ from dmm_exp.errors import UserError, did_you_mean, reason_of, shown
 
 TEXTS = (".txt", ".csv", ".tsv")
 ENDS = (*TEXTS, ".json", ".npy", ".parquet")
-LARGEST = 256 * 2**20  # bytes of a file
+LARGEST = 64 * 2**20  # bytes of a file: Python takes many times as many for what is in it
+MOST_LINES = 5_000_000
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 STORED_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0|")  # names under which pandas keeps its index
 MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"),
@@ -77,7 +78,7 @@ class ListFile:
             return readers.get(end, self._text)()
         except UserError:
             raise
-        except (OSError, ValueError, EOFError, RecursionError, MemoryError) as error:
+        except Exception as error:  # the readers of arrays raise anything for a damaged file
             raise self.error(f"cannot be read ({reason_of(error)})") from error
 
     def error(self, text: str) -> UserError:
@@ -110,6 +111,8 @@ class ListFile:
             raise self.error("is not text in UTF-8, nor in UTF-16 or UTF-32 with a byte order mark") from error
         if "\0" in text:
             raise self.error("holds bytes that are no text; expected text in UTF-8")
+        if text.count("\n") + text.count("\r") > MOST_LINES:
+            raise self.error(f"has too many lines; expected at most {MOST_LINES:,}")
         return text
 
     def _text(self) -> Entries:
@@ -205,7 +208,8 @@ class ListFile:
         if self.column is None:
             if count == 1:
                 return 0
-            choice = self._option("column", 0 if titles is None else _likely(titles))
+            likely = int(_counts([row[0] for row in rows])) if titles is None else _likely(titles)
+            choice = self._option("column", likely)
             raise self.error(f"has {count} columns{_listed(titles)}; choose one, as in {choice}{_index(titles, rows)}")
         if titles is None:
             if isinstance(self.column, int) and 0 <= self.column < count:
@@ -305,11 +309,14 @@ def _listed(titles: Sequence[str] | None) -> str:
 
 def _index(titles: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> str:
     """Return what to say of a column in which pandas keeps its index, if there is one."""
-    place = next((place for place, title in enumerate(titles or ()) if STORED_INDEX.fullmatch(title)), None)
-    if place is None or titles is None:
+    counts = _counts([row[0] for row in rows])
+    if titles is None:
+        return "; column 0 only counts 0, 1, 2, …, as the index of pandas does" if counts else ""
+    place = next((place for place, title in enumerate(titles) if STORED_INDEX.fullmatch(title)), None)
+    if place is None:
         return ""
-    counts = place == 0 and _counts([row[0] for row in rows])
-    return f"; {_quoted(titles[place])} is the index of pandas" + (", which only counts 0, 1, 2, …" if counts else "")
+    only = ", which only counts 0, 1, 2, …" if counts and place == 0 else ""
+    return f"; {_quoted(titles[place])} is the index of pandas{only}"
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -121,7 +121,8 @@ def distinct(rows: Sequence[int], n_train: int, key: str, entries: Entries | Non
 
 
 def _at(entries: Entries | None, number: int) -> str:
-    return "" if entries is None else f"{entries.where(number)}: "
+    """Return where a row stands in a file, for an error; of a list in memory the row says enough."""
+    return f"{entries.where(number)}: " if entries is not None and entries.source else ""
 
 
 @dataclass(frozen=True)

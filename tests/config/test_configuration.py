@@ -122,6 +122,13 @@ def test_what_a_run_finds_changes_its_name(override):
     assert run_name(composed(override), choices) != run_name(composed(), choices)
 
 
+def test_keys_that_came_later_leave_the_names_of_earlier_runs_alone():
+    earlier = composed("forget=class", "forget.label=3")
+    del earlier["forget"]["position"], earlier["evaluation"]["strong_ulira"]["position"]
+    names = [run_name(config, {}) for config in (composed("forget=class", "forget.label=3"), earlier)]
+    assert names[0] == names[1] != run_name(composed("forget=class", "forget.position=3"), {})
+
+
 def test_infinite_numbers_and_options_of_what_has_none_are_refused():
     ssd = {"_target_": "dmm_exp.unlearners.SSD", "alpha": float("inf")}
     with pytest.raises(UserError, match="alpha=inf: expected a finite number"):

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,16 @@ def test_numbered_classes_are_ordered_as_text_like_their_rows(tmp_path: Path):
     assert labels == sorted(labels)
     assert names[4:6] == ["10/0.png", "10/1.png"]
     assert [classes[label] for label in labels] == [name.split("/")[0] for name in names]
+
+
+def test_the_order_is_that_of_the_documentation(tmp_path: Path):
+    text = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| `(train/\S+)` \| (\d+)", text, re.MULTILINE)
+    assert len(rows) > 4
+    names = [name for _, name, _ in rows]
+    folder_with(tmp_path, *names[::-1])
+    found = zip(*parts(tmp_path)[1:], strict=True)
+    assert [(str(row), f"train/{name}", str(label)) for row, (name, label) in enumerate(found)] == rows
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -57,7 +57,7 @@ def test_a_mask_is_taken_on_every_way_in(kind, here: Path):
         ledger.delete(kind(MASK[1:]))
 
 
-def test_a_path_is_taken_and_what_was_read_is_told_before_anything_is_computed(here: Path, capsys):
+def test_a_path_is_taken_and_what_was_read_is_shown_before_anything_is_computed(here: Path, capsys):
     pd.Series(WANTED, name="row").to_csv("rows.csv", index=False)
     result = unlearn(network(), DATA, "rows.csv", method=METHOD)
     lines = capsys.readouterr().err.splitlines()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import array
 import json
+import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,8 @@ def test_what_is_no_whole_number_is_refused_with_the_number_of_its_line(
         ("a.csv", "row,user\n30,1\n", {"column": 0}, "has no column named '0' (row, user)"),
         ("a.csv", "30,1\n7,2\n", {"header": False, "column": 2}, "expected forget.column=0 to 1"),
         ("a.csv", "30,1\n7,2\n", {"header": False, "column": "row"}, "expected forget.column=0 to 1"),
+        ("a.csv", "0,30\n1,7\n", {"header": False}, "choose one, as in forget.column=1; column 0 only counts 0, 1, 2"),
+        ("a.csv", "30,5\n7,5\n", {"header": False}, "has 2 columns; choose one, as in forget.column=0"),
         ("a.csv", "row,row\n30,1\n", {"column": "row"}, "has 2 columns named 'row'"),
         ("a.csv", "row,user\n30,1\n7\n", {"column": "row"}, "line 3 has 1 columns, line 1 has 2"),
         ("a.csv", 'row\n"30\n7"\n', {}, "line 2 cannot be read"),
@@ -263,6 +267,50 @@ def test_a_file_that_is_too_large_is_not_read(end: str, tmp_path: Path, monkeypa
     path = written(tmp_path / f"a.{end}", "30\n" * 100)
     monkeypatch.setattr(files, "LARGEST", 200)
     assert "has 300 bytes; expected at most 200" in refused(path)
+
+
+def test_a_text_of_too_many_lines_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files, "MOST_LINES", 50)
+    assert "has too many lines; expected at most 50" in refused(written(tmp_path / "a.csv", "30\n" * 100))
+
+
+def test_whatever_a_text_holds_only_numbers_that_stand_in_it_are_rows(tmp_path: Path):
+    draw, path = random.Random(0), tmp_path / "a.csv"
+    for _ in range(500):
+        pieces = ["3", "30", "0", "17", "+", "-", ".", "e", "_", " ", "#", "row", '"', ",", ";", "\t", "true", "x"]
+        text = "".join(draw.choices([*pieces, *["\n"] * 8], k=draw.randint(1, 12)))
+        path.write_text(text, encoding="utf-8", newline="")
+        options = {"header": draw.choice([None, None, True, False]), "column": draw.choice([None, None, 0, "row"])}
+        try:
+            rows = Indices(str(path), **options).select(NAMELESS).tolist()
+        except UserError:
+            continue
+        fields = [field.strip(' "') for line in text.split("\n") for field in re.split("[,;\t]", line)]
+        assert {str(row) for row in rows} <= set(fields), text
+        lines = [line for line in text.split("\n") if line.strip() and line.strip(" ")[0] != "#"]
+        assert len(lines) - len(rows) in (0, 1), text
+
+
+@pytest.mark.parametrize("end", files.ENDS)
+def test_any_bytes_are_rows_or_one_sentence(end: str, tmp_path: Path):
+    draw, path = random.Random(0), tmp_path / f"a{end}"
+    whole = {
+        ".npy": lambda: np.save(path, np.array(WANTED)),
+        ".parquet": lambda: FRAME.to_parquet(path),
+    }.get(end, lambda: path.write_text(json.dumps(WANTED)))
+    whole()
+    content, sentences = path.read_bytes(), []
+    for number in range(150):
+        damaged = bytearray(content if number % 2 else draw.randbytes(40))
+        for _ in range(draw.randint(1, 4)):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        path.write_bytes(damaged[: draw.choice([None, draw.randrange(len(damaged))])])
+        try:
+            Indices(str(path)).select(NAMELESS)
+        except UserError as error:
+            sentences.append(str(error))
+    assert len(sentences) > 50
+    assert all(len(sentence.splitlines()) == 1 for sentence in sentences)
 
 
 # ---------------------------------------------------------------------- values in memory
@@ -422,7 +470,7 @@ def test_a_name_with_commas_is_one_name(tmp_path: Path):
 # ---------------------------------------------------------------------- what was read
 
 
-def test_what_was_read_is_told_in_its_order(tmp_path: Path):
+def test_what_was_read_is_shown_in_its_order(tmp_path: Path):
     assert read_rows(WANTED, NAMELESS).read == "30, 7, 19 (3 rows)"
     assert read_rows(range(1, 13), NAMELESS).read == "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, … (12 rows)"
     assert read_rows([5], NAMELESS).read == "5 (1 row)"
