@@ -28,7 +28,7 @@ from dmm_exp.unlearners import Unlearner
 from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
 
 if TYPE_CHECKING:
-    from dmm_exp.ensembles.work import Executor
+    from dmm_exp.ensembles.work import Executor, TrainJob
     from dmm_exp.report.progress import Console
     from dmm_exp.store import Store
 
@@ -100,11 +100,14 @@ class Deletion(Pipeline):
         """Nothing: rows are named when they are asked for."""
         return torch.zeros(0, dtype=torch.long)
 
-    def _settled(self) -> tuple[int | str, Engine]:
-        build = registered(name) if (name := self.config["model"]["network"].get("name")) else None
+    def _trained(
+        self, name: str, detail: str, members: int, job: TrainJob, initial: Artifact | None = None
+    ) -> Artifact:
+        network = self.config["model"]["network"].get("name")
+        build = None if network is None else registered(network)
         if isinstance(build, Fresh):
             build.check_buffers(name.removeprefix("network.") for name in self.stacking.changed)
-        return super()._settled()
+        return super()._trained(name, detail, members, job, initial)
 
     def check_steps(self) -> None:
         """Check that a method can take steps from the given network, and note what of it they do not train.

@@ -100,7 +100,7 @@ def _initialise(name: str, layer: nn.Module) -> None:
         return
     reset, said = _reset_of(layer), name or type(layer).__name__
     if reset is None and own:
-        raise UserError(f"model: layer '{said}' cannot be initialised anew (it has no reset_parameters); {FACTORY}")
+        raise UserError(f"model: layer '{said}' cannot be initialised again (it has no reset_parameters); {FACTORY}")
     if reset is None:
         return
     for value in own.values():
@@ -131,7 +131,7 @@ def _initialise_parametrised(name: str, layer: nn.Module) -> None:
         for key in lists:
             setattr(layer, key, getattr(plain, key).detach())
     except (NotImplementedError, RuntimeError, AttributeError) as error:
-        raise UserError(f"model: layer '{name}' cannot be initialised anew ({error}); {FACTORY}") from error
+        raise UserError(f"model: layer '{name}' cannot be initialised again ({error}); {FACTORY}") from error
     with torch.no_grad():
         for key, value in layer._parameters.items():
             if isinstance(value, Tensor):

@@ -1,8 +1,8 @@
 """Whether networks of an architecture can be trained stacked: found by one real step, stacked and one at a time.
 
 Stacked, the operations of all members are carried out together (``vmap``). Networks with operations that have no such
-form, or that look at the values of a single example, are trained one at a time. What a network becomes when it is trained
-as an ordinary module is what both have to give.
+form, or that look at single values, are trained one at a time. Both ways have to give what a network becomes when it is
+trained as an ordinary module.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.func import jvp
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dmm_exp.ensembles import Ensemble, member_generator
 from dmm_exp.errors import UserError, reason_of
