@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -150,7 +150,7 @@ class TrakFeatures:
             lambda params, image, *row: chosen_output(alone({**params, **buffers}, image[None]), *row),
             dict(model.named_parameters()),
             "attribution=trak",
-            lambda *batch: self.computer.compute_per_sample_grad(batch),
+            lambda *batch: cast("dict[str, Tensor]", self.computer.compute_per_sample_grad(batch)),
         )
         self.projector = BasicProjector(
             grad_dim=self.size,
@@ -177,4 +177,5 @@ class TrakFeatures:
         return self.examples.inputs[points], self.examples.labels[points], outputs
 
     def _project(self, batch: tuple[Tensor, ...]) -> Tensor:
-        return self.projector.project(self.gradients(*batch), model_id=self.number) / self.size**0.5
+        gradients: Any = self.gradients(*batch)
+        return self.projector.project(gradients, model_id=self.number) / self.size**0.5

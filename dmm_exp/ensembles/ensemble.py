@@ -156,7 +156,7 @@ class Ensemble(nn.Module):
         except RuntimeError as error:
             if "randomness" in str(error):
                 raise UserError(self._draws_random_numbers) from error
-            if "vmap" in str(error) or "atching rule" in str(error):
+            if is_of_stacking(error):
                 raise UserError(
                     f"model.chunk_size={len(self)}: this network cannot run stacked with others ({reason_of(error)}); "
                     "expected engine.members=apart, or auto"
@@ -273,6 +273,11 @@ class Ensemble(nn.Module):
         from safetensors.torch import load_file
 
         return cls.from_tensors(skeleton_of(build()), load_file(path))
+
+
+def is_of_stacking(error: RuntimeError) -> bool:
+    """Return whether an error says that an operation cannot be carried out for several members or examples at once."""
+    return "vmap" in str(error) or "Batching rule" in str(error)
 
 
 class _Method(nn.Module):

@@ -54,8 +54,8 @@ class Mounted:
     """A network of one member's own, whose tensors are replaced before a call and stay there afterwards.
 
     ``torch.func.functional_call`` puts a module's own tensors back as soon as forward ends. Forward may run once more
-    in the backward pass (activation checkpointing), and then needs the same tensors again. Attributes that forward sets,
-    such as counters, belong to this member alone, too.
+    in the backward pass (activation checkpointing), and then needs the same tensors again. Attributes that forward
+    sets, such as counters, belong to this member alone, too.
 
     Args:
         skeleton: of the architecture; it is not changed.

@@ -74,9 +74,14 @@ class Normalised(nn.Module):
         return f"model.network._target_={type(self.network).__module__}.{type(self.network).__qualname__}"
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits ``[batch, classes]`` for raw inputs; in training see :func:`main_output`."""
+        """Return logits ``[batch, classes]`` for raw inputs; in training see :func:`main_output`.
+
+        A network that squeezes the dimension of a batch of one away gets it back.
+        """
         found = self.network(self.normalise(inputs))
-        return main_output(found) if self.network.training else found
+        found = main_output(found) if self.network.training else found
+        squeezed = len(inputs) == 1 and isinstance(found, Tensor) and found.ndim == 1 and len(found) > 1
+        return found[None] if squeezed else found
 
 
 def main_output(found: Any) -> Tensor:
