@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dmm_exp.attribution import DirectionalEstimator, Estimator, Evidence, Gradients
 from dmm_exp.config.instantiate import instantiate
-from dmm_exp.config.registered import registered
+from dmm_exp.config.registered import REGISTERED, registered
 from dmm_exp.data import Examples
 from dmm_exp.deletion.fresh import Fresh
 from dmm_exp.deletion.given import Given
@@ -103,8 +103,8 @@ class Deletion(Pipeline):
     def _trained(
         self, name: str, detail: str, members: int, job: TrainJob, initial: Artifact | None = None
     ) -> Artifact:
-        network = self.config["model"]["network"].get("name")
-        build = None if network is None else registered(network)
+        network = self.config["model"]["network"]
+        build = registered(network["name"]) if network["_target_"] == REGISTERED else None
         if isinstance(build, Fresh):
             build.check_buffers(name.removeprefix("network.") for name in self.stacking.changed)
         return super()._trained(name, detail, members, job, initial)
@@ -119,7 +119,7 @@ class Deletion(Pipeline):
         found.check()
         notice = found.notice(one_at_a_time=False)
         if notice is not None:
-            self.console.note_once(notice)
+            self.console.note_once(notice, about=str(self.config["model"]["network"]))
 
     def one_original(self) -> Artifact:
         """Return one network trained by the recipe, alone and with nothing watched: what retraining takes."""

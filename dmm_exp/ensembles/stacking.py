@@ -30,6 +30,7 @@ ROWS = 4  # examples that each of two members takes a step on
 RATE = 0.01  # of that step
 SAME = 0.01  # difference, in multiples of the largest number, up to which results are equal but for rounding
 ZERO = 1e-6
+FAILS = "a step of training fails"
 
 KNOWN = {  # part of a message of torch, and what it comes from
     "data-dependent control flow": "it branches on values",
@@ -149,10 +150,10 @@ def _found(networks: Sequence[nn.Module], examples: Examples, device: torch.devi
     try:
         right = [trial.plain(network, *own) for network, *own in zip(networks, inputs, labels, strict=True)]
     except UserError as error:
-        return Stacking("it cannot be trained", False, str(error))
+        return Stacking(FAILS, False, str(error))
     except Exception as error:
         return Stacking(
-            "it cannot be trained",
+            FAILS,
             False,
             f"model: a step of training on {ROWS} examples fails ({reason_of(error)}); expected a network that gives "
             "logits [examples, classes] in training, too",
@@ -160,7 +161,7 @@ def _found(networks: Sequence[nn.Module], examples: Examples, device: torch.devi
     changed = tuple(name for name, value in before.items() if not torch.equal(value, right[0][f"buffer '{name}'"]))
     wrong = trial.difference(right, apart, inputs, labels)
     if wrong is not None:
-        return Stacking("it cannot be trained", False, _failure(wrong, networks), trial.returns, changed)
+        return Stacking(FAILS, False, _failure(wrong, networks), trial.returns, changed)
     if trial.draws:
         answers = _answer_alike(together, apart, inputs)
         return Stacking("it draws random numbers in training", answers, None, trial.returns, changed)

@@ -200,7 +200,7 @@ class Stages:
         size, engine = self.stacking.settled(asked, engine)
         notice = self.stacking.notice(one_at_a_time=size != asked)
         if notice is not None:
-            self.console.note_once(notice)
+            self.console.note_once(notice, about=str(self.config["model"]["network"]))
         return size, engine
 
     @cached_property

@@ -149,6 +149,29 @@ def test_a_recipe_that_is_a_function_trains_heads_as_it_likes_and_never_stacks(c
     assert len(notices(capsys)) == 2
 
 
+def test_a_function_may_train_what_a_plain_step_does_not(tmp_path):
+    class Targeted(Branching):
+        targets: Tensor | None = None
+
+        def forward(self, inputs: Tensor) -> Any:
+            found = super().forward(inputs)
+            return nn.functional.cross_entropy(found, self.targets) if self.training else found  # pyright: ignore
+
+    def descend(model: Any, dataset: Any, seed: int) -> nn.Module:
+        inputs, labels = (torch.stack([torch.as_tensor(pair[part]) for pair in dataset]) for part in (0, 1))
+        model.targets = labels
+        model(inputs).backward()
+        with torch.no_grad():
+            for value in model.parameters():
+                value -= 0.5 * value.grad
+        return model
+
+    network = Targeted().eval()
+    assert prepare(network, DATA, descend, tmp_path, size=40, progress=False).models == 56
+    with pytest.raises(UserError, match="a step of training on 4 examples fails"):
+        unlearn(network, DATA, [0], pool=tmp_path, recipe=descend, progress=False)
+
+
 @pytest.mark.parametrize("recipe", [{"epochs": 3, "batch_size": 5, "optimizer": {"lr": 1e30}}])
 def test_a_recipe_that_diverges_is_refused_in_a_sentence(recipe, tmp_path):
     network = trained(nn.Sequential(nn.Linear(WIDTH, 8), nn.ReLU(), nn.Linear(8, CLASSES)), *DATA)
