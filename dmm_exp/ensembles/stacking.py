@@ -23,13 +23,14 @@ from dmm_exp.data import Examples
 from dmm_exp.ensembles.engine import AUTO, Engine
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.seeds import global_numbers
-from dmm_exp.ensembles.skeletons import detached, plain_tensors
+from dmm_exp.ensembles.skeletons import copied, detached, plain_tensors
 from dmm_exp.errors import UserError, reason_of, shown
 
 ROWS = 4  # examples that each of two members takes a step on
 RATE = 0.01  # of that step
 SAME = 0.01  # difference, in multiples of the largest number, up to which results are equal but for rounding
 ZERO = 1e-6
+TINY, MAGNIFIED = 1e-6, 30  # change of parameters that is like rounding, and how many times what it makes is allowed
 FAILS = "a step of training fails"
 
 KNOWN = {  # part of a message of torch, and what it comes from
@@ -146,7 +147,7 @@ def _found(networks: Sequence[nn.Module], examples: Examples, device: torch.devi
     networks = [network.to(device) for network in networks]
     together, before = Ensemble.stack(networks).to(device), detached(dict(networks[0].named_buffers()))
     apart = [together[row : row + 1] for row in range(len(networks))]
-    trial = _Trial(networks[0])
+    trial = _Trial(networks)
     try:
         right = [trial.plain(network, *own) for network, *own in zip(networks, inputs, labels, strict=True)]
     except UserError as error:
@@ -172,15 +173,19 @@ def _found(networks: Sequence[nn.Module], examples: Examples, device: torch.devi
 class _Trial:
     """Takes steps of training, and compares what comes of them.
 
+    Args:
+        networks: in which the steps begin.
+
     Attributes:
         returns: the type of what the network returns in training, where that is no tensor.
         draws: whether it draws random numbers in training.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
         self.returns: str | None = None
         self.draws = False
-        inner = getattr(network, "network", None)
+        self._untouched = [copied(network) for network in networks]
+        inner = getattr(networks[0], "network", None)
         if isinstance(inner, nn.Module):
             inner.register_forward_hook(self._look)
 
@@ -220,9 +225,14 @@ class _Trial:
             for ensemble in ensembles:
                 rows = slice(row, row := row + len(ensemble))
                 found += _step(ensemble, inputs[rows], labels[rows])
-            return next(filter(None, map(_difference, right, found)), None)
         except Exception as error:
             return reason_of(error.__cause__ or error)
+        if all(_difference(*pair, None) is None for pair in zip(right, found, strict=True)):
+            return None
+        rounded = [
+            self.plain(_rounded(copied(one)), *own) for one, *own in zip(self._untouched, inputs, labels, strict=True)
+        ]
+        return next(filter(None, map(_difference, right, found, rounded)), None)
 
 
 def _step(ensemble: Ensemble, inputs: Tensor, labels: Tensor) -> list[Found]:
@@ -273,8 +283,23 @@ def _gradient(value: Tensor) -> Tensor:
     return value.grad
 
 
-def _difference(right: Found, found: Found) -> str | None:
-    """Return which number of a step differs, None if all are the same but for rounding."""
+def _rounded(network: nn.Module) -> nn.Module:
+    """Return a network after changing its parameters by as little as rounding does."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in network.parameters():
+            value *= 1 + TINY * torch.randn(value.shape, generator=generator).to(value.device)
+    return network
+
+
+def _difference(right: Found, found: Found, rounded: Found | None) -> str | None:
+    """Return which number of a step differs, None if all are the same but for rounding.
+
+    Args:
+        right: what the step makes of a member as an ordinary module.
+        found: what it makes of the member another way.
+        rounded: what it makes of the module after a change like rounding, which some deep networks magnify.
+    """
     gradients = [value.abs().max() for name, value in right.items() if name.startswith("gradient") and value.numel()]
     largest = torch.stack(gradients).max()
     for name, value in found.items():
@@ -285,7 +310,9 @@ def _difference(right: Found, found: Found) -> str | None:
             same = torch.equal(value, wanted)
         else:
             scale = largest if name.startswith("gradient") else wanted.abs().max() if wanted.numel() else 0.0
-            same = torch.allclose(value, wanted, rtol=0, atol=SAME * float(scale) + ZERO, equal_nan=True)
+            magnified = 0.0 if rounded is None or not value.numel() else float((rounded[name] - wanted).abs().max())
+            allowed = SAME * float(scale) + ZERO + MAGNIFIED * magnified
+            same = torch.allclose(value, wanted, rtol=0, atol=allowed, equal_nan=True)
         if not same:
             return f"{name} differs"
     return None

@@ -458,3 +458,11 @@ def test_an_architecture_is_tried_once(examples, monkeypatch):
     assert before > 0
     found(Counted, examples)
     assert len(counted) == before
+
+
+def test_a_network_that_magnifies_rounding_is_stacked_all_the_same(examples):
+    class Magnifying(Hidden):
+        def between(self, hidden: Tensor) -> Tensor:
+            return (1e5 * hidden).sin()
+
+    assert found(Magnifying, examples).reason is None
