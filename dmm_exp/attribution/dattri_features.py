@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dmm_exp.attribution.gradients import projection_block
 from dmm_exp.data import Examples
+from dmm_exp.ensembles.ensemble import is_of_stacking
+from dmm_exp.errors import UserError, reason_of
 from dmm_exp.models import functional_one_hot
 
 Batch = tuple[Tensor, ...]
@@ -52,7 +54,15 @@ def gradients(task: Any, batch: Batch, layers: list[str] | None = None) -> Tenso
     """Return each example's gradient of a task's target, ``[examples, parameters]``, by some parameters or by all."""
     params, _ = task.get_param(0, layer_name=layers)
     function = task.get_grad_target_func(layer_name=layers, ckpt_idx=0)
-    return function(params, tuple(values.unsqueeze(0) for values in batch)).detach()
+    try:
+        return function(params, tuple(values.unsqueeze(0) for values in batch)).detach()
+    except RuntimeError as error:
+        if not is_of_stacking(error):
+            raise
+        raise UserError(
+            f"attribution: dattri takes the gradients of several examples at once, which this network does not allow "
+            f"({reason_of(error)}); expected attribution=trak, which takes one after another"
+        ) from error
 
 
 class DattriFeatures(ABC):

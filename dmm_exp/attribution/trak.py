@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from dmm_exp.attribution.gradients import (
     projection_block,
 )
 from dmm_exp.data import Examples
+from dmm_exp.ensembles.single_examples import ExampleGradients
+from dmm_exp.ensembles.skeletons import Mounted
+from dmm_exp.errors import UserError
 from dmm_exp.models import functional_one_hot, margin
 
 MARGIN = -1  # the number of the output that examples are trained on; others are numbers of logits
@@ -47,9 +50,7 @@ class EveryLogit:
             label: its class, ``[]``.
             output: ``MARGIN`` or the number of a logit, ``[]``.
         """
-        logits = functional_call(model, (weights, buffers), (image.unsqueeze(0),))[0]
-        chosen = (logits * functional_one_hot(output, len(logits))).sum()
-        return torch.where(output == MARGIN, margin(logits, label), chosen)
+        return chosen_output(functional_call(model, (weights, buffers), (image.unsqueeze(0),)), label, output)
 
     @staticmethod
     def get_out_to_loss_grad(
@@ -59,6 +60,25 @@ class EveryLogit:
         images, labels, *_ = batch
         logits = functional_call(model, (weights, buffers), (images,))
         return (1 - logits.softmax(-1).gather(1, labels[:, None])).detach()
+
+
+def chosen_output(logits: Tensor, label: Tensor, output: Tensor) -> Tensor:
+    """Return the margin or a logit of one example, ``[]``; see :meth:`EveryLogit.get_output`.
+
+    Args:
+        logits: ``[1, classes]``.
+        label: its class, ``[]``.
+        output: ``MARGIN`` or the number of a logit, ``[]``.
+
+    Raises:
+        UserError: the network gives something else for one example.
+    """
+    if logits.ndim != 2:
+        raise UserError(
+            f"attribution=trak: the network gives {list(logits.shape)} for one example; expected [1, classes]"
+        )
+    chosen = (logits[0] * functional_one_hot(output, logits.shape[1])).sum()
+    return torch.where(output == MARGIN, margin(logits[0], label), chosen)
 
 
 class Trak(GradientEstimator):
@@ -125,6 +145,13 @@ class TrakFeatures:
         device = examples.inputs.device
         task: Any = EveryLogit()
         self.computer = FunctionalGradientComputer(model, task, self.size, torch.float32, device)
+        buffers, alone = dict(model.named_buffers()), Mounted(model)
+        self.gradients = ExampleGradients(
+            lambda params, image, *row: chosen_output(alone({**params, **buffers}, image[None]), *row),
+            dict(model.named_parameters()),
+            "attribution=trak",
+            lambda *batch: cast("dict[str, Tensor]", self.computer.compute_per_sample_grad(batch)),
+        )
         self.projector = BasicProjector(
             grad_dim=self.size,
             proj_dim=width,
@@ -150,5 +177,5 @@ class TrakFeatures:
         return self.examples.inputs[points], self.examples.labels[points], outputs
 
     def _project(self, batch: tuple[Tensor, ...]) -> Tensor:
-        gradients = self.computer.compute_per_sample_grad(batch)
+        gradients: Any = self.gradients(*batch)
         return self.projector.project(gradients, model_id=self.number) / self.size**0.5

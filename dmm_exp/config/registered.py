@@ -11,6 +11,7 @@ from typing import Any
 
 from dmm_exp.errors import UserError
 
+REGISTERED = f"{__name__}.network"  # ``_target_`` of the configuration of a registered network
 _known: dict[str, Any] = {}
 
 

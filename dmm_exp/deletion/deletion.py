@@ -13,7 +13,9 @@ from torch import Tensor
 
 from dmm_exp.attribution import DirectionalEstimator, Estimator, Evidence, Gradients
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.registered import REGISTERED, registered
 from dmm_exp.data import Examples
+from dmm_exp.deletion.fresh import Fresh
 from dmm_exp.deletion.given import Given
 from dmm_exp.ensembles import AllBut, Ensemble
 from dmm_exp.ensembles.engine import Engine
@@ -26,7 +28,7 @@ from dmm_exp.unlearners import Unlearner
 from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
 
 if TYPE_CHECKING:
-    from dmm_exp.ensembles.work import Executor
+    from dmm_exp.ensembles.work import Executor, TrainJob
     from dmm_exp.report.progress import Console
     from dmm_exp.store import Store
 
@@ -97,6 +99,27 @@ class Deletion(Pipeline):
     def forget(self) -> Tensor:
         """Nothing: rows are named when they are asked for."""
         return torch.zeros(0, dtype=torch.long)
+
+    def _trained(
+        self, name: str, detail: str, members: int, job: TrainJob, initial: Artifact | None = None
+    ) -> Artifact:
+        network = self.config["model"]["network"]
+        build = registered(network["name"]) if network["_target_"] == REGISTERED else None
+        if isinstance(build, Fresh):
+            build.check_buffers(name.removeprefix("network.") for name in self.stacking.changed)
+        return super()._trained(name, detail, members, job, initial)
+
+    def check_steps(self) -> None:
+        """Check that a method can take steps from the given network, and note what of it they do not train.
+
+        Raises:
+            UserError: it cannot.
+        """
+        found = self._stacking_of(lambda: self.given.ensemble.member(0))
+        found.check()
+        notice = found.notice(one_at_a_time=False)
+        if notice is not None:
+            self.console.note_once(notice, about=str(self.config["model"]["network"]))
 
     def one_original(self) -> Artifact:
         """Return one network trained by the recipe, alone and with nothing watched: what retraining takes."""

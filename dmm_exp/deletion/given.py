@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from torch.utils.data import Dataset as TorchDataset
 from dmm_exp.config.registered import register
 from dmm_exp.data import Examples
 from dmm_exp.deletion.checkpoints import fill, weights_digest
+from dmm_exp.deletion.fresh import Fresh, uncompiled, uncompiled_name
 from dmm_exp.deletion.rows import Data, dtype_of, examples_of, rows_of, with_classes
 from dmm_exp.ensembles import Ensemble
+from dmm_exp.ensembles.skeletons import copied
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.errors import UserError, reason_of
 from dmm_exp.models import Normalised
@@ -134,8 +135,10 @@ def check_numbers(module: nn.Module) -> None:
 
 def _plain(network: nn.Module) -> nn.Module:
     """Return a copy of a network in float32 on the CPU, in eval mode; if all of it is frozen, nothing is."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UserError(f"model: {type(network).__name__} is TorchScript; expected the nn.Module that it was made from")
     try:
-        plain = copy.deepcopy(network).to("cpu", torch.float32).eval()
+        plain = uncompiled(copied(network)).to("cpu", torch.float32).eval()
     except Exception as error:
         raise UserError(
             f"model: {type(network).__name__} cannot be copied ({reason_of(error)}); expected a network that "
@@ -167,7 +170,7 @@ def _fresh(factory: Callable[[], nn.Module], network: nn.Module) -> Callable[[],
     """
 
     def build() -> nn.Module:
-        made, wanted = _made(factory).to("cpu", torch.float32), _shapes(network)
+        made, wanted = uncompiled(_made(factory)).to("cpu", torch.float32), _shapes(network)
         if _shapes(made) != wanted:
             wrong = next(iter(dict(_shapes(made).items() ^ wanted.items())))
             raise UserError(f"factory makes another network than model ('{wrong}' differs); expected the same layers")
@@ -182,28 +185,8 @@ def _fresh(factory: Callable[[], nn.Module], network: nn.Module) -> Callable[[],
 
 
 def again(network: nn.Module) -> Callable[[], nn.Module]:
-    """Return a function that makes copies of a network with its layers initialised anew, as PyTorch does.
-
-    A layer whose parameters are all frozen stays as it is.
-    """
-
-    def build() -> nn.Module:
-        fresh = copy.deepcopy(network)
-        for name, layer in fresh.named_modules():
-            own = [value for value in layer._parameters.values() if value is not None]
-            reset: Any = getattr(layer, "reset_parameters", getattr(layer, "_reset_parameters", None))
-            if own and not any(value.requires_grad for value in own):
-                continue
-            if callable(reset):
-                reset()
-            elif own:
-                raise UserError(
-                    f"model: layer '{name or type(layer).__name__}' cannot be initialised anew (it has no "
-                    "reset_parameters); give factory=, a function that makes an untrained network"
-                )
-        return fresh
-
-    return build
+    """Return a function that makes copies of a network with its layers initialised once more."""
+    return Fresh(network)
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -220,8 +203,8 @@ def _like(network: nn.Module) -> Callable[[nn.Module], nn.Module]:
     """Return what turns a member of the ensemble into a network of the given one's type, mode, devices and dtypes."""
 
     def restore(member: nn.Module) -> nn.Module:
-        found = copy.deepcopy(network)
-        found.load_state_dict(member.network.state_dict())  # pyright: ignore[reportAttributeAccessIssue]
+        found, state = copied(network), member.network.state_dict()  # pyright: ignore[reportAttributeAccessIssue]
+        found.load_state_dict({name: state[uncompiled_name(name)] for name in found.state_dict()})
         return found
 
     return restore

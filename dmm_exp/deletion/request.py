@@ -255,6 +255,7 @@ def request(
             deletion = kept.deletion(known, executor, console)
         else:
             deletion = _alone(known, training, Path(folder), seed, executor, console)
+        deletion.check_steps()
         retraining = None if training is None or kept is None else kept.retraining
         if retraining is None and training is not None and not by_function(training):
             retraining = seconds_of_training(deletion)

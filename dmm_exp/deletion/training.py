@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from dmm_exp.config.registered import registered
@@ -11,6 +12,7 @@ from dmm_exp.deletion.rows import Data
 from dmm_exp.ensembles import AllBut, EnsembleTraining, member_seed
 from dmm_exp.ensembles.by_function import by_function, teach
 from dmm_exp.ensembles.engine import Engine
+from dmm_exp.ensembles.stacking import stacking_of
 from dmm_exp.ensembles.work import recipe as made_of
 from dmm_exp.ensembles.work import trainer_factory
 
@@ -41,6 +43,8 @@ def train(model: nn.Module, data: Data, recipe: Recipe = "sgd_one_cycle", *, see
         seeds = [member_seed(seed, "original", 0, "order")]
         ensemble = teach(registered(training["function"]), ensemble, rows, seeds)
     else:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        stacking_of(lambda: known.ensemble.member(0), known.examples, device).check()
         module = EnsembleTraining(subsets=rows, **made_of(training))
         module.attach(ensemble, known.examples, seed=seed, role="original", members=members)
         module.fit(trainer_factory({**composed([])["trainer"], "engine": vars(Engine().settled())}))

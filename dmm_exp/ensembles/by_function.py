@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dmm_exp.ensembles.ensemble import Ensemble
+from dmm_exp.ensembles.seeds import global_numbers
 from dmm_exp.errors import UserError, reason_of
 
 Teacher = Callable[[nn.Module, Tensor, int], nn.Module]
@@ -23,7 +23,8 @@ def by_function(training: Mapping[str, Any]) -> bool:
 def teach(teacher: Teacher, ensemble: Ensemble, subsets: Tensor, seeds: Sequence[int]) -> Ensemble:
     """Return the members that a function trains.
 
-    Random numbers of torch that the function draws without a generator of its own depend on the member's seed alone.
+    Random numbers of torch, Python and numpy that the function draws without a generator of its own depend on the
+    member's seed alone.
 
     Args:
         teacher: trains one network; it may change the one it is given, and must return it or one like it.
@@ -38,8 +39,7 @@ def teach(teacher: Teacher, ensemble: Ensemble, subsets: Tensor, seeds: Sequence
     for row, seed in enumerate(seeds):
         member = ensemble.member(row)
         network: Any = member.network
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with global_numbers(seed):
             found = _taught(teacher, network.train(), subsets[row], seed)
         if not isinstance(found, nn.Module):
             raise UserError(f"recipe: the function returned {type(found).__name__}; expected the trained nn.Module")

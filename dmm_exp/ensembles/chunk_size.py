@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dmm_exp.ensembles.engine import ACCEPTED, AUTO, Engine
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.memory import does_not_fit, in_fitting_parts
 from dmm_exp.ensembles.optimisation import replayable
+from dmm_exp.ensembles.seeds import global_numbers
 from dmm_exp.ensembles.steps import WARM_UP, CudaGraphs, Replayed
 from dmm_exp.ensembles.work import model_factory, read_examples, recipe, uses_gpu
 from dmm_exp.errors import UserError
@@ -87,6 +89,11 @@ def said_of(found: Mapping[str, Any]) -> str:
     without = "".join(f"; left out: {words} ({reason})" for words, reason in found.get("left out", {}).items())
     time = f"{1000 * chosen:.2g} ms a step and member{gain}"
     return f"{found['chosen']} {together} fastest on this device{several} ({time}){without}"
+
+
+def _alike(loss: float, right: float) -> bool:
+    """Return whether two engines have the same loss, but for rounding; where steps diverge, both have none."""
+    return abs(loss - right) <= SAME * abs(right) if isfinite(right) else not isfinite(loss)
 
 
 def fastest(seconds: Mapping[int, float]) -> int:
@@ -161,25 +168,33 @@ class Measurement:
 
         The first one is plain: what is wrong with it is raised. Of others, it is kept in ``left_out``.
         """
-        right = None
+        right: list[float] = []
         for number, engine in enumerate(self.engines()):
             sizes = CANDIDATES if self.device.type == "cuda" or number == 0 else CANDIDATES[:1]
             try:
-                loss = self.loss(engine)
-                right = loss if right is None else right
-                if abs(loss - right) <= SAME * abs(right):
+                losses = self.losses(engine)
+                right = right or losses
+                wrong = [pair for pair in zip(losses, right, strict=True) if not _alike(*pair)]
+                if not wrong:
                     yield engine, self._of_size(engine, size) if size else self.seconds_per_member(engine, sizes)
                 else:
-                    self.left_out[engine.words()] = f"its loss after a few steps is {loss:.4g}, plainly {right:.4g}"
+                    loss, wanted = wrong[-1]
+                    self.left_out[engine.words()] = f"its loss after a few steps is {loss:.4g}, plainly {wanted:.4g}"
             except (UserError, RuntimeError) as error:
                 if number == 0:
                     raise
                 self.left_out[engine.words()] = str(error).splitlines()[0]
 
-    def loss(self, engine: Engine) -> float:
-        """Return the loss of one member after a few steps, by which engines are compared."""
-        step = self._steps(engine, 1)
-        return [float(step()) for _ in range(WARM_UP + 2)][-1]
+    def losses(self, engine: Engine) -> list[float]:
+        """Return the losses of one member in the first and the last of a few steps, by which engines are compared.
+
+        At the recipe's full learning rate the last one may not be finite, although the recipe, which begins with a
+        smaller one, works.
+        """
+        with global_numbers(0):
+            step = self._steps(engine, 1)
+            found = [float(step()) for _ in range(WARM_UP + 2)]
+        return [found[0], found[-1]]
 
     def seconds_per_member(self, engine: Engine, sizes: Sequence[int] = CANDIDATES) -> dict[int, float]:
         """Return the seconds of one training step, divided by the members that take it, for rising chunk sizes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from dmm_exp.ensembles.engine import Engine
-from dmm_exp.errors import UserError
+from dmm_exp.ensembles.skeletons import Mounted, set_mode, skeleton_of, with_tensors
+from dmm_exp.errors import UserError, reason_of
 
 VALUES_AT_ONCE = 400_000  # members × points × input size evaluated together on a CPU: activations stay in its cache
 STREAMS = 8  # members that a GPU carries out side by side, at most, where they run apart
@@ -38,6 +38,7 @@ class Ensemble(nn.Module):
         self.freeze_batch_norm = False  # in train mode, leave BatchNorm's statistics alone and normalise with them
         self.engine = Engine().settled()
         self._checked = False  # whether members that run apart have been seen to draw no random numbers
+        self._own: list[Mounted] = []  # a network for each member that is trained apart, once there is one
         for name, value in params.items():
             self.register_parameter(_mangled(name), nn.Parameter(_column_major(value.detach())))
         for name, value in stats.items():
@@ -122,7 +123,7 @@ class Ensemble(nn.Module):
         def own(name: str, _: Tensor) -> Tensor:
             return stacked[name][index].detach().clone(memory_format=torch.contiguous_format)
 
-        return _with_tensors(self.skeleton, own).eval()
+        return with_tensors(self.skeleton, own).eval()
 
     def forward(
         self,
@@ -143,7 +144,7 @@ class Ensemble(nn.Module):
         Raises:
             UserError: the architecture draws random numbers (dropout) and several members run together.
         """
-        self._set_mode()
+        set_mode(self.skeleton, self.training, self.freeze_batch_norm)
         module = self.skeleton if method is None else _Method(self.skeleton, method)
         prefix = "" if method is None else "module."
         params = {prefix + name: value for name, value in (self.params if params is None else params).items()}
@@ -155,14 +156,19 @@ class Ensemble(nn.Module):
         except RuntimeError as error:
             if "randomness" in str(error):
                 raise UserError(self._draws_random_numbers) from error
+            if is_of_stacking(error):
+                raise UserError(
+                    f"model.chunk_size={len(self)}: this network cannot run stacked with others ({reason_of(error)}); "
+                    "expected engine.members=apart, or auto"
+                ) from error
             raise
 
     def _apart(
         self, module: nn.Module, params: dict[str, Tensor], stats: dict[str, Tensor], inputs: Tensor, shared: bool
     ) -> Tensor:
         """Return what members give one after another, on a GPU each on a stream of its own."""
-        run, images = self._carried_out(_alone), inputs.ndim == (4 if shared else 5)
-        names, values = [*params, *stats], [value.unbind(0) for value in (*params.values(), *stats.values())]
+        run, images = self._by_member(module), inputs.ndim == (4 if shared else 5)
+        names, values = [*params, *stats], [_rows(value) for value in (*params.values(), *stats.values())]
         outputs, drawn = [], self._random_states()
         with _Branches(self.device, len(self)) as branches:
             for member in range(len(self)):
@@ -171,11 +177,34 @@ class Ensemble(nn.Module):
                     if images and self.engine.memory == "channels_last":
                         own = own.contiguous(memory_format=torch.channels_last)
                     tensors = {name: value[member] for name, value in zip(names, values, strict=True)}
-                    outputs.append(run(module, tensors, own))
+                    outputs.append(run(member, tensors, own))
         if any(not torch.equal(*states) for states in zip(drawn, self._random_states(), strict=True)):
             raise UserError(self._draws_random_numbers)
         self._checked = self._checked or self.training
         return torch.stack(branches.joined(outputs))
+
+    def _by_member(self, module: nn.Module) -> Callable[[int, dict[str, Tensor], Tensor], Tensor]:
+        """Return what gives a member's outputs from its number, its tensors and its inputs.
+
+        Where gradients are taken, each member has a network of its own; see :class:`Mounted`.
+        """
+        if module is self.skeleton and torch.is_grad_enabled() and self.engine.step != "compiled":
+            return self._by_own_network
+        run = self._carried_out(_alone)
+        return lambda _, tensors, inputs: run(module, tensors, inputs)
+
+    def _by_own_network(self, member: int, tensors: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        """Return the outputs of a member's own network, and keep the buffers that it replaces while training."""
+        if not self._own:
+            self._own = [Mounted(self.skeleton) for _ in range(len(self))]
+        own = self._own[member]
+        set_mode(own.module, self.training, self.freeze_batch_norm)
+        outputs = own(tensors, inputs)
+        for name, value in own.replaced(tensors, self.stats).items() if self.training else ():
+            stacked = self.stats[name].clone()  # what stood there may be needed for gradients
+            stacked[member] = value
+            self._buffers[_mangled(name)] = stacked
+        return outputs
 
     def _random_states(self) -> list[Tensor]:
         """Return the states of the generators that a network may draw from, for the first step of several members."""
@@ -193,13 +222,6 @@ class Ensemble(nn.Module):
     def _carried_out(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Return a function as the engine carries it out while it trains: as it is, or compiled."""
         return _compiled(function) if self.training and self.engine.step == "compiled" else function
-
-    def _set_mode(self) -> None:
-        """Put the architecture into the ensemble's mode (train or eval), BatchNorm apart if it is frozen."""
-        self.skeleton.train(self.training)
-        for module in self.skeleton.modules() if self.freeze_batch_norm else ():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Return float32 logits ``[members, points, classes]`` on the CPU, in eval mode.
@@ -253,22 +275,9 @@ class Ensemble(nn.Module):
         return cls.from_tensors(skeleton_of(build()), load_file(path))
 
 
-def skeleton_of(module: nn.Module) -> nn.Module:
-    """Return a copy of a module on the meta device, where it holds no numbers."""
-    return _with_tensors(module, lambda _, value: value.detach().to("meta"))
-
-
-def _with_tensors(module: nn.Module, tensor: Callable[[str, Tensor], Tensor]) -> nn.Module:
-    """Return a copy of a module with other tensors in place of its own; what layers share (tied weights) stays shared.
-
-    Args:
-        module: is not changed.
-        tensor: from the name of a parameter or buffer, and its value, to what stands in its place.
-    """
-    others: dict[int, Tensor] = {id(value): tensor(name, value) for name, value in module.named_buffers()}
-    for name, value in module.named_parameters():
-        others[id(value)] = nn.Parameter(tensor(name, value), requires_grad=value.requires_grad)
-    return copy.deepcopy(module, others)
+def is_of_stacking(error: RuntimeError) -> bool:
+    """Return whether an error says that an operation cannot be carried out for several members or examples at once."""
+    return "vmap" in str(error) or "Batching rule" in str(error)
 
 
 class _Method(nn.Module):
@@ -354,6 +363,11 @@ class _Branches:
 @cache
 def _side_streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
     return [torch.cuda.Stream(device) for _ in range(count)]
+
+
+def _rows(value: Tensor) -> Sequence[Tensor]:
+    """Return every member's part of a stacked tensor; a single one as a view that may be changed in place."""
+    return [value.squeeze(0)] if len(value) == 1 else value.unbind(0)
 
 
 def _column_major(value: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from dmm_exp.ensembles.optimisation import (
     replayable,
 )
 from dmm_exp.ensembles.schedules import Schedule
-from dmm_exp.ensembles.seeds import Role, member_generator, member_seed
+from dmm_exp.ensembles.seeds import Role, global_numbers, member_generator, member_seed
 from dmm_exp.ensembles.steps import CudaGraphs, Recorder, Replayed, Step
 from dmm_exp.errors import UserError
 
@@ -201,8 +201,7 @@ class EnsembleModule(LightningModule, ABC):
         precision = {} if self.precision is None else {"precision": self.precision}
         trainer = make_trainer(max_epochs=self.epochs, **precision)
         self._take_over(trainer, make_trainer.engine if isinstance(make_trainer, TrainerFactory) else Engine())
-        with torch.random.fork_rng(), _interruptible():
-            torch.manual_seed(member_seed(self.seed, self.role, self.members[0], "noise"))
+        with global_numbers(member_seed(self.seed, self.role, self.members[0], "noise")), _interruptible():
             trainer.fit(self, train_dataloaders=_MemberBatches(self, trainer.global_rank, trainer.world_size))
         self._resident = self.examples
         self.cpu()

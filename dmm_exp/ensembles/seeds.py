@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
 import torch
 
 Role = Literal[
@@ -44,3 +48,18 @@ def member_seed(seed: int, role: Role, index: int, stream: Stream, epoch: int = 
 def member_generator(seed: int, role: Role, index: int, stream: Stream, epoch: int = 0) -> torch.Generator:
     """Return a CPU generator seeded by :func:`member_seed`."""
     return torch.Generator().manual_seed(member_seed(seed, role, index, stream, epoch))
+
+
+@contextmanager
+def global_numbers(seed: int) -> Iterator[None]:
+    """Seed the global random numbers of torch, Python and numpy; afterwards they go on as if nothing had been drawn."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

@@ -23,9 +23,10 @@ from dmm_exp.config.registered import registered
 from dmm_exp.data import Augmentation, Examples
 from dmm_exp.ensembles.by_function import by_function, teach
 from dmm_exp.ensembles.engine import Engine, TrainerFactory
-from dmm_exp.ensembles.ensemble import Ensemble, skeleton_of
+from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.memory import in_fitting_parts
 from dmm_exp.ensembles.seeds import Role, member_seed
+from dmm_exp.ensembles.skeletons import skeleton_of
 from dmm_exp.ensembles.subsets import RandomSubsets, Subsets
 from dmm_exp.ensembles.taking_over import beginning_as, take_over
 from dmm_exp.ensembles.training import EnsembleTraining

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -71,5 +74,33 @@ class Normalised(nn.Module):
         return f"model.network._target_={type(self.network).__module__}.{type(self.network).__qualname__}"
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits ``[batch, classes]`` for raw inputs."""
-        return self.network(self.normalise(inputs))
+        """Return logits ``[batch, classes]`` for raw inputs; in training see :func:`main_output`.
+
+        A network that squeezes the dimension of a batch of one away gets it back.
+        """
+        found = self.network(self.normalise(inputs))
+        found = main_output(found) if self.network.training else found
+        squeezed = len(inputs) == 1 and isinstance(found, Tensor) and found.ndim == 1 and len(found) > 1
+        return found[None] if squeezed else found
+
+
+def main_output(found: Any) -> Tensor:
+    """Return the logits of what a network returns in training, where some return outputs of auxiliary heads, too.
+
+    They are ``found.logits``, ``found["logits"]`` or ``found["out"]``, or else the first element of a tuple or a list.
+
+    Raises:
+        UserError: there is no such thing.
+    """
+    if isinstance(found, Tensor):
+        return found
+    if isinstance(found, Mapping):
+        main = found.get("logits", found.get("out"))
+    else:
+        main = getattr(found, "logits", found[0] if isinstance(found, (tuple, list)) and found else None)
+    if isinstance(main, Tensor):
+        return main
+    raise UserError(
+        f"model: returns a {type(found).__name__} in training; expected logits, or a tuple, a list or a dict "
+        "('logits', 'out') that begins with them"
+    )

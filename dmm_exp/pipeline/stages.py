@@ -8,14 +8,17 @@ from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import AllBut, RandomSubsets, Role
+from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.chunk_size import MeasureJob, device_name, measure_chunk_size, said_of
 from dmm_exp.ensembles.engine import AUTO, Engine
-from dmm_exp.ensembles.work import Executor, TrainJob, run_shards, train_chunk, uses_gpu
+from dmm_exp.ensembles.stacking import Stacking, stacking_of
+from dmm_exp.ensembles.work import Executor, TrainJob, model_factory, run_shards, train_chunk, uses_gpu
 from dmm_exp.store import Artifact, Draft, Spec, Store
 
 if TYPE_CHECKING:
@@ -178,16 +181,39 @@ class Stages:
         return {**self.config["trainer"], "engine": asdict(self._fastest[1])}
 
     @cached_property
+    def stacking(self) -> Stacking:
+        """How these networks can be trained: stacked, one at a time, or not at all."""
+        return self._stacking_of(model_factory(self.config["model"]["network"], self.examples))
+
+    def _stacking_of(self, build: Callable[[], nn.Module]) -> Stacking:
+        device = torch.device("cuda" if uses_gpu(self.config["trainer"]) else "cpu")
+        return stacking_of(build, self.examples, device)
+
+    def _settled(self) -> tuple[int | str, Engine]:
+        """Return the chunk size and the engine that are asked for, as far as these networks can be trained by them.
+
+        What a person does not expect of these networks is noted.
+        """
+        asked, engine = self.config["model"]["chunk_size"], Engine(**self.config["engine"])
+        if not by_function(self.config["training"]):
+            self.stacking.check()
+        size, engine = self.stacking.settled(asked, engine)
+        notice = self.stacking.notice(one_at_a_time=size != asked)
+        if notice is not None:
+            self.console.note_once(notice, about=str(self.config["model"]["network"]))
+        return size, engine
+
+    @cached_property
     def _fastest(self) -> tuple[int, Engine]:
         """The chunk size and the engine, measured where they are left open: engines on a GPU only."""
-        size, engine = self.config["model"]["chunk_size"], Engine(**self.config["engine"])
+        size, engine = self._settled()
         if size != AUTO and not (engine.open and uses_gpu(self.config["trainer"])):
             return int(size), engine.settled()
         job = MeasureJob(
             examples=self.dataset.path,
             model=self.config["model"]["network"],
             training=self.config["training"],
-            trainer={**self.config["trainer"], "engine": self.config["engine"]},
+            trainer={**self.config["trainer"], "engine": asdict(engine)},
             size=None if size == AUTO else int(size),
         )
         config = {

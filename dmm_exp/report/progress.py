@@ -30,6 +30,7 @@ from rich.text import Text
 from dmm_exp.report.result import StageRecord
 
 _NAME_WIDTH, _DETAIL_WIDTH = 12, 44
+_NOTED: set[tuple[str, str]] = set()  # what :meth:`Console.note_once` has printed
 _SAID_EVERY = 60.0  # seconds between two lines on progress, where there is no terminal
 
 
@@ -111,6 +112,12 @@ class Console:
         """Print a line of information."""
         if not self._quiet:
             self._line(Text(f"  {text}", "dim"))
+
+    def note_once(self, text: str, about: str) -> None:
+        """Print a line of information about something, unless this process has printed it before."""
+        if not self._quiet and (text, about) not in _NOTED:
+            _NOTED.add((text, about))
+            self.note(text)
 
     def warn(self, text: str) -> None:
         """Print a warning."""

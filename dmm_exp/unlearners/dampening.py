@@ -6,11 +6,12 @@ import math
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble
+from dmm_exp.ensembles.single_examples import ExampleGradients
+from dmm_exp.ensembles.skeletons import Mounted
 from dmm_exp.errors import UserError
 from dmm_exp.unlearners.unlearner import Unlearned, Unlearner, UnlearningTask
 
@@ -64,18 +65,18 @@ class SSD(Unlearner):
 
 def squared_gradients(ensemble: Ensemble, member: int, examples: Examples, points: Tensor) -> dict[str, Tensor]:
     """Return the sum over points of the squared gradients of one member's cross-entropy, by parameter."""
-    module, stats = ensemble.skeleton, {name: value[member] for name, value in ensemble.stats.items()}
+    network, stats = Mounted(ensemble.skeleton), {name: value[member] for name, value in ensemble.stats.items()}
     params = {name: value[member].detach() for name, value in ensemble.params.items()}
-    module.eval()
+    network.module.eval()
 
     def loss(params: dict[str, Tensor], input: Tensor, label: Tensor) -> Tensor:
-        return functional.cross_entropy(functional_call(module, (params, stats), (input[None],)), label[None])
+        return functional.cross_entropy(network({**params, **stats}, input[None]), label[None])
 
-    gradients = vmap(grad(loss), in_dims=(None, 0, 0))
+    gradients = ExampleGradients(loss, params, "unlearner=ssd")
     totals = {name: torch.zeros_like(value) for name, value in params.items()}
     at_once = max(1, VALUES_AT_ONCE // sum(value.numel() for value in params.values()))
     for block in points.split(at_once):
         inputs, labels = (values[block].to(ensemble.device) for values in (examples.inputs, examples.labels))
-        for name, value in gradients(params, inputs, labels).items():
+        for name, value in gradients(inputs, labels).items():
             totals[name] += value.square().sum(0)
     return totals

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp
+from torch.func import jvp
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dmm_exp.ensembles import Ensemble, member_generator
-from dmm_exp.errors import UserError
+from dmm_exp.errors import UserError, reason_of
 from dmm_exp.unlearners.unlearner import Unlearned, Unlearner, UnlearningTask, shuffled
 
 Tree = dict[str, Tensor]  # stacked as an ensemble's parameters are: [members, ...]
@@ -61,6 +62,7 @@ class Influence(Unlearner):
         self.scale, self.damping, self.iterations, self.tolerance = scale, damping, iterations, tolerance
         self.curvature_sample, self.block_size = curvature_sample, block_size
 
+    @torch.enable_grad()
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Take the step from copies of all members."""
         ensemble = task.originals.copy().eval()
@@ -78,9 +80,10 @@ class Influence(Unlearner):
         """Return ``(1/n)·Σ_{i∈F} ∇ℓ_i`` at the originals."""
         total = _zeros(ensemble)
         for points in task.forget.expand(len(ensemble), -1).split(self.block_size, dim=1):
-            logits, pull = vjp(_answers(ensemble, task, points), _parameters(ensemble))[:2]
+            params = {name: value.requires_grad_() for name, value in _parameters(ensemble).items()}
+            logits = _answers(ensemble, task, points)(params)
             labels = functional.one_hot(task.examples.labels[points], task.examples.n_classes).to(logits)
-            (gradient,) = pull(logits.softmax(-1) - labels)
+            gradient = _pulled(logits, params, (logits.softmax(-1) - labels).detach())
             total = {name: value + gradient[name] / task.n_train for name, value in total.items()}
         return total
 
@@ -137,11 +140,44 @@ def conjugate_gradients(multiply: Callable[[Tree], Tree], right: Tree, iteration
 
 def _gauss_newton(answers: Callable[[Tree], Tensor], ensemble: Ensemble, vector: Tree) -> Tree:
     """Return the sum over points of ``Jᵀ·(diag(p) − p·pᵀ)·J·vector``."""
-    params = _parameters(ensemble)
-    logits, change = jvp(answers, (params,), (vector,))[:2]
-    chances = logits.softmax(-1)
+    logits, change, params = _pushed(answers, _parameters(ensemble), vector)
+    chances = logits.softmax(-1).detach()
     bent = chances * (change - (chances * change).sum(-1, keepdim=True))
-    return vjp(answers, params)[1](bent)[0]
+    return _pulled(logits, params, bent)
+
+
+def _pushed(answers: Callable[[Tree], Tensor], params: Tree, vector: Tree) -> tuple[Tensor, Tensor, Tree]:
+    """Return logits with their graph, ``J·vector``, and the parameters that the graph begins with.
+
+    Layers without forward derivatives (LSTM) are differentiated backward twice.
+
+    Raises:
+        UserError: that cannot be done either.
+    """
+    leaves = {name: value.requires_grad_() for name, value in params.items()}
+    try:
+        change = jvp(answers, ({name: value.detach() for name, value in params.items()},), (vector,))[1].detach()
+        return answers(leaves), change, leaves
+    except (RuntimeError, NotImplementedError):
+        pass
+    try:
+        with sdpa_kernel(SDPBackend.MATH):  # of attention's forms, the one with second derivatives
+            logits = answers(leaves)
+        weights = torch.zeros_like(logits, requires_grad=True)
+        back = torch.autograd.grad(logits, list(leaves.values()), weights, create_graph=True, materialize_grads=True)
+        (change,) = torch.autograd.grad(back, weights, [vector[name] for name in leaves], retain_graph=True)
+    except (RuntimeError, NotImplementedError) as error:
+        raise UserError(
+            f"unlearner=influence: needs second derivatives, which this network has not ({reason_of(error)}); expected "
+            "another method"
+        ) from error
+    return logits, change, leaves
+
+
+def _pulled(logits: Tensor, params: Tree, weights: Tensor) -> Tree:
+    """Return the gradient of the weighted sum of logits, by parameter."""
+    found = torch.autograd.grad(logits, list(params.values()), weights, materialize_grads=True)
+    return dict(zip(params, found, strict=True))
 
 
 def _answers(ensemble: Ensemble, task: UnlearningTask, points: Tensor) -> Callable[[Tree], Tensor]:
