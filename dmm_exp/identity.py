@@ -23,7 +23,14 @@ ELSEWHERE = (
 )
 NAMED = ("dataset", "model", "forget", "unlearner", "refinement", "scale")
 # Keys that came later: null, which leaves everything as it was before, counts as absent.
-LATER = ("forget.position", "forget.column", "forget.header", "evaluation.strong_ulira.position")
+LATER = (
+    "forget.position",
+    "forget.column",
+    "forget.header",
+    "evaluation.strong_ulira.position",
+    "dataset.formats.npz.axes",
+    "dataset.formats.table.keep",
+)
 CHOICES = "choices.json"
 ARTIFACTS = "artifacts.json"
 FORGET = "forget.json"

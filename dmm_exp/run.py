@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +159,7 @@ def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], consol
 
     config = dict(pipeline.config)
     tracker = instantiate(config["logger"])
-    _write_config(folder, config, choices)
+    _write_config(folder, config, choices, pipeline.examples.taken)
     tracker.start(folder.name, {**config, "choices": dict(choices)}, folder)
     try:
         pipeline.make()
@@ -308,8 +308,10 @@ def _provenance() -> dict[str, str]:
     return flat | facts["packages"] | {"command": shlex.join(["python", "-m", "dmm_exp", *sys.argv[1:]])}
 
 
-def _write_config(folder: Path, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
-    """Write the resolved configuration so that it can be run again as it was."""
+def _write_config(
+    folder: Path, config: Mapping[str, Any], choices: Mapping[str, str], taken: Sequence[str] = ()
+) -> None:
+    """Write the resolved configuration so that it can be run again as it was, and what data were taken as what."""
     import yaml
 
     head = {
@@ -322,7 +324,8 @@ def _write_config(folder: Path, config: Mapping[str, Any], choices: Mapping[str,
     }
     tail = {"hydra": {"run": {"dir": "."}, "output_subdir": None, "job": {"name": "dmm_exp", "chdir": False}}}
     text = yaml.safe_dump({**head, **config, **tail}, sort_keys=False, allow_unicode=True)
-    write_text(folder / "config.yaml", f"# run it again: python -m dmm_exp --config-path {folder}\n{text}")
+    comments = "".join(f"# {' '.join(sentence.split())}\n" for sentence in taken)
+    write_text(folder / "config.yaml", f"# run it again: python -m dmm_exp --config-path {folder}\n{comments}{text}")
     write_json(folder / CHOICES, dict(choices))
 
 

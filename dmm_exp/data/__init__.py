@@ -1,6 +1,7 @@
 """Datasets as tensors in memory, one index space for training and validation points."""
 
 from dmm_exp.data.augmentation import Augmentation
+from dmm_exp.data.classes import comparable
 from dmm_exp.data.corruption import LabelCorruption
 from dmm_exp.data.dataset import Dataset
 from dmm_exp.data.digits import Digits
@@ -8,4 +9,14 @@ from dmm_exp.data.examples import Examples, Normalisation
 from dmm_exp.data.pictures import Decoding
 from dmm_exp.data.split import Split
 
-__all__ = ["Augmentation", "Dataset", "Decoding", "Digits", "Examples", "LabelCorruption", "Normalisation", "Split"]
+__all__ = [
+    "Augmentation",
+    "Dataset",
+    "Decoding",
+    "Digits",
+    "Examples",
+    "LabelCorruption",
+    "Normalisation",
+    "Split",
+    "comparable",
+]

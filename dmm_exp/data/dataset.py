@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dmm_exp.data.classes import check_classes, check_names, numbered
 from dmm_exp.data.corruption import LabelCorruption
 from dmm_exp.data.examples import Examples, Normalisation
 from dmm_exp.data.formats.format import TRAIN, Format, Part, Reading
 from dmm_exp.data.formats.hub import Hub
+from dmm_exp.data.numbers import check_scales
 from dmm_exp.data.pictures import Decoding, Pictures
 from dmm_exp.data.split import Rows, Split
-from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.errors import UserError, did_you_mean, listed
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Dataset:
         folders: places to look in, in order; the first that holds files of a format is read.
         format: which of ``formats``; None takes the first that the files look like.
         hub: the dataset by name.
-        class_names: a name for every class, for files without; None takes numbers.
+        class_names: a name for every class, for files without: labels are then their places, and a class may have no
+            examples. None takes the sorted different labels as classes, so that every class has some.
         decoding: how images are decoded, for formats that hold them encoded.
         split: what is trained on, and what stays unseen.
         normalisation: constants for the model's input. None takes them from the *unseen* points, which are no part of
@@ -74,10 +77,11 @@ class Dataset:
             UserError: there are no files, they are damaged, or they are not what they should be.
         """
         reading = self._read()
-        names = self._class_names(reading)
-        self._check(reading, names)
-        labels = {part: content.labels for part, content in reading.parts.items()}
+        self._check(reading)
+        labels, names = self._classes(reading)
         train, unseen = self.split(labels)
+        may_be_empty = self.class_names is not None
+        check_classes(*(labels[part][rows] for part, rows in (train, unseen)), names, may_be_empty=may_be_empty)
         chosen = [self._subset(train, "train_size"), self._subset(unseen, "validation_size")]
         n_train = len(chosen[0][1])
         inputs = torch.from_numpy(self._inputs([(reading.parts[part].inputs, rows) for part, rows in chosen]))
@@ -85,7 +89,8 @@ class Dataset:
         kept, corrupted = self.corruption(kept, n_train, len(names))
         normalisation = self._constants(inputs, n_train)
         files = _names(reading.parts[TRAIN], chosen[0][1])
-        return Examples(inputs, kept, n_train, names, normalisation, corrupted, files)
+        taken = reading.taken + self._taken(reading, names)
+        return Examples(inputs, kept, n_train, names, normalisation, corrupted, files, taken)
 
     # ------------------------------------------------------------------ files
 
@@ -140,29 +145,45 @@ class Dataset:
 
     # ------------------------------------------------------------------ content
 
-    def _class_names(self, reading: Reading) -> list[str]:
+    def _classes(self, reading: Reading) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Return labels ``[examples]`` int64 by part, and a name for every class."""
+        labels = {part: content.labels for part, content in reading.parts.items()}
+        has_texts = any(values.dtype.kind == "U" for values in labels.values())
         there, expected = reading.class_names, self.class_names
+        if there is None and (expected is None or has_texts):
+            labels, there = numbered(labels, reading.source)
         if there is not None and expected is not None and len(there) != len(expected):
             raise UserError(
                 f"the files have {len(there)} classes, expected {len(expected)}; name them with dataset.class_names"
             )
-        if there is not None or expected is not None:
-            return list(there or expected or ())
-        largest = max((int(part.labels.max()) for part in reading.parts.values() if len(part.labels)), default=0)
-        return [str(number) for number in range(largest + 1)]
+        names = list(there if there is not None else expected or ())
+        for part, values in labels.items():
+            low, high = int(values.min()), int(values.max())
+            if low < 0 or high >= len(names):
+                raise UserError(
+                    f"labels of the {part} part go from {low} to {high}: expected 0 to {len(names) - 1}, one for each "
+                    "of dataset.class_names"
+                )
+        check_names(names)
+        return labels, names
 
-    def _check(self, reading: Reading, names: list[str]) -> None:
+    def _taken(self, reading: Reading, names: list[str]) -> tuple[str, ...]:
+        """Say which labels are classes, where the files do not name these and their numbers are not those from 0."""
+        if reading.class_names is not None or self.class_names is not None or names == list(map(str, range(len(names)))):
+            return ()
+        return (f"{reading.source}: the labels {listed(names)} are the classes, numbered from 0 in this order",)
+
+    def _check(self, reading: Reading) -> None:
         shapes = {part: self._shape(content) for part, content in reading.parts.items()}
         for part, content in reading.parts.items():
             if len(content.labels) == 0:
                 raise UserError(f"the {part} part of the dataset is empty")
             if len(content.inputs) != len(content.labels):
                 raise UserError(f"{len(content.inputs)} {part} inputs, but {len(content.labels)} labels")
-            low, high = int(content.labels.min()), int(content.labels.max())
-            if low < 0 or high >= len(names):
+            if not shapes[part] or 0 in shapes[part]:
                 raise UserError(
-                    f"labels of the {part} part go from {low} to {high}: expected 0 to {len(names) - 1}, one for each "
-                    "of dataset.class_names"
+                    f"{part} inputs are {[len(content.inputs), *shapes[part]]}; expected [examples, ...] with at least "
+                    "one number for each example, such as [examples, 1]"
                 )
             if shapes[part] != shapes[TRAIN]:
                 raise UserError(f"{part} inputs are {list(shapes[part])}, training inputs {list(shapes[TRAIN])}")
@@ -170,6 +191,7 @@ class Dataset:
             raise UserError(
                 f"images are {list(shapes[TRAIN])}, expected {list(self.decoding.shape)} (dataset.decoding)"
             )
+        _check_kinds(reading)
 
     def _shape(self, part: Part) -> tuple[int, ...]:
         return self._decoding.shape if isinstance(part.inputs, Pictures) else part.inputs.shape[1:]
@@ -211,3 +233,16 @@ class Dataset:
 
 def _names(part: Part, rows: np.ndarray) -> list[str] | None:
     return None if part.names is None else [part.names[row] for row in rows]
+
+
+def _check_kinds(reading: Reading) -> None:
+    """Raise ``UserError`` unless the inputs of all parts are of one type and in the same units."""
+    arrays = {part: part_.inputs for part, part_ in reading.parts.items() if isinstance(part_.inputs, np.ndarray)}
+    kinds = {part: values.dtype for part, values in arrays.items()}
+    if len(set(kinds.values())) > 1:
+        raise UserError(
+            f"{' and '.join(f'{part} inputs are {kind}' for part, kind in kinds.items())}; expected the same for both: "
+            "images as uint8 from 0 to 255, or numbers in the same units"
+        )
+    if all(kind != np.uint8 for kind in kinds.values()):
+        check_scales(arrays)

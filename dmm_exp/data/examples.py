@@ -57,6 +57,8 @@ class Examples:
         names: of the files of training points, ``[n_train]``: paths in the folder of training images, such as
             ``cat/1.png``; None where points are no files of their own. They are not written to artifacts and determine
             nothing.
+        taken: sentences that say what in the files was taken as what, where they leave it open. They are not written
+            to artifacts and determine nothing, either.
     """
 
     inputs: Tensor
@@ -66,6 +68,7 @@ class Examples:
     normalisation: Normalisation
     corrupted: Tensor
     names: list[str] | None = field(default=None, repr=False, compare=False)
+    taken: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def n_points(self) -> int:

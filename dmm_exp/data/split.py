@@ -19,8 +19,8 @@ Rows = tuple[str, np.ndarray]  # a part of the files, and which of its examples
 class Split:
     """Training, validation and test examples; a run has one set of unseen points, one of the last two.
 
-    Whatever is set aside holds every class in the same proportion (stratified), and depends on ``seed`` alone, not on
-    the run's seed. RUM's split of CIFAR (arXiv 2406.01257), 45,000 / 5,000 / 10,000, is ``validation=5000``: settings
+    Whatever is set aside holds every class in the same proportion (stratified), leaves at least one example of every
+    class where that is possible, and depends on ``seed`` alone, not on the run's seed. RUM's split of CIFAR (arXiv 2406.01257), 45,000 / 5,000 / 10,000, is ``validation=5000``: settings
     are searched with ``unseen=validation`` and reported with ``unseen=test``.
 
     Attributes:
@@ -88,12 +88,26 @@ class Split:
 
 
 def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Draw ``size`` rows with the classes' proportions (to within one row each), sorted ``[size]``."""
+    """Draw ``size`` rows with the classes' proportions (to within one row each), sorted ``[size]``.
+
+    One row of every class is left where ``size`` allows; other classes then give one more.
+    """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).numpy()
     classes, counts = np.unique(labels, return_counts=True)
     shares = counts * size / len(labels)
     quota = np.floor(shares).astype(int)
     largest_remainders = np.argsort(quota - shares, kind="stable")[: size - quota.sum()]
     quota[largest_remainders] += 1
+    if size <= (counts - 1).sum():
+        quota = _leaving_one(quota, shares, counts)
     drawn = [order[labels[order] == label][:number] for label, number in zip(classes, quota, strict=True)]
     return np.sort(np.concatenate(drawn))
+
+
+def _leaving_one(quota: np.ndarray, shares: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return rows to draw of every class, as many together as before, of which none draws a class empty."""
+    quota = np.minimum(quota, counts - 1)
+    while (more := round(shares.sum()) - quota.sum()) > 0:
+        room = np.flatnonzero(quota < counts - 1)
+        quota[room[np.argsort((quota - shares)[room], kind="stable")[:more]]] += 1
+    return quota

@@ -104,7 +104,8 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
     kept = _kept(asked)
     training = kept.training if kept is not None else recipe
     check_request(config["unlearner"], training, asked.verify, asked.budget, known)
-    console.note(f"rows to delete: {rows.read}")
+    for sentence in (*known.examples.taken, f"rows to delete: {rows.read}"):
+        console.note(sentence)
     pool = kept or _prepared(config, asked, known, executor, console)
     if asked.ledger is not None:
         asking = (config["unlearner"], recipe, pool, config["seed"])

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset, TensorDataset
 
 from dmm_exp.data import Dataset, Examples, Normalisation
+from dmm_exp.data.numbers import check_distinct, check_scales
 from dmm_exp.errors import UserError, reason_of
 from dmm_exp.forget import Rows, Selector, read_rows
 from dmm_exp.models import Normalised
@@ -38,6 +39,8 @@ def examples_of(train: Data, validation: Data | None) -> Examples:
     if len(parts) == 2 and (parts[0][0].shape[1:], parts[0][0].dtype) != (parts[1][0].shape[1:], parts[1][0].dtype):
         shapes = [f"{list(inputs.shape[1:])} {str(inputs.dtype).removeprefix('torch.')}" for inputs, _ in parts]
         raise UserError(f"validation: its inputs are {shapes[1]}, those of train {shapes[0]}")
+    if len(parts) == 2 and parts[0][0].is_floating_point():
+        check_scales({key: inputs.numpy() for key, (inputs, _) in zip(("train", "validation"), parts, strict=True)})
     inputs, labels = (torch.cat(both) for both in zip(*parts, strict=True))
     return Examples(inputs, labels, len(parts[0][1]), [], RAW, torch.zeros(len(labels), dtype=torch.bool))
 
@@ -68,9 +71,11 @@ def _tensors(data: Data, key: str) -> tuple[Tensor, Tensor]:
             f"{key}: inputs are {dtype_of(inputs)}; expected floating-point numbers or 8-bit images (uint8)"
         )
     if inputs.is_floating_point():
-        inputs = inputs.float()
+        given, inputs = inputs, inputs.float()
         if not inputs.isfinite().all():
             raise UserError(f"{key}: an input is NaN or infinite; expected finite numbers")
+        if given.dtype == torch.float64:
+            check_distinct(given.numpy(), inputs.numpy(), f"{key} inputs")
     return inputs, labels.long()
 
 

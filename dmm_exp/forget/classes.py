@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
+from dmm_exp.data import comparable
 from dmm_exp.errors import UserError, did_you_mean, shown
 
 
@@ -28,7 +29,7 @@ def class_index(label: float | bool | str | None, names: Sequence[str], key: str
     beside = f"{key.rpartition('.')[0]}.position".lstrip(".")
     if position is not None:
         return _at(position, label, names, (key, beside))
-    same = [place for place, name in enumerate(names) if name == str(label)]
+    same = [place for place, name in enumerate(names) if comparable(name) == comparable(str(label))]
     same = same or [place for place, name in enumerate(names) if _means(name, label)]
     if len(same) == 1:
         return same[0]

@@ -55,7 +55,10 @@ class Stages:
     @cached_property
     def examples(self) -> Examples:
         """The dataset in memory."""
-        return instantiate(self.config["dataset"]).load()
+        examples = instantiate(self.config["dataset"]).load()
+        for sentence in examples.taken:
+            self.console.note(sentence)
+        return examples
 
     @cached_property
     def dataset(self) -> Artifact:

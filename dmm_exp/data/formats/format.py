@@ -15,7 +15,7 @@ from dmm_exp.data.pictures import Pictures
 from dmm_exp.data.split import TEST, TRAIN
 from dmm_exp.errors import UserError
 
-__all__ = ["TEST", "TRAIN", "Format", "Part", "Reading", "fingerprint", "whole_numbers"]
+__all__ = ["TEST", "TRAIN", "Format", "Part", "Reading", "fingerprint", "label_values", "whole_numbers"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Part:
     Attributes:
         inputs: ``[examples, ...]`` uint8 or float32 (images ``[examples, channels, height, width]``), or encoded
             images.
-        labels: ``[examples]`` int64.
+        labels: ``[examples]`` int64; or texts, where the reading has no names of classes.
         names: of the files that the examples are, if each is one: paths in the folder of the part.
     """
 
@@ -42,11 +42,15 @@ class Reading:
         parts: ``train`` and, where the files name one, ``test``.
         class_names: a name for every class, where the files have them.
         files: the files that were read, images of a folder apart.
+        taken: sentences that say what was taken as what, where files do not say it themselves.
+        source: where labels come from, as an error names it.
     """
 
     parts: Mapping[str, Part]
     class_names: list[str] | None = None
     files: tuple[Path, ...] = ()
+    taken: tuple[str, ...] = ()
+    source: str = "labels"
 
 
 class Format(ABC):
@@ -84,12 +88,35 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
 
 def whole_numbers(labels: np.ndarray, where: str) -> np.ndarray:
-    """Return labels as ``[examples]`` int64.
+    """Return labels as ``[examples]`` int64; true is 1, and 2.0 is 2.
 
     Raises:
         UserError: they are something else.
     """
     flat = labels.reshape(len(labels)) if labels.size == len(labels) and labels.ndim else labels
-    if flat.ndim != 1 or flat.dtype.kind not in "iu":
+    if flat.ndim == 2 and flat.dtype.kind in "biuf" and (np.count_nonzero(flat, axis=1) == 1).all():
+        raise UserError(
+            f"{where}: expected one whole number a label, found {labels.dtype} {list(labels.shape)}, which looks like "
+            "one column for each class; take the number of the column, as argmax(axis=1) gives it"
+        )
+    if flat.ndim != 1 or flat.dtype.kind not in "biuf":
         raise UserError(f"{where}: expected one whole number a label, found {labels.dtype} {list(labels.shape)}")
+    if flat.dtype.kind == "f" and not (flat == np.round(flat)).all():
+        raise UserError(f"{where}: expected one whole number a label, found fractions ({labels.dtype})")
+    if flat.size and not -(2**63) <= float(flat.min()) <= float(flat.max()) < 2**63:
+        raise UserError(f"{where}: expected one whole number a label, found {flat.max()}, beyond 64 bits")
     return flat.astype(np.int64)
+
+
+def label_values(labels: np.ndarray, where: str) -> np.ndarray:
+    """Return labels as ``[examples]`` int64, or as they are where they are texts.
+
+    Raises:
+        UserError: they are something else, or some are missing.
+    """
+    flat = labels.reshape(len(labels)) if labels.size == len(labels) and labels.ndim else labels
+    if flat.ndim == 1 and flat.dtype.kind == "O":
+        if missing := sum(value is None or value != value for value in flat):
+            raise UserError(f"{where}: {missing} labels are missing")
+        flat = flat.astype(str) if all(isinstance(value, str) for value in flat) else flat
+    return flat if flat.ndim == 1 and flat.dtype.kind == "U" else whole_numbers(labels, where)

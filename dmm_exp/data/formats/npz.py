@@ -10,8 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, whole_numbers
+from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, label_values
+from dmm_exp.data.numbers import numbers
 from dmm_exp.errors import UserError, did_you_mean
+
+KEY = "dataset.formats.npz"
+FIRST, LAST = ("channels", "height", "width"), ("height", "width", "channels")
+GREY, SERIES = ("height", "width"), ("steps", "values")
+LAYOUTS = (FIRST, LAST, GREY, SERIES)
+MOST_CHANNELS = 5  # of images on whose last axis nobody would wonder about channels
+SMALLEST_PICTURE = 8  # pixels of a side, from which square arrays of numbers are taken as grey images
 
 
 @dataclass(frozen=True)
@@ -21,17 +29,25 @@ class Npz(Format):
     Attributes:
         train: names of the training inputs and labels.
         test: names of the test inputs and labels; None when there are none.
-        channels_last: images are ``[n, height, width, channels]`` rather than ``[n, channels, height, width]``.
+        channels_last: images are ``[n, height, width, channels]`` rather than ``[n, channels, height, width]``. Without
+            it shapes whose last axis is the shortest are refused, unless the first is 1 or 3, or ``axes`` settles it.
+        axes: what the axes after the first are, one of :data:`LAYOUTS`. None takes ``[n, a, b]`` as grey images if they
+            are uint8 or squares of 8 pixels or more, and refuses others, which may be sequences.
     """
 
     train: Sequence[str] = ("x_train", "y_train")
     test: Sequence[str] | None = ("x_test", "y_test")
     channels_last: bool = False
+    axes: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         for part, names in ((TRAIN, self.train), (TEST, self.test)):
             if names is not None and len(names) != 2:
-                raise UserError(f"dataset.formats.npz.{part}={list(names)}: expected the names [inputs, labels]")
+                raise UserError(f"{KEY}.{part}={list(names)}: expected the names [inputs, labels]")
+        if self.axes is not None and tuple(self.axes) not in LAYOUTS:
+            raise UserError(f"{KEY}.axes={_written(self.axes)}: expected one of {', '.join(map(_written, LAYOUTS))}")
+        if self.channels_last and self.axes is not None and tuple(self.axes) != LAST:
+            raise UserError(f"{KEY}.axes={_written(self.axes)}: contradicts {KEY}.channels_last=true; give one of them")
 
     @property
     def expected(self) -> str:
@@ -52,7 +68,8 @@ class Npz(Format):
             raise
         except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is not a whole .npz file of plain arrays: {error}") from error
-        return Reading(parts, files=(path,))
+        source = f"{KEY}.train={list(self.train)}"
+        return Reading(parts, files=(path,), taken=self._taken(parts[TRAIN], path), source=source)
 
     def _part(self, archive: np.lib.npyio.NpzFile, path: Path, part: str, names: Sequence[str]) -> Part:
         for name in names:
@@ -62,32 +79,51 @@ class Npz(Format):
                     f"{', '.join(archive.files) or 'none'}{did_you_mean(name, archive.files)}"
                     + ("; a file without a test part takes dataset.formats.npz.test=null" if part == TEST else "")
                 )
-        return Part(self._inputs(archive[names[0]], path), whole_numbers(archive[names[1]], f"{names[1]} of {path}"))
+        inputs, labels = (archive[name] for name in names)
+        where = f"{names[0]} of {path}"
+        return Part(self._inputs(inputs, where), label_values(labels, f"{names[1]} of {path}"))
 
-    def _inputs(self, inputs: np.ndarray, path: Path) -> np.ndarray:
+    def _inputs(self, inputs: np.ndarray, where: str) -> np.ndarray:
         if inputs.dtype != np.uint8:
-            inputs = numbers(inputs, f"inputs of {path}")
-        if inputs.ndim == 3:
+            inputs = numbers(inputs, where)
+        axes = self._axes(inputs, where)
+        if axes == GREY:
             return inputs[:, None]
+        return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2)) if axes == LAST else inputs
+
+    def _axes(self, inputs: np.ndarray, where: str) -> tuple[str, ...]:
+        """Return what the axes after the first are; nothing where it makes no difference."""
+        shape = list(inputs.shape)
+        if self.axes is not None:
+            if len(self.axes) != inputs.ndim - 1:
+                raise UserError(f"{KEY}.axes={_written(self.axes)}: {where} is {shape}; expected a name for each axis")
+            return tuple(self.axes)
         if inputs.ndim == 4 and self.channels_last:
-            return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
-        if inputs.ndim == 4 and inputs.shape[3] in (1, 3) and inputs.shape[1] not in (1, 3):
+            if shape[1] in (1, 3) and shape[1] < min(shape[2:]) and shape[3] > MOST_CHANNELS:
+                raise UserError(
+                    f"{KEY}.channels_last=true: {where} is {shape}, which looks like images with channels first; leave "
+                    f"the key out, or insist with {KEY}.axes={_written(LAST)}"
+                )
+            return LAST
+        if inputs.ndim == 4 and shape[3] < min(shape[1:3]) and shape[1] not in (1, 3):
             raise UserError(
-                f"{path}: inputs {list(inputs.shape)} look like images with channels last; say so with "
-                "dataset.formats.npz.channels_last=true"
+                f"{where}: {shape} looks like images with channels last; say so with {KEY}.channels_last=true, or say "
+                f"that it is not with {KEY}.axes={_written(FIRST)}"
             )
-        return inputs
+        if inputs.ndim == 3 and inputs.dtype != np.uint8 and not shape[1] == shape[2] >= SMALLEST_PICTURE:
+            raise UserError(
+                f"{where}: {shape} may be grey images or sequences; say which with {KEY}.axes={_written(GREY)} or "
+                f"{KEY}.axes={_written(SERIES)}"
+            )
+        return GREY if inputs.ndim == 3 else ()
+
+    def _taken(self, part: Part, path: Path) -> tuple[str, ...]:
+        """Say what the inputs were taken as."""
+        shape, kind = part.inputs.shape[1:], part.inputs.dtype
+        what = {1: "{} numbers", 2: "sequences of {} steps of {} values", 3: "images of {} channels, {} × {} pixels"}
+        words = what.get(len(shape), f"numbers {list(shape)}").format(*shape)
+        return (f"{path.name}: inputs '{self.train[0]}' are {words} ({kind}), labels are '{self.train[1]}'",)
 
 
-def numbers(values: np.ndarray, where: str) -> np.ndarray:
-    """Return values as float32.
-
-    Raises:
-        UserError: they are no numbers, or some are missing or infinite.
-    """
-    if values.dtype.kind not in "biuf":
-        raise UserError(f"{where}: expected numbers, found {values.dtype}")
-    result = values.astype(np.float32)
-    if not np.isfinite(result).all():
-        raise UserError(f"{where}: expected finite numbers, but {int((~np.isfinite(result)).sum())} are not")
-    return result
+def _written(axes: Sequence[str]) -> str:
+    return f"[{','.join(axes)}]"

@@ -9,91 +9,126 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dmm_exp.data.classes import classes_of
+from dmm_exp.data.formats import delimited
+from dmm_exp.data.formats.columns import KEY, Columns
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading
-from dmm_exp.data.formats.npz import numbers
-from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.errors import UserError, did_you_mean, listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ENDS = (".csv", ".parquet")
+PARQUET = ".parquet"
 
 
 @dataclass(frozen=True)
 class Table(Format):
     """A CSV or parquet file, or a folder with ``train`` and perhaps ``test`` files of these kinds.
 
-    Every other column is an input, a number. Labels may be anything: classes are their sorted distinct values.
+    Text files may be separated by commas, semicolons (perhaps with decimal commas) or tabs, in UTF-8, UTF-16 or
+    Latin-1, and compressed. Every other column is an input: numbers, or words that repeat, which become one column
+    each. Columns without a name that are empty or number the rows are left out. Labels may be anything: classes are
+    their sorted distinct values.
 
     Attributes:
         label: name of the column of labels.
         leave_out: columns that are neither.
+        keep: columns that are inputs although they seem to number the rows, or to give the labels away.
     """
 
     label: str = "label"
     leave_out: Sequence[str] = ()
+    keep: Sequence[str] | None = None
 
     @property
     def expected(self) -> str:
         """The files in words."""
-        return "a .csv or .parquet file, or a folder with train.csv (or .parquet) and perhaps test.csv"
+        return "a .csv, .tsv or .parquet file (.csv.gz and the like, too), or a folder with train.csv and perhaps test.csv"
 
     def found(self, path: Path) -> bool:
         """Say whether ``path`` is such a file or folder."""
-        return (path.is_file() and path.suffix in ENDS) or _inside(path, TRAIN) is not None
+        return (path.is_file() and _end(path) is not None) or _inside(path, TRAIN) is not None
 
     def read(self, path: Path) -> Reading:
         """Return inputs float32 ``[rows, columns]``."""
-        files = {TRAIN: path} if path.is_file() else {part: _inside(path, part) for part in (TRAIN, TEST)}
-        tables = {part: self._table(file) for part, file in files.items() if file is not None}
-        first = tables[TRAIN]
-        for part, table in tables.items():
-            if list(table.columns) != list(first.columns):
-                raise UserError(f"{files[part]}: expected the columns of {files[TRAIN]}, in the same order")
+        there = {TRAIN: path} if path.is_file() else {part: _inside(path, part) for part in (TRAIN, TEST)}
+        files = {part: file for part, file in there.items() if file is not None}
+        read = {part: self._table(file) for part, file in files.items()}
+        tables, first = {}, read[TRAIN][0]
+        for part, (table, _) in read.items():
+            self._check_columns(table, first, files[part], files[TRAIN])
+            tables[part] = table[list(first.columns)]
+        source = f"{KEY}.label={self.label}"
         labels = {part: _values(table, self.label) for part, table in tables.items()}
-        classes = np.unique(np.concatenate(list(labels.values())))
-        parts = {
-            part: Part(self._inputs(table, str(files[part])), np.searchsorted(classes, labels[part]))
-            for part, table in tables.items()
-        }
-        names = [str(value) for value in classes]
-        return Reading(parts, names, tuple(file for file in files.values() if file is not None))
+        coded, names = classes_of(labels, source)
+        inputs = {part: table.drop(columns=self.label) for part, table in tables.items()}
+        columns = Columns(inputs, {part: str(file) for part, file in files.items()}, coded[TRAIN], self.keep or ())
+        arrays = columns.inputs()
+        parts = {part: Part(arrays[part], coded[part]) for part in tables}
+        taken = [_sentence(files[TRAIN], read[TRAIN][1], self.label, names, columns)]
+        return Reading(parts, names, tuple(files.values()), tuple(taken), source)
 
-    def _table(self, path: Path) -> pd.DataFrame:
+    def _table(self, path: Path) -> tuple[pd.DataFrame, list[str]]:
+        """Return a table without what is left out, and how it was read."""
         import pandas as pd
         from pyarrow import ArrowException
 
+        facts: list[str] = []
         try:
-            table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+            if _end(path) == PARQUET:
+                table = pd.read_parquet(path)
+            else:
+                table, facts = delimited.read_delimited(path, self.label)
+        except UserError as error:
+            raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
         except (ValueError, OSError, ArrowException) as error:  # pandas' own are ValueErrors
-            raise UserError(f"{path} is not a whole {path.suffix} table: {error}") from error
-        names = [str(name) for name in table.columns]
-        for name in (self.label, *self.leave_out):
-            if name not in names:
-                key = "label" if name == self.label else "leave_out"
-                raise UserError(
-                    f"dataset.formats.table.{key}: {path} has no column '{name}', it has {', '.join(names)}"
-                    f"{did_you_mean(name, names)}"
-                )
+            raise UserError(f"{path} is not a whole {_end(path)} table: {error}") from error
+        table.columns = [str(name) for name in table.columns]
+        self._check_names(path, list(table.columns))
         if len(table) == 0:
             raise UserError(f"{path} has no rows")
-        if len(names) == 1 + len(self.leave_out):
+        if table.shape[1] == 1 + len(self.leave_out):
             raise UserError(f"{path} has no column beside '{self.label}' and those left out")
-        return table.drop(columns=list(self.leave_out))
+        return table.drop(columns=list(self.leave_out)), facts
 
-    def _inputs(self, table: pd.DataFrame, where: str) -> np.ndarray:
-        columns = [name for name in table.columns if name != self.label]
-        return np.stack([_numbers(table[name].to_numpy(), f"column '{name}' of {where}") for name in columns], axis=1)
+    def _check_names(self, path: Path, names: list[str]) -> None:
+        for key, wanted in (("label", [self.label]), ("leave_out", self.leave_out), ("keep", self.keep or ())):
+            for name in wanted:
+                if name not in names:
+                    values = [one for one in names if one.replace(".", "").lstrip("+-").isdigit()]
+                    first = f"; the first line holds the value {values[0]}, expected names of columns" if values else ""
+                    raise UserError(
+                        f"{KEY}.{key}: {path} has no column '{name}', it has {', '.join(names)}"
+                        f"{did_you_mean(name, names)}{first}"
+                    )
+        if self.label in (*self.leave_out, *(self.keep or ())):
+            raise UserError(f"{KEY}.leave_out, {KEY}.keep: '{self.label}' is the label; expected other columns")
+
+    def _check_columns(self, table: pd.DataFrame, first: pd.DataFrame, file: Path, train: Path) -> None:
+        """Raise ``UserError`` unless a part has the training part's columns, in any order."""
+        missing, more = (
+            [name for name in one.columns if name not in other.columns] for one, other in ((first, table), (table, first))
+        )
+        if missing or more:
+            lacks = f"lacks the column {listed(missing)}" if missing else f"has the column {listed(more)} besides"
+            raise UserError(f"{file} {lacks}; expected the columns of {train}")
+
+
+def _end(path: Path) -> str | None:
+    """Return the kind of table that a file's name ends with, whatever it is compressed with."""
+    name = path.name.lower()
+    if name.endswith(PARQUET):
+        return PARQUET
+    packed = next((end for end in delimited.PACKED if name.endswith(end)), "")
+    return next((end for end in delimited.ENDS if name.endswith(end + packed)), None)
 
 
 def _inside(folder: Path, part: str) -> Path | None:
-    return next((folder / f"{part}{end}" for end in ENDS if (folder / f"{part}{end}").is_file()), None)
-
-
-def _numbers(values: np.ndarray, where: str) -> np.ndarray:
-    if values.dtype.kind not in "biuf":
-        raise UserError(f"{where}: expected numbers; encode it, or leave it out with dataset.formats.table.leave_out")
-    return numbers(values, where)
+    """Return the file of a part: text before parquet, plain before compressed."""
+    if not folder.is_dir():
+        return None
+    found = [file for file in folder.iterdir() if file.name.lower().startswith(f"{part}.") and _end(file) and file.is_file()]
+    return min(found, key=lambda file: (_end(file) == PARQUET, len(file.name), file.name), default=None)
 
 
 def _values(table: pd.DataFrame, label: str) -> np.ndarray:
@@ -101,3 +136,12 @@ def _values(table: pd.DataFrame, label: str) -> np.ndarray:
     if missing.any():
         raise UserError(f"column '{label}': {int(missing.sum())} labels are missing")
     return values if values.dtype.kind in "biuf" else values.astype(str)
+
+
+def _sentence(file: Path, facts: list[str], label: str, names: list[str], columns: Columns) -> str:
+    """Say in one sentence what of a table was taken as what."""
+    named = [name for name in columns.tables[TRAIN].columns if name not in columns.left_out]
+    parts = [*facts, f"label '{label}' of {len(names)} classes ({listed(names)})", f"inputs {listed(named)}"]
+    parts += [f"'{name}' as {count} columns, one for each word" for name, count in columns.words.items()]
+    parts += [f"'{name}' left out, since {why}" for name, why in columns.left_out.items()]
+    return f"{file.name}: {'; '.join(parts)}"

@@ -1,0 +1,192 @@
+"""Text files of tables: what separates their values, how they are encoded, and what pandas reads from them."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmm_exp.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENDS = (".csv", ".tsv")
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+UNPACKED = 2 * 2**30  # bytes that a compressed file may become
+HEAD = 2**16  # bytes of a file that show how it is written
+FIRST, LAST = "Unnamed: 0", "Unnamed: last"  # columns that the first line does not name
+MISSING = ("", "nan", "NaN", "-nan", "-NaN", "<NA>", "#N/A", "#N/A N/A", "#NA", "NaT")
+NO_NUMBER = (*MISSING, "NA", "N/A", "n/a", "None", "NULL", "null", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
+WHOLE, DECIMAL_COMMA = r"[+-]?\d+", r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"
+
+
+def _zipped(path: Path) -> Any:
+    archive = zipfile.ZipFile(path)
+    inside = [info for info in archive.infolist() if not info.is_dir()]
+    if len(inside) != 1 or inside[0].flag_bits & 1:
+        raise UserError(f"{path}: expected a .zip with one file that is not encrypted, found {len(inside)}; unpack it")
+    return archive.open(inside[0])
+
+
+PACKED: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _zipped}
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text file of a table, which can be read more than once.
+
+    Attributes:
+        path: the file.
+        content: what it holds, where it is compressed.
+        encoding: of its characters.
+        separator: of its values.
+        names: of its columns.
+    """
+
+    path: Path
+    content: bytes | None
+    encoding: str
+    separator: str
+    names: list[str]
+
+    def read(self, **options: Any) -> pd.DataFrame:
+        """Return the table as pandas reads it."""
+        import pandas as pd
+
+        if {FIRST, LAST} & {self.names[0], self.names[-1]}:
+            options = {"names": self.names, "header": 0, **options}
+        source: Any = self.path if self.content is None else io.BytesIO(self.content)
+        table = pd.read_csv(source, sep=self.separator, encoding=self.encoding, compression=None, **options)
+        if not isinstance(table.index, pd.RangeIndex):
+            raise ValueError("rows have more values than the first line has names")
+        return table
+
+
+def read_delimited(path: Path, label: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table, and how it was read where that is not plain CSV in UTF-8.
+
+    A column is numbers (or true and false), or it is texts; a missing value is NaN in both. ``NA``, ``N/A``, ``None``
+    and ``null`` are missing among numbers, and texts like others among texts.
+
+    Args:
+        path: the file, perhaps compressed.
+        label: a column that it has: what separates values is what separates this name from others.
+
+    Raises:
+        UserError: it cannot be unpacked.
+        ValueError: pandas cannot read it.
+    """
+    content = _unpacked(path) if path.suffix.lower() in PACKED else None
+    head = _head(path) if content is None else content[:HEAD]
+    for encoding in _encodings(head):
+        try:
+            separator, names = _layout(head, encoding, label)
+            text = Text(path, content, encoding, separator, names)
+            table, decimal = _columns(text)
+        except UnicodeDecodeError:
+            if encoding == "latin-1":
+                raise
+            continue
+        facts = [f"values separated by {SEPARATORS[separator]}"] if separator != "," else []
+        facts += ["decimal commas"] if decimal == "," else []
+        facts += [f"characters in {encoding.upper()}"] if encoding != "utf-8" else []
+        return table, facts
+    raise ValueError("its characters are in no known encoding")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+def _encodings(head: bytes) -> Iterator[str]:
+    """Yield the encodings that a file may be in, the likeliest first."""
+    if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        yield "utf-16"
+        return
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+        yield "utf-8"
+    except UnicodeDecodeError:
+        pass
+    yield "latin-1"
+
+
+def _layout(head: bytes, encoding: str, label: str) -> tuple[str, list[str]]:
+    """Return what separates values, and the names of all columns."""
+    rows = {separator: _rows(head, encoding, separator) for separator in SEPARATORS}
+    fitting = [separator for separator in SEPARATORS if label in rows[separator][0]]
+    separator = (fitting or sorted(SEPARATORS, key=lambda one: -len(rows[one][0])))[0]
+    names, *others = rows[separator]
+    if names.count(label) > 1:
+        raise UserError(f"{names.count(label)} columns are called '{label}'; expected one column of labels")
+    if not others or any(len(row) != len(names) + 1 for row in others):
+        return separator, names
+    is_last = all(row[-1] == "" for row in others)  # every row ends with a separator
+    return separator, [*names, LAST] if is_last else [FIRST, *names]
+
+
+def _rows(head: bytes, encoding: str, separator: str) -> list[list[str]]:
+    """Return the values of the first rows; one empty row at least."""
+    text = codecs.getincrementaldecoder(encoding)().decode(head).removeprefix("\ufeff")
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+    except csv.Error:
+        return [[""]]
+    return (rows if len(head) < HEAD else rows[:-1]) or [[""]]
+
+
+def _unpacked(path: Path) -> bytes:
+    """Return what a compressed file holds, if that is not too much."""
+    try:
+        with PACKED[path.suffix.lower()](path) as file:
+            content = file.read(UNPACKED + 1)
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a whole {path.suffix} file: {error}") from error
+    if len(content) > UNPACKED:
+        raise UserError(f"{path} becomes more than {UNPACKED:,} bytes; unpack it and give the unpacked file")
+    return content
+
+
+def _columns(text: Text) -> tuple[pd.DataFrame, str]:
+    """Return the table, and the decimal point of its numbers."""
+    import pandas as pd
+
+    decimal, table = ".", text.read()
+    texts = _texts(text, table)
+    if text.separator != "," and any(_has_decimal_commas(texts[name]) for name in texts.columns):
+        decimal, table = ",", text.read(decimal=",")
+        texts = _texts(text, table)
+    for name in texts.columns:
+        filled = texts[name][~texts[name].isin(NO_NUMBER)]
+        if pd.to_numeric(filled, errors="coerce").isna().any():
+            table[name] = texts[name].astype(object).where(~texts[name].isin(MISSING))
+    return table, decimal
+
+
+def _texts(text: Text, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns that are not plain numbers, as they stand in the file."""
+    from pandas.api.types import is_numeric_dtype
+
+    columns = [table.iloc[:, place] for place in range(table.shape[1])]
+    places = [place for place, one in enumerate(columns) if not is_numeric_dtype(one.dtype) or one.isna().any()]
+    return text.read(usecols=places, dtype=str, keep_default_na=False) if places else table.iloc[:, :0]
+
+
+def _has_decimal_commas(column: pd.Series) -> bool:
+    """Say whether a column holds numbers, some of them with a decimal comma, and nothing else."""
+    filled = column[~column.isin(NO_NUMBER)]
+    fractions = filled.str.fullmatch(DECIMAL_COMMA)
+    return bool(fractions.any() and (fractions | filled.str.fullmatch(WHOLE)).all())
