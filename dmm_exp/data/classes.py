@@ -13,9 +13,9 @@ FEW = 20  # different labels that are classes however few examples there are
 
 
 def comparable(name: str) -> str:
-    """Return a class name as it is compared with others: one text for all ways in which Unicode can write it.
+    r"""Return a class name as it is compared with others: one text for all ways in which Unicode can write it.
 
-    >>> comparable("e\\u0301") == comparable("\\u00e9")
+    >>> comparable("e\u0301") == comparable("\u00e9")
     True
     """
     return unicodedata.normalize("NFC", name)

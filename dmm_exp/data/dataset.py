@@ -169,7 +169,11 @@ class Dataset:
 
     def _taken(self, reading: Reading, names: list[str]) -> tuple[str, ...]:
         """Say which labels are classes, where the files do not name these and their numbers are not those from 0."""
-        if reading.class_names is not None or self.class_names is not None or names == list(map(str, range(len(names)))):
+        if (
+            reading.class_names is not None
+            or self.class_names is not None
+            or names == list(map(str, range(len(names))))
+        ):
             return ()
         return (f"{reading.source}: the labels {listed(names)} are the classes, numbered from 0 in this order",)
 

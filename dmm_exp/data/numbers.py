@@ -74,7 +74,8 @@ def check_scales(parts: Mapping[str, np.ndarray], way_out: str = "") -> None:
     for (one, small), (other, large) in combinations(parts.items(), 2):
         if np.abs(small).max() > np.abs(large).max():
             (one, small), (other, large) = (other, large), (one, small)
-        if np.abs(small).max() <= SMALL and 0 <= large.min() and large.max() <= 65535 and _ratio(small, large) > FACTOR:
+        are_pixels = np.abs(small).max() <= SMALL and large.min() >= 0 and large.max() <= 65535
+        if are_pixels and _ratio(small, large) > FACTOR:
             raise UserError(
                 f"{one} inputs go up to {small.max():.4g}, {other} inputs up to {large.max():.4g}: only one of them "
                 f"seems to be scaled; expected both in the same units{way_out}"

@@ -20,8 +20,9 @@ class Split:
     """Training, validation and test examples; a run has one set of unseen points, one of the last two.
 
     Whatever is set aside holds every class in the same proportion (stratified), leaves at least one example of every
-    class where that is possible, and depends on ``seed`` alone, not on the run's seed. RUM's split of CIFAR (arXiv 2406.01257), 45,000 / 5,000 / 10,000, is ``validation=5000``: settings
-    are searched with ``unseen=validation`` and reported with ``unseen=test``.
+    class where that is possible, and depends on ``seed`` alone, not on the run's seed. RUM's split of
+    CIFAR (arXiv 2406.01257), 45,000 / 5,000 / 10,000, is ``validation=5000``: settings are searched with
+    ``unseen=validation`` and reported with ``unseen=test``.
 
     Attributes:
         validation: training examples set aside: a number of them, or a share in (0, 1); 0 for none.

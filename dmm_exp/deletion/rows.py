@@ -15,7 +15,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from dmm_exp.data import Dataset, Examples, Normalisation
 from dmm_exp.data.numbers import check_distinct, check_scales
-from dmm_exp.errors import UserError, reason_of
+from dmm_exp.errors import UserError, listed, reason_of
 from dmm_exp.forget import Rows, Selector, read_rows
 from dmm_exp.models import Normalised
 
@@ -118,8 +118,22 @@ def with_classes(examples: Examples, answer: Tensor) -> Examples:
             f"train: labels go up to {largest}, the network gives {classes} logits; expected labels from 0 to "
             f"{classes - 1}"
         )
+    if examples.class_names and _are_other_numbers(examples.class_names, classes):
+        raise UserError(
+            f"train: its labels {listed(examples.class_names)} are classes that are numbered from 0, but the network "
+            f"gives {classes} logits; if these are for labels from 0 to {classes - 1}, name all of these classes with "
+            f"dataset.class_names"
+        )
     names = examples.class_names + [str(label) for label in range(len(examples.class_names), classes)]
     return replace(examples, class_names=names)
+
+
+def _are_other_numbers(names: Sequence[str], classes: int) -> bool:
+    """Say whether names are labels, smaller than the number of logits, that were numbered again without gaps."""
+    if not all(name.isdecimal() for name in names):
+        return False
+    labels = [int(name) for name in names]
+    return labels == sorted(labels) and len(names) <= labels[-1] < classes
 
 
 def rows_of(train: Data, examples: Examples) -> Callable[[Tensor], TorchDataset[Any]]:

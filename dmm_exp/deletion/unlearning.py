@@ -86,7 +86,8 @@ def unlearn(
         raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
     rows = read(forget, known.examples)
     chosen = forget_rows(rows, known.examples, whole_classes=whole_classes)
-    console.note(f"rows to delete: {rows.read}")
+    for sentence in (*known.examples.taken, f"rows to delete: {rows.read}"):
+        console.note(sentence)
     with request(known, method, recipe, pool, seed, verify, here(known), console, budget, keep) as asked:
         return asked.delete(chosen, read=rows.read).result
 

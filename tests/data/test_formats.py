@@ -214,7 +214,11 @@ def test_a_table_with_words_as_labels(end: str, tmp_path: Path):
     write = table.to_csv if end == ".csv" else table.to_parquet
     write(tmp_path / f"table{end}", index=False)
     examples = load(
-        "table", tmp_path / f"table{end}", formats__table__label="species", formats__table__leave_out=["number"]
+        "table",
+        tmp_path / f"table{end}",
+        formats__table__label="species",
+        formats__table__leave_out=["number"],
+        formats__table__keep=["yes"],  # which gives the labels away
     )
     assert examples.class_names == ["bear", "lynx"]
     assert examples.input_shape == (2,)
@@ -353,7 +357,7 @@ def test_a_truncated_matlab_file_is_refused(kept: int, tmp_path: Path):
         ({"X": np.zeros((4, 32, 32, 3), np.uint8), "y": np.ones((4, 1), np.uint8)}, "expected X uint8"),
         ({"X": np.zeros((32, 32, 3, 4)), "y": np.ones((4, 1), np.uint8)}, "expected X uint8"),
         ({"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.zeros((4, 1), np.uint8)}, "labels from 1 to 10"),
-        ({"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.ones((4, 1))}, "expected one whole number a label"),
+        ({"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.full((4, 1), 1.5)}, "expected one whole number"),
         ({"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.ones((5, 1), np.uint8)}, "4 train inputs, but 5 labels"),
         ({"X": np.zeros((31, 32, 3, 4), np.uint8), "y": np.ones((4, 1), np.uint8)}, r"\[3, 31, 32\]"),
     ],
@@ -460,7 +464,7 @@ FINE = {"x_train": np.zeros((4, 3)), "y_train": np.arange(4) % 2, "x_test": np.o
         (npz_bytes(x_train=FINE["x_train"], y_train=FINE["y_train"]), r"dataset\.formats\.npz\.test=null"),
         (npz_bytes(**FINE | {"x_train": np.full((4, 3), np.nan)}), "12 are not"),
         (npz_bytes(**FINE | {"x_train": np.array([["a"]] * 4)}), "expected numbers"),
-        (npz_bytes(**FINE | {"y_train": np.zeros(4)}), "whole number"),
+        (npz_bytes(**FINE | {"y_train": np.full(4, 0.5)}), "whole number"),
         (npz_bytes(**FINE | {"y_train": np.arange(3)}), "4 train inputs, but 3 labels"),
         (npz_bytes(**FINE | {"y_train": np.arange(4) - 1}), "from -1 to 2"),
         (npz_bytes(**FINE | {"x_test": np.ones((2, 4))}), r"test inputs are \[4\], training inputs \[3\]"),
@@ -481,8 +485,8 @@ def test_npz_files_with_other_content_are_refused(content: bytes, said: str, tmp
         ('a,label\n"1,2\n', r"table\.csv is not a whole \.csv table"),
         ("a,lable\n1,0\n", r"label: .*no column 'label', it has a, lable; did you mean 'lable'"),
         ("label\n1\n", "no column beside 'label'"),
-        ("a,b,label\n1,x,0\n2,y,1\n", r"column 'b' of .*: expected numbers; .*leave_out"),
-        ("a,label\n1,0\n,1\n", r"column 'a' of .*: expected finite numbers, but 1 are not"),
+        ("a,b,label\n1,x,0\n2,y,1\n", r"column 'b' of .* 2 different words .*expected numbers"),
+        ("a,label\n1,0\n,1\n", r"column 'a' of .*: 1 of 2 rows have no value; .*leave_out=\[a\]"),
         ("a,label\n1,0\n2,\n", "column 'label': 1 labels are missing"),
         ("a,label\n", "has no rows"),
     ],
@@ -544,9 +548,9 @@ def test_constants_are_one_for_each_channel(name: str):
 def test_cifar_records_are_label_then_red_green_and_blue_planes(tmp_path: Path):
     record = bytes([7]) + bytes([1]) * 1024 + bytes([2]) * 1024 + bytes([3]) * 1024
     for number in range(1, 6):
-        (tmp_path / f"data_batch_{number}.bin").write_bytes(record)
+        (tmp_path / f"data_batch_{number}.bin").write_bytes(record if number < 5 else b"\2" + record[1:])
     (tmp_path / "test_batch.bin").write_bytes(record)
     examples = load("cifar10", tmp_path)
-    assert examples.labels.unique().tolist() == [7]
+    assert examples.labels.tolist() == [7, 7, 7, 7, 2, 7]
     assert examples.inputs[0, :, 5, 5].tolist() == [1, 2, 3]
     assert cifar_bytes(examples.inputs.numpy()[:1], np.array([7])) == record

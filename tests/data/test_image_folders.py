@@ -202,7 +202,7 @@ def test_what_is_no_picture_is_skipped_counted_and_named_once(tmp_path: Path, ca
 
 
 def test_nothing_is_said_where_nothing_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    folder_with(tmp_path, "cat/1.png", "dog/3.png")
+    folder_with(tmp_path, "cat/1.png", "cat/2.png", "dog/3.png")
     with caplog.at_level(logging.WARNING):
         load(tmp_path)
     assert not caplog.records

@@ -5,16 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dmm_exp.data.formats.format import TRAIN
 from dmm_exp.data.numbers import numbers
 from dmm_exp.errors import UserError, listed, shown
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 KEY = "dataset.formats.table"
 MOST_WORDS = 100  # different words of a column that becomes one column for each
@@ -28,7 +25,7 @@ class Columns:
     """The input columns of a table with several parts.
 
     Attributes:
-        tables: of every part, with the same columns.
+        tables: data frames of every part, with the same columns.
         files: what errors call them.
         labels: of training rows, ``[rows]`` int64.
         keep: columns that are inputs whatever they look like.
@@ -36,7 +33,7 @@ class Columns:
         words: columns of words, with the number of different ones; filled by :meth:`inputs`.
     """
 
-    tables: Mapping[str, pd.DataFrame]
+    tables: Mapping[str, Any]
     files: Mapping[str, str]
     labels: np.ndarray
     keep: Collection[str] = ()
@@ -115,8 +112,8 @@ class Columns:
             column, way_out = table[name], f"leave the column out with {KEY}.leave_out=[{name}]"
             if missing := int(column.isna().sum()):
                 raise UserError(
-                    f"{self._where(name, part)}: {missing:,} of {len(column):,} rows have no value; fill them in, leave "
-                    f"these rows out, or {way_out}"
+                    f"{self._where(name, part)}: {missing:,} of {len(column):,} rows have no value; fill them in, "
+                    f"leave these rows out, or {way_out}"
                 )
             if kinds[part] == "dates":
                 raise UserError(
@@ -125,8 +122,8 @@ class Columns:
                 )
             if kinds[part] == "others":
                 raise UserError(
-                    f"{self._where(name, part)} holds values such as {shown(column.iloc[0])} ({_type(column)}); expected "
-                    f"numbers of at most 64 bits, or words; or {way_out}"
+                    f"{self._where(name, part)} holds values such as {shown(column.iloc[0])} ({_type(column)}); "
+                    f"expected numbers of at most 64 bits, or words; or {way_out}"
                 )
             if (kinds[part] == "words") != (kinds[TRAIN] == "words"):
                 raise UserError(
@@ -150,25 +147,26 @@ class Columns:
         if len(looking) > len(found) / 2:
             others = [word for word in found if not _is_plain(word)] or found.tolist()
             raise UserError(
-                f"{self._where(name)}: expected numbers, but it holds {listed(others, 3)}; write these as numbers (of at most 64 bits, with a point), or "
+                f"{self._where(name)}: expected numbers, but it holds {listed(others, 3)}; write these as "
+                f"numbers (of at most 64 bits, with a point), or "
                 f"{way_out}"
             )
         if len(found) > min(MOST_WORDS, rows / 2):
             raise UserError(
-                f"{self._where(name)} holds {len(found):,} different words in {rows:,} rows; expected numbers, or words "
-                f"that repeat (at most {MOST_WORDS}, and half as many as rows); encode it, or {way_out}"
+                f"{self._where(name)} holds {len(found):,} different words in {rows:,} rows; expected numbers, or "
+                f"words that repeat (at most {MOST_WORDS}, and half as many as rows); encode it, or {way_out}"
             )
         for part, words in texts.items():
             if unknown := sorted(set(words) - set(found)):
                 raise UserError(
-                    f"{self._where(name, part)} holds {listed(unknown, 3)}, which {self.files[TRAIN]} does not; expected "
-                    f"words that stand there too; or {way_out}"
+                    f"{self._where(name, part)} holds {listed(unknown, 3)}, which {self.files[TRAIN]} does not; "
+                    f"expected words that stand there too; or {way_out}"
                 )
         self.words[name] = len(found)
         return {part: (words[:, None] == found).astype(np.float32) for part, words in texts.items()}
 
 
-def _kind(column: pd.Series) -> str:
+def _kind(column: Any) -> str:
     """Return what a column holds: fractions, whole numbers (true and false among them), dates, words, or others."""
     from pandas.api import types
 
@@ -186,7 +184,7 @@ def _kind(column: pd.Series) -> str:
     return "dates" if len(filled) and filled.astype(str).str.fullmatch(DATE).all() else "words"
 
 
-def _counts(column: pd.Series) -> bool:
+def _counts(column: Any) -> bool:
     """Say whether a column holds consecutive whole numbers, each once, in any order."""
     from pandas.api import types
 
@@ -195,7 +193,7 @@ def _counts(column: pd.Series) -> bool:
     return bool(column.is_unique) and int(column.max()) - int(column.min()) == len(column) - 1
 
 
-def _words(column: pd.Series) -> np.ndarray:
+def _words(column: Any) -> np.ndarray:
     return np.array([unicodedata.normalize("NFC", str(word)) for word in column])
 
 
@@ -212,5 +210,5 @@ def _looks_like_a_number(text: str) -> bool:
     return _is_plain(text) or _is_plain("".join(one for one in text if one not in ",.'  %$€£"))
 
 
-def _type(column: pd.Series) -> str:
+def _type(column: Any) -> str:
     return type(column.iloc[0]).__name__

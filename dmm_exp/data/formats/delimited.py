@@ -13,12 +13,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dmm_exp.errors import UserError
 
-if TYPE_CHECKING:
-    import pandas as pd
+Frame = Any  # a pandas.DataFrame: what the package says of its own types is too narrow here
 
 ENDS = (".csv", ".tsv")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -59,7 +58,7 @@ class Text:
     separator: str
     names: list[str]
 
-    def read(self, **options: Any) -> pd.DataFrame:
+    def read(self, **options: Any) -> Frame:
         """Return the table as pandas reads it."""
         import pandas as pd
 
@@ -72,7 +71,7 @@ class Text:
         return table
 
 
-def read_delimited(path: Path, label: str) -> tuple[pd.DataFrame, list[str]]:
+def read_delimited(path: Path, label: str) -> tuple[Frame, list[str]]:
     """Return a table, and how it was read where that is not plain CSV in UTF-8.
 
     A column is numbers (or true and false), or it is texts; a missing value is NaN in both. ``NA``, ``N/A``, ``None``
@@ -160,7 +159,7 @@ def _unpacked(path: Path) -> bytes:
     return content
 
 
-def _columns(text: Text) -> tuple[pd.DataFrame, str]:
+def _columns(text: Text) -> tuple[Frame, str]:
     """Return the table, and the decimal point of its numbers."""
     import pandas as pd
 
@@ -170,13 +169,13 @@ def _columns(text: Text) -> tuple[pd.DataFrame, str]:
         decimal, table = ",", text.read(decimal=",")
         texts = _texts(text, table)
     for name in texts.columns:
-        filled = texts[name][~texts[name].isin(NO_NUMBER)]
-        if pd.to_numeric(filled, errors="coerce").isna().any():
+        numbers, there = (texts[name][~texts[name].isin(missing)] for missing in (NO_NUMBER, MISSING))
+        if pd.Series(pd.to_numeric(numbers, errors="coerce")).isna().any() or (numbers.empty and there.nunique() > 1):
             table[name] = texts[name].astype(object).where(~texts[name].isin(MISSING))
     return table, decimal
 
 
-def _texts(text: Text, table: pd.DataFrame) -> pd.DataFrame:
+def _texts(text: Text, table: Frame) -> Frame:
     """Return the columns that are not plain numbers, as they stand in the file."""
     from pandas.api.types import is_numeric_dtype
 
@@ -185,7 +184,7 @@ def _texts(text: Text, table: pd.DataFrame) -> pd.DataFrame:
     return text.read(usecols=places, dtype=str, keep_default_na=False) if places else table.iloc[:, :0]
 
 
-def _has_decimal_commas(column: pd.Series) -> bool:
+def _has_decimal_commas(column: Any) -> bool:
     """Say whether a column holds numbers, some of them with a decimal comma, and nothing else."""
     filled = column[~column.isin(NO_NUMBER)]
     fractions = filled.str.fullmatch(DECIMAL_COMMA)

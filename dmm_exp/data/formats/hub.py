@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dmm_exp.data.formats.format import TEST, TRAIN, Part, Reading, whole_numbers
+from dmm_exp.data.formats.format import TEST, TRAIN, Part, Reading, label_values
 from dmm_exp.data.formats.parquet import encoded
 from dmm_exp.data.pictures import Pictures
 from dmm_exp.errors import UserError, did_you_mean
@@ -46,7 +46,7 @@ class Hub:
         splits = self._load()
         parts = {part: self._part(splits, name) for part, name in ((TRAIN, self.train), (TEST, self.test))}
         names = getattr(splits[self.train].features[self.label], "names", None)
-        return Reading(parts, names)
+        return Reading(parts, names, source=f"dataset.hub.label={self.label}")
 
     def _load(self) -> Any:
         try:
@@ -86,4 +86,4 @@ class Hub:
             name=called,
             fingerprint=f"{self.name} {self.revision} {split._fingerprint}",
         )
-        return Part(pictures, whole_numbers(labels, f"column '{self.label}' of {self.name}"))
+        return Part(pictures, label_values(labels, f"column '{self.label}' of {self.name}"))

@@ -69,7 +69,7 @@ class Npz(Format):
         except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is not a whole .npz file of plain arrays: {error}") from error
         source = f"{KEY}.train={list(self.train)}"
-        return Reading(parts, files=(path,), taken=self._taken(parts[TRAIN], path), source=source)
+        return Reading(parts, files=(path,), taken=self._taken(np.asarray(parts[TRAIN].inputs), path), source=source)
 
     def _part(self, archive: np.lib.npyio.NpzFile, path: Path, part: str, names: Sequence[str]) -> Part:
         for name in names:
@@ -117,9 +117,9 @@ class Npz(Format):
             )
         return GREY if inputs.ndim == 3 else ()
 
-    def _taken(self, part: Part, path: Path) -> tuple[str, ...]:
+    def _taken(self, inputs: np.ndarray, path: Path) -> tuple[str, ...]:
         """Say what the inputs were taken as."""
-        shape, kind = part.inputs.shape[1:], part.inputs.dtype
+        shape, kind = inputs.shape[1:], inputs.dtype
         what = {1: "{} numbers", 2: "sequences of {} steps of {} values", 3: "images of {} channels, {} × {} pixels"}
         words = what.get(len(shape), f"numbers {list(shape)}").format(*shape)
         return (f"{path.name}: inputs '{self.train[0]}' are {words} ({kind}), labels are '{self.train[1]}'",)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint, whole_numbers
+from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint, label_values
 from dmm_exp.data.pictures import Pictures
 from dmm_exp.errors import UserError, did_you_mean
 
@@ -48,7 +48,8 @@ class Parquet(Format):
         tables = {part: self._table(found) for part, found in files.items()}
         parts = {part: self._part(table, files[part]) for part, table in tables.items()}
         names = _class_names(tables[TRAIN].schema, self.label)
-        return Reading(parts, names, tuple(file for found in files.values() for file in found))
+        source = f"dataset.formats.parquet.label={self.label}"
+        return Reading(parts, names, tuple(file for found in files.values() for file in found), source=source)
 
     def _table(self, files: list[Path]) -> Any:
         import pyarrow as pa
@@ -80,7 +81,7 @@ class Parquet(Format):
             name=lambda row: f"{where}, row {row}",
             fingerprint=fingerprint(files),
         )
-        return Part(pictures, whole_numbers(table.column(self.label).to_numpy(), f"column '{self.label}' of {where}"))
+        return Part(pictures, label_values(table.column(self.label).to_numpy(), f"column '{self.label}' of {where}"))
 
 
 def encoded(value: Any, name: str) -> bytes:

@@ -43,7 +43,9 @@ class Table(Format):
     @property
     def expected(self) -> str:
         """The files in words."""
-        return "a .csv, .tsv or .parquet file (.csv.gz and the like, too), or a folder with train.csv and perhaps test.csv"
+        return (
+            "a .csv, .tsv or .parquet file (.csv.gz and the like, too), or a folder with train.csv and perhaps test.csv"
+        )
 
     def found(self, path: Path) -> bool:
         """Say whether ``path`` is such a file or folder."""
@@ -107,7 +109,8 @@ class Table(Format):
     def _check_columns(self, table: pd.DataFrame, first: pd.DataFrame, file: Path, train: Path) -> None:
         """Raise ``UserError`` unless a part has the training part's columns, in any order."""
         missing, more = (
-            [name for name in one.columns if name not in other.columns] for one, other in ((first, table), (table, first))
+            [name for name in one.columns if name not in other.columns]
+            for one, other in ((first, table), (table, first))
         )
         if missing or more:
             lacks = f"lacks the column {listed(missing)}" if missing else f"has the column {listed(more)} besides"
@@ -127,7 +130,9 @@ def _inside(folder: Path, part: str) -> Path | None:
     """Return the file of a part: text before parquet, plain before compressed."""
     if not folder.is_dir():
         return None
-    found = [file for file in folder.iterdir() if file.name.lower().startswith(f"{part}.") and _end(file) and file.is_file()]
+    found = [
+        file for file in folder.iterdir() if file.name.lower().startswith(f"{part}.") and _end(file) and file.is_file()
+    ]
     return min(found, key=lambda file: (_end(file) == PARQUET, len(file.name), file.name), default=None)
 
 
