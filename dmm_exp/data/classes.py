@@ -91,13 +91,13 @@ def check_classes(train: np.ndarray, unseen: np.ndarray, names: Sequence[str], *
         raise UserError(
             f"all {len(train):,} training examples are of one class, '{name}'; expected at least two classes"
         )
-    missing = [names[label] for label in np.flatnonzero((trained == 0) & (kept_unseen > 0))]
+    missing = [names[label] for label in np.flatnonzero((trained == 0) & (kept_unseen > 0)).tolist()]
     if missing:
         raise UserError(
             f"no training example has the class {listed(missing)} that unseen examples have; expected every class "
             "among the training examples, or no example of it"
         )
-    empty = [names[label] for label in np.flatnonzero((trained == 0) & (kept_unseen == 0))]
+    empty = [names[label] for label in np.flatnonzero((trained == 0) & (kept_unseen == 0)).tolist()]
     if empty and not may_be_empty:
         raise UserError(
             f"the class {listed(empty)} has no examples; take it out (an empty folder, for example), or name all "

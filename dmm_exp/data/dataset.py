@@ -80,8 +80,8 @@ class Dataset:
         self._check(reading)
         labels, names = self._classes(reading)
         train, unseen = self.split(labels)
-        may_be_empty = self.class_names is not None
-        check_classes(*(labels[part][rows] for part, rows in (train, unseen)), names, may_be_empty=may_be_empty)
+        trained, kept_unseen = (labels[part][rows] for part, rows in (train, unseen))
+        check_classes(trained, kept_unseen, names, may_be_empty=self.class_names is not None)
         chosen = [self._subset(train, "train_size"), self._subset(unseen, "validation_size")]
         n_train = len(chosen[0][1])
         inputs = torch.from_numpy(self._inputs([(reading.parts[part].inputs, rows) for part, rows in chosen]))

@@ -1,0 +1,40 @@
+"""What in a person's files was taken as what is printed, and stands in the run's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+SMALLEST = """model=logistic n_models=2 pool.size=8 pool.held_out=2 training.epochs=1 unlearner=finetune unlearner.epochs=1
+    forget=random forget.size=3 evaluation.report=false executor=local logger=none""".split()
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    x, labels = np.random.default_rng(0).normal(size=60), np.array(["NA", "US"] * 30)
+    pd.DataFrame({"x": x, "label": labels}).to_csv(tmp_path / "table.csv", sep=";")
+    return tmp_path / "table.csv"
+
+
+def test_a_run_prints_what_was_taken_as_what_and_keeps_it(table: Path, command: Any):
+    done = command("dataset=table", f"dataset.path={table}", *SMALLEST, cwd=table.parent)
+    said = "table.csv: values separated by semicolons; label 'label' of 2 classes ('NA', 'US'); inputs 'x'; "
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(said) == 1
+    assert f"# {said}" in (Path(done.stdout.splitlines()[-1]) / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("column", ["id", "copy", "date"])
+def test_what_is_refused_ends_the_command_with_2_and_writes_nothing(column: str, table: Path, command: Any):
+    content = pd.read_csv(table, sep=";", keep_default_na=False).drop(columns="Unnamed: 0")
+    more = {"id": range(60), "copy": content["label"], "date": "2020-01-01"}
+    content.assign(**{column: more[column]}).to_csv(table, index=False)
+    done = command("dataset=table", f"dataset.path={table}", *SMALLEST, cwd=table.parent)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: column '{column}' of {table}")
+    assert done.stderr.count("\n") == 1
+    assert not (table.parent / "outputs" / "runs").exists()
