@@ -9,8 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-SMALLEST = """model=logistic n_models=2 pool.size=8 pool.held_out=2 training.epochs=1 unlearner=finetune unlearner.epochs=1
-    forget=random forget.size=3 evaluation.report=false executor=local logger=none""".split()
+SMALLEST = [
+    "model=logistic",
+    "n_models=2",
+    "pool.size=8",
+    "pool.held_out=2",
+    "training.epochs=1",
+    "unlearner=finetune",
+    "unlearner.epochs=1",
+    "forget=random",
+    "forget.size=3",
+    "evaluation.report=false",
+    "executor=local",
+    "logger=none",
+]
 
 
 @pytest.fixture
