@@ -5,63 +5,203 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dmm_exp.errors import UserError, reason_of, shown
+from dmm_exp.deletion.fresh import uncompiled_name
+from dmm_exp.errors import UserError, listed, reason_of, shown
 from dmm_exp.store.files import write_tensors
 
+Tensors = dict[str, Tensor]
+COUNTER = "num_batches_tracked"  # of BatchNorm: older files have none
+NAMED = 4  # names that a message lists
+DEPTH = 8  # mappings in mappings that are looked into
+WHOLE, FRACTIONS = "whole numbers", "numbers with a fraction"
 
-def fill(network: nn.Module, path: Path) -> nn.Module:
+
+def fill(network: nn.Module, path: Path, prefix: str | None = None, *, key: str = "prefix") -> nn.Module:
     """Load a checkpoint into a network of its architecture, and return the network.
 
-    Names in the file may have something in front (``model.``, as in a Lightning module that holds the network,
-    ``module.`` of DataParallel, ``_orig_mod.`` of ``torch.compile``); tensors that are not the network's (of a loss, of
-    an optimizer) are then passed over.
+    Names in the file may have a prefix that ends at a dot: ``model.`` in a Lightning module that holds the network,
+    ``module.`` of DataParallel, ``state_dict.`` for a mapping in a mapping. ``_orig_mod.`` of ``torch.compile`` may
+    stand anywhere. Tensors without the prefix (of a loss, of an optimizer) are passed over; all that have it must be
+    the network's, and all of the network's must be there, as PyTorch's strict loading wants it.
 
     Args:
         network: is changed.
         path: of a file ending in ``.safetensors``, or one that ``torch.save`` or Lightning wrote.
+        prefix: of the network's names, or how it ends (``student.`` for ``state_dict.student.``). By default the one
+            under which the network fits.
+        key: what the prefix is called in messages.
 
     Raises:
-        UserError: the file cannot be read, would run code, or does not fit the network.
+        UserError: the file cannot be read, would run code, does not fit the network, or several of its networks do.
     """
-    tensors = read_tensors(path)
-    expected = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
-    plain = {_uncompiled(name): value for name, value in tensors.items()}
-    names = {name: _uncompiled(name) for name in expected}
-    first = next(iter(names.values()), "")
-    prefixes = sorted((name[: -len(first)] for name in plain if first and name.endswith(first)), key=len)
-    for prefix in prefixes:
-        if all(prefix + name in plain for name in names.values()):
-            return _filled(network, {key: plain[prefix + name] for key, name in names.items()}, expected, path)
-    missing = [key for key, name in names.items() if not any(there.endswith(name) for there in plain)]
-    there = ", ".join(list(tensors)[:3])
-    raise UserError(
-        f"{path}: has no tensor for '{next(iter(missing or names), 'anything')}' of the network (it has {there}, ...); "
-        "expected a checkpoint of this network"
-    )
-
-
-def _filled(network: nn.Module, found: dict[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> nn.Module:
-    for key, value in found.items():
-        if value.shape != expected[key].shape:
-            shapes = f"{list(value.shape)}, that of the network {list(expected[key].shape)}"
-            raise UserError(f"{path}: '{key}' is {shapes}; expected a checkpoint of this network")
-    try:
-        network.load_state_dict(found, strict=False)  # what is no tensor stays as it is
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"{path}: does not fit the network ({error}); expected a checkpoint of it") from error
+    if prefix is not None and not isinstance(prefix, str):
+        raise UserError(f"{key}={shown(prefix)}: expected what stands before the network's names, such as {key}=model.")
+    expected, tensors = _expected(network), read_tensors(path)
+    fitting = {found: names for found in _prefixes(tensors, expected) if (names := _fit(tensors, expected, found))}
+    chosen = _chosen(tensors, fitting, prefix, path, key)
+    if chosen is None:
+        raise UserError(f"{path}: {_misfit(tensors, expected, prefix)}; expected a checkpoint of this network")
+    _check_leftover(tensors, fitting, chosen, path)
+    _load(network, {name: tensors[there] for name, there in fitting[chosen].items()}, path)
     return network
 
 
-def _uncompiled(name: str) -> str:
-    """Return the name that a tensor has without ``torch.compile``."""
-    return name.replace("_orig_mod.", "")
+def _expected(network: nn.Module) -> Tensors:
+    """Return the tensors that a checkpoint has to have.
+
+    Raises:
+        UserError: some have no shape yet, or something of the state is no tensor, which no file of numbers holds.
+    """
+    expected = {}
+    for name, value in network.state_dict().items():
+        if value is not None and not isinstance(value, Tensor):
+            raise UserError(f"model: '{name}' of its state is a {type(value).__name__}; expected tensors alone")
+        if value is not None and nn.parameter.is_lazy(value):
+            raise UserError(f"model: '{name}' has no shape yet; expected a network without lazy layers")
+        if value is not None:
+            expected[name] = value
+    return expected
+
+
+# ---------------------------------------------------------------------- which tensors of the file
+
+
+def _prefixes(tensors: Tensors, expected: Tensors) -> list[str]:
+    """Return what stands before the first of the network's names in the file, shortest first."""
+    first = uncompiled_name(next((name for name in expected if not name.endswith(COUNTER)), ""))
+    found = (name.removesuffix(first) for name in map(uncompiled_name, tensors) if first and name.endswith(first))
+    return sorted(dict.fromkeys(prefix for prefix in found if prefix == "" or prefix.endswith(".")), key=len)
+
+
+def _fit(tensors: Tensors, expected: Tensors, prefix: str) -> dict[str, str]:
+    """Return the network's names with those in the file; nothing if one is missing, or has another shape."""
+    there = {uncompiled_name(name): name for name in tensors}
+    found = {}
+    for name, value in expected.items():
+        place = there.get(prefix + uncompiled_name(name))
+        if place is not None and tensors[place].shape == value.shape:
+            found[name] = place
+        elif place is not None or not name.endswith(COUNTER):
+            return {}
+    return found
+
+
+def _chosen(
+    tensors: Tensors, fitting: Mapping[str, Mapping[str, str]], prefix: str | None, path: Path, key: str
+) -> str | None:
+    """Return the prefix of the network in the file; None if none fits.
+
+    Raises:
+        UserError: several fit and hold different numbers.
+    """
+    matching = list(fitting)
+    if prefix is not None:
+        wanted = prefix if prefix == "" or prefix.endswith(".") else f"{prefix}."
+        matching = [wanted] if wanted in fitting else [one for one in fitting if wanted and one.endswith(f".{wanted}")]
+    if len(matching) > 1 and len({_digest(tensors, fitting[one]) for one in matching}) > 1:
+        names = ", ".join(f"'{one}'" for one in matching)
+        raise UserError(
+            f"{path}: holds several networks that fit, whose names begin with {names}; say which one with "
+            f"{key}={matching[-1]}"
+        )
+    return matching[0] if matching else None
+
+
+def _digest(tensors: Tensors, names: Mapping[str, str]) -> bytes:
+    digest = hashlib.sha256()
+    for name, there in names.items():
+        if _kind(tensors[there]) in (WHOLE, FRACTIONS):
+            _update(digest, name, tensors[there])
+    return digest.digest()
+
+
+def _check_leftover(tensors: Tensors, fitting: Mapping[str, Mapping[str, str]], prefix: str, path: Path) -> None:
+    """Raise ``UserError`` if the file has more under a prefix than the network, and than other networks that fit."""
+    taken = {there for names in fitting.values() for there in names.values()}
+    left = [name for name in tensors if uncompiled_name(name).startswith(prefix) and name not in taken]
+    if left:
+        under = f" under '{prefix}'" if prefix else ""
+        raise UserError(
+            f"{path}: holds tensors{under} that the network does not have ({listed(left, NAMED)}); expected a "
+            "checkpoint of this network"
+        )
+
+
+def _misfit(tensors: Tensors, expected: Tensors, prefix: str | None) -> str:
+    """Say why a network does not fit: a shape, or a name, under the prefix with the most of the network's names."""
+    names = {uncompiled_name(name): name for name in expected}
+    there = {uncompiled_name(name): value for name, value in tensors.items()}
+    ends = [""] if prefix is None else [prefix if prefix.endswith(".") or not prefix else f"{prefix}."]
+    ends += [name.removesuffix(own) for name in there for own in names if name.endswith(f".{own}")]
+    if prefix is not None:
+        ends = [end for end in ends if end == ends[0] or end.endswith(f".{ends[0]}")]
+    best = max(dict.fromkeys(ends), key=lambda end: sum(end + own in there for own in names))
+    for own, name in names.items():
+        value = there.get(best + own)
+        if value is not None and value.shape != expected[name].shape:
+            return f"'{best}{own}' is {list(value.shape)}, that of the network {list(expected[name].shape)}"
+    missing = [own for own in names if best + own not in there and not own.endswith(COUNTER)]
+    first = f"{best}{(missing or ['anything'])[0]}"
+    return f"has no tensor for '{first}' of the network (it has {listed(list(tensors), NAMED)})"
+
+
+# ---------------------------------------------------------------------- into the network
+
+
+def _load(network: nn.Module, found: Tensors, path: Path) -> None:
+    """Fill a network with tensors of its shapes, and see that it holds them afterwards.
+
+    Raises:
+        UserError: they are of another kind than those of the network, or it cannot hold them.
+    """
+    own = _expected(network)
+    for name, value in found.items():
+        if (kind := _kind(value)) != _kind(own[name]) or kind not in (WHOLE, FRACTIONS):
+            raise UserError(
+                f"{path}: '{name}' holds {kind} ({_type(value)}), that of the network {_kind(own[name])} "
+                f"({_type(own[name])}); expected numbers of the same kind"
+            )
+    try:
+        network.load_state_dict(found, strict=False)  # what is no tensor, and counters, stay as they are
+    except (RuntimeError, TypeError) as error:
+        raise UserError(
+            f"{path}: does not fit the network ({reason_of(error)}); expected a checkpoint of it"
+        ) from error
+    for name, value in _expected(network).items():
+        if name in found and not _holds(value, found[name]):
+            raise UserError(
+                f"{path}: the network does not hold '{name}' as it is in the file, perhaps because layers share it; "
+                "expected a checkpoint of this network"
+            )
+
+
+def _holds(own: Tensor, wanted: Tensor) -> bool:
+    """Return whether a tensor holds the numbers of another, as far as its precision goes."""
+    if own.is_floating_point():
+        return torch.equal(own.nan_to_num(), wanted.to(own).nan_to_num())
+    return torch.equal(own.to(wanted), wanted)
+
+
+def _kind(value: Tensor) -> str:
+    """Return in words what kind of numbers a tensor holds; only ordinary ones can be loaded."""
+    if value.is_meta:
+        return "no numbers"
+    if value.is_quantized or value.layout != torch.strided:
+        return "packed numbers"
+    if value.is_complex():
+        return "complex numbers"
+    return FRACTIONS if value.is_floating_point() else WHOLE
+
+
+def _type(value: Tensor) -> str:
+    return f"{value.dtype}".removeprefix("torch.") + ("" if value.layout == torch.strided else f", {value.layout}")
 
 
 def weights_digest(network: nn.Module) -> str:
@@ -69,9 +209,13 @@ def weights_digest(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            _update(digest, name, value)
     return digest.hexdigest()
+
+
+def _update(digest: Any, name: str, value: Tensor) -> None:
+    digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+    digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def write_network(path: Path, network: nn.Module) -> None:
@@ -90,8 +234,11 @@ def write_network(path: Path, network: nn.Module) -> None:
     write_tensors(path, {name: value.detach().clone() for name, value in state.items()})
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by name.
+# ---------------------------------------------------------------------- the file
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Return the tensors of a checkpoint by name; those of a mapping in a mapping have its name and a dot in front.
 
     Raises:
         UserError: the file cannot be read, or holds something else than numbers, which would run code.
@@ -102,7 +249,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         from safetensors import SafetensorError
 
         try:
-            return _safetensors(path)
+            return _named(_safetensors(path).items(), path)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
     try:
@@ -114,10 +261,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason_of(error)})") from error
-    return _state(content, path)
+    if tensors := _named(_within(content), path):
+        return tensors
+    there = (
+        f" (it has {listed([str(name) for name in content], NAMED)})"
+        if isinstance(content, Mapping) and content
+        else ""
+    )
+    raise UserError(f"{path}: holds no tensors by name{there}; expected a state dict")
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def _safetensors(path: Path) -> Tensors:
     """Return the tensors of a file; of tied ones ``safetensors.torch.save_model`` keeps one and says who shares it."""
     from safetensors import safe_open
 
@@ -127,13 +281,25 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     return tensors | {name: tensors[kept] for name, kept in shared.items() if name not in tensors and kept in tensors}
 
 
-def _state(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the tensors of what a file holds: a state dict, or one under the name that Lightning and others use."""
-    for name in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    if not tensors:
-        raise UserError(f"{path}: holds no tensors by name; expected a state dict")
+def _within(content: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of mappings in mappings, by their names with dots between."""
+    for name, value in content.items() if isinstance(content, Mapping) and depth < DEPTH else ():
+        if not isinstance(value, Tensor):
+            yield from _within(value, f"{prefix}{name}.", depth + 1)
+        elif not value.is_nested:
+            yield f"{prefix}{name}", value
+
+
+def _named(pairs: Iterable[tuple[str, Tensor]], path: Path) -> Tensors:
+    """Return tensors by name, if no two of them have the same name for a network."""
+    tensors: Tensors = {}
+    names: dict[str, str] = {}
+    for name, value in pairs:
+        other = names.setdefault(uncompiled_name(name), name)
+        if name in tensors or other != name:
+            raise UserError(
+                f"{path}: '{shown(other)}' and '{shown(name)}' are the same name, but for torch.compile and levels of "
+                "nesting; expected one of them"
+            )
+        tensors[name] = value
     return tensors

@@ -7,20 +7,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.schema import check_ranges
 from dmm_exp.data import Examples
-from dmm_exp.deletion.checkpoints import fill, weights_digest
-from dmm_exp.deletion.given import Given, check_numbers
+from dmm_exp.deletion.belonging import check_answers
+from dmm_exp.deletion.given import Given, given_by_configuration
 from dmm_exp.deletion.ledger import Ledger
 from dmm_exp.deletion.pool import FILE, SIZE, Pool, prepare_given
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.deletion.request import check_request, request
 from dmm_exp.deletion.rows import forget_rows, read
-from dmm_exp.ensembles import Ensemble
-from dmm_exp.ensembles.work import model_factory
 from dmm_exp.errors import UserError, did_you_mean, storage_errors
 from dmm_exp.executors import shared_executor
 from dmm_exp.report.progress import Console
@@ -42,6 +38,7 @@ attribution, training, executor. forget.indices is a file of training indices, o
 folder of images: .txt, .csv, .tsv, .json, .npy or .parquet. Of several columns forget.column=NAME is read.
 
     request.checkpoint=FILE     of the trained network: safetensors, a state dict, or Lightning's
+    request.prefix=student.     which network of the file, where it holds several: what stands before its names
     request.output=FOLDER       where results go; a new folder (unlearned)
     request.recipe=true         the network was trained as training=… says: a pool and a verification can be made
     request.pool=FOLDER         a prepared pool; it is prepared there if it is not (with request.recipe=true)
@@ -60,6 +57,7 @@ class Asked:
     """The keys of a request; :data:`HELP` says what they are."""
 
     checkpoint: str | None = None
+    prefix: str | None = None
     output: str = "unlearned"
     recipe: bool = False
     pool: str | None = None
@@ -147,18 +145,8 @@ def _given(config: Mapping[str, Any], asked: Asked) -> Given:
     if asked.checkpoint is None:
         raise UserError("request.checkpoint: has no value and needs one; give it as request.checkpoint=FILE")
     examples: Examples = instantiate(config["dataset"]).load()
-    network = config["model"]["network"]
-    wrapped = model_factory(network, examples)()
-    fill(wrapped.network, Path(asked.checkpoint).expanduser())
-    check_numbers(wrapped.network)
-    return Given(
-        Ensemble.stack([wrapped.eval()]),
-        examples,
-        network,
-        restore=lambda member: member.network,  # pyright: ignore[reportArgumentType]
-        rows=lambda rows: torch.utils.data.TensorDataset(examples.inputs[rows], examples.labels[rows]),
-        weights=weights_digest(wrapped.network),
-    )
+    checkpoint = Path(asked.checkpoint).expanduser()
+    return given_by_configuration(config["model"]["network"], examples, checkpoint, asked.prefix)
 
 
 def _kept(asked: Asked) -> Pool | None:
@@ -177,6 +165,8 @@ def _prepared(config: Mapping[str, Any], asked: Asked, known: Given, executor: A
     """Return the pool that was asked for, prepared by the recipe; None where none was."""
     if asked.pool is None:
         return None
+    if not (Path(asked.pool).expanduser() / FILE).exists():
+        check_answers(known.answers, known.examples)  # before a pool is trained for nothing
     budget, folder, seed = asked.prepare_budget, Path(asked.pool), config["seed"]
     training = config["training"]
     return prepare_given(known, training, folder, executor, console, size=asked.size, budget=budget, seed=seed)

@@ -15,6 +15,7 @@ from dmm_exp.attribution import DirectionalEstimator, Estimator, Evidence, Gradi
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.registered import REGISTERED, registered
 from dmm_exp.data import Examples
+from dmm_exp.deletion.belonging import Answers, check_answers
 from dmm_exp.deletion.fresh import Fresh
 from dmm_exp.deletion.given import Given
 from dmm_exp.ensembles import AllBut, Ensemble
@@ -73,22 +74,47 @@ class Deletion(Pipeline):
     @cached_property
     def subject(self) -> Artifact:
         """The given network (or several, as an ensemble)."""
-        ensemble = self.given.ensemble
-        tensors = ensemble.tensors()
-        config, inputs = {"network": self.config["model"]["network"]}, {"dataset": self.dataset.digest}
-        spec = Spec("given", config, inputs | {"numbers": content_hash(*tensors.values())})
+        tensors, spec = self.given.ensemble.tensors(), self._given_spec
         if self.store.find(spec) is None:
-            tensors["logits"] = evaluation_copy(ensemble, self.config["trainer"]).logits(self.examples.inputs)
-            if not tensors["logits"].isfinite().all():
-                raise UserError("model: some of its logits on train or validation are not finite; expected numbers")
+            tensors["logits"] = self.given.answers
 
         def make(draft: Draft) -> None:
-            draft.layout([[0, len(ensemble)]])
-            draft.write_shard(
-                0, tensors, {"members": len(ensemble), "seconds": 0.0, "history": [], "sample_gradients": 0}
-            )
+            members = len(self.given.ensemble)
+            draft.layout([[0, members]])
+            draft.write_shard(0, tensors, {"members": members, "seconds": 0.0, "history": [], "sample_gradients": 0})
 
         return self.obtain("given", "the given network", spec, make)
+
+    @cached_property
+    def _given_spec(self) -> Spec:
+        """What determines the artifact of the given network."""
+        numbers = content_hash(*(value.cpu() for value in self.given.ensemble.tensors().values()))
+        config = {"network": self.config["model"]["network"]}
+        return Spec("given", config, {"dataset": self.dataset_spec.digest, "numbers": numbers})
+
+    def given_answers(self) -> Answers:
+        """Return the answers of the given network on all points, after checking that it was trained on this data.
+
+        Nothing is written.
+
+        Raises:
+            UserError: it was not; see :func:`dmm_exp.deletion.belonging.check_answers`.
+        """
+        kept = self.store.find(self._given_spec)
+        logits = self.given.answers if kept is None else kept.stacked("logits")
+        check_answers(logits, self.examples)
+        return Answers.of(logits, self.examples.labels)
+
+    def full_answers(self) -> Answers:
+        """Return the answers of the networks that were trained by the recipe on everything; they are kept."""
+        spec = Spec("answers", {}, {"originals": self.originals.digest})
+
+        def make(draft: Draft) -> None:
+            found = Answers.of(self.originals.stacked("logits"), self.examples.labels)
+            draft.write_tensors("answers", {name: torch.from_numpy(value) for name, value in vars(found).items()})
+
+        kept = self.store.obtain(spec, make).tensors("answers")
+        return Answers(**{name: value.numpy() for name, value in kept.items()})
 
     @cached_property
     def originals(self) -> Artifact:

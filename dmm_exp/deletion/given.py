@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from dmm_exp.deletion.fresh import Fresh, uncompiled, uncompiled_name
 from dmm_exp.deletion.rows import Data, dtype_of, examples_of, rows_of, with_classes
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.skeletons import copied
-from dmm_exp.ensembles.work import model_factory
-from dmm_exp.errors import UserError, reason_of
+from dmm_exp.ensembles.work import evaluation_copy, model_factory
+from dmm_exp.errors import UserError, reason_of, shown
 from dmm_exp.models import Normalised
 
 PROBED = 8  # training examples on which two networks are compared
+SAME, ALONE = 1e-5, 1e-2  # relative differences of answers: to the same batch twice, and to an example in a smaller one
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,18 @@ class Given:
         """Return a freshly initialised network behind the normalisation."""
         return model_factory(self.network, self.examples)()
 
+    @cached_property
+    def answers(self) -> Tensor:
+        """Logits ``[1, points, classes]`` of the given network on all points, computed once.
+
+        Raises:
+            UserError: some are not finite.
+        """
+        logits = evaluation_copy(self.ensemble.copy(), {}).logits(self.examples.inputs)
+        if not logits.isfinite().all():
+            raise UserError("model: some of its logits on train or validation are not finite; expected numbers")
+        return logits
+
     def logits(self, network: nn.Module) -> Tensor:
         """Return the logits ``[1, points, classes]`` of a network like the given one, as its precision rounds it."""
         constants = vars(self.examples.normalisation)
@@ -71,33 +85,77 @@ def given(
     train: Data,
     validation: Data | None = None,
     factory: Callable[[], nn.Module] | None = None,
+    prefix: str | None = None,
 ) -> Given:
     """Check what a person hands over; the arguments are those of :func:`dmm_exp.unlearn`.
 
     Raises:
         UserError: something does not fit; see :func:`dmm_exp.unlearn`.
     """
-    network = _network(model, factory)
-    plain = _plain(network)
+    network = _network(model, factory, prefix)
     examples = examples_of(train, validation)
+
+    def fresh(plain: nn.Module) -> dict[str, Any]:
+        build = again(plain) if factory is None else _fresh(factory, plain)
+        name = register(f"network {architecture(plain)}", build)
+        return {"_target_": "dmm_exp.config.registered.network", "name": name}
+
+    return _together(network, examples, fresh, rows_of(train, examples), factory is not None)
+
+
+def given_by_configuration(
+    config: Mapping[str, Any], examples: Examples, checkpoint: Path, prefix: str | None
+) -> Given:
+    """Check a network of a configuration (``model.network``) that is filled from a checkpoint, and its data.
+
+    Args:
+        config: of the network.
+        examples: the data.
+        checkpoint: the file.
+        prefix: of the network's names in the file; None where only one fits.
+
+    Raises:
+        UserError: something does not fit.
+    """
+    network = model_factory(config, examples)().network
+    fill(network, checkpoint, prefix, key="request.prefix")
+    check_numbers(network)
+    return _together(network, examples, lambda _: dict(config), rows_of(examples, examples), True)
+
+
+def _together(
+    network: nn.Module,
+    examples: Examples,
+    configuration: Callable[[nn.Module], dict[str, Any]],
+    rows: Callable[[Tensor], TorchDataset[Any]],
+    has_factory: bool,
+) -> Given:
+    """Return a network and its data, after checking that they fit each other.
+
+    Args:
+        network: as it was trained.
+        examples: the data; its classes may not be named yet.
+        configuration: from the network in float32 to that of a fresh one of its architecture.
+        rows: see :class:`Given`.
+        has_factory: see :class:`Given`.
+    """
+    plain = _plain(network)
     wrapped = Normalised(plain, **vars(examples.normalisation), input_shape=examples.input_shape)
     examples = with_classes(examples, _answer(wrapped, examples))
-    name = register(f"network {architecture(plain)}", again(plain) if factory is None else _fresh(factory, plain))
-    config = {"_target_": "dmm_exp.config.registered.network", "name": name}
     numbers = network.state_dict().values()
     return Given(
         Ensemble.stack([wrapped]),
         examples,
-        config,
+        configuration(plain),
         restore=_like(network),
-        rows=rows_of(train, examples),
+        rows=rows,
         weights=weights_digest(network),
         is_exact=all(value.dtype == torch.float32 for value in numbers if value.is_floating_point()),
-        has_factory=factory is not None,
+        has_factory=has_factory,
     )
 
 
-def _network(model: nn.Module | str | Path, factory: Callable[[], nn.Module] | None) -> nn.Module:
+def _network(model: nn.Module | str | Path, factory: Callable[[], nn.Module] | None, prefix: str | None) -> nn.Module:
     """Return the trained network itself, or filled from a checkpoint, if its numbers are finite."""
     if factory is not None and (not callable(factory) or isinstance(factory, nn.Module)):
         raise UserError(
@@ -109,11 +167,13 @@ def _network(model: nn.Module | str | Path, factory: Callable[[], nn.Module] | N
             raise UserError(
                 f"model={model}: a checkpoint holds numbers only; expected factory=, which makes the network"
             )
-        module = fill(_made(factory), Path(model).expanduser())
-    elif isinstance(model, nn.Module):
-        module = model
-    else:
+        module = fill(_made(factory), Path(model).expanduser(), prefix)
+    elif not isinstance(model, nn.Module):
         raise UserError(f"model is a {type(model).__name__}; expected a torch.nn.Module, or the path of a checkpoint")
+    elif prefix is not None:
+        raise UserError(f"prefix={shown(prefix)}: is for names in a checkpoint; model is a network already")
+    else:
+        module = model
     check_numbers(module)
     return module
 
@@ -210,10 +270,36 @@ def _like(network: nn.Module) -> Callable[[nn.Module], nn.Module]:
     return restore
 
 
-@torch.no_grad()
 def _answer(network: nn.Module, examples: Examples) -> Tensor:
-    """Return what the network answers on a few examples, ``[examples, classes]``."""
-    inputs = examples.inputs[:PROBED]
+    """Return what the network answers on a few examples, ``[examples, classes]``, if each has one answer.
+
+    A copy is asked, with random numbers of its own, so that being asked changes nothing.
+    """
+    network, inputs = copied(network), examples.inputs[:PROBED]
+    with torch.random.fork_rng(devices=[]):
+        found, again = _logits(network, inputs), _logits(network, inputs)
+        if not _near(again, found, SAME):
+            raise UserError(
+                "model: answers the same inputs differently in two calls, although it is in eval mode; expected no "
+                "randomness there, such as dropout that is always on, and nothing that changes from call to call"
+            )
+        half = (len(inputs) + 1) // 2
+        if half < len(inputs) and not _near(_logits(network, inputs[:half]), found[:half], ALONE):
+            raise UserError(
+                "model: its answer to an example depends on the others in the batch, although it is in eval mode; "
+                "expected a network that answers each example for itself (BatchNorm with running statistics)"
+            )
+    return found
+
+
+def _near(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """Return whether logits are the same, up to a part of the largest."""
+    return bool(((one - other).abs() <= tolerance * (1 + other.abs().max())).all())
+
+
+@torch.no_grad()
+def _logits(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the logits ``[examples, classes]`` of some inputs, if the network gives such."""
     try:
         found = network(inputs)
     except Exception as error:

@@ -138,6 +138,7 @@ class Ledger:
         seed: of all randomness.
         validation: unseen points.
         factory: makes an untrained network.
+        prefix: of the network's names in a checkpoint.
         limits: when retraining is due.
         progress: whether to show on standard error what is being done.
 
@@ -146,10 +147,11 @@ class Ledger:
 
     >>> from tempfile import mkdtemp
     >>> import torch
-    >>> from dmm_exp import Ledger
-    >>> x, y = torch.randn(60, 3), torch.arange(60) % 2
-    >>> net = torch.nn.Linear(3, 2)
-    >>> ledger = Ledger(mkdtemp(), net, (x, y), method="finetune epochs=1", progress=False)
+    >>> from dmm_exp import Ledger, train
+    >>> x = torch.randn(60, 3)
+    >>> data = x, (x[:, 0] > 0).long()
+    >>> net = train(torch.nn.Linear(3, 2), data, {"epochs": 20})
+    >>> ledger = Ledger(mkdtemp(), net, data, method="finetune epochs=1", progress=False)
     >>> ledger.delete([4, 8]).forgotten, ledger.delete([15]).forgotten
     ([4, 8], [4, 8, 15])
     >>> ledger.gone, ledger.due
@@ -168,10 +170,11 @@ class Ledger:
         seed: int = 0,
         validation: Data | None = None,
         factory: Callable[[], nn.Module] | None = None,
+        prefix: str | None = None,
         limits: Limits | None = None,
         progress: bool = True,
     ) -> None:
-        known = given(model, train, validation_of(validation, pool, train), factory)
+        known = given(model, train, validation_of(validation, pool, train), factory, prefix)
         self._begin(Path(folder), known, (method, recipe, pool, seed), here(known), Console(quiet=not progress), limits)
 
     @classmethod

@@ -144,6 +144,7 @@ def prepare(
     size: int = SIZE,
     validation: Data | None = None,
     factory: Callable[[], nn.Module] | None = None,
+    prefix: str | None = None,
     budget: float | str | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -164,6 +165,7 @@ def prepare(
             beside them. More predict better.
         validation: unseen points; predictions are made for them, too.
         factory: makes an untrained network. By default the layers of ``model`` are initialised anew.
+        prefix: as in :func:`dmm_exp.unlearn`.
         budget: seconds (``600``), or text with a unit (``"10min"``, ``"2h"``): the size is cut to what fits.
         seed: determines every model.
         progress: whether to show on standard error how far it is.
@@ -180,7 +182,7 @@ def prepare(
     >>> pool.models
     56
     """
-    known = given(model, train, validation, factory)
+    known = given(model, train, validation, factory, prefix)
     console = Console(quiet=not progress)
     return prepare_given(
         known, training_of(recipe, known), Path(folder), here(known), console, size=size, budget=budget, seed=seed
@@ -247,6 +249,7 @@ def _trained_pool(folder: Path, deletion: Deletion, earlier: float, begun: float
     """
     members = deletion.pool.members + deletion.larger.members + deletion.originals.members
     lds = deletion.lds()
+    deletion.full_answers()  # are kept, for the networks that requests come with
     return Pool(
         folder,
         size=deletion.pool.members,

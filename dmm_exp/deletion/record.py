@@ -11,7 +11,8 @@
   ``epochs``, ``seed``, ``exact`` (whether it retrains, and every number was made from the kept rows), ``kept`` (names
   of tensors that a retrained network took over from the given one).
 * ``network``: ``type``; ``before`` and ``after``, digests of the tensors (:func:`dmm_exp.deletion.checkpoints.
-  weights_digest`); ``file`` and ``sha256``, name and digest of the checkpoint.
+  weights_digest`); ``file`` and ``sha256``, name and digest of the checkpoint; ``normalisation``, null or the
+  ``scale``, ``mean`` and ``std`` that inputs go through before they reach the network.
 * ``quality``: ``verified``, whether networks were retrained, and how many (``retrained_networks``); ``klom_p95``, by
   group ``value``, ``low``, ``high`` (95 % interval over models), ``floor`` and ``doing_nothing``, in nats, or null;
   ``verdict``, for ``network`` and ``method`` each whether it can be told ``from_retraining`` and
@@ -144,6 +145,7 @@ def content(result: Unlearned, checkpoint: str) -> dict[str, Any]:
             **result.weights,
             "file": CHECKPOINT,
             "sha256": checkpoint,
+            "normalisation": result.normalisation,
         },
         "quality": _quality(result),
         "cost": vars(result.cost),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.deletion.belonging import check_answers, check_pool
 from dmm_exp.deletion.budget import seconds_of, share_of
 from dmm_exp.deletion.cautions import cautions
 from dmm_exp.deletion.checkpoints import weights_digest
@@ -25,6 +26,7 @@ from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, Pool, models_of, opened, poo
 from dmm_exp.deletion.quality import Verification, groups_of, points_table, quality
 from dmm_exp.deletion.recipes import Recipe, composed, method_of, training_of
 from dmm_exp.deletion.result import Cost, Unlearned, counts, names_of, rows_digest
+from dmm_exp.deletion.rows import RAW
 from dmm_exp.deletion.timing import seconds_of_training
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.errors import UserError, shown, storage_errors
@@ -114,11 +116,13 @@ class Request:
             read: in words, what the rows were read from.
         """
         deletion, known = self.deletion, self.deletion.given
+        belongs, doubts = self._belonging(gone)
         work = Work(deletion, current or known.ensemble, deletion.subject.stacked("logits"), new, gone, self.seed)
         begun = time.monotonic()
         if self.predicts:
             deletion.effect_of(gone)
-        settings, warnings = self._within(work, time.monotonic() - begun)
+        settings, cut = self._within(work, time.monotonic() - begun)
+        warnings = [*self.warnings, *cautions(deletion.examples, gone), *doubts, *cut]
         with deletion.console.stage("unlearning", f"{work.count:,} rows by {_target(settings).__name__}"):
             made, targets = work.carry_out(instantiate(settings))
         seconds = time.monotonic() - begun
@@ -131,19 +135,13 @@ class Request:
             check = Verification(deletion, gone, settings, self.verify)
             verification, retrained = check.metrics(work.origin, logits), check.oracles.stacked("logits")
         cost = self._cost(made, settings, seconds, len(gone), time.monotonic() - begun if self.verify else 0.0)
-        found = quality(deletion, gone, work.origin, logits, targets) | self._doubt(gone)
+        found = quality(deletion, gone, work.origin, logits, targets) | self._doubt(gone) | belongs
         result = Unlearned(
             model=model,
             metrics=found,
             verification=verification,
             cost=cost,
-            warnings=[
-                *self.warnings,
-                *cautions(deletion.examples, gone),
-                *warnings,
-                *_beware(found, verification, self.exact),
-                *_pointless(work.origin, targets),
-            ],
+            warnings=[*warnings, *_beware(found, verification, self.exact), *_pointless(work.origin, targets)],
             forgotten=gone.tolist(),
             method=settings,
             attribution=dict(deletion.config["attribution"]) if self.predicts else None,
@@ -157,10 +155,25 @@ class Request:
             points=points_table(deletion, gone, work.origin, logits, targets, retrained),
             pool=self.pool if self.predicts else None,
             kept=self.kept,
+            normalisation=None if known.examples.normalisation == RAW else dict(vars(known.examples.normalisation)),
         )
         if self.pool is not None:
             deletion.console.note(self.pool.in_words(seconds))
         return Outcome(result, work.origin, made, targets)
+
+    def _belonging(self, gone: Tensor) -> tuple[dict[str, float], list[str]]:
+        """Return how far the given network is from the pool's full models, and what to warn of.
+
+        Nothing is written before.
+
+        Raises:
+            UserError: it does not belong to its data, or to the pool.
+        """
+        own = self.deletion.given_answers()
+        if self.pool is None or not self.predicts:
+            return {}, []
+        groups = groups_of(self.deletion, gone)
+        return check_pool(f"pool={self.pool.folder}", own, self.deletion.full_answers(), groups)
 
     def _restored(self, made: internal.Unlearned, settings: Mapping[str, Any]) -> nn.Module:
         """Return what came out as a network like the given one.
@@ -245,6 +258,8 @@ def request(
     if pool is True and training is None and _target(settings).target == "predicted":
         raise UserError("pool=True: a pool is trained by a recipe; give recipe=")
     taken_over = _taken_over(settings, known, keep)
+    if kept is None:  # a pool may hold these answers already; the request checks them, then
+        check_answers(known.answers, known.examples)
     own_numbers = torch.random.fork_rng(devices=[])  # what is drawn here leaves the program's own random numbers alone
     with storage_errors(), own_numbers, tempfile.TemporaryDirectory(prefix="dmm_exp_") as folder:
         if _target(settings).target == "predicted" and pool is True:

@@ -44,6 +44,8 @@ class Unlearned:
     Attributes:
         model: of the type, mode, devices and dtypes of the network that was given, which is unchanged.
         metrics: what can be told without retrained networks; see :func:`dmm_exp.deletion.quality.quality`.
+        normalisation: ``scale``, ``mean`` and ``std`` that inputs of a dataset of this package go through before they
+            reach the network, ``(input / scale - mean) / std``; None where the network gets them as they are.
         verification: what retrained networks tell, empty without; see :class:`dmm_exp.deletion.quality.Verification`.
         cost: what it took.
         warnings: what to beware of, in sentences.
@@ -80,6 +82,7 @@ class Unlearned:
     kept: list[str] = field(default_factory=list)
     read: str = ""
     names: list[str] | None = None
+    normalisation: dict[str, Any] | None = None
 
     def __str__(self) -> str:
         """Say what was done and how well, in sentences."""

@@ -31,7 +31,7 @@ def train(model: nn.Module, data: Data, recipe: Recipe = "sgd_one_cycle", *, see
 
     >>> import torch
     >>> from dmm_exp import train
-    >>> x = torch.randn(60, 3)
+    >>> x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
     >>> net = train(torch.nn.Linear(3, 2), (x, (x[:, 0] > 0).long()), {"epochs": 20})
     >>> bool((net(x).argmax(1) == (x[:, 0] > 0)).float().mean() > 0.9)
     True

@@ -33,6 +33,7 @@ def unlearn(
     seed: int = 0,
     validation: Data | None = None,
     factory: Callable[[], nn.Module] | None = None,
+    prefix: str | None = None,
     whole_classes: bool = False,
     keep: Sequence[str] = (),
     progress: bool = True,
@@ -64,24 +65,27 @@ def unlearn(
         seed: of all randomness.
         validation: unseen points, of the same kind as ``train``; a pool's own by default.
         factory: makes an untrained network; by default, the layers of ``model`` are initialised anew.
+        prefix: what stands before the network's names in a checkpoint that holds several (``"student."``).
         whole_classes: whether a class may lose its last example.
         keep: names of tensors or layers that a retrained network (``method="retrain"``) may take over from the given
             one, such as frozen layers; the result is not called exact then.
         progress: whether to show on standard error what is being done.
 
     Raises:
-        UserError: something does not fit, said in one sentence; nothing was changed then.
+        UserError: something does not fit, said in one sentence; nothing was changed then. That includes a network that
+            was not trained on this data, or not by the recipe of the pool (see :mod:`dmm_exp.deletion.belonging`).
 
     >>> import torch
-    >>> from dmm_exp import unlearn
-    >>> x, y = torch.randn(60, 3), torch.arange(60) % 2
-    >>> net = torch.nn.Linear(3, 2)
+    >>> from dmm_exp import train, unlearn
+    >>> x = torch.randn(60, 3)
+    >>> y = (x[:, 0] > 0).long()
+    >>> net = train(torch.nn.Linear(3, 2), (x, y), {"epochs": 20})
     >>> result = unlearn(net, (x, y), [3, 5, 7], method="finetune epochs=1", progress=False)
     >>> type(result.model).__name__, result.forgotten
     ('Linear', [3, 5, 7])
     """
     console = Console(quiet=not progress)
-    known = given(model, train, validation_of(validation, pool, train), factory)
+    known = given(model, train, validation_of(validation, pool, train), factory, prefix)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
     rows = read(forget, known.examples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dmm_exp.deletion.belonging import ELSEWHERE, FARTHEST
 from dmm_exp.deletion.comparison import Verdict, distances_of, verdict_on_method, verdict_on_network
 from dmm_exp.errors import listed
 from dmm_exp.report.progress import duration
@@ -12,7 +13,8 @@ from dmm_exp.report.tables import number
 from dmm_exp.report.words import FEWEST_MODELS, percent
 
 Record = Mapping[str, Any]
-NAMES = {"forget": "deleted rows", "retain": "kept rows", "val": "unseen points"}
+FEW = 4  # channels or columns whose constants are written out
+NAMES = {"forget": "deleted rows", **ELSEWHERE}
 
 
 def headline(record: Record) -> str:
@@ -31,10 +33,12 @@ def in_words(record: Record) -> list[str]:
     """Return how well it went, as far as it was measured, in sentences; the first is the most important."""
     quality = record["quality"]
     if quality["verified"]:
-        return [*_of_network(quality), *_of_method(quality), _elsewhere(quality), *_klom(quality)]
+        verified = [*_of_network(quality), *_of_method(quality), _elsewhere(quality), *_klom(quality)]
+        return [*verified, *_belongs(quality)]
     if record["method"]["exact"]:
         return ["Retraining is exact, so there is nothing to verify."]
-    return ["Not verified: no network was retrained without the rows to compare with.", *_matched(quality)]
+    not_verified = "Not verified: no network was retrained without the rows to compare with."
+    return [not_verified, *_matched(quality), *_belongs(quality)]
 
 
 def _of_network(quality: Record) -> list[str]:
@@ -121,6 +125,30 @@ def _matched(quality: Record) -> list[str]:
     ]
 
 
+def _belongs(quality: Record) -> list[str]:
+    far = {name: quality["metrics"].get(f"pool_distance/{name}") for name in ELSEWHERE}
+    parts = [f"{number(value)} times ({NAMES[name]})" for name, value in far.items() if value is not None]
+    if not parts:
+        return []
+    return [
+        f"The network as given is {' and '.join(parts)} as far from the mean of the pool's full models as these are "
+        f"themselves; about 1 is expected, and more than {FARTHEST:g} is refused."
+    ]
+
+
+def _normalised(network: Record) -> list[str]:
+    constants = network.get("normalisation")
+    if constants is None:
+        return []
+    few = len(constants["mean"]) <= FEW
+    mean, std = (", ".join(f"{value:.4g}" for value in constants[name]) for name in ("mean", "std"))
+    values = f"mean {mean} and std {std}" if few else "a mean and a std for each channel or column"
+    return [
+        f"The network gets its inputs as (input / {constants['scale']:g} - mean) / std, with {values}. These constants "
+        "belong to the dataset and are not in the checkpoint; dataset.normalisation sets them or turns them off."
+    ]
+
+
 def guaranteed(record: Record) -> list[str]:
     """Return what is certain, in sentences."""
     removed, network = record["removed"], record["network"]
@@ -130,6 +158,7 @@ def guaranteed(record: Record) -> list[str]:
         f"The {removed['rows']:,} rows are named by their indices, and by SHA-256 {removed['sha256']} of their content "
         "as it was when they were deleted.",
         "The network that was handed over was not changed.",
+        *_normalised(network),
     ]
     if record["method"]["exact"]:
         found.append(

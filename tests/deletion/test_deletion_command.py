@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from networks import trained
 from safetensors.torch import load_file
 
 from dmm_exp.cli import unlearn
@@ -22,8 +24,10 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = composed(SMALL)
     torch.manual_seed(0)
-    network = model_factory(config["model"]["network"], instantiate(config["dataset"]).load())().network
-    torch.save(network.state_dict(), "net.pt")
+    examples = instantiate(config["dataset"]).load()
+    network = model_factory(config["model"]["network"], examples)()
+    trained(network, examples.inputs[: examples.n_train], examples.labels[: examples.n_train], steps=20)
+    torch.save(network.network.state_dict(), "net.pt")
     (tmp_path / "rows.csv").write_text("row\n3\n1\n4\n")
     return tmp_path
 
@@ -51,6 +55,53 @@ def test_rows_go_from_a_checkpoint(folder, monkeypatch, capsys):
     again = start(monkeypatch, capsys, "request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=finetune")
     assert again[0] == 2
     assert "holds the record of a deletion" in again[2]
+
+
+def test_of_two_networks_in_a_file_one_is_named(folder, monkeypatch, capsys):
+    network = torch.load("net.pt")
+    other = {name: torch.randn_like(value) for name, value in network.items()}
+    both = {f"teacher.{name}": value for name, value in other.items()} | {f"student.{n}": v for n, v in network.items()}
+    torch.save({"state_dict": both}, "both.pt")
+    asked = ["request.checkpoint=both.pt", "forget.indices=rows.csv", "unlearner=finetune"]
+    code, _, err = start(monkeypatch, capsys, *asked)
+    assert code == 2
+    assert "say which one with request.prefix=state_dict." in err
+    assert start(monkeypatch, capsys, *asked, "request.prefix=student.")[0] == 0
+    assert start(monkeypatch, capsys, *asked[1:], "request.checkpoint=net.pt", "request.output=alone")[0] == 0
+    one, alone = (load_file(f"{name}/unlearned.safetensors") for name in ("unlearned", "alone"))
+    assert all(torch.equal(one[name], alone[name]) for name in alone)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensors: tensors | {"9.weight": torch.ones(2)}, "holds tensors that the network does not have"),
+        (lambda tensors: {name: 0 * value for name, value in tensors.items()}, "where chance gives"),
+        (lambda tensors: {n: v[..., torch.arange(len(v) - 1, -1, -1), :] if v.shape[0] == 10 and v.ndim > 1 else v
+                          for n, v in tensors.items()}, "same order of classes"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("more", [[], POOL[1:], ["request.ledger=book"]])
+def test_a_network_that_does_not_fit_is_refused_and_nothing_is_written(folder, monkeypatch, capsys, change, said, more):
+    torch.save(change(torch.load("net.pt")), "net.pt")
+    code, _, err = start(monkeypatch, capsys, "request.checkpoint=net.pt", "forget.indices=rows.csv", *more)
+    assert code == 2
+    assert len([line for line in err.splitlines() if "rows to delete" not in line]) == 1
+    assert said in err
+    assert not list(folder.rglob("deletion.json"))
+    assert not (folder / "p").exists()
+
+
+def test_the_normalisation_of_a_dataset_is_in_the_record_and_can_be_turned_off(folder, monkeypatch, capsys):
+    off = "dataset.normalisation={_target_: dmm_exp.data.Normalisation, scale: 1, mean: [0], std: [1]}"
+    docs = (Path(__file__).parents[2] / "docs" / "unlearn_your_model.md").read_text()
+    assert off in docs
+    asked = ["request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=finetune"]
+    assert start(monkeypatch, capsys, *asked)[0] == 0
+    assert start(monkeypatch, capsys, *asked, off, "request.output=raw")[0] == 0
+    constants = [json.loads((folder / name / "deletion.json").read_text())["network"]["normalisation"]
+                 for name in ("unlearned", "raw")]  # fmt: skip
+    assert constants == [{"scale": 16, "mean": [0.305], "std": [0.376]}, None]
 
 
 def test_a_ledger_is_gone_on_with(folder, monkeypatch, capsys):

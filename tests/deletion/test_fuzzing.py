@@ -15,11 +15,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from networks import IMAGE, NETWORKS, Pairs, blobs, cnn, mlp
+from networks import IMAGE, NETWORKS, Pairs, blobs, cnn, mlp, trained
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, TensorDataset
 
-from dmm_exp import Unlearned, prepare, unlearn
+from dmm_exp import Unlearned, prepare, train, unlearn
 from dmm_exp.errors import UserError
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
@@ -36,7 +36,7 @@ METHODS = [
     "salun",
     "scrub",
 ]
-RECIPE = {"epochs": 1, "batch_size": 16}
+RECIPE = {"epochs": 8, "batch_size": 16}
 
 
 class Answers(nn.Module):
@@ -135,17 +135,19 @@ OTHER_MODELS = st.one_of(
 
 
 @st.composite
-def models(draw: st.DrawFn, image: bool) -> nn.Module:
+def models(draw: st.DrawFn, image: bool, data: tuple[Tensor, Tensor]) -> nn.Module:
     torch.manual_seed(draw(st.integers(0, 3)))
     width = WIDTH if not image else 36
     network = cnn(CLASSES) if image and draw(st.booleans()) else draw(st.sampled_from(NETWORKS[1:]))(width, CLASSES)
+    trained(network, *data, steps=30, lr=0.03)
     if draw(st.sampled_from(range(8))) == 5:
         network.requires_grad_(False)
     return network.train(draw(st.booleans()))
 
 
 @st.composite
-def datasets(draw: st.DrawFn, image: bool, count: int) -> Any:
+def datasets(draw: st.DrawFn, image: bool, count: int) -> tuple[Any, tuple[Tensor, Tensor]]:
+    """A dataset of some kind, and the same as tensors that a network can be trained on."""
     inputs, labels = blobs(count, 36 if image else WIDTH, CLASSES, seed=draw(st.integers(0, 3)))
     inputs = inputs.view(-1, *IMAGE) if image else inputs
     if draw(st.integers(0, 4)) == 0:
@@ -158,7 +160,7 @@ def datasets(draw: st.DrawFn, image: bool, count: int) -> Any:
         lambda: TensorDataset(inputs, labels),
         lambda: Pairs(inputs, labels),
     ]
-    return draw(st.sampled_from(kinds))()
+    return draw(st.sampled_from(kinds))(), (inputs.float(), labels.long())
 
 
 @st.composite
@@ -310,17 +312,19 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def calls(draw: st.DrawFn, pool: Path) -> dict[str, Any]:
     """Arguments of ``unlearn``, most of them sensible."""
     if draw(st.integers(0, 3)) == 0:  # a request that a pool answers
-        model, train, validation = mlp(WIDTH, CLASSES), blobs(ROWS, WIDTH, CLASSES), None
+        data, validation = blobs(ROWS, WIDTH, CLASSES), None
+        model = train(mlp(WIDTH, CLASSES), data, RECIPE)
         pools, recipes = st.sampled_from([pool, str(pool)]), st.sampled_from([None, RECIPE])
     else:
         image = draw(st.booleans())
-        model, train = draw(models(image)), draw(datasets(image, ROWS))
-        validation = draw(st.one_of(st.none(), datasets(image, draw(st.integers(1, 12)))))
+        data, tensors = draw(datasets(image, ROWS))
+        model = draw(models(image, tensors))
+        validation = draw(st.one_of(st.none(), datasets(image, draw(st.integers(1, 12))).map(lambda pair: pair[0])))
         pools, recipes = st.sampled_from([None, False, True]), st.sampled_from([None, None, RECIPE, recipe_function])
     other_pools = st.one_of(JUNK, st.sampled_from([pool, pool.parent, pool / "x\0"]))
     call = {
         "model": draw(mostly(st.just(model), OTHER_MODELS)),
-        "train": draw(mostly(st.just(train), other_datasets())),
+        "train": draw(mostly(st.just(data), other_datasets())),
         "forget": draw(mostly(FORGET, OTHER_FORGET)),
         "method": draw(mostly(METHOD, OTHER_METHOD)),
         "recipe": draw(mostly(recipes, OTHER_RECIPE)),

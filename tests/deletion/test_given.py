@@ -177,6 +177,97 @@ def test_a_network_that_does_not_fit_is_refused(model, said):
     assert said in refused(lambda: given(model, DATA))
 
 
+class Counting(nn.Linear):
+    """Answers otherwise from call to call."""
+
+    calls = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(inputs) * self.calls
+
+
+class Wakeful(nn.BatchNorm1d):
+    """Never leaves training mode."""
+
+    def train(self, mode: bool = True) -> Any:
+        return super().train(True)
+
+
+def layered(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(WIDTH, 8), *layers, nn.Linear(8, CLASSES))
+
+
+def always_dropping(inputs: Tensor) -> Tensor:
+    return nn.functional.dropout(inputs, 0.1)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Answers(always_dropping),
+        Answers(lambda logits: logits + 0.01 * torch.randn(logits.shape)),
+        Answers(lambda logits: logits * float(np.random.rand())),
+        Answers(lambda logits: logits[:, torch.randperm(CLASSES)]),
+        Answers(lambda logits: nn.functional.rrelu(logits, training=True)),
+        Counting(WIDTH, CLASSES),
+    ],
+)
+def test_answers_that_differ_from_call_to_call_are_refused(model):
+    torch.manual_seed(1)
+    drawn = torch.get_rng_state()
+    assert "differently in two calls, although it is in eval mode" in refused(lambda: given(model, DATA))
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        layered(nn.BatchNorm1d(8, track_running_stats=False)),
+        layered(Wakeful(8)),
+        Answers(lambda logits: logits - logits.mean(0)),
+        Answers(lambda logits: logits / logits.norm()),
+        Answers(lambda logits: logits.cumsum(0).flip(0)),
+    ],
+)
+def test_answers_that_depend_on_the_batch_are_refused(model):
+    assert "depends on the others in the batch" in refused(lambda: given(model, DATA))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        layered(nn.BatchNorm1d(8), nn.Dropout(0.5)),
+        layered(nn.LayerNorm(8), nn.GELU()),
+        layered(nn.GroupNorm(2, 8)),
+        layered(nn.Unflatten(1, (2, 4)), nn.InstanceNorm1d(2), nn.Flatten()),
+        Answers(lambda logits: logits.bfloat16().float()),
+    ],
+)
+def test_a_network_that_answers_each_example_for_itself_is_accepted(model):
+    given(model, DATA)
+
+
+def test_one_or_two_rows_are_enough_to_ask():
+    for rows in (1, 2, 3):
+        given(nn.Linear(WIDTH, CLASSES), (DATA[0][:rows], DATA[1][:rows]))
+
+
+def test_being_asked_leaves_nothing_behind():
+    class Marked(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(WIDTH, CLASSES)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(inputs)
+
+    model = Marked()
+    found = given(model, DATA)
+    assert float(model.calls) == float(found.ensemble.stats["network.calls"]) == 0
+
+
 # ---------------------------------------------------------------------- data
 
 

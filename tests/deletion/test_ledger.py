@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from networks import trained
 from torch import nn
 
 from dmm_exp import Ledger, Limits, train
@@ -22,10 +23,14 @@ def data():
     return (inputs[:60], labels[:60]), (inputs[60:], labels[60:])
 
 
-@pytest.fixture(scope="module")
-def network():
+def untrained():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+@pytest.fixture(scope="module")
+def network(data):
+    return trained(untrained(), *data[0])
 
 
 def ledger(folder, network, data, method=FEW, **options):
@@ -60,8 +65,8 @@ def test_a_request_starts_from_the_network_as_it_is(tmp_path, network, data):
     assert not torch.equal(numbers(after_one.model), numbers(alone.model))
 
 
-def test_predictions_are_of_everything_that_is_gone(tmp_path, network, data):
-    learnt = train(network, data[0], {"epochs": 60, "batch_size": 10})
+def test_predictions_are_of_everything_that_is_gone(tmp_path, data):
+    learnt = train(untrained(), data[0], {"epochs": 60, "batch_size": 10})
     book = ledger(tmp_path, learnt, data, method="dmm epochs=40")
     book.delete([0, 1, 2, 3, 4])
     second = book.delete([5, 6, 7, 8, 9])

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from networks import blobs, trained
 from PIL import Image
 from torch import nn
 
-from dmm_exp import Ledger, unlearn
+from dmm_exp import Ledger, train, unlearn
 from dmm_exp.cli import unlearn as command
 from dmm_exp.data import Dataset, Decoding
 from dmm_exp.data.formats import ImageFolder
@@ -23,14 +24,14 @@ from dmm_exp.forget import Indices, OneClass, Random
 from dmm_exp.models import MLP
 
 WANTED, SORTED = [30, 7, 19], [7, 19, 30]
-DATA = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 2
+DATA = blobs(60, 3, 2)
 MASK = [row in WANTED for row in range(60)]
 METHOD = "finetune epochs=1"
 
 
 def network(inputs: int = 3) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 2))
+    return trained(nn.Sequential(nn.Flatten(), nn.Linear(inputs, 2)), *DATA, steps=10)
 
 
 @pytest.fixture
@@ -99,11 +100,11 @@ def test_a_record_and_its_page_say_what_was_read(here: Path):
 def photographs(folder: Path, each: int = 12) -> Path:
     draw = np.random.default_rng(0)
     for part in ("train", "test"):
-        for name in ("1", "10", "2 <b>"):
+        for place, name in enumerate(("1", "10", "2 <b>")):  # ever brighter
             (folder / part / name).mkdir(parents=True)
             for number in range(each):
                 content = io.BytesIO()
-                Image.fromarray(draw.integers(0, 256, (4, 4), dtype=np.uint8)).save(content, "PNG")
+                Image.fromarray(draw.integers(80 * place, 80 * place + 80, (4, 4), dtype=np.uint8)).save(content, "PNG")
                 (folder / part / name / f"{number:02d}.png").write_bytes(content.getvalue())
     return folder
 
@@ -112,7 +113,7 @@ def test_photographs_are_deleted_by_their_names_and_named_in_record_and_page(her
     data = Dataset({"folder": ImageFolder()}, path=str(photographs(here / "photos")), decoding=Decoding(4, 1))
     names = ["2 <b>/03.png", "1/05.png", "train/10/11.png"]
     (here / "list.csv").write_text("path\n" + "\n".join(names) + "\n")
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    model = train(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), data, {"epochs": 40})
     for listed in ("list.csv", names, set(names)):
         result = unlearn(model, data, listed, method=METHOD, progress=False)
         assert result.forgotten == [5, 23, 27]
@@ -128,7 +129,7 @@ def test_photographs_are_deleted_by_their_names_and_named_in_record_and_page(her
 
 def test_many_names_are_folded(here: Path):
     data = Dataset({"folder": ImageFolder()}, path=str(photographs(here / "photos")), decoding=Decoding(4, 1))
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    model = train(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), data, {"epochs": 40})
     page = (unlearn(model, data, range(11), method=METHOD, progress=False).save("many") / "report.html").read_text()
     assert "<details>\n    <summary>Files of the deleted rows (11)" in page
     page = (unlearn(model, data, range(10), method=METHOD, progress=False).save("few") / "report.html").read_text()
@@ -147,7 +148,9 @@ def start(monkeypatch, capsys, *arguments: str) -> tuple[int, str]:
 def test_the_command_takes_names_and_says_what_it_read(here: Path, monkeypatch, capsys):
     photographs(here / "photos")
     (here / "photos/train/1/Thumbs.db").write_bytes(b"no picture")
-    torch.save(MLP(input_shape=(1, 4, 4), n_classes=3, hidden=[]).state_dict(), "net.pt")
+    data = Dataset({"folder": ImageFolder()}, path="photos", decoding=Decoding(4, 1))
+    model = train(MLP(input_shape=(1, 4, 4), n_classes=3, hidden=[]), data, {"epochs": 40})
+    torch.save(model.state_dict(), "net.pt")
     (here / "list.csv").write_text("user,path\n5,10/03.png\n5,1/05.png\n")
     code, err = start(monkeypatch, capsys, "forget.indices=list.csv")
     assert code == 2

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from networks import blobs, trained
 from safetensors.torch import load_file, save_model
 from torch import nn
 
@@ -45,13 +46,13 @@ DISTANCES = {
 }
 
 
+def data(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return blobs(count, 3, 2, seed=seed)
+
+
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Linear(3, 2)
-
-
-def data(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(count, 3, generator=torch.Generator().manual_seed(seed)), torch.arange(count) % 2
+    return trained(nn.Linear(3, 2), *data(60, 0), steps=10)
 
 
 def deleted() -> Unlearned:

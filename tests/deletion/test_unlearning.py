@@ -17,7 +17,7 @@ from networks import IMAGE, NETWORKS, Pairs, blobs, cnn, dropping, mlp, trained
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from dmm_exp import Unlearned, unlearn
+from dmm_exp import Unlearned, train, unlearn
 from dmm_exp.config.folders import config_directory
 from dmm_exp.data import Normalisation
 from dmm_exp.deletion.given import given
@@ -119,7 +119,7 @@ class Module(lightning.LightningModule):
 
 
 def test_a_lightning_module_stays_one():
-    model = Module()
+    model = trained(Module(), *DATA)
     assert isinstance(made(model).model, Module)
     assert equal(numbers(made(model).model.net), numbers(made(model.net).model))  # pyright: ignore
 
@@ -374,7 +374,9 @@ def test_a_recipe_alone_prepares_no_pool_and_names_both_other_ways(monkeypatch, 
 
 def test_a_pool_for_one_call_is_prepared_where_it_is_asked_for(monkeypatch):
     monkeypatch.setattr("dmm_exp.deletion.request.SIZE", 40)
-    found = made(network(), method="dmm epochs=1", recipe=RECIPE, validation=UNSEEN, pool=True)
+    recipe = {**RECIPE, "epochs": 8}
+    model = train(mlp(WIDTH, CLASSES), DATA, recipe)
+    found = made(model, method="dmm epochs=1", recipe=recipe, validation=UNSEEN, pool=True)
     assert found.pool.size == 40
     assert not found.pool.folder.exists()
     assert any("prepared for this call alone" in text for text in found.warnings)
