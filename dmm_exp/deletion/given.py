@@ -287,7 +287,8 @@ def _answer(network: nn.Module, examples: Examples) -> Tensor:
         if half < len(inputs) and not _near(_logits(network, inputs[:half]), found[:half], ALONE):
             raise UserError(
                 "model: its answer to an example depends on the others in the batch, although it is in eval mode; "
-                "expected a network that answers each example for itself (BatchNorm with running statistics)"
+                "expected a network that answers each example for itself (BatchNorm with running statistics, and no "
+                "other statistics of a batch)"
             )
     return found
 
