@@ -1,0 +1,127 @@
+"""Where results live: names of runs and keys of artifacts, computed without training anything.
+
+python tests/end_to_end/addresses.py writes addresses.json anew, after a deliberate change that the changelog names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dmm_exp.config.folders import config_directory
+from dmm_exp.config.preflight import composer
+from dmm_exp.deletion.deletion import Deletion
+from dmm_exp.deletion.given import given
+from dmm_exp.deletion.pool import pool_config
+from dmm_exp.deletion.recipes import composed
+from dmm_exp.evaluation import Evaluation
+from dmm_exp.executors import Local
+from dmm_exp.identity import run_name
+from dmm_exp.leaderboard import compose_entries
+from dmm_exp.pipeline import Pipeline
+from dmm_exp.report.progress import Console
+from dmm_exp.store import Artifact, Draft, Spec
+from dmm_exp.study import compose_cells_of
+
+FILE = Path(__file__).with_name("addresses.json")
+FIXED = ["model.chunk_size=1", "executor=local"]
+RUNS = {
+    "default": [],
+    "quick": ["experiment=quick"],
+    "random, dmm": ["forget=random", *FIXED],
+    "random, finetune": ["forget=random", "unlearner=finetune", *FIXED],
+    "random, oracle_matching": ["forget=random", "unlearner=oracle_matching", *FIXED],
+    "random, dmm by trak": ["forget=random", "attribution=trak", *FIXED],
+    "random, dmm by ridge": ["forget=random", "attribution=datamodel", *FIXED],
+    "random in thirds": ["forget=random", "refinement=shuffle", *FIXED],
+    "class, another seed": ["forget=class", "forget.label=3", "seed=5", *FIXED],
+    "small convolutional networks": ["forget=random", "model=cnn", *FIXED],
+}
+
+
+@dataclass(frozen=True)
+class Imagined(Artifact):
+    """An artifact that is not there."""
+
+    asked: Spec
+
+    @property
+    def spec(self) -> Spec:
+        """What determines it."""
+        return self.asked
+
+
+class Keys:
+    """A store in which everything is there and nothing has content: it writes down what was asked for."""
+
+    read_only = True
+
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
+
+    def obtain(self, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
+        """Return the artifact that a spec would be."""
+        role = spec.config.get("role")
+        self.found[f"{spec.kind} {role}" if role else spec.kind] = spec.digest
+        return self.find(spec)
+
+    def find(self, spec: Spec) -> Artifact:
+        """Return the same."""
+        return Imagined(Path("nowhere") / spec.digest, spec.digest, True, spec)
+
+
+def keys_of(config: dict[str, Any]) -> dict[str, str]:
+    """Return the keys of a run's artifacts; where the forget set depends on scores, of those before it."""
+    store = Keys()
+    pipeline = Pipeline(config, store, Local(), Console(quiet=True))
+    shared = ("dataset", "pool", "larger", "originals")
+    rest = () if pipeline.needs_scores else ("oracles", "floor_oracles", "unlearned")
+    for stage in (*shared, *rest):
+        getattr(pipeline, stage)
+    if rest:
+        _ = Evaluation(pipeline).artifact
+    return store.found
+
+
+def deletion_keys() -> dict[str, str]:
+    """Return the keys of what a deletion makes of a pool, for fixed numbers."""
+    inputs, labels = torch.arange(240.0).reshape(60, 4) % 7, torch.arange(60) % 3
+    network = torch.nn.Linear(4, 3)
+    torch.nn.init.ones_(network.weight)
+    torch.nn.init.zeros_(network.bias)
+    known, store = given(network, (inputs, labels)), Keys()
+    training = composed([])["training"]
+    config = pool_config(known, training, 40, 0)
+    config["model"] = {**config["model"], "chunk_size": 1, "network": {"_target_": "torch.nn.Linear"}}
+    found = Deletion(known, True, config, store, Local(), Console(quiet=True))
+    for stage in ("dataset", "pool", "larger", "originals"):
+        getattr(found, stage)
+    found.effect_of(torch.tensor([1, 5, 9]))
+    return store.found
+
+
+def addresses() -> dict[str, Any]:
+    """Return all of them, by what they are of."""
+    with composer(config_directory(), []) as compose:
+        runs = {name: compose(overrides)[0] for name, overrides in RUNS.items()}
+        board = compose(["experiment=leaderboard_digits", "leaderboard.methods=[dmm,scrub,ssd]"])[0][0]["leaderboard"]
+        study = compose(["experiment=rum_digits"])[0][0]["study"]
+    study = {**study, "tables": dict(list(study["tables"].items())[:1]), "methods": study["methods"][:2]}
+    entries = compose_entries(board, [])
+    cells = compose_cells_of(study, [])
+    return {
+        "runs": {name: run_name(config, choices) for name, (config, choices) in runs.items()},
+        "artifacts": {name: keys_of(config) for name, (config, _) in runs.items()},
+        "leaderboard": {f"{e.method} on {e.forget}": run_name(e.config, e.choices) for e in entries},
+        "study": {f"{c.table}, {c.row}, {c.column}": run_name(c.config, c.choices) for c in cells},
+        "deletion": deletion_keys(),
+    }
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(addresses(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
