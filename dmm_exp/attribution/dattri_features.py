@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from dmm_exp.data import Examples
 from dmm_exp.ensembles.ensemble import is_of_stacking
 from dmm_exp.errors import UserError, reason_of
 from dmm_exp.models import functional_one_hot
+from dmm_exp.store.temporary import temporary_folder
 
 Batch = tuple[Tensor, ...]
 
@@ -222,8 +222,8 @@ class CompressedFeatures(DattriFeatures):
     def __init__(self, model: nn.Module, examples: Examples, make: Callable[..., Any], seed: int) -> None:
         super().__init__(model, examples)
         self.device = examples.inputs.device.type
-        with tempfile.TemporaryDirectory() as folder, torch.compiler.set_stance("force_eager"):
-            self.attributor = make(task=_MeanLoss(model), device=self.device, offload="none", cache_dir=folder)
+        with temporary_folder() as folder, torch.compiler.set_stance("force_eager"):
+            self.attributor = make(task=_MeanLoss(model), device=self.device, offload="none", cache_dir=str(folder))
             self.attributor.compressors = self._compressors(seed)
             self.attributor.cache(training_batches(examples, 256))
         layers = range(len(self.attributor.layer_names))

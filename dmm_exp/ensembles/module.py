@@ -40,7 +40,7 @@ Part = tuple[Tensor, float]
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C through; Lightning ends the process in its place, with exit code 1 and deaf to a second one."""
+    """Let ``KeyboardInterrupt`` through; Lightning ends the process instead, with exit code 1 and deaf to Ctrl-C."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield

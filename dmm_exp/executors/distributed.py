@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 from dmm_exp.config.processes import ranks
 from dmm_exp.errors import UserError
+from dmm_exp.store.temporary import temporary_folder
 
 Job = TypeVar("Job")
 
@@ -58,8 +57,8 @@ def serve() -> None:
     _join()
     while (work := _tell(None)) is not None:
         function, job = work
-        with tempfile.TemporaryDirectory() as folder:
-            function(replace(job, output=Path(folder)))
+        with temporary_folder() as folder:
+            function(replace(job, output=folder))
     _leave()
 
 

@@ -75,7 +75,7 @@ class Processes:
         if START == "forkserver":
             forkserver.set_forkserver_preload([PRELOAD])
             resource_tracker.ensure_running()
-            with _interrupts_blocked():  # what is started inherits that: Ctrl-C is for this process alone
+            with _interrupts_blocked():  # what is started inherits that: signals to end are for this process alone
                 forkserver.ensure_running()
 
     def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[Job]:
@@ -191,8 +191,8 @@ def _finished(workers: list[_Worker]) -> list[int]:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C for this thread and for what is started meanwhile."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Block Ctrl-C and SIGTERM for this thread and for what is started meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
@@ -202,6 +202,7 @@ def _interrupts_blocked() -> Iterator[None]:
 def _work(connection: Connection, threads: int, device: str | None) -> None:
     """Be a worker: do jobs until the connection, or the main process, ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a job may start processes, and end them
     threading.Thread(target=_end_with_parent, daemon=True).start()
     begin_computing(threads, device)
     with suppress(EOFError):

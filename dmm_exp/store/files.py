@@ -5,6 +5,7 @@ Tensors are safetensors, tables parquet, everything else JSON. Nothing is ever p
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -73,6 +74,29 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write text, atomically."""
     write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write text, atomically, and return when it is on the disk: then not even a power cut loses it."""
+
+    def write(temporary: Path) -> None:
+        _write_text(temporary, text)
+        settle(temporary)
+
+    write_atomically(path, write)
+    settle(path.parent)
+
+
+def settle(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot do this for folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ process of this machine that is gone, or when it was not renewed for a while: no
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
 import socket
@@ -20,10 +21,14 @@ from typing import Any
 RENEWED_EVERY = 5.0  # seconds
 STALE_AFTER = 60.0  # seconds without being renewed
 LOOK_EVERY = 0.2  # seconds between two looks of who waits
+BOOT = 36  # characters that name the start of a machine; the name of its numbering of processes follows
 
 
 class Lock:
-    """Holds a file while the body of its ``with`` runs; waits for another holder, and removes a stale one's file.
+    """Holds a file while the body of its ``with`` runs; waits for another holder, and takes over from a stale one.
+
+    The file is never moved away and put back: in between, others would find the place free. It is replaced, or removed,
+    by the one process that has made the claim on its present holder, a file beside it that names that holder.
 
     Args:
         path: the file; its folder is made.
@@ -33,53 +38,69 @@ class Lock:
     def __init__(self, path: Path, waiting: Callable[[str], None] = lambda holder: None) -> None:
         self.path = path
         self._waiting = waiting
-        self._text = json.dumps({**_ourselves(), "token": uuid.uuid4().hex})
+        self._text = json.dumps({**ourselves(), "token": uuid.uuid4().hex})
         self._released = threading.Event()
+        self._claims: dict[Path, Watch] = {}
 
     def __enter__(self) -> Lock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        watch, told = Watch(self.path), False
-        while not self._created():
-            if watch.stale():
-                self._remove(watch.text)
-                continue
-            if not told and watch.text:
-                told = True
-                self._waiting(in_words(watch.text))
-            time.sleep(LOOK_EVERY)
+        try:
+            self._wait()
+        except BaseException:  # interrupted, perhaps when the lock was ours already
+            self._release()
+            raise
         threading.Thread(target=self._renew, daemon=True).start()
         return self
 
     def __exit__(self, *raised: object) -> None:
         self._released.set()
-        if _read(self.path) == self._text:
-            self.path.unlink(missing_ok=True)
+        self._release()
 
-    def _created(self) -> bool:
+    def _wait(self) -> None:
+        watch, told = Watch(self.path), False
+        while not _created(self.path, self._text):
+            if watch.stale() and self._took_over(watch.text):
+                return
+            if not told and watch.text:
+                told = True
+                self._waiting(in_words(watch.text))
+            time.sleep(LOOK_EVERY)
+
+    def _took_over(self, stale: str) -> bool:
+        """Replace the file of a stale holder by our own, and return whether we could.
+
+        A claim whose maker is gone is claimed in turn, so one process at a time gets there.
+        """
+        claims = [self._claim_on(stale)]
+        while not _created(claims[-1], self._text):
+            watch = self._claims.setdefault(claims[-1], Watch(claims[-1]))
+            if not watch.stale():
+                return False
+            claims.append(self._claim_on(watch.text))
         try:
-            file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            return False
-        try:
-            os.write(file, self._text.encode())
-        except OSError:
-            self.path.unlink(missing_ok=True)
-            raise
+            if _read(self.path) != stale or not self.path.exists():
+                return False  # it was taken over, or released, before our claim
+            own = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
+            own.write_text(self._text, encoding="utf-8")
+            os.replace(own, self.path)
+            return True
         finally:
-            os.close(file)
-        return True
+            for claim in claims:
+                claim.unlink(missing_ok=True)
 
-    def _remove(self, stale: str) -> None:
-        """Remove a stale lock: only one of several processes can move it aside, and a new one is put back."""
-        aside = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            os.rename(self.path, aside)
-        except FileNotFoundError:
+    def _release(self) -> None:
+        """Remove our file, unless another process has a claim on it, or has replaced it."""
+        claim = self._claim_on(self._text)
+        if _read(self.path) != self._text or not _created(claim, self._text):
             return
-        if _read(aside) == stale:
-            aside.unlink()
-        else:
-            os.rename(aside, self.path)
+        try:
+            if _read(self.path) == self._text:
+                self.path.unlink(missing_ok=True)
+        finally:
+            claim.unlink(missing_ok=True)
+
+    def _claim_on(self, holder: str) -> Path:
+        return self.path.with_name(f".{self.path.name}.{hashlib.sha256(holder.encode()).hexdigest()[:16]}.claim")
 
     def _renew(self) -> None:
         while not self._released.wait(RENEWED_EVERY):
@@ -88,6 +109,22 @@ class Lock:
                     os.utime(self.path)
             except OSError:
                 continue  # the file system may be back the next time
+
+
+def _created(path: Path, text: str) -> bool:
+    """Make a file that does not exist yet, and return whether it did not."""
+    try:
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return False
+    try:
+        os.write(file, text.encode())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(file)
+    return True
 
 
 class Watch:
@@ -112,26 +149,27 @@ class Watch:
             return False  # it has just been released
         if seen != self._seen:
             self._seen, self._since = seen, time.monotonic()
-        alive = _alive(_holder(self.text))
-        return not alive if alive is not None else time.monotonic() - self._since > STALE_AFTER
+        living = alive(holder_in(self.text))
+        return not living if living is not None else time.monotonic() - self._since > STALE_AFTER
 
 
 def holder_of(path: Path) -> str | None:
     """Return who holds a lock, in words; None when it is free, or held by a process of this machine that is gone."""
     text = _read(path)
-    return in_words(text) if path.exists() and _alive(_holder(text)) is not False else None
+    return in_words(text) if path.exists() and alive(holder_in(text)) is not False else None
 
 
 def in_words(text: str) -> str:
     """Say who a lock's holder is."""
-    holder = _holder(text)
+    holder = holder_in(text)
     if not holder:
         return "another process"
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
     return f"process {holder['pid']} of {holder['user']} on {holder['host']}, at work since {started}"
 
 
-def _ourselves() -> dict[str, Any]:
+def ourselves() -> dict[str, Any]:
+    """Return what tells this process from all others, as plain values."""
     pid = os.getpid()
     return {
         "host": socket.gethostname(),
@@ -143,7 +181,7 @@ def _ourselves() -> dict[str, Any]:
     }
 
 
-def _alive(holder: dict[str, Any]) -> bool | None:
+def alive(holder: dict[str, Any]) -> bool | None:
     """Return whether a process of this machine lives; None for those of others, and when nothing is known."""
     if not holder or (holder["host"], holder["boot"]) != (socket.gethostname(), _boot()):
         return None
@@ -154,6 +192,12 @@ def _alive(holder: dict[str, Any]) -> bool | None:
     except PermissionError:
         return True
     return _birth(holder["pid"]) == holder["birth"]
+
+
+def restarted(holder: dict[str, Any]) -> bool:
+    """Return whether this machine was started again since a process of it wrote who it is."""
+    ours = _boot()[:BOOT]
+    return bool(ours) and holder["host"] == socket.gethostname() and holder["boot"][:BOOT] not in ("", ours)
 
 
 def _birth(pid: int) -> str:
@@ -180,7 +224,8 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _holder(text: str) -> dict[str, Any]:
+def holder_in(text: str) -> dict[str, Any]:
+    """Return what a file tells of its holder, as :func:`ourselves` does; empty where it does not tell."""
     try:
         found = json.loads(text)
         return found if {"host", "boot", "pid", "birth", "user", "since"} <= found.keys() else {}

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,112 @@ def test_who_was_given_up_does_not_release_the_lock_of_a_successor(tmp_path: Pat
         left_by_successor = json.dumps({"token": "successor"})
         path.write_text(left_by_successor)
     assert path.read_text() == left_by_successor
+
+
+# ---------------------------------------------------------------------- taking over
+
+
+class Slow(Lock):
+    """Finds a lock stale, and is slow to take it over."""
+
+    def __init__(self, path: Path, meanwhile: Callable[[], None]) -> None:
+        super().__init__(path)
+        self.meanwhile = meanwhile
+
+    def _took_over(self, stale: str) -> bool:
+        self.meanwhile()
+        return super()._took_over(stale)
+
+
+def test_who_finds_a_lock_stale_too_late_never_makes_its_place_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Another process took over meanwhile; were its file moved aside to be looked at, a third one could get in."""
+    path, third, seen = left_by(tmp_path / "a.lock", pid=gone()), Lock(tmp_path / "a.lock"), []
+    second = Lock(path)
+    replace = os.rename
+
+    def rename(source: Path, target: Path) -> None:
+        replace(source, target)
+        seen.append(lock._created(path, third._text))
+
+    monkeypatch.setattr(os, "rename", rename)
+
+    def meanwhile() -> None:
+        if not seen:
+            seen.append(False)
+            second.__enter__()
+
+    slow = threading.Thread(target=lambda: Slow(path, meanwhile).__enter__())
+    slow.start()
+    time.sleep(0.3)
+    assert path.read_text() == second._text
+    second.__exit__()
+    slow.join(10)
+    assert not any(seen)
+
+
+def test_a_claim_whose_maker_is_gone_is_claimed_in_turn(tmp_path: Path):
+    path = left_by(tmp_path / "a.lock", pid=gone())
+    holder = path.read_text()
+    for _ in range(2):  # two processes were killed while they took over
+        claim = Lock(path)._claim_on(holder)
+        holder = json.dumps({**json.loads(path.read_text()), "token": claim.name, "pid": gone()})
+        claim.write_text(holder)
+    assert seconds_to_get(path) < 0.5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_somebody_has_a_claim_on_is_left_to_them(tmp_path: Path):
+    path = tmp_path / "a.lock"
+    with Lock(path) as held:
+        left_by(held._claim_on(held._text), host="elsewhere")
+    assert path.exists()
+
+
+def test_an_interrupted_wait_leaves_the_lock_of_others_and_none_of_its_own(tmp_path: Path):
+    path = tmp_path / "a.lock"
+
+    def interrupt(holder: str) -> None:
+        raise KeyboardInterrupt
+
+    with Lock(path):
+        with pytest.raises(KeyboardInterrupt):
+            Lock(path, interrupt).__enter__()
+        assert path.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def hold_in_turn(path: Path, log: Path, times: int) -> None:
+    """Hold a lock some times, and be killed while holding it the last time."""
+    for left in range(times, 0, -1):
+        held = Lock(path)
+        held.__enter__()
+        with log.open("a") as file:
+            file.write("in\n")
+        time.sleep(0.002)
+        if left == 1:
+            os._exit(1)
+        with log.open("a") as file:
+            file.write("out\n")
+        held.__exit__()
+
+
+def test_processes_that_die_while_they_hold_it_never_leave_two_inside(tmp_path: Path):
+    path, log, children = tmp_path / "locks" / "a.lock", tmp_path / "log", []
+    for _ in range(6):
+        child = os.fork()
+        if not child:
+            hold_in_turn(path, log, 4)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    told = log.read_text().split()
+    assert told.count("in") == 24
+    inside = 0
+    for place, word in enumerate(told):
+        inside = 1 if word == "in" else 0
+        if word == "out":
+            assert told[place - 1] == "in"
+    assert inside == 1
+    with Lock(path):
+        pass
+    assert list(path.parent.iterdir()) == []
