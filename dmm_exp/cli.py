@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from dmm_exp.config.processes import rank, ranks
 from dmm_exp.errors import UserError
 
 USAGE_ERROR = 2
+CLEANING = 30.0  # seconds after a signal to end during which further ones are ignored, so that all is cleaned up
 
 
 def main() -> None:
@@ -41,17 +46,56 @@ def unlearn() -> None:
     _end(_unlearn)
 
 
+def verify() -> None:
+    """Run ``python -m dmm_exp.verify``."""
+    _end(_verify)
+
+
 def _end(command: Callable[[], int]) -> None:
-    """Run a command and exit with its code; bad input ends with one sentence and exit code 2."""
+    """Run a command and exit with its code.
+
+    Bad input ends with one sentence and exit code 2, Ctrl-C with exit code 130, and SIGTERM like Ctrl-C, with 143.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, where they become sentences
+    with interruptions() as received:
+        try:
+            sys.exit(command())
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(USAGE_ERROR)
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+            sys.exit(128 + (received or [signal.SIGINT])[0])
+
+
+@contextmanager
+def interruptions() -> Iterator[list[int]]:
+    """Let the first SIGTERM or Ctrl-C raise ``KeyboardInterrupt``; those that follow do not break off the clean-up.
+
+    Gives a list that the number of the signal is added to. Signals that the caller of this process ignores stay
+    ignored. Ranks of ``torchrun`` end at once, as it expects: they may be waiting for one another outside of Python.
+    """
+    received: list[int] = []
+    since = 0.0
+
+    def end(number: int, frame: object) -> None:
+        nonlocal since
+        if received and time.monotonic() - since < CLEANING:
+            return
+        received.append(number)
+        since = time.monotonic()
+        raise KeyboardInterrupt
+
+    heeded = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    alone = threading.current_thread() is threading.main_thread() and ranks() == 1
+    before = {number: usual for number, usual in heeded.items() if alone and signal.getsignal(number) == usual}
+    for number in before:
+        signal.signal(number, end)
     try:
-        sys.exit(command())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _runs() -> int:
@@ -126,6 +170,12 @@ def _unlearn() -> int:
         raise UserError("-m: a deletion is one request; start the command once for each")
     print(unlearn_command(arguments.overrides, _more(arguments)))
     return 0
+
+
+def _verify() -> int:
+    from dmm_exp.deletion.verify_command import verify
+
+    return verify(sys.argv[1:])
 
 
 def _checked_arguments() -> tuple[Any, list[dict[str, Any]]]:

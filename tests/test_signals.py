@@ -1,0 +1,142 @@
+"""Commands end alike on Ctrl-C and on SIGTERM: what they were doing is cleaned up, whatever comes meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from dmm_exp import cli
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Signals as a terminal leaves them; who runs the tests may ignore some."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def code_of(command: Callable[[], int]) -> object:
+    with pytest.raises(SystemExit) as ended:
+        cli._end(command)
+    return ended.value.code
+
+
+def kill(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0.2)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_end_is_one_sentence_and_an_exit_code(capsys, number, code):
+    assert code_of(lambda: kill(number) or 0) == code
+    assert capsys.readouterr().err == "interrupted; the same command goes on where this one stopped\n"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_break_off_the_clean_up(second):
+    cleaned = []
+
+    def command() -> int:
+        try:
+            kill(signal.SIGTERM)
+        finally:
+            kill(second)
+            cleaned.append(True)
+        return 0
+
+    assert code_of(command) == 143
+    assert cleaned == [True]
+
+
+def test_a_clean_up_that_hangs_can_be_ended(monkeypatch):
+    monkeypatch.setattr(cli, "CLEANING", 0.1)
+
+    def command() -> int:
+        try:
+            kill(signal.SIGTERM)
+        finally:
+            kill(signal.SIGINT)
+        return 0
+
+    assert code_of(command) == 143
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_that_are_ignored_stay_ignored(number):
+    signal.signal(number, signal.SIG_IGN)
+    assert code_of(lambda: kill(number) or 0) == 0
+
+
+def test_a_program_that_uses_the_package_keeps_its_handlers():
+    mine = lambda number, frame: None  # noqa: E731
+    signal.signal(signal.SIGTERM, mine)
+    with cli.interruptions():
+        assert signal.getsignal(signal.SIGTERM) is mine
+
+
+def test_other_threads_and_ranks_leave_signals_alone(monkeypatch):
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(code_of(lambda: 0)))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+    monkeypatch.setattr(cli, "ranks", lambda: 2)
+    with cli.interruptions():
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_sigterm_while_lightning_trains_reaches_the_command():
+    import torch
+
+    from dmm_exp import train
+
+    inputs, labels = torch.randn(40, 3), torch.arange(40) % 2
+
+    class Ended(torch.nn.Linear):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(inputs)
+
+    assert code_of(lambda: train(Ended(3, 2), (inputs, labels), {"epochs": 1}) and 0) == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_a_sigterm_that_workers_get_too_stops_them_and_is_no_traceback(tmp_path):
+    program = (
+        "import sys, os, signal, threading\n"
+        "sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\n"
+        "import executor_jobs as work\n"
+        "from dmm_exp import cli\n"
+        "from dmm_exp.executors import Processes\n"
+        "def command():\n"
+        "    threading.Timer(4.0, os.killpg, [0, signal.SIGTERM]).start()\n"
+        "    for _ in Processes(workers=2).run(work.wait_for_ever, [work.Job(Path(sys.argv[1]), n) for n in (0, 1)]):\n"
+        "        pass\n"
+        "    return 0\n"
+        "if __name__ == '__main__':\n"
+        "    cli._end(command)\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    jobs = os.path.join(os.path.dirname(__file__), "executors")
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py"), str(tmp_path), jobs],
+        capture_output=True, text=True, start_new_session=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 143, done.stderr
+    assert done.stderr == "interrupted; the same command goes on where this one stopped\n"
