@@ -4,6 +4,10 @@
 
 Runs are started again until they end; whenever one has ended it is compared and the next begins from nothing. Fails
 when an artifact differs, a finished chunk was made again, or a lock is left. Linux only.
+
+    python scripts/chaos.py --ledger --kills 40
+
+does the same with three processes that write one ledger of deletions.
 """
 
 from __future__ import annotations
@@ -33,7 +37,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ledger", action="store_true", help="kill processes that write a ledger")
     asked = parser.parse_args()
+    if asked.ledger:
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "deletion"))
+        import ledger_kills
+
+        return ledger_kills.main(asked.kills, asked.seed)
     chance = random.Random(asked.seed)
     with tempfile.TemporaryDirectory() as folder:
         reference, disturbed = Path(folder) / "reference", Path(folder) / "disturbed"

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.deletion import Deletion, Work
+from dmm_exp.deletion.drift import Limits, drift_of
 from dmm_exp.deletion.given import Given
-from dmm_exp.deletion.ledger import Limits, drift_of
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.ensembles import member_seed
 from dmm_exp.ensembles.work import model_factory, stored_ensemble

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -43,7 +44,7 @@ class Answers:
         return cls(margins(logits, labels), accuracy(logits, labels))
 
 
-def check_answers(logits: Tensor, examples: Examples) -> None:
+def check_answers(logits: Tensor, examples: Examples, blank: Sequence[int] = ()) -> None:
     """Check that a network's answers have to do with the labels that it was trained on.
 
     Accuracy on the training rows is compared with chance: what the same answers would get if they were given to the
@@ -54,12 +55,15 @@ def check_answers(logits: Tensor, examples: Examples) -> None:
     Args:
         logits: ``[1, points, classes]`` on all points.
         examples: the data.
+        blank: training rows whose inputs are gone, and which are passed over.
 
     Raises:
         UserError: the network is near chance, or its classes are in another order.
     """
-    rows = examples.n_train
-    confused = _confusion(logits[0, :rows], examples.labels[:rows])
+    there = torch.ones(examples.n_train, dtype=torch.bool)
+    there[list(blank)] = False
+    rows = int(there.sum())
+    confused = _confusion(logits[0, : len(there)][there], examples.labels[: len(there)][there])
     answered, labelled = confused.sum(1), confused.sum(0)
     if np.count_nonzero(labelled) < 2:
         return

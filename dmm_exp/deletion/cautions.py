@@ -16,14 +16,16 @@ FEWEST_ROWS = 20  # below which the 95th percentile over rows is the largest of 
 NAMED = 5  # copies that a sentence names
 
 
-def cautions(examples: Examples, gone: Tensor) -> list[str]:
+def cautions(examples: Examples, gone: Tensor, there: Tensor | None = None) -> list[str]:
     """Return sentences about rows that are to be deleted.
 
     Args:
         examples: the dataset.
         gone: sorted training indices that are gone afterwards.
+        there: those of them whose inputs are there; all by default.
     """
-    return [*_large_shares(examples, gone), *_copies(examples, gone), *_few(gone)]
+    there = gone if there is None else there
+    return [*_large_shares(examples, gone), *_copies(examples, there), *_few(there)]
 
 
 def _large_shares(examples: Examples, gone: Tensor) -> list[str]:

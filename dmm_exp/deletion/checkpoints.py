@@ -227,11 +227,15 @@ def write_network(path: Path, network: nn.Module) -> None:
     Raises:
         UserError: the state of a module holds something else than tensors.
     """
-    state = network.state_dict()
-    for name, value in state.items():
+    check_state(network)
+    write_tensors(path, {name: value.detach().clone() for name, value in network.state_dict().items()})
+
+
+def check_state(network: nn.Module) -> None:
+    """Raise ``UserError`` for a network whose state holds something else than tensors, which no file here can hold."""
+    for name, value in network.state_dict().items():
         if not isinstance(value, Tensor):
             raise UserError(f"model: '{name}' of its state is a {type(value).__name__}, which safetensors cannot hold")
-    write_tensors(path, {name: value.detach().clone() for name, value in state.items()})
 
 
 # ---------------------------------------------------------------------- the file

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,24 @@ from dmm_exp.data import Examples
 from dmm_exp.deletion.belonging import check_answers
 from dmm_exp.deletion.given import Given, given_by_configuration
 from dmm_exp.deletion.ledger import Ledger
+from dmm_exp.deletion.ledger_files import Receipt
 from dmm_exp.deletion.pool import FILE, SIZE, Pool, prepare_given
+from dmm_exp.deletion.purge_command import purge_command
 from dmm_exp.deletion.recipes import composed
+from dmm_exp.deletion.record_files import RECORD
+from dmm_exp.deletion.record_files import read as read_record
 from dmm_exp.deletion.request import check_request, request
+from dmm_exp.deletion.result import Place, Unlearned
 from dmm_exp.deletion.rows import forget_rows, read
+from dmm_exp.deletion.signature import Key, private_key
 from dmm_exp.errors import UserError, did_you_mean, storage_errors
 from dmm_exp.executors import shared_executor
+from dmm_exp.forget import Rows
 from dmm_exp.report.progress import Console
+from dmm_exp.store.temporary import sweep, temporary_folder
 
 PREFIX = "request."
-RECORD = "deletion.json"
+PROBE = ".probe."  # start of the name of a folder that is made to see whether it can be
 
 HELP = """\
 Delete rows from a trained network.
@@ -47,9 +57,23 @@ folder of images: .txt, .csv, .tsv, .json, .npy or .parquet. Of several columns 
     request.budget=30           seconds that unlearning may take, "2min", or a share of a retraining ("10%")
     request.verify=100          networks to retrain and compare with
     request.keep=[NAMES]        tensors or layers that unlearner=retrain may take over, such as frozen ones
-    request.ledger=FOLDER       delete from the network as earlier requests to this ledger left it
+    request.ledger=FOLDER       delete from the network as earlier requests to this ledger left it; the same request
+                                again gives what the ledger keeps of it
+    request.receipt=TEXT        of an earlier request: a ledger that was rolled back to before it is refused
+    request.key=FILE            private Ed25519 key (PEM) to sign the record, and the ledger, with
     request.whole_classes=true  a class may lose its last example
-    seed=0                      of all randomness"""
+    seed=0                      of all randomness
+
+Remove what is known of deleted rows, and is not needed for further requests:
+
+    python -m dmm_exp.unlearn request.purge=LEDGER [request.pool=POOL] [request.key=FILE]
+    python -m dmm_exp.unlearn request.purge=POOL [forget.indices=rows.csv]
+
+    request.purge=FOLDER        a ledger, with the pools that its requests used, or a pool alone. Networks, effects and
+                                what verifications made go; of a pool, the inputs of the ledger's rows, or of those
+                                named, are overwritten. What remains is printed
+
+python -m dmm_exp.verify FOLDER checks a ledger or a record."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +90,22 @@ class Asked:
     budget: float | str | None = None
     verify: int = 0
     ledger: str | None = None
+    receipt: str | None = None
+    key: str | None = None
+    purge: str | None = None
     whole_classes: bool = False
     keep: list[str] = field(default_factory=list)
+
+    @property
+    def given(self) -> list[str]:
+        """The keys that have another value than by default."""
+        usual = Asked()
+        return [part.name for part in fields(self) if getattr(self, part.name) != getattr(usual, part.name)]
+
+    @property
+    def signing(self) -> Key | None:
+        """The private key, None where none was given."""
+        return None if self.key is None else private_key(self.key, "request.key")
 
 
 @storage_errors()
@@ -81,43 +119,118 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
     Raises:
         UserError: something does not fit; nothing was written then.
     """
+    sweep()
     asked = _asked([text for text in overrides if text.startswith(PREFIX)])
     others = [text for text in overrides if not text.startswith(PREFIX)]
+    if asked.purge is not None:
+        return purge_command(asked.purge, asked.pool, asked.key, others, asked.given)
     if not any(text.startswith("forget=") for text in others):
         others.insert(0, "forget=indices")
     config = composed(["logger=none", *others], more)
     check_ranges(config)
     check_targets(config)
-    output = Path(asked.output).expanduser()
-    if (output / RECORD).exists():
-        raise UserError(f"request.output={asked.output}: holds the record of a deletion; expected a new folder")
     known = _given(config, asked)
-    rows = read(instantiate(config["forget"]), known.examples)
-    recipe = config["training"] if asked.recipe else None
-    console, executor = Console(), shared_executor(config["executor"])
-    gone = [] if asked.ledger is None else Ledger.of(Path(asked.ledger), known, (), executor, console).gone
-    chosen = forget_rows(rows, known.examples, whole_classes=asked.whole_classes, gone=gone)
-    if asked.ledger is not None and asked.verify:
-        raise UserError("request.verify: is for single requests; expected no request.ledger beside it")
-    kept = _kept(asked)
-    training = kept.training if kept is not None else recipe
-    check_request(config["unlearner"], training, asked.verify, asked.budget, known)
-    for sentence in (*known.examples.taken, f"rows to delete: {rows.read}"):
-        console.note(sentence)
-    pool = kept or _prepared(config, asked, known, executor, console)
-    if asked.ledger is not None:
-        asking = (config["unlearner"], recipe, pool, config["seed"])
-        ledger = Ledger.of(Path(asked.ledger), known, asking, executor, console)
-        result = ledger.delete(rows, whole_classes=asked.whole_classes, budget=asked.budget)
-    else:
-        method = config["unlearner"]
-        with request(
-            known, method, recipe, pool, config["seed"], asked.verify, executor, console, asked.budget, asked.keep
-        ) as work:
-            result = work.delete(chosen, read=rows.read).result
+    rows, console = read(instantiate(config["forget"]), known.examples), Console()
+    carry_out = _single if asked.ledger is None else _of_ledger
+    result = carry_out(config, asked, known, rows, console)
     for warning in result.warnings:
         console.warn(warning)
-    return result.save(output)
+    output = Path(asked.output).expanduser()
+    if result.place is None:
+        return result.save(output, asked.signing)
+    console.note(f"receipt of the ledger, to be kept elsewhere: {result.receipt}")
+    return output if _is_of(output, result.place) else result.save(output)
+
+
+def _single(config: Mapping[str, Any], asked: Asked, known: Given, rows: Rows, console: Console) -> Unlearned:
+    """Carry out a request that is of no ledger."""
+    if asked.receipt is not None:
+        raise UserError("request.receipt: is of a ledger; expected request.ledger=FOLDER beside it")
+    _ = asked.signing  # so that a wrong key is noticed before anything is computed
+    chosen = forget_rows(rows, known.examples, whole_classes=asked.whole_classes)
+    pool, recipe, executor = _pool_of(config, asked, known, rows, console)
+    with request(
+        known,
+        config["unlearner"],
+        recipe,
+        pool,
+        config["seed"],
+        asked.verify,
+        executor,
+        console,
+        asked.budget,
+        asked.keep,
+    ) as work:
+        return work.delete(chosen, read=rows.read).result
+
+
+def _of_ledger(config: Mapping[str, Any], asked: Asked, known: Given, rows: Rows, console: Console) -> Unlearned:
+    """Carry out a request to a ledger, or return what it keeps of the same one."""
+    if asked.verify:
+        raise UserError("request.verify: is for single requests; expected no request.ledger beside it")
+    if asked.keep:
+        raise UserError("request.keep: is for single requests; expected no request.ledger beside it")
+    folder, executor = Path(asked.ledger or "").expanduser(), shared_executor(config["executor"])
+    receipt = None if asked.receipt is None else Receipt.read(asked.receipt, "request.receipt")
+
+    def ledger(recipe: Any, pool: Pool | None) -> Ledger:
+        asking = (config["unlearner"], recipe, pool, config["seed"])
+        return Ledger.of(folder, known, asking, executor, console, asked.signing, receipt)
+
+    before = ledger(None, None)
+    if (found := before.recorded(rows, asked.budget)) is not None:
+        _check_output(asked.output, found.place)
+        return before.delete(rows, budget=asked.budget)
+    forget_rows(rows, known.examples, whole_classes=asked.whole_classes, gone=before.gone)
+    pool, recipe, _ = _pool_of(config, asked, known, rows, console)
+    return ledger(recipe, pool).delete(rows, whole_classes=asked.whole_classes, budget=asked.budget)
+
+
+def _pool_of(
+    config: Mapping[str, Any], asked: Asked, known: Given, rows: Rows, console: Console
+) -> tuple[Pool | None, Mapping[str, Any] | None, Any]:
+    """Return a request's pool, recipe and executor, after checking that what comes of it can be written."""
+    kept, recipe = _kept(asked), config["training"] if asked.recipe else None
+    check_request(config["unlearner"], recipe if kept is None else kept.training, asked.verify, asked.budget, known)
+    _check_output(asked.output, None)
+    for sentence in (*known.examples.taken, f"rows to delete: {rows.read}"):
+        console.note(sentence)
+    executor = shared_executor(config["executor"])
+    return kept or _prepared(config, asked, known, executor, console), recipe, executor
+
+
+def _check_output(name: str, place: Place | None) -> None:
+    """Raise ``UserError`` unless results can be written to a folder; nothing is left there.
+
+    Args:
+        name: of the folder.
+        place: of a request in a ledger, whose record may be there already.
+    """
+    output = Path(name).expanduser()
+    if os.path.lexists(output / RECORD) and (place is None or not _is_of(output, place)):
+        raise UserError(f"request.output={name}: holds the record of a deletion; expected a new folder")
+    made = [folder for folder in (output, *output.parents) if not os.path.lexists(folder)]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(output, PROBE) as probe:
+            (probe / RECORD).write_bytes(bytes(1))
+    except OSError as error:
+        raise UserError(
+            f"request.output={name}: cannot be written ({error.strerror}); expected a folder that can be made, or "
+            "written to"
+        ) from error
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _is_of(output: Path, place: Place) -> bool:
+    """Return whether a folder holds the record that a ledger keeps of a request."""
+    try:
+        return (output / RECORD).read_bytes() == (place.folder / RECORD).read_bytes() and bool(read_record(output))
+    except (OSError, UserError):
+        return False
 
 
 def _asked(texts: Sequence[str]) -> Asked:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite
@@ -18,13 +19,14 @@ from dmm_exp.data import Examples
 from dmm_exp.deletion.belonging import Answers, check_answers
 from dmm_exp.deletion.fresh import Fresh
 from dmm_exp.deletion.given import Given
+from dmm_exp.deletion.purged import Purged, purged_of
 from dmm_exp.ensembles import AllBut, Ensemble
 from dmm_exp.ensembles.engine import Engine
-from dmm_exp.ensembles.work import evaluation_copy, model_factory, recipe, trainer_factory
+from dmm_exp.ensembles.work import TrainJob, evaluation_copy, model_factory, recipe, trainer_factory
 from dmm_exp.errors import UserError
 from dmm_exp.executors import Local
 from dmm_exp.pipeline import Pipeline, content_hash
-from dmm_exp.store import Artifact, Draft, Spec
+from dmm_exp.store import Artifact, Draft, Missing, Spec
 from dmm_exp.unlearners import Unlearner
 from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
 
@@ -72,6 +74,38 @@ class Deletion(Pipeline):
         return self.given.examples
 
     @cached_property
+    def purged(self) -> Purged | None:
+        """What was removed from the pool, None if nothing was, or there is no pool."""
+        return purged_of(self.store.root.parent) if self.pooled else None
+
+    @cached_property
+    def dataset_spec(self) -> Spec:
+        """What determines the dataset's artifact: all data, also where rows were purged and are zeros now."""
+        spec, purged = super().dataset_spec, self.purged
+        if purged is None or self._blank_content() != purged.blank:
+            return spec
+        return replace(spec, inputs={"content": purged.content})
+
+    def _blank_content(self) -> str:
+        examples = self._without_purged()
+        return content_hash(examples.inputs, examples.labels, examples.corrupted)
+
+    def _without_purged(self) -> Examples:
+        """Return the data with zeros for the inputs that were purged from the pool."""
+        if self.purged is None or not self.purged.rows:
+            return self.examples
+        inputs = self.examples.inputs.clone()
+        inputs[list(self.purged.rows)] = 0
+        return replace(self.examples, inputs=inputs)
+
+    @cached_property
+    def dataset(self) -> Artifact:
+        """The dataset as an artifact; rows that were purged are not written again."""
+        if self.purged is None:
+            return super().dataset
+        return self.obtain("dataset", "without what was purged", self.dataset_spec, self._without_purged().write)
+
+    @cached_property
     def subject(self) -> Artifact:
         """The given network (or several, as an ensemble)."""
         tensors, spec = self.given.ensemble.tensors(), self._given_spec
@@ -90,7 +124,10 @@ class Deletion(Pipeline):
         """What determines the artifact of the given network."""
         numbers = content_hash(*(value.cpu() for value in self.given.ensemble.tensors().values()))
         config = {"network": self.config["model"]["network"]}
-        return Spec("given", config, {"dataset": self.dataset_spec.digest, "numbers": numbers})
+        inputs = {"dataset": self.dataset_spec.digest, "numbers": numbers}
+        if self.given.blank:  # its answers there are those to zeros
+            inputs["blank"] = content_hash(torch.tensor(self.given.blank))
+        return Spec("given", config, inputs)
 
     def given_answers(self) -> Answers:
         """Return the answers of the given network on all points, after checking that it was trained on this data.
@@ -102,7 +139,7 @@ class Deletion(Pipeline):
         """
         kept = self.store.find(self._given_spec)
         logits = self.given.answers if kept is None else kept.stacked("logits")
-        check_answers(logits, self.examples)
+        check_answers(logits, self.examples, self.given.blank)
         return Answers.of(logits, self.examples.labels)
 
     def full_answers(self) -> Answers:
@@ -133,7 +170,26 @@ class Deletion(Pipeline):
         build = registered(network["name"]) if network["_target_"] == REGISTERED else None
         if isinstance(build, Fresh):
             build.check_buffers(name.removeprefix("network.") for name in self.stacking.changed)
-        return super()._trained(name, detail, members, job, initial)
+        with self._training_nothing_after_a_purge(name):
+            return super()._trained(name, detail, members, job, initial)
+
+    @contextmanager
+    def _training_nothing_after_a_purge(self, name: str) -> Iterator[None]:
+        """Let a pool that was purged give what is there alone: it lacks the data to train more.
+
+        Raises:
+            UserError: an ensemble is not there.
+        """
+        self.store.read_only = self.purged is not None
+        try:
+            yield
+        except Missing as error:
+            raise UserError(
+                f"pool={self.store.root.parent}: lacks {name} or they are damaged, and cannot train them after a purge "
+                "removed rows; expected another pool (prepare)"
+            ) from error
+        finally:
+            self.store.read_only = False
 
     def check_steps(self) -> None:
         """Check that a method can take steps from the given network, and note what of it they do not train.
@@ -234,7 +290,7 @@ class Work:
         task = UnlearningTask(
             originals=evaluation_copy(self.current, config["trainer"]),
             examples=examples,
-            forget=self.gone if predicts or self.new is None else self.new,
+            forget=self.deletion.given.still_there(self.gone if predicts or self.new is None else self.new),
             retain=AllBut(examples.n_train, self.gone).indices(range(1))[0],
             seed=self.seed,
             members=range(len(self.current)),

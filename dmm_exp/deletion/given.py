@@ -40,6 +40,7 @@ class Given:
         rows: from training indices to what a recipe that is a function gets.
         weights: digest of the tensors of the network that was given.
         is_exact: whether the network that was given is in float32 too, so that what is restored answers the very same.
+        blank: training indices that are gone, and whose inputs are zeros now: nothing is computed from them.
         has_factory: whether untrained networks come from a function or class, and are no copies of the given network
             whose layers are initialised again.
     """
@@ -51,6 +52,7 @@ class Given:
     rows: Callable[[Tensor], TorchDataset[Any]]
     weights: str
     is_exact: bool = True
+    blank: tuple[int, ...] = ()
     has_factory: bool = True
 
     def build(self) -> nn.Module:
@@ -69,11 +71,18 @@ class Given:
             raise UserError("model: some of its logits on train or validation are not finite; expected numbers")
         return logits
 
+    def stacked(self, network: nn.Module) -> Ensemble:
+        """Return a network like the given one as the one member of an ensemble, as its precision rounds it."""
+        constants = vars(self.examples.normalisation)
+        return Ensemble.stack([Normalised(_plain(network), **constants, input_shape=self.examples.input_shape)])
+
     def logits(self, network: nn.Module) -> Tensor:
         """Return the logits ``[1, points, classes]`` of a network like the given one, as its precision rounds it."""
-        constants = vars(self.examples.normalisation)
-        wrapped = Normalised(_plain(network), **constants, input_shape=self.examples.input_shape)
-        return Ensemble.stack([wrapped]).logits(self.examples.inputs)
+        return self.stacked(network).logits(self.examples.inputs)
+
+    def still_there(self, rows: Tensor) -> Tensor:
+        """Return those of some training indices whose inputs are there."""
+        return rows[~torch.isin(rows, torch.tensor(self.blank, dtype=rows.dtype))]
 
     def probe(self) -> Tensor:
         """Return the logits ``[1, examples, classes]`` of the network that seed 0 initialises, on a few examples."""

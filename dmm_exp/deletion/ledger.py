@@ -2,121 +2,46 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from dmm_exp.deletion.deletion import Deletion, here
+from dmm_exp.deletion import ledger_files
+from dmm_exp.deletion.checkpoints import check_state, fill
+from dmm_exp.deletion.deletion import here
+from dmm_exp.deletion.drift import Drift, Limits, drift_of
 from dmm_exp.deletion.given import Given, given
-from dmm_exp.deletion.pool import Pool
-from dmm_exp.deletion.recipes import Recipe
-from dmm_exp.deletion.request import Outcome, request
-from dmm_exp.deletion.result import Unlearned, rows_digest
+from dmm_exp.deletion.identity import content_without, digest_of_rows, row_digests, zeros_among
+from dmm_exp.deletion.ledger_files import CHAIN, CHECKPOINT, REQUEST, Chain, Receipt, Unfit
+from dmm_exp.deletion.pool import Pool, opened
+from dmm_exp.deletion.purge import Purge, purge_ledger
+from dmm_exp.deletion.recipes import Recipe, method_of
+from dmm_exp.deletion.record import write_files
+from dmm_exp.deletion.request import Outcome, predicts, request
+from dmm_exp.deletion.result import Place, Unlearned
 from dmm_exp.deletion.rows import Data, forget_rows, read
+from dmm_exp.deletion.signature import SIGNER, Key, private_key
+from dmm_exp.deletion.stored import stored
 from dmm_exp.deletion.unlearning import validation_of
-from dmm_exp.ensembles import Ensemble, member_seed
+from dmm_exp.ensembles import member_seed
 from dmm_exp.errors import UserError, storage_errors
+from dmm_exp.forget import Rows
 from dmm_exp.pipeline import content_hash
 from dmm_exp.report.progress import Console
-from dmm_exp.store.files import checksum, write_tensors, write_text
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.provenance import provenance
-from dmm_exp.store.store import SEAL, is_intact, sealed
+from dmm_exp.store.temporary import sweep
 
 if TYPE_CHECKING:
     from dmm_exp.ensembles.work import Executor
 
-FILE = "ledger.jsonl"
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a network may be off before retraining is due; each is compared with the attribute of :class:`Drift`.
-
-    Attributes:
-        doubt: of predictions.
-        drift: of the network from them.
-        accuracy: lost on unseen points.
-        share: of the training set that is gone.
-    """
-
-    doubt: float = 1.0
-    drift: float = 1.0
-    accuracy: float = 0.02
-    share: float = 0.2
-
-
-@dataclass(frozen=True)
-class Drift:
-    """How far a network is from what is known of a retrained one; None where that cannot be told.
-
-    Logits are measured in the spread of retraining: the root mean square, over retained and unseen points and classes,
-    of the standard deviation of logits over networks trained alike (the pool's originals).
-
-    Attributes:
-        doubt: root mean square standard error of predicted logits.
-        drift: root mean square distance of the network's logits to the predicted ones.
-        accuracy: accuracy on unseen points that was lost since the network was given.
-        share: of the training set that is gone.
-    """
-
-    doubt: float | None
-    drift: float | None
-    accuracy: float | None
-    share: float
-
-    def due(self, limits: Limits) -> list[str]:
-        """Return why retraining is due, in sentences; nothing if it is not.
-
-        >>> Drift(doubt=0.2, drift=0.1, accuracy=0.0, share=0.3).due(Limits(share=0.25))
-        ['30.0% of the training set are gone (limit 0.25)']
-        """
-        said = {
-            "doubt": "predictions are as uncertain as {value:.2f} times the spread of retraining",
-            "drift": "the network is {value:.2f} times the spread of retraining away from what is predicted",
-            "accuracy": "accuracy on unseen points fell by {value:.3f}",
-            "share": "{value:.1%} of the training set are gone",
-        }
-        found = []
-        for name, limit in asdict(limits).items():
-            value = getattr(self, name)
-            if value is not None and value > limit:
-                found.append(f"{said[name].format(value=value)} (limit {limit:g})")
-        return found
-
-
-def drift_of(deletion: Deletion, gone: Tensor, origin: Tensor, now: Tensor, targets: Tensor | None) -> Drift:
-    """Return how far networks are from what is known of retrained ones.
-
-    Args:
-        deletion: the pipeline.
-        gone: sorted training indices that are gone.
-        origin: logits ``[members, points, classes]`` of the networks as they were given.
-        now: their logits now.
-        targets: predicted logits, None where the method goes by none.
-    """
-    examples = deletion.examples
-    others = torch.ones(examples.n_points, dtype=torch.bool)
-    others[gone] = False
-    doubt = drift = accuracy = None
-    if targets is not None and deletion.pooled:
-        logits = deletion.originals.stacked("logits")[:, others]
-        spread = float(logits.var(0).mean().sqrt())
-        drift = float((now - targets)[:, others].square().mean().sqrt()) / spread
-        error = deletion.predicted(gone).get("standard_error")
-        doubt = None if error is None else float(error[others].square().mean().sqrt()) / spread
-    if examples.n_points > examples.n_train:
-        labels = examples.labels[examples.n_train :]
-        right = [(logits[:, examples.n_train :].argmax(-1) == labels).float().mean() for logits in (origin, now)]
-        accuracy = float(right[0] - right[1])
-    return Drift(doubt, drift, accuracy, len(gone) / examples.n_train)
+SALT = 16  # random bytes
 
 
 class Ledger:
@@ -125,8 +50,12 @@ class Ledger:
     Each request starts from the network as it is. A method that matches predictions matches, on everything that is
     gone, what is predicted for the network *as it was given* without all of it, so that errors do not add up.
 
-    The folder holds ``ledger.jsonl``, a line a request, each with the checksum of the one before, and the numbers of
-    the network after each request. What is there is gone on with.
+    The folder holds the chain of requests and, for each, the network, its record and its page
+    (:mod:`dmm_exp.deletion.ledger_files`). All of it is on the disk before a request counts. Several processes may use
+    one ledger; they take turns. A request that is in the ledger already, with the same rows, method, seed and budget,
+    is not carried out again: what is kept of it comes back.
+
+    Rows that are gone may be zeros in ``train``; all else has to be as it was.
 
     Args:
         folder: of the ledger; made by the first request.
@@ -140,6 +69,8 @@ class Ledger:
         factory: makes an untrained network.
         prefix: of the network's names in a checkpoint.
         limits: when retraining is due.
+        key: PEM file of a private Ed25519 key that every line and record is signed with; the first request decides.
+        receipt: of an earlier request (:attr:`receipt`): a ledger that does not have it is refused.
         progress: whether to show on standard error what is being done.
 
     Raises:
@@ -172,16 +103,28 @@ class Ledger:
         factory: Callable[[], nn.Module] | None = None,
         prefix: str | None = None,
         limits: Limits | None = None,
+        key: str | Path | Key | None = None,
+        receipt: Receipt | str | None = None,
         progress: bool = True,
     ) -> None:
         known = given(model, train, validation_of(validation, pool, train), factory, prefix)
-        self._begin(Path(folder), known, (method, recipe, pool, seed), here(known), Console(quiet=not progress), limits)
+        asking = (method, recipe, pool, seed)
+        self._begin(Path(folder), known, asking, here(known), Console(quiet=not progress), limits, key, receipt)
 
     @classmethod
-    def of(cls, folder: Path, known: Given, asking: tuple[Any, ...], executor: Executor, console: Console) -> Ledger:
+    def of(
+        cls,
+        folder: Path,
+        known: Given,
+        asking: tuple[Any, ...],
+        executor: Executor,
+        console: Console,
+        key: str | Path | Key | None = None,
+        receipt: Receipt | str | None = None,
+    ) -> Ledger:
         """Return the ledger of a network that was checked; ``asking`` are method, recipe, pool and seed."""
         ledger = cls.__new__(cls)
-        ledger._begin(folder, known, asking, executor, console, None)
+        ledger._begin(folder, known, asking, executor, console, None, key, receipt)
         return ledger
 
     def _begin(
@@ -192,23 +135,31 @@ class Ledger:
         executor: Executor,
         console: Console,
         limits: Limits | None,
+        key: str | Path | Key | None,
+        receipt: Receipt | str | None,
     ) -> None:
+        sweep()
         self.folder = folder.expanduser()
         self.limits = limits or Limits()
-        self._known, self._asking, self._executor, self._console = known, asking, executor, console
-        self._identity = {
-            "format": FORMAT,
-            "data": content_hash(known.examples.inputs, known.examples.labels),
-            "network": content_hash(*known.ensemble.tensors().values()),
-        }
-        self.entries = self._read()
+        self._given, self._asking, self._executor, self._console = known, asking, executor, console
+        self._key: Key | None = None if key is None else private_key(key)
+        self._network = content_hash(*known.ensemble.tensors().values())
+        self._chain: Chain | None = None
+        self._contents: dict[tuple[int, ...], str] = {}
+        self._receipt = None if receipt is None else Receipt.read(receipt)
+        self._read()
 
     # ------------------------------------------------------------------ what there is
 
     @property
+    def entries(self) -> list[dict[str, Any]]:
+        """The requests so far, as they stand in ``ledger.jsonl``."""
+        return [] if self._chain is None else self._chain.requests
+
+    @property
     def gone(self) -> list[int]:
         """Training indices that are gone, sorted."""
-        return sorted(row for entry in self.entries for row in entry["rows"])
+        return [] if self._chain is None else self._chain.gone
 
     @property
     def due(self) -> list[str]:
@@ -216,39 +167,66 @@ class Ledger:
         return self.entries[-1]["due"] if self.entries else []
 
     @property
-    def model(self) -> nn.Module:
-        """The network as it is now, like the one that was given."""
-        return self._known.restore(self._current().member(0))
+    def receipt(self) -> Receipt | None:
+        """What shows later that the ledger had its last line: to be kept elsewhere. None before the first request."""
+        return None if self._chain is None else self._chain.receipt
 
-    def _current(self) -> Ensemble:
-        """Return the network as it is now.
+    @property
+    def model(self) -> nn.Module:
+        """The network as it is now, like the one that was given.
 
         Raises:
             UserError: its file was changed, or is gone.
         """
-        if not self.entries:
-            return self._known.ensemble
-        from safetensors.torch import load_file
+        self._read()
+        return self._network_after(len(self.entries))
 
-        path = self.folder / self.entries[-1]["file"]
-        if not path.exists() or checksum(path) != self.entries[-1]["sha256"]:
-            raise UserError(f"{path} is not what the ledger says it is (checksum); expected the file as it was written")
-        return Ensemble.from_tensors(self._known.ensemble.skeleton, load_file(path))
+    def _network_after(self, number: int) -> nn.Module:
+        """Return the network as a request left it; 0 is the one that was given."""
+        network = self._given.restore(self._given.ensemble.member(0))
+        return fill(network, self.folder / ledger_files.request_name(number) / CHECKPOINT) if number else network
 
-    def _read(self) -> list[dict[str, Any]]:
-        """Return the requests so far, after checking every line."""
-        path, lines = self.folder / FILE, []
-        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], 1):
-            try:
-                line = json.loads(text)
-            except ValueError:
-                line = {}
-            if SEAL not in line or not is_intact(line) or line["before"] != (lines[-1][SEAL] if lines else None):
-                raise UserError(f"{path}: line {number} was changed; expected the ledger as it was written")
-            lines.append(line)
-        if lines and {key: lines[0].get(key) for key in self._identity} != self._identity:
-            raise UserError(f"folder={self.folder}: holds the ledger of another network, or of other data")
-        return lines[1:]
+    def _read(self) -> None:
+        """Read the ledger and check it, also against the network and the data.
+
+        Raises:
+            UserError: something does not fit.
+        """
+        public = None if self._key is None else self._key.public
+        self._chain = chain = ledger_files.read(self.folder, public, self._receipt)
+        if chain is None:
+            return
+        kept = chain.requests[-1]["kept"] if chain.requests else chain.header["data"]
+        if chain.header["network"] != self._network or kept != self._content(chain.gone):
+            raise UserError(
+                f"folder={self.folder}: holds the ledger of another network, or of other data; expected the network as "
+                "it was first given, and the data as it was (inputs of deleted rows may be zeros)"
+            )
+        if (blank := self._blank(chain)) != self._given.blank:
+            self._given = replace(self._given, blank=blank)
+
+    def _content(self, gone: list[int]) -> str:
+        """Return the digest of the data without some rows, from memory if it was asked for before."""
+        if tuple(gone) not in self._contents:
+            self._contents = {tuple(gone): content_without(self._given.examples, gone)}
+        return self._contents[tuple(gone)]
+
+    def _blank(self, chain: Chain) -> tuple[int, ...]:
+        """Return the rows that are gone from the data, too.
+
+        Raises:
+            Unfit: a row that was deleted is neither what it was nor zeros.
+        """
+        digests = chain.digests
+        found = row_digests(chain.header["salt"], self._given.examples, digests)
+        other = [row for row, digest in zip(digests, found, strict=True) if digest != digests[row]]
+        blank = zeros_among(self._given.examples.inputs, other)
+        if wrong := sorted(set(other) - set(blank)):
+            raise Unfit(
+                f"{self.folder / CHAIN}: row {wrong[0]} of train is neither zeros nor what was deleted; expected the "
+                "data as it was: if it is, the ledger was changed, and has to be restored from a backup"
+            )
+        return tuple(sorted(blank))
 
     # ------------------------------------------------------------------ deleting
 
@@ -257,59 +235,164 @@ class Ledger:
         """Delete rows from the network as it is, write the ledger, and return what came out.
 
         Args:
-            rows: training rows that are still there, in any form that :func:`dmm_exp.unlearn` takes.
+            rows: training rows that are still there, in any form that :func:`dmm_exp.unlearn` takes, or those of an
+                earlier request to ask for it again.
             whole_classes: whether a class may lose its last example.
             budget: as in :func:`dmm_exp.unlearn`.
 
         Raises:
             UserError: the rows are no such thing; nothing was written then.
         """
-        with Lock(self.folder / ".lock", lambda holder: self._console.note(f"waiting for {holder}")):
-            self.entries = self._read()
-            gone = self.gone
-            listed = read(rows, self._known.examples, "rows")
-            new = forget_rows(listed, self._known.examples, whole_classes=whole_classes, gone=gone)
+        listed = read(rows, self._given.examples, "rows")
+        found = self.recorded(listed, budget)
+        if found is not None and self._chain is not None and self._chain.is_headed:
+            return found
+        if found is None:
+            self._check(listed, whole_classes)
             if listed is not rows:
                 self._console.note(f"rows to delete: {listed.read}")
-            union = torch.tensor(sorted([*gone, *new.tolist()]))
-            method, recipe, pool, seed = self._asking
-            number = len(self.entries) + 1
-            own_seed = member_seed(seed, "unlearned", number, "subset") if number > 1 else seed
-            with request(
-                self._known, method, recipe, pool, own_seed, 0, self._executor, self._console, budget
-            ) as asked:
-                outcome = asked.delete(union, new, self._current(), read=listed.read)
-                drift = drift_of(asked.deletion, union, outcome.origin, outcome.made.logits, outcome.targets)
-            self._append(number, new, outcome, drift)
-        outcome.result.warnings.extend(f"retraining is due: {reason}" for reason in self.due)
-        return outcome.result
+        with self._held():
+            found = self.recorded(listed, budget)
+            return self._delete(listed, whole_classes, budget) if found is None else found
 
-    def _append(self, number: int, new: Tensor, outcome: Outcome, drift: Drift) -> None:
-        """Write the network's numbers, then the line that makes them count."""
-        assert outcome.made.ensemble is not None
-        path = self.folder / f"network-{number:05d}.safetensors"
-        write_tensors(path, outcome.made.ensemble.tensors())
-        ledger, result = self.folder / FILE, outcome.result
-        text = ledger.read_text(encoding="utf-8") if ledger.exists() else _line({**self._identity, "before": None})
-        entry = {
-            "number": number,
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "rows": new.tolist(),
-            "digest": rows_digest(self._known, new),
+    def recorded(self, rows: Any, budget: float | str | None = None) -> Unlearned | None:
+        """Return what is kept of a request that was carried out before, None if it was not.
+
+        Raises:
+            UserError: the rows are no such thing, or the network that came of it was purged.
+        """
+        self._read()
+        wanted = forget_rows(rows, self._given.examples, whole_classes=True).tolist()
+        for number, line in enumerate(self.entries, 1):
+            if line["rows"] == wanted and line["asked"] == self._asked(budget):
+                return self._stored(number)
+        return None
+
+    def _stored(self, number: int) -> Unlearned:
+        assert self._chain is not None
+        if f"{ledger_files.request_name(number)}/{CHECKPOINT}" in self._chain.purged:
+            raise UserError(
+                f"forget: these rows were deleted by request {number} of the ledger, whose network was purged since; "
+                f"expected rows that are still there (the network as it is now is in {self._current_name()})"
+            )
+        line = self._chain.requests[number - 1]
+        receipt = Receipt(line["number"], line["checksum"])
+        place = Place(self.folder, number, self._chain.header["salt"], number - 1, receipt)
+        return stored(place, self._network_after(number))
+
+    def _current_name(self) -> str:
+        return f"{ledger_files.request_name(len(self.entries))}/{CHECKPOINT}"
+
+    def _asked(self, budget: float | str | None) -> dict[str, Any]:
+        method, _, _, seed = self._asking
+        return {"method": method_of(method), "seed": seed, "budget": budget}
+
+    def _check(self, rows: Rows, whole_classes: bool) -> None:
+        """Raise ``UserError`` for what cannot be carried out, before anything is written."""
+        forget_rows(rows, self._given.examples, whole_classes=whole_classes, gone=self.gone)
+        check_state(self._network_after(0))
+        if self._lacks_key():
+            raise UserError(f"folder={self.folder}: this ledger is signed; give the key that it was begun with as key=")
+        method, _, pool, _ = self._asking
+        if self._given.blank and predicts(method_of(method)) and opened(pool) is None:
+            raise UserError(
+                f"train: row {self._given.blank[0]} was deleted before and is zeros now, and this method predicts from "
+                "the inputs of all rows that are gone; give pool=, or the data as it was"
+            )
+
+    def _lacks_key(self) -> bool:
+        return self._key is None and self._chain is not None and self._chain.header[SIGNER] is not None
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the ledger, after completing or removing what a killed process left."""
+        with Lock(self.folder / ".lock", lambda holder: self._console.note(f"waiting for {holder}")):
+            self._read()
+            if self._chain is not None:
+                if not self._chain.is_headed and not self._lacks_key():
+                    ledger_files.write_head(self._chain, self._key)
+                ledger_files.tidy(self._chain)
+            yield
+
+    def _delete(self, rows: Rows, whole_classes: bool, budget: float | str | None) -> Unlearned:
+        self._check(rows, whole_classes)
+        known, gone = self._given, self.gone
+        new = forget_rows(rows, known.examples, whole_classes=whole_classes, gone=gone)
+        union = torch.tensor(sorted([*gone, *new.tolist()]))
+        method, recipe, pool, seed = self._asking
+        number = len(self.entries) + 1
+        own_seed = member_seed(seed, "unlearned", number, "subset") if number > 1 else seed
+        current = known.stacked(self._network_after(number - 1)) if number > 1 else known.ensemble
+        with request(known, method, recipe, pool, own_seed, 0, self._executor, self._console, budget) as asked:
+            outcome = asked.delete(union, new, current, read=rows.read)
+            drift = drift_of(asked.deletion, union, outcome.origin, outcome.made.logits, outcome.targets)
+        return self._append(number, new, outcome, drift, budget)
+
+    def _append(
+        self, number: int, new: Tensor, outcome: Outcome, drift: Drift, budget: float | str | None
+    ) -> Unlearned:
+        """Write all that came of a request, then the line that makes it count, and return it as it is kept."""
+        chain, due, rows = self._chain or self._begun(), drift.due(self.limits), new.tolist()
+        digests = row_digests(chain.header["salt"], self._given.examples, rows)
+        result = self._placed(outcome.result, chain, number, dict(zip(rows, digests, strict=True)), due)
+        files = ledger_files.keep(chain, number, lambda draft: write_files(result, draft, self._key))
+        facts = {
+            "when": result.when,
+            "rows": rows,
+            "digests": digests,
+            "kept": self._content(result.forgotten),
+            "asked": self._asked(budget),
             "method": result.method,
             "seed": result.seed,
             "seconds": round(result.cost.seconds, 3),
             "metrics": result.metrics,
             "drift": asdict(drift),
-            "due": drift.due(self.limits),
-            "file": path.name,
-            "sha256": checksum(path),
+            "due": due,
+            "pool": _kept(result.pool),
+            "files": files,
             "versions": provenance(),
-            "before": json.loads(text.splitlines()[-1])[SEAL],
         }
-        write_text(ledger, text + _line(entry))
-        self.entries = [*self.entries, json.loads(_line(entry))]
+        self._chain = ledger_files.append(chain, REQUEST, facts, self._key)
+        assert result.place is not None
+        return replace(result, place=replace(result.place, receipt=self._chain.receipt))
+
+    def _begun(self) -> Chain:
+        """Begin the ledger."""
+        facts = {"salt": secrets.token_hex(SALT), "data": self._content([]), "network": self._network}
+        return ledger_files.begin(self.folder, facts, self._key)
+
+    def _placed(
+        self, result: Unlearned, chain: Chain, number: int, new: Mapping[int, str], due: list[str]
+    ) -> Unlearned:
+        """Return a result with what only the ledger knows."""
+        there = [line for line in range(1, number) if (chain.path(line) / CHECKPOINT).exists()]
+        place = Place(self.folder, number, chain.header["salt"], len(there))
+        warnings = [*result.warnings, *(f"retraining is due: {reason}" for reason in due)]
+        return replace(result, rows=digest_of_rows({**chain.digests, **new}), warnings=warnings, place=place)
+
+    # ------------------------------------------------------------------ removing
+
+    @storage_errors()
+    def purge(self) -> Purge:
+        """Remove what is known of deleted rows and is not needed for further requests; what remains comes back.
+
+        These are, in the ledger, earlier networks, pages and tables of points; in the pool, the rows' inputs, all
+        networks, effects, and what verifications made. A pool that was purged answers further requests, but trains
+        nothing: it does not grow, and verifies nothing.
+
+        Raises:
+            UserError: there is no ledger yet, or the pool is in use.
+        """
+        self._read()
+        if self._chain is None:
+            raise UserError(f"folder={self.folder}: holds no ledger yet; expected one with requests in it")
+        kept = opened(self._asking[2])
+        pools = [] if kept is None else [kept.folder]
+        done = purge_ledger(self.folder, self._key, pools, self._console)
+        self._read()
+        return done
 
 
-def _line(entry: Mapping[str, Any]) -> str:
-    return json.dumps(sealed(entry), sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+def _kept(pool: Pool | None) -> str | None:
+    """Return the folder of a pool that outlives the request."""
+    return None if pool is None or not pool.folder.is_dir() else str(pool.folder.absolute())

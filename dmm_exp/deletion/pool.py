@@ -15,7 +15,8 @@ from torch import nn
 
 from dmm_exp.deletion.budget import seconds_of
 from dmm_exp.deletion.deletion import Deletion, here
-from dmm_exp.deletion.given import Given, given
+from dmm_exp.deletion.given import PROBED, Given, given
+from dmm_exp.deletion.identity import zeros_among
 from dmm_exp.deletion.recipes import Recipe, composed, training_of
 from dmm_exp.deletion.rows import Data
 from dmm_exp.deletion.timing import break_even_in_words, requests_to_break_even, seconds_of_training
@@ -29,6 +30,7 @@ from dmm_exp.store.files import write_json
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.spec import SHORT
 from dmm_exp.store.store import SEAL, is_intact, sealed
+from dmm_exp.store.temporary import sweep
 
 if TYPE_CHECKING:
     from dmm_exp.ensembles.work import Executor
@@ -127,8 +129,22 @@ class Pool:
         config = pool_config(known, self.training, self.size, self.seed)
         found = Deletion(known, True, config, store, executor, console)
         if found.dataset_spec.digest != self.dataset:
-            raise UserError(f"pool={self.folder}: was trained on other data; expected the same points")
-        if not torch.allclose(known.probe(), torch.tensor(self.probe), rtol=ALIKE, atol=ALIKE):
+            gone = ", and rows that are zeros now to be purged from it, too (ledger.purge())" if known.blank else ""
+            raise UserError(f"pool={self.folder}: was trained on other data; expected the same points{gone}")
+        removed = () if found.purged is None else found.purged.rows
+        if unknown := set(known.blank) - set(removed):
+            raise UserError(
+                f"pool={self.folder}: was prepared when row {min(unknown)} was zeros already; expected a pool of the "
+                "data as it was when the network was trained"
+            )
+        lost = set(zeros_among(known.examples.inputs, removed)) - set(known.blank)
+        if lost:
+            raise UserError(
+                f"train: row {min(lost)} is all zeros, and was purged from the pool in {self.folder}; expected its "
+                "input, or a ledger that it was deleted by"
+            )
+        same = [row for row in range(len(known.examples.inputs[:PROBED])) if row not in removed]
+        if not torch.allclose(known.probe()[:, same], torch.tensor(self.probe)[:, same], rtol=ALIKE, atol=ALIKE):
             raise UserError(
                 f"pool={self.folder}: its networks were initialised otherwise; expected the same network and factory"
             )
@@ -203,6 +219,7 @@ def prepare_given(
 ) -> Pool:
     """Do what :func:`prepare` does."""
     _check(size, seed)
+    sweep()
     limit, folder = seconds_of(budget, "budget"), folder.expanduser()
 
     def deletion(members: int) -> Deletion:
@@ -213,6 +230,8 @@ def prepare_given(
     with Lock(folder / ".lock", lambda holder: console.note(waiting.format(holder))), torch.random.fork_rng(devices=[]):
         begun, smallest = time.monotonic(), deletion(FEWEST)
         before = _before(folder, (known.network, dict(training), smallest.dataset_spec.digest, seed))
+        if smallest.purged is not None:
+            return _as_purged(folder, before, size)
         if limit is not None:
             size = _fitting(smallest.pool, size, limit - (time.monotonic() - begun))
         whole = deletion(size if before is None else max(size, before.size))
@@ -228,6 +247,21 @@ def prepare_given(
         f"LDS {number(pool.lds)}"
     )
     return pool
+
+
+def _as_purged(folder: Path, before: Pool | None, size: int) -> Pool:
+    """Return a pool that rows were purged from, which stays as it is.
+
+    Raises:
+        UserError: it would have to be trained further.
+    """
+    if before is None or before.size < size:
+        what = "its pool.json is missing or damaged" if before is None else f"it has {before.size} subset models"
+        raise UserError(
+            f"folder={folder}: rows were purged from this pool, so it trains no more networks, and {what}; expected "
+            f"{'another folder' if before is None else f'size={before.size}, or another folder'}"
+        )
+    return before
 
 
 def _check(size: Any, seed: Any) -> None:

@@ -22,10 +22,17 @@ from dmm_exp.store import Artifact
 
 
 def groups_of(deletion: Deletion, gone: Tensor) -> dict[str, NDArray[np.intp]]:
-    """Return the points of every group that has any, by ``forget``, ``retain``, ``val``."""
-    groups = deletion._groups(gone).numpy()
-    found = {name: np.flatnonzero(groups == number) for number, name in enumerate(GROUPS)}
+    """Return the points of every group that has any, by ``forget``, ``retain``, ``val``, not rows that are zeros."""
+    groups, there = deletion._groups(gone).numpy(), _there(deletion)
+    found = {name: np.flatnonzero((groups == number) & there) for number, name in enumerate(GROUPS)}
     return {name: points for name, points in found.items() if len(points)}
+
+
+def _there(deletion: Deletion) -> NDArray[np.bool_]:
+    """Return which points have inputs, ``[points]``; rows that were deleted before may have none any more."""
+    there = np.ones(len(deletion.examples.labels), np.bool_)
+    there[list(deletion.given.blank)] = False
+    return there
 
 
 def quality(
@@ -54,8 +61,9 @@ def quality(
             found[f"margin/{name}/{group}"] = sure[points].mean()
             found[f"accuracy/{name}/{group}"] = right[points].mean()
     if "val" in groups:
-        numbers = deletion._groups(gone).numpy()
-        attacked = mia(torch.cat([given, unlearned]), labels, numbers, **deletion.config["evaluation"]["mia"])
+        numbers, there = deletion._groups(gone).numpy(), _there(deletion)
+        both = torch.cat([given, unlearned])[:, torch.from_numpy(there)]
+        attacked = mia(both, labels[there], numbers[there], **deletion.config["evaluation"]["mia"])
         found |= dict(zip(("mia/given", "mia/unlearned"), attacked, strict=True))
     if targets is None:
         return {name: float(value) for name, value in sorted(found.items())}
@@ -69,7 +77,7 @@ def quality(
 def points_table(
     deletion: Deletion, gone: Tensor, given: Tensor, unlearned: Tensor, targets: Tensor | None, retrained: Tensor | None
 ) -> pd.DataFrame:
-    """Return what became of every point, a row each.
+    """Return what became of every point that has an input, a row each.
 
     Args:
         deletion, gone, given, unlearned, targets: as for :func:`quality`.
@@ -94,7 +102,7 @@ def points_table(
     if retrained is not None:
         found = margins(retrained, labels)
         table |= {"margin_retrained": found.mean(0), "margin_retrained_std": found.std(0, ddof=1)}
-    return pd.DataFrame(table)
+    return pd.DataFrame({name: values[_there(deletion)] for name, values in table.items()})
 
 
 def _answers(given: Tensor, unlearned: Tensor, targets: Tensor | None) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@
 * ``when``: the moment of the deletion, UTC, ISO 8601.
 * ``removed``: ``rows`` (their number), ``indices`` in the training set, ``sha256`` of their inputs and labels;
   ``read``, the list as it was read, in words; ``names`` of their files, in the order of ``indices``, or null;
-  ``of``: numbers of ``train`` and ``unseen`` points and of ``classes``.
+  ``of``: numbers of ``train`` and ``unseen`` points and of ``classes``. From a ledger, ``sha256`` is that of the rows'
+  salted digests, one after the other (:func:`dmm_exp.deletion.identity.row_digests`).
 * ``method``: ``name``, ``settings`` (of the unlearner), ``attribution`` (of the estimator of effects, or null),
   ``epochs``, ``seed``, ``exact`` (whether it retrains, and every number was made from the kept rows), ``kept`` (names
   of tensors that a retrained network took over from the given one).
@@ -23,18 +24,22 @@
 * ``pool``: null, or ``folder``, whether it was ``kept``, ``models``, ``seconds``, ``break_even_requests`` (null where
   a retraining takes less than twice as long as the request) and ``in_words``, which says so.
 * ``warnings``, ``guaranteed``, ``not_guaranteed``: sentences.
+* ``surfaces``: what is known of the deleted rows, and where: ``where``, ``what``, ``state`` (``erased``, ``remains`` or
+  ``not ours to reach``), ``how`` (what to do).
+* ``ledger``: null, or the ``folder`` and the ``request``'s number there, and the ``salt`` of digests.
 * ``versions``: of this package and what it computes with, commit, device.
-* ``checksum``: of all the rest. It shows that a record was changed; it is no signature.
+* ``signed_by``: null, or the public key (Ed25519, hexadecimal) that belongs to the ``signature``.
+* ``checksum``: of all the rest but the signature. It shows that a record was changed; it is no signature.
+* ``signature``: of the checksum, where there is a key (:mod:`dmm_exp.deletion.signature`).
 
 Numbers that are not finite are null.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import tempfile
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,72 +49,75 @@ from hydra.utils import get_class
 from dmm_exp.deletion.checkpoints import write_network
 from dmm_exp.deletion.comparison import distances_of, verdict_on_method, verdict_on_network
 from dmm_exp.deletion.page import render
+from dmm_exp.deletion.record_files import CHECKPOINT, FILES, FORMAT, PAGE, POINTS, RECEIPT, RECORD, read, signed
+from dmm_exp.deletion.surfaces import surfaces
 from dmm_exp.deletion.words import guaranteed, in_words, not_guaranteed
 from dmm_exp.errors import UserError, storage_errors
 from dmm_exp.pipeline import GROUPS
-from dmm_exp.store.files import checksum, write_json, write_table, write_text
+from dmm_exp.store.files import checksum, settle, write_json, write_table, write_text
 from dmm_exp.store.provenance import provenance
-from dmm_exp.store.store import SEAL, is_intact, sealed
+from dmm_exp.store.temporary import temporary_folder
 from dmm_exp.unlearners import Retrain
 
 if TYPE_CHECKING:
-    from dmm_exp.deletion.result import Unlearned
+    from dmm_exp.deletion.result import Place, Unlearned
+    from dmm_exp.deletion.signature import Key
 
-FORMAT = 2  # since 2: verdict, kept
-RECORD = "deletion.json"
-CHECKPOINT, POINTS, PAGE = "unlearned.safetensors", "points.parquet", "report.html"
+__all__ = ["content", "read", "write", "write_files"]
+
+DRAFT = ".deletion."  # start of the name of a folder in the making
 
 
 @storage_errors()
-def write(result: Unlearned, folder: Path) -> Path:
+def write(result: Unlearned, folder: Path, key: Key | None = None) -> Path:
     """Write a deletion into a folder, the record last; returns the folder.
 
-    What an earlier deletion wrote there is replaced. Before everything is written, nothing in the folder changes.
+    What an earlier deletion wrote there is replaced. Before everything is written, nothing in the folder changes. The
+    files of a ledger's request are copied as they are.
 
     Raises:
-        UserError: the folder cannot be written, or the network's state cannot be kept as safetensors.
+        UserError: the folder cannot be written, the network's state cannot be kept as safetensors, or the ledger's
+            files are gone.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; expected a folder for what came of a deletion")
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".deletion.") as name:
-        draft = Path(name)
-        write_network(draft / CHECKPOINT, result.model)
-        write_table(draft / POINTS, result.points)
-        record = content(result, checksum(draft / CHECKPOINT))
-        write_text(draft / PAGE, render(record, result.points))
-        write_json(draft / RECORD, sealed(record))
-        (folder / RECORD).unlink(missing_ok=True)  # so that it never stands beside another network
-        for part in (CHECKPOINT, POINTS, PAGE, RECORD):
-            os.replace(draft / part, folder / part)
+    with temporary_folder(folder, DRAFT) as draft:
+        write_files(result, draft, key) if result.place is None else _copy(result.place, draft)
+        _replace(draft, folder)
     return folder
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """Return a record, after checking that neither it nor the checkpoint beside it was changed.
+def _replace(draft: Path, folder: Path) -> None:
+    """Put the files of a draft in the place of those of an earlier deletion; a record never stands beside another's."""
+    names = [name for name in (CHECKPOINT, POINTS, PAGE, RECEIPT, RECORD) if (draft / name).exists()]
+    for name in names:
+        settle(draft / name)
+    for name in {RECEIPT, *FILES}.difference(names) | {RECORD}:
+        (folder / name).unlink(missing_ok=True)
+    for name in names:
+        os.replace(draft / name, folder / name)
+    settle(folder)
 
-    Args:
-        path: of ``deletion.json``, or of its folder.
 
-    Raises:
-        UserError: it is no record, was changed, or its checkpoint is missing or another one.
-    """
-    file = Path(path).expanduser()
-    file = file / RECORD if file.is_dir() else file
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as the record of a deletion ({type(error).__name__})") from error
-    if not isinstance(record, dict) or SEAL not in record or not is_intact(record):
-        raise UserError(f"{file}: was changed after it was written; its checksum does not fit its content")
-    if record.get("format") != FORMAT:
-        raise UserError(f"{file}: is of format {record.get('format')}; expected {FORMAT}, which this version writes")
-    network = file.with_name(record["network"]["file"])
-    if not network.is_file():
-        raise UserError(f"{network}: is missing; expected the network that {file.name} speaks of beside it")
-    if checksum(network) != record["network"]["sha256"]:
-        raise UserError(f"{network}: was changed after it was written; it is not the network of {file.name}")
-    return record
+def write_files(result: Unlearned, folder: Path, key: Key | None) -> None:
+    """Write the files of a deletion into a new folder."""
+    write_network(folder / CHECKPOINT, result.model)
+    write_table(folder / POINTS, result.points)
+    record = content(result, checksum(folder / CHECKPOINT))
+    write_text(folder / PAGE, render(record, result.points))
+    write_json(folder / RECORD, signed(record, "record", key))
+
+
+def _copy(place: Place, folder: Path) -> None:
+    """Copy what a ledger keeps of a request, and write its receipt."""
+    missing = [name for name in (CHECKPOINT, RECORD) if not (place.folder / name).is_file()]
+    if missing:
+        raise UserError(f"{place.folder / missing[0]}: is not there any more, perhaps after a purge; expected the file")
+    for name in FILES:
+        if (place.folder / name).is_file():
+            shutil.copyfile(place.folder / name, folder / name)
+    write_text(folder / RECEIPT, f"{place.receipt}\n")
 
 
 def content(result: Unlearned, checkpoint: str) -> dict[str, Any]:
@@ -150,11 +158,13 @@ def content(result: Unlearned, checkpoint: str) -> dict[str, Any]:
         "quality": _quality(result),
         "cost": vars(result.cost),
         "pool": _pool(result),
+        "ledger": _ledger(result.place),
         "warnings": result.warnings,
         "versions": provenance(),
     }
     record = _finite(record)
     record["quality"]["in_words"] = in_words(record)
+    record["surfaces"] = surfaces(record, 0 if result.place is None else result.place.earlier)
     return record | {"guaranteed": guaranteed(record), "not_guaranteed": not_guaranteed(record)}
 
 
@@ -198,6 +208,10 @@ def _pool(result: Unlearned) -> dict[str, Any] | None:
         "break_even_requests": pool.break_even(result.cost.seconds),
         "in_words": pool.in_words(result.cost.seconds),
     }
+
+
+def _ledger(place: Place | None) -> dict[str, Any] | None:
+    return None if place is None else {"folder": str(place.ledger), "request": place.number, "salt": place.salt}
 
 
 def _finite(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ from dmm_exp.metrics import retraining_cost
 from dmm_exp.report.progress import Console, duration
 from dmm_exp.report.words import FEWEST_MODELS
 from dmm_exp.store import Store
+from dmm_exp.store.temporary import temporary_folder
 from dmm_exp.unlearners import Retrain, Unlearner
 from dmm_exp.unlearners import unlearner as internal
 
@@ -97,7 +97,7 @@ class Request:
     @property
     def predicts(self) -> bool:
         """Whether the method matches predictions."""
-        return _target(self.settings).target == "predicted"
+        return predicts(self.settings)
 
     @property
     def exact(self) -> bool:
@@ -122,7 +122,7 @@ class Request:
         if self.predicts:
             deletion.effect_of(gone)
         settings, cut = self._within(work, time.monotonic() - begun)
-        warnings = [*self.warnings, *cautions(deletion.examples, gone), *doubts, *cut]
+        warnings = [*self.warnings, *cautions(deletion.examples, gone, known.still_there(gone)), *doubts, *cut]
         with deletion.console.stage("unlearning", f"{work.count:,} rows by {_target(settings).__name__}"):
             made, targets = work.carry_out(instantiate(settings))
         seconds = time.monotonic() - begun
@@ -259,17 +259,22 @@ def request(
         raise UserError("pool=True: a pool is trained by a recipe; give recipe=")
     taken_over = _taken_over(settings, known, keep)
     if kept is None:  # a pool may hold these answers already; the request checks them, then
-        check_answers(known.answers, known.examples)
+        check_answers(known.answers, known.examples, known.blank)
     own_numbers = torch.random.fork_rng(devices=[])  # what is drawn here leaves the program's own random numbers alone
-    with storage_errors(), own_numbers, tempfile.TemporaryDirectory(prefix="dmm_exp_") as folder:
-        if _target(settings).target == "predicted" and pool is True:
+    with storage_errors(), own_numbers, temporary_folder() as folder:
+        if predicts(settings) and pool is True:
             assert training is not None
-            kept = _for_this_call(known, training, Path(folder), executor, console, seed)
-        predicted_from_pool = _target(settings).target == "predicted" and kept is not None
+            kept = _for_this_call(known, training, folder, executor, console, seed)
+        predicted_from_pool = predicts(settings) and kept is not None
         if kept is not None and predicted_from_pool:
             deletion = kept.deletion(known, executor, console)
         else:
-            deletion = _alone(known, training, Path(folder), seed, executor, console)
+            deletion = _alone(known, training, folder, seed, executor, console)
+        if verify and deletion.purged is not None:
+            raise UserError(
+                f"verify={verify}: the pool in {deletion.store.root.parent} was purged, so it trains no networks to "
+                "compare with; expected 0, or another pool"
+            )
         deletion.check_steps()
         retraining = None if training is None or kept is None else kept.retraining
         if retraining is None and training is not None and not by_function(training):
@@ -342,6 +347,11 @@ def _alone(
     config |= {"attribution": pool_free_attribution(known), "n_models": 1}
     config["model"] = {**config["model"], "chunk_size": chunk_size}
     return Deletion(known, False, config, Store(folder / "artifacts", console), executor, console)
+
+
+def predicts(settings: Mapping[str, Any]) -> bool:
+    """Return whether a method matches predictions."""
+    return _target(settings).target == "predicted"
 
 
 def _target(settings: Mapping[str, Any]) -> type[Unlearner]:

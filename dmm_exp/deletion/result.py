@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from dmm_exp.deletion.given import Given
+from dmm_exp.deletion.ledger_files import Receipt, request_name
 from dmm_exp.deletion.pool import Pool
+from dmm_exp.errors import UserError
 from dmm_exp.pipeline import content_hash
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from dmm_exp.deletion.signature import Key
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,30 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a ledger keeps a deletion.
+
+    Attributes:
+        ledger: its folder.
+        number: of the request, from 1.
+        salt: of the digests of rows, in hexadecimal.
+        earlier: number of networks of earlier requests that are still in the ledger.
+        receipt: of the request's line; None before that is written.
+    """
+
+    ledger: Path
+    number: int
+    salt: str
+    earlier: int
+    receipt: Receipt | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the request."""
+        return self.ledger / request_name(self.number)
+
+
+@dataclass(frozen=True)
 class Unlearned:
     """What became of a network.
 
@@ -54,7 +82,7 @@ class Unlearned:
         attribution: configuration of the estimator of effects; None where the method needs none.
         seed: of all randomness.
         examples: the number of training examples, of unseen ones, and of classes.
-        rows: digest of the inputs and labels that are gone.
+        rows: digest of the inputs and labels that are gone; of a ledger, that of their salted digests.
         read: in words, the rows that were asked for, as they were read: ``30, 7, 19 (3 rows) in rows.csv``.
         names: of the files that are gone, where training examples are files; None elsewhere.
         weights: digests of the network's tensors, ``before`` and ``after``.
@@ -62,6 +90,7 @@ class Unlearned:
         points: a row for every point; see :func:`dmm_exp.deletion.quality.points_table`.
         pool: what predictions came from, None where it was no pool; one that was prepared for this call is gone.
         kept: names of tensors that a retrained network took over from the given one.
+        place: where a ledger keeps the deletion, None where it is of no ledger.
     """
 
     model: nn.Module
@@ -83,6 +112,12 @@ class Unlearned:
     read: str = ""
     names: list[str] | None = None
     normalisation: dict[str, Any] | None = None
+    place: Place | None = field(default=None, repr=False)
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """What shows later that the ledger had this request: to be kept outside the ledger. None without a ledger."""
+        return None if self.place is None else self.place.receipt
 
     def __str__(self) -> str:
         """Say what was done and how well, in sentences."""
@@ -92,20 +127,28 @@ class Unlearned:
         record = content(self, "")
         return "\n".join([headline(record), *record["quality"]["in_words"], *self.warnings])
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, key: str | Path | Key | None = None) -> Path:
         """Write ``unlearned.safetensors``, ``deletion.json``, ``report.html`` and ``points.parquet`` into a folder.
 
-        What an earlier deletion wrote there is replaced. See :mod:`dmm_exp.deletion.record`.
+        What an earlier deletion wrote there is replaced. See :mod:`dmm_exp.deletion.record`. From a ledger, its files
+        are copied, and ``receipt.txt`` is written beside them.
+
+        Args:
+            folder: is made if it is not there.
+            key: PEM file of a private Ed25519 key, to sign the record with; a ledger has its own.
 
         Returns:
             The folder.
 
         Raises:
-            UserError: the folder cannot be written.
+            UserError: the folder cannot be written, or the key is no such thing.
         """
         from dmm_exp.deletion.record import write
+        from dmm_exp.deletion.signature import private_key
 
-        return write(self, Path(folder).expanduser())
+        if self.place is not None and key is not None:
+            raise UserError("key: this deletion is in a ledger, and its record is copied; give the key to Ledger(key=)")
+        return write(self, Path(folder).expanduser(), None if key is None else private_key(key))
 
 
 def counts(known: Given) -> dict[str, int]:

@@ -199,27 +199,13 @@ def not_guaranteed(record: Record) -> list[str]:
             "Predictions that a method follows may be wrong."
         )
     found += [
-        "The original network still holds what it learned from the rows, and so do its copies, backups, and models "
-        "made from it. Deleting those is up to whoever keeps them.",
-        "The rows themselves were not deleted: they are where the training data is.",
-        *_left_in_pool(record),
-        "deletion.json names the rows, and points.parquet and report.html hold the network's answers on them. That is "
-        "information about the rows, too.",
+        "Only the network was changed. The rows, and what is known of them, are in other places still; they are listed "
+        "one by one, with what to do.",
         "What people chose with the rows in sight (architecture, recipe, preprocessing) stays as it was chosen.",
-        "The checksum of this record shows that it was changed, but anyone can compute a new one: it is no signature.",
+        "The checksum of this record shows that it was changed, but anyone can compute a new one: only a signature, or "
+        "the receipt of a ledger, shows who wrote it, or that it was there.",
     ]
     return found
-
-
-def _left_in_pool(record: Record) -> list[str]:
-    pool = record["pool"]
-    if pool is None or not pool["kept"]:
-        return []
-    return [
-        f"The pool in {pool['folder']} still holds a copy of the data with the rows in it, the network as it was "
-        "handed over, and answers of networks that were trained on the rows. It needs these to answer further "
-        "requests; delete the folder when there will be none."
-    ]
 
 
 def cost(record: Record) -> list[str]:

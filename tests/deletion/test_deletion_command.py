@@ -1,8 +1,12 @@
 """``python -m dmm_exp.unlearn``."""
 
+import errno
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,12 +14,14 @@ import torch
 from networks import trained
 from safetensors.torch import load_file
 
+from dmm_exp import prepare
 from dmm_exp.cli import unlearn
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.ensembles.work import model_factory
 
 POOL = ["request.checkpoint=net.pt", "request.recipe=true", "request.pool=p", "request.size=40"]
+ASKED = ["request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=finetune"]
 SMALL = ["model.network.hidden=[8]", "executor=local", "unlearner.epochs=1"]
 
 
@@ -33,7 +39,12 @@ def folder(tmp_path, monkeypatch):
 
 
 def start(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["unlearn", *SMALL, *arguments])
+    own = [] if any(text.startswith("request.purge") for text in arguments) else SMALL
+    monkeypatch.setattr(sys, "argv", ["unlearn", *own, *arguments])
+    return end(capsys)
+
+
+def end(capsys):
     with pytest.raises(SystemExit) as ended:
         unlearn()
     said = capsys.readouterr()
@@ -114,6 +125,110 @@ def test_a_ledger_is_gone_on_with(folder, monkeypatch, capsys):
     assert len((folder / "book/ledger.jsonl").read_text().splitlines()) == 3
 
 
+def test_the_same_request_to_a_ledger_again_gives_what_it_keeps(folder, monkeypatch, capsys):
+    asked = [*ASKED, "request.ledger=book"]
+    code, out, err = start(monkeypatch, capsys, *asked)
+    assert code == 0, err
+    receipt = (folder / "unlearned/receipt.txt").read_text().strip()
+    assert receipt in err
+    before = content(folder)
+    assert start(monkeypatch, capsys, *asked)[:2] == (0, out)  # the record is there
+    assert content(folder) == before
+    assert start(monkeypatch, capsys, *asked, "request.output=again", f"request.receipt={receipt}")[0] == 0
+    for name in ("deletion.json", "unlearned.safetensors", "report.html", "points.parquet", "receipt.txt"):
+        assert (folder / "again" / name).read_bytes() == before[f"unlearned/{name}"]
+    (folder / "again/deletion.json").write_text("{}")
+    code, _, err = start(monkeypatch, capsys, *asked, "request.output=again")
+    assert (code, "holds the record of a deletion" in err) == (2, True)
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_record_that_could_not_be_saved_is_in_the_ledger_and_comes_with_the_same_request(folder, monkeypatch, capsys):
+    asked = [*ASKED, "request.ledger=book"]
+    with monkeypatch.context() as patch:
+        patch.setattr("dmm_exp.deletion.record._replace", full)
+        code, _, err = start(monkeypatch, capsys, *asked)
+    assert code == 2
+    assert "the disk is full" in err
+    code, _, err = start(monkeypatch, capsys, *asked)
+    assert code == 0, err
+    assert (folder / "unlearned/deletion.json").read_bytes() == (
+        folder / "book/request-00001/deletion.json"
+    ).read_bytes()
+    assert len((folder / "book/ledger.jsonl").read_text().splitlines()) == 2
+
+
+def full(*arguments):
+    raise OSError(errno.ENOSPC, "full", "unlearned")
+
+
+def test_a_signed_ledger_is_purged_with_its_key(folder, monkeypatch, capsys):
+    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    from cryptography.hazmat.primitives import serialization
+
+    key = ed25519.Ed25519PrivateKey.generate()
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(key.private_bytes(*plain))
+    asked = [*ASKED, "request.ledger=book", "request.key=key.pem"]
+    assert start(monkeypatch, capsys, *asked)[0] == 0
+    (folder / "rows.csv").write_text("7\n")
+    assert start(monkeypatch, capsys, *asked, "request.output=second")[0] == 0
+    assert json.loads((folder / "second/deletion.json").read_text())["signature"]
+    monkeypatch.setattr(sys, "argv", ["unlearn", "request.purge=book"])
+    assert end(capsys)[0] == 2
+    monkeypatch.setattr(sys, "argv", ["unlearn", "request.purge=book", "request.key=key.pem"])
+    code, out, err = end(capsys)
+    assert code == 0, err
+    assert "removed: book/request-00001/unlearned.safetensors" in out
+    assert "remains: book/request-00002/unlearned.safetensors" in out
+    assert out.splitlines()[-1] == "book"
+    assert not (folder / "book/request-00001/unlearned.safetensors").exists()
+
+
+def test_a_pool_is_purged_of_the_rows_of_a_file(folder, monkeypatch, capsys):
+    network = torch.nn.Linear(3, 2)
+    inputs = torch.randn(40, 3)
+    prepare(network, (inputs, torch.arange(40) % 2), {"epochs": 1}, "p", size=40, progress=False)
+    (copy,) = folder.glob("p/artifacts/dataset/*/examples.safetensors")
+    for arguments, there in (([], True), (["forget.indices=rows.csv"], False)):
+        monkeypatch.setattr(sys, "argv", ["unlearn", "request.purge=p", *arguments])
+        code, out, err = end(capsys)
+        assert code == 0, err
+        assert (inputs[3].numpy().tobytes() in copy.read_bytes()) == there
+        assert inputs[2].numpy().tobytes() in copy.read_bytes()
+    assert "erased: p/artifacts/dataset: inputs of 3 rows" in out
+    monkeypatch.setattr(sys, "argv", ["unlearn", "request.purge=p", "forget=rum_high_mem"])
+    code, _, err = end(capsys)
+    assert (code, "needs scores" in err) == (2, True)
+
+
+def test_sigterm_leaves_no_temporary_folder_and_the_next_start_removes_those_of_killed_processes(
+    folder, monkeypatch, capsys
+):
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    ended = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    seen = []
+
+    def terminated(*arguments, **more):
+        seen.extend(temporary.iterdir())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dmm_exp.deletion.deletion.Work.carry_out", terminated)
+        code, _, err = start(monkeypatch, capsys, *ASKED)
+    signal.signal(signal.SIGTERM, ended)
+    assert code == 143
+    assert err.strip().splitlines()[-1] == "interrupted; the same command goes on where this one stopped"
+    assert len(seen) == 1
+    assert list(temporary.iterdir()) == []
+    assert not (folder / "unlearned").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -131,6 +246,18 @@ def test_a_ledger_is_gone_on_with(folder, monkeypatch, capsys):
         (["request.checkpoint=net.pt", "forget=rum_high_mem"], "needs scores"),
         (["request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=oracle_matching"], "is a reference"),
         (["forget.indices=rows.csv", "-m"], "one request"),
+        ([*ASKED, "request.output=rows.csv"], "request.output=rows.csv: cannot be written"),
+        ([*ASKED, "request.output=rows.csv/out"], "request.output=rows.csv/out: cannot be written"),
+        ([*ASKED, f"request.output={'x' * 300}"], "cannot be written"),
+        ([*ASKED, "request.output=/proc/out"], "request.output=/proc/out: cannot be written"),
+        ([*ASKED, "request.ledger=book", "request.output=net.pt/a/b"], "request.output=net.pt/a/b: cannot be written"),
+        ([*ASKED, "request.key=nowhere.pem"], "request.key=nowhere.pem: cannot be read"),
+        ([*ASKED, "request.ledger=book", "request.key=rows.csv"], "request.key=rows.csv: holds no private key"),
+        ([*ASKED, "request.ledger=book", "request.receipt=x3"], "request.receipt=x3: expected a receipt"),
+        ([*ASKED, "request.receipt=x3"], "expected request.ledger=FOLDER beside it"),
+        (["request.purge=nowhere"], "request.purge=nowhere: holds neither ledger.jsonl nor pool.json"),
+        (["request.purge=x", "request.checkpoint=net.pt"], "request.checkpoint: is no part of a purge"),
+        (["request.purge=x", "unlearner=scrub"], "unlearner=scrub: is no part of a purge"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(folder, monkeypatch, capsys, arguments, said):

@@ -318,10 +318,10 @@ def test_a_pool_that_is_kept_is_named_with_when_it_pays(result: Unlearned, tmp_p
     with_pool = replace(result, pool=pool, cost=replace(result.cost, seconds=1.0))
     found = record.content(with_pool, "0")
     assert found["pool"]["break_even_requests"] == 10
-    assert f"The pool in {tmp_path} still holds" in " ".join(found["not_guaranteed"])
+    assert any(surface["where"].startswith(f"{tmp_path}/artifacts") for surface in found["surfaces"])
     assert "pays off after about 10 requests" in page.words.cost(found)[-1]
     gone = record.content(replace(with_pool, pool=replace(pool, folder=tmp_path / "gone")), "0")
-    assert "still holds a copy of the data" not in " ".join(gone["not_guaranteed"])
+    assert not any("artifacts" in surface["where"] for surface in gone["surfaces"])
     for seconds in (5.6, 10.9, 11.0, 12.0):  # a difference near zero gives no number
         slow = record.content(replace(with_pool, cost=replace(result.cost, seconds=seconds)), "0")
         assert slow["pool"]["break_even_requests"] is None
@@ -347,7 +347,8 @@ def test_points_hold_the_margins_of_every_network(result: Unlearned, tmp_path: P
 def test_retrained_networks_are_summed_up_by_mean_and_spread() -> None:
     labels, logits = torch.tensor([0, 1, 1]), torch.randn(5, 3, 2)
     examples = SimpleNamespace(labels=labels, class_names=["a", "b"])
-    deletion: Any = SimpleNamespace(examples=examples, _groups=lambda gone: torch.tensor([0, 1, 2]))
+    groups, known = torch.tensor([0, 1, 2]), SimpleNamespace(blank=())
+    deletion: Any = SimpleNamespace(examples=examples, given=known, _groups=lambda gone: groups)
     table = points_table(deletion, torch.tensor([0]), logits[:1], logits[1:2], logits[2:3], logits)
     each = margins(logits, labels.numpy())
     np.testing.assert_allclose(table["margin_retrained"], each.mean(0))

@@ -1,0 +1,93 @@
+"""How far a network is from what is known of a retrained one, and when retraining is due."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from dmm_exp.deletion.deletion import Deletion
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a network may be off before retraining is due; each is compared with the attribute of :class:`Drift`.
+
+    Attributes:
+        doubt: of predictions.
+        drift: of the network from them.
+        accuracy: lost on unseen points.
+        share: of the training set that is gone.
+    """
+
+    doubt: float = 1.0
+    drift: float = 1.0
+    accuracy: float = 0.02
+    share: float = 0.2
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a network is from what is known of a retrained one; None where that cannot be told.
+
+    Logits are measured in the spread of retraining: the root mean square, over retained and unseen points and classes,
+    of the standard deviation of logits over networks trained alike (the pool's originals).
+
+    Attributes:
+        doubt: root mean square standard error of predicted logits.
+        drift: root mean square distance of the network's logits to the predicted ones.
+        accuracy: accuracy on unseen points that was lost since the network was given.
+        share: of the training set that is gone.
+    """
+
+    doubt: float | None
+    drift: float | None
+    accuracy: float | None
+    share: float
+
+    def due(self, limits: Limits) -> list[str]:
+        """Return why retraining is due, in sentences; nothing if it is not.
+
+        >>> Drift(doubt=0.2, drift=0.1, accuracy=0.0, share=0.3).due(Limits(share=0.25))
+        ['30.0% of the training set are gone (limit 0.25)']
+        """
+        said = {
+            "doubt": "predictions are as uncertain as {value:.2f} times the spread of retraining",
+            "drift": "the network is {value:.2f} times the spread of retraining away from what is predicted",
+            "accuracy": "accuracy on unseen points fell by {value:.3f}",
+            "share": "{value:.1%} of the training set are gone",
+        }
+        found = []
+        for name, limit in asdict(limits).items():
+            value = getattr(self, name)
+            if value is not None and value > limit:
+                found.append(f"{said[name].format(value=value)} (limit {limit:g})")
+        return found
+
+
+def drift_of(deletion: Deletion, gone: Tensor, origin: Tensor, now: Tensor, targets: Tensor | None) -> Drift:
+    """Return how far networks are from what is known of retrained ones.
+
+    Args:
+        deletion: the pipeline.
+        gone: sorted training indices that are gone.
+        origin: logits ``[members, points, classes]`` of the networks as they were given.
+        now: their logits now.
+        targets: predicted logits, None where the method goes by none.
+    """
+    examples = deletion.examples
+    others = torch.ones(examples.n_points, dtype=torch.bool)
+    others[gone] = False
+    doubt = drift = accuracy = None
+    if targets is not None and deletion.pooled:
+        logits = deletion.originals.stacked("logits")[:, others]
+        spread = float(logits.var(0).mean().sqrt())
+        drift = float((now - targets)[:, others].square().mean().sqrt()) / spread
+        error = deletion.predicted(gone).get("standard_error")
+        doubt = None if error is None else float(error[others].square().mean().sqrt()) / spread
+    if examples.n_points > examples.n_train:
+        labels = examples.labels[examples.n_train :]
+        right = [(logits[:, examples.n_train :].argmax(-1) == labels).float().mean() for logits in (origin, now)]
+        accuracy = float(right[0] - right[1])
+    return Drift(doubt, drift, accuracy, len(gone) / examples.n_train)

@@ -1,0 +1,308 @@
+"""Removing what is known of deleted rows, from a ledger and from a pool.
+
+A purge that was interrupted is finished by the next one. Files are removed as the file system does it; the inputs of
+rows are overwritten with zeros where they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from dmm_exp.data import Examples
+from dmm_exp.deletion import ledger_files
+from dmm_exp.deletion.ledger_files import CHECKPOINT, PURGE, REMOVABLE, Chain, request_name
+from dmm_exp.deletion.pool import FILE, Pool, larger_of, originals_of
+from dmm_exp.deletion.purged import Purged, purged_of, write_purged
+from dmm_exp.deletion.signature import SIGNER, Key
+from dmm_exp.deletion.surfaces import ELSEWHERE, ERASED, REMAINS, Surface, elsewhere, pool_surfaces, surface
+from dmm_exp.ensembles.work import read_examples, stacked
+from dmm_exp.errors import UserError
+from dmm_exp.pipeline import content_hash
+from dmm_exp.report.progress import Console
+from dmm_exp.store import Artifact, Spec
+from dmm_exp.store.artifact import MANIFEST
+from dmm_exp.store.files import checksum, settle, write_json, write_tensors
+from dmm_exp.store.lock import Lock, holder_of
+from dmm_exp.store.provenance import provenance
+from dmm_exp.store.spec import SHORT
+from dmm_exp.store.store import LOCKS, SEAL, sealed
+
+DATA = "examples.safetensors"
+NEEDED = ("logits", "margins", "masks")  # tensors of a pool's networks that further requests need
+ASIDE = ".purging"  # end of the name of a folder that takes another one's place
+
+
+@dataclass(frozen=True)
+class Purge:
+    """What was purged.
+
+    Attributes:
+        removed: files and folders that are not there any more.
+        surfaces: what remains, and what was erased (:mod:`dmm_exp.deletion.surfaces`).
+    """
+
+    removed: list[str]
+    surfaces: list[Surface]
+
+
+# ---------------------------------------------------------------------- a ledger
+
+
+def purge_ledger(folder: Path, key: Key | None, pools: Sequence[Path], console: Console) -> Purge:
+    """Remove what a ledger, and the pools that its requests used, hold of deleted rows and do not need.
+
+    Args:
+        folder: of the ledger.
+        key: that it is signed with, if it is.
+        pools: further pools, beside those that its lines name.
+        console: says who is waited for.
+
+    Raises:
+        UserError: there is no ledger, it was changed, it is signed and there is no key, or a pool is in use.
+    """
+    with Lock(folder / ".lock", lambda holder: console.note(f"waiting for {holder}")):
+        chain = _chain(folder, key)
+        if not chain.is_headed:
+            ledger_files.write_head(chain, key)
+        ledger_files.tidy(chain)
+        named = {Path(line["pool"]) for line in chain.requests if line["pool"] is not None}
+        folders = sorted({*named, *(pool.absolute() for pool in pools)})
+        done = [_purged_if_there(pool, chain.gone, console) for pool in folders]
+        files = _removable(chain)
+        if files:
+            facts = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "files": files, "versions": provenance()}
+            chain = ledger_files.append(chain, PURGE, facts, key)
+            ledger_files.remove_purged(chain)
+    removed = [*(str(folder / name) for name in files), *(name for purge in done for name in purge.removed)]
+    there = [entry for purge in done for entry in purge.surfaces]
+    return Purge(removed, [*_of_ledger(chain), *there, *elsewhere()])
+
+
+def _chain(folder: Path, key: Key | None) -> Chain:
+    chain = ledger_files.read(folder, None if key is None else key.public)
+    if chain is None:
+        raise UserError(f"{folder}: holds no ledger; expected the folder of one")
+    if chain.header[SIGNER] is not None and key is None:
+        raise UserError(
+            f"{folder}: this ledger is signed; give the key that it was begun with (key=, request.key=FILE)"
+        )
+    return chain
+
+
+def _removable(chain: Chain) -> list[str]:
+    """Return the files of requests that nothing needs: all but records and the network as it is now."""
+    last = len(chain.requests)
+    names = [(number, name) for number in range(1, last + 1) for name in REMOVABLE]
+    found = [f"{request_name(number)}/{name}" for number, name in names if (number, name) != (last, CHECKPOINT)]
+    return [name for name in found if name not in chain.purged]
+
+
+def _purged_if_there(folder: Path, rows: Sequence[int], console: Console) -> Purge:
+    if (folder / FILE).exists():
+        return purge_pool(folder, rows, console)
+    how = "if it was moved, purge it where it is now"
+    return Purge([], [surface(str(folder), "the pool of some requests, which is not there now", ELSEWHERE, how)])
+
+
+def _of_ledger(chain: Chain) -> list[Surface]:
+    folder, proof = chain.folder, "keep it: it is the proof"
+    rows = "the rows' indices, a salted digest of each, and the names of their files where they have some"
+    files = "earlier networks, and the rows' labels and answers on them"
+    network = f"{folder / request_name(len(chain.requests))}/{CHECKPOINT}"
+    return [
+        surface(f"{folder}/request-...", files, ERASED, "removed"),
+        surface(network, "the network as it is now: what is left of the rows' influence", REMAINS, "see its record"),
+        surface(f"{folder}/ledger.jsonl, deletion.json", rows, REMAINS, proof),
+        surface("folders that results were saved to", "copies of networks, records, pages and points", ELSEWHERE,
+                "delete what nobody needs: all but deletion.json and the newest network"),
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------- a pool
+
+
+def purge_pool(folder: Path, rows: Iterable[int], console: Console) -> Purge:
+    """Remove what a pool holds of rows and does not need for further requests; it trains no more networks then.
+
+    Args:
+        folder: of the pool.
+        rows: training indices whose inputs are overwritten, beside those that were before.
+        console: says who is waited for.
+
+    Raises:
+        UserError: there is no finished pool, an index is out of range, its data is damaged, or it is in use.
+    """
+    pool, wanted = Pool.open(folder), sorted(set(rows))
+    with Lock(folder / ".lock", lambda holder: console.note(f"waiting for {holder}")):
+        for lock in (folder / "artifacts" / LOCKS).glob("*.lock"):
+            if holder := holder_of(lock):
+                raise UserError(f"pool={folder}: is in use by {holder}; expected to be alone: try again later")
+        data = folder / "artifacts" / "dataset" / pool.dataset[:SHORT]
+        purged = _to_purge(pool, data, wanted)
+        write_purged(folder, purged)  # first: from now on nothing writes the rows again
+        _overwrite(data, purged.rows)
+        _forget_probe(pool, purged.rows)
+        removed = _remove(pool)
+        read_examples.cache_clear()
+        stacked.cache_clear()
+    return Purge(removed, pool_surfaces(folder, purged, set(wanted), requests=False, verified=False))
+
+
+def _to_purge(pool: Pool, data: Path, rows: list[int]) -> Purged:
+    """Return what will have been removed from a pool.
+
+    Raises:
+        UserError: an index is out of range, or the pool's copy of the data is damaged.
+    """
+    before, damaged = purged_of(pool.folder), f"pool={pool.folder}: its copy of the data is damaged; delete the pool"
+    try:
+        artifact = Artifact(data, pool.dataset, cached=True)
+        content, examples = artifact.spec.inputs["content"], Examples.read(artifact)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(damaged) from error
+    for row in rows:
+        if not 0 <= row < examples.n_train:
+            raise UserError(f"forget: {row} is out of range; expected indices from 0 to {examples.n_train - 1}")
+    if before is not None:
+        examples.inputs[list(before.rows)] = 0
+    if _content(examples) != (content if before is None else before.blank):
+        raise UserError(damaged)
+    fresh = [row for row in rows if examples.inputs[row].any()]  # zeros need no purge, and may be read as they are
+    examples.inputs[fresh] = 0
+    return Purged(tuple(sorted({*fresh, *(() if before is None else before.rows)})), content, _content(examples))
+
+
+def _content(examples: Examples) -> str:
+    return content_hash(examples.inputs, examples.labels, examples.corrupted)
+
+
+def _overwrite(data: Path, rows: Sequence[int]) -> None:
+    """Overwrite the inputs of rows with zeros where they are on the disk, and say so in the manifest."""
+    path = data / DATA
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        inputs = json.loads(file.read(length))["inputs"]
+        start, stop = inputs["data_offsets"]
+        size = (stop - start) // inputs["shape"][0]
+        for row in rows:
+            file.seek(8 + length + start + row * size)
+            file.write(bytes(size))
+        file.flush()
+        os.fsync(file.fileno())
+    manifest = json.loads((data / MANIFEST).read_text(encoding="utf-8"))
+    manifest["files"][DATA] = checksum(path)
+    write_json(data / MANIFEST, _resealed(manifest))
+
+
+def _forget_probe(pool: Pool, rows: Sequence[int]) -> None:
+    """Remove an untrained network's answers on rows from what is known of a pool."""
+    facts = json.loads((pool.folder / FILE).read_text(encoding="utf-8"))
+    for answers in facts["probe"]:
+        for row in rows:
+            if row < len(answers):
+                answers[row] = [0.0] * len(answers[row])
+    write_json(pool.folder / FILE, _resealed(facts))
+
+
+def _resealed(facts: dict[str, Any]) -> dict[str, Any]:
+    return sealed({name: value for name, value in facts.items() if name != SEAL})
+
+
+def _remove(pool: Pool) -> list[str]:
+    """Remove all artifacts of a pool that further requests do not need, and of others what they do not need."""
+    root, removed, kept = pool.folder / "artifacts", [], {pool.dataset}
+    for aside in root.glob(f"*/*{ASIDE}"):
+        _take_place(aside)
+    for path in sorted(root.glob("*/*"), key=lambda path: path.parent.name == "estimator"):  # these come last
+        if path.parent.name in (LOCKS, "chunk_size") or not path.is_dir():
+            continue
+        spec = _spec(path)
+        if spec is not None and _is_needed(spec, pool, kept):
+            kept.add(spec.digest)
+            removed += _strip(path) if spec.kind == "ensemble" else []
+            continue
+        (path / MANIFEST).unlink(missing_ok=True)  # first: without it, what is left does not count
+        shutil.rmtree(path)
+        removed.append(str(path))
+    return removed
+
+
+def _spec(path: Path) -> Spec | None:
+    """Return what an artifact says it is, None where it is unfinished or does not say."""
+    try:
+        return Spec.read(json.loads((path / MANIFEST).read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _is_needed(spec: Spec, pool: Pool, kept: set[str]) -> bool:
+    """Return whether further requests need an artifact; ``kept`` are the digests of those that they do."""
+    inputs = set(spec.inputs.values())
+    if spec.kind == "dataset":
+        return spec.digest == pool.dataset
+    if spec.kind == "estimator":
+        return inputs <= kept
+    members = {"subset": pool.size, "larger": larger_of(pool.size), "original": originals_of(pool.size)}
+    whole = {"all_but": []}
+    return (
+        spec.kind == "ensemble"
+        and inputs == {pool.dataset}
+        and spec.config.get("members") == members.get(spec.config["role"])
+        and (spec.config["role"] != "original" or spec.config["subsets"] == whole)
+    )
+
+
+def _strip(path: Path) -> list[str]:
+    """Remove an ensemble's networks, and all but their answers; returns files that lost something."""
+    artifact, changed = Artifact(path, path.name, cached=True), []
+    shards = [name for name in artifact.manifest["files"] if name.endswith(".safetensors")]
+    surplus = {name: [key for key in _names(path / name) if key not in NEEDED] for name in shards}
+    if not any(surplus.values()):
+        return []
+    aside = path.with_name(path.name + ASIDE)
+    shutil.copytree(path, aside, ignore=lambda folder, names: shards)
+    files = dict(artifact.manifest["files"])
+    for name in shards:
+        with safe_open(path / name, framework="pt") as shard:
+            write_tensors(aside / name, {key: shard.get_tensor(key) for key in _names(path / name) if key in NEEDED})
+        receipt = json.loads((path / name).with_suffix(".json").read_text(encoding="utf-8"))
+        write_json((aside / name).with_suffix(".json"), _resealed({**receipt, "sha256": checksum(aside / name)}))
+        changed.append(str(path / name))
+    files = {name: checksum(aside / name) for name in files}
+    write_json(aside / MANIFEST, _resealed({**artifact.manifest, "files": files}))
+    for file in aside.iterdir():
+        settle(file)
+    _take_place(aside)
+    return changed
+
+
+def _names(path: Path) -> list[str]:
+    with safe_open(path, framework="pt") as shard:
+        return list(shard.keys())
+
+
+def _take_place(aside: Path) -> None:
+    """Let a folder take the place of the one that it was made from; one that was not finished is removed."""
+    path = aside.with_name(aside.name.removesuffix(ASIDE))
+    if (aside / MANIFEST).exists() and _is_stripped(aside):
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+        os.rename(aside, path)
+        settle(path.parent)
+    else:
+        shutil.rmtree(aside)
+
+
+def _is_stripped(folder: Path) -> bool:
+    """Return whether all files of an artifact are there as its manifest says."""
+    files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    return all((folder / name).exists() and checksum(folder / name) == known for name, known in files.items())

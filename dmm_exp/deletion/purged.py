@@ -1,0 +1,56 @@
+"""What was removed from a pool for good, so that no later request brings it back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmm_exp.errors import UserError
+from dmm_exp.store.files import write_durably
+from dmm_exp.store.store import SEAL, is_intact, sealed
+
+FILE = "purged.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What was removed from a pool: rows' inputs, and all networks. It trains no more networks.
+
+    Attributes:
+        rows: training indices whose inputs are zeros in the pool's copy of the data, sorted.
+        content: digest of the data as the pool was made for it, by which its artifacts are addressed.
+        blank: digest of the same data with zeros in the place of these rows.
+    """
+
+    rows: tuple[int, ...]
+    content: str
+    blank: str
+
+
+def purged_of(folder: Path) -> Purged | None:
+    """Return what was removed from a pool, None if nothing was.
+
+    Raises:
+        UserError: the file that says so is damaged.
+    """
+    path = folder / FILE
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if SEAL not in facts or not is_intact(facts) or facts["format"] != FORMAT:
+            raise ValueError
+        return Purged(tuple(facts["rows"]), facts["content"], facts["blank"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: is damaged, and without it rows that were purged could come back; purge the pool again with all "
+            "rows that are gone, after removing this file, or prepare another pool"
+        ) from error
+
+
+def write_purged(folder: Path, purged: Purged) -> None:
+    """Write it down, before anything is removed."""
+    facts = {"format": FORMAT, "rows": list(purged.rows), "content": purged.content, "blank": purged.blank}
+    write_durably(folder / FILE, json.dumps(sealed(facts), indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,74 @@
+"""The files of a record, and whether they fit together. Needs neither torch nor the data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dmm_exp.deletion.signature import SIGNATURE, SIGNER, Key, is_signed
+from dmm_exp.errors import UserError
+from dmm_exp.store.files import checksum
+from dmm_exp.store.store import SEAL, is_intact, sealed
+
+FORMAT = 2  # since 2: verdict, kept, surfaces
+RECORD = "deletion.json"
+CHECKPOINT, POINTS, PAGE = "unlearned.safetensors", "points.parquet", "report.html"
+FILES = (CHECKPOINT, POINTS, PAGE, RECORD)
+RECEIPT = "receipt.txt"  # of the ledger that a record is from
+
+
+class Unfit(UserError):
+    """What is on the disk is not what was written."""
+
+
+def signed(value: dict[str, Any], about: str, key: Key | None) -> dict[str, Any]:
+    """Return a JSON object with its checksum and, if there is a key, the signature of that."""
+    whole = sealed({**value, SIGNER: None if key is None else key.public})
+    return whole if key is None else {**whole, SIGNATURE: key.sign(about, whole[SEAL])}
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether a JSON object has the checksum that it was written with; its signature is not looked at."""
+    return isinstance(value, dict) and SEAL in value and is_intact({k: v for k, v in value.items() if k != SIGNATURE})
+
+
+def check_signature(value: dict[str, Any], about: str, where: str, public: str | None) -> None:
+    """Raise :class:`Unfit` unless an object is signed by whom it says, and by the holder of a public key if given."""
+    signer = value.get(SIGNER)
+    if public is not None and signer != public:
+        said = "is not signed" if signer is None else "is signed with another key"
+        raise Unfit(f"{where}: {said}; expected the signature of the given key: ask who wrote it for the original")
+    if signer is None and SIGNATURE not in value:
+        return
+    if signer is None or not is_signed(signer, about, value[SEAL], value.get(SIGNATURE)):
+        raise Unfit(f"{where}: its signature does not fit; it was changed after it was signed: restore it from a copy")
+
+
+def read(path: str | Path, public: str | None = None) -> dict[str, Any]:
+    """Return a record, after checking that neither it nor the checkpoint beside it was changed.
+
+    Args:
+        path: of ``deletion.json``, or of its folder.
+        public: the public key, in hexadecimal, that it must be signed with.
+
+    Raises:
+        UserError: it is no record, was changed, or its checkpoint is missing or another one.
+    """
+    file = Path(path).expanduser()
+    file = file / RECORD if file.is_dir() else file
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Unfit(f"{file}: cannot be read as the record of a deletion ({type(error).__name__})") from error
+    if not is_whole(record):
+        raise Unfit(f"{file}: was changed after it was written; its checksum does not fit its content")
+    if record.get("format") != FORMAT:
+        raise Unfit(f"{file}: is of format {record.get('format')}; expected {FORMAT}, which this version writes")
+    check_signature(record, "record", str(file), public)
+    network = file.with_name(Path(record["network"]["file"]).name)
+    if network.is_symlink() or not network.is_file():
+        raise Unfit(f"{network}: is missing; expected the network that {file.name} speaks of beside it")
+    if checksum(network) != record["network"]["sha256"]:
+        raise Unfit(f"{network}: was changed after it was written; it is not the network of {file.name}")
+    return record
