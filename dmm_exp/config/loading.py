@@ -1,0 +1,108 @@
+"""Where Hydra looks for configuration, and what is there: groups, choices, files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+
+@contextmanager
+def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Any]:
+    """Let Hydra look for configuration in some folders while the body runs, also inside a run that Hydra started.
+
+    Args:
+        config_dir: absolute path of the folder with the primary configuration.
+        more: absolute paths of further folders to look for groups in (``--config-dir``).
+    """
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
+
+    from dmm_exp.config.schema import register
+
+    register()
+    version.setbase("1.3")
+    search_path = create_config_search_path(config_dir)
+    for folder in more:
+        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    current = GlobalHydra.instance()
+    before, current.hydra = current.hydra, None
+    try:
+        Hydra.create_main_hydra2(task_name="dmm_exp", config_search_path=search_path)
+        yield current.config_loader()
+    finally:
+        current.hydra = before
+
+
+def options_of(group: str, loader: Any) -> list[str]:
+    """Return the choices of a group, sorted; Hydra's own function copies everything it knows whenever it is asked."""
+    from hydra.core.object_type import ObjectType
+
+    return sorted(set(_listed(group, ObjectType.CONFIG, loader)))
+
+
+def groups_of(loader: Any, parent: str = "") -> Iterator[str]:
+    """Yield every group that has choices, a group within another one as ``outer/inner``."""
+    from hydra.core.object_type import ObjectType
+
+    for name in sorted(set(_listed(parent, ObjectType.GROUP, loader))):
+        group = f"{parent}/{name}" if parent else name
+        if options_of(group, loader):
+            yield group
+        yield from groups_of(loader, group)
+
+
+def _listed(group: str, kind: Any, loader: Any) -> Iterator[str]:
+    for source in loader.get_sources():
+        if source.is_group(group):
+            yield from source.list(group, kind)
+
+
+def is_group(override: Any, loader: Any) -> bool:
+    """Say whether a parsed override chooses a file of a group, and does not set a value."""
+    key = override.key_or_group
+    return "/" in key or override.package is not None or bool(key and options_of(key, loader))
+
+
+@dataclass(frozen=True)
+class File:
+    """A configuration file as it is written.
+
+    Attributes:
+        content: plain unresolved containers, without its list of defaults.
+        everywhere: whether it is laid over the whole configuration (``# @package _global_``).
+        builds_on: whether it names other files that it is laid over.
+    """
+
+    content: Mapping[str, Any]
+    everywhere: bool
+    builds_on: bool
+
+
+class Files:
+    """The files that a loader finds, each read once."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self._known: dict[str, File] = {}
+
+    def __getitem__(self, path: str) -> File:
+        """Return a file by its path without ending, such as ``model/mlp``; an empty one where there is none."""
+        if path not in self._known:
+            self._known[path] = self._read(path)
+        return self._known[path]
+
+    def _read(self, path: str) -> File:
+        from omegaconf import DictConfig, OmegaConf
+
+        source = next((source for source in self._loader.get_sources() if source.is_config(path)), None)
+        found = source.load_config(path) if source else None
+        if found is None or not isinstance(found.config, DictConfig):
+            return File({}, False, False)
+        content: Any = OmegaConf.to_container(found.config, resolve=False)
+        defaults = content.pop("defaults", None)
+        return File(content, found.header.get("package") == "_global_", bool(defaults))
