@@ -178,9 +178,9 @@ def _caught(refused: list[UserError], task: Callable[[Any], object], config: Any
 
 
 def _run(config: Any) -> None:
-    from dmm_exp.run import run_from_hydra
+    from dmm_exp.job import from_hydra
 
-    run_from_hydra(_meant(config))
+    from_hydra(_meant(config))
 
 
 def _score(config: Any) -> None:

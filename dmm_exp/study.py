@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from dmm_exp import __version__
 from dmm_exp.errors import UserError
-from dmm_exp.identity import run_name
+from dmm_exp.identity import many_runs_digest, run_name
 from dmm_exp.run import run
 from dmm_exp.store.files import write_json
-from dmm_exp.store.spec import digest_of
 from dmm_exp.sweep import begin
 
 if TYPE_CHECKING:
@@ -171,4 +170,4 @@ def _folder(config: Mapping[str, Any], cells: Sequence[Cell]) -> Path:
     """Return where a study lives: the same one always lands in the same place."""
     outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
     name = "".join(letter if letter.isalnum() else "_" for letter in config["study"]["title"].lower())
-    return outputs / "studies" / f"{name}__{digest_of([cell.overrides for cell in cells])[:10]}"
+    return outputs / "studies" / f"{name}__{many_runs_digest([(cell.overrides, cell.config) for cell in cells])[:10]}"

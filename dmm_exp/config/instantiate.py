@@ -106,8 +106,14 @@ def check_targets(config: Mapping[str, Any], prefix: str = "") -> None:
 
 def _in_quotes(value: Any, hint: Any) -> str:
     """Return what to do about a text that YAML took for something else."""
-    yaml = isinstance(value, bool) or value is None
-    return "; a text that looks like something else stands in quotes in a file" if yaml and _is_text(hint) else ""
+    elements = value if isinstance(value, list) else [value]
+    if not any(isinstance(element, bool) or element is None for element in elements) or not _holds_text(hint):
+        return ""
+    return "; a text that looks like something else stands in quotes"
+
+
+def _holds_text(hint: Any) -> bool:
+    return _is_text(hint) or any(_is_text(argument) for argument in typing.get_args(hint))
 
 
 def _check_complete(path: str, node: Mapping[str, Any], signature: inspect.Signature) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import codecs
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from dmm_exp.errors import UserError, reason_of
 
 
 @contextmanager
@@ -66,6 +70,53 @@ def is_group(override: Any, loader: Any) -> bool:
     """Say whether a parsed override chooses a file of a group, and does not set a value."""
     key = override.key_or_group
     return "/" in key or override.package is not None or bool(key and options_of(key, loader))
+
+
+@contextmanager
+def readable_files(loader: Any) -> Iterator[None]:
+    """Turn what makes a configuration file unreadable into a sentence that names the file.
+
+    Raises:
+        UserError: a file is no YAML or no UTF-8 text, or an invisible mark before its first line hides that line.
+    """
+    import yaml
+    from hydra.errors import ConfigCompositionException
+
+    try:
+        yield
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{mark.name}, line {mark.line + 1}" if mark else "a configuration file"
+        raise UserError(f"{place}: is no YAML ({error.problem or error.context})") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"a configuration file is no YAML ({reason_of(error)})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{_first(loader, _is_no_text)}: is no UTF-8 text; save it as UTF-8") from error
+    except ConfigCompositionException as error:
+        if marked := _first(loader, _is_marked):
+            raise UserError(
+                f"{marked}: begins with a byte order mark, which hides its first line; save it as UTF-8 without one"
+            ) from error
+        raise
+
+
+def _first(loader: Any, holds: Callable[[bytes], bool]) -> Path | None:
+    """Return the first configuration file of the user's whose bytes are as asked."""
+    folders = [Path(source.path) for source in loader.get_sources() if source.scheme() == "file"]
+    files = (path for folder in folders for path in sorted(folder.rglob("*.yaml")))
+    return next((path for path in files if holds(path.read_bytes())), None)
+
+
+def _is_no_text(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def _is_marked(content: bytes) -> bool:
+    return content.startswith(codecs.BOM_UTF8) and b"@package" in content[:200]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ def parsed(texts: Sequence[str], loader: Any = None) -> list[Any]:
             (override,) = parser.parse_overrides([text])
         except HydraException as error:
             raise UserError(_refusal(texts, place)) from error
+        if not override.key_or_group:
+            raise UserError(_refusal(texts, place))
         _check_value(override, text)
         found.append(override)
     return found

@@ -9,12 +9,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 from dmm_exp.config.folders import further_folders
-from dmm_exp.config.loading import Files, config_loader, is_group, options_of
+from dmm_exp.config.loading import Files, config_loader, is_group, options_of, readable_files
 from dmm_exp.config.overrides import cells_of, in_shell, parsed
 from dmm_exp.config.scale import scaled
+from dmm_exp.config.schema import RootConfig
 from dmm_exp.config.suggestions import did_you_mean_key
 from dmm_exp.config.targets import TARGET, drop_replaced, names_class, together
 from dmm_exp.config.texts import as_typed
@@ -89,13 +91,14 @@ class Composer:
         """
         values = [override for override in parsed(overrides, self._loader) if not is_group(override, self._loader)]
         typed = as_typed(values, lambda: self._files_alone(overrides))
-        nodes = [f"{node}." for node in _with_class(values)]
+        nodes = list(_with_class(values))
         added = {
             override.input_line
             for override in values
-            if override.key_or_group.startswith(tuple(nodes)) and override.input_line[0] not in "+~"
+            if any(f"{override.key_or_group}.".startswith(f"{node}.") for node in nodes)
         }
-        return [f"{'++' if text in added else ''}{typed.get(text, text)}" for text in overrides]
+        plus = {text: "++" for text in added if text[0] not in "+~"}
+        return [f"{plus.get(text, '')}{typed.get(text, text)}" for text in overrides]
 
     def _parsed(self, overrides: Sequence[str]) -> list[Any]:
         return parsed(self.understood(overrides), self._loader)
@@ -131,6 +134,8 @@ class Composer:
         for override in groups:
             _check_choice(override, self._loader)
         values = [override for override in cell if override not in groups]
+        for override in values:
+            _check_deletion(override)
         try:
             config = self._merged(cell)
             drop_replaced(config, values, self._loader, self._files)
@@ -147,7 +152,8 @@ class Composer:
         from omegaconf import OmegaConf
 
         lines = [override.input_line for override in overrides]
-        config = compose(self._name, overrides=lines, return_hydra_config=True)
+        with readable_files(self._loader):
+            config = compose(self._name, overrides=lines, return_hydra_config=True)
         OmegaConf.set_struct(config, False)
         OmegaConf.set_readonly(config, False)
         return config
@@ -279,9 +285,9 @@ def choices_of(chosen: Mapping[Any, Any]) -> dict[str, str]:
 
 def _check_choice(override: Any, loader: Any) -> None:
     group, options = override.key_or_group, options_of(override.key_or_group, loader)
-    value = override.value()
     if override.is_delete():
-        return
+        return _check_deletion(override)
+    value = override.value()
     if value is None and group in OPTIONAL:
         raise UserError(f"{group}=null: expected one of {', '.join(options)}; for none of them leave {group} out")
     if not options:
@@ -290,6 +296,13 @@ def _check_choice(override: Any, loader: Any) -> None:
         if not _is_choice(str(choice), group, loader):
             said, hint = "null" if choice is None else choice, did_you_mean(str(choice), options)
             raise UserError(f"{group}={said}: expected one of {', '.join(sorted(options))}{hint}")
+
+
+def _check_deletion(override: Any) -> None:
+    """Refuse to leave out what every run has."""
+    if override.is_delete() and override.key_or_group in [field.name for field in fields(RootConfig)]:
+        key = override.key_or_group
+        raise UserError(f"{override.input_line}: every run has {key}; expected {key}=VALUE, or nothing to keep it")
 
 
 def _suggestion(key: str, known: list[str]) -> str:

@@ -13,9 +13,10 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from dmm_exp.config.instantiate import hint_of, takes_text
-from dmm_exp.config.overrides import quoted
+from dmm_exp.config.overrides import parsed, quoted
 from dmm_exp.config.schema import RootConfig
 from dmm_exp.config.targets import TARGET, laid_over, together
+from dmm_exp.errors import UserError
 
 Compose = Callable[[], Mapping[str, Any]]  # → what the chosen files compose to, as plain unresolved containers
 
@@ -34,6 +35,8 @@ def as_typed(values: Sequence[Any], compose: Compose) -> dict[str, str]:
         if not any(_changed(value, text) for value, text in elements):
             continue
         hint, open_ended = _typed(override.key_or_group)
+        if not open_ended and any(value is None for value, _ in elements):
+            continue
         if open_ended:
             base = compose() if base is None else base
             hint = _hint(override.key_or_group, elements, base, values)
@@ -41,6 +44,29 @@ def as_typed(values: Sequence[Any], compose: Compose) -> dict[str, str]:
         if texts != [text for _, text in elements]:
             found[override.input_line] = f"{override.input_line.partition('=')[0]}={','.join(texts)}"
     return found
+
+
+def value_of(text: str, hint: Any) -> Any:
+    """Return the value of ``key=value`` that is not Hydra's: as it was typed, where its key takes a text and no number.
+
+    A text may stand in quotes, as in Hydra's overrides. What cannot be read as anything else is a text, too.
+
+    Raises:
+        UserError: there is no value.
+    """
+    import yaml
+
+    typed = text.partition("=")[2]
+    if not typed:
+        raise UserError(f"'{text}': has no value; expected {text}VALUE")
+    if len(typed) > 1 and typed[0] == typed[-1] and typed[0] in "\"'":
+        return parsed([f"x={typed}"])[0].value()
+    try:
+        value = yaml.safe_load(typed)
+    except yaml.YAMLError:
+        return typed
+    only_text = (value is not None and takes_text(hint, value, typed)) or isinstance(value, str)
+    return typed if only_text else value
 
 
 def _elements(override: Any) -> list[tuple[Any, str]]:
