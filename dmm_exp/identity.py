@@ -39,8 +39,6 @@ LATER = (
 # Keys that name a file or a folder, which count by what is in it. So do files that arguments of other people's classes
 # name.
 FILES = ("forget.indices", "dataset.path", "dataset.formats.*.groups")
-# Keys that say where something is kept that can be made again.
-KEPT = ("dataset.decoding.keep_in",)
 OURS = ("dmm_exp", "torch", "lightning")  # packages whose arguments name no files, but for those of FILES
 CHOICES = "choices.json"
 CONTENTS = "contents.json"
@@ -76,7 +74,7 @@ def identified(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def by_content(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration as ever, with the content of files in place of their names."""
-    return _replaced(as_ever(config), {**contents(config), **dict.fromkeys(KEPT)}, "")
+    return _replaced(as_ever(config), contents(config), "")
 
 
 def contents(config: Mapping[str, Any]) -> dict[str, str]:
@@ -118,8 +116,11 @@ def _digest(path: Path, outputs: Path) -> str:
 
 
 def _digest_of_file(path: Path) -> str:
-    facts = path.stat()
-    return _digest_at(path.resolve(), facts.st_size, facts.st_mtime_ns)
+    try:
+        facts = path.stat()
+        return _digest_at(path.resolve(), facts.st_size, facts.st_mtime_ns)
+    except OSError:  # a link to nothing, or a file that may not be read: who needs it says so
+        return ""
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ def from_hydra(config: Any) -> None:
     hydra, resolved = HydraConfig.get(), plain(config)
     choices, overrides = _choices(hydra), list(hydra.overrides.task)
     if hydra.mode == RunMode.MULTIRUN:
+        # Hydra writes a cell's true and false with capitals; as they are typed, a job has one name alone and in a sweep
+        overrides = [re.sub("=(True|False)$", lambda match: match[0].lower(), text) for text in overrides]
         sweep.run_cell(resolved, choices, overrides, int(hydra.job.num))
         return
     done = do(resolved, choices, overrides)

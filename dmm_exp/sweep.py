@@ -94,7 +94,8 @@ def finish(folder: Path, expected: int) -> int:
     print_table(sweep_table([row for cell in shown for row in _rows(cell)]))
     for cell, telling in zip(cells, shown, strict=True):
         if cell["status"] == "done" and not cell.get("metrics"):
-            print(f"  {' '.join(telling['overrides']) or 'the only cell'}: {cell.get('folder')}", file=sys.stderr)
+            name = " ".join([*cell["choices"].values(), *telling["overrides"]]) or f"cell {cell['number']}"
+            print(f"  {name}: {cell.get('folder')}", file=sys.stderr)
     write_text(folder / "cells.csv", _csv(cells))
     print(folder)
     return int(any(cell["status"] == "failed" for cell in cells))

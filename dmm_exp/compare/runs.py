@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dmm_exp.errors import UserError
-from dmm_exp.identity import CHOICES, CONTENTS, ELSEWHERE, FORGET, KEPT, MEMBERS, NAMED, as_ever
+from dmm_exp.identity import CHOICES, CONTENTS, ELSEWHERE, FORGET, MEMBERS, NAMED, as_ever
 from dmm_exp.report.tables import used_attribution
 from dmm_exp.store.spec import digest_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STATUS = "status.json"
 # Keys of config.yaml that are Hydra's, or that say where a run happens and what is shown of it.
 UNRELATED = (*ELSEWHERE, "defaults", "hydra")
-UNRELATED_KEYS = ("evaluation.report", *KEPT)
+UNRELATED_KEYS = ("evaluation.report", "dataset.decoding.keep_in")
 # Groups whose settings belong to a method; all others belong to the question that methods answer.
 METHOD_GROUPS = ("unlearner", "refinement", "attribution", "pool", "scores", "hparams_search", "hparams_search/spaces")
 DRAWS = ("seed", "forget.seed")

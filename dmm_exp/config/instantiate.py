@@ -57,11 +57,14 @@ def as_text(value: Any, hint: Any) -> Any:
 
 
 def takes_text(hint: Any, value: Any, text: str) -> bool:
-    """Say whether a type hint takes the text that was typed, rather than the value that YAML makes of it."""
-    if not _is_text(hint) or float in typing.get_args(hint):
+    """Say whether a type hint takes the text that was typed, rather than the value that YAML makes of it.
+
+    What takes a text or a number (``30`` or ``10%``) is meant as a number; what takes true and false as well is a name.
+    """
+    arguments = typing.get_args(hint)
+    if not _is_text(hint) or (float in arguments and bool not in arguments):
         return False
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return not fits(value, hint) or (whole and str(value) != text)
+    return not fits(value, hint) or (isinstance(value, (bool, int, float)) and str(value) != text)
 
 
 def _is_text(hint: Any) -> bool:

@@ -126,7 +126,7 @@ class File:
     Attributes:
         content: plain unresolved containers, without its list of defaults.
         everywhere: whether it is laid over the whole configuration (``# @package _global_``).
-        builds_on: whether it names other files that it is laid over.
+        builds_on: whether it names other files that it is merged with, beside other choices of groups.
     """
 
     content: Mapping[str, Any]
@@ -155,5 +155,9 @@ class Files:
         if found is None or not isinstance(found.config, DictConfig):
             return File({}, False, False)
         content: Any = OmegaConf.to_container(found.config, resolve=False)
-        defaults = content.pop("defaults", None)
-        return File(content, found.header.get("package") == "_global_", bool(defaults))
+        builds_on = any(entry != "_self_" and not _is_choice(entry) for entry in content.pop("defaults", None) or ())
+        return File(content, found.header.get("package") == "_global_", builds_on)
+
+
+def _is_choice(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and all(str(key).startswith("override ") for key in entry)

@@ -100,7 +100,7 @@ def _refusal(texts: Sequence[str], place: int) -> str:
     if mended != text and _is_override(mended):
         return f"{said}; did you mean {shlex.quote(mended)}?"
     key, equals, _ = mended.partition("=")
-    if equals and _is_override(f"{key}=x"):
+    if equals and key and _is_override(f"{key}=x"):
         return f"{said}; a value with such characters is quoted, as in {in_shell(mended)}"
     return f"{said}, with a key of letters, digits, dots and underscores"
 

@@ -138,7 +138,7 @@ class Composer:
             _check_deletion(override)
         try:
             config = self._merged(cell)
-            drop_replaced(config, values, self._loader, self._files)
+            drop_replaced(config, cell, self._loader, self._files)
             return config
         except (HydraException, AssertionError) as error:  # OmegaConf asserts that no parent of a key is null
             self._check_keys(values, groups)
@@ -193,8 +193,7 @@ def running(config: Any, loader: Any) -> Any:
     OmegaConf.set_struct(whole, False)
     OmegaConf.set_readonly(whole, False)
     whole.hydra = HydraConfig.get()
-    values = [one for one in parsed(whole.hydra.overrides.task, loader) if not is_group(one, loader)]
-    drop_replaced(whole, values, loader, Files(loader))
+    drop_replaced(whole, parsed(whole.hydra.overrides.task, loader), loader, Files(loader))
     del whole["hydra"]
     return whole
 
@@ -337,11 +336,11 @@ def _sentence(error: Exception, cell: Iterable[Any]) -> str:
     cause = error.__cause__ or error
     text = " ".join(line.strip() for line in str(cause).splitlines() if line.strip())
     key = getattr(cause, "full_key", None) or ""
-    for override in reversed(list(cell)):  # the last one is in force
-        if key and override.key_or_group == key:
-            return f"{override.input_line.lstrip('+')}: {text.split(' full_key')[0]}{_literal(override, text)}"
     if "Missing mandatory value" in text or "???" in text:
         return f"{key} has no value and needs one; give it as {key}=VALUE"
+    for override in reversed(list(cell)):  # the last one is in force
+        if key and f"{key}.".startswith(f"{override.key_or_group}."):
+            return f"{override.input_line.lstrip('+')}: {text.split(' full_key')[0]}{_literal(override, text)}"
     return text.split(" object_type=")[0]
 
 

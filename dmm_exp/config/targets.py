@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dmm_exp.config.instantiate import SPECIAL
-from dmm_exp.config.loading import File, Files
+from dmm_exp.config.loading import File, Files, is_group
 
 TARGET = "_target_"
 KEPT = SPECIAL - {TARGET, "_args_"}
@@ -39,17 +39,18 @@ def names_class(value: Any, key: str = "") -> bool:
     return isinstance(value, Mapping) and any(names_class(inner, str(name)) for name, inner in value.items())
 
 
-def drop_replaced(config: Any, values: Sequence[Any], loader: Any, files: Files) -> None:
+def drop_replaced(config: Any, overrides: Sequence[Any], loader: Any, files: Files) -> None:
     """Remove the arguments of replaced classes from what Hydra composed, in place.
 
     Args:
         config: a DictConfig with Hydra's own part, which may be changed and is not resolved yet.
-        values: the parsed overrides that set a value, of those it was composed with.
+        overrides: parsed, with which it was composed.
         loader: of Hydra, by which it was composed.
         files: that this loader finds.
     """
-    layer = together(values)
-    if names_class(layer) or any(_layered(files[path]) for path in _chosen(config)):
+    groups = [override for override in overrides if is_group(override, loader)]
+    layer = together([override for override in overrides if override not in groups])
+    if names_class(layer) or any(_layered(files[path]) for path in _chosen(config, groups)):
         kept: Any = {}
         for below in _contents(config, loader, files):
             kept = laid_over(kept, below)
@@ -73,12 +74,13 @@ def _nested(key: str, value: Any) -> Any:
 
 def _layered(file: File) -> bool:
     """Say whether a chosen file may name another class than what it is laid over."""
-    return (file.everywhere or file.builds_on) and names_class(file.content)
+    return file.builds_on or (file.everywhere and names_class(file.content))
 
 
-def _chosen(config: Any) -> Iterator[str]:
+def _chosen(config: Any, groups: Sequence[Any]) -> Iterator[str]:
     """Yield the paths of the files that a configuration was composed of, Hydra's own left out."""
-    for group, choice in config.hydra.runtime.choices.items():
+    several = {override.key_or_group: override.value() for override in groups if isinstance(override.value(), list)}
+    for group, choice in {**config.hydra.runtime.choices, **several}.items():
         if choice is not None and not group.startswith("hydra"):
             yield from (f"{group}/{one}" for one in ([choice] if isinstance(choice, str) else choice))
 

@@ -55,6 +55,8 @@ def value_of(text: str, hint: Any) -> Any:
         UserError: there is no value.
     """
     import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     typed = text.partition("=")[2]
     if not typed:
@@ -62,11 +64,10 @@ def value_of(text: str, hint: Any) -> Any:
     if len(typed) > 1 and typed[0] == typed[-1] and typed[0] in "\"'":
         return parsed([f"x={typed}"])[0].value()
     try:
-        value = yaml.safe_load(typed)
-    except yaml.YAMLError:
+        (value,) = OmegaConf.to_container(OmegaConf.from_dotlist([f"x={typed}"])).values()  # type: ignore[union-attr]
+    except (OmegaConfBaseException, yaml.YAMLError):
         return typed
-    only_text = (value is not None and takes_text(hint, value, typed)) or isinstance(value, str)
-    return typed if only_text else value
+    return typed if isinstance(value, str) or takes_text(hint, value, typed) else value
 
 
 def _elements(override: Any) -> list[tuple[Any, str]]:
