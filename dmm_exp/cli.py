@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.processes import rank, ranks
-from dmm_exp.errors import UserError
+from dmm_exp.errors import UserError, did_you_mean
 
 USAGE_ERROR = 2
 CLEANING = 30.0  # seconds after a signal to end during which further ones are ignored, so that all is cleaned up
@@ -23,6 +23,7 @@ CLEANING = 30.0  # seconds after a signal to end during which further ones are i
 
 def main() -> None:
     """Run ``python -m dmm_exp`` or ``dmm-exp``."""
+    _import_from_here()
     _end(_runs)
 
 
@@ -49,6 +50,12 @@ def unlearn() -> None:
 def verify() -> None:
     """Run ``python -m dmm_exp.verify``."""
     _end(_verify)
+
+
+def _import_from_here() -> None:
+    """Let ``dmm-exp`` find modules in the current folder, as ``python -m dmm_exp`` does."""
+    if not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
 
 
 def _end(command: Callable[[], int]) -> None:
@@ -181,13 +188,14 @@ def _verify() -> int:
 def _checked_arguments() -> tuple[Any, list[dict[str, Any]]]:
     """Return the command line, after comparing it with what exists, and the configurations that it stands for.
 
-    There are none where it asks for no work, or for another primary configuration.
+    There are none where it asks for no work. Hydra is left the command line as it is meant.
     """
     from dmm_exp.config.schema import register
 
     register()
     arguments = _arguments()
-    return arguments, _check(arguments) if _composes(arguments) else []
+    cells = _check(arguments) if _composes(arguments) else []
+    return arguments, cells
 
 
 def _hydra(task: Callable[[Any], object]) -> tuple[Callable[[], Any], list[UserError]]:
@@ -199,7 +207,17 @@ def _hydra(task: Callable[[Any], object]) -> tuple[Callable[[], Any], list[UserE
 
     refused: list[UserError] = []
     made = hydra.main(version_base="1.3", config_path=config_directory(), config_name="config")
-    return made(partial(_caught, refused, task)), refused
+    return partial(_composing, made(partial(_caught, refused, task))), refused
+
+
+def _composing(run: Callable[[], Any]) -> None:
+    """Run what Hydra composes; what it cannot compose is said in one sentence."""
+    from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+
+    try:
+        run()
+    except (ConfigCompositionException, MissingConfigException, OverrideParseException) as error:
+        raise UserError(str(error.__cause__ or error)) from error
 
 
 def _caught(refused: list[UserError], task: Callable[[Any], object], config: Any) -> None:
@@ -210,9 +228,9 @@ def _caught(refused: list[UserError], task: Callable[[Any], object], config: Any
 
 
 def _run(config: Any) -> None:
-    from dmm_exp.run import run_from_hydra
+    from dmm_exp.job import from_hydra
 
-    run_from_hydra(config)
+    from_hydra(_meant(config))
 
 
 def _score(config: Any) -> None:
@@ -223,21 +241,56 @@ def _score(config: Any) -> None:
     from dmm_exp.run import plain
 
     hydra = HydraConfig.get()
-    folder = run_scores(plain(config), choices_of(hydra.runtime.choices))
+    folder = run_scores(plain(_meant(config)), choices_of(hydra.runtime.choices))
     if folder is not None:
         print(folder)
 
 
+def _meant(config: Any) -> Any:
+    """Return what Hydra composed without the arguments of classes that another ``_target_`` replaced."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from dmm_exp.config.preflight import running
+
+    return running(config, GlobalHydra.instance().config_loader())
+
+
 def _arguments() -> Any:
+    """Return the options and the overrides of the command line, in whatever order they stand."""
     from hydra._internal.utils import get_args_parser
 
-    return get_args_parser().parse_args()
+    parser = get_args_parser()
+    parser.error = _refuse
+    arguments, unknown = parser.parse_known_intermixed_args()
+    if unknown:
+        raise UserError(_unknown_option(unknown[0], [name for one in parser._actions for name in one.option_strings]))
+    for key in ("config_dir", "config_path"):
+        folder = getattr(arguments, key)
+        if folder and "://" not in folder:
+            if not Path(folder).is_dir():
+                raise UserError(f"--{key.replace('_', '-')} {folder}: there is no such folder")
+            setattr(arguments, key, str(Path(folder).absolute()))
+    return arguments
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"{message}; --help shows what is accepted")
+
+
+def _unknown_option(word: str, known: list[str]) -> str:
+    """Return the sentence for an option that does not exist."""
+    name, equals, value = word.lstrip("-").partition("=")
+    if equals:
+        return f"'{word}': there is no such option; a key stands without dashes: {name}={value}"
+    return (
+        f"'{word}': there is no such option; expected key=value or one of {', '.join(known)}{did_you_mean(word, known)}"
+    )
 
 
 def _composes(arguments: Any) -> bool:
-    """Say whether a command line asks for work, and not for help, information or another primary configuration."""
-    asks = ("help", "hydra_help", "info", "shell_completion", "version")
-    return _own(arguments) and not any(getattr(arguments, name, None) for name in asks)
+    """Say whether a command line asks for work, and not for help or information."""
+    asks = ("help", "hydra_help", "info", "shell_completion", "version", "experimental_rerun")
+    return not any(getattr(arguments, name, None) for name in asks) and "://" not in (arguments.config_path or "")
 
 
 def _own(arguments: Any) -> bool:
@@ -258,14 +311,32 @@ def _more(arguments: Any) -> list[str]:
 
 
 def _check(arguments: Any) -> list[dict[str, Any]]:
-    from dmm_exp.config.preflight import check_overrides
+    """Return the configurations that a command line stands for, and leave it to Hydra as it is meant."""
+    from dmm_exp.config.overrides import in_shell
+    from dmm_exp.config.preflight import composer
 
-    cells = check_overrides(config_directory(), arguments.overrides, _more(arguments))
+    folder, name = arguments.config_path or config_directory(), arguments.config_name or "config"
+    with composer(folder, _more(arguments), name.removesuffix(".yaml")) as compose:
+        understood = compose.understood(arguments.overrides)
+        cells = [config for config, _ in compose(arguments.overrides)]
     if arguments.multirun:
         _check_cells(cells)
     elif len(cells) > 1:
-        raise UserError("several values for one key (key=a,b) are a sweep; add -m to run it")
+        several = next(text for text in arguments.overrides if "," in text or "(" in text)
+        raise UserError(
+            "several values for one key (key=a,b) are a sweep; add -m to run it, or quote a text with commas: "
+            f"{in_shell(several)}"
+        )
+    _leave(arguments, understood)
     return cells
+
+
+def _leave(arguments: Any, overrides: list[str]) -> None:
+    """Put a command line where Hydra reads it: the overrides as they are meant, then the options."""
+    flags = [f"--{name}" for name in ("run", "multirun", "resolve") if getattr(arguments, name)]
+    names = ("cfg", "package", "config_path", "config_name", "config_dir")
+    given = [(name, getattr(arguments, name)) for name in names if getattr(arguments, name)]
+    sys.argv[1:] = [*overrides, *flags, *(f"--{name.replace('_', '-')}={value}" for name, value in given)]
 
 
 def _check_cells(cells: list[dict[str, Any]]) -> None:

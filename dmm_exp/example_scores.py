@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.errors import storage_errors
-from dmm_exp.identity import ARTIFACTS
+from dmm_exp.identity import ARTIFACTS, identified
 from dmm_exp.store.files import write_table, write_text
 from dmm_exp.store.spec import digest_of
 
@@ -55,7 +55,7 @@ def run_scores(config: Mapping[str, Any], choices: Mapping[str, str]) -> Path | 
         return None
     table = pipeline.score_table()
     found = correlations(table)
-    identity = digest_of({key: config[key] for key in DEPENDS_ON})
+    identity = digest_of({key: value for key, value in identified(config).items() if key in DEPENDS_ON})
     folder = outputs / "scores" / f"{choices['dataset']}-{choices['model']}__{identity[:10]}"
     folder.mkdir(parents=True, exist_ok=True)
     store.record_to(folder / ARTIFACTS)

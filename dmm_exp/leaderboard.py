@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.errors import UserError
+from dmm_exp.identity import many_runs_digest
 from dmm_exp.run import run
-from dmm_exp.store.spec import digest_of
 from dmm_exp.sweep import begin
 
 
@@ -147,4 +147,8 @@ def _folder(config: Mapping[str, Any], entries: Sequence[Entry]) -> Path:
     """Return where a leaderboard lives: the same one always lands in the same place."""
     outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
     name = "".join(letter if letter.isalnum() else "_" for letter in config["leaderboard"]["title"].lower())
-    return outputs / "leaderboards" / f"{name}__{digest_of([entry.overrides for entry in entries])[:10]}"
+    return (
+        outputs
+        / "leaderboards"
+        / f"{name}__{many_runs_digest([(entry.overrides, entry.config) for entry in entries])[:10]}"
+    )

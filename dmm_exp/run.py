@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp.errors import storage_errors
-from dmm_exp.identity import ARTIFACTS, CHOICES, FORGET, MEMBERS, MODEL, run_name
+from dmm_exp.identity import ARTIFACTS, CHOICES, CONTENTS, FORGET, MEMBERS, MODEL, contents, run_name
 from dmm_exp.store.files import write_json, write_table, write_tensors, write_text
 from dmm_exp.store.spec import digest_of
 
@@ -314,9 +314,11 @@ def _write_config(
     """Write the resolved configuration so that it can be run again as it was, and what data were taken as what."""
     import yaml
 
+    from dmm_exp.config.schema import SCHEMA
+
     head = {
         "defaults": [
-            "schema",
+            SCHEMA,
             "_self_",
             {"override hydra/job_logging": "none"},
             {"override hydra/hydra_logging": "none"},
@@ -327,6 +329,8 @@ def _write_config(
     comments = "".join(f"# {' '.join(sentence.split())}\n" for sentence in taken)
     write_text(folder / "config.yaml", f"# run it again: python -m dmm_exp --config-path {folder}\n{comments}{text}")
     write_json(folder / CHOICES, dict(choices))
+    if named := contents(config):
+        write_json(folder / CONTENTS, named)
 
 
 def _is_finished(folder: Path) -> bool:
@@ -377,38 +381,6 @@ def _print_plan(stages: list[PlannedStage]) -> None:
     print_table(table)
 
 
-def run_from_hydra(config: Any) -> FinishedRun | None:
-    """Do what Hydra composed, as a single run or as a cell of a sweep."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from dmm_exp import sweep
-
-    hydra, resolved = HydraConfig.get(), plain(config)
-    if resolved["convex"]["loss"] is not None:
-        from dmm_exp.convex.experiment import run_convex
-
-        print(run_convex(resolved, list(hydra.overrides.task)))
-        return None
-    if hydra.mode == RunMode.MULTIRUN:
-        sweep.run_cell(resolved, _choices(hydra), list(hydra.overrides.task), int(hydra.job.num))
-        return None
-    if resolved["leaderboard"]["methods"]:
-        from dmm_exp.leaderboard import run_leaderboard
-
-        print(run_leaderboard(resolved, list(hydra.overrides.task)))
-        return None
-    if resolved["study"]["tables"]:
-        from dmm_exp.study import run_study
-
-        print(run_study(resolved, list(hydra.overrides.task)))
-        return None
-    finished = run(resolved, _choices(hydra))
-    if finished is not None:
-        print(finished.folder)
-    return finished
-
-
 def plain(config: Any) -> dict[str, Any]:
     """Return what Hydra composed as resolved plain containers, within the bounds of ``scale``."""
     from omegaconf import OmegaConf
@@ -418,17 +390,3 @@ def plain(config: Any) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     return scaled({str(key): value for key, value in container.items()})
-
-
-def _choices(hydra: Any) -> dict[str, str]:
-    """Return group → choice as composed; for a run that is run again, as they were the first time."""
-    from dmm_exp.config.preflight import choices_of
-
-    choices = choices_of(hydra.runtime.choices)
-    if "unlearner" in choices:
-        return choices
-    for source in hydra.runtime.config_sources:
-        recorded = Path(source.path) / CHOICES
-        if source.schema == "file" and recorded.is_file():
-            return json.loads(recorded.read_text(encoding="utf-8"))
-    return choices

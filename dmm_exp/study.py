@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from dmm_exp import __version__
 from dmm_exp.errors import UserError
-from dmm_exp.identity import run_name
+from dmm_exp.identity import many_runs_digest, run_name
 from dmm_exp.run import run
 from dmm_exp.store.files import write_json
-from dmm_exp.store.spec import digest_of
 from dmm_exp.sweep import begin
 
 if TYPE_CHECKING:
@@ -49,6 +48,8 @@ class Cell:
 def run_study(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     """Do every run of a study that is not there yet, print its tables, and return its folder.
 
+    Runs are repeated over ``study.seeds``; a ``seed`` of the command line, as a sweep's cell has it, is taken alone.
+
     Args:
         config: the resolved configuration; ``config["study"]`` says what to run.
         overrides: of the command line; those that are not about the study hold for every run.
@@ -63,13 +64,14 @@ def run_study(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     study, console = config["study"], Console()
     with console.progress("configurations", None):
         cells = list(compose_cells_of(study, overrides))
-    runs = [(cell, seed) for seed in study["seeds"] for cell in cells]
+    own = [config["seed"]] if any(text.startswith("seed=") for text in overrides) else []
+    runs = [(cell, seed) for seed in own or study["seeds"] for cell in cells]
     if config["dry_run"]:
         print(
             "\n".join(shlex.join(["python", "-m", "dmm_exp", *cell.overrides, f"seed={seed}"]) for cell, seed in runs)
         )
-        return _folder(config, cells)
-    folder = _folder(config, cells)
+        return _folder(config, cells, own)
+    folder = _folder(config, cells, own)
     records = []
     for number, (cell, seed) in enumerate(runs, 1):
         print(f"\n[{number}/{len(runs)}] {cell.table}: {cell.row}, {cell.column}, seed {seed}", file=sys.stderr)
@@ -167,8 +169,10 @@ def _found_before(path: Path) -> dict[str, float] | None:
         return None
 
 
-def _folder(config: Mapping[str, Any], cells: Sequence[Cell]) -> Path:
-    """Return where a study lives: the same one always lands in the same place."""
+def _folder(config: Mapping[str, Any], cells: Sequence[Cell], own: Sequence[int]) -> Path:
+    """Return where a study lives: the same one always lands in the same place, one of a seed of its own elsewhere."""
     outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
     name = "".join(letter if letter.isalnum() else "_" for letter in config["study"]["title"].lower())
-    return outputs / "studies" / f"{name}__{digest_of([cell.overrides for cell in cells])[:10]}"
+    seeds = [f"seed={seed}" for seed in own]
+    identity = many_runs_digest([([*cell.overrides, *seeds], {**cell.config, "seed": seeds}) for cell in cells])
+    return outputs / "studies" / f"{name}__{identity[:10]}"

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +33,45 @@ def prepared(config: Mapping[str, Any]) -> Path:
 
 def run_cell(config: Mapping[str, Any], choices: Mapping[str, str], overrides: list[str], number: int) -> None:
     """Do one cell; when it fails, record why and let the others go on."""
-    from dmm_exp.run import run
-
+    folder = _folder(config)
     record: dict[str, Any] = {"number": number, "choices": dict(choices), "overrides": overrides}
     print(f"\n[{number}] {' '.join(overrides)}", file=sys.stderr)
     try:
-        finished = run(config, choices, table=False)
-        record |= {"status": "done"}
-        if finished is not None:
-            record |= {"metrics": finished.metrics, "folder": str(finished.folder)}
-            record |= {"epochs": [{"epoch": k, "metrics": found} for k, found in finished.checkpoints.items()]}
+        with _this_sweep():
+            record |= _done(config, choices, overrides)
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         record |= {"status": "failed", "error": str(error) or type(error).__name__}
     if not config["dry_run"]:
-        folder = _folder(config)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"cell-{number:05d}.json", record)
+
+
+def _done(config: Mapping[str, Any], choices: Mapping[str, str], overrides: list[str]) -> dict[str, Any]:
+    """Do a cell's work, and return what its record says of it."""
+    from dmm_exp.job import do
+
+    done = do(config, choices, overrides, table=False)
+    if isinstance(done, Path):  # many runs, or none: what it was composed of does not tell what it found
+        kept = {group: choice for group, choice in choices.items() if group == "experiment"}
+        return {"status": "done", "choices": kept, "folder": str(done)}
+    if done is None:
+        return {"status": "done"}
+    epochs = [{"epoch": epoch, "metrics": metrics} for epoch, metrics in done.checkpoints.items()]
+    return {"status": "done", "metrics": done.metrics, "folder": str(done.folder), "epochs": epochs}
+
+
+@contextmanager
+def _this_sweep() -> Iterator[None]:
+    """Keep the name of this sweep from being changed by a cell that begins one of its own, such as a leaderboard."""
+    name = os.environ.get(SWEEP)
+    try:
+        yield
+    finally:
+        if name is not None:
+            os.environ[SWEEP] = name
 
 
 def _folder(config: Mapping[str, Any]) -> Path:
@@ -71,6 +92,10 @@ def finish(folder: Path, expected: int) -> int:
     cells = [found.get(f"cell-{number:05d}.json") or _ended(number) for number in range(expected)]
     shown = [cell | {"overrides": _telling(cell, cells)} for cell in cells]
     print_table(sweep_table([row for cell in shown for row in _rows(cell)]))
+    for cell, telling in zip(cells, shown, strict=True):
+        if cell["status"] == "done" and not cell.get("metrics"):
+            name = " ".join([*cell["choices"].values(), *telling["overrides"]]) or f"cell {cell['number']}"
+            print(f"  {name}: {cell.get('folder')}", file=sys.stderr)
     write_text(folder / "cells.csv", _csv(cells))
     print(folder)
     return int(any(cell["status"] == "failed" for cell in cells))

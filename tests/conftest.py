@@ -22,6 +22,7 @@ def command_here(
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.chdir(cwd)
         patch.setattr(sys, "argv", ["dmm_exp", *words])
+        patch.setattr(sys, "path", [*sys.path])
         for name in ("HYDRA_FULL_ERROR", sweep.SWEEP):
             patch.setenv(name, "")  # restored afterwards
         with pytest.raises(SystemExit) as ended:

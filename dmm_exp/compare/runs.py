@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dmm_exp.errors import UserError
-from dmm_exp.identity import CHOICES, ELSEWHERE, FORGET, MEMBERS, NAMED, as_ever
+from dmm_exp.identity import CHOICES, CONTENTS, ELSEWHERE, FORGET, MEMBERS, NAMED, as_ever
 from dmm_exp.report.tables import used_attribution
 from dmm_exp.store.spec import digest_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STATUS = "status.json"
 # Keys of config.yaml that are Hydra's, or that say where a run happens and what is shown of it.
 UNRELATED = (*ELSEWHERE, "defaults", "hydra")
-UNRELATED_KEYS = ("evaluation.report",)
+UNRELATED_KEYS = ("evaluation.report", "dataset.decoding.keep_in")
 # Groups whose settings belong to a method; all others belong to the question that methods answer.
 METHOD_GROUPS = ("unlearner", "refinement", "attribution", "pool", "scores", "hparams_search", "hparams_search/spaces")
 DRAWS = ("seed", "forget.seed")
@@ -43,6 +43,7 @@ class Run:
         metrics: ``metrics.json``.
         forget: hash of the forget set's points; equal for equal sets.
         finished: when, in seconds since 1970.
+        contents: dotted key → digest of the file or folder that it named then.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Run:
     metrics: Mapping[str, float]
     forget: str
     finished: float
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -64,7 +66,7 @@ class Run:
         """Return a run from its resolved configuration; its folder holds the forget set already."""
         own = {key: value for key, value in as_ever(config).items() if key not in UNRELATED}
         settings = {key: value for key, value in flat(own) if key not in UNRELATED_KEYS}
-        return cls(folder, choices, settings, metrics, _forget_set(folder), finished)
+        return cls(folder, choices, settings, metrics, _forget_set(folder), finished, _contents(folder))
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -86,8 +88,9 @@ class Run:
 
     @property
     def _question(self) -> dict[str, Any]:
-        """Settings that do not belong to the method."""
-        return {key: value for key, value in self.settings.items() if key.partition(".")[0] not in METHOD_GROUPS}
+        """Settings that do not belong to the method, files by their content."""
+        settings = {**self.settings, **self.contents}
+        return {key: value for key, value in settings.items() if key.partition(".")[0] not in METHOD_GROUPS}
 
     @cached_property
     def members(self) -> pd.DataFrame | None:
@@ -185,6 +188,11 @@ def _may_match(folder: Path, own: Run) -> bool:
 
 def _forget_set(folder: Path) -> str:
     return hashlib.sha256((folder / FORGET).read_bytes()).hexdigest()
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """Return the digests of the files that a run named; runs of before have none."""
+    return _mapping(folder / CONTENTS) if (folder / CONTENTS).exists() else {}
 
 
 def _mapping(path: Path) -> dict[str, Any]:

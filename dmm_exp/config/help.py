@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dmm_exp.config.preflight import composed_with_hydra, config_loader, groups_of, options_of
+from dmm_exp.config.loading import config_loader, groups_of, options_of
+from dmm_exp.config.preflight import Composer
 
 
 def help_text(config_dir: str, overrides: Sequence[str], more: Sequence[str] = (), *, resolve: bool = False) -> str:
@@ -25,7 +26,7 @@ def help_text(config_dir: str, overrides: Sequence[str], more: Sequence[str] = (
     from omegaconf import OmegaConf
 
     with config_loader(config_dir, more) as loader:
-        config = composed_with_hydra(overrides, loader)
+        config = Composer(loader).first(overrides)
         said = config.pop("hydra").help
         groups = "\n".join(f"{group}: {', '.join(options_of(group, loader))}" for group in _shown(loader))
     return "\n\n".join(

@@ -13,12 +13,14 @@ from typing import Any
 from dmm_exp.errors import UserError, did_you_mean
 
 SPECIAL = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
+SUPPLIED = {"network": ("input_shape", "n_classes")}  # arguments that code gives, by the name of the node
 
 
 def instantiate(node: Mapping[str, Any], **extra: Any) -> Any:
     """Make the object that ``node`` describes: ``_target_`` names the class, the other keys are its arguments.
 
-    Containers arrive as plain lists and dicts. ``extra`` arguments come from code and win over configuration.
+    Containers arrive as plain lists and dicts, and numbers as texts where the class takes nothing but a text.
+    ``extra`` arguments come from code and win over configuration.
 
     Raises:
         UserError: raised by the class itself, unchanged.
@@ -27,7 +29,7 @@ def instantiate(node: Mapping[str, Any], **extra: Any) -> Any:
     from hydra.utils import instantiate as hydra_instantiate
     from omegaconf import OmegaConf
 
-    config = OmegaConf.create(dict(node)) if not OmegaConf.is_config(node) else node
+    config = OmegaConf.create(_with_texts(dict(node))) if not OmegaConf.is_config(node) else node
     try:
         return hydra_instantiate(config, **extra, _convert_="all")
     except InstantiationException as error:
@@ -36,11 +38,56 @@ def instantiate(node: Mapping[str, Any], **extra: Any) -> Any:
         raise
 
 
+def _with_texts(value: Any) -> Any:
+    """Return plain configuration in which arguments that have to be texts are."""
+    if isinstance(value, list):
+        return [_with_texts(element) for element in value]
+    if not isinstance(value, Mapping):
+        return value
+    hints = _known_hints(value.get("_target_"))
+    return {key: _with_texts(as_text(inner, hints[key]) if key in hints else inner) for key, inner in value.items()}
+
+
+def as_text(value: Any, hint: Any) -> Any:
+    """Return a number as the text that it was, where a type hint takes texts and no such number; lists element-wise."""
+    if isinstance(value, list) and typing.get_args(hint):
+        return [as_text(element, typing.get_args(hint)[0]) for element in value]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value) if number and _is_text(hint) and not fits(value, hint) else value
+
+
+def takes_text(hint: Any, value: Any, text: str) -> bool:
+    """Say whether a type hint takes the text that was typed, rather than the value that YAML makes of it.
+
+    What takes a text or a number (``30`` or ``10%``) is meant as a number; what takes true and false as well is a name.
+    """
+    arguments = typing.get_args(hint)
+    if not _is_text(hint) or (float in arguments and bool not in arguments):
+        return False
+    return not fits(value, hint) or (isinstance(value, (bool, int, float)) and str(value) != text)
+
+
+def _is_text(hint: Any) -> bool:
+    return hint is str or str in typing.get_args(hint)
+
+
+def hint_of(target: Any, argument: str) -> Any:
+    """Return the type hint of an argument of a class that is given by its name; None where there is none."""
+    return _known_hints(target).get(argument)
+
+
+def _known_hints(target: Any) -> dict[str, Any]:
+    try:
+        return _inspect(target)[1] if isinstance(target, str) else {}
+    except Exception:  # check_targets says what is wrong with it
+        return {}
+
+
 def check_targets(config: Mapping[str, Any], prefix: str = "") -> None:
     """Compare every ``_target_`` of a plain configuration with the signature it names, before any work is done.
 
     Raises:
-        UserError: a target that cannot be imported, a key it does not take, or a value of the wrong type.
+        UserError: a target that cannot be imported, a key it does not take or lacks, or a value of the wrong type.
     """
     for path, node in _targets(config, prefix):
         signature, hints = _signature(path, node["_target_"])
@@ -55,8 +102,37 @@ def check_targets(config: Mapping[str, Any], prefix: str = "") -> None:
                     f"{path}.{key}: {node['_target_']} takes no '{key}', it takes {accepted}{did_you_mean(key, names)}"
                 )
             hint = hints.get(key)
-            if hint is not None and not fits(value, hint):
-                raise UserError(f"{path}.{key}={value}: expected {describe(hint)}")
+            if hint is not None and not fits(as_text(value, hint), hint):
+                raise UserError(f"{path}.{key}={value}: expected {describe(hint)}{_in_quotes(value, hint)}")
+        _check_complete(path, node, signature)
+
+
+def _in_quotes(value: Any, hint: Any) -> str:
+    """Return what to do about a text that YAML took for something else."""
+    elements = value if isinstance(value, list) else [value]
+    if not any(isinstance(element, bool) or element is None for element in elements) or not _holds_text(hint):
+        return ""
+    return "; a text that looks like something else stands in quotes"
+
+
+def _holds_text(hint: Any) -> bool:
+    return _is_text(hint) or any(_is_text(argument) for argument in typing.get_args(hint))
+
+
+def _check_complete(path: str, node: Mapping[str, Any], signature: inspect.Signature) -> None:
+    """Refuse a node that lacks an argument which its class needs."""
+    if node.get("_partial_") or "_args_" in node:
+        return
+    given = {*node, *SUPPLIED.get(path.rpartition(".")[2], ())}
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    lacking = [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.default is parameter.empty and parameter.kind not in variable and name not in given
+    ]
+    if lacking:
+        values = " ".join(f"{path}.{name}=VALUE" for name in lacking)
+        raise UserError(f"{path}: {node['_target_']} needs {' and '.join(lacking)}; give {values}")
 
 
 def _targets(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

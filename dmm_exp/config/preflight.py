@@ -6,16 +6,24 @@ exist gets a suggestion.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 from dmm_exp.config.folders import further_folders
+from dmm_exp.config.loading import Files, config_loader, is_group, options_of, readable_files
+from dmm_exp.config.overrides import cells_of, in_shell, parsed
 from dmm_exp.config.scale import scaled
+from dmm_exp.config.schema import RootConfig
+from dmm_exp.config.suggestions import did_you_mean_key
+from dmm_exp.config.targets import TARGET, drop_replaced, names_class, together
+from dmm_exp.config.texts import as_typed
 from dmm_exp.errors import UserError, did_you_mean
 
 OPTIONAL = ("experiment", "hparams_search", "scale")  # groups that may be left out
+PRIMARY = "config"  # the name of the primary configuration
 Composed = list[tuple[dict[str, Any], dict[str, str]]]  # a configuration and group → choice for every cell
 
 
@@ -42,15 +50,162 @@ def compose_cells(config_dir: str, overrides: Sequence[str], more: Sequence[str]
 
 
 @contextmanager
-def composer(config_dir: str, more: Sequence[str] = ()) -> Iterator[Callable[[Sequence[str]], Composed]]:
+def composer(config_dir: str, more: Sequence[str] = (), name: str = PRIMARY) -> Iterator[Composer]:
     """Give a function that does what :func:`compose_cells` does, for many command lines.
 
     Args:
-        config_dir: absolute path of the folder with ``config.yaml``.
+        config_dir: absolute path of the folder with the primary configuration.
         more: absolute paths of further folders to look for groups in (``--config-dir``).
+        name: of the primary configuration.
     """
     with config_loader(config_dir, more) as loader:
-        yield lambda overrides: [_compose_checked(cell, loader) for cell in _cells(_parse(overrides, loader))]
+        yield Composer(loader, name)
+
+
+class Composer:
+    """Composes command lines to configurations, and refuses those that are wrong.
+
+    Args:
+        loader: of Hydra, which is asked.
+        name: of the primary configuration.
+    """
+
+    def __init__(self, loader: Any, name: str = PRIMARY) -> None:
+        self._loader = loader
+        self._name = name
+        self._files = Files(loader)
+
+    def __call__(self, overrides: Sequence[str]) -> Composed:
+        """Return the configuration and the choices of every cell that a command line stands for."""
+        return [self._resolved(cell) for cell in cells_of(self._parsed(overrides), self._loader)]
+
+    def first(self, overrides: Sequence[str]) -> Any:
+        """Return what a command line composes to (of a sweep, its first cell), unresolved and with Hydra's own part."""
+        return self._composed(next(cells_of(self._parsed(overrides), self._loader)))
+
+    def understood(self, overrides: Sequence[str]) -> list[str]:
+        """Return a command line as Hydra understands it as it is meant.
+
+        Beside a ``X._target_=…`` other keys of ``X`` are those of the new class and need no plus; a value that YAML
+        would take for something else is in quotes where its key takes a text.
+        """
+        values = [override for override in parsed(overrides, self._loader) if not is_group(override, self._loader)]
+        typed = as_typed(values, lambda: self._files_alone(overrides))
+        nodes = list(_with_class(values))
+        added = {
+            override.input_line
+            for override in values
+            if any(f"{override.key_or_group}.".startswith(f"{node}.") for node in nodes)
+        }
+        plus = {text: "++" for text in added if text[0] not in "+~"}
+        return [f"{plus.get(text, '')}{typed.get(text, text)}" for text in overrides]
+
+    def _parsed(self, overrides: Sequence[str]) -> list[Any]:
+        return parsed(self.understood(overrides), self._loader)
+
+    def _files_alone(self, overrides: Sequence[str]) -> Any:
+        """Return what the chosen files compose to, the first ones of a sweep, as plain unresolved containers."""
+        from omegaconf import OmegaConf
+
+        cell = next(cells_of(parsed(overrides, self._loader), self._loader))
+        return OmegaConf.to_container(self._composed([one for one in cell if is_group(one, self._loader)]))
+
+    def _resolved(self, cell: Sequence[Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return a cell's configuration and choices."""
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        config = self._composed(cell)
+        chosen = OmegaConf.to_container(config.pop("hydra").runtime.choices)
+        try:
+            resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise UserError(_sentence(error, cell)) from error
+        assert isinstance(resolved, dict)
+        assert isinstance(chosen, dict)
+        return scaled({str(key): value for key, value in resolved.items()}), choices_of(chosen)
+
+    def _composed(self, cell: Sequence[Any]) -> Any:
+        """Return what a cell composes to, with Hydra's own part."""
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        groups = [override for override in cell if is_group(override, self._loader)]
+        for override in groups:
+            _check_choice(override, self._loader)
+        values = [override for override in cell if override not in groups]
+        for override in values:
+            _check_deletion(override)
+        try:
+            config = self._merged(cell)
+            drop_replaced(config, cell, self._loader, self._files)
+            return config
+        except (HydraException, AssertionError) as error:  # OmegaConf asserts that no parent of a key is null
+            self._check_keys(values, groups)
+            raise UserError(_sentence(error, cell)) from error
+        except OmegaConfBaseException as error:
+            raise UserError(_sentence(error, cell)) from error
+
+    def _merged(self, overrides: Iterable[Any]) -> Any:
+        """Return what Hydra composes, with its own part; it may be changed."""
+        from hydra import compose
+        from omegaconf import OmegaConf
+
+        lines = [override.input_line for override in overrides]
+        with readable_files(self._loader):
+            config = compose(self._name, overrides=lines, return_hydra_config=True)
+        OmegaConf.set_struct(config, False)
+        OmegaConf.set_readonly(config, False)
+        return config
+
+    def _check_keys(self, values: Sequence[Any], groups: Sequence[Any]) -> None:
+        """Refuse a key that what ``groups`` alone compose to does not have, unless it is added (``+key=value``).
+
+        Hydra has refused it already, in words that need a reader who knows Hydra.
+        """
+        from hydra.errors import HydraException
+
+        try:
+            base = self._merged(groups)
+        except HydraException as error:
+            raise UserError(_sentence(error, groups)) from error
+        known = [name for name in _keys(base) if not name.startswith("hydra")]
+        for override in values:
+            key = override.key_or_group
+            if override.is_add() or override.is_force_add() or _has(base, key):
+                continue
+            raise UserError(f"{override.input_line}: there is no key '{key}'{_suggestion(key, known)}")
+
+
+def running(config: Any, loader: Any) -> Any:
+    """Return what Hydra composed for the running command, without the arguments of replaced classes.
+
+    Args:
+        config: without Hydra's own part, as a task gets it.
+        loader: of Hydra, by which it was composed.
+    """
+    import copy
+
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    whole = copy.deepcopy(config)
+    OmegaConf.set_struct(whole, False)
+    OmegaConf.set_readonly(whole, False)
+    whole.hydra = HydraConfig.get()
+    drop_replaced(whole, parsed(whole.hydra.overrides.task, loader), loader, Files(loader))
+    del whole["hydra"]
+    return whole
+
+
+def _with_class(values: Sequence[Any]) -> Iterator[str]:
+    """Yield the dotted keys of the nodes that overrides give a class."""
+    for override in values:
+        key, _, last = override.key_or_group.rpartition(".")
+        if last == TARGET:
+            yield key
+        elif names_class({} if override.is_sweep_override() else together([override])):
+            yield override.key_or_group
 
 
 def has_choice(config_dir: str, group: str, choice: str, more: Sequence[str] = ()) -> bool:
@@ -62,55 +217,6 @@ def has_choice(config_dir: str, group: str, choice: str, more: Sequence[str] = (
 def _is_choice(choice: str, group: str, loader: Any) -> bool:
     folder, _, name = choice.rpartition("/")
     return name in options_of(f"{group}/{folder}" if folder else group, loader)
-
-
-def options_of(group: str, loader: Any) -> list[str]:
-    """Return the choices of a group, sorted; Hydra's own function copies everything it knows whenever it is asked."""
-    from hydra.core.object_type import ObjectType
-
-    return sorted(set(_listed(group, ObjectType.CONFIG, loader)))
-
-
-def groups_of(loader: Any, parent: str = "") -> Iterator[str]:
-    """Yield every group that has choices, a group within another one as ``outer/inner``."""
-    from hydra.core.object_type import ObjectType
-
-    for name in sorted(set(_listed(parent, ObjectType.GROUP, loader))):
-        group = f"{parent}/{name}" if parent else name
-        if options_of(group, loader):
-            yield group
-        yield from groups_of(loader, group)
-
-
-def _listed(group: str, kind: Any, loader: Any) -> Iterator[str]:
-    for source in loader.get_sources():
-        if source.is_group(group):
-            yield from source.list(group, kind)
-
-
-@contextmanager
-def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Any]:
-    """Let Hydra look for configuration in some folders while the body runs, also inside a run that Hydra started."""
-    from hydra import version
-    from hydra._internal.hydra import Hydra
-    from hydra._internal.utils import create_config_search_path
-    from hydra.core.config_search_path import SearchPathQuery
-    from hydra.core.global_hydra import GlobalHydra
-
-    from dmm_exp.config.schema import register
-
-    register()
-    version.setbase("1.3")
-    search_path = create_config_search_path(config_dir)
-    for folder in more:
-        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    current = GlobalHydra.instance()
-    before, current.hydra = current.hydra, None
-    try:
-        Hydra.create_main_hydra2(task_name="dmm_exp", config_search_path=search_path)
-        yield current.config_loader()
-    finally:
-        current.hydra = before
 
 
 def compose_forget_sets(config_dir: str, texts: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -128,10 +234,18 @@ def forget_overrides(text: str) -> list[str]:
     Raises:
         UserError: the text is empty.
     """
-    choice, *values = text.split() or [""]
+    choice, *values = _words(text)
     if not choice or "=" in choice:
         raise UserError(f"'{text}' is not a forget set; expected a choice and, if need be, values: 'random seed=1'")
     return [f"forget={choice}", *(f"forget.{value}" for value in values)]
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a choice with its values, which are quoted as in a shell."""
+    try:
+        return shlex.split(text) or [""]
+    except ValueError as error:
+        raise UserError(f"'{text}': cannot be read ({error}); quote values as in a shell") from error
 
 
 def compose_unlearner(config_dir: str, text: str) -> dict[str, Any]:
@@ -152,93 +266,11 @@ def unlearner_overrides(text: str) -> list[str]:
     Raises:
         UserError: the text is empty.
     """
-    choice, *values = text.split() or [""]
+    choice, *values = _words(text)
     if not choice or "=" in choice:
         raise UserError(f"'{text}' is not an unlearner; expected a choice and, if need be, values: 'finetune epochs=2'")
     group = "experiment" if "/" in choice else "unlearner"
     return [f"{group}={choice}", *(f"unlearner.{value}" for value in values)]
-
-
-def _parse(overrides: Sequence[str], loader: Any) -> list[Any]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser, parsed = OverridesParser.create(loader), []
-    for text in overrides:
-        try:
-            parsed.append(parser.parse_override(text))
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"'{text}' is not an override; expected key=value ({reason})") from error
-    return parsed
-
-
-def _cells(parsed: Sequence[Any]) -> Iterator[list[Any]]:
-    """Yield the overrides of every cell of a sweep."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parser = OverridesParser.create()
-    choices = []
-    for override in parsed:
-        if override.is_sweep_override():
-            key = override.get_key_element()
-            choices.append([parser.parse_override(f"{key}={value}") for value in override.sweep_string_iterator()])
-        else:
-            choices.append([override])
-    yield from (list(cell) for cell in itertools.product(*choices))
-
-
-def _compose_checked(cell: Sequence[Any], loader: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a cell's configuration and choices."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    config = _composed(cell, loader)
-    chosen = OmegaConf.to_container(config.pop("hydra").runtime.choices)
-    try:
-        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(_sentence(error, cell)) from error
-    assert isinstance(resolved, dict)
-    assert isinstance(chosen, dict)
-    return scaled({str(key): value for key, value in resolved.items()}), choices_of(chosen)
-
-
-def composed_with_hydra(overrides: Sequence[str], loader: Any) -> Any:
-    """Return what a command line composes to (of a sweep, its first cell), unresolved and with Hydra's own part.
-
-    Raises:
-        UserError: a misspelt key, value or choice.
-    """
-    return _composed(next(_cells(_parse(overrides, loader))), loader)
-
-
-def _composed(cell: Sequence[Any], loader: Any) -> Any:
-    """Return what a cell composes to, with Hydra's own part."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    groups = [override for override in cell if _is_group(override, loader)]
-    for override in groups:
-        _check_choice(override, loader)
-    try:
-        return _compose(cell)
-    except (HydraException, AssertionError) as error:  # OmegaConf asserts that no parent of a key is null
-        _check_keys(cell, groups)
-        raise UserError(_sentence(error, cell)) from error
-    except OmegaConfBaseException as error:
-        raise UserError(_sentence(error, cell)) from error
-
-
-def _compose(overrides: Iterable[Any]) -> Any:
-    """Return a configuration, with Hydra's own part, that may be changed."""
-    from hydra import compose
-    from omegaconf import OmegaConf
-
-    config = compose("config", overrides=[override.input_line for override in overrides], return_hydra_config=True)
-    OmegaConf.set_struct(config, False)
-    OmegaConf.set_readonly(config, False)
-    return config
 
 
 def choices_of(chosen: Mapping[Any, Any]) -> dict[str, str]:
@@ -250,15 +282,11 @@ def choices_of(chosen: Mapping[Any, Any]) -> dict[str, str]:
     }
 
 
-def _is_group(override: Any, loader: Any) -> bool:
-    return bool(options_of(override.key_or_group, loader)) or "/" in override.key_or_group
-
-
 def _check_choice(override: Any, loader: Any) -> None:
     group, options = override.key_or_group, options_of(override.key_or_group, loader)
-    value = override.value()
     if override.is_delete():
-        return
+        return _check_deletion(override)
+    value = override.value()
     if value is None and group in OPTIONAL:
         raise UserError(f"{group}=null: expected one of {', '.join(options)}; for none of them leave {group} out")
     if not options:
@@ -269,29 +297,20 @@ def _check_choice(override: Any, loader: Any) -> None:
             raise UserError(f"{group}={said}: expected one of {', '.join(sorted(options))}{hint}")
 
 
-def _check_keys(overrides: Sequence[Any], groups: Sequence[Any]) -> None:
-    """Refuse a key that what ``groups`` alone compose to does not have, unless the override adds one (``+key=value``).
-
-    Hydra has refused it already, in words that need a reader who knows Hydra.
-    """
-    base = _compose(groups)
-    known = [name for name in _keys(base) if not name.startswith("hydra")]
-    for override in overrides:
+def _check_deletion(override: Any) -> None:
+    """Refuse to leave out what every run has."""
+    if override.is_delete() and override.key_or_group in [field.name for field in fields(RootConfig)]:
         key = override.key_or_group
-        if override in groups or override.is_add() or override.is_force_add() or _has(base, key):
-            continue
-        parent, _, _ = key.rpartition(".")
-        siblings = [name for name in known if name.rpartition(".")[0] == parent]
-        raise UserError(f"{override.input_line}: there is no key '{key}'{_suggestion(key, known, siblings, parent)}")
+        raise UserError(f"{override.input_line}: every run has {key}; expected {key}=VALUE, or nothing to keep it")
 
 
-def _suggestion(key: str, known: list[str], siblings: list[str], parent: str) -> str:
-    if hint := did_you_mean(key, known):
+def _suggestion(key: str, known: list[str]) -> str:
+    if hint := did_you_mean_key(key, known):
         return hint
-    if siblings:
-        where = f"{parent} has" if parent else "the configuration has"
-        return f"; {where} {', '.join(name.rpartition('.')[2] for name in siblings)}"
-    return ""
+    parent = key.rpartition(".")[0]
+    siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
+    where = f"{parent} has" if parent else "the configuration has"
+    return f"; {where} {', '.join(siblings)}" if siblings else ""
 
 
 def _has(config: Any, key: str) -> bool:
@@ -317,9 +336,14 @@ def _sentence(error: Exception, cell: Iterable[Any]) -> str:
     cause = error.__cause__ or error
     text = " ".join(line.strip() for line in str(cause).splitlines() if line.strip())
     key = getattr(cause, "full_key", None) or ""
-    for override in cell:
-        if key and override.key_or_group == key:
-            return f"{override.input_line}: {text.split(' full_key')[0]}"
     if "Missing mandatory value" in text or "???" in text:
         return f"{key} has no value and needs one; give it as {key}=VALUE"
+    for override in reversed(list(cell)):  # the last one is in force
+        if key and f"{key}.".startswith(f"{override.key_or_group}."):
+            return f"{override.input_line.lstrip('+')}: {text.split(' full_key')[0]}{_literal(override, text)}"
     return text.split(" object_type=")[0]
+
+
+def _literal(override: Any, text: str) -> str:
+    """Return how a value with ``${`` is typed that means no other key."""
+    return f"; for this very text: {in_shell(override.input_line)}" if "nterpolation" in text else ""

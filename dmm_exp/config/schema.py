@@ -205,11 +205,25 @@ class RootConfig:
     convex: ConvexConfig = field(default_factory=ConvexConfig)
 
 
+SCHEMA = "dmm_exp_schema"  # what conf/config.yaml lists first; a name that no other program's configuration has
+FORMERLY = "schema"  # what the configurations list that earlier runs wrote
+
+
 def register() -> None:
-    """Make the schema known to Hydra under the name that ``conf/config.yaml`` lists first."""
+    """Make the schema known to Hydra, also under the name that earlier runs know it by."""
+    register_for_all()
+    _store(FORMERLY)
+
+
+def register_for_all() -> None:
+    """Make the schema known to Hydra under its own name, which is in no other program's way."""
+    _store(SCHEMA)
+
+
+def _store(name: str) -> None:
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name="schema", node=RootConfig)
+    ConfigStore.instance().store(name=name, node=RootConfig)
 
 
 def _check_processes(trainer: Mapping[str, Any], executor: str) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.schema import check_ranges
+from dmm_exp.config.texts import value_of
 from dmm_exp.data import Examples
 from dmm_exp.deletion.belonging import check_answers
 from dmm_exp.deletion.given import Given, given_by_configuration
@@ -124,6 +125,7 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
     others = [text for text in overrides if not text.startswith(PREFIX)]
     if asked.purge is not None:
         return purge_command(asked.purge, asked.pool, asked.key, others, asked.given)
+    _check_prefix(others)
     if not any(text.startswith("forget=") for text in others):
         others.insert(0, "forget=indices")
     config = composed(["logger=none", *others], more)
@@ -235,22 +237,24 @@ def _is_of(output: Path, place: Place) -> bool:
 
 def _asked(texts: Sequence[str]) -> Asked:
     """Return the keys of a request."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    known = [one.name for one in fields(Asked)]
+    hints = get_type_hints(Asked)
     values: dict[str, Any] = {}
     for text in texts:
         key, equals, _ = text.removeprefix(PREFIX).partition("=")
-        if key not in known or not equals:
-            hint = did_you_mean(key, known)
-            raise UserError(f"'{text}': expected request.KEY=VALUE with a KEY of {', '.join(known)}{hint}")
-        try:
-            values[key] = OmegaConf.to_container(OmegaConf.from_dotlist([text.removeprefix(PREFIX)]))[key]  # type: ignore[index,call-overload]
-        except OmegaConfBaseException as error:
-            raise UserError(f"'{text}' cannot be read; expected request.KEY=VALUE") from error
+        if key not in hints or not equals:
+            hint = did_you_mean(key, hints)
+            raise UserError(f"'{text}': expected request.KEY=VALUE with a KEY of {', '.join(hints)}{hint}")
+        values[key] = value_of(text, hints[key])
     check_targets({"request": {"_target_": f"{__name__}.Asked", **values}})
     return Asked(**values)
+
+
+def _check_prefix(texts: Sequence[str]) -> None:
+    """Refuse a key of the request that lacks its ``request.``."""
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if equals and key in get_type_hints(Asked):
+            raise UserError(f"{text}: there is no key '{key}'; did you mean '{PREFIX}{key}={value}'?")
 
 
 def _given(config: Mapping[str, Any], asked: Asked) -> Given:

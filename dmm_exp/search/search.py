@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp.errors import UserError
-from dmm_exp.identity import as_ever
+from dmm_exp.identity import by_content
 from dmm_exp.metrics import lower_is_better
 from dmm_exp.search.spaces import Settings, read_space, with_settings
 from dmm_exp.search.strategies import Strategy
@@ -168,8 +168,8 @@ def _same(text: str, how: str) -> str:
 def _records(config: Mapping[str, Any], name: str, tuning: Mapping[str, Mapping[str, Any]]) -> Path:
     """Return where trials of a configuration on some sets are remembered, whichever search tried them."""
     elsewhere = ("paths", "logger", "executor", "dry_run", "forget", "hparams_search", "forget_tuning", "leaderboard")
-    identity = {key: value for key, value in as_ever(config).items() if key not in elsewhere}
-    sets = {text: as_ever({"forget": forget})["forget"] for text, forget in tuning.items()}
+    identity = {key: value for key, value in by_content(config).items() if key not in elsewhere}
+    sets = {text: by_content({"forget": forget})["forget"] for text, forget in tuning.items()}
     digest = digest_of({**identity, "tuning": sets})
     outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
     return outputs / "searches" / f"{name}__{digest[:10]}" / "trials"

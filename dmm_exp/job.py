@@ -1,0 +1,77 @@
+"""What a configuration asks for: an ordinary run, or a leaderboard, a study or a convex experiment."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dmm_exp.identity import CHOICES
+from dmm_exp.run import FinishedRun, plain, run
+
+
+def from_hydra(config: Any) -> None:
+    """Do what Hydra composed, as a single job, whose folder is printed, or as a cell of a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from dmm_exp import sweep
+
+    hydra, resolved = HydraConfig.get(), plain(config)
+    choices, overrides = _choices(hydra), list(hydra.overrides.task)
+    if hydra.mode == RunMode.MULTIRUN:
+        # Hydra writes a cell's true and false with capitals; as they are typed, a job has one name alone and in a sweep
+        overrides = [re.sub("=(True|False)$", lambda match: match[0].lower(), text) for text in overrides]
+        sweep.run_cell(resolved, choices, overrides, int(hydra.job.num))
+        return
+    done = do(resolved, choices, overrides)
+    if done is not None:
+        print(done.folder if isinstance(done, FinishedRun) else done)
+
+
+def do(
+    config: Mapping[str, Any], choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
+) -> FinishedRun | Path | None:
+    """Do what a configuration asks for, and return a finished run, or the folder of what consists of many.
+
+    Args:
+        config: the resolved configuration, as plain containers.
+        choices: group → choice that it was composed of.
+        overrides: of the command line, or of a cell of a sweep.
+        table: whether to print the headline table of an ordinary run.
+
+    Returns:
+        None for the plan of an ordinary run (``dry_run``).
+
+    Raises:
+        UserError: the configuration asks for what cannot be.
+    """
+    if config["convex"]["loss"] is not None:
+        from dmm_exp.convex.experiment import run_convex
+
+        return run_convex(config, overrides)
+    if config["leaderboard"]["methods"]:
+        from dmm_exp.leaderboard import run_leaderboard
+
+        return run_leaderboard(config, overrides)
+    if config["study"]["tables"]:
+        from dmm_exp.study import run_study
+
+        return run_study(config, overrides)
+    return run(config, choices, table=table)
+
+
+def _choices(hydra: Any) -> dict[str, str]:
+    """Return group → choice as composed; for a run that is run again, as they were the first time."""
+    from dmm_exp.config.preflight import choices_of
+
+    choices = choices_of(hydra.runtime.choices)
+    if "unlearner" in choices:
+        return choices
+    for source in hydra.runtime.config_sources:
+        recorded = Path(source.path) / CHOICES
+        if source.schema == "file" and recorded.is_file():
+            return json.loads(recorded.read_text(encoding="utf-8"))
+    return choices
