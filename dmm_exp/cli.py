@@ -11,11 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.processes import rank, ranks
 from dmm_exp.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from dmm_exp.config.preflight import Composer
 
 USAGE_ERROR = 2
 CLEANING = 30.0  # seconds after a signal to end during which further ones are ignored, so that all is cleaned up
@@ -122,8 +127,8 @@ def _runs() -> int:
 
 def _work() -> int:
     arguments, cells = _checked_arguments()
-    if arguments.help and _own(arguments):
-        return _help(arguments)
+    if (arguments.help and _own(arguments)) or (arguments.cfg == "job" and _composes(arguments)):
+        return _show(arguments)
     run, refused = _hydra(_run)
     if not (arguments.multirun and cells):
         run()
@@ -143,8 +148,8 @@ def _work() -> int:
 
 def _scores() -> int:
     arguments, _ = _checked_arguments()
-    if arguments.help and _own(arguments):
-        return _help(arguments)
+    if (arguments.help and _own(arguments)) or (arguments.cfg == "job" and _composes(arguments)):
+        return _show(arguments)
     if arguments.multirun:
         raise UserError("-m: scores are those of one experiment; start the command once for each")
     run, refused = _hydra(_score)
@@ -298,11 +303,24 @@ def _own(arguments: Any) -> bool:
     return not any(getattr(arguments, name, None) for name in ("config_path", "config_name", "experimental_rerun"))
 
 
-def _help(arguments: Any) -> int:
-    from dmm_exp.config.help import help_text
+def _show(arguments: Any) -> int:
+    """Print the help, or the configuration that a command line stands for."""
+    from dmm_exp.config.help import config_text, help_text
 
-    print(help_text(config_directory(), arguments.overrides, _more(arguments), resolve=arguments.resolve))
+    if arguments.help:
+        print(help_text(config_directory(), arguments.overrides, _more(arguments), resolve=arguments.resolve))
+        return 0
+    with _composer(arguments) as compose:
+        print(config_text(compose, arguments.overrides, arguments.package, resolve=arguments.resolve))
     return 0
+
+
+def _composer(arguments: Any) -> AbstractContextManager[Composer]:
+    """Return what composes a command line from its primary configuration."""
+    from dmm_exp.config.preflight import composer
+
+    folder, name = arguments.config_path or config_directory(), arguments.config_name or "config"
+    return composer(folder, _more(arguments), name.removesuffix(".yaml"))
 
 
 def _more(arguments: Any) -> list[str]:
@@ -313,10 +331,8 @@ def _more(arguments: Any) -> list[str]:
 def _check(arguments: Any) -> list[dict[str, Any]]:
     """Return the configurations that a command line stands for, and leave it to Hydra as it is meant."""
     from dmm_exp.config.overrides import in_shell
-    from dmm_exp.config.preflight import composer
 
-    folder, name = arguments.config_path or config_directory(), arguments.config_name or "config"
-    with composer(folder, _more(arguments), name.removesuffix(".yaml")) as compose:
+    with _composer(arguments) as compose:
         understood = compose.understood(arguments.overrides)
         cells = [config for config, _ in compose(arguments.overrides)]
     if arguments.multirun:

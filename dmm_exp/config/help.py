@@ -1,4 +1,4 @@
-"""What ``--help`` prints."""
+"""What ``--help`` and ``--cfg job`` print."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from dmm_exp.config.loading import config_loader, groups_of, options_of
 from dmm_exp.config.preflight import Composer
+from dmm_exp.errors import UserError
 
 
 def help_text(config_dir: str, overrides: Sequence[str], more: Sequence[str] = (), *, resolve: bool = False) -> str:
@@ -39,6 +40,28 @@ def help_text(config_dir: str, overrides: Sequence[str], more: Sequence[str] = (
             said.footer.rstrip(),
         ]
     )
+
+
+def config_text(compose: Composer, overrides: Sequence[str], package: str | None = None, *, resolve: bool) -> str:
+    """Return the configuration that a command line stands for, as YAML.
+
+    Args:
+        compose: composes it.
+        overrides: as on the command line.
+        package: dotted key of the part to show; all of it when None.
+        resolve: show what interpolations stand for.
+
+    Raises:
+        UserError: a misspelt key, value, choice or part.
+    """
+    from omegaconf import OmegaConf
+
+    config = compose.first(overrides)
+    config.pop("hydra")
+    part = OmegaConf.select(config, package) if package else config
+    if not OmegaConf.is_config(part):
+        raise UserError(f"--package {package}: expected a key with further keys, or a list, such as model.network")
+    return (f"# @package {package}\n" if package else "") + OmegaConf.to_yaml(part, resolve=resolve).rstrip()
 
 
 def _shown(loader: Any) -> list[str]:

@@ -92,11 +92,7 @@ class Composer:
         values = [override for override in parsed(overrides, self._loader) if not is_group(override, self._loader)]
         typed = as_typed(values, lambda: self._files_alone(overrides))
         nodes = list(_with_class(values))
-        added = {
-            override.input_line
-            for override in values
-            if any(f"{override.key_or_group}.".startswith(f"{node}.") for node in nodes)
-        }
+        added = {one.input_line for one in values if any(_is_within(one.key_or_group, node) for node in nodes)}
         plus = {text: "++" for text in added if text[0] not in "+~"}
         return [f"{plus.get(text, '')}{typed.get(text, text)}" for text in overrides]
 
@@ -206,6 +202,10 @@ def _with_class(values: Sequence[Any]) -> Iterator[str]:
             yield key
         elif names_class({} if override.is_sweep_override() else together([override])):
             yield override.key_or_group
+
+
+def _is_within(key: str, node: str) -> bool:
+    return f"{key}.".startswith(f"{node}.") and key != f"{node}.{TARGET}"
 
 
 def has_choice(config_dir: str, group: str, choice: str, more: Sequence[str] = ()) -> bool:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from dmm_exp.config.overrides import in_shell, parsed
+from dmm_exp.config.preflight import forget_overrides, unlearner_overrides
 from dmm_exp.errors import UserError
 
 PATHS = [
@@ -117,3 +118,10 @@ def test_options_may_stand_anywhere(command, tmp_path):
     done = command(*words, "executor=local", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("plan (nothing was made)") == 2
+
+
+def test_a_forget_set_in_a_text_is_quoted_as_in_a_shell():
+    assert forget_overrides("indices indices='a b.csv'") == ["forget=indices", "forget.indices=a b.csv"]
+    assert unlearner_overrides("finetune epochs=2") == ["unlearner=finetune", "unlearner.epochs=2"]
+    with pytest.raises(UserError, match="quote values as in a shell"):
+        forget_overrides("indices indices=it's.csv")

@@ -164,6 +164,14 @@ def test_a_run_in_the_current_folder_trains_ones_own_network(command, own, monke
     assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
 
 
+def test_the_configuration_that_is_shown_is_the_one_that_runs(command, own):
+    done = command(NET, "model.network.width=7", "--cfg", "job", "--package", "model.network", cwd=own)
+    assert done.stdout == "# @package model.network\n_target_: mynets.Net\nwidth: 7\n"
+    assert "hidden" not in command(NET, "--help", cwd=own).stdout
+    done = command("--cfg", "job", "--package", "seed", cwd=own)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
 def test_the_console_script_imports_from_the_current_folder_as_the_module_does(own):
     code = "import sys; sys.path[0] = '/somewhere/bin'\nfrom dmm_exp import cli\ncli._runs = lambda: 0\n"
     code += "try:\n    cli.main()\nexcept SystemExit:\n    import mynets"
