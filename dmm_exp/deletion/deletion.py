@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +22,7 @@ from dmm_exp.deletion.given import Given
 from dmm_exp.deletion.purged import Purged, purged_of
 from dmm_exp.ensembles import AllBut, Ensemble
 from dmm_exp.ensembles.engine import Engine
+from dmm_exp.ensembles.stacking import Stacking, fingerprint
 from dmm_exp.ensembles.work import TrainJob, evaluation_copy, model_factory, recipe, trainer_factory
 from dmm_exp.errors import UserError
 from dmm_exp.executors import Local
@@ -191,13 +192,23 @@ class Deletion(Pipeline):
         finally:
             self.store.read_only = False
 
+    @cached_property
+    def stacking(self) -> Stacking:
+        """How untrained networks of the given one's architecture can be trained."""
+        return self._stacking_of(self.given.build, ("untrained", self._architecture))
+
+    @cached_property
+    def _architecture(self) -> Hashable:
+        """What tells the architecture from others, within this process."""
+        return str(self.config["model"]["network"]), fingerprint(self.given.ensemble.skeleton)
+
     def check_steps(self) -> None:
         """Check that a method can take steps from the given network, and note what of it they do not train.
 
         Raises:
             UserError: it cannot.
         """
-        found = self._stacking_of(lambda: self.given.ensemble.member(0))
+        found = self._stacking_of(lambda: self.given.ensemble.member(0), ("given", self._architecture))
         found.check()
         notice = found.notice(one_at_a_time=False)
         if notice is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -188,9 +188,9 @@ class Stages:
         """How these networks can be trained: stacked, one at a time, or not at all."""
         return self._stacking_of(model_factory(self.config["model"]["network"], self.examples))
 
-    def _stacking_of(self, build: Callable[[], nn.Module]) -> Stacking:
+    def _stacking_of(self, build: Callable[[], nn.Module], known_as: Hashable = None) -> Stacking:
         device = torch.device("cuda" if uses_gpu(self.config["trainer"]) else "cpu")
-        return stacking_of(build, self.examples, device)
+        return stacking_of(build, self.examples, device, known_as)
 
     def _settled(self) -> tuple[int | str, Engine]:
         """Return the chunk size and the engine that are asked for, as far as these networks can be trained by them.
