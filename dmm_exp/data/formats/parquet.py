@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint, label_values
-from dmm_exp.data.pictures import Pictures
+from dmm_exp.data.pictures import Pictures, file_content
 from dmm_exp.errors import UserError, did_you_mean
 
 
@@ -77,21 +77,29 @@ class Parquet(Format):
         column, where = table.column(self.image), ", ".join(file.name for file in files)
         pictures = Pictures(
             count=len(table),
-            content=lambda row: encoded(column[row].as_py(), f"{where}, row {row}"),
+            content=lambda row: encoded(column[row].as_py(), f"{where}, row {row}", files[0].parent),
             name=lambda row: f"{where}, row {row}",
             fingerprint=fingerprint(files),
         )
         return Part(pictures, label_values(table.column(self.label).to_numpy(), f"column '{self.label}' of {where}"))
 
 
-def encoded(value: Any, name: str) -> bytes:
+def encoded(value: Any, name: str, folder: Path | None = None) -> bytes:
     """Return the bytes of an encoded image, given as such or as a mapping with ``bytes`` or a ``path``.
+
+    Args:
+        value: of the column of images.
+        name: what to call it in an error.
+        folder: that paths have to lie in; None lets them lie anywhere.
 
     Raises:
         UserError: it is something else.
     """
-    if isinstance(value, dict) and value.get("bytes") is None and value.get("path"):
-        return Path(value["path"]).read_bytes()
+    if isinstance(value, dict) and value.get("bytes") is None and isinstance(value.get("path"), str):
+        path = Path(value["path"]) if folder is None else folder / value["path"]
+        if folder is not None and not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{name}: the file '{value['path']}' does not lie in {folder}")
+        return file_content(path)
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes):
         raise UserError(f"{name}: expected an encoded image (bytes), found {type(content).__name__}")
