@@ -162,6 +162,51 @@ def _check_values(found: Any) -> None:
     raise ValueError(f"it holds itself, or more than {VALUES:,} values where all that it repeats is counted")
 
 
+def check_parquet(path: Path) -> None:
+    """Refuse a parquet file whose values would not fit into this machine's memory, before they are decoded.
+
+    Raises:
+        OSError, ValueError, pyarrow.ArrowException: it is no parquet file.
+        ValueError: it is too large.
+    """
+    import pyarrow.parquet as pq
+
+    facts = pq.read_metadata(path)
+    if facts.num_columns * facts.num_row_groups > VALUES:
+        raise ValueError(f"it has {facts.num_columns:,} columns in {facts.num_row_groups:,} groups of rows")
+    groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(facts.num_columns)]
+    values = sum(8 * column.num_values + column.total_uncompressed_size for column in columns)
+    check_memory(values + 8 * facts.num_rows)
+    repeated = {
+        column.path_in_schema
+        for column in columns
+        if column.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in str(one) for one in column.encodings)
+    }
+    check_memory(values + sum(_written_out(path, name) for name in repeated if "." not in name))
+
+
+def _written_out(path: Path, name: str) -> int:
+    """Return the bytes of a column of texts, each written out however often a dictionary repeats it."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    total = 0
+    for chunk in pq.read_table(path, columns=[name], read_dictionary=[name]).column(0).chunks:
+        lengths = pc.call_function("binary_length", [chunk.dictionary]).cast("int64")
+        total += pc.call_function("sum", [lengths.take(chunk.indices)]).as_py() or 0
+    return total
+
+
+def check_memory(count: float) -> None:
+    """Refuse what would take more bytes than this machine's memory has. Raises ``ValueError``."""
+    if count > machine_memory():
+        there = machine_memory() / 1e9
+        raise ValueError(
+            f"its content would take {count / 1e9:,.0f} GB of memory, and this machine has {there:,.0f} GB"
+        )
+
+
 def machine_memory() -> float:
     """Return the bytes of memory that this machine has, infinity where the operating system does not say."""
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp.errors import UserError, reason_of
-from dmm_exp.foreign import read_json
+from dmm_exp.foreign import check_parquet, read_json
 from dmm_exp.store import stacked
 from dmm_exp.store.manifest import MANIFEST, read_layout, read_manifest, read_receipt
 from dmm_exp.store.spec import Spec
@@ -82,6 +82,7 @@ class Artifact:
         import pandas as pd
 
         with self._reading(f"{name}.parquet"):
+            check_parquet(self.path / f"{name}.parquet")
             return pd.read_parquet(self.path / f"{name}.parquet")
 
     def tensors(self, name: str) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint, label_values
 from dmm_exp.data.pictures import Pictures, file_content
 from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.foreign import check_parquet, parse_json
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Parquet(Format):
     def read(self, path: Path) -> Reading:
         """Return encoded images."""
         files = {TRAIN: _files(path, self.train)}
+        if not files[TRAIN]:
+            raise UserError(f"{path} has no {self.expected}")
         if test := next(filter(None, (_files(path, name) for name in self.test)), None):
             files[TEST] = test
         tables = {part: self._table(found) for part, found in files.items()}
@@ -60,10 +62,16 @@ class Parquet(Format):
             try:
                 names = pq.read_schema(file).names
                 self._check(names, file)
+                check_parquet(file)
                 tables.append(pq.read_table(file, columns=[self.image, self.label]))
-            except (pa.ArrowException, OSError) as error:
+            except UserError:
+                raise
+            except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
                 raise UserError(f"{file} is not a whole parquet file: {error}") from error
-        return pa.concat_tables(tables, promote_options="permissive")
+        try:
+            return pa.concat_tables(tables, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise UserError(f"{files[0]} and the files beside it have columns of different kinds: {error}") from error
 
     def _check(self, names: list[str], file: Path) -> None:
         for key, name in (("image", self.image), ("label", self.label)):
@@ -111,13 +119,13 @@ def _files(path: Path, prefix: str) -> list[Path]:
     if not path.is_dir():
         return []
     found = (file for file in path.rglob("*.parquet") if file.name.startswith(prefix) or file.parent.name == prefix)
-    return sorted(found)
+    return sorted(file for file in found if file.is_file())
 
 
 def _class_names(schema: Any, label: str) -> list[str] | None:
     """Return the class names that hubs write into a file's metadata, if there are any."""
     try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        features = parse_json(schema.metadata[b"huggingface"].decode())["info"]["features"]
         return [str(name) for name in features[label]["names"]]
     except (KeyError, TypeError, ValueError):
         return None
