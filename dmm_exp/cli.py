@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.processes import rank, ranks
-from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.errors import UserError, did_you_mean, storage_errors
+from dmm_exp.terminal import Closed, leave_output, safe_output
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -66,18 +67,31 @@ def _import_from_here() -> None:
 def _end(command: Callable[[], int]) -> None:
     """Run a command and exit with its code.
 
-    Bad input ends with one sentence and exit code 2, Ctrl-C with exit code 130, and SIGTERM like Ctrl-C, with 143.
+    Bad input, and an output that cannot be written, end with one sentence and exit code 2, Ctrl-C with exit code 130,
+    and SIGTERM like Ctrl-C, with 143.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, where they become sentences
     with interruptions() as received:
         try:
-            sys.exit(command())
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(USAGE_ERROR)
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-            sys.exit(128 + (received or [signal.SIGINT])[0])
+            with safe_output():
+                code = _code(command, received)
+        except Closed as error:
+            code = USAGE_ERROR
+            leave_output(f"error: standard output cannot be written ({error})")
+        sys.exit(code)
+
+
+def _code(command: Callable[[], int], received: list[int]) -> int:
+    """Run a command and return the exit code."""
+    try:
+        with storage_errors():
+            return command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 128 + (received or [signal.SIGINT])[0]
 
 
 @contextmanager
@@ -203,14 +217,14 @@ def _checked_arguments() -> tuple[Any, list[dict[str, Any]]]:
     return arguments, cells
 
 
-def _hydra(task: Callable[[Any], object]) -> tuple[Callable[[], Any], list[UserError]]:
+def _hydra(task: Callable[[Any], object]) -> tuple[Callable[[], Any], list[UserError | Closed]]:
     """Return a function that lets Hydra compose the command line and run a task on it, and what the task refuses.
 
     Bad input reaches the caller past Hydra's own words for failed jobs.
     """
     import hydra
 
-    refused: list[UserError] = []
+    refused: list[UserError | Closed] = []
     made = hydra.main(version_base="1.3", config_path=config_directory(), config_name="config")
     return partial(_composing, made(partial(_caught, refused, task))), refused
 
@@ -225,10 +239,11 @@ def _composing(run: Callable[[], Any]) -> None:
         raise UserError(str(error.__cause__ or error)) from error
 
 
-def _caught(refused: list[UserError], task: Callable[[Any], object], config: Any) -> None:
+def _caught(refused: list[UserError | Closed], task: Callable[[Any], object], config: Any) -> None:
     try:
-        task(config)
-    except UserError as error:
+        with storage_errors():
+            task(config)
+    except (UserError, Closed) as error:
         refused.append(error)
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -128,12 +128,12 @@ def safe_output() -> Iterator[None]:
             sys.stdout, sys.stderr = before
 
 
-def leave_output() -> None:
-    """Forget what standard output still holds, so that Python does not fail to write it at its end."""
-    try:
+def leave_output(sentence: str) -> None:
+    """Say why standard output is left, and forget what it still holds: Python would fail to write that at its end."""
+    with suppress(OSError, ValueError):
+        print(sentence, file=sys.stderr)
+    with suppress(OSError, ValueError):  # it is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError, AttributeError):
-        return  # it is no file
 
 
 def console(**options: Any) -> Console:
