@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 JSON_BYTES = 1 << 26  # of a JSON file that is read; as objects it takes about ten times as much
-YAML_BYTES = 1 << 20  # of a YAML file that is read; the largest configuration of ours has 20 kB
-VALUES = 1 << 17  # values in a YAML file, those that it repeats by alias counted each time
+YAML_BYTES = 1 << 24  # of a YAML file that is read: a configuration may list rows to forget
+VALUES = 1 << 20  # values in a YAML file, those that it repeats by alias counted each time
 DEPTH = 100  # containers in one another
 NAME_BYTES = 255  # the longest name that file systems take
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\:]+")

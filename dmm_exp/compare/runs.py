@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STATUS = "status.json"
 # Keys of config.yaml that are Hydra's, or that say where a run happens and what is shown of it.
-UNRELATED = (*ELSEWHERE, "defaults", "hydra")
+UNRELATED = (*ELSEWHERE, "defaults", "hydra", "choices")
 UNRELATED_KEYS = ("evaluation.report", "dataset.decoding.keep_in")
 # Groups whose settings belong to a method; all others belong to the question that methods answer.
 METHOD_GROUPS = ("unlearner", "refinement", "attribution", "pool", "scores", "hparams_search", "hparams_search/spaces")
