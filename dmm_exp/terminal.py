@@ -65,8 +65,6 @@ class _Stream:
 
     def __init__(self, stream: IO[str], *, needed: bool) -> None:
         self._stream, self._needed = stream, needed
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=PLAIN)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -110,6 +108,16 @@ class _Safe(_Stream):
             self.write(line)
 
 
+def _prepared(stream: IO[str] | None) -> IO[str]:
+    """Return a stream that takes every character; one that goes nowhere for what was closed before Python began."""
+    if stream is None:
+        return io.StringIO()
+    if isinstance(stream, io.TextIOWrapper):
+        with suppress(OSError, ValueError):
+            stream.reconfigure(errors=PLAIN)
+    return stream
+
+
 @contextmanager
 def safe_output() -> Iterator[None]:
     """Let only printable text reach standard output and standard error while the body runs.
@@ -118,7 +126,8 @@ def safe_output() -> Iterator[None]:
         Closed: standard output cannot be written.
     """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _Safe(before[0], needed=True), _Safe(before[1], needed=False)
+    out, err = map(_prepared, before)
+    sys.stdout, sys.stderr = _Safe(out, needed=True), _Safe(err, needed=False)
     try:
         yield
     finally:

@@ -27,8 +27,8 @@ from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
 from dmm_exp.report.result import StageRecord
+from dmm_exp.terminal import PLAIN, printable
 from dmm_exp.terminal import console as safe_console
-from dmm_exp.terminal import printable
 
 _NAME_WIDTH, _DETAIL_WIDTH = 12, 44
 _NOTED: set[tuple[str, str]] = set()  # what :meth:`Console.note_once` has printed
@@ -153,7 +153,7 @@ class Console:
     def _line(self, text: Text) -> None:
         """Print a line without wrapping it, and log it."""
         if not self._unicode:
-            plain = text.plain.encode(self._rich.encoding or "ascii", "replace").decode(self._rich.encoding or "ascii")
+            plain = text.plain.encode(self._rich.encoding or "ascii", PLAIN).decode(self._rich.encoding or "ascii")
             text = Text(plain)
         self._rich.print(text, soft_wrap=True)
         if self._log is not None:
