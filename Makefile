@@ -42,13 +42,10 @@ typecheck: install ## check types
 bench: install ## run the benchmarks and write benchmarks/results.md; choose some with ARGS=klom
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m benchmarks $(ARGS)
 
-lock: check-python ## write requirements.lock anew, from the newest releases that pyproject.toml admits (torch stays)
+lock: check-python ## write the lock files, from the newest releases that pyproject.toml admits (torch stays)
 	$(PYTHON) -m venv --clear $(LOCK_VENV)
-	$(LOCK_VENV)/bin/pip --quiet install $$(grep '^torch==' requirements.lock) hatchling editables
-	$(LOCK_VENV)/bin/pip --quiet install --no-build-isolation '.[dev]'
-	{ sed '/^[^#]/,$$d' requirements.lock; \
-	  $(LOCK_VENV)/bin/pip freeze --all --exclude pip --exclude dmm_exp | sed 's/^\(torch==[^+]*\)+.*/\1/'; } > $(LOCK_VENV)/lock
-	mv $(LOCK_VENV)/lock requirements.lock
+	$(LOCK_VENV)/bin/pip --quiet install uv
+	$(LOCK_VENV)/bin/python scripts/lock.py
 	rm -rf $(LOCK_VENV)
 
 clean: ## remove caches and build products (never outputs/ or the environment)
@@ -60,9 +57,12 @@ check-python:
 	  echo "dmm_exp needs Python 3.11 or newer, and '$(PYTHON)' is not that: name one, as in make install PYTHON=python3.11" >&2; \
 	  exit 1; }
 
-$(STAMP): pyproject.toml requirements.lock | check-python
+# Every file has to have a hash that a lock file lists; what is installed already, such as another build of torch, stays.
+$(STAMP): pyproject.toml requirements.lock requirements-cuda.lock | check-python
 	@echo "Installing into $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install -r requirements.lock
+	@$(PIP) install --require-hashes --no-deps -r requirements.lock
+	@if $(PY) -c 'import importlib.metadata as m, sys; sys.exit("nvidia" not in str(m.requires("torch")))'; then \
+	  $(PIP) install --require-hashes --no-deps -r requirements-cuda.lock; fi
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
