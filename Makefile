@@ -10,6 +10,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 STAMP := $(VENV)/.installed
 LOCK_VENV := $(VENV)-lock
+TORCH = $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format typecheck bench lock clean check-python
@@ -58,9 +59,15 @@ check-python:
 	  exit 1; }
 
 # Every file has to have a hash that a lock file lists; what is installed already, such as another build of torch, stays.
+# torch comes first and by itself: with hashes given, pip would take its build for GPUs, whatever pip's settings prefer.
 $(STAMP): pyproject.toml requirements.lock requirements-cuda.lock | check-python
 	@echo "Installing into $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) list --format freeze | grep -q '^$(TORCH)' || { \
+	  $(PIP) download --no-deps --dest $(VENV)/torch $(TORCH) && \
+	  sed -n '/^torch==/,/[^\\]$$/p' requirements.lock > $(VENV)/torch.lock && \
+	  $(PIP) install --require-hashes --no-deps --no-index --find-links $(VENV)/torch -r $(VENV)/torch.lock && \
+	  rm -rf $(VENV)/torch $(VENV)/torch.lock; }
 	@$(PIP) install --require-hashes --no-deps -r requirements.lock
 	@if $(PY) -c 'import importlib.metadata as m, sys; sys.exit("nvidia" not in str(m.requires("torch")))'; then \
 	  $(PIP) install --require-hashes --no-deps -r requirements-cuda.lock; fi
