@@ -10,6 +10,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 STAMP := $(VENV)/.installed
 LOCK_VENV := $(VENV)-lock
+TORCH = $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format typecheck bench lock clean check-python
@@ -42,13 +43,10 @@ typecheck: install ## check types
 bench: install ## run the benchmarks and write benchmarks/results.md; choose some with ARGS=klom
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m benchmarks $(ARGS)
 
-lock: check-python ## write requirements.lock anew, from the newest releases that pyproject.toml admits (torch stays)
+lock: check-python ## write the lock files, from the newest releases that pyproject.toml admits (torch stays)
 	$(PYTHON) -m venv --clear $(LOCK_VENV)
-	$(LOCK_VENV)/bin/pip --quiet install $$(grep '^torch==' requirements.lock) hatchling editables
-	$(LOCK_VENV)/bin/pip --quiet install --no-build-isolation '.[dev]'
-	{ sed '/^[^#]/,$$d' requirements.lock; \
-	  $(LOCK_VENV)/bin/pip freeze --all --exclude pip --exclude dmm_exp | sed 's/^\(torch==[^+]*\)+.*/\1/'; } > $(LOCK_VENV)/lock
-	mv $(LOCK_VENV)/lock requirements.lock
+	$(LOCK_VENV)/bin/pip --quiet install uv
+	$(LOCK_VENV)/bin/python scripts/lock.py
 	rm -rf $(LOCK_VENV)
 
 clean: ## remove caches and build products (never outputs/ or the environment)
@@ -60,9 +58,18 @@ check-python:
 	  echo "dmm_exp needs Python 3.11 or newer, and '$(PYTHON)' is not that: name one, as in make install PYTHON=python3.11" >&2; \
 	  exit 1; }
 
-$(STAMP): pyproject.toml requirements.lock | check-python
+# Every file has to have a hash that a lock file lists; what is installed already, such as another build of torch, stays.
+# torch comes first and by itself: with hashes given, pip would take its build for GPUs, whatever pip's settings prefer.
+$(STAMP): pyproject.toml requirements.lock requirements-cuda.lock | check-python
 	@echo "Installing into $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install -r requirements.lock
+	@$(PIP) list --format freeze | grep -q '^$(TORCH)' || { \
+	  $(PIP) download --no-deps --dest $(VENV)/torch $(TORCH) && \
+	  sed -n '/^torch==/,/[^\\]$$/p' requirements.lock > $(VENV)/torch.lock && \
+	  $(PIP) install --require-hashes --no-deps --no-index --find-links $(VENV)/torch -r $(VENV)/torch.lock && \
+	  rm -rf $(VENV)/torch $(VENV)/torch.lock; }
+	@$(PIP) install --require-hashes --no-deps -r requirements.lock
+	@if $(PY) -c 'import importlib.metadata as m, sys; sys.exit("nvidia" not in str(m.requires("torch")))'; then \
+	  $(PIP) install --require-hashes --no-deps -r requirements-cuda.lock; fi
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@

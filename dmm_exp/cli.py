@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dmm_exp.config.folders import config_directory
+from dmm_exp.config.folders import config_directory, leave_this_folder
 from dmm_exp.config.processes import rank, ranks
-from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.errors import UserError, did_you_mean, storage_errors
+from dmm_exp.terminal import Closed, leave_output, safe_output
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dmm_exp.config.preflight import Composer
 
 USAGE_ERROR = 2
+ASKS = ("help", "hydra_help", "info", "shell_completion", "version")  # options that ask for no work
 CLEANING = 30.0  # seconds after a signal to end during which further ones are ignored, so that all is cleaned up
 
 
@@ -58,26 +60,45 @@ def verify() -> None:
 
 
 def _import_from_here() -> None:
-    """Let ``dmm-exp`` find modules in the current folder, as ``python -m dmm_exp`` does."""
-    if not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
+    """Let ``dmm-exp`` find modules in the current folder, as ``python -m dmm_exp`` does.
+
+    Neither does where a run's folder is run again: the current folder may then be the stranger's, whose modules would
+    be taken for those of packages.
+    """
+    if any(word.startswith(("--config-p", "-cp")) for word in sys.argv[1:]):
+        leave_this_folder()
+    elif not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
         sys.path.insert(0, os.getcwd())
 
 
 def _end(command: Callable[[], int]) -> None:
     """Run a command and exit with its code.
 
-    Bad input ends with one sentence and exit code 2, Ctrl-C with exit code 130, and SIGTERM like Ctrl-C, with 143.
+    Bad input, and an output that cannot be written, end with one sentence and exit code 2, Ctrl-C with exit code 130,
+    and SIGTERM like Ctrl-C, with 143.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, where they become sentences
     with interruptions() as received:
         try:
-            sys.exit(command())
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(USAGE_ERROR)
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-            sys.exit(128 + (received or [signal.SIGINT])[0])
+            with safe_output():
+                code = _code(command, received)
+        except Closed as error:
+            code = USAGE_ERROR
+            leave_output(f"error: standard output cannot be written ({error})")
+        sys.exit(code)
+
+
+def _code(command: Callable[[], int], received: list[int]) -> int:
+    """Run a command and return the exit code."""
+    try:
+        with storage_errors():
+            return command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 128 + (received or [signal.SIGINT])[0]
 
 
 @contextmanager
@@ -126,10 +147,16 @@ def _runs() -> int:
 
 
 def _work() -> int:
-    arguments, cells = _checked_arguments()
+    with _checked_arguments() as (arguments, cells):
+        return _done(arguments, cells)
+
+
+def _done(arguments: Any, cells: list[dict[str, Any]]) -> int:
     if (arguments.help and _own(arguments)) or (arguments.cfg == "job" and _composes(arguments)):
         return _show(arguments)
-    run, refused = _hydra(_run)
+    if arguments.config_path and cells and cells[0]["dry_run"]:
+        return _accepted(arguments, cells)
+    run, refused = _hydra(_run, arguments.typed)
     if not (arguments.multirun and cells):
         run()
         if refused:
@@ -147,15 +174,26 @@ def _work() -> int:
 
 
 def _scores() -> int:
-    arguments, _ = _checked_arguments()
-    if (arguments.help and _own(arguments)) or (arguments.cfg == "job" and _composes(arguments)):
-        return _show(arguments)
-    if arguments.multirun:
-        raise UserError("-m: scores are those of one experiment; start the command once for each")
-    run, refused = _hydra(_score)
-    run()
-    if refused:
-        raise refused[0]
+    with _checked_arguments() as (arguments, cells):
+        if (arguments.help and _own(arguments)) or (arguments.cfg == "job" and _composes(arguments)):
+            return _show(arguments)
+        if arguments.multirun:
+            raise UserError("-m: scores are those of one experiment; start the command once for each")
+        if arguments.config_path and cells and cells[0]["dry_run"]:
+            return _accepted(arguments, cells)
+        run, refused = _hydra(_score, arguments.typed)
+        run()
+        if refused:
+            raise refused[0]
+        return 0
+
+
+def _accepted(arguments: Any, cells: list[dict[str, Any]]) -> int:
+    """Say of a folder that is run again what it would do; nothing of it is imported or made for that."""
+    from dmm_exp.job import print_accepted
+
+    for cell in cells:
+        print_accepted(cell, arguments.choices)
     return 0
 
 
@@ -190,8 +228,9 @@ def _verify() -> int:
     return verify(sys.argv[1:])
 
 
-def _checked_arguments() -> tuple[Any, list[dict[str, Any]]]:
-    """Return the command line, after comparing it with what exists, and the configurations that it stands for.
+@contextmanager
+def _checked_arguments() -> Iterator[tuple[Any, list[dict[str, Any]]]]:
+    """Give the command line, after comparing it with what exists, and the configurations that it stands for.
 
     There are none where it asks for no work. Hydra is left the command line as it is meant.
     """
@@ -199,20 +238,44 @@ def _checked_arguments() -> tuple[Any, list[dict[str, Any]]]:
 
     register()
     arguments = _arguments()
-    cells = _check(arguments) if _composes(arguments) else []
-    return arguments, cells
+    arguments.typed = list(sys.argv)
+    with _run_again(arguments):
+        cells = _check(arguments) if _composes(arguments) else []
+        yield arguments, cells
 
 
-def _hydra(task: Callable[[Any], object]) -> tuple[Callable[[], Any], list[UserError]]:
+@contextmanager
+def _run_again(arguments: Any) -> Iterator[None]:
+    """Put a checked copy in the place of a folder that is run again."""
+    if arguments.config_path is None:
+        if arguments.trust:
+            raise UserError(
+                f"--trust {arguments.trust[0]}: is for a folder that is run again; give --config-path FOLDER"
+            )
+        yield
+        return
+    from dmm_exp.config.rerun import checked_copy
+
+    if asked := [name for name in ASKS if getattr(arguments, name, None)]:
+        raise UserError(
+            f"--{asked[0].replace('_', '-')}: shows nothing of a folder; expected no --config-path beside it"
+        )
+    name = (arguments.config_name or "config").removesuffix(".yaml")
+    with checked_copy(Path(arguments.config_path), name, arguments.trust) as (copy, choices):
+        arguments.config_path, arguments.config_name, arguments.choices = str(copy), None, choices
+        yield
+
+
+def _hydra(task: Callable[[Any], object], typed: list[str]) -> tuple[Callable[[], Any], list[UserError | Closed]]:
     """Return a function that lets Hydra compose the command line and run a task on it, and what the task refuses.
 
-    Bad input reaches the caller past Hydra's own words for failed jobs.
+    Bad input reaches the caller past Hydra's own words for failed jobs. The task finds the command line as typed.
     """
     import hydra
 
-    refused: list[UserError] = []
+    refused: list[UserError | Closed] = []
     made = hydra.main(version_base="1.3", config_path=config_directory(), config_name="config")
-    return partial(_composing, made(partial(_caught, refused, task))), refused
+    return partial(_composing, made(partial(_caught, refused, task, typed))), refused
 
 
 def _composing(run: Callable[[], Any]) -> None:
@@ -225,10 +288,12 @@ def _composing(run: Callable[[], Any]) -> None:
         raise UserError(str(error.__cause__ or error)) from error
 
 
-def _caught(refused: list[UserError], task: Callable[[Any], object], config: Any) -> None:
+def _caught(refused: list[UserError | Closed], task: Callable[[Any], object], typed: list[str], config: Any) -> None:
+    sys.argv[:] = typed
     try:
-        task(config)
-    except UserError as error:
+        with storage_errors():
+            task(config)
+    except (UserError, Closed) as error:
         refused.append(error)
 
 
@@ -266,13 +331,16 @@ def _arguments() -> Any:
 
     parser = get_args_parser()
     parser.error = _refuse
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE")
     arguments, unknown = parser.parse_known_intermixed_args()
     if unknown:
         raise UserError(_unknown_option(unknown[0], [name for one in parser._actions for name in one.option_strings]))
+    if arguments.experimental_rerun:
+        raise UserError("--experimental-rerun: reads a pickle, which may run anything; expected --config-path FOLDER")
     for key in ("config_dir", "config_path"):
         folder = getattr(arguments, key)
-        if folder and "://" not in folder:
-            if not Path(folder).is_dir():
+        if folder is not None and (key == "config_path" or "://" not in folder):
+            if not folder or not Path(folder).is_dir():
                 raise UserError(f"--{key.replace('_', '-')} {folder}: there is no such folder")
             setattr(arguments, key, str(Path(folder).absolute()))
     return arguments
@@ -294,13 +362,12 @@ def _unknown_option(word: str, known: list[str]) -> str:
 
 def _composes(arguments: Any) -> bool:
     """Say whether a command line asks for work, and not for help or information."""
-    asks = ("help", "hydra_help", "info", "shell_completion", "version", "experimental_rerun")
-    return not any(getattr(arguments, name, None) for name in asks) and "://" not in (arguments.config_path or "")
+    return not any(getattr(arguments, name, None) for name in ASKS)
 
 
 def _own(arguments: Any) -> bool:
     """Say whether a command line is about our own primary configuration."""
-    return not any(getattr(arguments, name, None) for name in ("config_path", "config_name", "experimental_rerun"))
+    return not any(getattr(arguments, name, None) for name in ("config_path", "config_name"))
 
 
 def _show(arguments: Any) -> int:

@@ -7,6 +7,9 @@ import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from dmm_exp.terminal import printable
+
+_GOES_ON = "the same command then goes on where this one stopped"
 _NO_ROOM = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -15,22 +18,30 @@ _NO_ROOM = {
     errno.EACCES: "writing is not permitted",
     errno.EPERM: "writing is not permitted",
 }
+_NO_PLACE = {
+    errno.ENOTDIR: "a file is where a folder is needed",
+    errno.EEXIST: "something else is where a folder or a file is needed",
+    errno.EISDIR: "a folder is where a file is needed",
+    errno.ELOOP: "it is a link, or its links lead in a circle",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EINVAL: "this is no name of a file here",
+}
 
 
 class UserError(ValueError):
     """Bad input, said in one sentence that names the key, the value and what is accepted.
 
     The command line prints the sentence and ends with exit code 2; from Python it is an ordinary ``ValueError``. What
-    is quoted may hold line breaks; the sentence holds none.
+    is quoted may hold line breaks and other characters that a terminal obeys; the sentence holds none.
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(" ".join(sentence.splitlines()))
+        super().__init__(printable(" ".join(sentence.splitlines())))
 
 
 def shown(value: object) -> str:
-    """Return a value as a message quotes it: in one line, and cut after 60 characters."""
-    text = " ".join(str(value).split())
+    """Return a value as a message quotes it: in one line, printable, and cut after 60 characters."""
+    text = printable(" ".join(str(value)[:1000].split()))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -57,14 +68,20 @@ def did_you_mean(word: str, accepted: Iterable[str]) -> str:
 
 
 @contextmanager
-def storage_errors() -> Iterator[None]:
-    """Turn what the operating system says of a full or read-only disk into a :class:`UserError`."""
+def storage_errors(key: str = "paths.outputs") -> Iterator[None]:
+    """Turn what the operating system says of a place where nothing can be written into a :class:`UserError`.
+
+    Args:
+        key: names the folder in which is written.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        place = error.filename or key
+        if error.errno in _NO_ROOM:
+            reason = f"{_NO_ROOM[error.errno]}; make room there or choose another folder ({key}=DIR); {_GOES_ON}"
+        elif error.errno in _NO_PLACE and error.filename is not None:
+            reason = f"{_NO_PLACE[error.errno]}; move it away or choose another folder ({key}=DIR)"
+        else:
             raise
-        raise UserError(
-            f"{error.filename or 'paths.outputs'}: {_NO_ROOM[error.errno]}; make room there or choose another folder "
-            "(paths.outputs=DIR); the same command then goes on where this one stopped"
-        ) from error
+        raise UserError(f"{place}: {reason}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import cache
@@ -111,13 +112,15 @@ def _digest(path: Path, outputs: Path) -> str:
         folders[:] = sorted(name for name in folders if name[0] != "." and Path(folder, name).absolute() != outputs)
         for name in sorted(name for name in files if name[0] != "."):
             file = Path(folder, name)
-            digest.update(f"{file.relative_to(path)}\0{_digest_of_file(file)}\n".encode())
+            digest.update(os.fsencode(f"{file.relative_to(path)}\0{_digest_of_file(file)}\n"))
     return digest.hexdigest()
 
 
 def _digest_of_file(path: Path) -> str:
     try:
         facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            return ""  # a pipe or a device, which is not waited for
         return _digest_at(path.resolve(), facts.st_size, facts.st_mtime_ns)
     except OSError:  # a link to nothing, or a file that may not be read: who needs it says so
         return ""

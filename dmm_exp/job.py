@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dmm_exp.identity import CHOICES
+from dmm_exp.foreign import read_json
+from dmm_exp.identity import CHOICES, run_name
 from dmm_exp.run import FinishedRun, plain, run
 
 
@@ -63,6 +64,23 @@ def do(
     return run(config, choices, table=table)
 
 
+def print_accepted(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+    """Say what a folder that is run again would do, without making anything that it names.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+    from dmm_exp.config.schema import check_ranges
+    from dmm_exp.config.trust import named
+    from dmm_exp.run import is_finished
+
+    check_ranges(config)
+    folder = Path(config["paths"]["outputs"]).expanduser().absolute() / "runs" / run_name(config, choices)
+    print(f"it would run as {folder} ({'finished before' if is_finished(folder) else 'not finished before'})")
+    print(f"classes that it names: {', '.join(sorted(named(config)))}")
+    print("nothing of it was made: a folder that is run again shows no costs before it is run", file=sys.stderr)
+
+
 def _choices(hydra: Any) -> dict[str, str]:
     """Return group → choice as composed; for a run that is run again, as they were the first time."""
     from dmm_exp.config.preflight import choices_of
@@ -73,5 +91,5 @@ def _choices(hydra: Any) -> dict[str, str]:
     for source in hydra.runtime.config_sources:
         recorded = Path(source.path) / CHOICES
         if source.schema == "file" and recorded.is_file():
-            return json.loads(recorded.read_text(encoding="utf-8"))
+            return read_json(recorded)
     return choices

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import shlex
 import sys
 import time
@@ -14,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp.errors import storage_errors
+from dmm_exp.foreign import read_json
 from dmm_exp.identity import ARTIFACTS, CHOICES, CONTENTS, FORGET, MEMBERS, MODEL, contents, run_name
 from dmm_exp.store.files import write_json, write_table, write_tensors, write_text
 from dmm_exp.store.spec import digest_of
+from dmm_exp.terminal import printable
 
 if TYPE_CHECKING:
     from dmm_exp.evaluation import Evaluation
@@ -67,7 +68,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
     config = composed_parts(config)
     check_targets(config["executor"], "executor")
     executor = shared_executor(config["executor"])
-    if not config["dry_run"] and not _is_finished(outputs / "runs" / run_name(config, choices)):
+    if not config["dry_run"] and not is_finished(outputs / "runs" / run_name(config, choices)):
         executor.warm_up()  # workers import torch while this process does
 
     with _without_collections():
@@ -189,7 +190,7 @@ def _report(result: RunResult, folder: Path, evaluation: str, console: Console) 
     shown, shows = folder / "figures" / "shows.json", [evaluation, result.provenance.get("commit"), digest_of(others)]
     with console.stage("report", "report.html and figures") as stage:
         try:
-            stage.cached = json.loads(shown.read_text(encoding="utf-8")) == shows and (folder / "report.html").exists()
+            stage.cached = read_json(shown) == shows and (folder / "report.html").exists()
         except (OSError, ValueError):
             stage.cached = False
         if not stage.cached:
@@ -312,31 +313,23 @@ def _write_config(
     folder: Path, config: Mapping[str, Any], choices: Mapping[str, str], taken: Sequence[str] = ()
 ) -> None:
     """Write the resolved configuration so that it can be run again as it was, and what data were taken as what."""
-    import yaml
+    from dmm_exp.config.rerun import text_of
+    from dmm_exp.config.trust import needed
 
-    from dmm_exp.config.schema import SCHEMA
-
-    head = {
-        "defaults": [
-            SCHEMA,
-            "_self_",
-            {"override hydra/job_logging": "none"},
-            {"override hydra/hydra_logging": "none"},
-        ]
-    }
-    tail = {"hydra": {"run": {"dir": "."}, "output_subdir": None, "job": {"name": "dmm_exp", "chdir": False}}}
-    text = yaml.safe_dump({**head, **config, **tail}, sort_keys=False, allow_unicode=True)
-    comments = "".join(f"# {' '.join(sentence.split())}\n" for sentence in taken)
-    write_text(folder / "config.yaml", f"# run it again: python -m dmm_exp --config-path {folder}\n{comments}{text}")
+    trusted = [word for package in needed(config) for word in ("--trust", package)]
+    again = shlex.join(["python", "-m", "dmm_exp", "--config-path", str(folder), *trusted])
+    comments = "".join(f"# {printable(' '.join(line.split()))}\n" for line in (f"run it again: {again}", *taken))
+    write_text(folder / "config.yaml", comments + text_of(config, choices))
     write_json(folder / CHOICES, dict(choices))
     if named := contents(config):
         write_json(folder / CONTENTS, named)
 
 
-def _is_finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
+    """Say whether a run's folder is that of a run that ended well."""
     try:
-        return json.loads((folder / "status.json").read_text(encoding="utf-8"))["state"] == "finished"
-    except (OSError, ValueError, KeyError):
+        return read_json(folder / "status.json")["state"] == "finished"
+    except (OSError, ValueError, LookupError, TypeError):
         return False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import traceback
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmm_exp import __version__
 from dmm_exp.errors import UserError
+from dmm_exp.foreign import read_json
 from dmm_exp.identity import many_runs_digest, run_name
 from dmm_exp.run import run
 from dmm_exp.store.files import write_json
@@ -163,7 +163,7 @@ def _record(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
 def _found_before(path: Path) -> dict[str, float] | None:
     """Return the metrics of a run that an earlier, interrupted study finished; None when there are none to trust."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         return found["metrics"] if found["package"] == __version__ else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

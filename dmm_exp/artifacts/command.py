@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from dmm_exp.errors import UserError, storage_errors
+from dmm_exp.foreign import is_real_folder
 
 if TYPE_CHECKING:
     from dmm_exp.artifacts.inventory import Entry, Inventory
@@ -153,6 +154,9 @@ def _verify(entries: Sequence[Entry]) -> int:
         for entry in entries:
             if entry.state == "unfinished":
                 unfinished += 1
+            elif entry.state == "link":
+                damaged += 1
+                print(f"{entry.kind} {entry.key} is a link, which is not followed")
             else:
                 store = Store(entry.path.parents[1], console, read_only=True)
                 files = store.damaged_files(entry.spec) if entry.spec else ["manifest.json"]
@@ -180,9 +184,17 @@ def _prune(inventory: Inventory, asked: argparse.Namespace) -> int:
         )
     if asked.yes and (busy := inventory.at_work()):
         raise UserError(f"prune: {busy[0]} is using these artifacts; wait until it has ended")
+    if asked.yes and not is_real_folder(inventory.root):
+        raise UserError(
+            f"--outputs {asked.outputs}: {inventory.root} is a link, and prune follows none; give the folder that "
+            "holds the artifacts themselves"
+        )
     chosen = inventory.unneeded()
     chosen += [entry for entry in inventory.entries if asked.unfinished and entry.state == "unfinished"]
+    chosen = [entry for entry in chosen if not entry.is_beyond_a_link]
     total = sum(entry.freed for entry in chosen)
+    for entry in (entry for entry in inventory.entries if entry.is_beyond_a_link):
+        print(f"left alone {entry.kind} {entry.key}: it is a link, or lies in one", file=sys.stderr)
     for entry in chosen:
         print(f"{'removed' if asked.yes else 'would remove'} {entry.kind} {entry.key}, {size(entry.bytes)}")
         if asked.yes:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from dmm_exp.errors import UserError
+from dmm_exp.foreign import is_real_folder, read_json
 from dmm_exp.identity import ARTIFACTS
 from dmm_exp.store import Artifact, Spec
-from dmm_exp.store.artifact import MANIFEST
+from dmm_exp.store import files as store_files
 from dmm_exp.store.lock import holder_of
+from dmm_exp.store.manifest import MANIFEST, read_manifest
 from dmm_exp.store.store import LOCKS
 
 PARTIAL = ".partial"
@@ -35,10 +35,8 @@ class Entry:
     def at(cls, path: Path) -> Entry:
         """Look at a folder."""
         try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            described = "wall" in manifest["seconds"] and dict(manifest["files"])
-            return cls(path, Spec.read(manifest) if described else None)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return cls(path, Spec.read(read_manifest(path)))
+        except (OSError, ValueError):
             return cls(path, None)
 
     @property
@@ -58,10 +56,17 @@ class Entry:
 
     @property
     def state(self) -> str:
-        """``finished``, ``unfinished`` or ``damaged`` (its manifest cannot be read)."""
+        """``finished``, ``unfinished``, ``damaged`` (its manifest cannot be read), or ``link``."""
+        if not is_real_folder(self.path):
+            return "link"
         if self.path.name.endswith(PARTIAL):
             return "unfinished"
         return "finished" if self.spec else "damaged"
+
+    @property
+    def is_beyond_a_link(self) -> bool:
+        """Whether the folder, or that of its kind, is a link."""
+        return not is_real_folder(self.path) or not is_real_folder(self.path.parent)
 
     @cached_property
     def artifact(self) -> Artifact:
@@ -71,12 +76,12 @@ class Entry:
     @cached_property
     def bytes(self) -> int:
         """Size on disk of all its files, of which other artifacts may share some."""
-        return sum(file.stat().st_size for file in self.path.iterdir())
+        return sum(file.lstat().st_size for file in self.path.iterdir()) if self.state != "link" else 0
 
     @property
     def freed(self) -> int:
         """Bytes that removing it frees: of the files that no other artifact shares."""
-        return sum(stat.st_size for file in self.path.iterdir() if (stat := file.stat()).st_nlink == 1)
+        return sum(stat.st_size for file in self.path.iterdir() if (stat := file.lstat()).st_nlink == 1)
 
 
 class Inventory:
@@ -137,8 +142,8 @@ class Inventory:
         for folder in sorted([*self.outputs.glob("runs/*"), *self.outputs.glob("scores/*")]):
             if folder.is_dir():
                 try:
-                    found[folder] = list(json.loads((folder / ARTIFACTS).read_text(encoding="utf-8")))
-                except (OSError, ValueError, TypeError):
+                    found[folder] = _digests(read_json(folder / ARTIFACTS))
+                except (OSError, ValueError):
                     found[folder] = None
         return found
 
@@ -170,6 +175,18 @@ class Inventory:
 
 
 def remove(entry: Entry) -> None:
-    """Remove an artifact's folder, its manifest first: without it, what is left does not count."""
-    (entry.path / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(entry.path)
+    """Remove an artifact's folder, its manifest first: without it, what is left does not count. Links are not followed.
+
+    Raises:
+        UserError: the folder is a link, or lies in one.
+    """
+    if entry.is_beyond_a_link:
+        raise UserError(f"{entry.path} is a link, or lies in one; prune follows none")
+    store_files.remove(entry.path / MANIFEST)
+    store_files.remove(entry.path)
+
+
+def _digests(recorded: object) -> list[str]:
+    if not isinstance(recorded, list) or not all(isinstance(digest, str) for digest in recorded):
+        raise ValueError("it is no list of digests")
+    return recorded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from dmm_exp.errors import UserError
+from dmm_exp.foreign import JSON_BYTES, check_parquet, read_bytes, read_json, read_yaml
 from dmm_exp.identity import CHOICES, CONTENTS, ELSEWHERE, FORGET, MEMBERS, NAMED, as_ever
 from dmm_exp.report.tables import used_attribution
 from dmm_exp.store.spec import digest_of
@@ -24,12 +22,11 @@ if TYPE_CHECKING:
 
 STATUS = "status.json"
 # Keys of config.yaml that are Hydra's, or that say where a run happens and what is shown of it.
-UNRELATED = (*ELSEWHERE, "defaults", "hydra")
+UNRELATED = (*ELSEWHERE, "defaults", "hydra", "choices")
 UNRELATED_KEYS = ("evaluation.report", "dataset.decoding.keep_in")
 # Groups whose settings belong to a method; all others belong to the question that methods answer.
 METHOD_GROUPS = ("unlearner", "refinement", "attribution", "pool", "scores", "hparams_search", "hparams_search/spaces")
 DRAWS = ("seed", "forget.seed")
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
 
 
 @dataclass(frozen=True)
@@ -98,8 +95,9 @@ class Run:
         import pandas as pd
 
         try:
+            check_parquet(self.folder / MEMBERS)
             return pd.read_parquet(self.folder / MEMBERS)
-        except (OSError, ValueError):
+        except (OSError, ValueError, LookupError, TypeError, NotImplementedError):
             return None
 
 
@@ -144,7 +142,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     for folder in folders:
         try:
             runs.append(read_run(folder))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, AttributeError) as error:  # the last of keys that are no texts
             left_out.append(f"left out {folder}: {' '.join(str(error).split())}")
     return runs, left_out
 
@@ -153,12 +151,12 @@ def read_run(folder: Path) -> Run:
     """Return what a finished run left.
 
     Raises:
-        OSError, ValueError, yaml.YAMLError: it did not finish, or a file is missing or damaged.
+        OSError, ValueError, AttributeError: it did not finish, or a file is missing or damaged.
     """
     status = _mapping(folder / STATUS)
     if status.get("state") != "finished":
         raise ValueError(f"it did not finish (its state is '{status.get('state')}')")
-    config = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=_LOADER)
+    config = read_yaml(folder / "config.yaml")
     choices, metrics = _mapping(folder / CHOICES), _mapping(folder / "metrics.json")
     if not isinstance(config, dict):
         raise ValueError("config.yaml is damaged: it holds no keys")
@@ -168,7 +166,8 @@ def read_run(folder: Path) -> Run:
     wrong = [name for name, value in metrics.items() if not _is_number(value)]
     if wrong or not metrics:
         raise ValueError(f"metrics.json is damaged: {wrong[0]} is no number" if wrong else "metrics.json is empty")
-    return Run.of(folder, config, choices, metrics, float(status.get("updated", 0.0)))
+    updated = status.get("updated", 0.0)
+    return Run.of(folder, config, choices, metrics, float(updated) if _is_number(updated) else 0.0)
 
 
 def runs_beside(own: Run) -> list[Run]:
@@ -187,7 +186,7 @@ def _may_match(folder: Path, own: Run) -> bool:
 
 
 def _forget_set(folder: Path) -> str:
-    return hashlib.sha256((folder / FORGET).read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(folder / FORGET, JSON_BYTES)).hexdigest()
 
 
 def _contents(folder: Path) -> dict[str, str]:
@@ -197,7 +196,7 @@ def _contents(folder: Path) -> dict[str, str]:
 
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except ValueError:
         value = None
     except FileNotFoundError:

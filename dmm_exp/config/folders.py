@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 
@@ -20,3 +21,10 @@ def further_folders() -> list[str]:
         return []
     sources = HydraConfig.get().runtime.config_sources
     return [source.path for source in sources if source.provider == "command-line" and source.schema == "file"]
+
+
+def leave_this_folder() -> None:
+    """Let no module be imported from the current folder, unless it holds this package."""
+    here = Path.cwd()
+    if here != Path(__file__).resolve().parents[2]:
+        sys.path[:] = [path for path in sys.path if path not in ("", str(here))]

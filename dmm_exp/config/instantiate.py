@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from dmm_exp.config.trust import check_found, check_names, is_restricted
 from dmm_exp.errors import UserError, did_you_mean
 
 SPECIAL = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
@@ -30,12 +31,24 @@ def instantiate(node: Mapping[str, Any], **extra: Any) -> Any:
     from omegaconf import OmegaConf
 
     config = OmegaConf.create(_with_texts(dict(node))) if not OmegaConf.is_config(node) else node
+    _check_trust(config)
     try:
         return hydra_instantiate(config, **extra, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
         raise
+
+
+def _check_trust(config: Any) -> None:
+    """Refuse classes that are not accepted, where only some are: by their names first, and then by what these are."""
+    from omegaconf import OmegaConf
+
+    if is_restricted():
+        plain = OmegaConf.to_container(config)
+        check_names(plain)
+        for _, node in _targets(plain, ""):
+            _inspected(node["_target_"])
 
 
 def _with_texts(value: Any) -> Any:
@@ -78,7 +91,7 @@ def hint_of(target: Any, argument: str) -> Any:
 
 def _known_hints(target: Any) -> dict[str, Any]:
     try:
-        return _inspect(target)[1] if isinstance(target, str) else {}
+        return _inspected(target)[1] if isinstance(target, str) else {}
     except Exception:  # check_targets says what is wrong with it
         return {}
 
@@ -89,6 +102,7 @@ def check_targets(config: Mapping[str, Any], prefix: str = "") -> None:
     Raises:
         UserError: a target that cannot be imported, a key it does not take or lacks, or a value of the wrong type.
     """
+    check_names(config, prefix)
     for path, node in _targets(config, prefix):
         signature, hints = _signature(path, node["_target_"])
         names = [name for name, p in signature.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -148,11 +162,23 @@ def _targets(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _signature(path: str, target: str) -> tuple[inspect.Signature, dict[str, Any]]:
     try:
-        return _inspect(target)
+        return _inspected(target)
+    except UserError:
+        raise
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = lines[-1] if lines else type(error).__name__
         raise UserError(f"{path}._target_={target}: cannot be imported ({reason})") from error
+
+
+def _inspected(target: str) -> tuple[inspect.Signature, dict[str, Any]]:
+    """Return the arguments of what a target names; refuse it, where only some are accepted, before it is imported."""
+    from hydra.utils import get_object
+
+    if is_restricted():
+        check_names({"_target_": target})
+        check_found(target, get_object(target))
+    return _inspect(target)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 
 from dmm_exp import __version__
 from dmm_exp.config.convex import SEEDS, SettingConfig, settings_of
+from dmm_exp.foreign import check_parquet, read_json
 from dmm_exp.store.files import write_json, write_table, write_text
 from dmm_exp.store.spec import digest_of
 
@@ -145,12 +145,13 @@ def _kept(path: Path, name: str) -> SettingResult | None:
     import pandas as pd
 
     try:
-        kept = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        kept = read_json(path.with_suffix(".json"))
+        check_parquet(path.with_suffix(".parquet"))
         curves = pd.read_parquet(path.with_suffix(".parquet"))
-    except (OSError, ValueError):
+        rows = [{key: np.nan if value is None else value for key, value in row.items()} for row in kept["methods"]]
+        return SettingResult(name, kept["facts"], rows, kept["floors"], kept["spectra"], curves)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    rows = [{key: np.nan if value is None else value for key, value in row.items()} for row in kept["methods"]]
-    return SettingResult(name, kept["facts"], rows, kept["floors"], kept["spectra"], curves)
 
 
 def _without_nan(value: Any) -> Any:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import os
+import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dmm_exp.errors import UserError
+from dmm_exp.data.decoded import MODES, RULES, decoded
+from dmm_exp.errors import UserError, reason_of, storage_errors
+from dmm_exp.foreign import read_bytes
+from dmm_exp.terminal import console, printable
 
-MODES = {1: "L", 3: "RGB"}
+if TYPE_CHECKING:
+    from dmm_exp.store import Draft
+
 AT_ONCE = 1024  # pictures decoded by all threads before more are begun
 MANY = 5000  # pictures whose decoding deserves a progress bar
+ENCODED_BYTES = 1 << 30  # of one image file
+FILE = "pictures.npy"  # of decoded pixels, in its artifact
 
 
 @dataclass(frozen=True)
@@ -40,28 +47,44 @@ class Pictures:
         return self.count
 
 
+def file_content(path: Path) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        UserError: it cannot be read, is no ordinary file, or is too large for one image.
+    """
+    try:
+        return read_bytes(path, ENCODED_BYTES)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as an image ({reason_of(error)})") from error
+
+
 @dataclass(frozen=True)
 class Decoding:
-    """How images are decoded.
+    """How images are decoded. :mod:`dmm_exp.data.decoded` has the rule for every mode.
 
     Attributes:
         size: height and width in pixels.
         channels: 3 for colour, 1 for grey.
         resize: scale and crop images of other sizes (the centre of the shorter side); otherwise they are an error.
-        keep_in: folder for the decoded pixels, one ``.npy`` file that is mapped into memory instead of held there, and
+        keep_in: folder for the decoded pixels, an artifact that is mapped into memory instead of held there, and
             found again by the next run; None decodes into memory.
+        background: grey value from 0 (black) to 255 (white) behind what is transparent.
     """
 
     size: int
     channels: int = 3
     resize: bool = False
     keep_in: str | None = None
+    background: int = 255
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UserError(f"dataset.decoding.size={self.size}: expected pixels, at least 1")
         if self.channels not in MODES:
             raise UserError(f"dataset.decoding.channels={self.channels}: expected 1 (grey) or 3 (colour)")
+        if not 0 <= self.background <= 255:
+            raise UserError(f"dataset.decoding.background={self.background}: expected a grey value from 0 to 255")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -72,15 +95,15 @@ class Decoding:
         """Return one image, uint8 ``[channels, size, size]``.
 
         Raises:
-            UserError: it is no whole image, or has another size and ``resize`` is off.
+            UserError: it is no whole image or cannot be decoded safely, or has another size and ``resize`` is off.
         """
+        return self._decode(content, name)[0]
+
+    def _decode(self, content: bytes, name: str) -> tuple[np.ndarray, list[str]]:
+        """Return one image, and what was changed about it."""
         from PIL import Image, ImageOps
 
-        try:
-            with Image.open(io.BytesIO(content)) as opened:
-                image = opened.convert(MODES[self.channels])
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"{name} is not a whole image: {error}") from error
+        image, notes = decoded(content, name, self.channels, self.background)
         if image.size != (self.size, self.size):
             if not self.resize:
                 raise UserError(
@@ -88,55 +111,95 @@ class Decoding:
                     "dataset.decoding.size, or scale images with dataset.decoding.resize=true"
                 )
             image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BICUBIC)
-        return np.asarray(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
+        return np.asarray(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1), notes
 
     def array(self, chosen: Sequence[tuple[Pictures, np.ndarray]]) -> np.ndarray:
         """Return images ``[images, channels, size, size]`` uint8, those of several sources one after the other.
 
         Args:
             chosen: sources, and which of their images ``[images]`` in which order.
+
+        Raises:
+            UserError: one cannot be decoded, or ``keep_in`` cannot be written.
         """
         shape = (sum(len(rows) for _, rows in chosen), *self.shape)
         if self.keep_in is None:
             return self._fill(np.empty(shape, np.uint8), chosen)
-        path = Path(self.keep_in).expanduser() / f"{self._digest(chosen)}.npy"
-        if not path.exists():
-            self._write(path, shape, chosen)
-        return np.load(path, mmap_mode="c")  # pages that are written to are copied: the file never changes
+        with storage_errors("dataset.decoding.keep_in"):
+            return self._kept(Path(self.keep_in).expanduser().absolute(), shape, chosen)
 
-    def _write(self, path: Path, shape: tuple[int, ...], chosen: Sequence[tuple[Pictures, np.ndarray]]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-        try:
-            mapped = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+    def _kept(self, root: Path, shape: tuple[int, ...], chosen: Sequence[tuple[Pictures, np.ndarray]]) -> np.ndarray:
+        """Return images from an artifact in a folder, made where it is missing or damaged."""
+        from dmm_exp.store import Spec, Store
+        from dmm_exp.store.files import write_atomically
+
+        def fill(path: Path) -> None:
+            mapped = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
             self._fill(mapped, chosen)
             mapped.flush()
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
-    def _digest(self, chosen: Sequence[tuple[Pictures, np.ndarray]]) -> str:
-        digest = hashlib.sha256(f"{self.shape} {self.resize}".encode())
-        for pictures, rows in chosen:
-            digest.update(pictures.fingerprint.encode())
-            digest.update(rows.astype(np.int64).tobytes())
-        return digest.hexdigest()[:24]
+        def make(draft: Draft) -> None:
+            write_atomically(draft.path / FILE, fill)
+
+        config = {"rules": RULES, "shape": list(shape), "resize": self.resize, "background": self.background}
+        spec = Spec("decoded", config, {"pictures": _digest(chosen)})
+        file = Store(root, _Said()).obtain(spec, make).path / FILE
+        try:
+            found = np.load(file, mmap_mode="c")  # pages that are written to are copied: the file never changes
+        except (OSError, ValueError) as error:
+            raise UserError(_not_ours(file, reason_of(error))) from error
+        if found.shape != shape or found.dtype != np.uint8:
+            raise UserError(_not_ours(file, f"it holds {found.dtype} {list(found.shape)}"))
+        return found
 
     def _fill(self, out: np.ndarray, chosen: Sequence[tuple[Pictures, np.ndarray]]) -> Any:
         """Decode into ``out``, several images at a time: decoders leave Python's lock alone."""
-        from rich.console import Console
         from rich.progress import track
 
         work = [(pictures, int(row)) for pictures, rows in chosen for row in rows]
         starts = range(0, len(work), AT_ONCE)
         quiet = len(work) < MANY
+        noted: dict[str, list[str]] = defaultdict(list)
         with ThreadPoolExecutor() as threads:
-            for start in track(starts, "decoding images", console=Console(stderr=True), transient=True, disable=quiet):
-                decoded = threads.map(self._one, work[start : start + AT_ONCE])
-                for place, image in enumerate(decoded, start):
+            for start in track(starts, "decoding images", console=console(stderr=True), transient=True, disable=quiet):
+                found = threads.map(self._one, work[start : start + AT_ONCE])
+                for place, (image, notes) in enumerate(found, start):
                     out[place] = image
+                    for note in notes:
+                        noted[note].append(work[place][0].name(work[place][1]))
+        _report(noted)
         return out
 
-    def _one(self, work: tuple[Pictures, int]) -> np.ndarray:
+    def _one(self, work: tuple[Pictures, int]) -> tuple[np.ndarray, list[str]]:
         pictures, row = work
-        return self.decode(pictures.content(row), pictures.name(row))
+        return self._decode(pictures.content(row), pictures.name(row))
+
+
+def _digest(chosen: Sequence[tuple[Pictures, np.ndarray]]) -> str:
+    digest = hashlib.sha256()
+    for pictures, rows in chosen:
+        digest.update(pictures.fingerprint.encode())
+        digest.update(rows.astype(np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _not_ours(file: Path, found: str) -> str:
+    return f"{file} is none of the decoded images of dataset.decoding.keep_in ({found}); remove {file.parent}"
+
+
+def _report(noted: dict[str, list[str]]) -> None:
+    """Say once for each kind of change how many images it was made to."""
+    for note, names in noted.items():
+        count = "1 image was" if len(names) == 1 else f"{len(names):,} images were"
+        example = names[0] if len(names) == 1 else f"the first is {names[0]}"
+        logging.getLogger(__name__).warning(printable(f"{count} {note}: {example}"))
+
+
+class _Said:
+    """What the store has to say of kept images."""
+
+    def warn(self, text: str) -> None:
+        logging.getLogger(__name__).warning(text)
+
+    def note(self, text: str) -> None:
+        logging.getLogger(__name__).warning(text)

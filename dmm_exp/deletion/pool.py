@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from dmm_exp.deletion.timing import break_even_in_words, requests_to_break_even,
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import AUTO
 from dmm_exp.errors import UserError, shown, storage_errors
+from dmm_exp.foreign import read_json
 from dmm_exp.report.progress import Console, duration
 from dmm_exp.report.tables import number
 from dmm_exp.store import Artifact, Store
@@ -302,7 +302,7 @@ def _trained_pool(folder: Path, deletion: Deletion, earlier: float, begun: float
 def _read(path: Path) -> dict[str, Any] | None:
     """Return what a pool's file holds, None where there is none or it is damaged."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
     except (OSError, ValueError):
         return None
     whole = isinstance(facts, dict) and SEAL in facts and is_intact(facts)

@@ -32,6 +32,7 @@ from dmm_exp.store import Artifact, Spec
 from dmm_exp.store.artifact import MANIFEST
 from dmm_exp.store.files import checksum, settle, write_json, write_tensors
 from dmm_exp.store.lock import Lock, holder_of
+from dmm_exp.store.manifest import read_manifest
 from dmm_exp.store.provenance import provenance
 from dmm_exp.store.spec import SHORT
 from dmm_exp.store.store import LOCKS, SEAL, sealed
@@ -146,6 +147,7 @@ def purge_pool(folder: Path, rows: Iterable[int], console: Console) -> Purge:
         for lock in (folder / "artifacts" / LOCKS).glob("*.lock"):
             if holder := holder_of(lock):
                 raise UserError(f"pool={folder}: is in use by {holder}; expected to be alone: try again later")
+        _check_no_links(folder)
         data = folder / "artifacts" / "dataset" / pool.dataset[:SHORT]
         purged = _to_purge(pool, data, wanted)
         write_purged(folder, purged)  # first: from now on nothing writes the rows again
@@ -155,6 +157,15 @@ def purge_pool(folder: Path, rows: Iterable[int], console: Console) -> Purge:
         read_examples.cache_clear()
         stacked.cache_clear()
     return Purge(removed, pool_surfaces(folder, purged, set(wanted), requests=False, verified=False))
+
+
+def _check_no_links(folder: Path) -> None:
+    """Refuse a pool with links in it: what they lead to is not the pool's, and is neither changed nor removed."""
+    for path in (folder / "artifacts", *(folder / "artifacts").rglob("*")):
+        if path.is_symlink():
+            raise UserError(
+                f"pool={folder}: {path} is a link, and a purge follows none; remove it, or put the files there"
+            )
 
 
 def _to_purge(pool: Pool, data: Path, rows: list[int]) -> Purged:
@@ -198,7 +209,7 @@ def _overwrite(data: Path, rows: Sequence[int]) -> None:
             file.write(bytes(size))
         file.flush()
         os.fsync(file.fileno())
-    manifest = json.loads((data / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_manifest(data)
     manifest["files"][DATA] = checksum(path)
     write_json(data / MANIFEST, _resealed(manifest))
 
@@ -239,8 +250,8 @@ def _remove(pool: Pool) -> list[str]:
 def _spec(path: Path) -> Spec | None:
     """Return what an artifact says it is, None where it is unfinished or does not say."""
     try:
-        return Spec.read(json.loads((path / MANIFEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError, LookupError, TypeError):
+        return Spec.read(read_manifest(path))
+    except (OSError, ValueError):
         return None
 
 
@@ -304,5 +315,8 @@ def _take_place(aside: Path) -> None:
 
 def _is_stripped(folder: Path) -> bool:
     """Return whether all files of an artifact are there as its manifest says."""
-    files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    try:
+        files = read_manifest(folder)["files"]
+    except (OSError, ValueError):
+        return False
     return all((folder / name).exists() and checksum(folder / name) == known for name, known in files.items())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from dmm_exp.errors import UserError
+from dmm_exp.foreign import machine_memory
 
 Made = TypeVar("Made")
 
@@ -64,11 +63,3 @@ def require_memory(needed: float, what: str, instead: str) -> None:
             f"{what} would take about {needed / 1e9:,.0f} GB of memory, and this machine has "
             f"{machine_memory() / 1e9:,.0f} GB; expected {instead}"
         )
-
-
-def machine_memory() -> float:
-    """Return the bytes of memory that this machine has, infinity where the operating system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return math.inf

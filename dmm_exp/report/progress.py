@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from rich.console import Console as RichConsole
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,6 +27,8 @@ from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
 from dmm_exp.report.result import StageRecord
+from dmm_exp.terminal import PLAIN, printable
+from dmm_exp.terminal import console as safe_console
 
 _NAME_WIDTH, _DETAIL_WIDTH = 12, 44
 _NOTED: set[tuple[str, str]] = set()  # what :meth:`Console.note_once` has printed
@@ -56,9 +57,9 @@ class Console:
 
     def __init__(self, stream: IO[str] | None = None, *, quiet: bool = False) -> None:
         """Look at the stream once: bars and colours are for terminals, whatever the environment says."""
-        probe = RichConsole(file=stream, stderr=stream is None)
+        probe = safe_console(file=stream, stderr=stream is None)
         terminal = probe.file.isatty()
-        self._rich = RichConsole(file=stream, stderr=stream is None, force_terminal=terminal, highlight=False)
+        self._rich = safe_console(file=stream, stderr=stream is None, force_terminal=terminal, highlight=False)
         self._terminal = terminal
         self._quiet = quiet
         self._unicode = (self._rich.encoding or "").lower().startswith("utf")
@@ -152,13 +153,13 @@ class Console:
     def _line(self, text: Text) -> None:
         """Print a line without wrapping it, and log it."""
         if not self._unicode:
-            plain = text.plain.encode(self._rich.encoding or "ascii", "replace").decode(self._rich.encoding or "ascii")
+            plain = text.plain.encode(self._rich.encoding or "ascii", PLAIN).decode(self._rich.encoding or "ascii")
             text = Text(plain)
         self._rich.print(text, soft_wrap=True)
         if self._log is not None:
             stamp = datetime.now().astimezone().isoformat(timespec="seconds")
             with self._log.open("a", encoding="utf-8") as log:
-                log.write(f"{stamp} {text.plain.rstrip()}\n")
+                log.write(f"{stamp} {printable(text.plain.rstrip())}\n")
 
 
 class _Rate(ProgressColumn):

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from rich import box
-from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from dmm_exp.report.result import GROUPS, RunResult, is_used
 from dmm_exp.report.words import mostly_noise
+from dmm_exp.terminal import console as safe_console
 
 MISSING = "–"
 _MAIN_CHOICES = ("forget", "unlearner", "attribution")
@@ -124,7 +124,7 @@ def print_table(table: Table, stream: IO[str] | None = None) -> None:
     """Print a table to ``stream`` (standard output by default); through a pipe it is plain text at its full width."""
     target = stream or sys.stdout
     terminal = target.isatty()
-    console = Console(file=target, force_terminal=terminal, highlight=False)
+    console = safe_console(file=target, force_terminal=terminal, highlight=False)
     if not terminal:  # a pipe has no width, and rich would assume eighty columns
         unlimited = console.options.update(width=10_000)
         console.width = max(100, Measurement.get(console, unlimited, table).maximum)

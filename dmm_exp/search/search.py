@@ -6,7 +6,6 @@ search goes on where it stopped, and a larger one only tries what is new.
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import statistics
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp.errors import UserError
+from dmm_exp.foreign import read_json
 from dmm_exp.identity import by_content
 from dmm_exp.metrics import lower_is_better
 from dmm_exp.search.spaces import Settings, read_space, with_settings
@@ -267,9 +267,11 @@ class _Trials:
         """Take up what an earlier attempt recorded; a file that cannot be read counts as none."""
         path = self.records / f"{digest_of(settings)[:20]}.json"
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            self._record(record["settings"], record["by_set"], record["error"])
-        except (OSError, ValueError, KeyError, TypeError):
+            record = read_json(path)
+            if record["settings"] != settings:
+                return False
+            self._record(settings, record["by_set"], record["error"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
         return True
 

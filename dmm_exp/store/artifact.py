@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmm_exp.errors import UserError, reason_of
+from dmm_exp.foreign import check_parquet, read_json
 from dmm_exp.store import stacked
+from dmm_exp.store.manifest import MANIFEST, read_layout, read_manifest, read_receipt
 from dmm_exp.store.spec import Spec
 from dmm_exp.store.stacked import Piece, Stacked
 
@@ -17,13 +21,15 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-MANIFEST = "manifest.json"
-LAYOUT = "layout.json"
+__all__ = ["MANIFEST", "Artifact"]
 
 
 @dataclass(frozen=True)
 class Artifact:
     """A finished, verified folder of the store.
+
+    Its checksums tell damage. Content that is whole and yet cannot be read was not written by this package: it is
+    refused with a ``UserError``.
 
     Attributes:
         path: the folder.
@@ -38,7 +44,8 @@ class Artifact:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """What was recorded when it was made: configuration, inputs, versions, commit, seconds, device, checksums."""
-        return json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        with self._reading(MANIFEST):
+            return read_manifest(self.path)
 
     @property
     def spec(self) -> Spec:
@@ -53,13 +60,12 @@ class Artifact:
     @property
     def taken_over(self) -> int:
         """Number of members that other artifacts had already when it was made."""
-        return sum(self.manifest.get("taken_over", {}).values())
+        return sum((self.manifest.get("taken_over") or {}).values())
 
     @cached_property
     def layout(self) -> list[list[int]]:
         """The members ``[start, stop]`` of every shard; empty when it is not an ensemble."""
-        path = self.path / LAYOUT
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        return read_layout(self.path)
 
     @property
     def members(self) -> int:
@@ -68,19 +74,23 @@ class Artifact:
 
     def json(self, name: str) -> Any:
         """Return the content of ``name.json``."""
-        return json.loads((self.path / f"{name}.json").read_text(encoding="utf-8"))
+        with self._reading(f"{name}.json"):
+            return read_json(self.path / f"{name}.json", links=False)
 
     def table(self, name: str) -> pd.DataFrame:
         """Return the content of ``name.parquet``."""
         import pandas as pd
 
-        return pd.read_parquet(self.path / f"{name}.parquet")
+        with self._reading(f"{name}.parquet"):
+            check_parquet(self.path / f"{name}.parquet")
+            return pd.read_parquet(self.path / f"{name}.parquet")
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Return the content of ``name.safetensors``."""
         from safetensors.torch import load_file
 
-        return load_file(self.path / f"{name}.safetensors")
+        with self._reading(f"{name}.safetensors"):
+            return load_file(self.path / f"{name}.safetensors")
 
     def stacked(self, name: str) -> Tensor:
         """Return tensor ``name`` of all shards, joined along the first dimension (members) in the order of shards."""
@@ -89,7 +99,7 @@ class Artifact:
 
         parts = []
         for path in self._shards():
-            with safe_open(path, framework="pt") as shard:
+            with self._reading(path.name), safe_open(path, framework="pt") as shard:
                 parts.append(shard.get_tensor(name))
         return torch.cat(parts)
 
@@ -98,8 +108,10 @@ class Artifact:
 
         Floating numbers are float32. Large is what would take more than :data:`dmm_exp.store.stacked.WHOLE_BYTES`.
         """
-        pieces = [Piece(path, 0, stop - start) for path, (start, stop) in zip(self._shards(), self.layout, strict=True)]
-        tensor = Stacked(name, pieces)
+        with self._reading("layout.json"):
+            shards = zip(self._shards(), self.layout, strict=True)
+            pieces = [Piece(path, 0, stop - start) for path, (start, stop) in shards]
+            tensor = Stacked(name, pieces)
         small = prod(tensor.shape) * tensor.dtype.itemsize <= stacked.WHOLE_BYTES
         return tensor[:, :] if small else tensor
 
@@ -107,7 +119,7 @@ class Artifact:
         """Return the names of the tensors that every shard holds."""
         from safetensors import safe_open
 
-        with safe_open(self._shards()[0], framework="pt") as shard:
+        with self._reading("the first shard"), safe_open(self._shards()[0], framework="pt") as shard:
             return list(shard.keys())
 
     def shard_facts(self) -> list[dict[str, Any]]:
@@ -116,13 +128,14 @@ class Artifact:
         Members that were taken over from another artifact are recorded as they were made there.
         """
         receipts = (path.with_suffix(".json") for path in self._shards())
-        return [json.loads(path.read_text(encoding="utf-8"))["facts"] for path in receipts]
+        with self._reading("a shard's receipt"):
+            return [read_receipt(path)["facts"] for path in receipts]
 
     def some_members(self, shard: int, start: int, stop: int) -> dict[str, Tensor]:
         """Return all tensors of members ``start … stop-1`` of a shard, counted within it."""
         from safetensors import safe_open
 
-        with safe_open(self._shards()[shard], framework="pt") as file:
+        with self._reading(f"shard {shard}"), safe_open(self._shards()[shard], framework="pt") as file:
             return {name: file.get_slice(name)[start:stop] for name in file.keys()}  # noqa: SIM118
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
@@ -133,9 +146,24 @@ class Artifact:
         parts = []
         for path, (first, end) in zip(self._shards(), self.layout, strict=True):
             if first < stop and end > start:
-                with safe_open(path, framework="pt") as shard:
+                with self._reading(path.name), safe_open(path, framework="pt") as shard:
                     parts.append(shard.get_slice(name)[max(start - first, 0) : min(stop, end) - first])
         return torch.cat(parts)
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Turn what cannot be read into a ``UserError``."""
+        from safetensors import SafetensorError
+
+        try:
+            yield
+        except UserError:
+            raise
+        except (SafetensorError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+            raise UserError(
+                f"{self.path}: {name} cannot be read, although it has its checksum ({reason_of(error)}); remove this "
+                "folder, and what it held is computed again"
+            ) from error
 
     def _shards(self) -> list[Path]:
         names = (name for name in self.manifest["files"] if name.startswith("shard-"))

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmm_exp.foreign import is_real_folder
+
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
@@ -58,6 +60,7 @@ def checksum_once(path: Path) -> str:
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary sibling, then rename it to ``path``: a reader sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # it might be a link that someone left there
     try:
         write(temporary)
         os.replace(temporary, path)
@@ -118,6 +121,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as parquet, atomically."""
     write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with what is in it, or a link, but not what it leads to; nothing where there is none."""
+    if is_real_folder(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def link(path: Path, source: Path) -> None:

@@ -42,7 +42,7 @@ class Spec:
     @classmethod
     def read(cls, manifest: Mapping[str, Any]) -> Spec:
         """Return what a manifest says that its artifact is. Raises ``KeyError`` when it does not say."""
-        return cls(manifest["kind"], manifest["config"], manifest["inputs"], manifest.get("families", {}))
+        return cls(manifest["kind"], manifest["config"], manifest["inputs"], manifest.get("families") or {})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content that is hashed, as plain containers."""

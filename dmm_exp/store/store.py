@@ -7,7 +7,6 @@ artifact loses only its damaged files. Ensembles that differ in nothing but thei
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -17,18 +16,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dmm_exp.store.artifact import LAYOUT, MANIFEST, Artifact
-from dmm_exp.store.files import checksum, checksum_once, link, write_json, write_table, write_tensors
+from dmm_exp.foreign import is_real_file, is_real_folder, plain_name
+from dmm_exp.store.artifact import Artifact
+from dmm_exp.store.files import checksum, checksum_once, link, remove, write_json, write_table, write_tensors
 from dmm_exp.store.lock import Lock
+from dmm_exp.store.manifest import (
+    LAYOUT,
+    MANIFEST,
+    SEAL,
+    is_intact,
+    read_layout,
+    read_manifest,
+    read_receipt,
+    sealed,
+)
 from dmm_exp.store.provenance import provenance
-from dmm_exp.store.spec import Spec, canonical, digest_of
+from dmm_exp.store.spec import Spec, canonical
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+__all__ = ["LOCKS", "SEAL", "Draft", "Messages", "Missing", "Store", "is_intact", "sealed", "shard_name"]
+
 LOCKS = ".locks"  # folder of a store's locks
-SEAL = "checksum"  # key of a JSON object under which its own checksum stands
 
 
 class Missing(Exception):
@@ -118,7 +129,7 @@ class Draft:
             OSError: the other artifact is gone.
         """
         path, theirs = self.path / shard_name(index), source.path / shard_name(shard)
-        receipt, (start, stop) = json.loads(_receipt(theirs).read_text(encoding="utf-8")), source.layout[shard]
+        receipt, (start, stop) = read_receipt(_receipt(theirs)), source.layout[shard]
         link(path, theirs)
         self._write_receipt(index, receipt["sha256"], receipt["facts"], 0.0, {source.digest: stop - start})
 
@@ -126,7 +137,7 @@ class Draft:
         self, index: int, sha256: str, facts: Mapping[str, Any], cpu: float, taken_over: Mapping[str, int]
     ) -> None:
         receipt = {"sha256": sha256, "facts": dict(facts), "cpu": cpu, "process": os.getpid()}
-        layout = self._recorded_layout()
+        layout = read_layout(self.path)
         receipt |= {"members": layout[index]} if index < len(layout) else {}
         receipt |= {"taken_over": dict(taken_over)} if taken_over else {}
         write_json(_receipt(self.path / shard_name(index)), sealed(receipt))
@@ -135,13 +146,13 @@ class Draft:
         """Return what was recorded with a finished shard; None when it is missing or damaged (then it is removed)."""
         path = self.path / shard_name(index)
         try:
-            receipt = json.loads(_receipt(path).read_text(encoding="utf-8"))
-            if is_intact(receipt) and receipt["sha256"] == checksum(path):
+            receipt = read_receipt(_receipt(path))
+            if is_real_file(path) and receipt["sha256"] == checksum(path):
                 return receipt["facts"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             pass
-        path.unlink(missing_ok=True)
-        _receipt(path).unlink(missing_ok=True)
+        remove(path)
+        remove(_receipt(path))
         return None
 
     def cpu_seconds_elsewhere(self) -> float:
@@ -150,14 +161,14 @@ class Draft:
 
     def shard_checksums(self) -> dict[str, str]:
         """Return file name → checksum of the shards, as it was taken when each was written."""
-        receipts = {path: json.loads(path.read_text(encoding="utf-8")) for path in self.path.glob("shard-*.json")}
+        receipts = {path: read_receipt(path) for path in self.path.glob("shard-*.json")}
         return {path.with_suffix(".safetensors").name: receipt["sha256"] for path, receipt in receipts.items()}
 
     def taken_over(self) -> dict[str, int]:
         """Return how many members were made for other artifacts, by the digests of these."""
         members: Counter[str] = Counter()
         for receipt in self._receipts():
-            members.update(receipt.get("taken_over", {}))
+            members.update(receipt.get("taken_over") or {})
         return dict(members)
 
     def remove_temporaries(self) -> None:
@@ -166,7 +177,7 @@ class Draft:
             temporary.unlink(missing_ok=True)
 
     def _receipts(self) -> list[dict[str, Any]]:
-        return [json.loads(path.read_text(encoding="utf-8")) for path in self.path.glob("shard-*.json")]
+        return [read_receipt(path) for path in self.path.glob("shard-*.json")]
 
     def layout(self, wanted: list[list[int]]) -> list[list[int]]:
         """Return how members are cut into shards: as an interrupted attempt began, else as ``wanted`` (and record it).
@@ -177,7 +188,7 @@ class Draft:
         Args:
             wanted: ``[start, stop]`` of every shard.
         """
-        for found in (self._recorded_layout(), self._layout_of_shards()):
+        for found in (read_layout(self.path), self._layout_of_shards()):
             if found and found[-1][1] == wanted[-1][1]:
                 break
         else:
@@ -185,16 +196,6 @@ class Draft:
             self._keep_shards(wanted)
         write_json(self.path / LAYOUT, found)
         return found
-
-    def _recorded_layout(self) -> list[list[int]]:
-        """Return the layout as recorded; empty when it is missing or damaged."""
-        try:
-            layout = json.loads((self.path / LAYOUT).read_text(encoding="utf-8"))
-            starts = [0, *(stop for _, stop in layout)]
-            whole = [start for start, _ in layout] == starts[:-1] and starts == sorted(set(starts))
-        except (OSError, ValueError, LookupError, TypeError):
-            return []
-        return layout if whole else []
 
     def _layout_of_shards(self) -> list[list[int]]:
         """Return the layout that the shards' checksum files amount to; empty when they leave members out."""
@@ -206,9 +207,8 @@ class Draft:
     def _place(self, index: int) -> list[int] | None:
         """Return the members that a shard's checksum file says it holds, None when it does not say."""
         try:
-            receipt = json.loads(_receipt(self.path / shard_name(index)).read_text(encoding="utf-8"))
-            return receipt["members"] if is_intact(receipt) else None
-        except (OSError, ValueError, LookupError, TypeError):
+            return read_receipt(_receipt(self.path / shard_name(index))).get("members")
+        except (OSError, ValueError):
             return None
 
     def _keep_shards(self, wanted: list[list[int]]) -> None:
@@ -299,10 +299,10 @@ class Store:
         """Yield what other artifacts say they are, if that differs from ``spec`` in size alone."""
         for manifest in (self.root / spec.kind).glob(f"*/{MANIFEST}"):
             try:
-                other = Spec.read(json.loads(manifest.read_text(encoding="utf-8")))
+                other = Spec.read(read_manifest(manifest.parent))
                 if other.family == spec.family and self.path(other) == manifest.parent != self.path(spec):
                     yield other
-            except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            except (OSError, ValueError):
                 continue  # it does not say what it is
 
     def discard(self, artifact: Artifact) -> None:
@@ -311,8 +311,9 @@ class Store:
             self._used.remove(artifact.digest)
             self._write_record()
         self._verified.pop(artifact.path, None)
-        (artifact.path / MANIFEST).unlink(missing_ok=True)  # first: without it, what is left does not count
-        shutil.rmtree(artifact.path, ignore_errors=True)
+        if is_real_folder(artifact.path):
+            (artifact.path / MANIFEST).unlink(missing_ok=True)  # first: without it, what is left does not count
+            shutil.rmtree(artifact.path, ignore_errors=True)
 
     def damaged_files(self, spec: Spec) -> list[str]:
         """Return the files of a finished artifact whose content is not what its manifest or its address says."""
@@ -320,14 +321,13 @@ class Store:
         if path in self._verified:
             return []
         try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            files = dict(manifest["files"])
-            described = {name: manifest[name] for name in spec.as_dict()}
-        except (OSError, ValueError, KeyError, TypeError):
+            manifest = read_manifest(path)
+            described = canonical({name: manifest[name] for name in spec.as_dict()})
+        except (OSError, ValueError):
             return [MANIFEST]
-        if canonical(described) != canonical(spec.as_dict()) or not is_intact(manifest):
+        if described != canonical(spec.as_dict()):
             return [MANIFEST]
-        return [name for name, expected in files.items() if not _matches(path / name, expected)]
+        return [name for name, expected in manifest["files"].items() if not _matches(path / name, expected)]
 
     def _make_unless_made(self, spec: Spec, make: Callable[[Draft], None]) -> None:
         """Make an artifact; when that fails because another machine, which had been given up, ended first, use its."""
@@ -341,10 +341,12 @@ class Store:
     def _make(self, spec: Spec, make: Callable[[Draft], None]) -> None:
         path = self.path(spec)
         draft = Draft(path.with_name(path.name + ".partial"), lambda: self.relative(spec))
+        self._remove_unless_folder(path)
+        self._remove_unless_folder(draft.path)
         if path.exists():
             self._salvage(spec, draft.path)
         draft.path.mkdir(parents=True, exist_ok=True)
-        draft.remove_temporaries()  # of a process that was killed
+        _remove_strangers(draft.path)  # temporary files of a process that was killed, too
         started, cpu = time.perf_counter(), time.process_time()
         make(draft)
         own = time.process_time() - cpu
@@ -360,11 +362,17 @@ class Store:
     def _salvage(self, spec: Spec, partial: Path) -> None:
         """Turn a damaged artifact back into work in progress, without what is damaged."""
         path, damaged = self.path(spec), self.damaged_files(spec)
-        self.messages.warn(f"{path} is damaged ({', '.join(damaged)}): making the damaged part again")
+        self.messages.warn(f"{path} is damaged ({', '.join(damaged)}): the damaged part is computed again")
         shutil.rmtree(partial, ignore_errors=True)
         os.replace(path, partial)
         for name in {*damaged, MANIFEST}:
-            (partial / name).unlink(missing_ok=True)
+            remove(partial / name)
+
+    def _remove_unless_folder(self, path: Path) -> None:
+        """Remove a link or a file from where a folder has to be; where the link leads to, nothing happens."""
+        if not is_real_folder(path) and (path.is_symlink() or path.exists()):
+            self.messages.warn(f"{path} is a link or a file, and no folder: it is removed and computed again")
+            path.unlink()
 
     def _locked(self, spec: Spec) -> Lock:
         def waiting(holder: str) -> None:
@@ -378,28 +386,26 @@ def shard_name(index: int) -> str:
     return f"shard-{index:05d}.safetensors"
 
 
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON object with its own checksum."""
-    return {**value, SEAL: digest_of(value)}
-
-
-def is_intact(value: Any) -> bool:
-    """Say whether this is a JSON object as it was sealed; those of earlier versions have no checksum."""
-    if not isinstance(value, dict):
-        return False
-    plain = {key: found for key, found in value.items() if key != SEAL}
-    try:
-        return SEAL not in value or value[SEAL] == digest_of(plain)
-    except (ValueError, RecursionError):
-        return False  # it holds what is never written: NaN, infinities, half a character
-
-
 def _size(path: Path) -> int:
     """Return how many members an artifact claims to have; 0 when it does not say."""
+    return Artifact(path, "", cached=True).members
+
+
+def _remove_strangers(folder: Path) -> None:
+    """Remove from work in progress what no process of ours leaves there: links, folders, and what is damaged."""
+    for path in list(folder.iterdir()):
+        if not is_real_file(path) or not plain_name(path.name) or _is_damaged_receipt(path):
+            remove(path)
+
+
+def _is_damaged_receipt(path: Path) -> bool:
+    if not path.match("shard-*.json"):
+        return False
     try:
-        return Artifact(path, "", cached=True).members
-    except (OSError, ValueError, LookupError, TypeError):
-        return 0
+        read_receipt(path)
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def _receipt(shard: Path) -> Path:
@@ -408,6 +414,6 @@ def _receipt(shard: Path) -> Path:
 
 def _matches(path: Path, expected: str) -> bool:
     try:
-        return checksum_once(path) == expected
+        return is_real_file(path) and checksum_once(path) == expected
     except OSError:
         return False

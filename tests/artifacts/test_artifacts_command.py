@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import torch
 from dmm_exp.artifacts.command import artifacts, size
 from dmm_exp.errors import UserError
 from dmm_exp.store import Artifact, Draft, Spec, Store
+from dmm_exp.store.files import write_json
 from dmm_exp.store.lock import Lock
+from dmm_exp.store.manifest import sealed
 
 
 class Silent:
@@ -162,6 +165,80 @@ def test_sizes_are_said_in_three_digits():
     assert [size(count) for count in (0, 999, 1000, 3_440_000, 999_600_000, 5_000_000_000_000)] == [
         "0 B", "999 B", "1 kB", "3.44 MB", "1 GB", "5 TB",
     ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------- links, and what a stranger wrote
+
+
+@pytest.fixture
+def elsewhere(outputs: Outputs) -> Path:
+    """Return a folder outside that looks like an artifact which no run needs."""
+    folder = outputs.folder / "elsewhere" / "effect" / outputs.unused.path.name
+    shutil.copytree(outputs.unused.path, folder)
+    return folder
+
+
+def files_in(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_prune_follows_no_link_to_an_artifact(outputs: Outputs, elsewhere: Path, capsys):
+    before = files_in(elsewhere)
+    shutil.rmtree(outputs.unused.path)
+    outputs.unused.path.symlink_to(elsewhere)
+    outputs.unused.path.with_name("0.partial").symlink_to(elsewhere)
+    assert outputs("prune", "--yes", "--unfinished") == 0
+    assert capsys.readouterr().err.count("left alone") == 2
+    assert files_in(elsewhere) == before
+    assert outputs("verify") == 1
+    assert "is a link, which is not followed" in capsys.readouterr().out
+    assert outputs("list") == 0
+
+
+def test_prune_follows_no_link_to_a_kind(outputs: Outputs, elsewhere: Path):
+    before = files_in(elsewhere)
+    shutil.rmtree(outputs.unused.path.parent)
+    outputs.unused.path.parent.symlink_to(elsewhere.parent)
+    assert outputs("prune", "--yes") == 0
+    assert files_in(elsewhere) == before
+
+
+def test_prune_follows_no_link_to_all_artifacts(outputs: Outputs, elsewhere: Path):
+    before = files_in(elsewhere)
+    shutil.rmtree(outputs.folder / "artifacts")
+    (outputs.folder / "artifacts").symlink_to(elsewhere.parents[1])
+    with pytest.raises(UserError, match="is a link, and prune follows none"):
+        outputs("prune", "--yes")
+    assert files_in(elsewhere) == before
+
+
+def test_links_in_what_is_removed_are_not_followed(outputs: Outputs, elsewhere: Path):
+    before = files_in(elsewhere)
+    (outputs.unused.path / "folder").symlink_to(elsewhere)
+    (outputs.unused.path / "broken").symlink_to(elsewhere / "nothing")
+    assert outputs("list") == 0
+    assert outputs("prune", "--yes") == 0
+    assert not outputs.unused.path.exists()
+    assert files_in(elsewhere) == before
+
+
+@pytest.mark.parametrize("content", ["[[1]]", "{}", "3", '["a", {}]', "[" * 9999, "\xff"])
+def test_a_record_of_a_run_that_says_nothing_counts_as_none(content: str, outputs: Outputs):
+    (outputs.folder / "runs" / "digits-dmm__1" / "artifacts.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match="1 runs have not recorded"):
+        outputs("prune", "--yes")
+
+
+def test_manifests_of_a_stranger_are_listed_as_damaged(outputs: Outputs, capsys):
+    for number, changes in enumerate([{"seconds": {"wall": 1}}, {"files": {"../x": "0" * 64}}, {"config": 3}]):
+        folder = outputs.unused.path.with_name(f"{number}" * 20)
+        shutil.copytree(outputs.unused.path, folder)
+        manifest = {key: value for key, value in outputs.unused.manifest.items() if key != "checksum"}
+        write_json(folder / "manifest.json", sealed({**manifest, **changes}))
+    assert outputs("list") == 0
+    assert capsys.readouterr().out.count("damaged") == 3
+    assert outputs("explain", "000") == 0
+    assert outputs("verify") == 1
 
 
 def test_a_run_that_was_recorded_names_its_artifacts(outputs: Outputs):

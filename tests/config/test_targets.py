@@ -160,8 +160,12 @@ def test_a_run_in_the_current_folder_trains_ones_own_network(command, own, monke
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(own)])
     done = command(NET, "model.network.width=7", *small, "forget=random", "unlearner=do_nothing", cwd=own)
     assert done.returncode == 0, done.stderr
-    again = command("--config-path", Path(done.stdout.splitlines()[-1]).relative_to(own), cwd=own)
-    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    folder = Path(done.stdout.splitlines()[-1])
+    assert (folder / "config.yaml").read_text().splitlines()[0].endswith(f"--config-path {folder} --trust mynets")
+    refused = command("--config-path", folder.relative_to(own), cwd=own)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    again = command("--config-path", folder.relative_to(own), "--trust", "mynets", cwd=own)
+    assert again.stdout.splitlines()[-1] == str(folder)
 
 
 def test_the_configuration_that_is_shown_is_the_one_that_runs(command, own):

@@ -343,6 +343,23 @@ def killed() -> None:
     raise Killed
 
 
+@pytest.mark.parametrize("name", ["artifacts", "artifacts/effect/0123", "artifacts/linked"])
+def test_a_purge_follows_no_links_in_a_pool(whole, tmp_path, name):
+    place = whole.copy(tmp_path / "place")
+    other = tmp_path / "other"
+    if name == "artifacts":
+        shutil.move(place.pool / name, other)
+    else:
+        (other / "0123").mkdir(parents=True)
+        (other / "0123" / "manifest.json").write_text("mine")
+        (place.pool / name).parent.mkdir(exist_ok=True)
+    (place.pool / name).symlink_to(other)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="is a link, and a purge follows none"):
+        purge_pool(place.pool, GONE, QUIET)
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+
+
 def test_a_pool_in_use_is_left_alone(whole, tmp_path):
     place = whole.copy(tmp_path / "place")
     with (

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dmm_exp.store import Artifact, Draft, Missing, Spec, Store
+from dmm_exp.store.manifest import sealed
 
 DATASET = {"dataset": "d" * 64}
 
@@ -140,9 +141,8 @@ def test_a_folder_that_does_not_say_what_it_is_is_no_relative(content: str, tmp_
 def test_an_artifact_made_before_families_were_recorded_is_a_relative(tmp_path: Path):
     path = made(tmp_path, 3).path / "manifest.json"
     manifest = json.loads(path.read_text())
-    path.write_text(
-        json.dumps({key: manifest[key] for key in manifest if key not in ("families", "taken_over", "checksum")})
-    )
+    kept = {key: manifest[key] for key in manifest if key not in ("families", "taken_over", "checksum")}
+    path.write_text(json.dumps(sealed(kept)))
     found = Store(tmp_path, Said()).relative(pool_of(4))
     assert found is not None
     assert (found.members, found.taken_over) == (3, 0)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading
-from dmm_exp.errors import UserError
+from dmm_exp.errors import UserError, reason_of
+from dmm_exp.foreign import check_memory, machine_memory, read_bytes
 
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
@@ -81,8 +82,9 @@ class CifarBinary(Format):
                 for member in archive:
                     file = archive.extractfile(member) if Path(member.name).name in wanted else None
                     if file is not None:
+                        check_memory(member.size)
                         contents[Path(member.name).name] = file.read()
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
             raise UserError(f"{path} is not a whole .tar.gz archive: {error}") from error
         if missing := sorted(wanted - set(contents)):
             raise UserError(f"{path} lacks {', '.join(missing)}{self._python(path)}")
@@ -105,4 +107,7 @@ class CifarBinary(Format):
 def _content(path: Path) -> bytes:
     if not path.is_file():
         raise UserError(f"{path.parent} lacks the file {path.name}")
-    return path.read_bytes()
+    try:
+        return read_bytes(path, machine_memory())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,9 @@ import numpy as np
 
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint
 from dmm_exp.data.formats.walk import Found, divided, files, readable, report_skipped
-from dmm_exp.data.pictures import Pictures
+from dmm_exp.data.pictures import Pictures, file_content
 from dmm_exp.errors import UserError
+from dmm_exp.foreign import plain_name, read_json
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def read_groups(path: Path) -> dict[str, str]:
         UserError: the file is missing or something else, or names a folder twice.
     """
     try:
-        groups = json.loads(path.read_text(encoding="utf-8"))
+        groups = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"dataset.formats.folder.groups={path}: cannot be read as JSON ({error})") from error
     if not isinstance(groups, dict) or not all(isinstance(names, list) and names for names in groups.values()):
@@ -109,7 +109,7 @@ def labelled(found: Sequence[tuple[Found, int]]) -> Part:
     paths = [file.path for file, _ in found]
     pictures = Pictures(
         count=len(paths),
-        content=lambda row: paths[row].read_bytes(),
+        content=lambda row: file_content(paths[row]),
         name=lambda row: str(paths[row]),
         fingerprint=fingerprint(paths),
     )
@@ -164,7 +164,7 @@ def _annotated(path: Path, names: list[str]) -> list[tuple[Found, int]]:
         name, image = rest.partition("\t")[0], path.parent / "images" / file
         if name not in names:
             raise UserError(f"{path}, line {number}: '{name}' is no class of the training images")
-        if not image.is_file():
-            raise UserError(f"{path}, line {number}: there is no file {image}")
+        if not plain_name(file) or not image.is_file():
+            raise UserError(f"{path}, line {number}: there is no file '{file}' in {path.parent / 'images'}")
         found.append((Found(image, f"images/{file}", is_picture=True), names.index(name)))
     return found

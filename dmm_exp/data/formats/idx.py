@@ -7,11 +7,13 @@ import zlib
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, whole_numbers
 from dmm_exp.errors import UserError
+from dmm_exp.foreign import check_memory
 
 IDX_UINT8 = 8
 PREFIXES = {TRAIN: "train", TEST: "t10k"}
@@ -68,15 +70,25 @@ def read_idx(path: Path) -> np.ndarray:
         UserError: the file is not a whole IDX file of unsigned bytes.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return _array(file, path)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not a whole gzip file: {error}") from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != IDX_UINT8:
+
+
+def _array(file: Any, path: Path) -> np.ndarray:
+    """Return the array of an open IDX file, of which no more is read than its header says."""
+    head = file.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != IDX_UINT8:
         raise UserError(f"{path} is not an IDX file of unsigned bytes")
-    start = 4 + 4 * content[3]
-    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(content) != start + prod(shape):
-        raise UserError(
-            f"{path} is truncated: its header says {prod(shape)} bytes of data, {len(content) - start} exist"
-        )
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+    sizes = file.read(4 * head[3])
+    shape = [int.from_bytes(sizes[i : i + 4], "big") for i in range(0, 4 * head[3], 4)]
+    try:
+        check_memory(prod(shape))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    content = file.read(prod(shape) + 1)
+    if len(sizes) != 4 * head[3] or len(content) != prod(shape):
+        there = "more" if len(content) > prod(shape) else len(content)
+        raise UserError(f"{path} is truncated: its header says {prod(shape)} bytes of data, {there} exist")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, label_values
 from dmm_exp.data.numbers import numbers
 from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.foreign import check_memory
 
 KEY = "dataset.formats.npz"
 FIRST, LAST = ("channels", "height", "width"), ("height", "width", "channels")
@@ -63,10 +62,11 @@ class Npz(Format):
         wanted = {TRAIN: self.train} | ({TEST: self.test} if self.test else {})
         try:
             with np.load(path, allow_pickle=False) as archive:
+                check_memory(sum(member.file_size for member in archive.zip.infolist()))
                 parts = {part: self._part(archive, path, part, names) for part, names in wanted.items()}
         except UserError:
             raise
-        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # a damaged archive, or one that needs a password: the readers raise anything
             raise UserError(f"{path} is not a whole .npz file of plain arrays: {error}") from error
         source = f"{KEY}.train={list(self.train)}"
         return Reading(parts, files=(path,), taken=self._taken(np.asarray(parts[TRAIN].inputs), path), source=source)

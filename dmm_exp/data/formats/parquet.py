@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint, label_values
-from dmm_exp.data.pictures import Pictures
+from dmm_exp.data.pictures import Pictures, file_content
 from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.foreign import check_parquet, parse_json
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Parquet(Format):
     def read(self, path: Path) -> Reading:
         """Return encoded images."""
         files = {TRAIN: _files(path, self.train)}
+        if not files[TRAIN]:
+            raise UserError(f"{path} has no {self.expected}")
         if test := next(filter(None, (_files(path, name) for name in self.test)), None):
             files[TEST] = test
         tables = {part: self._table(found) for part, found in files.items()}
@@ -60,10 +62,16 @@ class Parquet(Format):
             try:
                 names = pq.read_schema(file).names
                 self._check(names, file)
+                check_parquet(file)
                 tables.append(pq.read_table(file, columns=[self.image, self.label]))
-            except (pa.ArrowException, OSError) as error:
+            except UserError:
+                raise
+            except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
                 raise UserError(f"{file} is not a whole parquet file: {error}") from error
-        return pa.concat_tables(tables, promote_options="permissive")
+        try:
+            return pa.concat_tables(tables, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise UserError(f"{files[0]} and the files beside it have columns of different kinds: {error}") from error
 
     def _check(self, names: list[str], file: Path) -> None:
         for key, name in (("image", self.image), ("label", self.label)):
@@ -77,21 +85,29 @@ class Parquet(Format):
         column, where = table.column(self.image), ", ".join(file.name for file in files)
         pictures = Pictures(
             count=len(table),
-            content=lambda row: encoded(column[row].as_py(), f"{where}, row {row}"),
+            content=lambda row: encoded(column[row].as_py(), f"{where}, row {row}", files[0].parent),
             name=lambda row: f"{where}, row {row}",
             fingerprint=fingerprint(files),
         )
         return Part(pictures, label_values(table.column(self.label).to_numpy(), f"column '{self.label}' of {where}"))
 
 
-def encoded(value: Any, name: str) -> bytes:
+def encoded(value: Any, name: str, folder: Path | None = None) -> bytes:
     """Return the bytes of an encoded image, given as such or as a mapping with ``bytes`` or a ``path``.
+
+    Args:
+        value: of the column of images.
+        name: what to call it in an error.
+        folder: that paths have to lie in; None lets them lie anywhere.
 
     Raises:
         UserError: it is something else.
     """
-    if isinstance(value, dict) and value.get("bytes") is None and value.get("path"):
-        return Path(value["path"]).read_bytes()
+    if isinstance(value, dict) and value.get("bytes") is None and isinstance(value.get("path"), str):
+        path = Path(value["path"]) if folder is None else folder / value["path"]
+        if folder is not None and not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{name}: the file '{value['path']}' does not lie in {folder}")
+        return file_content(path)
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes):
         raise UserError(f"{name}: expected an encoded image (bytes), found {type(content).__name__}")
@@ -103,13 +119,13 @@ def _files(path: Path, prefix: str) -> list[Path]:
     if not path.is_dir():
         return []
     found = (file for file in path.rglob("*.parquet") if file.name.startswith(prefix) or file.parent.name == prefix)
-    return sorted(found)
+    return sorted(file for file in found if file.is_file())
 
 
 def _class_names(schema: Any, label: str) -> list[str] | None:
     """Return the class names that hubs write into a file's metadata, if there are any."""
     try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        features = parse_json(schema.metadata[b"huggingface"].decode())["info"]["features"]
         return [str(name) for name in features[label]["names"]]
     except (KeyError, TypeError, ValueError):
         return None

@@ -14,6 +14,7 @@ from dmm_exp.data.formats import delimited
 from dmm_exp.data.formats.columns import KEY, Columns
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading
 from dmm_exp.errors import UserError, did_you_mean, listed
+from dmm_exp.foreign import check_memory, check_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,12 +79,14 @@ class Table(Format):
         facts: list[str] = []
         try:
             if _end(path) == PARQUET:
+                check_parquet(path)
                 table = pd.read_parquet(path)
             else:
+                check_memory(path.stat().st_size)
                 table, facts = delimited.read_delimited(path, self.label)
         except UserError as error:
             raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
-        except (ValueError, OSError, ArrowException) as error:  # pandas' own are ValueErrors
+        except (ValueError, OSError, ArrowException, LookupError, TypeError, RecursionError, MemoryError) as error:
             raise UserError(f"{path} is not a whole {_end(path)} table: {error}") from error
         table.columns = [str(name) for name in table.columns]
         self._check_names(path, list(table.columns))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from dmm_exp.data.decoded import NOT_DECODED
 from dmm_exp.errors import UserError, reason_of, shown
 
-NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow knows these, but other programs have to draw them
 NAMED = 5  # skipped files that are named
 Identity = tuple[int, int]  # of a folder: its device and inode
 
