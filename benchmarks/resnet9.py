@@ -124,7 +124,7 @@ def measurements(scale: Scale, batch: int) -> Measured:
     for engine in everything(scale, batch):
         one = measurement(scale, batch, engine)
         try:
-            loss = one.loss(engine)
+            loss = one.losses(engine)[-1]
         except UserError as error:  # nothing to compile with
             print(error)
             continue

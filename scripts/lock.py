@@ -20,8 +20,8 @@ CUDA = re.compile(r"(nvidia|cuda)-|triton==")
 HEAD = {
     "requirements.lock": """\
 # The exact versions that the tests run with: what pyproject.toml asks for, its extras "dev" and "sweep", and what
-# builds the package (hatchling, editables), with the hashes of all files of each release. Written by `make lock`; no package
-# host, path or local build is named. Never torchvision.
+# builds the package (hatchling, editables), with the hashes of all files of each release. Written by `make lock`;
+# no package host, path or local build is named. Never torchvision.
 """,
     "requirements-cuda.lock": """\
 # What torch's builds for Nvidia's GPUs ask for beside requirements.lock, in the same form. `make install` takes these

@@ -63,8 +63,10 @@ def _with_texts(value: Any) -> Any:
 
 def as_text(value: Any, hint: Any) -> Any:
     """Return a number as the text that it was, where a type hint takes texts and no such number; lists element-wise."""
-    if isinstance(value, list) and typing.get_args(hint):
-        return [as_text(element, typing.get_args(hint)[0]) for element in value]
+    if isinstance(value, list):
+        several = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        kinds = [typing.get_args(kind)[0] for kind in several if typing.get_origin(kind) in (list, Sequence, tuple)]
+        return [as_text(element, kinds[0]) for element in value] if len(kinds) == 1 else value
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return str(value) if number and _is_text(hint) and not fits(value, hint) else value
 
