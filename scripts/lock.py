@@ -1,7 +1,7 @@
 """Write requirements.lock and requirements-cuda.lock: exact versions, with the hashes of all files of each release.
 
-``make lock`` runs this with uv beside it. The versions are the newest that pyproject.toml admits, for every platform and
-Python that it does; torch keeps its version.
+``make lock`` runs this with uv beside it. The versions are the newest that pyproject.toml admits, for every platform
+and Python that it does; torch keeps its version.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ BUILDS = ("hatchling", "editables")  # what builds this package
 CUDA = re.compile(r"(nvidia|cuda)-|triton==")
 HEAD = {
     "requirements.lock": """\
-# The exact versions that the tests run with: what pyproject.toml asks for, its extras "dev" and "sweep", and what builds
-# the package (hatchling, editables), with the hashes of all files of each release. Written by `make lock`; no package
-# host, path or local build is named. Never torchvision.
+# The exact versions that the tests run with: what pyproject.toml asks for, its extras "dev" and "sweep", and what
+# builds the package (hatchling, editables), with the hashes of all files of each release. Written by `make lock`; no
+# package host, path or local build is named. Never torchvision.
 """,
     "requirements-cuda.lock": """\
 # What torch's builds for Nvidia's GPUs ask for beside requirements.lock, in the same form. `make install` takes these
@@ -47,17 +47,18 @@ def main() -> None:
 
 def _compiled(torch: str) -> str:
     """Return every version with its hashes, as uv writes them."""
-    words = ["uv", "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--quiet"]
+    words = ["pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--quiet"]
     words += ["--no-header", "--no-annotate", "--extra", "dev", "--extra", "sweep", "pyproject.toml", "-"]
     asked = "\n".join((torch, *BUILDS))
     uv = Path(sys.executable).with_name("uv")
-    return subprocess.run([str(uv), *words[1:]], cwd=ROOT, input=asked, text=True, check=True, capture_output=True).stdout
+    return subprocess.run(
+        [str(uv), *words[1:]], cwd=ROOT, input=asked, text=True, check=True, capture_output=True
+    ).stdout
 
 
 def _entries(text: str) -> Iterator[str]:
     """Yield a package's lines, its hashes among them."""
-    for entry in re.findall(r"^[A-Za-z].*(?:\n    .*)*\n", text, flags=re.MULTILINE):
-        yield entry
+    yield from re.findall(r"^[A-Za-z].*(?:\n    .*)*\n", text, flags=re.MULTILINE)
 
 
 def _is_torch(entry: str) -> bool:
