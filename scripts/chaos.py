@@ -55,7 +55,7 @@ SIGNALS = (
     (signal.SIGTERM, signal.SIGINT),
 )
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
-PAUSE = 10.0  # seconds between two signals, at most
+PAUSE = 8.0  # seconds between two signals, at most
 TWICE = 1.0  # seconds between the two of a pair, at most
 OF_THE_DAY = {
     *("cpu", "process", "checksum", "device", "commit", "files", "started", "updated", "when"),

@@ -75,6 +75,25 @@ def test_a_clean_up_that_hangs_can_be_ended(monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_python_ends_changes_neither_exit_code_nor_output(number):
+    program = (
+        "import atexit, os, sys, time\n"
+        "from dmm_exp import cli\n"
+        "def late():\n"
+        "    os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "    time.sleep(0.05)\n"
+        "def command():\n"
+        "    atexit.register(late)\n"
+        "    return 0\n"
+        "cli._end(command)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(int(number))], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_that_are_ignored_stay_ignored(number):
     signal.signal(number, signal.SIG_IGN)
     assert code_of(lambda: kill(number) or 0) == 0
