@@ -47,9 +47,7 @@ JOBS = {
     "other deletion": (*DELETION, "forget.indices=../others.csv", "request.output=others"),
 }
 RECORDS = {"deletion": "deleted/deletion.json", "other deletion": "others/deletion.json"}  # these end a deletion
-MEASURED = (
-    "pool/artifacts/chunk_size"  # a measured speed decides how models of a pool are grouped, and so the last bits
-)
+MEASURED = "pool/artifacts/chunk_size"  # a speed: it decides how models of a pool are grouped, and the last bits
 SIGNALS = (
     (signal.SIGKILL,),
     (signal.SIGTERM,),
