@@ -95,6 +95,7 @@ def main() -> int:
         import ledger_kills
 
         return ledger_kills.main(asked.kills, asked.seed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # commands would ignore what a shell has this one ignore
     with tempfile.TemporaryDirectory() as folder:
         wrong = wrong_after(Path(folder), asked.kills, random.Random(asked.seed))
     print("\n".join(wrong) or "all results as undisturbed; nothing finished was computed again; nothing is left")
