@@ -60,7 +60,7 @@ PAUSE = 8.0  # seconds between two signals, at most
 TWICE = 1.0  # seconds between the two of a pair, at most
 OF_THE_DAY = {
     *("cpu", "process", "checksum", "device", "commit", "files", "started", "updated", "when"),
-    *("break_even_requests", "cached"),
+    *("break_even_requests", "retraining", "in_words", "ratio"),
 }  # differ from one run to the next, as everything in seconds does
 
 
@@ -263,7 +263,7 @@ def workers(main_process: int) -> list[int]:
 
 
 def left(work: Path) -> list[str]:
-    """Return temporary folders that are left, after the sweep of our commands; PyTorch's own cache stays by design."""
+    """Return temporary folders that are left, after a sweep; those of PyTorch and Python do not count."""
     sys.path.insert(0, str(ROOT))
     from dmm_exp.store.temporary import sweep
 
@@ -271,7 +271,7 @@ def left(work: Path) -> list[str]:
     for path in temporary.iterdir():
         os.utime(path, (0, 0))  # an empty one is only removed when it is old
     sweep(temporary)
-    return [f"{path} is left" for path in temporary.iterdir() if not path.name.startswith("torchinductor_")]
+    return [f"{path} is left" for path in temporary.iterdir() if not path.name.startswith(("torchinductor_", "pymp-"))]
 
 
 def differences(reference: Path, other: Path) -> list[str]:
@@ -310,7 +310,7 @@ def _without_times_of_table(path: Path) -> object:
 
 
 def _is_of_the_day(key: str) -> bool:
-    return key.rpartition("/")[2] in OF_THE_DAY or "seconds" in key
+    return key in OF_THE_DAY or key.endswith("/cached") or "seconds" in key
 
 
 if __name__ == "__main__":
