@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -105,8 +106,9 @@ def _code(command: Callable[[], int], received: list[int]) -> int:
 def interruptions() -> Iterator[list[int]]:
     """Let the first SIGTERM or Ctrl-C raise ``KeyboardInterrupt``; those that follow do not break off the clean-up.
 
-    Gives a list that the number of the signal is added to. Signals that the caller of this process ignores stay
-    ignored. Ranks of ``torchrun`` end at once, as it expects: they may be waiting for one another outside of Python.
+    Signals that come while Python itself ends are ignored, so that the exit code is that of the command. Gives a list
+    that the number of the signal is added to. Signals that the caller of this process ignores stay ignored. Ranks of
+    ``torchrun`` end at once, as it expects: they may be waiting for one another outside of Python.
     """
     received: list[int] = []
     since = 0.0
@@ -129,6 +131,14 @@ def interruptions() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        atexit.unregister(_ignore)
+        atexit.register(_ignore, list(before))  # the last that is registered is the first that is called
+
+
+def _ignore(numbers: list[signal.Signals]) -> None:
+    """Ignore signals for the rest of this process."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _runs() -> int:

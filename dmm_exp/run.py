@@ -348,16 +348,16 @@ def _holding(folder: Path, console: Console) -> Iterator[None]:
 
     with Lock(folder / ".lock", waiting):
         console.log_to(folder / "run.log")
-        status("running")
         try:
+            status("running")
             yield
+            status("finished")
         except KeyboardInterrupt:
             status("interrupted")
             raise
         except BaseException as error:
             status("failed", error=f"{type(error).__name__}: {error}")
             raise
-        status("finished")
 
 
 def _print_plan(stages: list[PlannedStage]) -> None:

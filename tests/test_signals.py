@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from dmm_exp import cli
+from dmm_exp import cli, run
+from dmm_exp.report.progress import Console
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +75,25 @@ def test_a_clean_up_that_hangs_can_be_ended(monkeypatch):
         return 0
 
     assert code_of(command) == 143
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_python_ends_changes_neither_exit_code_nor_output(number):
+    program = (
+        "import atexit, os, sys, time\n"
+        "from dmm_exp import cli\n"
+        "def late():\n"
+        "    os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "    time.sleep(0.05)\n"
+        "def command():\n"
+        "    atexit.register(late)\n"
+        "    return 0\n"
+        "cli._end(command)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(int(number))], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -140,3 +162,27 @@ def test_a_sigterm_that_workers_get_too_stops_them_and_is_no_traceback(tmp_path)
     )  # fmt: skip
     assert done.returncode == 143, done.stderr
     assert done.stderr == "interrupted; the same command goes on where this one stopped\n"
+
+
+@pytest.mark.parametrize("interrupted_at", ["running", "work", "finished"])
+def test_a_run_that_is_interrupted_is_never_left_as_running(tmp_path, monkeypatch, interrupted_at):
+    """Wherever the signal comes: just after the status says that it runs, during its work, before it says the end."""
+    write = run.write_json
+
+    def interrupt(path: Path, value: dict[str, object]) -> None:
+        if value["state"] == "running":
+            write(path, value)
+        if value["state"] == interrupted_at:
+            raise KeyboardInterrupt
+        write(path, value)
+
+    def work() -> None:
+        with run._holding(tmp_path, Console(quiet=True)):
+            if interrupted_at == "work":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "write_json", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
+    assert not (tmp_path / ".lock").exists()
