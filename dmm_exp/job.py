@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.errors import UserError
 from dmm_exp.foreign import read_json
 from dmm_exp.identity import CHOICES, run_name
 from dmm_exp.run import FinishedRun, plain, run
@@ -91,5 +92,16 @@ def _choices(hydra: Any) -> dict[str, str]:
     for source in hydra.runtime.config_sources:
         recorded = Path(source.path) / CHOICES
         if source.schema == "file" and recorded.is_file():
-            return read_json(recorded)
+            return _recorded(recorded)
     return choices
+
+
+def _recorded(path: Path) -> dict[str, str]:
+    """Return the choices that a run recorded. Raises ``UserError`` where the file is damaged."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(choice, str) for choice in found.values()):
+        raise UserError(f"{path}: is damaged; expected the choices of a run, by group")
+    return found

@@ -163,6 +163,8 @@ def read_run(folder: Path) -> Run:
     unknown = [group for group in NAMED[:4] if group not in choices]
     if unknown:
         raise ValueError(f"{CHOICES} is damaged: it has no {unknown[0]}")
+    if not all(isinstance(choice, str | None) for choice in choices.values()):
+        raise ValueError(f"{CHOICES} is damaged: it has choices that are no names")
     wrong = [name for name, value in metrics.items() if not _is_number(value)]
     if wrong or not metrics:
         raise ValueError(f"metrics.json is damaged: {wrong[0]} is no number" if wrong else "metrics.json is empty")

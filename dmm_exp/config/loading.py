@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.errors import UserError, reason_of
+from dmm_exp.foreign import YAML_BYTES, parse_yaml, read_bytes
 
 
 @contextmanager
@@ -77,7 +78,8 @@ def readable_files(loader: Any) -> Iterator[None]:
     """Turn what makes a configuration file unreadable into a sentence that names the file.
 
     Raises:
-        UserError: a file is no YAML or no UTF-8 text, or an invisible mark before its first line hides that line.
+        UserError: a file is no YAML or no UTF-8 text, its first lines are none that Hydra knows, it is nested too
+            deeply, or an invisible mark before its first line hides that line.
     """
     import yaml
     from hydra.errors import ConfigCompositionException
@@ -98,13 +100,38 @@ def readable_files(loader: Any) -> Iterator[None]:
                 f"{marked}: begins with a byte order mark, which hides its first line; save it as UTF-8 without one"
             ) from error
         raise
+    except UserError:
+        raise
+    except (ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
+        place = _first(loader, _is_damaged) or "a configuration file"
+        raise UserError(f"{place}: cannot be read as configuration ({reason_of(error)})") from error
 
 
 def _first(loader: Any, holds: Callable[[bytes], bool]) -> Path | None:
     """Return the first configuration file of the user's whose bytes are as asked."""
     folders = [Path(source.path) for source in loader.get_sources() if source.scheme() == "file"]
     files = (path for folder in folders for path in sorted(folder.rglob("*.yaml")))
-    return next((path for path in files if holds(path.read_bytes())), None)
+    return next((path for path in files if (content := _content(path)) is not None and holds(content)), None)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return read_bytes(path, YAML_BYTES)
+    except (OSError, ValueError):
+        return None
+
+
+def _is_damaged(content: bytes) -> bool:
+    """Say whether a file is none of plain values, or its first lines are none that Hydra knows."""
+    from hydra.plugins.config_source import ConfigSource
+
+    try:
+        text = content.decode("utf-8")
+        ConfigSource._get_header_dict(text)
+        found = parse_yaml(text)
+    except ValueError:
+        return True
+    return not isinstance(found, (dict, type(None))) or not all(isinstance(key, str) for key in found or ())
 
 
 def _is_no_text(content: bytes) -> bool:

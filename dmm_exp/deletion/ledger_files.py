@@ -35,6 +35,7 @@ from dmm_exp.deletion.record_files import (
 )
 from dmm_exp.deletion.signature import SIGNER, Key
 from dmm_exp.errors import UserError, shown
+from dmm_exp.foreign import machine_memory, read_bytes, read_json
 from dmm_exp.store.files import checksum, checksum_once, settle, write_durably
 from dmm_exp.store.store import SEAL
 
@@ -190,11 +191,12 @@ def _bytes(path: Path) -> bytes | None:
     if path.is_symlink():
         raise Unfit(f"{path}: is a symbolic link; expected the file itself: {RESTORE}")
     try:
-        return path.read_bytes()
+        return read_bytes(path, machine_memory() / 10)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise Unfit(f"{path}: cannot be read ({error.strerror}); {RESTORE}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Unfit(f"{path}: cannot be read ({reason}); {RESTORE}") from error
 
 
 def _parsed(raw: bytes, where: Path | str) -> dict[str, Any]:
@@ -316,9 +318,9 @@ def _check_files(chain: Chain, number: int, line: Mapping[str, Any]) -> None:
             raise Unfit(f"{path}: is not the file that the ledger's line {line['number'] + 1} speaks of; {RESTORE}")
     gone = sorted(row for earlier in chain.requests[:number] for row in earlier["rows"])
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = read_json(folder / RECORD)
         fits = is_whole(record) and record["removed"]["indices"] == gone
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError):
         fits = False
     if not fits:
         raise Unfit(f"{folder / RECORD}: names other rows than the ledger; {RESTORE}")

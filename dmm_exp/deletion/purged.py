@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmm_exp.errors import UserError
+from dmm_exp.foreign import read_json
 from dmm_exp.store.files import write_durably
 from dmm_exp.store.store import SEAL, is_intact, sealed
 
@@ -37,13 +38,13 @@ def purged_of(folder: Path) -> Purged | None:
     """
     path = folder / FILE
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
         if SEAL not in facts or not is_intact(facts) or facts["format"] != FORMAT:
             raise ValueError
         return Purged(tuple(facts["rows"]), facts["content"], facts["blank"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
             f"{path}: is damaged, and without it rows that were purged could come back; purge the pool again with all "
             "rows that are gone, after removing this file, or prepare another pool"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from dmm_exp.deletion.signature import SIGNATURE, SIGNER, Key, is_signed
-from dmm_exp.errors import UserError
+from dmm_exp.errors import UserError, shown
+from dmm_exp.foreign import plain_name, read_json
 from dmm_exp.store.files import checksum
 from dmm_exp.store.store import SEAL, is_intact, sealed
 
@@ -31,6 +31,15 @@ def signed(value: dict[str, Any], about: str, key: Key | None) -> dict[str, Any]
 def is_whole(value: Any) -> bool:
     """Return whether a JSON object has the checksum that it was written with; its signature is not looked at."""
     return isinstance(value, dict) and SEAL in value and is_intact({k: v for k, v in value.items() if k != SIGNATURE})
+
+
+def _is_complete(record: dict[str, Any]) -> bool:
+    """Return whether a record has what is read of it; a checksum can be computed of anything."""
+    removed, network = record.get("removed"), record.get("network")
+    if not isinstance(removed, dict) or not isinstance(network, dict):
+        return False
+    texts = isinstance(record.get("when"), str) and isinstance(network.get("sha256"), str)
+    return texts and type(removed.get("rows")) is int and plain_name(network.get("file"))
 
 
 def check_signature(value: dict[str, Any], about: str, where: str, public: str | None) -> None:
@@ -58,15 +67,17 @@ def read(path: str | Path, public: str | None = None) -> dict[str, Any]:
     file = Path(path).expanduser()
     file = file / RECORD if file.is_dir() else file
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        record = read_json(file)
+    except (OSError, ValueError) as error:
         raise Unfit(f"{file}: cannot be read as the record of a deletion ({type(error).__name__})") from error
     if not is_whole(record):
         raise Unfit(f"{file}: was changed after it was written; its checksum does not fit its content")
     if record.get("format") != FORMAT:
-        raise Unfit(f"{file}: is of format {record.get('format')}; expected {FORMAT}, which this version writes")
+        raise Unfit(f"{file}: is of format {shown(record.get('format'))}; expected {FORMAT}, which this version writes")
     check_signature(record, "record", str(file), public)
-    network = file.with_name(Path(record["network"]["file"]).name)
+    if not _is_complete(record):
+        raise Unfit(f"{file}: lacks what a record holds, or has something else in its place")
+    network = file.with_name(record["network"]["file"])
     if network.is_symlink() or not network.is_file():
         raise Unfit(f"{network}: is missing; expected the network that {file.name} speaks of beside it")
     if checksum(network) != record["network"]["sha256"]:

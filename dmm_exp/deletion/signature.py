@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.errors import UserError, reason_of, shown
+from dmm_exp.foreign import read_bytes
 
 SIGNATURE, SIGNER = "signature", "signed_by"  # keys of a JSON object
+KEY_BYTES = 1 << 16  # of a file with a key
 MAKE = "openssl genpkey -algorithm ed25519 -out key.pem"
 PUBLISH = "openssl pkey -in key.pem -pubout -out public.pem"
 
@@ -99,7 +101,7 @@ def _message(about: str, checksum: str) -> bytes:
 
 def _content(path: str | Path, name: str, expected: str) -> bytes:
     try:
-        return Path(path).expanduser().read_bytes()
+        return read_bytes(Path(path).expanduser(), KEY_BYTES)
     except (OSError, ValueError) as error:
         raise UserError(f"{name}={shown(path)}: cannot be read ({reason_of(error)}); {expected}") from error
 

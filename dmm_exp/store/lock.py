@@ -18,9 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.foreign import parse_json, read_bytes
+
 RENEWED_EVERY = 5.0  # seconds
 STALE_AFTER = 60.0  # seconds without being renewed
 LOOK_EVERY = 0.2  # seconds between two looks of who waits
+LARGEST = 1 << 16  # bytes of a file that names a holder
 BOOT = 36  # characters that name the start of a machine; the name of its numbering of processes follows
 
 
@@ -227,7 +230,7 @@ def _user() -> str:
 def holder_in(text: str) -> dict[str, Any]:
     """Return what a file tells of its holder, as :func:`ourselves` does; empty where it does not tell."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
         return found if {"host", "boot", "pid", "birth", "user", "since"} <= found.keys() else {}
     except (ValueError, AttributeError):
         return {}
@@ -235,6 +238,6 @@ def holder_in(text: str) -> dict[str, Any]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path, LARGEST).decode("utf-8")
     except (OSError, ValueError):
         return ""
