@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from dmm_exp.config.trust import check_found, check_names, is_restricted
-from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.errors import UserError, did_you_mean, shown
 
 SPECIAL = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 SUPPLIED = {"network": ("input_shape", "n_classes")}  # arguments that code gives, by the name of the node
@@ -107,20 +107,37 @@ def check_targets(config: Mapping[str, Any], prefix: str = "") -> None:
     check_names(config, prefix)
     for path, node in _targets(config, prefix):
         signature, hints = _signature(path, node["_target_"])
-        names = [name for name, p in signature.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        open_ended = len(names) < len(signature.parameters)
-        for key, value in node.items():
-            if key in SPECIAL:
-                continue
-            if key not in signature.parameters and not open_ended:
-                accepted = ", ".join(names) or "nothing"
-                raise UserError(
-                    f"{path}.{key}: {node['_target_']} takes no '{key}', it takes {accepted}{did_you_mean(key, names)}"
-                )
-            hint = hints.get(key)
-            if hint is not None and not fits(as_text(value, hint), hint):
-                raise UserError(f"{path}.{key}={value}: expected {describe(hint)}{_in_quotes(value, hint)}")
+        open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+        names = None if open_ended else list(signature.parameters)
+        _check_given(path, node, names, hints, node["_target_"])
         _check_complete(path, node, signature)
+
+
+def check_options_of(path: str, node: Any, options: Any) -> None:
+    """Compare a node that one of our functions takes as its options with a typed dictionary, or with the function.
+
+    Raises:
+        UserError: it is no mapping, or has a key that is no option, or a value of the wrong type.
+    """
+    if not isinstance(node, Mapping):
+        raise UserError(f"{path}={shown(node)}: expected keys with values")
+    hints = {name: hint for name, hint in typing.get_type_hints(options).items() if name != "return"}
+    _check_given(path, node, list(hints), hints, path)
+
+
+def _check_given(
+    path: str, node: Mapping[str, Any], names: Sequence[str] | None, hints: Mapping[str, Any], taker: str
+) -> None:
+    """Refuse a key that is not among the names of arguments (None takes any), or a value of the wrong type."""
+    for key, value in node.items():
+        if key in SPECIAL:
+            continue
+        if names is not None and key not in names:
+            accepted = ", ".join(names) or "nothing"
+            raise UserError(f"{path}.{key}: {taker} takes no '{key}', it takes {accepted}{did_you_mean(key, names)}")
+        hint = hints.get(key)
+        if hint is not None and not fits(as_text(value, hint), hint):
+            raise UserError(f"{path}.{key}={value}: expected {describe(hint)}{_in_quotes(value, hint)}")
 
 
 def _in_quotes(value: Any, hint: Any) -> str:

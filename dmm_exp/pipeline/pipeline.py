@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.instantiate import check_options_of, instantiate
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.optimisation import check_optimizer
 from dmm_exp.ensembles.work import model_factory, recipe
-from dmm_exp.metrics import check_attack, check_options
+from dmm_exp.metrics import KlomOptions, check_attack, check_options
 from dmm_exp.pipeline.attack import Attack
 from dmm_exp.pipeline.stages import content_hash
 from dmm_exp.refinement import Part
@@ -49,6 +49,8 @@ class Pipeline(Attack):
 
     def check(self) -> None:
         """Raise ``UserError`` for what cannot work, before anything is computed or written."""
+        for name, options in {"klom": KlomOptions, "mia": check_attack}.items():
+            check_options_of(f"evaluation.{name}", self.config["evaluation"][name], options)
         check_options(**self.config["evaluation"]["klom"])
         check_attack(**self.config["evaluation"]["mia"])
         self.selector.check(self.examples)

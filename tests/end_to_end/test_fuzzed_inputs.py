@@ -346,7 +346,8 @@ GROUPS += ["experiment", "executor", "trainer", "evaluation", "engine", "scores"
 ODD_VALUES = [
     "", "null", "true", "-1", "0", "1e999", "nan", "inf", "9" * 30, "1.5", "[1,2]", "[", "{a:1}", "'a", '"', "a,b",
     "a b", "\x1b[31mx", "é", "\N{RIGHT-TO-LEFT OVERRIDE}x", "a\nb", "\udcff", "${seed}", "${oc.env:HOME}", "${nowhere}",
-    "../x", "/dev/null", "/dev/full", "a=b", "range(1,3)", "interval(0,1)", "glob(*)", "choice(a,b)", "“x”", "\0", "x" * 5000,
+    "../x", "/dev/null", "/dev/full",
+    "a=b", "range(1,3)", "interval(0,1)", "glob(*)", "choice(a,b)", "“x”", "\0", "x" * 5000,
     "null,null", "???", "[[[[1]]]]", "{_target_: dmm_exp.models.MLP}", "1_000", "0x10", "${", "\\", "file.txt", "own",
 ]  # fmt: skip
 WORDS = [

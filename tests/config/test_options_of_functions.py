@@ -1,0 +1,27 @@
+"""Options of metrics, which are no class of their own, are compared with what the metric takes."""
+
+import pytest
+
+from dmm_exp.config.instantiate import check_options_of
+from dmm_exp.errors import UserError
+from dmm_exp.metrics import KlomOptions, check_attack
+
+
+@pytest.mark.parametrize(
+    ("options", "node", "said"),
+    [
+        (KlomOptions, {"bin": 3}, "it takes bins, .*; did you mean 'bins'"),
+        (KlomOptions, {"bins": "many"}, "options.bins=many: expected"),
+        (KlomOptions, {"clip": None}, "options.clip=None: expected"),
+        (check_attack, {"largest": [1]}, "options.largest=.*: expected"),
+        (check_attack, 3, "options=3: expected keys with values"),
+    ],
+)
+def test_an_unknown_option_or_one_of_another_type_is_refused(options, node, said):
+    with pytest.raises(UserError, match=said):
+        check_options_of("options", node, options)
+
+
+def test_the_options_of_a_metric_are_accepted():
+    check_options_of("options", {"bins": 3, "clip": 1.0}, KlomOptions)
+    check_options_of("options", {"feature": "entropy"}, check_attack)
