@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 USAGE_ERROR = 2
 ASKS = ("help", "hydra_help", "info", "shell_completion", "version")  # options that ask for no work
+ONE_OF = ("run", "multirun", "info", "cfg", "shell_completion", "hydra_help")  # options of which Hydra takes one
 CLEANING = 30.0  # seconds after a signal to end during which further ones are ignored, so that all is cleaned up
 
 
@@ -347,6 +348,11 @@ def _arguments() -> Any:
         raise UserError(_unknown_option(unknown[0], [name for one in parser._actions for name in one.option_strings]))
     if arguments.experimental_rerun:
         raise UserError("--experimental-rerun: reads a pickle, which may run anything; expected --config-path FOLDER")
+    if arguments.resolve and not (arguments.cfg or arguments.help):
+        raise UserError("--resolve: shows nothing by itself; expected --cfg job beside it")
+    asks = [name for name in ONE_OF if getattr(arguments, name, None)]
+    if len(asks) > 1 and arguments.cfg != "job":
+        raise UserError(f"--{asks[0].replace('_', '-')} and --{asks[1].replace('_', '-')}: expected one of them")
     for key in ("config_dir", "config_path"):
         folder = getattr(arguments, key)
         if folder is not None and (key == "config_path" or "://" not in folder):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.errors import UserError, did_you_mean, shown
 
 LOSSES = ("ridge", "logistic")
 DATA = ("gaussian", "digits", "breast_cancer")
@@ -97,7 +97,11 @@ def settings_of(convex: Mapping[str, Any]) -> dict[str, SettingConfig]:
     """
     found = {}
     for name, different in convex["settings"].items():
-        different = different or {}
+        different = {} if different is None else different
+        if not isinstance(different, Mapping):
+            raise UserError(
+                f"convex.settings.{name}={shown(different)}: expected the keys in which it differs from base"
+            )
         for key, value in different.items():
             _check_difference(f"convex.settings.{name}.{key}", key, value)
         found[str(name)] = SettingConfig(**{**convex["base"], **different})

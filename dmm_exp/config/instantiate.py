@@ -13,7 +13,13 @@ from typing import Any
 from dmm_exp.config.trust import check_found, check_names, is_restricted
 from dmm_exp.errors import UserError, did_you_mean, shown
 
-SPECIAL = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
+SPECIAL = {  # Hydra's own keys, and their types
+    "_target_": str,
+    "_partial_": bool,
+    "_args_": list[Any],
+    "_convert_": typing.Literal["none", "partial", "object", "all"],
+    "_recursive_": bool,
+}
 SUPPLIED = {"network": ("input_shape", "n_classes")}  # arguments that code gives, by the name of the node
 
 
@@ -131,6 +137,8 @@ def _check_given(
     """Refuse a key that is not among the names of arguments (None takes any), or a value of the wrong type."""
     for key, value in node.items():
         if key in SPECIAL:
+            if not fits(value, SPECIAL[key]):
+                raise UserError(f"{path}.{key}={shown(value)}: expected {describe(SPECIAL[key])}")
             continue
         if names is not None and key not in names:
             accepted = ", ".join(names) or "nothing"

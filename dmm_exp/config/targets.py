@@ -14,7 +14,7 @@ from dmm_exp.config.instantiate import SPECIAL
 from dmm_exp.config.loading import File, Files, is_group
 
 TARGET = "_target_"
-KEPT = SPECIAL - {TARGET, "_args_"}
+KEPT = set(SPECIAL) - {TARGET, "_args_"}
 
 
 def laid_over(below: Any, above: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmm_exp.config.instantiate import check_options_of
+from dmm_exp.config.instantiate import check_options_of, check_targets
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import KlomOptions, check_attack
 
@@ -25,3 +25,10 @@ def test_an_unknown_option_or_one_of_another_type_is_refused(options, node, said
 def test_the_options_of_a_metric_are_accepted():
     check_options_of("options", {"bins": 3, "clip": 1.0}, KlomOptions)
     check_options_of("options", {"feature": "entropy"}, check_attack)
+
+
+@pytest.mark.parametrize("special", [{"_partial_": 1}, {"_recursive_": "x"}, {"_convert_": "some"}, {"_args_": 3}])
+def test_keys_of_hydra_have_their_types(special):
+    (key,) = special
+    with pytest.raises(UserError, match=f"unlearner.{key}=.*: expected"):
+        check_targets({"unlearner": {"_target_": "dmm_exp.unlearners.DoNothing", **special}})

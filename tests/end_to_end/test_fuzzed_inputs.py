@@ -433,7 +433,7 @@ def command_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
     if name in ("main", "scores"):
         words = draw(st.lists(overrides(), max_size=4))
         start = draw(st.sampled_from([["experiment=quick"], ["experiment=quick"], []]))
-        return name, [*start, "executor=local", *words, "dry_run=true"]
+        return name, ["dry_run=true", *start, "executor=local", *words, "dry_run=true"]
     if name == "unlearn":
         asked = st.builds("request.{}={}".format, st.sampled_from(REQUESTS), values())
         words = draw(st.lists(st.one_of(asked, overrides()), max_size=4))
