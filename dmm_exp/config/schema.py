@@ -252,6 +252,8 @@ def check_ranges(config: Mapping[str, Any]) -> None:
         check_convex(config["convex"])
     _at_least("n_models", config["n_models"], 2)
     _at_least("seed", config["seed"], 0)
+    for key, node in config.items():
+        _check_seeds(str(key), node)
     _check_processes(config["trainer"], str(config["executor"].get("_target_", "")))
     chunk_size = config["model"]["chunk_size"]
     if chunk_size != "auto" and (isinstance(chunk_size, str) or chunk_size < 1):
@@ -260,6 +262,14 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     _check_training("scores.held_out", config["scores"]["held_out"])
     _check_pool(config["pool"])
     _check_attack(config["evaluation"]["strong_ulira"])
+
+
+def _check_seeds(path: str, node: Any) -> None:
+    """Refuse a seed that generators of random numbers do not take; the seed at the root may be any."""
+    for key, value in node.items() if isinstance(node, Mapping) else ():
+        if str(key).endswith("seed") and isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise UserError(f"{path}.{key}={value}: expected a seed of at least -2^63 and below 2^64")
+        _check_seeds(f"{path}.{key}", value)
 
 
 def _check_pool(pool: Mapping[str, Any]) -> None:

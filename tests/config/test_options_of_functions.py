@@ -3,6 +3,7 @@
 import pytest
 
 from dmm_exp.config.instantiate import check_options_of, check_targets
+from dmm_exp.config.schema import _check_seeds
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import KlomOptions, check_attack
 
@@ -32,3 +33,9 @@ def test_keys_of_hydra_have_their_types(special):
     (key,) = special
     with pytest.raises(UserError, match=f"unlearner.{key}=.*: expected"):
         check_targets({"unlearner": {"_target_": "dmm_exp.unlearners.DoNothing", **special}})
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 10**30])
+def test_a_seed_that_no_generator_takes_is_refused(seed):
+    with pytest.raises(UserError, match=r"dataset\.corruption\.seed=.*: expected a seed"):
+        _check_seeds("dataset", {"corruption": {"seed": seed}})
