@@ -1,8 +1,10 @@
 """The package as others get it: light to import, whole in a wheel."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
@@ -43,3 +45,28 @@ def test_an_installed_wheel_runs_from_any_folder(tmp_path):
         cwd=elsewhere, env=clean, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert where.stdout.strip() == str(site / "dmm_exp" / "conf")
+
+
+LOCKS = ("requirements.lock", "requirements-cuda.lock")
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_file_pins_every_version_with_hashes_and_names_no_place(name):
+    text = (ROOT / name).read_text()
+    entries = re.findall(r"^[A-Za-z].*(?:\n    .*)*", text, flags=re.MULTILINE)
+    assert len(entries) == len([line for line in text.splitlines() if line and line[0] not in "# "])
+    for entry in entries:
+        first, *hashes = entry.split(" \\\n    ")
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*( ; .+)?", first), first
+        assert hashes, first
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes), first
+    assert not re.search(r"://|@|--(?!hash)|torchvision|\+cpu", text.split("\n", 4)[-1])
+
+
+def test_what_the_package_needs_is_in_the_lock_file():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = set(re.findall(r"^([A-Za-z0-9._-]+)==", (ROOT / LOCKS[0]).read_text(), flags=re.MULTILINE))
+    pinned = {name.lower().replace("_", "-") for name in names}
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"], "hatchling", "editables"]
+    assert {re.split(r"[\[<>=!~ ]", one)[0].lower().replace("_", "-") for one in wanted} <= pinned
+    assert not any(name.startswith("nvidia") for name in pinned)
