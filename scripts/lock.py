@@ -51,7 +51,7 @@ def _compiled(torch: str) -> str:
     words += ["--no-header", "--no-annotate", "--extra", "dev", "--extra", "sweep", "pyproject.toml", "-"]
     asked = "\n".join((torch, *BUILDS))
     uv = Path(sys.executable).with_name("uv")
-    command = [str(uv), *words[1:]]
+    command = [str(uv), *words]
     return subprocess.run(command, cwd=ROOT, input=asked, text=True, check=True, capture_output=True).stdout
 
 
