@@ -51,9 +51,8 @@ def _compiled(torch: str) -> str:
     words += ["--no-header", "--no-annotate", "--extra", "dev", "--extra", "sweep", "pyproject.toml", "-"]
     asked = "\n".join((torch, *BUILDS))
     uv = Path(sys.executable).with_name("uv")
-    return subprocess.run(
-        [str(uv), *words[1:]], cwd=ROOT, input=asked, text=True, check=True, capture_output=True
-    ).stdout
+    command = [str(uv), *words]
+    return subprocess.run(command, cwd=ROOT, input=asked, text=True, check=True, capture_output=True).stdout
 
 
 def _entries(text: str) -> Iterator[str]:
