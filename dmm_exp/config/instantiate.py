@@ -7,6 +7,7 @@ import math
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import cache
 from typing import Any
 
@@ -265,6 +266,8 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (bool, str, type(None)):
         return isinstance(value, hint)
+    if is_dataclass(hint):  # one of our classes: made by a node, and never a plain number or text
+        return not isinstance(value, (bool, int, float, str, list))
     return True
 
 

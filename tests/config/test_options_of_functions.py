@@ -39,3 +39,10 @@ def test_keys_of_hydra_have_their_types(special):
 def test_a_seed_that_no_generator_takes_is_refused(seed):
     with pytest.raises(UserError, match=r"dataset\.corruption\.seed=.*: expected a seed"):
         _check_seeds("dataset", {"corruption": {"seed": seed}})
+
+
+@pytest.mark.parametrize("value", [3, 0.5, "none", True, [1.0]])
+@pytest.mark.parametrize("key", ["normalisation", "decoding", "split", "corruption"])
+def test_a_plain_value_is_no_object_of_ours(key, value):
+    with pytest.raises(UserError, match=rf"dataset\.{key}=.*: expected"):
+        check_targets({"dataset": {"_target_": "dmm_exp.data.Dataset", "formats": {}, key: value}})
