@@ -63,7 +63,14 @@ def serve() -> None:
 
 
 def _join() -> None:
+    """Start the group of all ranks.
+
+    ``torch.distributed.nn`` takes the group that exists when it is imported as default of its functions. Imported
+    later, it would keep the group and its threads after ``_leave``, and a thread that still works while Python ends
+    aborts the process.
+    """
     import torch
+    import torch.distributed.nn
     from torch import distributed
 
     if not distributed.is_initialized():

@@ -86,3 +86,23 @@ def test_ddp_without_its_launcher_says_how_to_start(capsys, monkeypatch, tmp_pat
         main()
     assert "start them with torchrun" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_no_thread_of_the_group_outlives_it(tmp_path):
+    """A thread of gloo that still works while Python ends aborts the process, after all results are written."""
+    script = tmp_path / "leaves.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from dmm_exp.executors.distributed import _join, _leave, _tell\n"
+        "_join()\n"
+        "_tell('hello')\n"
+        "import lightning.pytorch, torch.distributed.nn.functional\n"
+        "names = lambda: [(task / 'comm').read_text().strip() for task in Path('/proc/self/task').iterdir()]\n"
+        "assert any('gloo' in name for name in names()), names()\n"
+        "_leave()\n"
+        "assert not any('gloo' in name for name in names()), names()\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
+    done = subprocess.run([*launcher, str(script)], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
