@@ -13,9 +13,9 @@ from pathlib import Path
 
 from benchmarks.plain import Work
 from benchmarks.processes import proportional_size
+from dmm_exp.console.progress import Console
 from dmm_exp.executors import Processes
 from dmm_exp.pipeline.stages import Stages
-from dmm_exp.report.progress import Console
 from dmm_exp.store import Store
 
 MEMBERS, WORKERS = 10_000, 2

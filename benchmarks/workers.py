@@ -13,9 +13,9 @@ import torch
 
 from benchmarks.plain import Work
 from benchmarks.timing import TABLE_HEAD, Speed, compare
+from dmm_exp.console.progress import Console
 from dmm_exp.executors import Processes
 from dmm_exp.pipeline.stages import Stages
-from dmm_exp.report.progress import Console
 from dmm_exp.store import Artifact, Store
 
 POOLS = {"mlp": 200, "cnn": 40}  # members

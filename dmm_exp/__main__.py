@@ -1,6 +1,6 @@
 """``python -m dmm_exp``."""
 
-from dmm_exp.cli import main
+from dmm_exp.commands.cli import main
 
 if __name__ == "__main__":
     main()

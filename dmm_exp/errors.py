@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from dmm_exp.terminal import printable
-
+# C0 and C1 but for tab and line feed; invisible marks that change the direction of writing; line separators; halves.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _GOES_ON = "the same command then goes on where this one stopped"
 _NO_ROOM = {
     errno.ENOSPC: "the disk is full",
@@ -26,6 +27,19 @@ _NO_PLACE = {
     errno.ENAMETOOLONG: "the name is too long",
     errno.EINVAL: "this is no name of a file here",
 }
+
+
+def printable(text: str) -> str:
+    r"""Return a text in which nothing is obeyed by a terminal; tabs and line feeds stay.
+
+    >>> print(printable("cat\x1b[2J"))
+    cat\x1b[2J
+    """
+    return _OBEYED.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
 
 
 class UserError(ValueError):

@@ -6,7 +6,7 @@ Imported, this name is the function :func:`dmm_exp.deletion.unlearn`, as ``from 
 import sys
 
 if __name__ == "__main__":
-    from dmm_exp.cli import unlearn
+    from dmm_exp.commands.cli import unlearn
 
     unlearn()
 else:

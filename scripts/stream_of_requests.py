@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.console.progress import Console
 from dmm_exp.deletion.deletion import Deletion, Work
 from dmm_exp.deletion.drift import Limits, drift_of
 from dmm_exp.deletion.given import Given
@@ -31,7 +32,6 @@ from dmm_exp.ensembles.work import model_factory, stored_ensemble
 from dmm_exp.executors import shared_executor
 from dmm_exp.metrics import accuracy, klom, margins
 from dmm_exp.pipeline import Pipeline
-from dmm_exp.report.progress import Console
 from dmm_exp.store import Store
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.preflight import compose_forget_sets, compose_unlearner
+from dmm_exp.console.progress import Console
 from dmm_exp.deletion.deletion import Deletion, Work, pool_free_attribution
 from dmm_exp.deletion.given import Given
 from dmm_exp.deletion.recipes import composed
@@ -31,7 +32,6 @@ from dmm_exp.ensembles.work import model_factory, stored_ensemble
 from dmm_exp.executors import shared_executor
 from dmm_exp.metrics import accuracy, klom, klom_intervals, margins
 from dmm_exp.pipeline import Pipeline
-from dmm_exp.report.progress import Console
 from dmm_exp.store import Store
 
 METHODS = ("dmm", "ssd", "scrub", "finetune", "neggrad_plus")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dmm_exp import cli, sweep
+from dmm_exp.commands import cli
+from dmm_exp.runs import batch
 
 
 def command_here(
@@ -23,7 +24,7 @@ def command_here(
         patch.chdir(cwd)
         patch.setattr(sys, "argv", ["dmm_exp", *words])
         patch.setattr(sys, "path", [*sys.path])
-        for name in ("HYDRA_FULL_ERROR", sweep.SWEEP):
+        for name in ("HYDRA_FULL_ERROR", batch.SWEEP):
             patch.setenv(name, "")  # restored afterwards
         with pytest.raises(SystemExit) as ended:
             main()

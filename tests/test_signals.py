@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from dmm_exp import cli, run
-from dmm_exp.report.progress import Console
+from dmm_exp.commands import cli
+from dmm_exp.console.progress import Console
+from dmm_exp.runs import run
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +82,7 @@ def test_a_clean_up_that_hangs_can_be_ended(monkeypatch):
 def test_a_signal_while_python_ends_changes_neither_exit_code_nor_output(number):
     program = (
         "import atexit, os, sys, time\n"
-        "from dmm_exp import cli\n"
+        "from dmm_exp.commands import cli\n"
         "def late():\n"
         "    os.kill(os.getpid(), int(sys.argv[1]))\n"
         "    time.sleep(0.05)\n"
@@ -144,7 +145,7 @@ def test_a_sigterm_that_workers_get_too_stops_them_and_is_no_traceback(tmp_path)
         "sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
         "import executor_jobs as work\n"
-        "from dmm_exp import cli\n"
+        "from dmm_exp.commands import cli\n"
         "from dmm_exp.executors import Processes\n"
         "def command():\n"
         "    threading.Timer(4.0, os.killpg, [0, signal.SIGTERM]).start()\n"

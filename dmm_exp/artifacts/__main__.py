@@ -1,6 +1,6 @@
 """``python -m dmm_exp.artifacts``."""
 
-from dmm_exp.cli import artifacts
+from dmm_exp.commands.cli import artifacts
 
 if __name__ == "__main__":
     artifacts()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from dmm_exp.errors import UserError, storage_errors
-from dmm_exp.foreign import is_real_folder
+from dmm_exp.files.reading import is_real_folder
 
 if TYPE_CHECKING:
     from dmm_exp.artifacts.inventory import Entry, Inventory
@@ -86,7 +86,7 @@ def artifacts(arguments: Sequence[str]) -> int:
 def _list(inventory: Inventory, kind: str | None) -> int:
     from rich.table import Table
 
-    from dmm_exp.report.progress import duration
+    from dmm_exp.console.progress import duration
     from dmm_exp.report.tables import print_table
 
     kinds = sorted({entry.kind for entry in inventory.entries})
@@ -107,7 +107,7 @@ def _list(inventory: Inventory, kind: str | None) -> int:
 def _explain(inventory: Inventory, entry: Entry) -> int:
     import yaml
 
-    from dmm_exp.report.progress import duration
+    from dmm_exp.console.progress import duration
 
     print(f"{entry.kind} {entry.key}: {entry.state}, {size(entry.bytes)}, {entry.path}")
     if entry.spec is None:
@@ -146,7 +146,7 @@ def _named(inventory: Inventory, digest: str) -> str:
 
 
 def _verify(entries: Sequence[Entry]) -> int:
-    from dmm_exp.report.progress import Console
+    from dmm_exp.console.progress import Console
     from dmm_exp.store import Store
 
     console, damaged, unfinished = Console(), 0, 0

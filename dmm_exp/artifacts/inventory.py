@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from dmm_exp.config.identity import ARTIFACTS
 from dmm_exp.errors import UserError
-from dmm_exp.foreign import is_real_folder, read_json
-from dmm_exp.identity import ARTIFACTS
+from dmm_exp.files import writing
+from dmm_exp.files.reading import is_real_folder, read_json
 from dmm_exp.store import Artifact, Spec
-from dmm_exp.store import files as store_files
 from dmm_exp.store.lock import holder_of
 from dmm_exp.store.manifest import MANIFEST, read_manifest
 from dmm_exp.store.store import LOCKS
@@ -182,8 +182,8 @@ def remove(entry: Entry) -> None:
     """
     if entry.is_beyond_a_link:
         raise UserError(f"{entry.path} is a link, or lies in one; prune follows none")
-    store_files.remove(entry.path / MANIFEST)
-    store_files.remove(entry.path)
+    writing.remove(entry.path / MANIFEST)
+    writing.remove(entry.path)
 
 
 def _digests(recorded: object) -> list[str]:

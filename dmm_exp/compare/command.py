@@ -117,7 +117,7 @@ def _target(name: str, value: str) -> Path:
 
 
 def _write(found: Comparison, targets: dict[str, Path], left_out: Sequence[str], command: str) -> None:
-    from dmm_exp.store.files import write_table, write_text
+    from dmm_exp.files.writing import write_table, write_text
 
     if "csv" in targets:
         write_text(targets["csv"], found.runs.to_csv(index=False))

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from dmm_exp.compare.runs import DRAWS, METHOD_GROUPS, Run
+from dmm_exp.config.identity import ELSEWHERE
 from dmm_exp.errors import UserError, did_you_mean
-from dmm_exp.identity import ELSEWHERE
 from dmm_exp.report.result import is_used
 
 SETTING = ("dataset", "model", "forget")

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmm_exp.config.identity import CHOICES, CONTENTS, ELSEWHERE, FORGET, MEMBERS, NAMED, as_ever
 from dmm_exp.errors import UserError
-from dmm_exp.foreign import JSON_BYTES, check_parquet, read_bytes, read_json, read_yaml
-from dmm_exp.identity import CHOICES, CONTENTS, ELSEWHERE, FORGET, MEMBERS, NAMED, as_ever
+from dmm_exp.files.digests import digest_of
+from dmm_exp.files.reading import JSON_BYTES, check_parquet, read_bytes, read_json, read_yaml
 from dmm_exp.report.tables import used_attribution
-from dmm_exp.store.spec import digest_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.errors import UserError, reason_of
-from dmm_exp.foreign import YAML_BYTES, parse_yaml, read_bytes
+from dmm_exp.files.reading import YAML_BYTES, parse_yaml, read_bytes
 
 
 @contextmanager

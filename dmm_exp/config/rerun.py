@@ -19,7 +19,7 @@ from dmm_exp.config.folders import leave_this_folder
 from dmm_exp.config.schema import FORMERLY, SCHEMA
 from dmm_exp.config.trust import check_names, packages, restricted
 from dmm_exp.errors import UserError, reason_of, shown
-from dmm_exp.foreign import plain_name, read_json, read_yaml
+from dmm_exp.files.reading import plain_name, read_json, read_yaml
 
 CHOICES = "choices"  # key of config.yaml, and name of a file beside it: group → choice
 QUIET = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]

@@ -13,9 +13,9 @@ import numpy as np
 
 from dmm_exp import __version__
 from dmm_exp.config.convex import SEEDS, SettingConfig, settings_of
-from dmm_exp.foreign import check_parquet, read_json
-from dmm_exp.store.files import write_json, write_table, write_text
-from dmm_exp.store.spec import digest_of
+from dmm_exp.files.digests import digest_of
+from dmm_exp.files.reading import check_parquet, read_json
+from dmm_exp.files.writing import write_json, write_table, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ def run_convex(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     """
     from dmm_exp.config.instantiate import check_targets
     from dmm_exp.config.schema import check_ranges
-    from dmm_exp.report.progress import Console
+    from dmm_exp.console.progress import Console
 
     check_ranges(config)
     check_targets(config["convex"], "convex")

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dmm_exp.console.terminal import console
 from dmm_exp.data.decoded import MODES, RULES, decoded
-from dmm_exp.errors import UserError, reason_of, storage_errors
-from dmm_exp.foreign import read_bytes
-from dmm_exp.terminal import console, printable
+from dmm_exp.errors import UserError, printable, reason_of, storage_errors
+from dmm_exp.files.reading import read_bytes
 
 if TYPE_CHECKING:
     from dmm_exp.store import Draft
@@ -130,8 +130,8 @@ class Decoding:
 
     def _kept(self, root: Path, shape: tuple[int, ...], chosen: Sequence[tuple[Pictures, np.ndarray]]) -> np.ndarray:
         """Return images from an artifact in a folder, made where it is missing or damaged."""
+        from dmm_exp.files.writing import write_atomically
         from dmm_exp.store import Spec, Store
-        from dmm_exp.store.files import write_atomically
 
         def fill(path: Path) -> None:
             mapped = np.lib.format.open_memmap(path, "w+", np.uint8, shape)

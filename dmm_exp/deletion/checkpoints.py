@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dmm_exp.deletion.fresh import uncompiled_name
 from dmm_exp.errors import UserError, listed, reason_of, shown
-from dmm_exp.store.files import write_tensors
+from dmm_exp.files.writing import write_tensors
 
 Tensors = dict[str, Tensor]
 COUNTER = "num_batches_tracked"  # of BatchNorm: older files have none

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.schema import check_ranges
 from dmm_exp.config.texts import value_of
+from dmm_exp.console.progress import Console
 from dmm_exp.data import Examples
 from dmm_exp.deletion.belonging import check_answers
 from dmm_exp.deletion.given import Given, given_by_configuration
@@ -29,7 +30,6 @@ from dmm_exp.deletion.signature import Key, private_key
 from dmm_exp.errors import UserError, did_you_mean, storage_errors
 from dmm_exp.executors import shared_executor
 from dmm_exp.forget import Rows
-from dmm_exp.report.progress import Console
 from dmm_exp.store.temporary import sweep, temporary_folder
 
 PREFIX = "request."

@@ -32,8 +32,8 @@ from dmm_exp.unlearners import Unlearner
 from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
 
 if TYPE_CHECKING:
+    from dmm_exp.console.progress import Console
     from dmm_exp.ensembles.work import Executor, TrainJob
-    from dmm_exp.report.progress import Console
     from dmm_exp.store import Store
 
 SMALL = 1_000_000  # parameters

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dmm_exp.console.progress import Console
 from dmm_exp.deletion import ledger_files
 from dmm_exp.deletion.checkpoints import check_state, fill
 from dmm_exp.deletion.deletion import here
@@ -33,7 +34,6 @@ from dmm_exp.ensembles import member_seed
 from dmm_exp.errors import UserError, storage_errors
 from dmm_exp.forget import Rows
 from dmm_exp.pipeline import content_hash
-from dmm_exp.report.progress import Console
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.provenance import provenance
 from dmm_exp.store.temporary import sweep

@@ -35,8 +35,8 @@ from dmm_exp.deletion.record_files import (
 )
 from dmm_exp.deletion.signature import SIGNER, Key
 from dmm_exp.errors import UserError, shown
-from dmm_exp.foreign import machine_memory, read_bytes, read_json
-from dmm_exp.store.files import checksum, checksum_once, settle, write_durably
+from dmm_exp.files.reading import machine_memory, read_bytes, read_json
+from dmm_exp.files.writing import checksum, checksum_once, settle, write_durably
 from dmm_exp.store.store import SEAL
 
 CHAIN, HEAD = "ledger.jsonl", "head.json"

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dmm_exp.console.progress import duration
 from dmm_exp.deletion import words
 from dmm_exp.deletion.comparison import distances_of
 from dmm_exp.report.charts import Axis, Chart, Hover, Mark, Panel, axis, dots, histograms, line, thinned, whole_ticks
 from dmm_exp.report.html import Tile, page
-from dmm_exp.report.progress import duration
 from dmm_exp.report.tables import Cell, HeadlineData, HeadlineRow, number
 from dmm_exp.report.words import percent
 

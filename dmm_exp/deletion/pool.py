@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from dmm_exp.console.progress import Console, duration
 from dmm_exp.deletion.budget import seconds_of
 from dmm_exp.deletion.deletion import Deletion, here
 from dmm_exp.deletion.given import PROBED, Given, given
@@ -22,11 +23,10 @@ from dmm_exp.deletion.timing import break_even_in_words, requests_to_break_even,
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import AUTO
 from dmm_exp.errors import UserError, shown, storage_errors
-from dmm_exp.foreign import read_json
-from dmm_exp.report.progress import Console, duration
+from dmm_exp.files.reading import read_json
+from dmm_exp.files.writing import write_json
 from dmm_exp.report.tables import number
 from dmm_exp.store import Artifact, Store
-from dmm_exp.store.files import write_json
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.spec import SHORT
 from dmm_exp.store.store import SEAL, is_intact, sealed

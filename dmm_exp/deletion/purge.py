@@ -17,6 +17,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from dmm_exp.console.progress import Console
 from dmm_exp.data import Examples
 from dmm_exp.deletion import ledger_files
 from dmm_exp.deletion.ledger_files import CHECKPOINT, PURGE, REMOVABLE, Chain, request_name
@@ -26,11 +27,10 @@ from dmm_exp.deletion.signature import SIGNER, Key
 from dmm_exp.deletion.surfaces import ELSEWHERE, ERASED, REMAINS, Surface, elsewhere, pool_surfaces, surface
 from dmm_exp.ensembles.work import read_examples, stacked
 from dmm_exp.errors import UserError
+from dmm_exp.files.writing import checksum, settle, write_json, write_tensors
 from dmm_exp.pipeline import content_hash
-from dmm_exp.report.progress import Console
 from dmm_exp.store import Artifact, Spec
 from dmm_exp.store.artifact import MANIFEST
-from dmm_exp.store.files import checksum, settle, write_json, write_tensors
 from dmm_exp.store.lock import Lock, holder_of
 from dmm_exp.store.manifest import read_manifest
 from dmm_exp.store.provenance import provenance

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.console.progress import Console
 from dmm_exp.deletion.ledger_files import CHAIN, HEAD
 from dmm_exp.deletion.pool import FILE, Pool
 from dmm_exp.deletion.purge import Purge, purge_ledger, purge_pool
@@ -14,7 +15,6 @@ from dmm_exp.deletion.rows import read
 from dmm_exp.deletion.signature import private_key
 from dmm_exp.ensembles.work import read_examples
 from dmm_exp.errors import UserError
-from dmm_exp.report.progress import Console
 from dmm_exp.store.spec import SHORT
 
 FORGET = "forget"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmm_exp.errors import UserError
-from dmm_exp.foreign import read_json
-from dmm_exp.store.files import write_durably
+from dmm_exp.files.reading import read_json
+from dmm_exp.files.writing import write_durably
 from dmm_exp.store.store import SEAL, is_intact, sealed
 
 FILE = "purged.json"

@@ -53,8 +53,8 @@ from dmm_exp.deletion.record_files import CHECKPOINT, FILES, FORMAT, PAGE, POINT
 from dmm_exp.deletion.surfaces import surfaces
 from dmm_exp.deletion.words import guaranteed, in_words, not_guaranteed
 from dmm_exp.errors import UserError, storage_errors
+from dmm_exp.files.writing import checksum, settle, write_json, write_table, write_text
 from dmm_exp.pipeline import GROUPS
-from dmm_exp.store.files import checksum, settle, write_json, write_table, write_text
 from dmm_exp.store.provenance import provenance
 from dmm_exp.store.temporary import temporary_folder
 from dmm_exp.unlearners import Retrain

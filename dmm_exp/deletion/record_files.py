@@ -7,8 +7,8 @@ from typing import Any
 
 from dmm_exp.deletion.signature import SIGNATURE, SIGNER, Key, is_signed
 from dmm_exp.errors import UserError, shown
-from dmm_exp.foreign import plain_name, read_json
-from dmm_exp.store.files import checksum
+from dmm_exp.files.reading import plain_name, read_json
+from dmm_exp.files.writing import checksum
 from dmm_exp.store.store import SEAL, is_intact, sealed
 
 FORMAT = 2  # since 2: verdict, kept, surfaces

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.console.progress import Console, duration
 from dmm_exp.deletion.belonging import check_answers, check_pool
 from dmm_exp.deletion.budget import seconds_of, share_of
 from dmm_exp.deletion.cautions import cautions
@@ -30,7 +31,6 @@ from dmm_exp.deletion.timing import seconds_of_training
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.errors import UserError, shown, storage_errors
 from dmm_exp.metrics import retraining_cost
-from dmm_exp.report.progress import Console, duration
 from dmm_exp.report.words import FEWEST_MODELS
 from dmm_exp.store import Store
 from dmm_exp.store.temporary import temporary_folder

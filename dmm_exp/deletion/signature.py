@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.errors import UserError, reason_of, shown
-from dmm_exp.foreign import read_bytes
+from dmm_exp.files.reading import read_bytes
 
 SIGNATURE, SIGNER = "signature", "signed_by"  # keys of a JSON object
 KEY_BYTES = 1 << 16  # of a file with a key

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from dmm_exp.console.progress import duration
 from dmm_exp.deletion.given import Given
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.work import recipe
-from dmm_exp.report.progress import duration
 
 if TYPE_CHECKING:
     from dmm_exp.deletion.deletion import Deletion

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dmm_exp.console.progress import Console
 from dmm_exp.data import Dataset, Examples
 from dmm_exp.deletion.deletion import here
 from dmm_exp.deletion.given import given
@@ -17,7 +18,6 @@ from dmm_exp.deletion.request import request
 from dmm_exp.deletion.result import Unlearned
 from dmm_exp.deletion.rows import Data, forget_rows, read
 from dmm_exp.errors import UserError, shown
-from dmm_exp.report.progress import Console
 
 
 def unlearn(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dmm_exp.console.progress import duration
 from dmm_exp.deletion.belonging import ELSEWHERE, FARTHEST
 from dmm_exp.deletion.comparison import Verdict, distances_of, verdict_on_method, verdict_on_network
 from dmm_exp.errors import listed
-from dmm_exp.report.progress import duration
 from dmm_exp.report.tables import number
 from dmm_exp.report.words import FEWEST_MODELS, percent
 

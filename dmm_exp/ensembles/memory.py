@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from dmm_exp.errors import UserError
-from dmm_exp.foreign import machine_memory
+from dmm_exp.files.reading import machine_memory
 
 Made = TypeVar("Made")
 

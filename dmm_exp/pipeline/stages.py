@@ -22,7 +22,7 @@ from dmm_exp.ensembles.work import Executor, TrainJob, model_factory, run_shards
 from dmm_exp.store import Artifact, Draft, Spec, Store
 
 if TYPE_CHECKING:
-    from dmm_exp.report.progress import Console
+    from dmm_exp.console.progress import Console
 
 QUIET = (
     "logger",
@@ -242,7 +242,7 @@ class Stages:
 
     def obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
         """Return a stage's artifact, after making it if need be, and print the stage's line, once."""
-        from dmm_exp.report.result import StageRecord
+        from dmm_exp.console.progress import StageRecord
 
         artifact = self.store.obtain(spec, make)
         if not self.store.read_only and artifact.digest not in self._said:

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dmm_exp.console.progress import Console
     from dmm_exp.report.html import write_report
-    from dmm_exp.report.progress import Console
-    from dmm_exp.report.result import RunResult, StageRecord
+    from dmm_exp.report.result import RunResult
     from dmm_exp.report.tables import headline, print_table, sweep_table
     from dmm_exp.report.trackers import CsvTracker, NoTracker, Tracker, TrackioTracker, WandbTracker
     from dmm_exp.report.words import narrative
@@ -21,7 +21,6 @@ __all__ = [
     "CsvTracker",
     "NoTracker",
     "RunResult",
-    "StageRecord",
     "Tracker",
     "TrackioTracker",
     "WandbTracker",
@@ -37,7 +36,6 @@ _HOME = {
     "CsvTracker": "trackers",
     "NoTracker": "trackers",
     "RunResult": "result",
-    "StageRecord": "result",
     "Tracker": "trackers",
     "TrackioTracker": "trackers",
     "WandbTracker": "trackers",

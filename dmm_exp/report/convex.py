@@ -12,11 +12,11 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
+from dmm_exp.files.writing import write_text
 from dmm_exp.report.canvas import plot
 from dmm_exp.report.charts import Axis, Chart, Mark, Panel, decades, dots, line
 from dmm_exp.report.html import page
 from dmm_exp.report.tables import print_table
-from dmm_exp.store.files import write_text
 
 LABELS = {
     "gd": "GD on R",

@@ -13,6 +13,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from dmm_exp.files.writing import write_text
 from dmm_exp.report import svg
 from dmm_exp.report.canvas import plot
 from dmm_exp.report.charts import Chart
@@ -21,7 +22,6 @@ from dmm_exp.report.palette import DARK, LIGHT
 from dmm_exp.report.result import RunResult, is_used
 from dmm_exp.report.tables import cost, headline_data, number, used_attribution
 from dmm_exp.report.words import narrative, percent, share_within_floor
-from dmm_exp.store.files import write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LEADS = 1  # figures that stand before the table

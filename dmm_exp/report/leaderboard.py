@@ -26,12 +26,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from dmm_exp.files.writing import write_text
 from dmm_exp.report.canvas import Drawn, literal, panels, png, style
 from dmm_exp.report.html import page
 from dmm_exp.report.palette import COLOURS, LINES
 from dmm_exp.report.result import GROUPS
 from dmm_exp.report.tables import MISSING, Cell, HeadlineData, HeadlineRow, cost, number
-from dmm_exp.store.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

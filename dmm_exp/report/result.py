@@ -11,31 +11,12 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dmm_exp.console.progress import StageRecord
+
 GROUPS = ("forget", "retain", "val")
 """Groups of points, in the order in which every table and figure shows them."""
 
 _NOT_USED = {"", "none", "null", "off", "None"}
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """One stage of the pipeline: what it made, how long it took, and whether it was already there.
-
-    Attributes:
-        name: of the stage.
-        detail: what it made.
-        seconds: wall seconds that making it took.
-        cached: whether it was there before.
-        taken_over: number of its models that another artifact had already.
-        made: number of its models that were made anew.
-    """
-
-    name: str
-    detail: str
-    seconds: float
-    cached: bool
-    taken_over: int = 0
-    made: int = 0
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
+from dmm_exp.files.writing import write_text
 from dmm_exp.report.canvas import DPI, WIDTH, Drawn, literal, png, style
 from dmm_exp.report.estimate import Estimate
 from dmm_exp.report.html import page
 from dmm_exp.report.palette import SERIES
 from dmm_exp.report.result import GROUPS
 from dmm_exp.report.tables import print_table
-from dmm_exp.store.files import write_text
 
 _MARKERS = "os^DvPX"
 WORDS = {

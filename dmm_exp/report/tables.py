@@ -13,9 +13,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from dmm_exp.console.terminal import console as safe_console
 from dmm_exp.report.result import GROUPS, RunResult, is_used
 from dmm_exp.report.words import mostly_noise
-from dmm_exp.terminal import console as safe_console
 
 MISSING = "–"
 _MAIN_CHOICES = ("forget", "unlearner", "attribution")

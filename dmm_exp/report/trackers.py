@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmm_exp.errors import UserError
-from dmm_exp.store.files import write_text
+from dmm_exp.files.writing import write_text
 
 if TYPE_CHECKING:
     import pandas as pd

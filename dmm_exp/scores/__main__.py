@@ -1,6 +1,6 @@
 """``python -m dmm_exp.scores``."""
 
-from dmm_exp.cli import scores
+from dmm_exp.commands.cli import scores
 
 if __name__ == "__main__":
     scores()

@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmm_exp.config.identity import by_content
 from dmm_exp.errors import UserError
-from dmm_exp.foreign import read_json
-from dmm_exp.identity import by_content
+from dmm_exp.files.digests import digest_of
+from dmm_exp.files.reading import read_json
+from dmm_exp.files.writing import write_json, write_text
 from dmm_exp.metrics import lower_is_better
 from dmm_exp.search.spaces import Settings, read_space, with_settings
 from dmm_exp.search.strategies import Strategy
-from dmm_exp.store.files import write_json, write_text
-from dmm_exp.store.spec import digest_of
 
 if TYPE_CHECKING:
+    from dmm_exp.console.progress import Console
     from dmm_exp.pipeline import Pipeline
-    from dmm_exp.report.progress import Console
 
 MOST_SHARED = 0.5  # of the reported forget set's examples; a set for tuning that holds more of them is refused
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp.errors import UserError, reason_of
-from dmm_exp.foreign import check_parquet, read_json
+from dmm_exp.files.reading import check_parquet, read_json
 from dmm_exp.store import stacked
 from dmm_exp.store.manifest import MANIFEST, read_layout, read_manifest, read_receipt
 from dmm_exp.store.spec import Spec

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dmm_exp.foreign import parse_json, read_bytes
+from dmm_exp.files.reading import parse_json, read_bytes
 
 RENEWED_EVERY = 5.0  # seconds
 STALE_AFTER = 60.0  # seconds without being renewed

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dmm_exp.foreign import is_real_folder, plain_name, read_json
-from dmm_exp.store.spec import digest_of
+from dmm_exp.files.digests import digest_of
+from dmm_exp.files.reading import is_real_folder, plain_name, read_json
 
 MANIFEST = "manifest.json"
 LAYOUT = "layout.json"

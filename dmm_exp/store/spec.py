@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dmm_exp.files.digests import digest_of
+
 FORMAT_VERSION = 1
 SHORT = 20  # characters of a digest that name an artifact's folder
 MEMBERS = "members"  # the key of a configuration that says how many members an ensemble has
-
-
-def canonical(value: Any) -> str:
-    """Return ``value`` (plain containers) as JSON that does not depend on the order of keys."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def digest_of(value: Any) -> str:
-    """Return the SHA-256 of the canonical JSON of ``value``, in hexadecimal."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dmm_exp.foreign import is_real_file, is_real_folder, plain_name
+from dmm_exp.files.digests import canonical
+from dmm_exp.files.reading import is_real_file, is_real_folder, plain_name
+from dmm_exp.files.writing import checksum, checksum_once, link, remove, write_json, write_table, write_tensors
 from dmm_exp.store.artifact import Artifact
-from dmm_exp.store.files import checksum, checksum_once, link, remove, write_json, write_table, write_tensors
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.manifest import (
     LAYOUT,
@@ -31,7 +32,7 @@ from dmm_exp.store.manifest import (
     sealed,
 )
 from dmm_exp.store.provenance import provenance
-from dmm_exp.store.spec import Spec, canonical
+from dmm_exp.store.spec import Spec
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,8 @@ import torch
 
 from dmm_exp.artifacts.command import artifacts, size
 from dmm_exp.errors import UserError
+from dmm_exp.files.writing import write_json
 from dmm_exp.store import Artifact, Draft, Spec, Store
-from dmm_exp.store.files import write_json
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.manifest import sealed
 

@@ -17,14 +17,14 @@ from dmm_exp.attribution.factored import FactoredFeatures, Factors, factors_of
 from dmm_exp.attribution.gradients import fitted_scale
 from dmm_exp.attribution.trak import MARGIN, EveryLogit
 from dmm_exp.attribution.work import FeatureExtraction, GradientJob, gradient_chunk
-from dmm_exp.cli import config_directory
+from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Digits, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, RandomSubsets, member_seed
 from dmm_exp.ensembles.work import model_factory, trainer_factory
 from dmm_exp.errors import UserError
+from dmm_exp.files.writing import checksum, write_json
 from dmm_exp.store import Artifact, Draft
-from dmm_exp.store.files import checksum, write_json
 from dmm_exp.store.manifest import MANIFEST, sealed
 
 CONF = Path(config_directory())

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from dmm_exp.cli import config_directory
+from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.help import help_text
+from dmm_exp.config.identity import run_name
 from dmm_exp.config.instantiate import check_targets
 from dmm_exp.config.loading import config_loader, groups_of, options_of
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import check_ranges, register
 from dmm_exp.errors import UserError
-from dmm_exp.identity import run_name
 
 CONF = Path(config_directory())
 CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))

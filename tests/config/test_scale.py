@@ -2,15 +2,15 @@
 
 import pytest
 
-from dmm_exp.assignment import composed_parts
-from dmm_exp.cli import config_directory
+from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.identity import run_name
 from dmm_exp.config.preflight import check_overrides, compose_cells
 from dmm_exp.config.scale import scaled, scaled_part
 from dmm_exp.config.schema import check_ranges, register
 from dmm_exp.errors import UserError
-from dmm_exp.identity import run_name
-from dmm_exp.leaderboard import compose_entries
-from dmm_exp.study import compose_cells_of
+from dmm_exp.leaderboard.board import compose_entries
+from dmm_exp.search.assignment import composed_parts
+from dmm_exp.study.study import compose_cells_of
 
 
 def composed(*overrides):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dmm_exp.cli import config_directory
+from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import check_ranges, register
 from dmm_exp.convex.experiment import run_convex

@@ -17,12 +17,12 @@ import pytest
 from dataset_files import made_up, write_images, write_tiny_imagenet
 from PIL import Image
 
+from dmm_exp.console.progress import Console
 from dmm_exp.data import Dataset, Decoding, Examples, Split
 from dmm_exp.data.formats import ImageFolder, TinyImageNet
 from dmm_exp.data.formats.walk import NOT_DECODED
 from dmm_exp.errors import UserError
 from dmm_exp.forget import Indices
-from dmm_exp.report.progress import Console
 from dmm_exp.store import Spec, Store
 
 SIZE = 2

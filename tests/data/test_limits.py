@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 from dataset_files import made_up, png
 
-from dmm_exp import foreign
 from dmm_exp.data.formats import CifarBinary, Idx, Npz, Parquet, Table, TinyImageNet
 from dmm_exp.data.formats.folder import read_groups
 from dmm_exp.data.formats.idx import read_idx
 from dmm_exp.errors import UserError
+from dmm_exp.files import reading as foreign
 
 ROWS = 100_000
 

@@ -11,8 +11,8 @@ import pytest
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides, forget_overrides
 from dmm_exp.config.schema import register
-from dmm_exp.leaderboard import compose_entries, run_leaderboard
-from dmm_exp.study import compose_cells_of, run_study
+from dmm_exp.leaderboard.board import compose_entries, run_leaderboard
+from dmm_exp.study.study import compose_cells_of, run_study
 
 SMALLEST = [
     "scale=tiny",

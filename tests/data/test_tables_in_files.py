@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dmm_exp.config.identity import run_name
 from dmm_exp.data import Dataset, Examples, Split
 from dmm_exp.data.formats import Table, delimited
 from dmm_exp.errors import UserError
-from dmm_exp.identity import run_name
 
 ROWS = 30
 X, Z = [np.random.default_rng(seed).normal(size=ROWS).round(3) for seed in (1, 2)]

@@ -32,7 +32,7 @@ def rows_of(writer: int) -> list[list[int]]:
 
 def write(folder: str, writer: int) -> None:
     """Ask for all requests of a writer, one after another, and keep the receipts; run in a process of its own."""
-    from dmm_exp import cli
+    from dmm_exp.commands import cli
 
     def command() -> int:
         import torch

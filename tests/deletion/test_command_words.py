@@ -4,7 +4,7 @@ import pytest
 import torch
 from networks import trained
 
-from dmm_exp import cli
+from dmm_exp.commands import cli
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.ensembles.work import model_factory

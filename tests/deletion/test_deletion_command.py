@@ -15,7 +15,7 @@ from networks import trained
 from safetensors.torch import load_file
 
 from dmm_exp import prepare
-from dmm_exp.cli import unlearn
+from dmm_exp.commands.cli import unlearn
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.ensembles.work import model_factory

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from dmm_exp import Ledger, train, unlearn
-from dmm_exp.cli import unlearn as command
+from dmm_exp.commands.cli import unlearn as command
 from dmm_exp.data import Dataset, Decoding
 from dmm_exp.data.formats import ImageFolder
 from dmm_exp.errors import UserError

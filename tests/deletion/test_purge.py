@@ -15,6 +15,7 @@ from networks import blobs, mlp
 from torch import Tensor, nn
 
 from dmm_exp import Ledger, Pool, prepare, train, unlearn
+from dmm_exp.console.progress import Console
 from dmm_exp.data import Examples, Normalisation
 from dmm_exp.deletion import ledger_files, purge, purged
 from dmm_exp.deletion.ledger_files import CHAIN, read
@@ -22,7 +23,6 @@ from dmm_exp.deletion.purge import purge_pool
 from dmm_exp.deletion.record_files import read as read_record
 from dmm_exp.deletion.surfaces import ELSEWHERE, ERASED, REMAINS
 from dmm_exp.errors import UserError
-from dmm_exp.report.progress import Console
 from dmm_exp.store.lock import Lock
 
 QUIET = Console(quiet=True)

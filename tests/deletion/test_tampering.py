@@ -17,7 +17,7 @@ from networks import trained
 from torch import nn
 
 from dmm_exp import Ledger, unlearn
-from dmm_exp.cli import verify
+from dmm_exp.commands.cli import verify
 from dmm_exp.deletion import ledger_files
 from dmm_exp.deletion.ledger_files import CHAIN, HEAD, Receipt, read
 from dmm_exp.deletion.record_files import Unfit, signed
@@ -439,7 +439,7 @@ def test_what_is_neither_ledger_nor_record_is_bad_usage(tmp_path, monkeypatch, c
 def test_verify_starts_without_torch(book):
     code = (
         "import sys; sys.argv = ['verify', sys.argv[1]]\n"
-        "from dmm_exp.cli import verify\n"
+        "from dmm_exp.commands.cli import verify\n"
         "try:\n    verify()\n"
         "finally:\n    assert not {'torch', 'lightning', 'pandas', 'numpy'} & set(sys.modules)\n"
     )

@@ -19,6 +19,7 @@ from torch.utils.data import TensorDataset
 
 from dmm_exp import Unlearned, train, unlearn
 from dmm_exp.config.folders import config_directory
+from dmm_exp.console.progress import Console
 from dmm_exp.data import Normalisation
 from dmm_exp.deletion.given import given
 from dmm_exp.deletion.recipes import composed, method_of, training_of
@@ -28,7 +29,6 @@ from dmm_exp.ensembles.work import model_factory, recipe, trainer_factory
 from dmm_exp.errors import UserError
 from dmm_exp.executors import Local
 from dmm_exp.models import margin
-from dmm_exp.report.progress import Console
 
 WIDTH, CLASSES, ROWS = 4, 3, 60
 DATA, UNSEEN, GONE = blobs(ROWS, WIDTH, CLASSES), blobs(30, WIDTH, CLASSES, seed=9), [3, 10, 20, 41]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from dmm_exp import prepare, train, unlearn
+from dmm_exp.console import progress
 from dmm_exp.deletion.fresh import Fresh
 from dmm_exp.errors import UserError
-from dmm_exp.report import progress
 
 WIDTH, CLASSES = 8, 3
 DATA, UNSEEN = blobs(40, WIDTH, CLASSES), blobs(20, WIDTH, CLASSES, seed=5)

@@ -14,19 +14,19 @@ from typing import Any
 import torch
 
 from dmm_exp.config.folders import config_directory
+from dmm_exp.config.identity import run_name
 from dmm_exp.config.preflight import composer
+from dmm_exp.console.progress import Console
 from dmm_exp.deletion.deletion import Deletion
 from dmm_exp.deletion.given import given
 from dmm_exp.deletion.pool import pool_config
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.evaluation import Evaluation
 from dmm_exp.executors import Local
-from dmm_exp.identity import run_name
-from dmm_exp.leaderboard import compose_entries
+from dmm_exp.leaderboard.board import compose_entries
 from dmm_exp.pipeline import Pipeline
-from dmm_exp.report.progress import Console
 from dmm_exp.store import Artifact, Draft, Spec
-from dmm_exp.study import compose_cells_of
+from dmm_exp.study.study import compose_cells_of
 
 FILE = Path(__file__).with_name("addresses.json")
 FIXED = ["model.chunk_size=1", "executor=local"]

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from dmm_exp.cli import config_directory
+from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import register
-from dmm_exp.run import run
+from dmm_exp.runs.run import run
 
 CHOICES = {"dataset": "digits", "model": "mlp", "forget": "rum_high_mem", "unlearner": "dmm", "attribution": "best"}
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from results_of_runs import SMALLEST
 
-from dmm_exp import sweep
+from dmm_exp.runs import batch as sweep
 
 SMALL = [
     *SMALLEST,
@@ -90,7 +90,9 @@ def test_sweep_with_an_impossible_cell_is_refused_before_the_first_starts(comman
 
 
 def test_help_names_the_groups_and_needs_no_torch(tmp_path):
-    script = "import sys, dmm_exp.cli; sys.argv[1:] = ['--help']\ntry: dmm_exp.cli.main()\nexcept SystemExit: pass\n"
+    script = (
+        "import sys, dmm_exp.commands.cli as cli; sys.argv[1:] = ['--help']\ntry: cli.main()\nexcept SystemExit: pass\n"
+    )
     code = script + "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -100,7 +102,7 @@ def test_help_names_the_groups_and_needs_no_torch(tmp_path):
 def test_workers_start_before_this_process_imports_torch(tmp_path):
     script = """
 import sys
-from dmm_exp.cli import main
+from dmm_exp.commands.cli import main
 from dmm_exp.executors import Processes
 def started(self):
     print("with torch" if "torch" in sys.modules else "before torch")

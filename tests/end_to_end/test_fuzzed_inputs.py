@@ -32,8 +32,9 @@ from hypothesis import strategies as st
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("data", "compare")]
 import dataset_files
 
-from dmm_exp import Ledger, cli, foreign, unlearn
+from dmm_exp import Ledger, unlearn
 from dmm_exp.artifacts.command import artifacts
+from dmm_exp.commands import cli
 from dmm_exp.compare.command import compare_runs
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import compose_cells, compose_unlearner
@@ -44,8 +45,9 @@ from dmm_exp.deletion import checkpoints, ledger_files, record
 from dmm_exp.deletion.ledger_files import CHAIN, HEAD
 from dmm_exp.deletion.verify_command import verify
 from dmm_exp.errors import UserError
+from dmm_exp.files import reading
 from dmm_exp.forget import read_rows
-from dmm_exp.job import do
+from dmm_exp.runs.job import do
 from dmm_exp.store import Draft, Spec, Store
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
@@ -70,7 +72,7 @@ def fuzzing(few: int) -> Callable[[Any], Any]:
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine with little memory and no network, whose peak of memory is looked at."""
-    monkeypatch.setattr(foreign, "machine_memory", lambda: 1e9)
+    monkeypatch.setattr(reading, "machine_memory", lambda: 1e9)
     monkeypatch.setattr(known.Hub, "read", offline)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # begins the peak from now on

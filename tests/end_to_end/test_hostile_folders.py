@@ -14,7 +14,7 @@ import pytest
 import yaml
 from results_of_runs import SMALLEST
 
-from dmm_exp import cli
+from dmm_exp.commands import cli
 from dmm_exp.config.trust import Trust, packages, restricted
 from dmm_exp.errors import UserError
 
@@ -155,15 +155,15 @@ DANGEROUS = [
     "lightning.pytorch.cli.LightningCLI",
     "lightning.pytorch.loggers.WandbLogger",
     "lightning.Trainer.load_from_checkpoint",
-    "dmm_exp.cli.main",
-    "dmm_exp.cli.os.system",
-    "dmm_exp.store.files.shutil.rmtree",
+    "dmm_exp.commands.cli.main",
+    "dmm_exp.commands.cli.os.system",
+    "dmm_exp.files.writing.shutil.rmtree",
     "dmm_exp.store.Store",
     "dmm_exp.executors.Ray",
     "dmm_exp.executors.Submitit",
     "dmm_exp.executors.queue.Queue",
     "dmm_exp.report.trackers.WandbTracker",
-    "dmm_exp.foreign.read_bytes",
+    "dmm_exp.files.reading.read_bytes",
     "dmm_exp.data.pictures.file_content",
     "dmm_exp.data.examples.Examples.read",
     "dmm_exp",
@@ -256,8 +256,8 @@ def test_an_accepted_name_that_leads_elsewhere_is_refused_before_it_is_called():
 
 
 def test_texts_that_become_configuration_later_are_checked_too():
-    from dmm_exp.assignment import composed_parts
     from dmm_exp.config.instantiate import check_targets
+    from dmm_exp.search.assignment import composed_parts
 
     with restricted(packages(["mine"])):
         part = {"high": {"unlearner": "finetune _target_=os.system"}}

@@ -2,8 +2,8 @@
 
 import pytest
 
+from dmm_exp.console import progress
 from dmm_exp.errors import UserError
-from dmm_exp.report import progress
 
 OWN = """
 from torch import nn

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dmm_exp.cli import main
+from dmm_exp.commands.cli import main
 
 SMALL = [
     "experiment=quick",

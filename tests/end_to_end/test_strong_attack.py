@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 import torch
 
-from dmm_exp.cli import config_directory
+from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import check_ranges, register
+from dmm_exp.console.progress import Console
 from dmm_exp.errors import UserError
+from dmm_exp.evaluation.strong_ulira import StrongUlira
 from dmm_exp.executors import Local
 from dmm_exp.pipeline import Pipeline, attack
-from dmm_exp.report.progress import Console
 from dmm_exp.store import Store
-from dmm_exp.strong_ulira import StrongUlira
 
 KEY = "evaluation.strong_ulira"
 SMALL = [

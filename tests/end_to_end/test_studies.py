@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from results_of_runs import SMALLEST
 
-from dmm_exp import cli
+from dmm_exp.commands import cli
 from dmm_exp.executors import close_executors
-from dmm_exp.leaderboard import early_epochs
+from dmm_exp.leaderboard.board import early_epochs
 
 SMALL = [
     *SMALLEST,

@@ -18,12 +18,12 @@ from test_executors import jobs_in, written
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import register
+from dmm_exp.console.progress import Console
 from dmm_exp.errors import UserError
 from dmm_exp.executors import Local, Processes, Ray, Submitit
 from dmm_exp.executors import queue as queues
 from dmm_exp.executors.queue import Queue, Worker
 from dmm_exp.pipeline.stages import Stages
-from dmm_exp.report.progress import Console
 from dmm_exp.store import Store
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dmm_exp.report.result import OtherRun, RunResult, StageRecord
+from dmm_exp.console.progress import StageRecord
+from dmm_exp.report.result import OtherRun, RunResult
 
 CLASSES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "<b>x</b>", "$nine"]
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from wandb_files import Written, written_runs
 
-from dmm_exp import sweep
-from dmm_exp.cli import config_directory
+from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import compose_cells
 from dmm_exp.config.schema import register
 from dmm_exp.report.figures import FIGURES
+from dmm_exp.runs import batch as sweep
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 OVERRIDES = [

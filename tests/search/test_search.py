@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from dmm_exp.cli import config_directory
+from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import check_overrides, compose_forget_sets, forget_overrides
 from dmm_exp.config.schema import register
 from dmm_exp.errors import UserError
-from dmm_exp.run import run
+from dmm_exp.files.digests import digest_of
+from dmm_exp.runs.run import run
 from dmm_exp.search import Grid, Optuna, Range, settings_of, with_settings
 from dmm_exp.search.spaces import grid, read_space
-from dmm_exp.store.spec import digest_of
 
 SPACES = yaml.safe_load((Path(config_directory()) / "hparams_search" / "spaces" / "digits.yaml").read_text())
 UNLEARNERS = {path.stem for path in (Path(config_directory()) / "unlearner").glob("*.yaml")}

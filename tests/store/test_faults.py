@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from dmm_exp.errors import UserError, storage_errors
+from dmm_exp.files import writing as store_files
 from dmm_exp.store import Artifact, Draft, Spec, Store
-from dmm_exp.store import files as store_files
 
 MEMBERS = 6
 SPEC = Spec("ensemble", {"members": MEMBERS, "seed": 0}, {"dataset": "d" * 64})

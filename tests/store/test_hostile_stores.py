@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from dmm_exp.errors import UserError
-from dmm_exp.foreign import plain_name
+from dmm_exp.files.reading import plain_name
+from dmm_exp.files.writing import checksum, write_json
 from dmm_exp.store import Artifact, Draft, Spec, Store
-from dmm_exp.store.files import checksum, write_json
 from dmm_exp.store.manifest import MANIFEST, SEAL, read_manifest, sealed
 
 SPEC = Spec("effect", {"seed": 0}, {"dataset": "d" * 64})

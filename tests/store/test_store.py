@@ -16,8 +16,9 @@ import pytest
 import torch
 
 import dmm_exp
-from dmm_exp.store import Artifact, Draft, Missing, Spec, Store, digest_of, files
-from dmm_exp.store.files import checksum
+from dmm_exp.files import writing as files
+from dmm_exp.files.writing import checksum
+from dmm_exp.store import Artifact, Draft, Missing, Spec, Store, digest_of
 
 SHARDS = 5
 SPEC = Spec("ensemble", {"members": SHARDS, "seed": 0}, {"dataset": "d" * 64})

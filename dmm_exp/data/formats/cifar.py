@@ -12,7 +12,7 @@ import numpy as np
 
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading
 from dmm_exp.errors import UserError, reason_of
-from dmm_exp.foreign import check_memory, machine_memory, read_bytes
+from dmm_exp.files.reading import check_memory, machine_memory, read_bytes
 
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32

@@ -12,7 +12,7 @@ from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fing
 from dmm_exp.data.formats.walk import Found, divided, files, readable, report_skipped
 from dmm_exp.data.pictures import Pictures, file_content
 from dmm_exp.errors import UserError
-from dmm_exp.foreign import plain_name, read_json
+from dmm_exp.files.reading import plain_name, read_json
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, whole_numbers
 from dmm_exp.errors import UserError
-from dmm_exp.foreign import check_memory
+from dmm_exp.files.reading import check_memory
 
 IDX_UINT8 = 8
 PREFIXES = {TRAIN: "train", TEST: "t10k"}

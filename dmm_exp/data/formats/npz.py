@@ -11,7 +11,7 @@ import numpy as np
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, label_values
 from dmm_exp.data.numbers import numbers
 from dmm_exp.errors import UserError, did_you_mean
-from dmm_exp.foreign import check_memory
+from dmm_exp.files.reading import check_memory
 
 KEY = "dataset.formats.npz"
 FIRST, LAST = ("channels", "height", "width"), ("height", "width", "channels")

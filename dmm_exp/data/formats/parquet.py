@@ -10,7 +10,7 @@ from typing import Any
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint, label_values
 from dmm_exp.data.pictures import Pictures, file_content
 from dmm_exp.errors import UserError, did_you_mean
-from dmm_exp.foreign import check_parquet, parse_json
+from dmm_exp.files.reading import check_parquet, parse_json
 
 
 @dataclass(frozen=True)

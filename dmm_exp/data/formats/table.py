@@ -14,7 +14,7 @@ from dmm_exp.data.formats import delimited
 from dmm_exp.data.formats.columns import KEY, Columns
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading
 from dmm_exp.errors import UserError, did_you_mean, listed
-from dmm_exp.foreign import check_memory, check_parquet
+from dmm_exp.files.reading import check_memory, check_parquet
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.config.identity import CHOICES, run_name
 from dmm_exp.errors import UserError
-from dmm_exp.foreign import read_json
-from dmm_exp.identity import CHOICES, run_name
-from dmm_exp.run import FinishedRun, plain, run
+from dmm_exp.files.reading import read_json
+from dmm_exp.runs.run import FinishedRun, plain, run
 
 
 def from_hydra(config: Any) -> None:
@@ -19,7 +19,7 @@ def from_hydra(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from dmm_exp import sweep
+    from dmm_exp.runs import batch as sweep
 
     hydra, resolved = HydraConfig.get(), plain(config)
     choices, overrides = _choices(hydra), list(hydra.overrides.task)
@@ -55,11 +55,11 @@ def do(
 
         return run_convex(config, overrides)
     if config["leaderboard"]["methods"]:
-        from dmm_exp.leaderboard import run_leaderboard
+        from dmm_exp.leaderboard.board import run_leaderboard
 
         return run_leaderboard(config, overrides)
     if config["study"]["tables"]:
-        from dmm_exp.study import run_study
+        from dmm_exp.study.study import run_study
 
         return run_study(config, overrides)
     return run(config, choices, table=table)
@@ -73,7 +73,7 @@ def print_accepted(config: Mapping[str, Any], choices: Mapping[str, str]) -> Non
     """
     from dmm_exp.config.schema import check_ranges
     from dmm_exp.config.trust import named
-    from dmm_exp.run import is_finished
+    from dmm_exp.runs.run import is_finished
 
     check_ranges(config)
     folder = Path(config["paths"]["outputs"]).expanduser().absolute() / "runs" / run_name(config, choices)

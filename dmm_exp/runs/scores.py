@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.config.identity import ARTIFACTS, identified
 from dmm_exp.errors import storage_errors
-from dmm_exp.identity import ARTIFACTS, identified
-from dmm_exp.store.files import write_table, write_text
-from dmm_exp.store.spec import digest_of
+from dmm_exp.files.digests import digest_of
+from dmm_exp.files.writing import write_table, write_text
 
 DEPENDS_ON = ("dataset", "model", "training", "pool", "scores", "n_models", "seed")
 UNUSED = {
@@ -34,9 +34,9 @@ def run_scores(config: Mapping[str, Any], choices: Mapping[str, str]) -> Path | 
     """
     from dmm_exp.config.instantiate import check_targets
     from dmm_exp.config.schema import check_ranges
+    from dmm_exp.console.progress import Console
     from dmm_exp.executors import shared_executor
     from dmm_exp.pipeline import Pipeline
-    from dmm_exp.report.progress import Console
     from dmm_exp.report.scores import correlation_table, correlations, draw_scores
     from dmm_exp.report.tables import print_table
     from dmm_exp.scores import FAMILIES

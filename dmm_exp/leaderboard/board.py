@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.config.identity import many_runs_digest
 from dmm_exp.errors import UserError
-from dmm_exp.identity import many_runs_digest
-from dmm_exp.run import run
-from dmm_exp.sweep import begin
+from dmm_exp.runs.batch import begin
+from dmm_exp.runs.run import run
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def run_leaderboard(config: Mapping[str, Any], overrides: Sequence[str]) -> Path
     Raises:
         UserError: one of the runs could not start, or all of them failed.
     """
+    from dmm_exp.console.progress import Console
     from dmm_exp.report.leaderboard import leaderboard_table, write_leaderboard
-    from dmm_exp.report.progress import Console
     from dmm_exp.report.tables import print_table
 
     begin(overrides)

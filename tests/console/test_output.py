@@ -14,11 +14,11 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from dmm_exp import cli
-from dmm_exp.errors import UserError, listed, shown, storage_errors
-from dmm_exp.report.progress import Console
+from dmm_exp.commands import cli
+from dmm_exp.console.progress import Console
+from dmm_exp.console.terminal import safe_output
+from dmm_exp.errors import UserError, listed, printable, shown, storage_errors
 from dmm_exp.report.tables import print_table
-from dmm_exp.terminal import printable, safe_output
 
 HOSTILE = "a\x1b[2Jb\x07c\x9bd\u202ee\x7f\u2028f\r\ud800"
 ESCAPED = "a\\x1b[2Jb\\x07c\\x9bd\\u202ee\\x7f\\u2028f\\r\\ud800"
@@ -137,7 +137,7 @@ def test_an_output_that_is_not_utf_8_gets_other_characters(encoding: str, monkey
 
 def test_the_command_works_in_an_environment_without_utf_8():
     own = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
-    words = [sys.executable, "-c", "from dmm_exp import cli; cli.main()", "unlearner=dm"]
+    words = [sys.executable, "-c", "from dmm_exp.commands import cli; cli.main()", "unlearner=dm"]
     done = subprocess.run(words, env={**os.environ, **own}, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
@@ -220,7 +220,7 @@ def test_a_stream_that_was_closed_before_stops_nothing(name: str, monkeypatch: p
 @needs_full
 def test_the_process_ends_so_when_its_output_is_full():
     with open("/dev/full", "w") as stream:
-        words = [sys.executable, "-c", "from dmm_exp import cli; cli.main()", "--help"]
+        words = [sys.executable, "-c", "from dmm_exp.commands import cli; cli.main()", "--help"]
         done = subprocess.run(words, stdout=stream, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: standard output cannot be written (No space left on device)\n"

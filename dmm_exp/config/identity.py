@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dmm_exp.store.spec import digest_of
+from dmm_exp.files.digests import digest_of
 
 # What changes where a run happens, or which runs there are, but not what one finds.
 ELSEWHERE = (

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmm_exp.report.progress import Console, duration
-from dmm_exp.report.result import StageRecord
+from dmm_exp.console.progress import Console, StageRecord, duration
 
 
 class Terminal(io.StringIO):
@@ -61,7 +60,7 @@ def test_a_terminal_shows_the_rate_of_all_workers(monkeypatch: pytest.MonkeyPatc
 
 def test_a_log_gets_a_line_a_minute_with_the_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 0.0, 30.0, 61.0, 62.0, 125.0, 190.0])
-    monkeypatch.setattr("dmm_exp.report.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("dmm_exp.console.progress.time.monotonic", lambda: next(now))
     stream = io.StringIO()
     with Console(stream).progress("pool", 1000) as advance:
         for members in (400, 100, 22, 1, 102, 375):  # the first were there

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dmm_exp.config.folders import config_directory, leave_this_folder
 from dmm_exp.config.processes import rank, ranks
+from dmm_exp.console.terminal import Closed, leave_output, safe_output
 from dmm_exp.errors import UserError, did_you_mean, storage_errors
-from dmm_exp.terminal import Closed, leave_output, safe_output
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -173,7 +173,7 @@ def _done(arguments: Any, cells: list[dict[str, Any]]) -> int:
         if refused:
             raise refused[0]
         return 0
-    from dmm_exp import sweep
+    from dmm_exp.runs import batch as sweep
 
     sweep.begin(arguments.overrides)
     if cells[0]["dry_run"]:
@@ -201,7 +201,7 @@ def _scores() -> int:
 
 def _accepted(arguments: Any, cells: list[dict[str, Any]]) -> int:
     """Say of a folder that is run again what it would do; nothing of it is imported or made for that."""
-    from dmm_exp.job import print_accepted
+    from dmm_exp.runs.job import print_accepted
 
     for cell in cells:
         print_accepted(cell, arguments.choices)
@@ -309,7 +309,7 @@ def _caught(refused: list[UserError | Closed], task: Callable[[Any], object], ty
 
 
 def _run(config: Any) -> None:
-    from dmm_exp.job import from_hydra
+    from dmm_exp.runs.job import from_hydra
 
     from_hydra(_meant(config))
 
@@ -318,8 +318,8 @@ def _score(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from dmm_exp.config.preflight import choices_of
-    from dmm_exp.example_scores import run_scores
-    from dmm_exp.run import plain
+    from dmm_exp.runs.run import plain
+    from dmm_exp.runs.scores import run_scores
 
     hydra = HydraConfig.get()
     folder = run_scores(plain(_meant(config)), choices_of(hydra.runtime.choices))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.errors import UserError
-from dmm_exp.store.files import write_json, write_text
-from dmm_exp.store.spec import digest_of
+from dmm_exp.files.digests import digest_of
+from dmm_exp.files.writing import write_json, write_text
 
 SWEEP = "DMM_EXP_SWEEP"  # in the environment, so that cells in other processes know which sweep they belong to
 
@@ -51,7 +51,7 @@ def run_cell(config: Mapping[str, Any], choices: Mapping[str, str], overrides: l
 
 def _done(config: Mapping[str, Any], choices: Mapping[str, str], overrides: list[str]) -> dict[str, Any]:
     """Do a cell's work, and return what its record says of it."""
-    from dmm_exp.job import do
+    from dmm_exp.runs.job import do
 
     done = do(config, choices, overrides, table=False)
     if isinstance(done, Path):  # many runs, or none: what it was composed of does not tell what it found

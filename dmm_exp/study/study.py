@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp import __version__
+from dmm_exp.config.identity import many_runs_digest, run_name
 from dmm_exp.errors import UserError
-from dmm_exp.foreign import read_json
-from dmm_exp.identity import many_runs_digest, run_name
-from dmm_exp.run import run
-from dmm_exp.store.files import write_json
-from dmm_exp.sweep import begin
+from dmm_exp.files.reading import read_json
+from dmm_exp.files.writing import write_json
+from dmm_exp.runs.batch import begin
+from dmm_exp.runs.run import run
 
 if TYPE_CHECKING:
     from dmm_exp.report.study import View
@@ -57,7 +57,7 @@ def run_study(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     Raises:
         UserError: one of the runs could not start, or all of them failed.
     """
-    from dmm_exp.report.progress import Console
+    from dmm_exp.console.progress import Console
     from dmm_exp.report.study import Scatter, print_study, write_study
 
     begin(overrides)

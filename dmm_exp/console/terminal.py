@@ -10,35 +10,21 @@ from __future__ import annotations
 import codecs
 import io
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
+from dmm_exp.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-# C0 and C1 but for tab and line feed; invisible marks that change the direction of writing; line separators; halves.
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 PLAIN = "dmm_exp.plain"  # how characters are written that the output's encoding does not have
 _INSTEAD = {
     "✓": "ok", "✗": "!!", "–": "-", "—": "-", "−": "-", "×": "x", "·": ".", "…": "...", "±": "+/-", "≥": ">=",
     "≤": "<=", "→": "->", "α": "alpha", "‖": "||", "’": "'", "“": '"', "”": '"', "─": "-", "│": "|",
 }  # fmt: skip
-
-
-def printable(text: str) -> str:
-    r"""Return a text in which nothing is obeyed by a terminal; tabs and line feeds stay.
-
-    >>> print(printable("cat\x1b[2J"))
-    cat\x1b[2J
-    """
-    return _OBEYED.sub(_escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode("ascii")
 
 
 def _instead(error: UnicodeError) -> tuple[str, int]:

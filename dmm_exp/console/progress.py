@@ -26,13 +26,34 @@ from rich.progress import (
 from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
-from dmm_exp.report.result import StageRecord
-from dmm_exp.terminal import PLAIN, printable
-from dmm_exp.terminal import console as safe_console
+from dmm_exp.console.terminal import PLAIN
+from dmm_exp.console.terminal import console as safe_console
+from dmm_exp.errors import printable
 
 _NAME_WIDTH, _DETAIL_WIDTH = 12, 44
 _NOTED: set[tuple[str, str]] = set()  # what :meth:`Console.note_once` has printed
 _SAID_EVERY = 60.0  # seconds between two lines on progress, where there is no terminal
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage of the pipeline: what it made, how long it took, and whether it was already there.
+
+    Attributes:
+        name: of the stage.
+        detail: what it made.
+        seconds: wall seconds that making it took.
+        cached: whether it was there before.
+        taken_over: number of its models that another artifact had already.
+        made: number of its models that were made anew.
+    """
+
+    name: str
+    detail: str
+    seconds: float
+    cached: bool
+    taken_over: int = 0
+    made: int = 0
 
 
 @dataclass

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmm_exp.foreign import is_real_folder
+from dmm_exp.files.reading import is_real_folder
 
 if TYPE_CHECKING:
     import pandas as pd

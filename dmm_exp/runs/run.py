@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmm_exp.errors import storage_errors
-from dmm_exp.foreign import read_json
-from dmm_exp.identity import ARTIFACTS, CHOICES, CONTENTS, FORGET, MEMBERS, MODEL, contents, run_name
-from dmm_exp.store.files import write_json, write_table, write_tensors, write_text
-from dmm_exp.store.spec import digest_of
-from dmm_exp.terminal import printable
+from dmm_exp.config.identity import ARTIFACTS, CHOICES, CONTENTS, FORGET, MEMBERS, MODEL, contents, run_name
+from dmm_exp.errors import printable, storage_errors
+from dmm_exp.files.digests import digest_of
+from dmm_exp.files.reading import read_json
+from dmm_exp.files.writing import write_json, write_table, write_tensors, write_text
 
 if TYPE_CHECKING:
+    from dmm_exp.console.progress import Console
     from dmm_exp.evaluation import Evaluation
     from dmm_exp.pipeline import Pipeline, PlannedStage
-    from dmm_exp.report.progress import Console
     from dmm_exp.report.result import OtherRun, RunResult
     from dmm_exp.store import Store
 
@@ -56,11 +55,11 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
     Raises:
         UserError: the configuration asks for what cannot be.
     """
-    from dmm_exp.assignment import auto_parts, composed_parts
     from dmm_exp.config.instantiate import check_targets
     from dmm_exp.config.schema import check_ranges
+    from dmm_exp.console.progress import Console
     from dmm_exp.executors import shared_executor
-    from dmm_exp.report.progress import Console
+    from dmm_exp.search.assignment import auto_parts, composed_parts
     from dmm_exp.store import Store
 
     check_ranges(config)
@@ -114,8 +113,8 @@ def _searched(
     from dmm_exp.config.instantiate import instantiate
     from dmm_exp.config.preflight import compose_forget_sets
     from dmm_exp.config.scale import scaled_part
+    from dmm_exp.console.progress import Console
     from dmm_exp.pipeline import Pipeline
-    from dmm_exp.report.progress import Console
     from dmm_exp.search import search
 
     plain = {**config, "hparams_search": None, "forget_tuning": []}
@@ -140,9 +139,9 @@ def _searched(
 
 def _assigned(config: Mapping[str, Any], store: Store, executor: Any, console: Console) -> dict[str, Any]:
     """Return the configuration with an unlearner for every part that left the choice to us."""
-    from dmm_exp.assignment import assign, auto_parts
+    from dmm_exp.console.progress import Console
     from dmm_exp.pipeline import Pipeline
-    from dmm_exp.report.progress import Console
+    from dmm_exp.search.assignment import assign, auto_parts
 
     if config["dry_run"]:
         console.note("the parts' unlearners would be chosen first; the plan is that of the run's own unlearner")
@@ -259,7 +258,7 @@ def _others(
 
 def _strong_attack(folder: Path, pipeline: Pipeline, console: Console) -> dict[str, float]:
     """Do the strong form of U-LiRA if it is asked for, write its tables, and return its metrics."""
-    from dmm_exp.strong_ulira import StrongUlira
+    from dmm_exp.evaluation.strong_ulira import StrongUlira
 
     if not pipeline.attacks:
         return {}

@@ -9,8 +9,8 @@ import pytest
 
 from dmm_exp.compare.runs import read_run
 from dmm_exp.config.folders import config_directory
+from dmm_exp.config.identity import by_content, contents, many_runs_digest, run_name
 from dmm_exp.config.preflight import check_overrides
-from dmm_exp.identity import by_content, contents, many_runs_digest, run_name
 from dmm_exp.search.search import _records
 
 SMALL = [

@@ -14,8 +14,8 @@ from dmm_exp.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dmm_exp.console.progress import Console
     from dmm_exp.pipeline import Pipeline
-    from dmm_exp.report.progress import Console
 
 AUTO = "auto"
 

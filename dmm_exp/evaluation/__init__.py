@@ -1,0 +1,5 @@
+"""Scores of unlearned models."""
+
+from dmm_exp.evaluation.evaluation import EVALUATION_FORMAT, Evaluation, Outputs
+
+__all__ = ["EVALUATION_FORMAT", "Evaluation", "Outputs"]

@@ -1,0 +1,1 @@
+"""Leaderboards: many methods on many forget sets, each an ordinary run, ending in one ranking."""

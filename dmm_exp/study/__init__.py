@@ -1,0 +1,1 @@
+"""Studies: tables whose every cell is an ordinary run, repeated over seeds."""
