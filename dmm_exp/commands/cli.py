@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from dmm_exp.config.preflight import Composer
+    from dmm_exp.config.schema import Config
 
 USAGE_ERROR = 2
 ASKS = ("help", "hydra_help", "info", "shell_completion", "version")  # options that ask for no work
@@ -162,10 +163,10 @@ def _work() -> int:
         return _done(arguments, cells)
 
 
-def _done(arguments: Any, cells: list[dict[str, Any]]) -> int:
+def _done(arguments: Any, cells: list[Config]) -> int:
     if (arguments.help and _own(arguments)) or (arguments.cfg == "job" and _composes(arguments)):
         return _show(arguments)
-    if arguments.config_path and cells and cells[0]["dry_run"]:
+    if arguments.config_path and cells and cells[0].dry_run:
         return _accepted(arguments, cells)
     run, refused = _hydra(_run, arguments.typed)
     if not (arguments.multirun and cells):
@@ -176,7 +177,7 @@ def _done(arguments: Any, cells: list[dict[str, Any]]) -> int:
     from dmm_exp.runs import batch as sweep
 
     sweep.begin(arguments.overrides)
-    if cells[0]["dry_run"]:
+    if cells[0].dry_run:
         run()
         return 0
     folder = sweep.prepared(cells[0])
@@ -190,7 +191,7 @@ def _scores() -> int:
             return _show(arguments)
         if arguments.multirun:
             raise UserError("-m: scores are those of one experiment; start the command once for each")
-        if arguments.config_path and cells and cells[0]["dry_run"]:
+        if arguments.config_path and cells and cells[0].dry_run:
             return _accepted(arguments, cells)
         run, refused = _hydra(_score, arguments.typed)
         run()
@@ -199,7 +200,7 @@ def _scores() -> int:
         return 0
 
 
-def _accepted(arguments: Any, cells: list[dict[str, Any]]) -> int:
+def _accepted(arguments: Any, cells: list[Config]) -> int:
     """Say of a folder that is run again what it would do; nothing of it is imported or made for that."""
     from dmm_exp.runs.job import print_accepted
 
@@ -240,7 +241,7 @@ def _verify() -> int:
 
 
 @contextmanager
-def _checked_arguments() -> Iterator[tuple[Any, list[dict[str, Any]]]]:
+def _checked_arguments() -> Iterator[tuple[Any, list[Config]]]:
     """Give the command line, after comparing it with what exists, and the configurations that it stands for.
 
     There are none where it asks for no work. Hydra is left the command line as it is meant.
@@ -318,11 +319,11 @@ def _score(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from dmm_exp.config.preflight import choices_of
-    from dmm_exp.runs.run import plain
+    from dmm_exp.runs.run import resolved
     from dmm_exp.runs.scores import run_scores
 
     hydra = HydraConfig.get()
-    folder = run_scores(plain(_meant(config)), choices_of(hydra.runtime.choices))
+    folder = run_scores(resolved(_meant(config)), choices_of(hydra.runtime.choices))
     if folder is not None:
         print(folder)
 
@@ -411,7 +412,7 @@ def _more(arguments: Any) -> list[str]:
     return [str(Path(arguments.config_dir).absolute())] if arguments.config_dir else []
 
 
-def _check(arguments: Any) -> list[dict[str, Any]]:
+def _check(arguments: Any) -> list[Config]:
     """Return the configurations that a command line stands for, and leave it to Hydra as it is meant."""
     from dmm_exp.config.overrides import in_shell
 
@@ -438,14 +439,15 @@ def _leave(arguments: Any, overrides: list[str]) -> None:
     sys.argv[1:] = [*overrides, *flags, *(f"--{name.replace('_', '-')}={value}" for name, value in given)]
 
 
-def _check_cells(cells: list[dict[str, Any]]) -> None:
+def _check_cells(cells: list[Config]) -> None:
     """Refuse a sweep with a cell that could not start, before the first one does."""
     from dmm_exp.config.instantiate import check_targets
-    from dmm_exp.config.schema import check_ranges
+    from dmm_exp.config.ranges import check_ranges
+    from dmm_exp.config.schema import plain
 
     for cell in cells:
         check_ranges(cell)
-        check_targets(cell)
+        check_targets(plain(cell))
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ from typing import Any
 import yaml
 
 from dmm_exp.compare.runs import DRAWS, METHOD_GROUPS, Run
-from dmm_exp.config.identity import ELSEWHERE
+from dmm_exp.config.identity import does_not_identify
 from dmm_exp.errors import UserError, did_you_mean
 from dmm_exp.report.result import is_used
 
 SETTING = ("dataset", "model", "forget")
 METHOD = "method"
-# Choices whose settings may tell, and a setting that decides how fast a result comes, but not which.
-_NEVER_TELLING = {*ELSEWHERE, *DRAWS, "experiment", "trainer", "evaluation", "model.chunk_size"} - {"hparams_search"}
+_NEVER_TELLING = {*DRAWS, "experiment", "trainer", "evaluation"}  # of choices, those whose settings may tell
 
 
 def text(value: Any) -> str:
@@ -88,7 +87,8 @@ def _is_silent(run: Run, key: str) -> bool:
     if key.startswith("refinement."):
         return ".unlearner." in key and "refinement.candidates" in run.facts
     searched = key.startswith("unlearner.") and is_used(run.facts["hparams_search"])
-    return searched or key in _NEVER_TELLING
+    silent = key in _NEVER_TELLING or (does_not_identify(key) and key != "hparams_search")
+    return searched or silent
 
 
 def _cell(run: Run, key: str) -> tuple[str, ...]:

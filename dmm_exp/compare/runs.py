@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmm_exp.config.identity import CHOICES, CONTENTS, ELSEWHERE, FORGET, MEMBERS, NAMED, as_ever
+from dmm_exp.config.identity import CHOICES, CONTENTS, FORGET, MEMBERS, NAMED, identifying
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import JSON_BYTES, check_parquet, read_bytes, read_json, read_yaml
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STATUS = "status.json"
-# Keys of config.yaml that are Hydra's, or that say where a run happens and what is shown of it.
-UNRELATED = (*ELSEWHERE, "defaults", "hydra", "choices")
-UNRELATED_KEYS = ("evaluation.report", "dataset.decoding.keep_in")
+HYDRAS = ("defaults", "hydra", "choices")  # keys of config.yaml that are no part of the configuration
 # Groups whose settings belong to a method; all others belong to the question that methods answer.
 METHOD_GROUPS = ("unlearner", "refinement", "attribution", "pool", "scores", "hparams_search", "hparams_search/spaces")
 DRAWS = ("seed", "forget.seed")
@@ -61,8 +59,7 @@ class Run:
         finished: float,
     ) -> Run:
         """Return a run from its resolved configuration; its folder holds the forget set already."""
-        own = {key: value for key, value in as_ever(config).items() if key not in UNRELATED}
-        settings = {key: value for key, value in flat(own) if key not in UNRELATED_KEYS}
+        settings = dict(flat({key: value for key, value in identifying(config).items() if key not in HYDRAS}))
         return cls(folder, choices, settings, metrics, _forget_set(folder), finished, _contents(folder))
 
     @cached_property

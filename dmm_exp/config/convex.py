@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from dmm_exp.errors import UserError, did_you_mean, shown
@@ -89,14 +89,14 @@ class ConvexConfig:
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
 
 
-def settings_of(convex: Mapping[str, Any]) -> dict[str, SettingConfig]:
+def settings_of(convex: ConvexConfig) -> dict[str, SettingConfig]:
     """Return every setting by its name, ``base`` with its differences.
 
     Raises:
         UserError: a difference that names no key or is of the wrong type.
     """
     found = {}
-    for name, different in convex["settings"].items():
+    for name, different in convex.settings.items():
         different = {} if different is None else different
         if not isinstance(different, Mapping):
             raise UserError(
@@ -104,7 +104,7 @@ def settings_of(convex: Mapping[str, Any]) -> dict[str, SettingConfig]:
             )
         for key, value in different.items():
             _check_difference(f"convex.settings.{name}.{key}", key, value)
-        found[str(name)] = SettingConfig(**{**convex["base"], **different})
+        found[str(name)] = replace(convex.base, **different)
     return found
 
 
@@ -117,29 +117,29 @@ def _check_difference(path: str, key: str, value: Any) -> None:
         raise UserError(f"{path}={value}: expected {expected}")
 
 
-def check_convex(convex: Mapping[str, Any]) -> None:
+def check_convex(convex: ConvexConfig) -> None:
     """Check what types cannot, of every setting; nothing if there is no loss.
 
     Raises:
         UserError: the first value that is out of range.
     """
-    if convex["loss"] is None:
+    if convex.loss is None:
         return
-    _one_of("convex.loss", convex["loss"], LOSSES)
+    _one_of("convex.loss", convex.loss, LOSSES)
     for key in ("repeats", "tuning_repeats", "steps", "passes", "batch", "ascent_steps"):
-        _require(f"convex.{key}", convex[key], convex[key] >= 1, "a whole number of at least 1")
+        _require(f"convex.{key}", getattr(convex, key), getattr(convex, key) >= 1, "a whole number of at least 1")
     for key in ("repeats", "tuning_repeats"):
-        _require(f"convex.{key}", convex[key], convex[key] <= SEEDS // 2, f"at most {SEEDS // 2}")
-    multiples = convex["multiples"]
+        _require(f"convex.{key}", getattr(convex, key), getattr(convex, key) <= SEEDS // 2, f"at most {SEEDS // 2}")
+    multiples = convex.multiples
     _require("convex.multiples", multiples, bool(multiples) and min(multiples) > 0, "a list of positive numbers")
-    pool = convex["pool"]
-    _require("convex.pool.size", pool["size"], pool["size"] >= 4, "a whole number of at least 4")
-    _require("convex.pool.alpha", pool["alpha"], 0 < pool["alpha"] < 1, "a fraction in (0, 1)")
-    _require("convex.settings", convex["settings"], bool(convex["settings"]), "at least one setting")
+    pool = convex.pool
+    _require("convex.pool.size", pool.size, pool.size >= 4, "a whole number of at least 4")
+    _require("convex.pool.alpha", pool.alpha, 0 < pool.alpha < 1, "a fraction in (0, 1)")
+    _require("convex.settings", convex.settings, bool(convex.settings), "at least one setting")
     for name, setting in settings_of(convex).items():
-        _check_setting(f"convex.settings.{name}", setting, convex["loss"])
+        _check_setting(f"convex.settings.{name}", setting, convex.loss)
         if setting.data != "gaussian":
-            _check_real(f"convex.settings.{name}", setting, convex["settings"][name] or {})
+            _check_real(f"convex.settings.{name}", setting, convex.settings[name] or {})
 
 
 def _check_setting(path: str, setting: SettingConfig, loss: str) -> None:

@@ -11,36 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.config.schema import Config, Plain, marks, plain
 from dmm_exp.files.digests import digest_of
 
-# What changes where a run happens, or which runs there are, but not what one finds.
-ELSEWHERE = (
-    "paths",
-    "logger",
-    "executor",
-    "engine",
-    "dry_run",
-    "hparams_search",
-    "forget_tuning",
-    "leaderboard",
-    "study",
-    "convex",
-    "scale",  # whose bounds the other keys keep already
-)
 NAMED = ("dataset", "model", "forget", "unlearner", "refinement", "scale")
-# Keys that came later: null, which leaves everything as it was before, counts as absent.
-LATER = (
-    "forget.position",
-    "forget.column",
-    "forget.header",
-    "evaluation.strong_ulira.position",
-    "dataset.formats.npz.axes",
-    "dataset.formats.table.keep",
-)
-# Keys that name a file or a folder, which count by what is in it. So do files that arguments of other people's classes
-# name.
-FILES = ("forget.indices", "dataset.path", "dataset.formats.*.groups")
-OURS = ("dmm_exp", "torch", "lightning")  # packages whose arguments name no files, but for those of FILES
+OURS = ("dmm_exp", "torch", "lightning")  # packages whose arguments name no files but those that the schema marks
 CHOICES = "choices.json"
 CONTENTS = "contents.json"
 ARTIFACTS = "artifacts.json"
@@ -49,16 +24,16 @@ MEMBERS = "members.parquet"
 MODEL = "unlearned.safetensors"
 
 
-def run_name(config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+def run_name(config: Config, choices: Mapping[str, str]) -> str:
     """Return ``<choices>__<id>``: the same experiment has the same name wherever it is started.
 
-    The id is the hash of the resolved configuration without paths, loggers and executors, with files by content.
+    The id is the hash of what identifies the result; see :func:`identified`.
     """
     words = "-".join(choices[group] for group in NAMED if choices.get(group, "none") != "none")
     return f"{words}__{digest_of(identified(config))[:10]}"
 
 
-def many_runs_digest(runs: Sequence[tuple[Sequence[str], Mapping[str, Any]]]) -> str:
+def many_runs_digest(runs: Sequence[tuple[Sequence[str], Config]]) -> str:
     """Return the identity of something made of many runs, each given as its overrides and its configuration.
 
     Overrides identify them; where a run reads files, their content does.
@@ -68,32 +43,58 @@ def many_runs_digest(runs: Sequence[tuple[Sequence[str], Mapping[str, Any]]]) ->
     return digest_of([identified(config) for _, config in runs])
 
 
-def identified(config: Mapping[str, Any]) -> dict[str, Any]:
+def identified(config: Config) -> dict[str, Any]:
     """Return what identifies the result of a configuration: files by their content, and nothing of where it runs."""
-    return {key: value for key, value in by_content(config).items() if key not in ELSEWHERE}
+    return _replaced(identifying(plain(config)), contents(config), "")
 
 
-def by_content(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration as ever, with the content of files in place of their names."""
-    return _replaced(as_ever(config), contents(config), "")
+def identifying(resolved: Plain) -> dict[str, Any]:
+    """Return a configuration with those keys alone that identify a result (see :mod:`dmm_exp.config.schema`).
+
+    >>> identifying({"seed": 0, "forget": {"label": 3, "position": None}, "paths": {"outputs": "here"}})
+    {'seed': 0, 'forget': {'label': 3}}
+    """
+    return _identifying(resolved, "")
 
 
-def contents(config: Mapping[str, Any]) -> dict[str, str]:
+def _identifying(node: Plain, before: str) -> dict[str, Any]:
+    found = {}
+    for name, value in node.items():
+        mark = marks().get(f"{before}{name}")
+        if mark in ("presentation", "place", "job") or (mark == "later" and value is None):
+            continue
+        found[name] = _identifying(value, f"{before}{name}.") if isinstance(value, Mapping) else value
+    return found
+
+
+def does_not_identify(key: str) -> bool:
+    """Say whether a dotted key, or one that it lies in, changes nothing of a result."""
+    parts = key.split(".")
+    above = (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+    return any(marks().get(name) in ("presentation", "place", "job") for name in above)
+
+
+def contents(config: Config) -> dict[str, str]:
     """Return dotted key → digest of the content of every file or folder that a configuration names and that exists."""
-    outputs = Path(str((config.get("paths") or {}).get("outputs", ""))).expanduser().absolute()
-    return {key: _digest(path, outputs) for key, path in _named_files(config, "") if key.split(".")[0] not in ELSEWHERE}
+    outputs = Path(config.paths.outputs).expanduser().absolute()
+    return {key: _digest(path, outputs) for key, path in _named_files(identifying(plain(config)), "")}
 
 
-def _named_files(node: Mapping[str, Any], before: str) -> Iterator[tuple[str, Path]]:
+def _named_files(node: Plain, before: str) -> Iterator[tuple[str, Path]]:
     stranger = str(node.get("_target_", OURS[0])).split(".")[0] not in OURS
     for name, value in node.items():
         key = f"{before}{name}"
         if isinstance(value, Mapping):
             yield from _named_files(value, f"{key}.")
         elif isinstance(value, str | int) and not isinstance(value, bool) and name != "_target_":
-            path, known = Path(str(value)).expanduser(), any(fnmatch(key, pattern) for pattern in FILES)
+            path, known = Path(str(value)).expanduser(), any(fnmatch(key, pattern) for pattern in _files())
             if (known and path.exists()) or (stranger and _is_file(path)):
                 yield key, path
+
+
+@cache
+def _files() -> list[str]:
+    return [key for key, mark in marks().items() if mark == "file"]
 
 
 def _is_file(path: Path) -> bool:
@@ -133,7 +134,7 @@ def _digest_at(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _replaced(node: Mapping[str, Any], values: Mapping[str, Any], before: str) -> dict[str, Any]:
+def _replaced(node: Plain, values: Mapping[str, str], before: str) -> dict[str, Any]:
     """Return a configuration with the values of some dotted keys replaced."""
     found = {}
     for name, value in node.items():
@@ -141,20 +142,3 @@ def _replaced(node: Mapping[str, Any], values: Mapping[str, Any], before: str) -
         inner = _replaced(value, values, f"{key}.") if isinstance(value, Mapping) else value
         found[name] = values.get(key, inner)
     return found
-
-
-def as_ever(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration as it was before keys came later that are not used in it.
-
-    >>> as_ever({"seed": 0, "forget": {"label": 3, "position": None}})
-    {'seed': 0, 'forget': {'label': 3}}
-    """
-    return _without_later(config, "")
-
-
-def _without_later(node: Mapping[str, Any], path: str) -> dict[str, Any]:
-    kept = {key: value for key, value in node.items() if value is not None or f"{path}{key}" not in LATER}
-    return {
-        key: _without_later(value, f"{path}{key}.") if isinstance(value, Mapping) else value
-        for key, value in kept.items()
-    }

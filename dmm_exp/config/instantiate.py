@@ -11,6 +11,7 @@ from dataclasses import is_dataclass
 from functools import cache
 from typing import Any
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.config.trust import check_found, check_names, is_restricted
 from dmm_exp.errors import UserError, did_you_mean, shown
 
@@ -24,7 +25,7 @@ SPECIAL = {  # Hydra's own keys, and their types
 SUPPLIED = {"network": ("input_shape", "n_classes")}  # arguments that code gives, by the name of the node
 
 
-def instantiate(node: Mapping[str, Any], **extra: Any) -> Any:
+def instantiate(node: Plain, **extra: Any) -> Any:
     """Make the object that ``node`` describes: ``_target_`` names the class, the other keys are its arguments.
 
     Containers arrive as plain lists and dicts, and numbers as texts where the class takes nothing but a text.
@@ -105,7 +106,7 @@ def _known_hints(target: Any) -> dict[str, Any]:
         return {}
 
 
-def check_targets(config: Mapping[str, Any], prefix: str = "") -> None:
+def check_targets(config: Plain, prefix: str = "") -> None:
     """Compare every ``_target_`` of a plain configuration with the signature it names, before any work is done.
 
     Raises:
@@ -132,9 +133,7 @@ def check_options_of(path: str, node: Any, options: Any) -> None:
     _check_given(path, node, list(hints), hints, path)
 
 
-def _check_given(
-    path: str, node: Mapping[str, Any], names: Sequence[str] | None, hints: Mapping[str, Any], taker: str
-) -> None:
+def _check_given(path: str, node: Plain, names: Sequence[str] | None, hints: Plain, taker: str) -> None:
     """Refuse a key that is not among the names of arguments (None takes any), or a value of the wrong type."""
     for key, value in node.items():
         if key in SPECIAL:
@@ -161,7 +160,7 @@ def _holds_text(hint: Any) -> bool:
     return _is_text(hint) or any(_is_text(argument) for argument in typing.get_args(hint))
 
 
-def _check_complete(path: str, node: Mapping[str, Any], signature: inspect.Signature) -> None:
+def _check_complete(path: str, node: Plain, signature: inspect.Signature) -> None:
     """Refuse a node that lacks an argument which its class needs."""
     if node.get("_partial_") or "_args_" in node:
         return
@@ -177,7 +176,7 @@ def _check_complete(path: str, node: Mapping[str, Any], signature: inspect.Signa
         raise UserError(f"{path}: {node['_target_']} needs {' and '.join(lacking)}; give {values}")
 
 
-def _targets(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _targets(node: Any, path: str) -> Iterator[tuple[str, Plain]]:
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield path, node

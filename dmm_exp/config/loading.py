@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.errors import UserError, reason_of
 from dmm_exp.files.reading import YAML_BYTES, parse_yaml, read_bytes
 
@@ -156,7 +157,7 @@ class File:
         builds_on: whether it names other files that it is merged with, beside other choices of groups.
     """
 
-    content: Mapping[str, Any]
+    content: Plain
     everywhere: bool
     builds_on: bool
 

@@ -16,7 +16,7 @@ from dmm_exp.config.folders import further_folders
 from dmm_exp.config.loading import Files, config_loader, is_group, options_of, readable_files
 from dmm_exp.config.overrides import cells_of, in_shell, parsed
 from dmm_exp.config.scale import scaled
-from dmm_exp.config.schema import RootConfig
+from dmm_exp.config.schema import Config, Node
 from dmm_exp.config.suggestions import did_you_mean_key
 from dmm_exp.config.targets import TARGET, drop_replaced, names_class, together
 from dmm_exp.config.texts import as_typed
@@ -24,11 +24,11 @@ from dmm_exp.errors import UserError, did_you_mean
 
 OPTIONAL = ("experiment", "hparams_search", "scale")  # groups that may be left out
 PRIMARY = "config"  # the name of the primary configuration
-Composed = list[tuple[dict[str, Any], dict[str, str]]]  # a configuration and group → choice for every cell
+Composed = list[tuple[Config, dict[str, str]]]  # a configuration and group → choice for every cell
 
 
-def check_overrides(config_dir: str, overrides: Sequence[str], more: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Compose every configuration that a command line stands for, and return each as plain resolved containers.
+def check_overrides(config_dir: str, overrides: Sequence[str], more: Sequence[str] = ()) -> list[Config]:
+    """Compose every configuration that a command line stands for, and return each resolved.
 
     A plain command line stands for one, a sweep (``key=a,b``) for one a cell.
 
@@ -106,7 +106,7 @@ class Composer:
         cell = next(cells_of(parsed(overrides, self._loader), self._loader))
         return OmegaConf.to_container(self._composed([one for one in cell if is_group(one, self._loader)]))
 
-    def _resolved(self, cell: Sequence[Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    def _resolved(self, cell: Sequence[Any]) -> tuple[Config, dict[str, str]]:
         """Return a cell's configuration and choices."""
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
@@ -119,7 +119,7 @@ class Composer:
             raise UserError(_sentence(error, cell)) from error
         assert isinstance(resolved, dict)
         assert isinstance(chosen, dict)
-        return scaled({str(key): value for key, value in resolved.items()}), choices_of(chosen)
+        return Config.of(scaled({str(key): value for key, value in resolved.items()})), choices_of(chosen)
 
     def _composed(self, cell: Sequence[Any]) -> Any:
         """Return what a cell composes to, with Hydra's own part."""
@@ -219,13 +219,13 @@ def _is_choice(choice: str, group: str, loader: Any) -> bool:
     return name in options_of(f"{group}/{folder}" if folder else group, loader)
 
 
-def compose_forget_sets(config_dir: str, texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def compose_forget_sets(config_dir: str, texts: Sequence[str]) -> dict[str, Node]:
     """Return the configuration of forget sets written as ``CHOICE key=value …``, by what was written.
 
     Raises:
         UserError: there is no such choice, or it has no such key.
     """
-    return {text: check_overrides(config_dir, forget_overrides(text), further_folders())[0]["forget"] for text in texts}
+    return {text: check_overrides(config_dir, forget_overrides(text), further_folders())[0].forget for text in texts}
 
 
 def forget_overrides(text: str) -> list[str]:
@@ -248,13 +248,13 @@ def _words(text: str) -> list[str]:
         raise UserError(f"'{text}': cannot be read ({error}); quote values as in a shell") from error
 
 
-def compose_unlearner(config_dir: str, text: str) -> dict[str, Any]:
+def compose_unlearner(config_dir: str, text: str) -> Node:
     """Return the configuration of an unlearner written as in :func:`unlearner_overrides`.
 
     Raises:
         UserError: there is no such choice, or it has no such key.
     """
-    return check_overrides(config_dir, unlearner_overrides(text), further_folders())[0]["unlearner"]
+    return check_overrides(config_dir, unlearner_overrides(text), further_folders())[0].unlearner
 
 
 def unlearner_overrides(text: str) -> list[str]:
@@ -299,7 +299,7 @@ def _check_choice(override: Any, loader: Any) -> None:
 
 def _check_deletion(override: Any) -> None:
     """Refuse to leave out what every run has."""
-    if override.is_delete() and override.key_or_group in [field.name for field in fields(RootConfig)]:
+    if override.is_delete() and override.key_or_group in [field.name for field in fields(Config)]:
         key = override.key_or_group
         raise UserError(f"{override.input_line}: every run has {key}; expected {key}=VALUE, or nothing to keep it")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.config.folders import leave_this_folder
-from dmm_exp.config.schema import FORMERLY, SCHEMA
+from dmm_exp.config.schema import FORMERLY, SCHEMA, Node, Plain
 from dmm_exp.config.trust import check_names, packages, restricted
 from dmm_exp.errors import UserError, reason_of, shown
 from dmm_exp.files.reading import plain_name, read_json, read_yaml
@@ -33,7 +33,7 @@ _CHOICE = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*")
 _GROUP = re.compile(r"[a-z_]+(/[a-z_]+)*")
 
 
-def text_of(config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+def text_of(config: Plain, choices: Mapping[str, str]) -> str:
     """Return a run's ``config.yaml``: what it was composed of, and its resolved configuration."""
     import yaml
 
@@ -66,7 +66,7 @@ def checked_copy(folder: Path, name: str, trusted: Sequence[str]) -> Iterator[tu
             yield copy, choices
 
 
-def read(folder: Path, name: str = "config") -> tuple[dict[str, Any], dict[str, str]]:
+def read(folder: Path, name: str = "config") -> tuple[Node, dict[str, str]]:
     """Return the configuration of a run's folder, and the choices that it was composed of.
 
     Raises:
@@ -85,7 +85,7 @@ def read(folder: Path, name: str = "config") -> tuple[dict[str, Any], dict[str, 
         raise UserError(f"{path}: {error}") from error
 
 
-def _checked(config: Any, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def _checked(config: Any, folder: Path) -> tuple[Node, dict[str, str]]:
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise UserError("expected the keys of a run, such as seed and dataset")
     _check_hydra(config)
@@ -98,7 +98,7 @@ def _checked(config: Any, folder: Path) -> tuple[dict[str, Any], dict[str, str]]
     return own, _choices(config.get(CHOICES), own, folder)
 
 
-def _check_hydra(config: Mapping[str, Any]) -> None:
+def _check_hydra(config: Plain) -> None:
     """Refuse all settings of Hydra but those that runs of ours have, or had."""
     if config.get("hydra", TAIL["hydra"]) != TAIL["hydra"]:
         raise UserError("hydra: sets how Hydra itself works; a folder that is run again may not")
@@ -121,7 +121,7 @@ def _check_values(node: Any, path: str) -> None:
         raise UserError(f"{shown(path)}={shown(node)}: is an interpolation; the configuration of a run has none")
 
 
-def _choices(recorded: Any, config: Mapping[str, Any], folder: Path) -> dict[str, str]:
+def _choices(recorded: Any, config: Plain, folder: Path) -> dict[str, str]:
     """Return group → choice, as recorded in the file, or beside it by earlier runs; else by the names of classes."""
     if recorded is None:
         try:
@@ -137,7 +137,7 @@ def _choices(recorded: Any, config: Mapping[str, Any], folder: Path) -> dict[str
     return recorded
 
 
-def _choices_by_class(config: Mapping[str, Any]) -> dict[str, str]:
+def _choices_by_class(config: Plain) -> dict[str, str]:
     """Return names for the parts of a run whose choices are not known."""
     found = {}
     for group in ("dataset", "model", "forget", "unlearner"):

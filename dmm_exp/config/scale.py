@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dmm_exp.config.schema import Config, Node, Plain
 from dmm_exp.errors import UserError
 
 
-def scaled(config: Mapping[str, Any]) -> dict[str, Any]:
+def scaled(config: Plain) -> Node:
     """Return a configuration none of whose values exceeds what ``config["scale"]`` has in its place.
 
     Numbers, and those in lists, become the bound where they are larger; None (all there is) and ``auto`` become the
@@ -32,13 +33,13 @@ def scaled(config: Mapping[str, Any]) -> dict[str, Any]:
     return _bounded(config, bounds, "")
 
 
-def scaled_part(group: str, node: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def scaled_part(group: str, node: Plain, config: Config) -> Node:
     """Return the configuration of a group that was composed on its own, within the bounds of ``config``."""
-    bounds = (config.get("scale") or {}).get(group)
+    bounds = (config.scale or {}).get(group)
     return _bounded(node, bounds, f"{group}.") if bounds else dict(node)
 
 
-def _bounded(node: Mapping[str, Any], bounds: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def _bounded(node: Plain, bounds: Plain, prefix: str) -> Node:
     found = dict(node)
     for key, bound in bounds.items():
         if key not in node or bound is None:
@@ -64,7 +65,7 @@ def _at_most(value: Any, bound: float, name: str) -> Any:
     return min(value, bound)
 
 
-def _check_network(config: Mapping[str, Any], bounds: Mapping[str, Any]) -> None:
+def _check_network(config: Plain, bounds: Plain) -> None:
     """Refuse a network of which nothing can be made smaller."""
     sizes = (bounds.get("model") or {}).get("network")
     network = config["model"]["network"]

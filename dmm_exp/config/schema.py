@@ -1,26 +1,44 @@
-"""Types of the root configuration: what Hydra refuses before anything runs."""
+"""The typed configuration: what Hydra refuses before anything runs, and what every key is to a result.
+
+A key identifies a result unless it is marked otherwise, beside the key: ``presentation`` changes what is shown of a
+result, ``place`` where and how fast it is computed, and ``job`` which runs there are. Keys of a class that a user
+chooses (:data:`Node`) are marked by their names within it. Two more marks concern how a key identifies: a ``file``
+counts by its content, and a ``later`` key, which came after results existed, counts as absent while it is null.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING
 
-from dmm_exp.config.convex import ConvexConfig, check_convex
-from dmm_exp.config.processes import ranks
+from dmm_exp.config.convex import ConvexConfig
 from dmm_exp.errors import UserError, did_you_mean
 
-LOGITS_DTYPES = ("float32", "float16")
+Node = dict[str, Any]  # a class (``_target_``) with its arguments, as a user chose them
+Plain = Mapping[str, Any]  # a configuration as plain containers, which are hashed and written
+Mark = Literal["presentation", "place", "job", "file", "later"]
+MARKS = get_args(Mark)
+
+
+def _marks_inside(**marks: Sequence[str]) -> dict[str, Any]:
+    """Return what a field says of keys within it, dotted and perhaps patterns."""
+    return {"marks": {key: mark for mark, keys in marks.items() for key in keys}}
+
+
+PLACE, PRESENTATION, JOB, LATER = ({"marks": {"": mark}} for mark in ("place", "presentation", "job", "later"))
 
 
 @dataclass
 class ModelConfig:
     """An architecture and how many members of it are trained together."""
 
-    chunk_size: int | str = MISSING  # or "auto"
-    network: dict[str, Any] = field(default_factory=dict)
+    chunk_size: int | str = field(default=MISSING, metadata=PLACE)  # or "auto"
+    network: Node = field(default_factory=dict)
 
 
 @dataclass
@@ -39,8 +57,8 @@ class TrainingConfig:
     epochs: int = MISSING
     batch_size: int = MISSING
     label_smoothing: float = 0.0
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    schedule: dict[str, Any] = field(default_factory=dict)
+    optimizer: Node = field(default_factory=dict)
+    schedule: Node = field(default_factory=dict)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
 
@@ -108,17 +126,17 @@ class StrongUliraConfig:
     base_models: int = 64
     drawn_from: str = "class"
     label: Any = None
-    position: int | None = None
+    position: int | None = field(default=None, metadata=LATER)
 
 
 @dataclass
 class EvaluationConfig:
     """How unlearned models are compared with oracles."""
 
-    klom: dict[str, Any] = field(default_factory=dict)
-    mia: dict[str, Any] = field(default_factory=dict)
+    klom: Node = field(default_factory=dict)
+    mia: Node = field(default_factory=dict)
     strong_ulira: StrongUliraConfig = field(default_factory=StrongUliraConfig)
-    report: bool = True
+    report: bool = field(default=True, metadata=PRESENTATION)
 
 
 @dataclass
@@ -176,33 +194,124 @@ class PathsConfig:
 
 
 @dataclass
-class RootConfig:
-    """Everything a run is made of."""
+class Config:
+    """Everything a run is made of: composed once, and typed from then on."""
 
     seed: int = 0
     n_models: int = 100
-    dry_run: bool = False
-    dataset: dict[str, Any] = field(default_factory=dict)
+    dry_run: bool = field(default=False, metadata=PRESENTATION)
+    dataset: Node = field(
+        default_factory=dict,
+        metadata=_marks_inside(
+            file=("path", "formats.*.groups"),
+            later=("formats.npz.axes", "formats.table.keep"),
+            place=("decoding.keep_in",),
+        ),
+    )
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
     scores: ScoresConfig = field(default_factory=ScoresConfig)
-    forget: dict[str, Any] = field(default_factory=dict)
-    attribution: dict[str, Any] = field(default_factory=dict)
-    unlearner: dict[str, Any] = field(default_factory=dict)
-    refinement: dict[str, Any] = field(default_factory=dict)
+    forget: Node = field(
+        default_factory=dict, metadata=_marks_inside(file=("indices",), later=("position", "column", "header"))
+    )
+    attribution: Node = field(default_factory=dict)
+    unlearner: Node = field(default_factory=dict)
+    refinement: Node = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    trainer: dict[str, Any] = field(default_factory=dict)
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    executor: dict[str, Any] = field(default_factory=dict)
-    logger: dict[str, Any] = field(default_factory=dict)
-    paths: PathsConfig = field(default_factory=PathsConfig)
-    hparams_search: dict[str, Any] | None = None
-    scale: dict[str, Any] | None = None
-    forget_tuning: list[str] = field(default_factory=list)
-    leaderboard: LeaderboardConfig = field(default_factory=LeaderboardConfig)
-    study: StudyConfig = field(default_factory=StudyConfig)
-    convex: ConvexConfig = field(default_factory=ConvexConfig)
+    trainer: Node = field(
+        default_factory=dict,
+        metadata=_marks_inside(
+            presentation=("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
+            place=("accelerator", "devices", "num_nodes"),
+        ),
+    )
+    engine: EngineConfig = field(default_factory=EngineConfig, metadata=PLACE)
+    executor: Node = field(default_factory=dict, metadata=PLACE)
+    logger: Node = field(default_factory=dict, metadata=PRESENTATION)
+    paths: PathsConfig = field(default_factory=PathsConfig, metadata=PLACE)
+    hparams_search: Node | None = field(default=None, metadata=JOB)
+    scale: Node | None = field(default=None, metadata=JOB)  # the other keys are within its bounds already
+    forget_tuning: list[str] = field(default_factory=list, metadata=JOB)
+    leaderboard: LeaderboardConfig = field(default_factory=LeaderboardConfig, metadata=JOB)
+    study: StudyConfig = field(default_factory=StudyConfig, metadata=JOB)
+    convex: ConvexConfig = field(default_factory=ConvexConfig, metadata=JOB)
+
+    @classmethod
+    def of(cls, resolved: Plain) -> Config:
+        """Return a resolved configuration with its types.
+
+        Raises:
+            UserError: it has a key that there is not.
+        """
+        known = [one.name for one in fields(cls)]
+        for key in resolved:
+            if key not in known:
+                raise UserError(
+                    f"{key}: there is no such key at the root of the configuration{did_you_mean(key, known)}"
+                )
+        return _typed(cls, resolved)
+
+
+@dataclass
+class TrainingByFunction:
+    """What stands for a recipe where a function of the user's trains members.
+
+    Attributes:
+        function: the registered function.
+        epochs: 1; what one network costs is one pass over its data as far as anybody knows.
+    """
+
+    function: Node
+    epochs: int = 1
+
+
+def training_config(training: Node) -> TrainingConfig:
+    """Return a recipe with its types, or what stands for one: ``{"function": …}``."""
+    return _typed(TrainingConfig, training)
+
+
+def plain(node: Any) -> Any:
+    """Return a typed configuration, or a part of one, as plain containers."""
+    if is_dataclass(node):
+        return {one.name: plain(getattr(node, one.name)) for one in fields(node)}
+    if isinstance(node, Mapping):
+        return {key: plain(value) for key, value in node.items()}
+    return [plain(value) for value in node] if isinstance(node, (list, tuple)) else node
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    """Return plain containers as what a type hint says."""
+    if get_origin(hint) is UnionType:
+        hint = next(one for one in get_args(hint) if one is not type(None))
+    if isinstance(value, Mapping) and is_dataclass(hint) and isinstance(hint, type):
+        if "function" in value and hint is TrainingConfig:
+            return TrainingByFunction(**value)
+        hints = _hints(hint)
+        return hint(**{key: _typed(hints[key], inner) for key, inner in value.items()})
+    if isinstance(value, Mapping) and get_origin(hint) is dict:
+        return {key: _typed(get_args(hint)[1], inner) for key, inner in value.items()}
+    return value
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+@cache
+def marks() -> dict[str, Mark]:
+    """Return dotted key, or pattern of keys, → mark, of all keys that are marked."""
+    return dict(_marks(Config, ""))
+
+
+def _marks(cls: type, before: str) -> Iterator[tuple[str, Mark]]:
+    for one in fields(cls):
+        for inside, mark in one.metadata.get("marks", {}).items():
+            yield f"{before}{one.name}{inside and '.'}{inside}", mark
+        inner = _hints(cls)[one.name]
+        if is_dataclass(inner) and isinstance(inner, type):
+            yield from _marks(inner, f"{before}{one.name}.")
 
 
 SCHEMA = "dmm_exp_schema"  # what conf/config.yaml lists first; a name that no other program's configuration has
@@ -223,125 +332,4 @@ def register_for_all() -> None:
 def _store(name: str) -> None:
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name=name, node=RootConfig)
-
-
-def _check_processes(trainer: Mapping[str, Any], executor: str) -> None:
-    """Refuse several devices where nothing starts a process for each."""
-    together, devices = executor.endswith(".Distributed"), trainer.get("devices", 1)
-    if devices not in (1, "1", [0], "auto") and not together:
-        raise UserError(
-            f"trainer.devices={devices}: a process trains on one device; for members on several, executor.workers; for "
-            "one member on several, torchrun --nproc-per-node=N -m dmm_exp trainer=ddp"
-        )
-    if ranks() > 1 and not together:
-        raise UserError(f"torchrun started {ranks()} processes: they share work by trainer=ddp only")
-
-
-def check_ranges(config: Mapping[str, Any]) -> None:
-    """Check numbers that a type cannot.
-
-    Raises:
-        UserError: the first that is out of range.
-    """
-    known = [field.name for field in fields(RootConfig)]
-    for key in config:
-        if key not in known:
-            raise UserError(f"{key}: there is no such key at the root of the configuration{did_you_mean(key, known)}")
-    if "convex" in config:
-        check_convex(config["convex"])
-    _at_least("n_models", config["n_models"], 2)
-    _at_least("seed", config["seed"], 0)
-    for key, node in config.items():
-        _check_seeds(str(key), node)
-    _check_processes(config["trainer"], str(config["executor"].get("_target_", "")))
-    chunk_size = config["model"]["chunk_size"]
-    if chunk_size != "auto" and (isinstance(chunk_size, str) or chunk_size < 1):
-        raise UserError(f"model.chunk_size={chunk_size}: expected a whole number of at least 1, or auto")
-    _check_training("training", config["training"])
-    _check_training("scores.held_out", config["scores"]["held_out"])
-    _check_pool(config["pool"])
-    _check_attack(config["evaluation"]["strong_ulira"])
-
-
-def _check_seeds(path: str, node: Any) -> None:
-    """Refuse a seed that generators of random numbers do not take; the seed at the root may be any."""
-    for key, value in node.items() if isinstance(node, Mapping) else ():
-        if str(key).endswith("seed") and isinstance(value, int) and not -(2**63) <= value < 2**64:
-            raise UserError(f"{path}.{key}={value}: expected a seed of at least -2^63 and below 2^64")
-        _check_seeds(f"{path}.{key}", value)
-
-
-def _check_pool(pool: Mapping[str, Any]) -> None:
-    _at_least("pool.amortised_over", pool["amortised_over"], 1)
-    _at_least("pool.held_out", pool["held_out"], 0)
-    if pool["size"] < pool["held_out"] + 4:
-        raise UserError(
-            f"pool.size={pool['size']}: expected at least pool.held_out + 4 = {pool['held_out'] + 4} members, since "
-            "held-out members take no part in estimation"
-        )
-    if not 0 < pool["alpha"] < 1:
-        raise UserError(f"pool.alpha={pool['alpha']}: expected a fraction in (0, 1)")
-    if pool["logits_dtype"] not in LOGITS_DTYPES:
-        expected = " or ".join(LOGITS_DTYPES)
-        raise UserError(
-            f"pool.logits_dtype={pool['logits_dtype']}: expected {expected}"
-            f"{did_you_mean(pool['logits_dtype'], LOGITS_DTYPES)}"
-        )
-    for alpha in pool["lds_alphas"]:
-        if not 0 < alpha < 1 or pool["held_out"] < 2:
-            raise UserError(
-                f"pool.lds_alphas={pool['lds_alphas']}: expected fractions in (0, 1), and pool.held_out of at least 2, "
-                "the number of models that each is measured on"
-            )
-    if pool["complementary"]:
-        _check_blocks("pool", pool, ("size", "held_out"))
-    if pool["larger"]["size"]:
-        _check_larger(pool)
-
-
-def _check_training(name: str, training: Mapping[str, Any]) -> None:
-    _at_least(f"{name}.epochs", training["epochs"], 1)
-    _at_least(f"{name}.batch_size", training["batch_size"], 1)
-    if not 0 <= training["label_smoothing"] < 1:
-        raise UserError(f"{name}.label_smoothing={training['label_smoothing']}: expected a fraction in [0, 1)")
-
-
-def _check_attack(attack: Mapping[str, Any]) -> None:
-    for key, least in {"forget_sets": 0, "size": 1, "base_models": 1}.items():
-        _at_least(f"evaluation.strong_ulira.{key}", attack[key], least)
-    if attack["drawn_from"] not in ("class", "forget"):
-        raise UserError(f"evaluation.strong_ulira.drawn_from={attack['drawn_from']}: expected class or forget")
-
-
-def _check_larger(pool: Mapping[str, Any]) -> None:
-    larger = pool["larger"]
-    if not pool["alpha"] < larger["alpha"] < 1:
-        raise UserError(
-            f"pool.larger.alpha={larger['alpha']}: expected a fraction between pool.alpha={pool['alpha']} and 1"
-        )
-    _check_blocks("pool.larger", larger, ("size",))
-    fewest = 2 * round(1 / (1 - larger["alpha"]))
-    if larger["size"] < fewest:
-        raise UserError(f"pool.larger.size={larger['size']}: expected 0 for none, or at least {fewest}, two blocks")
-
-
-def _check_blocks(name: str, pool: Mapping[str, Any], sizes: Sequence[str]) -> None:
-    """Check that complementary members come in whole blocks."""
-    block = 1 / (1 - pool["alpha"])
-    if block < 1.5 or abs(block - round(block)) > 1e-6:
-        raise UserError(
-            f"{name}.alpha={pool['alpha']}: with complementary members expected 1 - 1/k for a whole k of at least 2 "
-            "(0.5, 0.75, 0.8, 0.9, ...)"
-        )
-    for key in sizes:
-        if pool[key] % round(block):
-            raise UserError(
-                f"{name}.{key}={pool[key]}: with complementary members and {name}.alpha={pool['alpha']} expected a "
-                f"multiple of {round(block)}, whole blocks of them"
-            )
-
-
-def _at_least(key: str, value: int, least: int) -> None:
-    if value < least:
-        raise UserError(f"{key}={value}: expected a whole number of at least {least}")
+    ConfigStore.instance().store(name=name, node=Config)

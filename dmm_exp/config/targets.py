@@ -12,6 +12,7 @@ from typing import Any
 
 from dmm_exp.config.instantiate import SPECIAL
 from dmm_exp.config.loading import File, Files, is_group
+from dmm_exp.config.schema import Plain
 
 TARGET = "_target_"
 KEPT = set(SPECIAL) - {TARGET, "_args_"}
@@ -95,7 +96,7 @@ def _contents(config: Any, loader: Any, files: Files) -> Iterator[Any]:
             yield _nested(file.package, files[file.config_path].content)
 
 
-def _keep_only(config: Any, kept: Mapping[str, Any]) -> None:
+def _keep_only(config: Any, kept: Plain) -> None:
     """Remove from nodes with a class what ``kept`` does not have there."""
     from omegaconf import DictConfig
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from dmm_exp.config.instantiate import hint_of, takes_text
 from dmm_exp.config.overrides import parsed, quoted
-from dmm_exp.config.schema import RootConfig
+from dmm_exp.config.schema import Config, Plain
 from dmm_exp.config.targets import TARGET, laid_over, together
 from dmm_exp.errors import UserError
 
-Compose = Callable[[], Mapping[str, Any]]  # → what the chosen files compose to, as plain unresolved containers
+Compose = Callable[[], Plain]  # → what the chosen files compose to, as plain unresolved containers
 
 
 def as_typed(values: Sequence[Any], compose: Compose) -> dict[str, str]:
@@ -28,7 +28,7 @@ def as_typed(values: Sequence[Any], compose: Compose) -> dict[str, str]:
         values: parsed overrides that set a value.
         compose: called only where the types of the root configuration do not decide.
     """
-    base: Mapping[str, Any] | None = None
+    base: Plain | None = None
     found = {}
     for override in values:
         elements = _elements(override)
@@ -92,7 +92,7 @@ def _changed(value: Any, text: str) -> bool:
 
 def _typed(key: str) -> tuple[Any, bool]:
     """Return the type of a key of the root configuration, and whether that leaves it open."""
-    hint: Any = RootConfig
+    hint: Any = Config
     for name in key.split("."):
         if is_dataclass(hint):
             hint = typing.get_type_hints(hint).get(name)
@@ -103,7 +103,7 @@ def _typed(key: str) -> tuple[Any, bool]:
     return hint, False
 
 
-def _hint(key: str, elements: Sequence[tuple[Any, str]], base: Mapping[str, Any], values: Sequence[Any]) -> Any:
+def _hint(key: str, elements: Sequence[tuple[Any, str]], base: Plain, values: Sequence[Any]) -> Any:
     """Return the type of an argument of a class; None where its file says already that it is no text."""
     *parents, last = key.split(".")
     node, before = laid_over(base, together(values)), base
@@ -115,7 +115,7 @@ def _hint(key: str, elements: Sequence[tuple[Any, str]], base: Mapping[str, Any]
     return hint_of(node[TARGET], last)
 
 
-def _inner(node: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _inner(node: Plain, name: str) -> Plain:
     found = node.get(name)
     return found if isinstance(found, Mapping) else {}
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from dmm_exp import __version__
-from dmm_exp.config.convex import SEEDS, SettingConfig, settings_of
+from dmm_exp.config.convex import SEEDS, ConvexConfig, SettingConfig, settings_of
+from dmm_exp.config.schema import Config, plain
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import check_parquet, read_json
 from dmm_exp.files.writing import write_json, write_table, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from dmm_exp.convex.problems import Loss
 
 
 LEADING = ["setting", "method", "schedule", "multiple", "distance", "excess", "reached", "gradients_to_1e-6"]
@@ -45,27 +48,27 @@ class SettingResult:
     curves: pd.DataFrame
 
 
-def run_convex(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
+def run_convex(config: Config, overrides: Sequence[str]) -> Path:
     """Do every setting that is not there yet, print the table, and return the experiment's folder.
 
     With ``dry_run`` the settings are listed and nothing is made.
 
     Args:
-        config: the resolved configuration; ``config["convex"]`` says what to do.
+        config: the resolved configuration; ``config.convex`` says what to do.
         overrides: of the command line.
 
     Raises:
         UserError: a value is out of range.
     """
     from dmm_exp.config.instantiate import check_targets
-    from dmm_exp.config.schema import check_ranges
+    from dmm_exp.config.ranges import check_ranges
     from dmm_exp.console.progress import Console
 
     check_ranges(config)
-    check_targets(config["convex"], "convex")
-    convex, console, folder = config["convex"], Console(), _folder(config)
+    check_targets(plain(config.convex), "convex")
+    convex, console, folder = config.convex, Console(), _folder(config)
     settings = settings_of(convex)
-    if config["dry_run"]:
+    if config.dry_run:
         for name, setting in settings.items():
             print(f"{name}: {', '.join(f'{key}={value}' for key, value in asdict(setting).items())}")
         return folder
@@ -77,7 +80,7 @@ def run_convex(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
             found = _kept(path, name)
             stage.cached = found is not None
             if found is None:
-                _keep(path, compute(name, setting, convex, config["seed"]))
+                _keep(path, compute(name, setting, convex, config.seed))
                 found = _kept(path, name)
             assert found is not None
             results.append(found)
@@ -85,7 +88,7 @@ def run_convex(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     return folder
 
 
-def compute(name: str, setting: SettingConfig, convex: Mapping[str, Any], seed: int) -> SettingResult:
+def compute(name: str, setting: SettingConfig, convex: ConvexConfig, seed: int) -> SettingResult:
     """Draw a setting's problems, solve them, and run every method.
 
     Args:
@@ -100,10 +103,11 @@ def compute(name: str, setting: SettingConfig, convex: Mapping[str, Any], seed: 
     from dmm_exp.convex.problems import make_problem
     from dmm_exp.convex.rates import facts_of, floors_of, spectra_of, summary_of
 
-    shown = range(SEEDS * seed, SEEDS * seed + convex["repeats"])
-    tuned = range(SEEDS * seed + SEEDS // 2, SEEDS * seed + SEEDS // 2 + convex["tuning_repeats"])
+    shown = range(SEEDS * seed, SEEDS * seed + convex.repeats)
+    tuned = range(SEEDS * seed + SEEDS // 2, SEEDS * seed + SEEDS // 2 + convex.tuning_repeats)
     task, tuning = (
-        make_task(make_problem(setting, convex["loss"], seeds), seeds, convex["pool"]) for seeds in (shown, tuned)
+        make_task(make_problem(setting, cast("Loss", convex.loss), seeds), seeds, convex.pool)
+        for seeds in (shown, tuned)
     )
     found = [one for method in METHODS for one in run_method(method, task, tuning, convex)]
     curves = [
@@ -121,12 +125,12 @@ def compute(name: str, setting: SettingConfig, convex: Mapping[str, Any], seed: 
         )
         for one in found
     ]
-    steps = max(100, convex["passes"] * len(task.problem.retained) // convex["batch"])
+    steps = max(100, convex.passes * len(task.problem.retained) // convex.batch)
     return SettingResult(
         name,
         facts_of(task),
         [summary_of(task, one) for one in found],
-        floors_of(task, convex["batch"], steps),
+        floors_of(task, convex.batch, steps),
         spectra_of(task),
         pd.concat(curves, ignore_index=True),
     )
@@ -163,7 +167,7 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _write(results: Sequence[SettingResult], folder: Path, convex: Mapping[str, Any], command: str) -> None:
+def _write(results: Sequence[SettingResult], folder: Path, convex: ConvexConfig, command: str) -> None:
     """Write tables, figures and the page, and print the headline table."""
     import pandas as pd
 
@@ -179,13 +183,13 @@ def _write(results: Sequence[SettingResult], folder: Path, convex: Mapping[str, 
     curves = pd.concat([result.curves for result in results], ignore_index=True)
     write_table(folder / "curves.parquet", curves)
     spectra = {result.name: result.spectra for result in results}
-    page = write_page(folder, convex["title"], command, convex["repeats"], table, floors, spectra, curves)
+    page = write_page(folder, convex.title, command, convex.repeats, table, floors, spectra, curves)
     print_convex(table)
     print(f"  page: {page}", file=sys.stderr)
 
 
-def _folder(config: Mapping[str, Any]) -> Path:
+def _folder(config: Config) -> Path:
     """Return where an experiment lives: the same one always lands in the same place."""
-    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
-    identity = digest_of({"convex": config["convex"], "seed": config["seed"], "package": __version__})
-    return outputs / "convex" / f"{config['convex']['loss']}__{identity[:10]}"
+    outputs = Path(config.paths.outputs).expanduser().absolute()
+    identity = digest_of({"convex": plain(config.convex), "seed": config.seed, "package": __version__})
+    return outputs / "convex" / f"{config.convex.loss}__{identity[:10]}"

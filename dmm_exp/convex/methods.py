@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dmm_exp.config.convex import ConvexConfig, ConvexPoolConfig
 from dmm_exp.convex.dynamics import (
     SCHEDULES,
     Descent,
@@ -83,25 +83,25 @@ class Found:
     excess: Floats
 
 
-def make_task(problem: Problem, seeds: range, pool: Mapping[str, Any]) -> Task:
+def make_task(problem: Problem, seeds: range, pool: ConvexPoolConfig) -> Task:
     """Solve some problems exactly, and predict their solutions without F."""
     trained, retrained = solve(problem.whole), solve(problem.retained)
     influence = exact_influence(problem, trained)
     return Task(problem, seeds, trained, retrained, influence, _from_pool(problem, seeds, trained, pool))
 
 
-def _from_pool(problem: Problem, seeds: range, trained: Floats, pool: Mapping[str, Any]) -> Floats:
+def _from_pool(problem: Problem, seeds: range, trained: Floats, pool: ConvexPoolConfig) -> Floats:
     """Return outputs ``[seeds, n]`` of θ(S) less the effect of F that the pool's estimator sees."""
     import torch
 
     from dmm_exp.attribution.estimator import SubsetModels, towards
     from dmm_exp.config.instantiate import instantiate
 
-    estimator: PoolEstimator = instantiate(pool["estimator"])
+    estimator: PoolEstimator = instantiate(pool.estimator)
     count, targets = problem.inputs.shape[1], []
     groups = (torch.arange(count) >= problem.size).long()
     for place, seed in enumerate(seeds):
-        masks = pool_masks(problem, pool["size"], pool["alpha"], np.random.default_rng([seed, 2]))
+        masks = pool_masks(problem, pool.size, pool.alpha, np.random.default_rng([seed, 2]))
         outputs = pool_outputs(problem, place, masks, trained[place])
         members = SubsetModels(torch.from_numpy(masks), torch.from_numpy(outputs).float()[..., None])
         estimator.fit(members, groups)
@@ -110,20 +110,20 @@ def _from_pool(problem: Problem, seeds: range, trained: Floats, pool: Mapping[st
     return np.stack(targets)
 
 
-def descent_of(method: str, task: Task, convex: Mapping[str, Any]) -> Descent:
+def descent_of(method: str, task: Task, convex: ConvexConfig) -> Descent:
     """Return what a method descends on. Step sizes are in units of 2/L, or 2/L_b for stochastic methods."""
-    problem, batch = task.problem, convex["batch"]
+    problem, batch = task.problem, convex.batch
     if method == "ascent_descent":
-        ascents, retained = convex["ascent_steps"], problem.retained
-        every = (min(ascents, convex["steps"] / 2) * (problem.size - len(retained)) / convex["steps"]) + len(retained)
+        ascents, retained = convex.ascent_steps, problem.retained
+        every = (min(ascents, convex.steps / 2) * (problem.size - len(retained)) / convex.steps) + len(retained)
         gradient = ascent_descent_gradient(problem, ascents)
-        return Descent(gradient, convex["steps"], every, 2 / smoothness(retained))
+        return Descent(gradient, convex.steps, every, 2 / smoothness(retained))
     part = problem.retained if method in ("gd", "sgd") else task.matching(method).whole
     if method in STOCHASTIC:
-        steps = max(1, convex["passes"] * len(part) // batch)
+        steps = max(1, convex.passes * len(part) // batch)
         gradient = stochastic_gradient(part, batch, steps, task.seeds)
         return Descent(gradient, steps, batch, 2 / batch_smoothness(part, batch))
-    return Descent(full_gradient(part), convex["steps"], len(part), 2 / smoothness(part))
+    return Descent(full_gradient(part), convex.steps, len(part), 2 / smoothness(part))
 
 
 def measure(task: Task, parameters: Floats) -> tuple[Floats, Floats]:
@@ -153,12 +153,12 @@ def excess_loss(task: Task, error: Floats) -> Floats:
     return (above.sum(1) + 0.5 * task.problem.penalty * (error**2).sum(1)) / len(retained)
 
 
-def best_multiples(method: str, tuning: Task, convex: Mapping[str, Any]) -> dict[Schedule, float]:
+def best_multiples(method: str, tuning: Task, convex: ConvexConfig) -> dict[Schedule, float]:
     """Return by schedule the step size that ends nearest to θ(S∖F), in the geometric mean over tuning problems.
 
     Among those that end within rounding of it, the one that is nearest on the way wins.
     """
-    multiples = np.asarray(convex["multiples"], dtype=np.float64)
+    multiples = np.asarray(convex.multiples, dtype=np.float64)
     descent = descent_of(method, tuning, convex)
     decaying = np.repeat([schedule == "decaying" for schedule in SCHEDULES], len(multiples))
     at = record_times(descent.steps)
@@ -170,7 +170,7 @@ def best_multiples(method: str, tuning: Task, convex: Mapping[str, Any]) -> dict
     return {schedule: float(multiples[place]) for schedule, place in zip(SCHEDULES, places, strict=True)}
 
 
-def run_method(method: str, task: Task, tuning: Task, convex: Mapping[str, Any]) -> list[Found]:
+def run_method(method: str, task: Task, tuning: Task, convex: ConvexConfig) -> list[Found]:
     """Run a method from θ(S) at its best step size of every schedule."""
     best, descent = best_multiples(method, tuning, convex), descent_of(method, task, convex)
     at = record_times(descent.steps)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from dmm_exp.config.instantiate import check_targets, instantiate
-from dmm_exp.config.schema import check_ranges
+from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.schema import Config, Node, plain
 from dmm_exp.config.texts import value_of
 from dmm_exp.console.progress import Console
 from dmm_exp.data import Examples
@@ -130,9 +131,9 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
         others.insert(0, "forget=indices")
     config = composed(["logger=none", *others], more)
     check_ranges(config)
-    check_targets(config)
+    check_targets(plain(config))
     known = _given(config, asked)
-    rows, console = read(instantiate(config["forget"]), known.examples), Console()
+    rows, console = read(instantiate(config.forget), known.examples), Console()
     carry_out = _single if asked.ledger is None else _of_ledger
     result = carry_out(config, asked, known, rows, console)
     for warning in result.warnings:
@@ -144,7 +145,7 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
     return output if _is_of(output, result.place) else result.save(output)
 
 
-def _single(config: Mapping[str, Any], asked: Asked, known: Given, rows: Rows, console: Console) -> Unlearned:
+def _single(config: Config, asked: Asked, known: Given, rows: Rows, console: Console) -> Unlearned:
     """Carry out a request that is of no ledger."""
     if asked.receipt is not None:
         raise UserError("request.receipt: is of a ledger; expected request.ledger=FOLDER beside it")
@@ -153,10 +154,10 @@ def _single(config: Mapping[str, Any], asked: Asked, known: Given, rows: Rows, c
     pool, recipe, executor = _pool_of(config, asked, known, rows, console)
     with request(
         known,
-        config["unlearner"],
+        config.unlearner,
         recipe,
         pool,
-        config["seed"],
+        config.seed,
         asked.verify,
         executor,
         console,
@@ -166,17 +167,17 @@ def _single(config: Mapping[str, Any], asked: Asked, known: Given, rows: Rows, c
         return work.delete(chosen, read=rows.read).result
 
 
-def _of_ledger(config: Mapping[str, Any], asked: Asked, known: Given, rows: Rows, console: Console) -> Unlearned:
+def _of_ledger(config: Config, asked: Asked, known: Given, rows: Rows, console: Console) -> Unlearned:
     """Carry out a request to a ledger, or return what it keeps of the same one."""
     if asked.verify:
         raise UserError("request.verify: is for single requests; expected no request.ledger beside it")
     if asked.keep:
         raise UserError("request.keep: is for single requests; expected no request.ledger beside it")
-    folder, executor = Path(asked.ledger or "").expanduser(), shared_executor(config["executor"])
+    folder, executor = Path(asked.ledger or "").expanduser(), shared_executor(config.executor)
     receipt = None if asked.receipt is None else Receipt.read(asked.receipt, "request.receipt")
 
     def ledger(recipe: Any, pool: Pool | None) -> Ledger:
-        asking = (config["unlearner"], recipe, pool, config["seed"])
+        asking = (config.unlearner, recipe, pool, config.seed)
         return Ledger.of(folder, known, asking, executor, console, asked.signing, receipt)
 
     before = ledger(None, None)
@@ -189,15 +190,15 @@ def _of_ledger(config: Mapping[str, Any], asked: Asked, known: Given, rows: Rows
 
 
 def _pool_of(
-    config: Mapping[str, Any], asked: Asked, known: Given, rows: Rows, console: Console
-) -> tuple[Pool | None, Mapping[str, Any] | None, Any]:
+    config: Config, asked: Asked, known: Given, rows: Rows, console: Console
+) -> tuple[Pool | None, Node | None, Any]:
     """Return a request's pool, recipe and executor, after checking that what comes of it can be written."""
-    kept, recipe = _kept(asked), config["training"] if asked.recipe else None
-    check_request(config["unlearner"], recipe if kept is None else kept.training, asked.verify, asked.budget, known)
+    kept, recipe = _kept(asked), plain(config.training) if asked.recipe else None
+    check_request(config.unlearner, recipe if kept is None else kept.training, asked.verify, asked.budget, known)
     _check_output(asked.output, None)
     for sentence in (*known.examples.taken, f"rows to delete: {rows.read}"):
         console.note(sentence)
-    executor = shared_executor(config["executor"])
+    executor = shared_executor(config.executor)
     return kept or _prepared(config, asked, known, executor, console), recipe, executor
 
 
@@ -238,7 +239,7 @@ def _is_of(output: Path, place: Place) -> bool:
 def _asked(texts: Sequence[str]) -> Asked:
     """Return the keys of a request."""
     hints = get_type_hints(Asked)
-    values: dict[str, Any] = {}
+    values: Node = {}
     for text in texts:
         key, equals, _ = text.removeprefix(PREFIX).partition("=")
         if key not in hints or not equals:
@@ -257,13 +258,13 @@ def _check_prefix(texts: Sequence[str]) -> None:
             raise UserError(f"{text}: there is no key '{key}'; did you mean '{PREFIX}{key}={value}'?")
 
 
-def _given(config: Mapping[str, Any], asked: Asked) -> Given:
+def _given(config: Config, asked: Asked) -> Given:
     """Return the trained network and its data."""
     if asked.checkpoint is None:
         raise UserError("request.checkpoint: has no value and needs one; give it as request.checkpoint=FILE")
-    examples: Examples = instantiate(config["dataset"]).load()
+    examples: Examples = instantiate(config.dataset).load()
     checkpoint = Path(asked.checkpoint).expanduser()
-    return given_by_configuration(config["model"]["network"], examples, checkpoint, asked.prefix)
+    return given_by_configuration(config.model.network, examples, checkpoint, asked.prefix)
 
 
 def _kept(asked: Asked) -> Pool | None:
@@ -278,12 +279,12 @@ def _kept(asked: Asked) -> Pool | None:
     return Pool.open(asked.pool)
 
 
-def _prepared(config: Mapping[str, Any], asked: Asked, known: Given, executor: Any, console: Console) -> Pool | None:
+def _prepared(config: Config, asked: Asked, known: Given, executor: Any, console: Console) -> Pool | None:
     """Return the pool that was asked for, prepared by the recipe; None where none was."""
     if asked.pool is None:
         return None
     if not (Path(asked.pool).expanduser() / FILE).exists():
         check_answers(known.answers, known.examples)  # before a pool is trained for nothing
-    budget, folder, seed = asked.prepare_budget, Path(asked.pool), config["seed"]
-    training = config["training"]
+    budget, folder, seed = asked.prepare_budget, Path(asked.pool), config.seed
+    training = plain(config.training)
     return prepare_given(known, training, folder, executor, console, size=asked.size, budget=budget, seed=seed)

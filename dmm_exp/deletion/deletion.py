@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from dmm_exp.attribution import DirectionalEstimator, Estimator, Evidence, Gradients
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.registered import REGISTERED, registered
+from dmm_exp.config.schema import Config, Node, plain
 from dmm_exp.data import Examples
 from dmm_exp.deletion.belonging import Answers, check_answers
 from dmm_exp.deletion.fresh import Fresh
@@ -60,7 +61,7 @@ class Deletion(Pipeline):
         self,
         given: Given,
         pooled: bool,
-        config: Mapping[str, Any],
+        config: Config,
         store: Store,
         executor: Executor,
         console: Console,
@@ -124,7 +125,7 @@ class Deletion(Pipeline):
     def _given_spec(self) -> Spec:
         """What determines the artifact of the given network."""
         numbers = content_hash(*(value.cpu() for value in self.given.ensemble.tensors().values()))
-        config = {"network": self.config["model"]["network"]}
+        config = {"network": self.config.model.network}
         inputs = {"dataset": self.dataset_spec.digest, "numbers": numbers}
         if self.given.blank:  # its answers there are those to zeros
             inputs["blank"] = content_hash(torch.tensor(self.given.blank))
@@ -167,7 +168,7 @@ class Deletion(Pipeline):
     def _trained(
         self, name: str, detail: str, members: int, job: TrainJob, initial: Artifact | None = None
     ) -> Artifact:
-        network = self.config["model"]["network"]
+        network = self.config.model.network
         build = registered(network["name"]) if network["_target_"] == REGISTERED else None
         if isinstance(build, Fresh):
             build.check_buffers(name.removeprefix("network.") for name in self.stacking.changed)
@@ -200,7 +201,7 @@ class Deletion(Pipeline):
     @cached_property
     def _architecture(self) -> Hashable:
         """What tells the architecture from others, within this process."""
-        return str(self.config["model"]["network"]), fingerprint(self.given.ensemble.skeleton)
+        return str(self.config.model.network), fingerprint(self.given.ensemble.skeleton)
 
     def check_steps(self) -> None:
         """Check that a method can take steps from the given network, and note what of it they do not train.
@@ -212,7 +213,7 @@ class Deletion(Pipeline):
         found.check()
         notice = found.notice(one_at_a_time=False)
         if notice is not None:
-            self.console.note_once(notice, about=str(self.config["model"]["network"]))
+            self.console.note_once(notice, about=str(self.config.model.network))
 
     def one_original(self) -> Artifact:
         """Return one network trained by the recipe, alone and with nothing watched: what retraining takes."""
@@ -252,16 +253,16 @@ class Deletion(Pipeline):
         return self.effect_of(gone).tensors("effect")
 
 
-def pool_free_attribution(given: Given) -> dict[str, Any]:
+def pool_free_attribution(given: Given) -> Node:
     """Return the configuration of an estimator that needs the given network alone: factored TRAK where it can."""
     from dmm_exp.deletion.recipes import composed
 
-    factored = composed(["attribution=trak_factored"])["attribution"]
+    factored = composed(["attribution=trak_factored"]).attribution
     try:
         estimator: Estimator = instantiate(factored)
         estimator.check(given.build())
     except UserError:
-        return {**composed(["attribution=trak"])["attribution"], "checkpoints": 1}
+        return {**composed(["attribution=trak"]).attribution, "checkpoints": 1}
     return {**factored, "checkpoints": 1}
 
 
@@ -299,15 +300,15 @@ class Work:
         predicts = unlearner.target == "predicted"
         targets = self.origin - self.deletion.predicted(self.gone)["effect"] if predicts else None
         task = UnlearningTask(
-            originals=evaluation_copy(self.current, config["trainer"]),
+            originals=evaluation_copy(self.current, config.trainer),
             examples=examples,
             forget=self.deletion.given.still_there(self.gone if predicts or self.new is None else self.new),
             retain=AllBut(examples.n_train, self.gone).indices(range(1))[0],
             seed=self.seed,
             members=range(len(self.current)),
             targets=targets,
-            build=model_factory(config["model"]["network"], examples),
-            recipe=recipe(config["training"]),
-            make_trainer=trainer_factory({**config["trainer"], "engine": vars(Engine().settled())}),
+            build=model_factory(config.model.network, examples),
+            recipe=recipe(plain(config.training)),
+            make_trainer=trainer_factory({**config.trainer, "engine": vars(Engine().settled())}),
         )
         return unlearner.unlearn(task), targets

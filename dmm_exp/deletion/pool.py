@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from dmm_exp.config.schema import Config, LargerConfig, ModelConfig, Node, plain, training_config
 from dmm_exp.console.progress import Console, duration
 from dmm_exp.deletion.budget import seconds_of
 from dmm_exp.deletion.deletion import Deletion, here
@@ -67,8 +68,8 @@ class Pool:
 
     folder: Path
     size: int
-    training: Mapping[str, Any]
-    network: Mapping[str, Any]
+    training: Node
+    network: Node
     dataset: str
     probe: list[Any]
     seed: int
@@ -208,7 +209,7 @@ def prepare(
 @storage_errors()
 def prepare_given(
     known: Given,
-    training: Mapping[str, Any],
+    training: Node,
     folder: Path,
     executor: Executor,
     console: Console,
@@ -287,11 +288,11 @@ def _trained_pool(folder: Path, deletion: Deletion, earlier: float, begun: float
     return Pool(
         folder,
         size=deletion.pool.members,
-        training=dict(deletion.config["training"]),
+        training=plain(deletion.config.training),
         network=deletion.given.network,
         dataset=deletion.dataset_spec.digest,
         probe=deletion.given.probe().tolist(),
-        seed=deletion.config["seed"],
+        seed=deletion.config.seed,
         seconds=earlier + time.monotonic() - begun,
         retraining=seconds_of_training(deletion),
         models=members,
@@ -299,7 +300,7 @@ def _trained_pool(folder: Path, deletion: Deletion, earlier: float, begun: float
     )
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> Node | None:
     """Return what a pool's file holds, None where there is none or it is damaged."""
     try:
         facts = read_json(path)
@@ -341,27 +342,27 @@ def models_of(size: int) -> int:
     return size + larger_of(size) + originals_of(size)
 
 
-def pool_config(known: Given, training: Mapping[str, Any], size: int, seed: int) -> dict[str, Any]:
+def pool_config(known: Given, training: Node, size: int, seed: int) -> Config:
     """Return the configuration of an experiment with this pool."""
     config = composed(["attribution=best", "logger=none"])
-    held_out = max(2, size // 20 // 2 * 2)
-    return {
-        **config,
-        "seed": seed,
-        "n_models": originals_of(size),
-        "training": dict(training),
-        "evaluation": {**config["evaluation"], "mia": {**config["evaluation"]["mia"], "largest": ATTACKED}},
-        "model": {"chunk_size": ONE_BY_ONE if by_function(training) else AUTO, "network": known.network},
-        "pool": {
-            **config["pool"],
-            "size": size,
-            "alpha": ALPHA,
-            "complementary": True,
-            "held_out": held_out,
-            "larger": {"size": larger_of(size), "alpha": LARGER_ALPHA},
-        },
-        "forget": {"_target_": "dmm_exp.forget.Points", "points": [0]},
-    }
+    pool = replace(
+        config.pool,
+        size=size,
+        alpha=ALPHA,
+        complementary=True,
+        held_out=max(2, size // 20 // 2 * 2),
+        larger=LargerConfig(larger_of(size), LARGER_ALPHA),
+    )
+    return replace(
+        config,
+        seed=seed,
+        n_models=originals_of(size),
+        training=training_config(training),
+        evaluation=replace(config.evaluation, mia={**config.evaluation.mia, "largest": ATTACKED}),
+        model=ModelConfig(ONE_BY_ONE if by_function(training) else AUTO, known.network),
+        pool=pool,
+        forget={"_target_": "dmm_exp.forget.Points", "points": [0]},
+    )
 
 
 def _fitting(pilot: Artifact, wanted: int, seconds: float) -> int:

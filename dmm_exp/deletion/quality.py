@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dmm_exp.config.schema import Node, TrainingByFunction
 from dmm_exp.deletion.comparison import compared
 from dmm_exp.deletion.deletion import Deletion
-from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.evaluation import Evaluation
 from dmm_exp.metrics import accuracy, margins, mia
 from dmm_exp.pipeline import GROUPS
@@ -63,7 +62,7 @@ def quality(
     if "val" in groups:
         numbers, there = deletion._groups(gone).numpy(), _there(deletion)
         both = torch.cat([given, unlearned])[:, torch.from_numpy(there)]
-        attacked = mia(both, labels[there], numbers[there], **deletion.config["evaluation"]["mia"])
+        attacked = mia(both, labels[there], numbers[there], **deletion.config.evaluation.mia)
         found |= dict(zip(("mia/given", "mia/unlearned"), attacked, strict=True))
     if targets is None:
         return {name: float(value) for name, value in sorted(found.items())}
@@ -121,14 +120,14 @@ class Verification(Deletion):
             how far independent ones are apart.
     """
 
-    def __init__(self, deletion: Deletion, gone: Tensor, unlearner: Mapping[str, Any], oracles: int) -> None:
+    def __init__(self, deletion: Deletion, gone: Tensor, unlearner: Node, oracles: int) -> None:
         self.deletion, self.gone = deletion, gone
-        config = {
-            **deletion.config,
-            "n_models": oracles,
-            "unlearner": dict(unlearner),
-            "forget": {"_target_": "dmm_exp.forget.Points", "points": gone.tolist()},
-        }
+        config = replace(
+            deletion.config,
+            n_models=oracles,
+            unlearner=unlearner,
+            forget={"_target_": "dmm_exp.forget.Points", "points": gone.tolist()},
+        )
         super().__init__(deletion.given, True, config, deletion.store, deletion.executor, deletion.console)
 
     @cached_property
@@ -158,8 +157,8 @@ class Verification(Deletion):
             :func:`dmm_exp.deletion.comparison.compared` returns.
         """
         self.make()
-        found = dict(Evaluation(self).metrics) | {"oracles": float(self.config["n_models"])}
-        if by_function(self.config["training"]):
+        found = dict(Evaluation(self).metrics) | {"oracles": float(self.config.n_models)}
+        if isinstance(self.config.training, TrainingByFunction):
             found = {name: value for name, value in found.items() if not name.startswith("cost/")}
         labels = self.examples.labels.numpy()
         answers = {

@@ -21,17 +21,17 @@ from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.loading import config_loader, options_of
 from dmm_exp.config.preflight import check_overrides, unlearner_overrides
 from dmm_exp.config.registered import register
-from dmm_exp.config.schema import TrainingConfig
+from dmm_exp.config.schema import Config, Node, Plain, TrainingConfig, plain
 from dmm_exp.deletion.given import Given
 from dmm_exp.ensembles import EnsembleTraining
 from dmm_exp.ensembles.work import recipe as parts_of
 from dmm_exp.errors import UserError, did_you_mean, reason_of, shown
 from dmm_exp.unlearners import Unlearner
 
-Recipe = str | Mapping[str, Any] | Callable[..., nn.Module]
+Recipe = str | Plain | Callable[..., nn.Module]
 
 
-def training_of(recipe: Recipe, given: Given) -> dict[str, Any]:
+def training_of(recipe: Recipe, given: Given) -> Node:
     """Return the training configuration that a recipe stands for.
 
     Args:
@@ -54,8 +54,8 @@ def training_of(recipe: Recipe, given: Given) -> dict[str, Any]:
     )
 
 
-def composed(overrides: Sequence[str], more: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the configuration that overrides of the command line compose to, as plain containers.
+def composed(overrides: Sequence[str], more: Sequence[str] = ()) -> Config:
+    """Return the configuration that overrides of the command line compose to.
 
     Composing takes much longer than answering a small request, so a process composes each once.
 
@@ -66,14 +66,14 @@ def composed(overrides: Sequence[str], more: Sequence[str] = ()) -> dict[str, An
 
 
 @cache
-def _composed(overrides: tuple[str, ...], folders: tuple[str, ...]) -> dict[str, Any]:
+def _composed(overrides: tuple[str, ...], folders: tuple[str, ...]) -> Config:
     found = check_overrides(config_directory(), overrides, folders)
     if len(found) > 1:
         raise UserError(f"{' '.join(overrides)}: stands for {len(found)} configurations; expected one")
     return found[0]
 
 
-def method_of(method: str | Mapping[str, Any]) -> dict[str, Any]:
+def method_of(method: str | Plain) -> Node:
     """Return the configuration of an unlearner.
 
     Args:
@@ -83,7 +83,7 @@ def method_of(method: str | Mapping[str, Any]) -> dict[str, Any]:
         UserError: there is no such unlearner, or it does not take such settings.
     """
     if isinstance(method, str):
-        settings = composed(unlearner_overrides(method))["unlearner"]
+        settings = composed(unlearner_overrides(method)).unlearner
     elif isinstance(method, Mapping) and "_target_" in method:
         settings = dict(method)
     else:
@@ -100,24 +100,24 @@ def method_of(method: str | Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _named(recipe: str) -> dict[str, Any]:
+def _named(recipe: str) -> Node:
     """Return the training configuration of a name."""
     folders = further_folders()
     with config_loader(config_directory(), folders) as loader:
         names = options_of("training", loader)
     if recipe not in names:
         raise UserError(f"recipe={shown(recipe)}: expected one of {', '.join(names)}{did_you_mean(recipe, names)}")
-    return composed([f"training={recipe}"])["training"]
+    return plain(composed([f"training={recipe}"]).training)
 
 
-def _differences(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _differences(recipe: Plain) -> Node:
     """Return the default training configuration with some keys changed."""
     known = [field.name for field in fields(TrainingConfig)]
     for key in recipe:
         if key not in known:
             hint = did_you_mean(key, known)
             raise UserError(f"recipe: there is no key '{shown(key)}'; expected {', '.join(known)}{hint}")
-    training = composed([])["training"]
+    training = plain(composed([]).training)
     for key, value in recipe.items():
         whole = not isinstance(value, Mapping) or "_target_" in value
         training[key] = value if whole else {**training[key], **value}
@@ -126,7 +126,7 @@ def _differences(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return training
 
 
-def _checked(training: dict[str, Any]) -> dict[str, Any]:
+def _checked(training: Node) -> Node:
     """Return a training configuration, by which networks can be trained.
 
     Raises:

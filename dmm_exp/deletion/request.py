@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.schema import Node, Plain, TrainingByFunction, plain
 from dmm_exp.console.progress import Console, duration
 from dmm_exp.deletion.belonging import check_answers, check_pool
 from dmm_exp.deletion.budget import seconds_of, share_of
@@ -84,7 +85,7 @@ class Request:
     """
 
     deletion: Deletion
-    settings: dict[str, Any]
+    settings: Node
     pool: Pool | None
     trainable: bool
     verify: int
@@ -144,7 +145,7 @@ class Request:
             warnings=[*warnings, *_beware(found, verification, self.exact), *_pointless(work.origin, targets)],
             forgotten=gone.tolist(),
             method=settings,
-            attribution=dict(deletion.config["attribution"]) if self.predicts else None,
+            attribution=deletion.config.attribution if self.predicts else None,
             seed=self.seed,
             examples=counts(known),
             rows=rows_digest(known, gone),
@@ -175,7 +176,7 @@ class Request:
         groups = groups_of(self.deletion, gone)
         return check_pool(f"pool={self.pool.folder}", own, self.deletion.full_answers(), groups)
 
-    def _restored(self, made: internal.Unlearned, settings: Mapping[str, Any]) -> nn.Module:
+    def _restored(self, made: internal.Unlearned, settings: Node) -> nn.Module:
         """Return what came out as a network like the given one.
 
         Raises:
@@ -188,7 +189,7 @@ class Request:
             )
         return self.deletion.given.restore(made.ensemble.member(0))
 
-    def _within(self, work: Work, spent: float) -> tuple[dict[str, Any], list[str]]:
+    def _within(self, work: Work, spent: float) -> tuple[Node, list[str]]:
         """Return the method's settings with as many epochs as fit into a budget, and what to say of it.
 
         One epoch is carried out to see what it takes.
@@ -213,14 +214,14 @@ class Request:
 
     def _retraining(self, forgotten: int) -> float:
         """Return gradient evaluations of one retraining, where the recipe is one of ours."""
-        epochs = self.deletion.config["training"]["epochs"]
+        epochs = self.deletion.config.training.epochs
         return retraining_cost(epochs, self.deletion.examples.n_train - forgotten)
 
     def _cost(
-        self, made: internal.Unlearned, settings: Mapping[str, Any], seconds: float, forgotten: int, verification: float
+        self, made: internal.Unlearned, settings: Node, seconds: float, forgotten: int, verification: float
     ) -> Cost:
         epochs, ratio = settings.get("epochs"), None
-        if self.trainable and not by_function(self.deletion.config["training"]):
+        if self.trainable and not isinstance(self.deletion.config.training, TrainingByFunction):
             ratio = made.sample_gradients / self._retraining(forgotten)
         count = epochs if isinstance(epochs, int) else 0
         return Cost(seconds, made.sample_gradients, count, ratio, self.retraining, verification)
@@ -237,7 +238,7 @@ class Request:
 @contextmanager
 def request(
     known: Given,
-    method: str | Mapping[str, Any],
+    method: str | Plain,
     recipe: Recipe | None,
     pool: Pool | str | Path | bool | None,
     seed: int,
@@ -304,15 +305,13 @@ def _of_the_way(asked: Request, pool: Pool | str | Path | bool | None) -> list[s
     return [f"{WITHOUT_POOL}; {alternatives}"]
 
 
-def _for_this_call(
-    known: Given, training: Mapping[str, Any], folder: Path, executor: Executor, console: Console, seed: int
-) -> Pool:
+def _for_this_call(known: Given, training: Node, folder: Path, executor: Executor, console: Console, seed: int) -> Pool:
     """Return a pool that is prepared for one request, after saying what it takes."""
     console.note(f"preparing a pool of {models_of(SIZE):,} networks for this call alone; prepare() keeps one")
     return prepare_given(known, training, folder, executor, console, size=SIZE, budget=None, seed=seed)
 
 
-def _taken_over(settings: Mapping[str, Any], known: Given, keep: Sequence[str]) -> list[str]:
+def _taken_over(settings: Node, known: Given, keep: Sequence[str]) -> list[str]:
     """Return the names of what a retrained network takes over from the given one, if that is wanted."""
     if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
         raise UserError(f"keep={shown(keep)}: expected a list of names of tensors or layers")
@@ -324,8 +323,8 @@ def _taken_over(settings: Mapping[str, Any], known: Given, keep: Sequence[str]) 
 
 
 def check_request(
-    settings: Mapping[str, Any],
-    training: Mapping[str, Any] | None,
+    settings: Node,
+    training: Node | None,
     verify: int,
     budget: float | str | None,
     known: Given,
@@ -339,28 +338,27 @@ def check_request(
 
 
 def _alone(
-    known: Given, training: Mapping[str, Any] | None, folder: Path, seed: int, executor: Executor, console: Console
+    known: Given, training: Node | None, folder: Path, seed: int, executor: Executor, console: Console
 ) -> Deletion:
     """Return what predicts effects from the given network alone."""
-    config = pool_config(known, training or composed([])["training"], SIZE, seed)
-    chunk_size = ONE_BY_ONE if training is None else config["model"]["chunk_size"]
-    config |= {"attribution": pool_free_attribution(known), "n_models": 1}
-    config["model"] = {**config["model"], "chunk_size": chunk_size}
+    config = pool_config(known, training or plain(composed([]).training), SIZE, seed)
+    model = replace(config.model, chunk_size=ONE_BY_ONE) if training is None else config.model
+    config = replace(config, attribution=pool_free_attribution(known), n_models=1, model=model)
     return Deletion(known, False, config, Store(folder / "artifacts", console), executor, console)
 
 
-def predicts(settings: Mapping[str, Any]) -> bool:
+def predicts(settings: Node) -> bool:
     """Return whether a method matches predictions."""
     return _target(settings).target == "predicted"
 
 
-def _target(settings: Mapping[str, Any]) -> type[Unlearner]:
+def _target(settings: Node) -> type[Unlearner]:
     from hydra.utils import get_class
 
     return get_class(settings["_target_"])
 
 
-def _training(recipe: Recipe | None, pool: Pool | None, known: Given) -> dict[str, Any] | None:
+def _training(recipe: Recipe | None, pool: Pool | None, known: Given) -> Node | None:
     """Return the training configuration, which a pool knows, too."""
     training = None if recipe is None else training_of(recipe, known)
     if pool is None or training == pool.training:
@@ -370,7 +368,7 @@ def _training(recipe: Recipe | None, pool: Pool | None, known: Given) -> dict[st
     return dict(pool.training)
 
 
-def _check(settings: Mapping[str, Any], training: Mapping[str, Any] | None, verify: int, known: Given) -> None:
+def _check(settings: Node, training: Node | None, verify: int, known: Given) -> None:
     """Refuse what does not go together."""
     kind, function = _target(settings), training is not None and by_function(training)
     if kind is Retrain and (training is None or function):

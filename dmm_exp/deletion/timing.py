@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from math import ceil, floor, log10
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
+from dmm_exp.config.schema import Node, TrainingByFunction, plain
 from dmm_exp.console.progress import duration
 from dmm_exp.deletion.given import Given
-from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.work import recipe
 
 if TYPE_CHECKING:
@@ -28,15 +27,15 @@ def seconds_of_training(deletion: Deletion) -> float:
     For a recipe of ours, steps of a plain loop are timed (forward, backward, optimizer; the fastest counts) and
     multiplied by their number: nothing that this package adds is in it. A recipe that is a function is carried out.
     """
-    training = deletion.config["training"]
-    if by_function(training):
+    training = deletion.config.training
+    if isinstance(training, TrainingByFunction):
         return deletion.one_original().shard_facts()[0]["seconds"]
-    batch = min(training["batch_size"], deletion.examples.n_train)
-    steps = training["epochs"] * ceil(deletion.examples.n_train / batch)
-    return steps * seconds_of_step(deletion.given, training, batch)
+    batch = min(training.batch_size, deletion.examples.n_train)
+    steps = training.epochs * ceil(deletion.examples.n_train / batch)
+    return steps * seconds_of_step(deletion.given, plain(training), batch)
 
 
-def seconds_of_step(known: Given, training: Mapping[str, Any], batch: int) -> float:
+def seconds_of_step(known: Given, training: Node, batch: int) -> float:
     """Return the wall seconds of one plain training step on a batch of so many examples."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = known.build().train().to(device)

@@ -47,5 +47,5 @@ def train(model: nn.Module, data: Data, recipe: Recipe = "sgd_one_cycle", *, see
         stacking_of(lambda: known.ensemble.member(0), known.examples, device).check()
         module = EnsembleTraining(subsets=rows, **made_of(training))
         module.attach(ensemble, known.examples, seed=seed, role="original", members=members)
-        module.fit(trainer_factory({**composed([])["trainer"], "engine": vars(Engine().settled())}))
+        module.fit(trainer_factory({**composed([]).trainer, "engine": vars(Engine().settled())}))
     return known.restore(ensemble.member(0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,7 +65,7 @@ class Evaluation:
         self.pipeline = pipeline
         self.epoch = epoch
         self.config = pipeline.config
-        self.klom_options: dict[str, Any] = dict(self.config["evaluation"]["klom"])
+        self.klom_options = dict(self.config.evaluation.klom)
         self.labels = pipeline.examples.labels.numpy()
         self.groups = pipeline.groups.numpy()
 
@@ -79,9 +78,9 @@ class Evaluation:
         used += [pipeline.score_family(family) for family in pipeline.families]
         config = {
             "klom": self.klom_options,
-            "mia": self.config["evaluation"]["mia"],
-            "epochs": self.config["training"]["epochs"],
-            "amortised_over": self.config["pool"]["amortised_over"],
+            "mia": self.config.evaluation.mia,
+            "epochs": self.config.training.epochs,
+            "amortised_over": self.config.pool.amortised_over,
             "package": __version__,
             "tables": ["points", "members", "roc"],
             "format": EVALUATION_FORMAT,
@@ -174,7 +173,7 @@ class Evaluation:
     def _intervals(self) -> dict[str, float]:
         """Return the 95 % interval over members of every group's 95th percentile."""
         values: dict[str, float] = {}
-        for group, name in enumerate(GROUPS if self.config["n_models"] >= FEWEST_FOR_INTERVALS else ()):
+        for group, name in enumerate(GROUPS if self.config.n_models >= FEWEST_FOR_INTERVALS else ()):
             points = self._of(group)
             unlearned, oracle = (self.outputs[ensemble].margins[:, points] for ensemble in ("unlearned", "oracle"))
             low, high = klom_intervals(unlearned, oracle, quantiles=(0.95,), **self.klom_options)[0.95]
@@ -229,7 +228,7 @@ class Evaluation:
     def _attack_artifact(self, name: str, models: Artifact) -> NDArray[np.float64]:
         """Attack an ensemble that further unlearners will be compared with; done once."""
         pipeline = self.pipeline
-        config = {**self.config["evaluation"]["mia"], "seed": self.config["seed"]}
+        config = {**self.config.evaluation.mia, "seed": self.config.seed}
         inputs = {"models": models.digest, "forget": content_hash(pipeline.forget), "dataset": pipeline.dataset.digest}
 
         def make(draft: Draft) -> None:
@@ -240,7 +239,7 @@ class Evaluation:
 
     def _attack(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return each member's score ``[members]``."""
-        return mia(logits, self.labels, self.groups, seed=self.config["seed"], **self.config["evaluation"]["mia"])
+        return mia(logits, self.labels, self.groups, seed=self.config.seed, **self.config.evaluation.mia)
 
     def _attacked(self, ensemble: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return margins of an ensemble and of the oracles on forget points, ``[members, forget points]`` each."""
@@ -251,12 +250,12 @@ class Evaluation:
     def _ulira_by_point(self) -> NDArray[np.float64]:
         """Accuracy of the likelihood-ratio attack on every point ``[points]``; NaN but on forget points."""
         accuracy = np.full(len(self.labels), np.nan)
-        if self.config["n_models"] >= FEWEST_FOR_ATTACK:
+        if self.config.n_models >= FEWEST_FOR_ATTACK:
             accuracy[self._of(FORGET)] = ulira(*self._attacked("unlearned"))
         return accuracy
 
     def _ulira(self) -> dict[str, float]:
-        if self.config["n_models"] < FEWEST_FOR_ATTACK:
+        if self.config.n_models < FEWEST_FOR_ATTACK:
             return {}
         return {
             "ulira/accuracy": float(np.nanmean(self._ulira_by_point)),
@@ -266,7 +265,7 @@ class Evaluation:
     def _roc(self) -> pd.DataFrame:
         """Return what the attack finds in the unlearned models, in the originals and in independent oracles."""
         curves = []
-        for name in ("unlearned", "original", "floor") if self.config["n_models"] >= FEWEST_FOR_ATTACK else ():
+        for name in ("unlearned", "original", "floor") if self.config.n_models >= FEWEST_FOR_ATTACK else ():
             fpr, tpr, _ = roc(*ulira_scores(*self._attacked(name)))
             kept = np.unique(np.searchsorted(fpr, RATES, side="right") - 1)
             curves.append(pd.DataFrame({"ensemble": name, "fpr": fpr[kept], "tpr": tpr[kept]}))
@@ -305,7 +304,7 @@ class Evaluation:
 
     def _cost(self) -> dict[str, float]:
         """Return costs in gradient evaluations of single examples, and in multiples of one retraining."""
-        epochs, n_train = self.config["training"]["epochs"], self.pipeline.examples.n_train
+        epochs, n_train = self.config.training.epochs, self.pipeline.examples.n_train
         facts = self.pipeline.unlearned.shard_facts()[0]
         unlearning = facts["sample_gradients"] if self.epoch is None else facts["gradients_by_epoch"][str(self.epoch)]
         retraining = retraining_cost(epochs, n_train - len(self.pipeline.forget))
@@ -322,7 +321,7 @@ class Evaluation:
         gradients = sum(
             facts["sample_gradients"] * facts["members"] for artifact in made for facts in artifact.shard_facts()
         )
-        return gradients / self.config["pool"]["amortised_over"]
+        return gradients / self.config.pool.amortised_over
 
     def _points(self) -> pd.DataFrame:
         table = pd.DataFrame(

@@ -78,7 +78,7 @@ class StrongUlira:
         draft.write_json("metrics", metrics)
         columns = {
             "point": points.numpy(),
-            "forget_set": np.arange(len(points)) // self.pipeline.attack["size"],
+            "forget_set": np.arange(len(points)) // self.pipeline.attack.size,
             "label": labels,
             "n_in": seen.sum(axis=0),
             "n_out": (~seen).sum(axis=0),

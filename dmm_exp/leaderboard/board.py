@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dmm_exp.config.identity import many_runs_digest
+from dmm_exp.config.schema import Config, LeaderboardConfig, plain
 from dmm_exp.errors import UserError
 from dmm_exp.runs.batch import begin
 from dmm_exp.runs.run import run
@@ -33,15 +34,15 @@ class Entry:
     kind: str
     forget: str
     overrides: list[str]
-    config: dict[str, Any]
+    config: Config
     choices: dict[str, str]
 
 
-def run_leaderboard(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
+def run_leaderboard(config: Config, overrides: Sequence[str]) -> Path:
     """Do every run of a leaderboard that is not there yet, print the ranking, and return its folder.
 
     Args:
-        config: the resolved configuration; ``config["leaderboard"]`` says what to compare.
+        config: the resolved configuration; ``config.leaderboard`` says what to compare.
         overrides: of the command line; those that are not about the leaderboard hold for every run.
 
     Raises:
@@ -52,14 +53,14 @@ def run_leaderboard(config: Mapping[str, Any], overrides: Sequence[str]) -> Path
     from dmm_exp.report.tables import print_table
 
     begin(overrides)
-    board = config["leaderboard"]
-    sets = sum(len(texts) for texts in board["forget_sets"].values())
-    with Console().progress("configurations", sets * len(board["methods"])) as advance:
+    board = config.leaderboard
+    sets = sum(len(texts) for texts in board.forget_sets.values())
+    with Console().progress("configurations", sets * len(board.methods)) as advance:
         entries = []
         for entry in compose_entries(board, overrides):
             entries.append(entry)
             advance(1)
-    if config["dry_run"]:
+    if config.dry_run:
         print("\n".join(shlex.join(["python", "-m", "dmm_exp", *entry.overrides]) for entry in entries))
         return _folder(config, entries)
     cells = []
@@ -71,12 +72,12 @@ def run_leaderboard(config: Mapping[str, Any], overrides: Sequence[str]) -> Path
     print_table(leaderboard_table(cells))
     folder = _folder(config, entries)
     command = shlex.join(["python", "-m", "dmm_exp", *overrides])
-    page = write_leaderboard(cells, folder, title=board["title"], command=command)
+    page = write_leaderboard(cells, folder, title=board.title, command=command)
     print(f"  leaderboard: {page}", file=sys.stderr)
     return folder
 
 
-def compose_entries(board: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[Entry]:
+def compose_entries(board: LeaderboardConfig, overrides: Sequence[str]) -> Iterator[Entry]:
     """Yield every method on every forget set, composed and checked.
 
     With ``settings``, a method uses the experiment ``SETTINGS/KIND/METHOD``, or else ``SETTINGS/METHOD``, where there
@@ -89,27 +90,27 @@ def compose_entries(board: Mapping[str, Any], overrides: Sequence[str]) -> Itera
     from dmm_exp.config.folders import config_directory, further_folders
     from dmm_exp.config.instantiate import check_targets
     from dmm_exp.config.preflight import composer, forget_overrides, has_choice
-    from dmm_exp.config.schema import check_ranges
+    from dmm_exp.config.ranges import check_ranges
 
     folder, more = config_directory(), further_folders()
-    shared = list(board["overrides"])
+    shared = list(board.overrides)
     shared += [text for text in overrides if not text.lstrip("+~").startswith(("experiment=", "leaderboard"))]
-    settings = board["settings"]
-    where = {kind: (f"{settings}/{kind}", settings) for kind in board["forget_sets"] if settings is not None}
+    settings = board.settings
+    where = {kind: (f"{settings}/{kind}", settings) for kind in board.forget_sets if settings is not None}
     with composer(folder, more) as compose:
-        for kind, texts in board["forget_sets"].items():
+        for kind, texts in board.forget_sets.items():
             for forget in texts:
-                for method in board["methods"]:
+                for method in board.methods:
                     places = [f"{place}/{method}" for place in where.get(kind, ())]
                     found = [place for place in places if has_choice(folder, "experiment", place, more)]
                     own = [f"experiment={found[0]}" if found else f"unlearner={method}", *forget_overrides(forget)]
                     own.append("evaluation.report=false")
                     config, choices = compose([*own, *shared])[0]
-                    if board["checkpoints"] and (several := early_epochs(config["unlearner"].get("epochs"))):
+                    if board.checkpoints and (several := early_epochs(config.unlearner.get("epochs"))):
                         own.append(f"unlearner.epochs=[{','.join(map(str, several))}]")
-                        config["unlearner"]["epochs"] = several
+                        config = replace(config, unlearner={**config.unlearner, "epochs": several})
                     check_ranges(config)
-                    check_targets(config)
+                    check_targets(plain(config))
                     yield Entry(method, kind, forget, [*own, *shared], config, choices)
 
 
@@ -128,7 +129,7 @@ def _cell(entry: Entry) -> dict[str, Any]:
         "choices": entry.choices | {"forget": entry.kind, "unlearner": entry.method},
         "forget": entry.forget,
         "method": entry.method,
-        "reference": instantiate(entry.config["unlearner"]).reference,
+        "reference": instantiate(entry.config.unlearner).reference,
         "overrides": entry.overrides,
     }
     try:
@@ -143,10 +144,10 @@ def _cell(entry: Entry) -> dict[str, Any]:
     return cell | {"status": "done", "metrics": finished.metrics, "epochs": epochs, "folder": str(finished.folder)}
 
 
-def _folder(config: Mapping[str, Any], entries: Sequence[Entry]) -> Path:
+def _folder(config: Config, entries: Sequence[Entry]) -> Path:
     """Return where a leaderboard lives: the same one always lands in the same place."""
-    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
-    name = "".join(letter if letter.isalnum() else "_" for letter in config["leaderboard"]["title"].lower())
+    outputs = Path(config.paths.outputs).expanduser().absolute()
+    name = "".join(letter if letter.isalnum() else "_" for letter in config.leaderboard.title.lower())
     return (
         outputs
         / "leaderboards"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dmm_exp.attribution import DirectionalEstimator
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.schema import StrongUliraConfig, plain
 from dmm_exp.ensembles import RandomSubsets, member_generator, member_seed
 from dmm_exp.ensembles.work import run_shards
 from dmm_exp.errors import UserError
@@ -47,20 +48,20 @@ class Attack(Prediction):
     unlearner: Unlearner
 
     @property
-    def attack(self) -> Mapping[str, Any]:
+    def attack(self) -> StrongUliraConfig:
         """Settings of the attack."""
-        return self.config["evaluation"]["strong_ulira"]
+        return self.config.evaluation.strong_ulira
 
     @property
     def attacks(self) -> bool:
         """Whether the attack is asked for."""
-        return self.attack["forget_sets"] > 0
+        return self.attack.forget_sets > 0
 
     def check_attack(self) -> None:
         """Raise ``UserError`` if the attack is asked for but cannot work."""
         if not self.attacks:
             return
-        asked = f"{KEY}.forget_sets={self.attack['forget_sets']}"
+        asked = f"{KEY}.forget_sets={self.attack.forget_sets}"
         if not isinstance(self.refinement, Whole):
             raise UserError(f"{asked}: its forget sets are too small to be split; expected refinement=none")
         if self.unlearner.target == "oracle":
@@ -74,12 +75,12 @@ class Attack(Prediction):
                 "attribution"
             )
         check_seen(self.base_subsets.masks(self._base_numbers).numpy(), self.base_subsets.block)
-        if self.attack["drawn_from"] == "class":
+        if self.attack.drawn_from == "class":
             self._check_candidates(self._of_class())
 
     @property
     def _base_numbers(self) -> range:
-        return range(self.attack["base_models"])
+        return range(self.attack.base_models)
 
     @property
     def base_subsets(self) -> RandomSubsets:
@@ -95,19 +96,19 @@ class Attack(Prediction):
     @cached_property
     def forget_sets(self) -> Tensor:
         """The examples that base models have to forget, ``[sets, size]``, each row sorted; set k depends on k alone."""
-        candidates = self._of_class() if self.attack["drawn_from"] == "class" else self.forget
+        candidates = self._of_class() if self.attack.drawn_from == "class" else self.forget
         self._check_candidates(candidates)
         drawn = []
-        for number in range(self.attack["forget_sets"]):
-            generator = member_generator(self.config["seed"], "attack", number, "subset")
+        for number in range(self.attack.forget_sets):
+            generator = member_generator(self.config.seed, "attack", number, "subset")
             order = torch.randperm(len(candidates), generator=generator)
-            drawn.append(candidates[order[: self.attack["size"]]].sort().values)
+            drawn.append(candidates[order[: self.attack.size]].sort().values)
         return torch.stack(drawn)
 
     def _of_class(self) -> Tensor:
         """Return the training examples of the class that sets are drawn from: the largest, or the one asked for."""
-        labels, asked = self.examples.labels[: self.examples.n_train], self.attack["label"]
-        position = self.attack["position"]
+        labels, asked = self.examples.labels[: self.examples.n_train], self.attack.label
+        position = self.attack.position
         if asked is None and position is None:
             label = int(labels.bincount().argmax())
         else:
@@ -115,9 +116,9 @@ class Attack(Prediction):
         return (labels == label).nonzero().squeeze(1)
 
     def _check_candidates(self, candidates: Tensor) -> None:
-        if self.attack["size"] > len(candidates):
+        if self.attack.size > len(candidates):
             raise UserError(
-                f"{KEY}.size={self.attack['size']}: {KEY}.drawn_from={self.attack['drawn_from']} has "
+                f"{KEY}.size={self.attack.size}: {KEY}.drawn_from={self.attack.drawn_from} has "
                 f"{len(candidates)} training examples; expected at most as many"
             )
 
@@ -138,20 +139,20 @@ class Attack(Prediction):
         effects = self.pair_effects if self.unlearner.target == "predicted" else None
         inputs = {"bases": self.base_models.digest, "sets": content_hash(self.forget_sets)}
         inputs |= {"effects": effects.digest} if effects else {}
-        config = {name: self.config[name] for name in ("unlearner", "seed")} | {"trainer": self._trainer_identity}
+        config = {"unlearner": self.config.unlearner, "seed": self.config.seed, "trainer": self._trainer_identity}
 
         def make(draft: Draft) -> None:
             def job(shard: int, start: int, stop: int) -> PairsJob:
                 return PairsJob(
                     pairs=tuple(self.pairs[start:stop]),
-                    unlearner=self.config["unlearner"],
+                    unlearner=self.config.unlearner,
                     examples=self.dataset.path,
                     bases=self.base_models.path,
                     effects=effects.path if effects else None,
-                    model=self.config["model"]["network"],
-                    training=self.config["training"],
+                    model=self.config.model.network,
+                    training=plain(self.config.training),
                     trainer=self.trainer,
-                    seed=member_seed(self.config["seed"], "attack", 0, "order"),
+                    seed=member_seed(self.config.seed, "attack", 0, "order"),
                     output=draft.path,
                     shard=shard,
                     start=start,
@@ -171,13 +172,13 @@ class Attack(Prediction):
         gone = self.forget_sets.unique()
         sources = {name: made for name, made in self._sources_of_effect(gone).items() if name in ("pool", "gradients")}
         inputs = {name: made.digest for name, made in sources.items()} | {"bases": self.base_models.digest}
-        config = {"estimator": self.config["attribution"], "held_out": self.config["pool"]["held_out"], "of": "pairs"}
+        config = {"estimator": self.config.attribution, "held_out": self.config.pool.held_out, "of": "pairs"}
         spec = Spec("effect", config, inputs | {"sets": content_hash(self.forget_sets)})
         detail = f"effects of what {len(self.pairs):,} base models forget by {type(self.estimator).__name__}"
         return self.obtain("effects", detail, spec, lambda draft: self._make_pair_effects(draft, gone))
 
     def _make_pair_effects(self, draft: Draft, gone: Tensor) -> None:
-        estimator: DirectionalEstimator = instantiate(self.config["attribution"])
+        estimator: DirectionalEstimator = instantiate(self.config.attribution)
         estimator.learn(self._evidence_of_pool(gone))
         masks = self.base_models.stacked("masks")
 

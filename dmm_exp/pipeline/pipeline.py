@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from dmm_exp.config.instantiate import check_options_of, instantiate
+from dmm_exp.config.schema import Node, plain
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.optimisation import check_optimizer
 from dmm_exp.ensembles.work import model_factory, recipe
@@ -45,25 +46,25 @@ class Pipeline(Attack):
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        self.unlearner: Unlearner = instantiate(self.config["unlearner"])
+        self.unlearner: Unlearner = instantiate(self.config.unlearner)
 
     def check(self) -> None:
         """Raise ``UserError`` for what cannot work, before anything is computed or written."""
-        for name, options in {"klom": KlomOptions, "mia": check_attack}.items():
-            check_options_of(f"evaluation.{name}", self.config["evaluation"][name], options)
-        check_options(**self.config["evaluation"]["klom"])
-        check_attack(**self.config["evaluation"]["mia"])
+        check_options_of("evaluation.klom", self.config.evaluation.klom, KlomOptions)
+        check_options_of("evaluation.mia", self.config.evaluation.mia, check_attack)
+        check_options(**self.config.evaluation.klom)
+        check_attack(**self.config.evaluation.mia)
         self.selector.check(self.examples)
         self.check_attack()
-        model = model_factory(self.config["model"]["network"], self.examples)()
+        model = model_factory(self.config.model.network, self.examples)()
         if "predicted" in self.targets:
             self.estimator.check(model)
         self.check_scores(self.families)
-        Engine(**self.config["engine"])
-        self._check_recipe(recipe(self.config["training"]))
-        check_optimizer(recipe(self.config["scores"]["held_out"])["optimizer"], "scores.held_out.optimizer")
+        Engine(**plain(self.config.engine))
+        self._check_recipe(recipe(plain(self.config.training)))
+        check_optimizer(recipe(plain(self.config.scores.held_out))["optimizer"], "scores.held_out.optimizer")
 
-    def _check_recipe(self, parts: dict[str, Any]) -> None:
+    def _check_recipe(self, parts: Node) -> None:
         check_optimizer(parts["optimizer"], "training.optimizer")
         first, zero = self.examples.inputs[None, :1], torch.zeros(1, dtype=torch.long)
         parts["augmentation"](first, zero, zero[None], 0)
@@ -72,13 +73,13 @@ class Pipeline(Attack):
     def parts(self) -> list[Part]:
         """The forget set in the parts in which it is unlearned, each with the configuration of its unlearner."""
         scores = self.scores if self.refinement.needs_scores else None
-        own = self.config["unlearner"]
+        own = self.config.unlearner
         return [replace(part, unlearner=part.unlearner or own) for part in self.refinement.parts(self.forget, scores)]
 
     @cached_property
     def unlearners(self) -> list[Unlearner]:
         """The unlearner of each part, in the order of parts."""
-        own = self.config["unlearner"]
+        own = self.config.unlearner
         return [instantiate(unlearner or own) for unlearner in self.refinement.unlearners.values()]
 
     @property
@@ -107,7 +108,7 @@ class Pipeline(Attack):
         parts = [self._part_job(place) for place in range(len(self.parts))]
         config = {
             "parts": [part.unlearner for part in self.parts],
-            "seed": self.config["seed"],
+            "seed": self.config.seed,
             "trainer": self._trainer_identity,
         }
         inputs, families = {"originals": self.subject.digest}, {"originals": self.subject.spec.family}
@@ -123,19 +124,19 @@ class Pipeline(Attack):
                     parts=tuple(part for part, _ in parts),
                     examples=self.dataset.path,
                     originals=self.subject.path,
-                    model=self.config["model"]["network"],
-                    training=self.config["training"],
+                    model=self.config.model.network,
+                    training=plain(self.config.training),
                     trainer=self.trainer,
-                    seed=self.config["seed"],
+                    seed=self.config.seed,
                     output=draft.path,
                     shard=shard,
                     start=start,
                     stop=stop,
                 )
 
-            self._run_shards("unlearning", draft, unlearn_chunk, job, self.config["n_models"])
+            self._run_shards("unlearning", draft, unlearn_chunk, job, self.config.n_models)
 
-        return self.obtain("unlearning", f"{self.config['n_models']:,} models by {self._methods}", spec, make)
+        return self.obtain("unlearning", f"{self.config.n_models:,} models by {self._methods}", spec, make)
 
     @property
     def _methods(self) -> str:
@@ -202,18 +203,18 @@ class Pipeline(Attack):
 
     def _work(self, name: str) -> tuple[int, int]:
         """Return (models, sample-gradient evaluations) of making a stage; 0 where nothing is trained from scratch."""
-        epochs, n_train = self.config["training"]["epochs"], self.examples.n_train
+        epochs, n_train = self.config.training.epochs, self.examples.n_train
         if name in ("pool", "larger"):
-            pool = self.config["pool"] if name == "pool" else self.config["pool"]["larger"]
-            return pool["size"], round(pool["size"] * epochs * pool["alpha"] * n_train)
+            pool = self.config.pool if name == "pool" else self.config.pool.larger
+            return pool.size, round(pool.size * epochs * pool.alpha * n_train)
         if name.endswith(("originals", "oracles")):
-            return self.config["n_models"], self.config["n_models"] * epochs * n_train
+            return self.config.n_models, self.config.n_models * epochs * n_train
         if name == "base_models":
-            bases = self.attack["base_models"]
+            bases = self.attack.base_models
             return bases, bases * epochs * self.base_subsets.size
         if name == "attacked":
-            return self.attack["base_models"] * self.attack["forget_sets"], 0
-        return (self.config["n_models"], 0) if name == "unlearned" else (0, 0)
+            return self.attack.base_models * self.attack.forget_sets, 0
+        return (self.config.n_models, 0) if name == "unlearned" else (0, 0)
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,9 @@ class Prediction(Scoring):
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        self.selector: Selector = instantiate(self.config["forget"])
-        self.refinement: Refinement = instantiate({**self.config["refinement"], "_recursive_": False})
-        self.estimator: Estimator = instantiate(self.config["attribution"])
+        self.selector: Selector = instantiate(self.config.forget)
+        self.refinement: Refinement = instantiate({**self.config.refinement, "_recursive_": False})
+        self.estimator: Estimator = instantiate(self.config.attribution)
 
     @property
     def needs_scores(self) -> bool:
@@ -114,7 +114,7 @@ class Prediction(Scoring):
 
     def _retrained(self, name: str, role: Role, excluded: Tensor) -> Artifact:
         job = replace(self._job(role), subsets=AllBut(self.examples.n_train, tuple(excluded.tolist())))
-        members = self.config["n_models"]
+        members = self.config.n_models
         return self._trained(name, f"{members:,} models without the forget set", members, job)
 
     @cached_property
@@ -125,9 +125,9 @@ class Prediction(Scoring):
     def effect_of(self, gone: Tensor) -> Artifact:
         """Return the effect of some training points, as :attr:`effect` is that of all of the forget set."""
         sources = self._sources_of_effect(gone)
-        config = {"estimator": self.config["attribution"]}
+        config = {"estimator": self.config.attribution}
         if "pool" in sources:
-            config |= {"held_out": self.config["pool"]["held_out"]}
+            config |= {"held_out": self.config.pool.held_out}
         config |= {} if self.measures_lds else {"lds": False}
         inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": content_hash(gone)}
         what = "the forget set" if len(gone) == len(self.forget) else f"{len(gone)} forget points"
@@ -137,7 +137,7 @@ class Prediction(Scoring):
     def _sources_of_effect(self, gone: Tensor) -> dict[str, Artifact]:
         if self.estimator.source == "oracles":
             return {"originals": self.originals, "oracles": self.target_oracles(gone)}
-        further = {f"lds/alpha_{alpha:g}": self.further_models(alpha) for alpha in self.config["pool"]["lds_alphas"]}
+        further = {f"lds/alpha_{alpha:g}": self.further_models(alpha) for alpha in self.config.pool.lds_alphas}
         gradients = {"gradients": self.gradients} if self.estimator.source == "gradients" else {}
         extrapolated = {"larger": self.larger, "originals": self.originals} if self.extrapolates else {}
         return {"pool": self.pool} | gradients | further | extrapolated
@@ -145,20 +145,20 @@ class Prediction(Scoring):
     @property
     def extrapolates(self) -> bool:
         """Whether the estimator looks at larger subset models, and there are any."""
-        return self.estimator.extrapolates and self.config["pool"]["larger"]["size"] > 0
+        return self.estimator.extrapolates and self.config.pool.larger.size > 0
 
     def further_models(self, alpha: float) -> Artifact:
         """Models trained on random subsets of another size, to see how well estimators predict them."""
-        subsets = RandomSubsets(self.examples.n_train, alpha, self.config["seed"], complementary=False, role="lds")
-        members, job = self.config["pool"]["held_out"], self._subset_job("lds", subsets)
+        subsets = RandomSubsets(self.examples.n_train, alpha, self.config.seed, complementary=False, role="lds")
+        members, job = self.config.pool.held_out, self._subset_job("lds", subsets)
         return self._trained("LDS models", f"{members:,} models on random subsets of {alpha:.0%}", members, job)
 
     @cached_property
     def gradients(self) -> Artifact:
         """Features of gradients of some originals, which know no forget set."""
-        estimator, settings = self.estimator, self.config["attribution"]
+        estimator, settings = self.estimator, self.config.attribution
         assert isinstance(estimator, GradientEstimator)
-        checkpoints = min(estimator.checkpoints, self.config["n_models"])
+        checkpoints = min(estimator.checkpoints, self.config.n_models)
         known = {key: value for key, value in settings.items() if key not in (*estimator.fitted_later, "checkpoints")}
         inputs = {"originals": self.originals.digest, "dataset": self.dataset.digest}
         spec = Spec("gradients", {"estimator": known, "checkpoints": checkpoints}, inputs)
@@ -169,7 +169,7 @@ class Prediction(Scoring):
                     estimator=settings,
                     examples=self.dataset.path,
                     originals=self.originals.path,
-                    model=self.config["model"]["network"],
+                    model=self.config.model.network,
                     trainer=self.trainer,
                     output=draft.path,
                     shard=shard,
@@ -198,7 +198,7 @@ class Prediction(Scoring):
     def _learned(self, estimator: DirectionalEstimator, gone: Tensor) -> DirectionalEstimator:
         """Return the estimator that has learnt from the evidence; the last one, if it learnt from the same."""
         inputs = {name: artifact.digest for name, artifact in self._sources_of_effect(gone).items()}
-        config = {"estimator": self.config["attribution"], "held_out": self.config["pool"]["held_out"]}
+        config = {"estimator": self.config.attribution, "held_out": self.config.pool.held_out}
         config |= {"format": LEARNT_FORMAT}
         spec = Spec("estimator", config, inputs | ({"forget": content_hash(gone)} if estimator.tuned_by_group else {}))
         if _last_learned.get("spec") != spec:
@@ -232,7 +232,7 @@ class Prediction(Scoring):
 
     def _evidence_of_pool(self, gone: Tensor) -> Evidence:
         """Return what tells of effects at the size of the pool's subsets."""
-        fitted = self.subset_models[: len(self.subset_models) - self.config["pool"]["held_out"]]
+        fitted = self.subset_models[: len(self.subset_models) - self.config.pool.held_out]
         evidence = Evidence(self._groups(gone), self.examples.n_train, pool=fitted)
         if self.estimator.source == "pool":
             return evidence
@@ -241,10 +241,10 @@ class Prediction(Scoring):
 
     def _lds_by_alpha(self, estimator: DirectionalEstimator, evidence: Evidence) -> dict[str, Tensor]:
         """Return scores on the pool's members that took no part (``lds``), and on models of further subset sizes."""
-        if evidence.pool is None or self.config["pool"]["held_out"] < 2:
+        if evidence.pool is None or self.config.pool.held_out < 2:
             return {}
         scores = {"lds": self._lds(estimator, evidence, self.subset_models[len(evidence.pool) :])}
-        for alpha in self.config["pool"]["lds_alphas"]:
+        for alpha in self.config.pool.lds_alphas:
             models = self._subset_models(self.further_models(alpha))
             scores[f"lds/alpha_{alpha:g}"] = self._lds(estimator, evidence, models)
         return scores

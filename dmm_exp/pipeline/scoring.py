@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dmm_exp.attribution import SubsetModels
+from dmm_exp.config.schema import plain
 from dmm_exp.ensembles import Ensemble, Only
 from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.ensembles.trajectory import PROXIES
@@ -46,7 +47,7 @@ class Scoring(Stages):
     def check_scores(self, families: Iterable[str]) -> None:
         """Raise ``UserError`` when the network lacks what scores of some families are made from."""
         if "entanglement" in families:
-            model_factory(self.config["model"]["network"], self.examples)().check_features()
+            model_factory(self.config.model.network, self.examples)().check_features()
 
     def score_table(self, families: list[str] | None = None) -> pd.DataFrame:
         """Return the scores of some families (of all by default), one row a training example."""
@@ -65,7 +66,8 @@ class Scoring(Stages):
         sources = {"source": self.pool if family in FROM_POOL else self.originals}
         if family == "held_out":
             sources["retrained"] = self.retrained_on_held_out
-        settings = told(self.config["scores"][family]) if family in self.config["scores"] else None
+        found = getattr(self.config.scores, family, None)
+        settings = None if found is None else told(plain(found))
         inputs = {name: artifact.digest for name, artifact in sources.items()}
         spec = Spec("scores", {"score": family, "settings": settings}, {**inputs, "dataset": self.dataset.digest})
 
@@ -95,15 +97,15 @@ class Scoring(Stages):
 
     def _entanglement_scores(self) -> dict[str, Any]:
         features = self._original_models().features(self.examples.inputs[: self.examples.n_train])
-        return entanglement_columns(features, **self.config["scores"]["entanglement"])
+        return entanglement_columns(features, **plain(self.config.scores.entanglement))
 
     def _trajectory_scores(self) -> dict[str, Any]:
         return {name: self.originals.stacked(f"{TRAJECTORY}{name}").double().mean(0).numpy() for name in PROXIES}
 
     def _curvature_scores(self) -> dict[str, Any]:
         inputs, labels = (values[: self.examples.n_train] for values in (self.examples.inputs, self.examples.labels))
-        generator = torch.Generator().manual_seed(self.config["seed"])
-        settings = self.config["scores"]["curvature"]
+        generator = torch.Generator().manual_seed(self.config.seed)
+        settings = plain(self.config.scores.curvature)
         values = loss_curvature(self._original_models(), inputs, labels, generator=generator, **settings)
         return {"loss_curvature": values.double().numpy()}
 
@@ -116,14 +118,14 @@ class Scoring(Stages):
     def retrained_on_held_out(self) -> Artifact:
         """The originals after fine-tuning on the validation points, which a score then depends on."""
         points = Only(range(self.examples.n_train, self.examples.n_points))
-        job = replace(self._job("held_out"), subsets=points, training=self.config["scores"]["held_out"], keep=())
+        job = replace(self._job("held_out"), subsets=points, training=plain(self.config.scores.held_out), keep=())
         detail = "originals fine-tuned on validation points"
-        return self._trained("retraining", detail, self.config["n_models"], job, self.originals)
+        return self._trained("retraining", detail, self.config.n_models, job, self.originals)
 
     def _original_models(self) -> Ensemble:
         """Return the originals, on the device that the trainer uses."""
-        build = model_factory(self.config["model"]["network"], self.examples)
-        originals = stored_ensemble(self.originals.path, build, range(self.config["n_models"]))
+        build = model_factory(self.config.model.network, self.examples)
+        originals = stored_ensemble(self.originals.path, build, range(self.config.n_models))
         return evaluation_copy(originals, self.trainer)
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dmm_exp.config.identity import identifying
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.schema import Config, Node, Plain, TrainingByFunction, plain
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import AllBut, RandomSubsets, Role
-from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.chunk_size import MeasureJob, device_name, measure_chunk_size, said_of
 from dmm_exp.ensembles.engine import AUTO, Engine
 from dmm_exp.ensembles.stacking import Stacking, stacking_of
@@ -39,13 +40,13 @@ class Stages:
     """The data, and the ensembles that all forget sets share, each made at most once.
 
     Args:
-        config: the resolved configuration, as plain containers.
+        config: the resolved configuration.
         store: where artifacts live.
         executor: where chunks of members are trained.
         console: where each stage's line goes.
     """
 
-    def __init__(self, config: Mapping[str, Any], store: Store, executor: Executor, console: Console) -> None:
+    def __init__(self, config: Config, store: Store, executor: Executor, console: Console) -> None:
         self.config = config
         self.store = store
         self.executor = executor
@@ -55,7 +56,7 @@ class Stages:
     @cached_property
     def examples(self) -> Examples:
         """The dataset in memory."""
-        examples = instantiate(self.config["dataset"]).load()
+        examples = instantiate(self.config.dataset).load()
         for sentence in examples.taken:
             self.console.note(sentence)
         return examples
@@ -76,46 +77,46 @@ class Stages:
     @cached_property
     def originals(self) -> Artifact:
         """N models trained on everything."""
-        members, job = self.config["n_models"], replace(self._job("original"), keep=("parameters", "trajectory"))
+        members, job = self.config.n_models, replace(self._job("original"), keep=("parameters", "trajectory"))
         return self._trained("originals", f"{members:,} models", members, job)
 
     @property
     def subsets(self) -> RandomSubsets:
         """What the members of the pool are trained on."""
-        pool = self.config["pool"]
-        return RandomSubsets(self.examples.n_train, pool["alpha"], self.config["seed"], pool["complementary"])
+        pool = self.config.pool
+        return RandomSubsets(self.examples.n_train, pool.alpha, self.config.seed, pool.complementary)
 
     @cached_property
     def pool(self) -> Artifact:
         """Models trained on random subsets, for scores and attribution."""
-        size, job = self.config["pool"]["size"], self._subset_job("subset", self.subsets)
+        size, job = self.config.pool.size, self._subset_job("subset", self.subsets)
         return self._trained("pool", f"{size:,} subset models", size, job)
 
     @property
     def larger_subsets(self) -> RandomSubsets:
         """What the models on larger subsets are trained on."""
-        alpha = self.config["pool"]["larger"]["alpha"]
-        return RandomSubsets(self.examples.n_train, alpha, self.config["seed"], complementary=True, role="larger")
+        alpha = self.config.pool.larger.alpha
+        return RandomSubsets(self.examples.n_train, alpha, self.config.seed, complementary=True, role="larger")
 
     @cached_property
     def larger(self) -> Artifact:
         """Models trained on larger random subsets than the pool's, from which effects are extrapolated."""
-        size, job = self.config["pool"]["larger"]["size"], self._subset_job("larger", self.larger_subsets)
+        size, job = self.config.pool.larger.size, self._subset_job("larger", self.larger_subsets)
         return self._trained("larger pool", f"{size:,} larger subset models", size, job)
 
     def _subset_job(self, role: Role, subsets: RandomSubsets) -> TrainJob:
         """Return the job of training on random subsets, of whose models only the answers are kept."""
-        dtype = self.config["pool"]["logits_dtype"]
+        dtype = self.config.pool.logits_dtype
         return replace(self._job(role), subsets=subsets, keep=(), logits_dtype=dtype)
 
     def _job(self, role: Role) -> TrainJob:
         """Return the job of training on everything by the run's recipe; what differs is replaced."""
         return TrainJob(
             examples=self.dataset.path,
-            model=self.config["model"]["network"],
-            training=self.config["training"],
-            trainer=self.config["trainer"],
-            seed=self.config["seed"],
+            model=self.config.model.network,
+            training=plain(self.config.training),
+            trainer=self.config.trainer,
+            seed=self.config.seed,
             role=role,
             subsets=AllBut(self.examples.n_train, ()),
         )
@@ -150,9 +151,9 @@ class Stages:
         return self.obtain(name, detail, spec, make)
 
     @property
-    def _trainer_identity(self) -> dict[str, Any]:
+    def _trainer_identity(self) -> Node:
         """What of the trainer's configuration can change a result."""
-        return {key: value for key, value in self.config["trainer"].items() if key not in QUIET}
+        return identifying({"trainer": self.config.trainer})["trainer"]
 
     def _run_shards(
         self,
@@ -179,17 +180,17 @@ class Stages:
         return self._fastest[0]
 
     @property
-    def trainer(self) -> dict[str, Any]:
+    def trainer(self) -> Node:
         """The trainer's configuration, with the engine: what is fastest here where that is ``auto``."""
-        return {**self.config["trainer"], "engine": asdict(self._fastest[1])}
+        return {**self.config.trainer, "engine": asdict(self._fastest[1])}
 
     @cached_property
     def stacking(self) -> Stacking:
         """How these networks can be trained: stacked, one at a time, or not at all."""
-        return self._stacking_of(model_factory(self.config["model"]["network"], self.examples))
+        return self._stacking_of(model_factory(self.config.model.network, self.examples))
 
     def _stacking_of(self, build: Callable[[], nn.Module], known_as: Hashable = None) -> Stacking:
-        device = torch.device("cuda" if uses_gpu(self.config["trainer"]) else "cpu")
+        device = torch.device("cuda" if uses_gpu(self.config.trainer) else "cpu")
         return stacking_of(build, self.examples, device, known_as)
 
     def _settled(self) -> tuple[int | str, Engine]:
@@ -197,26 +198,26 @@ class Stages:
 
         What a person does not expect of these networks is noted.
         """
-        asked, engine = self.config["model"]["chunk_size"], Engine(**self.config["engine"])
-        if not by_function(self.config["training"]):
+        asked, engine = self.config.model.chunk_size, Engine(**plain(self.config.engine))
+        if not isinstance(self.config.training, TrainingByFunction):
             self.stacking.check()
         size, engine = self.stacking.settled(asked, engine)
         notice = self.stacking.notice(one_at_a_time=size != asked)
         if notice is not None:
-            self.console.note_once(notice, about=str(self.config["model"]["network"]))
+            self.console.note_once(notice, about=str(self.config.model.network))
         return size, engine
 
     @cached_property
     def _fastest(self) -> tuple[int, Engine]:
         """The chunk size and the engine, measured where they are left open: engines on a GPU only."""
         size, engine = self._settled()
-        if size != AUTO and not (engine.open and uses_gpu(self.config["trainer"])):
+        if size != AUTO and not (engine.open and uses_gpu(self.config.trainer)):
             return int(size), engine.settled()
         job = MeasureJob(
             examples=self.dataset.path,
-            model=self.config["model"]["network"],
-            training=self.config["training"],
-            trainer={**self.config["trainer"], "engine": asdict(engine)},
+            model=self.config.model.network,
+            training=plain(self.config.training),
+            trainer={**self.config.trainer, "engine": asdict(engine)},
             size=None if size == AUTO else int(size),
         )
         config = {
@@ -253,7 +254,7 @@ class Stages:
         return artifact
 
 
-def told(training: Mapping[str, Any]) -> dict[str, Any]:
+def told(training: Plain) -> Node:
     """Return a recipe without the options that are off: artifacts from before there were any keep their keys."""
     off = {"augmentation": {"flip": False, "crop_padding": 0, "cutout": 0}, "label_smoothing": 0.0}
     return {key: value for key, value in training.items() if key not in off or value != off[key]}

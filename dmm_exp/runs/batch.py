@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.config.schema import Config
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.writing import write_json, write_text
@@ -23,7 +24,7 @@ def begin(overrides: Sequence[str]) -> None:
     os.environ[SWEEP] = digest_of(list(overrides))[:10]
 
 
-def prepared(config: Mapping[str, Any]) -> Path:
+def prepared(config: Config) -> Path:
     """Return the folder of the sweep that has begun, without records of an earlier attempt."""
     folder = _folder(config)
     for stale in folder.glob("cell-*.json"):
@@ -31,7 +32,7 @@ def prepared(config: Mapping[str, Any]) -> Path:
     return folder
 
 
-def run_cell(config: Mapping[str, Any], choices: Mapping[str, str], overrides: list[str], number: int) -> None:
+def run_cell(config: Config, choices: Mapping[str, str], overrides: list[str], number: int) -> None:
     """Do one cell; when it fails, record why and let the others go on."""
     folder = _folder(config)
     record: dict[str, Any] = {"number": number, "choices": dict(choices), "overrides": overrides}
@@ -44,12 +45,12 @@ def run_cell(config: Mapping[str, Any], choices: Mapping[str, str], overrides: l
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         record |= {"status": "failed", "error": str(error) or type(error).__name__}
-    if not config["dry_run"]:
+    if not config.dry_run:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"cell-{number:05d}.json", record)
 
 
-def _done(config: Mapping[str, Any], choices: Mapping[str, str], overrides: list[str]) -> dict[str, Any]:
+def _done(config: Config, choices: Mapping[str, str], overrides: list[str]) -> dict[str, Any]:
     """Do a cell's work, and return what its record says of it."""
     from dmm_exp.runs.job import do
 
@@ -74,8 +75,8 @@ def _this_sweep() -> Iterator[None]:
             os.environ[SWEEP] = name
 
 
-def _folder(config: Mapping[str, Any]) -> Path:
-    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
+def _folder(config: Config) -> Path:
+    outputs = Path(config.paths.outputs).expanduser().absolute()
     return outputs / "sweeps" / os.environ.get(SWEEP, "unnamed")
 
 

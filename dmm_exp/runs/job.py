@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.config.identity import CHOICES, run_name
+from dmm_exp.config.schema import Config, plain
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import read_json
-from dmm_exp.runs.run import FinishedRun, plain, run
+from dmm_exp.runs.run import FinishedRun, resolved, run
 
 
 def from_hydra(config: Any) -> None:
@@ -21,25 +22,25 @@ def from_hydra(config: Any) -> None:
 
     from dmm_exp.runs import batch as sweep
 
-    hydra, resolved = HydraConfig.get(), plain(config)
+    hydra, own = HydraConfig.get(), resolved(config)
     choices, overrides = _choices(hydra), list(hydra.overrides.task)
     if hydra.mode == RunMode.MULTIRUN:
         # Hydra writes a cell's true and false with capitals; as they are typed, a job has one name alone and in a sweep
         overrides = [re.sub("=(True|False)$", lambda match: match[0].lower(), text) for text in overrides]
-        sweep.run_cell(resolved, choices, overrides, int(hydra.job.num))
+        sweep.run_cell(own, choices, overrides, int(hydra.job.num))
         return
-    done = do(resolved, choices, overrides)
+    done = do(own, choices, overrides)
     if done is not None:
         print(done.folder if isinstance(done, FinishedRun) else done)
 
 
 def do(
-    config: Mapping[str, Any], choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
+    config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
 ) -> FinishedRun | Path | None:
     """Do what a configuration asks for, and return a finished run, or the folder of what consists of many.
 
     Args:
-        config: the resolved configuration, as plain containers.
+        config: the resolved configuration.
         choices: group → choice that it was composed of.
         overrides: of the command line, or of a cell of a sweep.
         table: whether to print the headline table of an ordinary run.
@@ -50,35 +51,35 @@ def do(
     Raises:
         UserError: the configuration asks for what cannot be.
     """
-    if config["convex"]["loss"] is not None:
+    if config.convex.loss is not None:
         from dmm_exp.convex.experiment import run_convex
 
         return run_convex(config, overrides)
-    if config["leaderboard"]["methods"]:
+    if config.leaderboard.methods:
         from dmm_exp.leaderboard.board import run_leaderboard
 
         return run_leaderboard(config, overrides)
-    if config["study"]["tables"]:
+    if config.study.tables:
         from dmm_exp.study.study import run_study
 
         return run_study(config, overrides)
     return run(config, choices, table=table)
 
 
-def print_accepted(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+def print_accepted(config: Config, choices: Mapping[str, str]) -> None:
     """Say what a folder that is run again would do, without making anything that it names.
 
     Raises:
         UserError: a number is out of range.
     """
-    from dmm_exp.config.schema import check_ranges
+    from dmm_exp.config.ranges import check_ranges
     from dmm_exp.config.trust import named
     from dmm_exp.runs.run import is_finished
 
     check_ranges(config)
-    folder = Path(config["paths"]["outputs"]).expanduser().absolute() / "runs" / run_name(config, choices)
+    folder = Path(config.paths.outputs).expanduser().absolute() / "runs" / run_name(config, choices)
     print(f"it would run as {folder} ({'finished before' if is_finished(folder) else 'not finished before'})")
-    print(f"classes that it names: {', '.join(sorted(named(config)))}")
+    print(f"classes that it names: {', '.join(sorted(named(plain(config))))}")
     print("nothing of it was made: a folder that is run again shows no costs before it is run", file=sys.stderr)
 
 

@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp.config.identity import ARTIFACTS, CHOICES, CONTENTS, FORGET, MEMBERS, MODEL, contents, run_name
+from dmm_exp.config.schema import Config, plain
 from dmm_exp.errors import printable, storage_errors
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import read_json
@@ -42,13 +43,13 @@ class FinishedRun:
 
 
 @storage_errors()
-def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = True) -> FinishedRun | None:
+def run(config: Config, choices: Mapping[str, str], *, table: bool = True) -> FinishedRun | None:
     """Do one experiment; with ``dry_run`` print its plan and return None.
 
     With ``hparams_search`` the unlearner's settings are searched first.
 
     Args:
-        config: the resolved configuration, as plain containers.
+        config: the resolved configuration.
         choices: group → choice that it was composed of.
         table: whether to print the headline table on standard output.
 
@@ -56,34 +57,34 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
         UserError: the configuration asks for what cannot be.
     """
     from dmm_exp.config.instantiate import check_targets
-    from dmm_exp.config.schema import check_ranges
+    from dmm_exp.config.ranges import check_ranges
     from dmm_exp.console.progress import Console
     from dmm_exp.executors import shared_executor
     from dmm_exp.search.assignment import auto_parts, composed_parts
     from dmm_exp.store import Store
 
     check_ranges(config)
-    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
+    outputs = Path(config.paths.outputs).expanduser().absolute()
     config = composed_parts(config)
-    check_targets(config["executor"], "executor")
-    executor = shared_executor(config["executor"])
-    if not config["dry_run"] and not is_finished(outputs / "runs" / run_name(config, choices)):
+    check_targets(config.executor, "executor")
+    executor = shared_executor(config.executor)
+    if not config.dry_run and not is_finished(outputs / "runs" / run_name(config, choices)):
         executor.warm_up()  # workers import torch while this process does
 
     with _without_collections():
         from dmm_exp.pipeline import Pipeline
         from dmm_exp.report.tables import headline, print_table
 
-        check_targets(config)
+        check_targets(plain(config))
     console = Console()
-    store = Store(outputs / "artifacts", console, read_only=config["dry_run"])
-    if config["hparams_search"]:
+    store = Store(outputs / "artifacts", console, read_only=config.dry_run)
+    if config.hparams_search:
         config = _searched(config, choices, store, executor, console)
     if auto_parts(config):
         config = _assigned(config, store, executor, console)
     pipeline = Pipeline(config, store, executor, console)
     pipeline.check()
-    if config["dry_run"]:
+    if config.dry_run:
         _print_plan(pipeline.plan())
         return None
     folder = outputs / "runs" / run_name(config, choices)
@@ -105,9 +106,7 @@ def _without_collections() -> Iterator[None]:
         gc.enable()
 
 
-def _searched(
-    config: Mapping[str, Any], choices: Mapping[str, str], store: Store, executor: Any, console: Console
-) -> dict[str, Any]:
+def _searched(config: Config, choices: Mapping[str, str], store: Store, executor: Any, console: Console) -> Config:
     """Return the configuration with the unlearner's best settings on ``forget_tuning``, and without the search."""
     from dmm_exp.config.folders import config_directory
     from dmm_exp.config.instantiate import instantiate
@@ -117,16 +116,16 @@ def _searched(
     from dmm_exp.pipeline import Pipeline
     from dmm_exp.search import search
 
-    plain = {**config, "hparams_search": None, "forget_tuning": []}
-    if config["dry_run"]:
+    without = replace(config, hparams_search=None, forget_tuning=[])
+    if config.dry_run:
         console.note("settings would be searched first; the plan is that of the settings as they are")
-        return plain
+        return without
     folder, quiet = config_directory(), Console(quiet=True)
-    tuning = compose_forget_sets(folder, config["forget_tuning"])
+    tuning = compose_forget_sets(folder, config.forget_tuning)
     found = search(
-        plain,
+        without,
         choices["unlearner"],
-        instantiate(config["hparams_search"]),
+        instantiate(config.hparams_search or {}),
         {text: scaled_part("forget", forget, config) for text, forget in tuning.items()},
         lambda changed: Pipeline(changed, store, executor, quiet),
         console,
@@ -134,19 +133,19 @@ def _searched(
     )
     console.note(f"best of {len(found.trials)} settings: {found.best.settings} ({abs(found.best.value):.3f})")
     console.note(f"settings: {found.experiment}; trials: {found.folder / 'trials.csv'}")
-    return {**plain, "unlearner": found.unlearner}
+    return replace(without, unlearner=found.unlearner)
 
 
-def _assigned(config: Mapping[str, Any], store: Store, executor: Any, console: Console) -> dict[str, Any]:
+def _assigned(config: Config, store: Store, executor: Any, console: Console) -> Config:
     """Return the configuration with an unlearner for every part that left the choice to us."""
     from dmm_exp.console.progress import Console
     from dmm_exp.pipeline import Pipeline
     from dmm_exp.search.assignment import assign, auto_parts
 
-    if config["dry_run"]:
+    if config.dry_run:
         console.note("the parts' unlearners would be chosen first; the plan is that of the run's own unlearner")
         own = {name: {"unlearner": None} for name in auto_parts(config)}
-        return {**config, "refinement": {**config["refinement"], **own}}
+        return replace(config, refinement={**config.refinement, **own})
     quiet = Console(quiet=True)
     found, _ = assign(config, lambda changed: Pipeline(changed, store, executor, quiet), console)
     return found
@@ -157,24 +156,24 @@ def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], consol
     from dmm_exp.evaluation import Evaluation
     from dmm_exp.report.words import narrative
 
-    config = dict(pipeline.config)
-    tracker = instantiate(config["logger"])
+    config = pipeline.config
+    tracker = instantiate(config.logger)
     _write_config(folder, config, choices, pipeline.examples.taken)
-    tracker.start(folder.name, {**config, "choices": dict(choices)}, folder)
+    tracker.start(folder.name, {**plain(config), "choices": dict(choices)}, folder)
     try:
         pipeline.make()
         evaluation = Evaluation(pipeline)
         result = _result(folder, evaluation, choices, console)
         for warning in narrative(result).warnings:
             console.warn(warning)
-        if config["evaluation"]["report"]:
+        if config.evaluation.report:
             _report(result, folder, evaluation.artifact.digest, console)
             _write_model(folder, pipeline)
         tracker.finish(result)
     except BaseException as error:
         tracker.fail(f"{type(error).__name__}: {error}")
         raise
-    if config["evaluation"]["report"]:
+    if config.evaluation.report:
         console.note(f"report: {folder / 'report.html'}")
     return result
 
@@ -223,7 +222,7 @@ def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], co
     write_json(folder / FORGET, pipeline.forget.tolist())
     return RunResult(
         name=folder.name,
-        config=dict(pipeline.config),
+        config=plain(pipeline.config),
         choices=dict(choices),
         metrics=metrics,
         points=points,
@@ -240,15 +239,13 @@ def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], co
     )
 
 
-def _others(
-    folder: Path, config: Mapping[str, Any], choices: Mapping[str, str], metrics: Mapping[str, float]
-) -> list[OtherRun]:
+def _others(folder: Path, config: Config, choices: Mapping[str, str], metrics: Mapping[str, float]) -> list[OtherRun]:
     """Return the finished runs beside this one that answer the same question, the newest of each method."""
     from dmm_exp.compare.labels import method_of, newest, telling_keys
     from dmm_exp.compare.runs import Run, runs_beside
     from dmm_exp.report.result import OtherRun
 
-    own = Run.of(folder, config, choices, metrics, finished=time.time())
+    own = Run.of(folder, plain(config), choices, metrics, finished=time.time())
     beside = runs_beside(own)
     names = [method_of(run, keys) for run, keys in zip([own, *beside], telling_keys([own, *beside]), strict=True)]
     methods = {run.folder: name for run, name in zip(beside, names[1:], strict=True) if name != names[0]}
@@ -308,17 +305,15 @@ def _provenance() -> dict[str, str]:
     return flat | facts["packages"] | {"command": shlex.join(["python", "-m", "dmm_exp", *sys.argv[1:]])}
 
 
-def _write_config(
-    folder: Path, config: Mapping[str, Any], choices: Mapping[str, str], taken: Sequence[str] = ()
-) -> None:
+def _write_config(folder: Path, config: Config, choices: Mapping[str, str], taken: Sequence[str] = ()) -> None:
     """Write the resolved configuration so that it can be run again as it was, and what data were taken as what."""
     from dmm_exp.config.rerun import text_of
     from dmm_exp.config.trust import needed
 
-    trusted = [word for package in needed(config) for word in ("--trust", package)]
+    trusted = [word for package in needed(plain(config)) for word in ("--trust", package)]
     again = shlex.join(["python", "-m", "dmm_exp", "--config-path", str(folder), *trusted])
     comments = "".join(f"# {printable(' '.join(line.split()))}\n" for line in (f"run it again: {again}", *taken))
-    write_text(folder / "config.yaml", comments + text_of(config, choices))
+    write_text(folder / "config.yaml", comments + text_of(plain(config), choices))
     write_json(folder / CHOICES, dict(choices))
     if named := contents(config):
         write_json(folder / CONTENTS, named)
@@ -373,12 +368,12 @@ def _print_plan(stages: list[PlannedStage]) -> None:
     print_table(table)
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """Return what Hydra composed as resolved plain containers, within the bounds of ``scale``."""
+def resolved(config: Any) -> Config:
+    """Return what Hydra composed, resolved and typed, within the bounds of ``scale``."""
     from omegaconf import OmegaConf
 
     from dmm_exp.config.scale import scaled
 
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
-    return scaled({str(key): value for key, value in container.items()})
+    return Config.of(scaled({str(key): value for key, value in container.items()}))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dmm_exp.config.identity import ARTIFACTS, identified
+from dmm_exp.config.schema import Config, plain
 from dmm_exp.errors import storage_errors
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.writing import write_table, write_text
@@ -20,20 +21,20 @@ UNUSED = {
 
 
 @storage_errors()
-def run_scores(config: Mapping[str, Any], choices: Mapping[str, str]) -> Path | None:
+def run_scores(config: Config, choices: Mapping[str, str]) -> Path | None:
     """Compute every score, write them with their correlations and a figure, and return the folder.
 
     What only unlearning needs (the forget set, the unlearner, …) is passed over. With ``dry_run`` nothing is made.
 
     Args:
-        config: the resolved configuration, as plain containers.
+        config: the resolved configuration.
         choices: group → choice that it was composed of.
 
     Raises:
         UserError: the configuration asks for what cannot be.
     """
     from dmm_exp.config.instantiate import check_targets
-    from dmm_exp.config.schema import check_ranges
+    from dmm_exp.config.ranges import check_ranges
     from dmm_exp.console.progress import Console
     from dmm_exp.executors import shared_executor
     from dmm_exp.pipeline import Pipeline
@@ -43,14 +44,14 @@ def run_scores(config: Mapping[str, Any], choices: Mapping[str, str]) -> Path | 
     from dmm_exp.store import Store
 
     check_ranges(config)
-    check_targets(config)
-    console, outputs = Console(), Path(config["paths"]["outputs"]).expanduser().absolute()
-    config = {**config, **UNUSED}
-    store = Store(outputs / "artifacts", console, read_only=config["dry_run"])
-    pipeline = Pipeline(config, store, shared_executor(config["executor"]), console)
+    check_targets(plain(config))
+    console, outputs = Console(), Path(config.paths.outputs).expanduser().absolute()
+    config = replace(config, **UNUSED)
+    store = Store(outputs / "artifacts", console, read_only=config.dry_run)
+    pipeline = Pipeline(config, store, shared_executor(config.executor), console)
     pipeline.check()
     pipeline.check_scores(FAMILIES)
-    if config["dry_run"]:
+    if config.dry_run:
         console.note("would compute every score from the originals and the pool; nothing was made")
         return None
     table = pipeline.score_table()

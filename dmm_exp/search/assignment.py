@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import compose_unlearner
 from dmm_exp.config.scale import scaled_part
+from dmm_exp.config.schema import Config, Node
 from dmm_exp.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 
-MakePipeline = Callable[[Mapping[str, Any]], "Pipeline"]
+MakePipeline = Callable[[Config], "Pipeline"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Trial:
     value: float
 
 
-def composed_parts(config: Mapping[str, Any]) -> dict[str, Any]:
+def composed_parts(config: Config) -> Config:
     """Return a configuration in which every part's unlearner is a configuration (or ``auto``, or None), not a text.
 
     Raises:
@@ -41,24 +42,22 @@ def composed_parts(config: Mapping[str, Any]) -> dict[str, Any]:
         key: {**part, "unlearner": _composed(part["unlearner"], config)}
         if isinstance(part, Mapping) and isinstance(part.get("unlearner"), str)
         else part
-        for key, part in config["refinement"].items()
+        for key, part in config.refinement.items()
     }
-    return {**config, "refinement": refinement}
+    return replace(config, refinement=refinement)
 
 
-def _composed(text: str, config: Mapping[str, Any]) -> Any:
+def _composed(text: str, config: Config) -> Any:
     return text if text == AUTO else scaled_part("unlearner", compose_unlearner(config_directory(), text), config)
 
 
-def auto_parts(config: Mapping[str, Any]) -> list[str]:
+def auto_parts(config: Config) -> list[str]:
     """Return the names of the parts whose unlearner is to be chosen."""
-    parts = config["refinement"].items()
+    parts = config.refinement.items()
     return [name for name, part in parts if isinstance(part, Mapping) and part.get("unlearner") == AUTO]
 
 
-def assign(
-    config: Mapping[str, Any], make_pipeline: MakePipeline, console: Console
-) -> tuple[dict[str, Any], list[Trial]]:
+def assign(config: Config, make_pipeline: MakePipeline, console: Console) -> tuple[Config, list[Trial]]:
     """Choose the unlearner of every part that says ``auto``, and return the configuration with these, and all trials.
 
     For each such part another forget set is made: as many examples outside the reported forget set, with scores nearest
@@ -71,12 +70,12 @@ def assign(
 
     from dmm_exp.scores import hardness
 
-    refinement = config["refinement"]
+    refinement = config.refinement
     candidates, names = refinement.get("candidates") or [], auto_parts(config)
     if not candidates:
         raise UserError("refinement.candidates=[]: unlearner=auto needs candidates to choose from")
     settled = {**refinement, **{name: {"unlearner": None} for name in names}}
-    pipeline = make_pipeline({**config, "refinement": settled})
+    pipeline = make_pipeline(replace(config, refinement=settled))
     values = torch.from_numpy(hardness(pipeline.scores, refinement.get("score", "memorization")))
     trials: list[Trial] = []
     with console.progress("candidates", len(names) * len(candidates)) as advance:
@@ -92,7 +91,7 @@ def assign(
         best = _best([trial for trial in trials if trial.part == name], refinement.get("criterion", "tow"))
         settled[name] = {"unlearner": _composed(best.candidate, config)}
         console.note(f"refinement.{name}.unlearner: {best.candidate} ({best.value:.3f}; {_others(trials, best)})")
-    return {**config, "refinement": settled}, trials
+    return replace(config, refinement=settled), trials
 
 
 def resembling(values: Tensor, part: Tensor, forget: Tensor) -> Tensor:
@@ -124,15 +123,15 @@ def resembling(values: Tensor, part: Tensor, forget: Tensor) -> Tensor:
     return torch.tensor(sorted(chosen))
 
 
-def _value(config: Mapping[str, Any], forget: Mapping[str, Any], candidate: str, make_pipeline: MakePipeline) -> float:
+def _value(config: Config, forget: Node, candidate: str, make_pipeline: MakePipeline) -> float:
     """Return the criterion of a candidate that unlearns a set alone; NaN if it fails."""
     from dmm_exp.evaluation import Evaluation
 
     whole = {"_target_": "dmm_exp.refinement.Whole"}
-    criterion = config["refinement"].get("criterion", "tow")
+    criterion = config.refinement.get("criterion", "tow")
     try:
         unlearner = _composed(candidate, config)
-        pipeline = make_pipeline({**config, "forget": forget, "refinement": whole, "unlearner": unlearner})
+        pipeline = make_pipeline(replace(config, forget=forget, refinement=whole, unlearner=unlearner))
         pipeline.make()
     except UserError:
         return float("nan")

@@ -11,11 +11,12 @@ import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmm_exp.config.identity import by_content
+from dmm_exp.config.identity import identified
+from dmm_exp.config.schema import Config, Node
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import read_json
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 MOST_SHARED = 0.5  # of the reported forget set's examples; a set for tuning that holds more of them is refused
 
-MakePipeline = Callable[[Mapping[str, Any]], "Pipeline"]
+MakePipeline = Callable[[Config], "Pipeline"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Found:
         folder: of the search, with ``experiment.yaml`` and ``trials.csv``.
     """
 
-    unlearner: dict[str, Any]
+    unlearner: Node
     best: Trial
     trials: list[Trial]
     experiment: Path
@@ -76,10 +77,10 @@ class Found:
 
 
 def search(
-    config: Mapping[str, Any],
+    config: Config,
     name: str,
     strategy: Strategy,
-    tuning: Mapping[str, Mapping[str, Any]],
+    tuning: Mapping[str, Node],
     make_pipeline: MakePipeline,
     console: Console,
     conf: Path,
@@ -98,7 +99,7 @@ def search(
     Raises:
         UserError: a tuning set is the reported one, nothing can be searched, or no candidate worked.
     """
-    space = read_space(strategy.spaces, name, config["unlearner"])
+    space = read_space(strategy.spaces, name, config.unlearner)
     total = strategy.size(space)
     _check_save(strategy, conf)
     check_tuning(config, tuning, make_pipeline)
@@ -113,7 +114,7 @@ def search(
     if not ranked or math.isinf(ranked[0].value):
         reasons = {trial.error or f"cost {trial.cost:.2g} above hparams_search.max_cost" for trial in ranked}
         raise UserError(f"hparams_search: none of {len(ranked)} settings worked ({'; '.join(sorted(reasons))})")
-    unlearner = with_settings(config["unlearner"], ranked[0].settings)
+    unlearner = with_settings(config.unlearner, ranked[0].settings)
     text = experiment_text(config, name, strategy, tuning, ranked)
     experiment = folder / "experiment.yaml"
     write_text(experiment, text)
@@ -136,9 +137,7 @@ def _check_save(strategy: Strategy, conf: Path) -> None:
         raise UserError(f"hparams_search.save={strategy.save}: there is no folder {conf / 'experiment'}")
 
 
-def check_tuning(
-    config: Mapping[str, Any], tuning: Mapping[str, Mapping[str, Any]], make_pipeline: MakePipeline
-) -> None:
+def check_tuning(config: Config, tuning: Mapping[str, Node], make_pipeline: MakePipeline) -> None:
     """Refuse forget sets for tuning that are, or mostly are, the one that will be reported.
 
     Raises:
@@ -149,11 +148,11 @@ def check_tuning(
             "forget_tuning=[]: a search needs forget sets of its own, as in forget_tuning=['random seed=9']"
         )
     for text, forget in tuning.items():
-        if dict(forget) == dict(config["forget"]):
+        if dict(forget) == dict(config.forget):
             raise UserError(_same(text, "is the forget set that is reported"))
     reported = set(make_pipeline(config).forget.tolist())
     for text, forget in tuning.items():
-        shared = reported & set(make_pipeline({**config, "forget": forget}).forget.tolist())
+        shared = reported & set(make_pipeline(replace(config, forget=forget)).forget.tolist())
         if len(shared) > MOST_SHARED * len(reported):
             raise UserError(_same(text, f"shares {len(shared)} of the {len(reported)} examples that are reported"))
 
@@ -165,13 +164,11 @@ def _same(text: str, how: str) -> str:
     )
 
 
-def _records(config: Mapping[str, Any], name: str, tuning: Mapping[str, Mapping[str, Any]]) -> Path:
+def _records(config: Config, name: str, tuning: Mapping[str, Node]) -> Path:
     """Return where trials of a configuration on some sets are remembered, whichever search tried them."""
-    elsewhere = ("paths", "logger", "executor", "dry_run", "forget", "hparams_search", "forget_tuning", "leaderboard")
-    identity = {key: value for key, value in by_content(config).items() if key not in elsewhere}
-    sets = {text: by_content({"forget": forget})["forget"] for text, forget in tuning.items()}
-    digest = digest_of({**identity, "tuning": sets})
-    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
+    sets = {text: identified(replace(config, forget=forget))["forget"] for text, forget in tuning.items()}
+    digest = digest_of({**identified(config), "forget": sets})
+    outputs = Path(config.paths.outputs).expanduser().absolute()
     return outputs / "searches" / f"{name}__{digest[:10]}" / "trials"
 
 
@@ -187,9 +184,9 @@ class _Trials:
 
     def __init__(
         self,
-        config: Mapping[str, Any],
+        config: Config,
         strategy: Strategy,
-        tuning: Mapping[str, Mapping[str, Any]],
+        tuning: Mapping[str, Node],
         make_pipeline: MakePipeline,
         records: Path,
         advance: Callable[..., None],
@@ -210,12 +207,12 @@ class _Trials:
         """Group settings that one training run can answer: those whose short runs are beginnings of the long one."""
         if len(alike) < 2:
             return [[settings] for settings in alike]
-        nests = self._pipeline(alike[0], self.config["forget"]).nests
+        nests = self._pipeline(alike[0], self.config.forget).nests
         return [list(alike)] if nests else [[settings] for settings in alike]
 
-    def _pipeline(self, settings: Settings, forget: Mapping[str, Any]) -> Pipeline:
-        unlearner = with_settings(self.config["unlearner"], settings)
-        return self.make_pipeline({**self.config, "forget": forget, "unlearner": unlearner})
+    def _pipeline(self, settings: Settings, forget: Node) -> Pipeline:
+        unlearner = with_settings(self.config.unlearner, settings)
+        return self.make_pipeline(replace(self.config, forget=forget, unlearner=unlearner))
 
     def _try(self, alike: Sequence[Settings]) -> None:
         """Measure settings on all sets; when they fail together, each on its own."""
@@ -230,7 +227,7 @@ class _Trials:
         for place, settings in enumerate(alike):
             self._record(settings, {text: metrics[place] for text, metrics in found.items()}, None)
 
-    def _measure(self, alike: Sequence[Settings], forget: Mapping[str, Any]) -> list[dict[str, float]]:
+    def _measure(self, alike: Sequence[Settings], forget: Node) -> list[dict[str, float]]:
         from dmm_exp.evaluation import Evaluation
 
         last, epochs = dict(alike[-1]), [settings.get("epochs") for settings in alike]
@@ -280,10 +277,10 @@ class _Trials:
 
 
 def experiment_text(
-    config: Mapping[str, Any],
+    config: Config,
     name: str,
     strategy: Strategy,
-    tuning: Mapping[str, Mapping[str, Any]],
+    tuning: Mapping[str, Node],
     ranked: Sequence[Trial],
 ) -> str:
     """Return an experiment file with the best settings, and how they were found as its head."""
@@ -294,7 +291,7 @@ def experiment_text(
         "# @package _global_",
         f"# unlearner={name} at the best of {len(ranked)} settings, searched by",
         f"#   {shlex.join(['python', '-m', 'dmm_exp', *_said(sys.argv[1:])])}",
-        f"# with n_models={config['n_models']}, at a cost of at most {strategy.max_cost:g} retrainings. Mean of "
+        f"# with n_models={config.n_models}, at a cost of at most {strategy.max_cost:g} retrainings. Mean of "
         f"{', '.join(strategy.metrics)}: {abs(best.value):.2f}",
         *[f"#   {text}: {_told(best.by_set[text], strategy.metrics)}" for text in tuning],
     ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp import __version__
 from dmm_exp.config.identity import many_runs_digest, run_name
+from dmm_exp.config.schema import Config, StudyConfig, plain
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json
@@ -41,17 +42,17 @@ class Cell:
     row: str
     column: str
     overrides: list[str]
-    config: dict[str, Any]
+    config: Config
     choices: dict[str, str]
 
 
-def run_study(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
+def run_study(config: Config, overrides: Sequence[str]) -> Path:
     """Do every run of a study that is not there yet, print its tables, and return its folder.
 
     Runs are repeated over ``study.seeds``; a ``seed`` of the command line, as a sweep's cell has it, is taken alone.
 
     Args:
-        config: the resolved configuration; ``config["study"]`` says what to run.
+        config: the resolved configuration; ``config.study`` says what to run.
         overrides: of the command line; those that are not about the study hold for every run.
 
     Raises:
@@ -61,12 +62,12 @@ def run_study(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     from dmm_exp.report.study import Scatter, print_study, write_study
 
     begin(overrides)
-    study, console = config["study"], Console()
+    study, console = config.study, Console()
     with console.progress("configurations", None):
         cells = list(compose_cells_of(study, overrides))
-    own = [config["seed"]] if any(text.startswith("seed=") for text in overrides) else []
-    runs = [(cell, seed) for seed in own or study["seeds"] for cell in cells]
-    if config["dry_run"]:
+    own = [config.seed] if any(text.startswith("seed=") for text in overrides) else []
+    runs = [(cell, seed) for seed in own or study.seeds for cell in cells]
+    if config.dry_run:
         print(
             "\n".join(shlex.join(["python", "-m", "dmm_exp", *cell.overrides, f"seed={seed}"]) for cell, seed in runs)
         )
@@ -78,27 +79,27 @@ def run_study(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         records.append(_record(cell, seed, folder / "runs"))
     if all(record["status"] == "failed" for record in records):
         raise UserError(f"study: all {len(records)} runs failed; the first said: {records[0]['error']}")
-    views, scatters = _views(study), [Scatter(name, **shown) for name, shown in study["scatters"].items()]
+    views, scatters = _views(study), [Scatter(name, **plain(shown)) for name, shown in study.scatters.items()]
     print_study(records, views)
     command = shlex.join(["python", "-m", "dmm_exp", *overrides])
-    page = write_study(records, folder, title=study["title"], command=command, views=views, scatters=scatters)
+    page = write_study(records, folder, title=study.title, command=command, views=views, scatters=scatters)
     print(f"  study: {page}", file=sys.stderr)
     return folder
 
 
-def _views(study: Mapping[str, Any]) -> list[View]:
+def _views(study: StudyConfig) -> list[View]:
     """Return what is shown of every table."""
     from dmm_exp.report.study import View
 
-    metrics = study["metrics"]
+    metrics = study.metrics
     return [
-        View(name, metric, table["caption"], table["differences"], alone=len(metrics) == 1)
-        for name, table in study["tables"].items()
+        View(name, metric, table.caption, table.differences, alone=len(metrics) == 1)
+        for name, table in study.tables.items()
         for metric in metrics
     ]
 
 
-def compose_cells_of(study: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[Cell]:
+def compose_cells_of(study: StudyConfig, overrides: Sequence[str]) -> Iterator[Cell]:
     """Yield every cell of every table, composed and checked.
 
     A table without rows has one for each of ``study.methods``, at ``experiment=SETTINGS/METHOD`` where there is one.
@@ -109,40 +110,40 @@ def compose_cells_of(study: Mapping[str, Any], overrides: Sequence[str]) -> Iter
     from dmm_exp.config.folders import config_directory, further_folders
     from dmm_exp.config.instantiate import check_targets
     from dmm_exp.config.preflight import composer
-    from dmm_exp.config.schema import check_ranges
+    from dmm_exp.config.ranges import check_ranges
 
     folder, more = config_directory(), further_folders()
-    shared = [*study["overrides"], "evaluation.report=false"]
+    shared = [*study.overrides, "evaluation.report=false"]
     shared += [text for text in overrides if not text.lstrip("+~").startswith(OWN)]
     with composer(folder, more) as compose:
-        for name, table in study["tables"].items():
-            rows = table["rows"] if table["rows"] is not None else _method_rows(study, folder, more)
-            if not rows or not table["columns"]:
+        for name, table in study.tables.items():
+            rows = table.rows if table.rows is not None else _method_rows(study, folder, more)
+            if not rows or not table.columns:
                 raise UserError(f"study.tables.{name}: expected rows (or study.methods) and columns")
             for row, row_text in rows.items():
-                for column, column_text in table["columns"].items():
+                for column, column_text in table.columns.items():
                     own = [*shlex.split(row_text), *shlex.split(column_text), *shared]
                     config, choices = compose(own)[0]
                     check_ranges(config)
-                    check_targets(config)
+                    check_targets(plain(config))
                     yield Cell(name, row, column, own, config, choices)
 
 
-def _method_rows(study: Mapping[str, Any], folder: str, more: Sequence[str]) -> dict[str, str]:
+def _method_rows(study: StudyConfig, folder: str, more: Sequence[str]) -> dict[str, str]:
     """Return label → override of every method."""
     from dmm_exp.config.preflight import has_choice
 
     rows = {}
-    for method in study["methods"]:
-        found = f"{study['settings']}/{method}"
-        tuned = study["settings"] is not None and has_choice(folder, "experiment", found, more)
+    for method in study.methods:
+        found = f"{study.settings}/{method}"
+        tuned = study.settings is not None and has_choice(folder, "experiment", found, more)
         rows[method] = f"experiment={found}" if tuned else f"unlearner={method}"
     return rows
 
 
 def _record(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     """Do a run, or read what it found before, and return what the tables need to know of it."""
-    config = {**cell.config, "seed": seed}
+    config = replace(cell.config, seed=seed)
     record = {"table": cell.table, "row": cell.row, "column": cell.column, "seed": seed}
     path = folder / f"{run_name(config, cell.choices)}.json"
     if (metrics := _found_before(path)) is not None:
@@ -169,10 +170,10 @@ def _found_before(path: Path) -> dict[str, float] | None:
         return None
 
 
-def _folder(config: Mapping[str, Any], cells: Sequence[Cell], own: Sequence[int]) -> Path:
+def _folder(config: Config, cells: Sequence[Cell], own: Sequence[int]) -> Path:
     """Return where a study lives: the same one always lands in the same place, one of a seed of its own elsewhere."""
-    outputs = Path(config["paths"]["outputs"]).expanduser().absolute()
-    name = "".join(letter if letter.isalnum() else "_" for letter in config["study"]["title"].lower())
+    outputs = Path(config.paths.outputs).expanduser().absolute()
+    name = "".join(letter if letter.isalnum() else "_" for letter in config.study.title.lower())
     seeds = [f"seed={seed}" for seed in own]
-    identity = many_runs_digest([([*cell.overrides, *seeds], {**cell.config, "seed": seeds}) for cell in cells])
+    identity = many_runs_digest([([*cell.overrides, *seeds], replace(cell.config, seed=seeds)) for cell in cells])
     return outputs / "studies" / f"{name}__{identity[:10]}"
