@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.preflight import check_overrides
-from dmm_exp.config.schema import register
+from dmm_exp.config.schema import plain, register
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble, EnsembleModule, EnsembleTraining, member_seed
 from dmm_exp.ensembles.work import model_factory, recipe, trainer_factory
@@ -67,7 +67,7 @@ class Work:
         register()
         chosen = [f"model={model}", "trainer.accelerator=cpu", *overrides]
         (config,) = check_overrides(config_directory(), chosen)
-        return cls(config, instantiate(config["dataset"]).load())
+        return cls(config, instantiate(config.dataset).load())
 
     def fresh(self, seed: int) -> nn.Module:
         """Return the network that the engine starts member ``seed`` from."""
@@ -80,16 +80,16 @@ class Work:
     def chunk(self, members: range) -> tuple[Ensemble, EnsembleModule]:
         """Train some members together, on the whole training set; return them and the module that did it."""
         subsets = torch.arange(self.examples.n_train).expand(len(members), -1)
-        module = EnsembleTraining(subsets=subsets, **recipe(self.config["training"]))
+        module = EnsembleTraining(subsets=subsets, **recipe(plain(self.config.training)))
         ensemble = Ensemble.initialise(self._build, map(self._initialisation, members))
         module.attach(ensemble, self.examples, seed=0, role="original", members=members)
-        module.fit(trainer_factory(self.config["trainer"]))
+        module.fit(trainer_factory(self.config.trainer))
         return ensemble, module
 
     def lightning(self, seed: int) -> nn.Module:
         """Train one model by a Trainer of its own, on a DataLoader that shuffles."""
         torch.manual_seed(seed)
-        batch_size = self.config["training"]["batch_size"]
+        batch_size = self.config.training.batch_size
         return self._fit(self.fresh(seed), DataLoader(self._data, batch_size=batch_size, shuffle=True))
 
     def lightning_over(self, module: EnsembleModule, network: nn.Module) -> nn.Module:
@@ -97,14 +97,14 @@ class Work:
         return self._fit(network, DataLoader(self._data, batch_sampler=_Batches(module)))
 
     def _fit(self, network: nn.Module, loader: DataLoader) -> nn.Module:
-        parts = recipe(self.config["training"])
-        trainer_factory(self.config["trainer"])(max_epochs=parts["epochs"]).fit(PlainModule(network, parts), loader)
+        parts = recipe(plain(self.config.training))
+        trainer_factory(self.config.trainer)(max_epochs=parts["epochs"]).fit(PlainModule(network, parts), loader)
         return network.eval()
 
     def loop(self, seed: int) -> nn.Module:
         """Train one model by a bare loop over tensors: neither Trainer nor DataLoader."""
         torch.manual_seed(seed)
-        parts, network, n_train = recipe(self.config["training"]), self.fresh(seed), self.examples.n_train
+        parts, network, n_train = recipe(plain(self.config.training)), self.fresh(seed), self.examples.n_train
         optimizer = parts["optimizer"](network.parameters())
         for epoch in range(parts["epochs"]):
             batches = torch.randperm(n_train).split(parts["batch_size"])
@@ -134,7 +134,7 @@ class Work:
 
     @property
     def _build(self) -> Any:
-        return model_factory(self.config["model"]["network"], self.examples)
+        return model_factory(self.config.model.network, self.examples)
 
     def _initialisation(self, index: int) -> int:
         return member_seed(0, "original", index, "initialisation")

@@ -39,7 +39,7 @@ def main() -> str:
 
 def _engine(work: Work) -> Tensor:
     """Return the logits ``[members, points, classes]`` of members that the engine made in chunks."""
-    ensembles = work.engine(range(MEMBERS), work.config["model"]["chunk_size"])
+    ensembles = work.engine(range(MEMBERS), work.config.model.chunk_size)
     return torch.cat([ensemble.logits(work.examples.inputs) for ensemble in ensembles])
 
 

@@ -60,7 +60,7 @@ def main() -> str:
 
 def _in_one_process(work: Work, name: str, members: int, limit: float) -> list[Speed]:
     """Compare the engine with a Trainer per model, and with a bare loop per model."""
-    ours = partial(work.engine, range(members), work.config["model"]["chunk_size"])
+    ours = partial(work.engine, range(members), work.config.model.chunk_size)
 
     def each(train: Callable[[int], nn.Module]) -> Callable[[], list[nn.Module]]:
         return lambda: [train(seed) for seed in range(REFERENCES)]
@@ -79,7 +79,7 @@ def _process_per_model(work: Work) -> Speed:
     """Compare the engine with processes that train a CNN each; theirs are the imports, too."""
 
     def ours() -> list[Ensemble]:
-        return work.engine(range(CNNS), work.config["model"]["chunk_size"])
+        return work.engine(range(CNNS), work.config.model.chunk_size)
 
     def reference() -> float:
         command = [sys.executable, "-m", "benchmarks.plain", "cnn", "0"]
@@ -148,7 +148,7 @@ def _reached(name: str, work: Work, speed: Speed, members: int, rate: float) -> 
     network, n_train = work.fresh(0), work.examples.n_train
     inputs, labels = work.examples.inputs[:n_train], work.examples.labels[:n_train]
     epoch = _operations(lambda: functional.cross_entropy(network(inputs), labels).backward())
-    operations = epoch * work.config["training"]["epochs"] / 1e9
+    operations = epoch * work.config.training.epochs / 1e9
     reached = operations * members / speed.seconds
     return (
         f"Training {'an' if name == 'MLP' else 'a'} {name} takes {operations:.2g} GFLOP, which is "

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides
-from dmm_exp.config.schema import register
+from dmm_exp.config.schema import plain, register
 from dmm_exp.console.progress import Console
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble, EnsembleTraining, RandomSubsets, member_seed
@@ -49,8 +49,8 @@ def main(overrides: list[str]) -> int:
     register()
     (config,) = check_overrides(config_directory(), overrides)
     console = Console()
-    store = Store(Path(config["paths"]["outputs"]).absolute() / "artifacts", console)
-    pipeline = Pipeline(config, store, shared_executor(config["executor"]), console)
+    store = Store(Path(config.paths.outputs).absolute() / "artifacts", console)
+    pipeline = Pipeline(config, store, shared_executor(config.executor), console)
     scores = pipeline.score_family("memorization").table("scores")
     order = np.argsort(-scores["memorization"].to_numpy(), kind="stable")
     chosen = order[np.unique(np.geomspace(1, len(order) // 2, EXAMPLES + 8).astype(int) - 1)[:EXAMPLES]]
@@ -106,11 +106,11 @@ def _probabilities(
         rows = (counts == count).nonzero().squeeze(1)
         which = [members[row] for row in rows.tolist()]
         seeds = (member_seed(BASE_SEED, "subset", member, "initialisation") for member in which)
-        ensemble = Ensemble.initialise(model_factory(config["model"]["network"], examples), seeds)
+        ensemble = Ensemble.initialise(model_factory(config.model.network, examples), seeds)
         subsets = torch.stack([masks[row].nonzero().squeeze(1) for row in rows.tolist()])
-        module = EnsembleTraining(subsets=subsets, **recipe(config["training"]))
+        module = EnsembleTraining(subsets=subsets, **recipe(plain(config.training)))
         module.attach(ensemble, examples, seed=BASE_SEED, role="subset", members=which)
-        module.fit(trainer_factory(config["trainer"]))
+        module.fit(trainer_factory(config.trainer))
         probabilities = ensemble.logits(examples.inputs[points]).softmax(2)
         labels = examples.labels[points].expand(len(rows), -1)[..., None]
         values[:, rows.numpy()] = probabilities.gather(2, labels).squeeze(2).T.numpy()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,11 @@ def main() -> None:
 def stream(config: Mapping[str, Any], requests: int, rows: int, every: int, draw: int) -> Iterator[dict[str, Any]]:
     """Yield a row of the table for every request that is compared."""
     console = Console()
-    store = Store(Path(config["paths"]["outputs"]) / "artifacts", console)
-    executor = shared_executor(config["executor"])
+    store = Store(Path(config.paths.outputs) / "artifacts", console)
+    executor = shared_executor(config.executor)
     pipeline = Pipeline(config, store, executor, console)
-    examples, network = pipeline.examples, config["model"]["network"]
-    members = range(config["n_models"])
+    examples, network = pipeline.examples, config.model.network
+    members = range(config.n_models)
     originals = stored_ensemble(pipeline.originals.path, model_factory(network, examples), members)
     nothing: Any = None
     given = Given(originals, examples, network, restore=nothing, rows=nothing, weights="")
@@ -70,18 +70,16 @@ def stream(config: Mapping[str, Any], requests: int, rows: int, every: int, draw
     for number in range(1, requests + 1):
         new = order[(number - 1) * rows : number * rows].sort().values
         gone = torch.cat([gone, new]).sort().values
-        seed = config["seed"] if number == 1 else member_seed(config["seed"], "unlearned", number, "subset")
-        made, targets = Work(deletion, current, origin, new, gone, seed).carry_out(instantiate(config["unlearner"]))
+        seed = config.seed if number == 1 else member_seed(config.seed, "unlearned", number, "subset")
+        made, targets = Work(deletion, current, origin, new, gone, seed).carry_out(instantiate(config.unlearner))
         assert made.ensemble is not None
         current = made.ensemble
         drift = drift_of(deletion, gone, origin, made.logits, targets)
         if number % every and number != requests:
             continue
-        joint, _ = Work(deletion, originals, origin, None, gone, config["seed"]).carry_out(
-            instantiate(config["unlearner"])
-        )
+        joint, _ = Work(deletion, originals, origin, None, gone, config.seed).carry_out(instantiate(config.unlearner))
         points = {"_target_": "dmm_exp.forget.Points", "points": gone.tolist()}
-        retrained = Pipeline({**config, "forget": points}, store, executor, Console(quiet=True))
+        retrained = Pipeline(replace(config, forget=points), store, executor, Console(quiet=True))
         yield {
             "request": number,
             "gone": len(gone),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def main() -> None:
     for text, forget in compose_forget_sets(config_directory(), arguments.forget).items():
         rows += [
             {"forget": text, **row}
-            for row in compared({**config, "forget": forget}, arguments.methods, arguments.share)
+            for row in compared(replace(config, forget=forget), arguments.methods, arguments.share)
         ]
     table = pd.DataFrame(rows)
     arguments.file.parent.mkdir(parents=True, exist_ok=True)
@@ -62,15 +63,15 @@ def compared(config: Mapping[str, Any], methods: list[str], share: int) -> Itera
     """Yield a row for every method on one forget set."""
     console = Console(quiet=True)
     store, executor = (
-        Store(Path(config["paths"]["outputs"]) / "artifacts", console),
-        shared_executor(config["executor"]),
+        Store(Path(config.paths.outputs) / "artifacts", console),
+        shared_executor(config.executor),
     )
     pipeline = Pipeline(config, store, executor, console)
     logits = {"floor": pipeline.floor_oracles.stacked("logits"), "do nothing": pipeline.originals.stacked("logits")}
     logits["dmm, no pool"] = without(pipeline, share)
     for method in methods:
         settings = compose_unlearner(config_directory(), method)
-        logits[method] = Pipeline({**config, "unlearner": settings}, store, executor, console).unlearned.stacked(
+        logits[method] = Pipeline(replace(config, unlearner=settings), store, executor, console).unlearned.stacked(
             "logits"
         )
     labels, n_train = pipeline.examples.labels.numpy(), pipeline.examples.n_train
@@ -91,13 +92,13 @@ def compared(config: Mapping[str, Any], methods: list[str], share: int) -> Itera
 def without(pipeline: Pipeline, share: int) -> Tensor:
     """Return logits of all originals, unlearned with predictions from a few originals' own gradients."""
     config, examples = pipeline.config, pipeline.examples
-    network, parts = config["model"]["network"], []
-    for start in range(0, config["n_models"], share):
-        members = range(start, min(start + share, config["n_models"]))
+    network, parts = config.model.network, []
+    for start in range(0, config.n_models, share):
+        members = range(start, min(start + share, config.n_models))
         ensemble = stored_ensemble(pipeline.originals.path, model_factory(network, examples), members)
         deletion = alone(pipeline, ensemble)
         origin = pipeline.originals.stacked("logits")[members.start : members.stop]
-        work = Work(deletion, ensemble, origin, None, pipeline.forget, config["seed"] + start)
+        work = Work(deletion, ensemble, origin, None, pipeline.forget, config.seed + start)
         made, _ = work.carry_out(instantiate(compose_unlearner(config_directory(), "dmm")))
         parts.append(made.logits)
     return torch.cat(parts)
@@ -105,7 +106,7 @@ def without(pipeline: Pipeline, share: int) -> Tensor:
 
 def alone(pipeline: Pipeline, ensemble: Ensemble) -> Deletion:
     """Return what predicts effects from the first member of an ensemble alone."""
-    network, examples = pipeline.config["model"]["network"], pipeline.examples
+    network, examples = pipeline.config.model.network, pipeline.examples
     nothing: Any = None
     given = Given(ensemble[:1], examples, network, restore=nothing, rows=nothing, weights="")
     config = {**pipeline.config, "attribution": pool_free_attribution(given), "n_models": 1}

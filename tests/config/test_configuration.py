@@ -10,7 +10,8 @@ from dmm_exp.config.identity import run_name
 from dmm_exp.config.instantiate import check_targets
 from dmm_exp.config.loading import config_loader, groups_of, options_of
 from dmm_exp.config.preflight import check_overrides
-from dmm_exp.config.schema import check_ranges, register
+from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.schema import register
 from dmm_exp.errors import UserError
 
 CONF = Path(config_directory())

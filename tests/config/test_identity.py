@@ -9,7 +9,7 @@ import pytest
 
 from dmm_exp.compare.runs import read_run
 from dmm_exp.config.folders import config_directory
-from dmm_exp.config.identity import by_content, contents, many_runs_digest, run_name
+from dmm_exp.config.identity import contents, many_runs_digest, run_name
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.search.search import _records
 
@@ -114,10 +114,6 @@ def test_trials_of_a_search_are_remembered_by_the_content_of_the_sets_they_saw(t
         rows.write_text(text)
         places.add(_records(composed(), "scrub", tuning))
     assert len(places) == 2
-
-
-def test_a_configuration_without_files_is_what_it_was():
-    assert by_content({"seed": 1, "forget": {"label": "x"}}) == {"seed": 1, "forget": {"label": "x"}}
 
 
 STUDY = """# @package _global_

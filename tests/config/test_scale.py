@@ -5,8 +5,9 @@ import pytest
 from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.identity import run_name
 from dmm_exp.config.preflight import check_overrides, compose_cells
+from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.scale import scaled, scaled_part
-from dmm_exp.config.schema import check_ranges, register
+from dmm_exp.config.schema import register
 from dmm_exp.errors import UserError
 from dmm_exp.leaderboard.board import compose_entries
 from dmm_exp.search.assignment import composed_parts
@@ -31,7 +32,7 @@ def test_larger_values_become_the_bound_and_smaller_ones_stay():
 
 def test_nothing_is_bounded_without_a_scale():
     config = composed("n_models=1000", "pool.size=100000")
-    assert config["scale"] is None
+    assert config.scale is None
     assert scaled(config) == config
 
 
@@ -54,7 +55,7 @@ def test_a_bound_is_raised_by_its_name_and_by_nothing_else():
 
 def test_numbers_of_epochs_to_stop_at_stay_distinct():
     config = composed("scale=tiny", "unlearner=finetune", "unlearner.epochs=[1,2,4,8]")
-    assert config["unlearner"]["epochs"] == [1, 2]
+    assert config.unlearner["epochs"] == [1, 2]
 
 
 def test_to_bound_twice_is_to_bound_once():
@@ -102,10 +103,10 @@ def test_a_study_s_own_settings_do_not_undo_it():
     cells = list(compose_cells_of(study, ["scale=tiny"]))
     assert len(cells) == 3
     for cell in cells:
-        sizes = [cell.config["n_models"], cell.config["pool"]["size"], cell.config["training"]["epochs"]]
+        sizes = [cell.config.n_models, cell.config.pool.size, cell.config.training.epochs]
         assert sizes == [4, 32, 2]  # the study says 10, 600 and 20
-        assert cell.config["dataset"]["train_size"] == 200
-        assert cell.config["unlearner"]["epochs"] <= 2
+        assert cell.config.dataset["train_size"] == 200
+        assert cell.config.unlearner["epochs"] <= 2
         assert "scale=tiny" in cell.overrides
 
 
@@ -113,11 +114,11 @@ def test_a_leaderboard_s_own_settings_do_not_undo_it():
     board = composed("experiment=dmm_cifar10")["leaderboard"]
     board = {**board, "methods": ["dmm", "bad_teacher"], "forget_sets": {"random": ["random size=1000"]}}
     tuned, untuned = compose_entries(board, ["scale=tiny", "dataset.subset_seed=3"])
-    assert tuned.config["pool"]["size"] == untuned.config["pool"]["size"] == 32
-    assert tuned.config["forget"]["size"] == 12
-    assert tuned.config["unlearner"]["epochs"] == [1, 2]
-    assert tuned.config["unlearner"]["retain_multiplier"] == 5  # experiment=literature/dmm
-    assert tuned.config["dataset"]["subset_seed"] == 3
+    assert tuned.config.pool.size == untuned.config.pool.size == 32
+    assert tuned.config.forget["size"] == 12
+    assert tuned.config.unlearner["epochs"] == [1, 2]
+    assert tuned.config.unlearner["retain_multiplier"] == 5  # experiment=literature/dmm
+    assert tuned.config.dataset["subset_seed"] == 3
     assert untuned.overrides[0] == "unlearner=bad_teacher"
 
 

@@ -75,9 +75,9 @@ def test_another_class_gets_what_the_command_line_sets_and_nothing_of_the_preset
 def test_a_part_of_the_preset_stays_where_the_command_line_sets_something_of_it():
     words = ["_target_=dmm_exp.unlearners.FineTuning", "epochs=3", "batch_size=9", "optimizer.lr=0.5", "schedule.x=1"]
     (config,) = check_overrides(config_directory(), [f"unlearner.{word}" for word in words])
-    assert config["unlearner"]["optimizer"]["lr"] == 0.5
-    assert config["unlearner"]["optimizer"]["_partial_"] is True
-    assert set(config["unlearner"]) == {"_target_", "epochs", "batch_size", "optimizer", "schedule"}
+    assert config.unlearner["optimizer"]["lr"] == 0.5
+    assert config.unlearner["optimizer"]["_partial_"] is True
+    assert set(config.unlearner) == {"_target_", "epochs", "batch_size", "optimizer", "schedule"}
 
 
 def test_the_class_of_the_preset_keeps_the_arguments_of_the_preset():
@@ -110,8 +110,8 @@ def test_it_holds_in_files_that_are_laid_over_others(own, name, text, choice):
     )
     (own / "conf" / f"{name}.yaml").write_text(text.replace("defaults: [own]\n", ""))
     (config,) = cells(choice, more=[str(own / "conf")])
-    assert "hidden" not in config["model"]["network"]
-    assert config["model"]["network"]["_target_"] == "mynets.Net"
+    assert "hidden" not in config.model.network
+    assert config.model.network["_target_"] == "mynets.Net"
 
 
 def test_a_request_for_deletion_composes_the_same():

@@ -20,8 +20,8 @@ def composed(*overrides):
 @pytest.mark.parametrize("text", ODD)
 def test_a_path_is_what_was_typed(text):
     config = composed("dataset=table", f"dataset.path={text}", "forget=indices", f"forget.indices={text}")
-    assert instantiate(config["dataset"]).path == text
-    assert instantiate(config["forget"]).indices == text
+    assert instantiate(config.dataset).path == text
+    assert instantiate(config.forget).indices == text
 
 
 @pytest.mark.parametrize("text", ODD)
@@ -39,12 +39,12 @@ def test_the_name_of_a_class_is_what_was_typed(text):
 def test_a_column_is_what_was_typed():
     for text in ("1", "no", "true", "1.5"):
         config = composed("dataset=table", "dataset.path=x.csv", f"dataset.formats.table.label={text}")
-        assert instantiate(config["dataset"]["formats"]["table"]).label == text
+        assert instantiate(config.dataset["formats"]["table"]).label == text
 
 
 def test_names_in_a_list_are_texts():
     config = composed("dataset=folder", "dataset.class_names=[1,2,no]", "dataset.path=x")
-    assert instantiate(config["dataset"]).class_names == ["1", "2", "no"]
+    assert instantiate(config.dataset).class_names == ["1", "2", "no"]
 
 
 def test_each_value_of_a_sweep_is_what_was_typed():
@@ -54,8 +54,8 @@ def test_each_value_of_a_sweep_is_what_was_typed():
 
 def test_numbers_stay_numbers():
     config = composed("seed=007", "n_models=1_000", "unlearner.optimizer.lr=1e-3", "unlearner.epochs=[1,2]")
-    assert (config["seed"], config["n_models"]) == (7, 1000)
-    assert (config["unlearner"]["optimizer"]["lr"], config["unlearner"]["epochs"]) == (0.001, [1, 2])
+    assert (config.seed, config.n_models) == (7, 1000)
+    assert (config.unlearner["optimizer"]["lr"], config.unlearner["epochs"]) == (0.001, [1, 2])
     assert composed("dataset=table", "dataset.path=null")["dataset"]["path"] is None
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import check_overrides
-from dmm_exp.config.schema import check_ranges, register
+from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.schema import register
 from dmm_exp.convex.experiment import run_convex
 from dmm_exp.errors import UserError
 
@@ -26,7 +27,7 @@ def composed(*overrides):
 def tiny(outputs, *overrides):
     config = composed(*TINY, f"paths.outputs={outputs}", *overrides)
     chosen = {"base": {}, "few": {"matched": 0.5}}
-    return {**config, "convex": {**config["convex"], "settings": chosen}}
+    return {**config, "convex": {**config.convex, "settings": chosen}}
 
 
 @pytest.fixture(scope="module")

@@ -127,12 +127,12 @@ def test_a_preset_says_what_it_costs(name):
         ).groups(),
     )
     config = composed(f"experiment={name}")
-    if config["leaderboard"]["methods"]:
-        plan, seeds = config["leaderboard"], 1
+    if config.leaderboard.methods:
+        plan, seeds = config.leaderboard, 1
         sets = sum(len(texts) for texts in plan["forget_sets"].values())
         cell = next(compose_entries({**plan, "methods": ["finetune"]}, [])).config
     else:
-        plan = config["study"]
+        plan = config.study
         cell, seeds = next(compose_cells_of(plan, [])).config, len(plan["seeds"])
         words = " ".join(column for table in plan["tables"].values() for column in table["columns"].values()).split()
         sets = len({word for word in words if word.startswith("forget=")})

@@ -28,7 +28,7 @@ def folder(tmp_path, monkeypatch):
     from nets_of_mine import Net
 
     config = composed([])
-    examples = instantiate(config["dataset"]).load()
+    examples = instantiate(config.dataset).load()
     torch.manual_seed(0)
     wrapped = model_factory({"_target_": "nets_of_mine.Net", "width": 7}, examples)()
     trained(wrapped, examples.inputs[: examples.n_train], examples.labels[: examples.n_train], steps=60)

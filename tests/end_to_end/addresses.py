@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.identity import run_name
 from dmm_exp.config.preflight import composer
+from dmm_exp.config.schema import Config, ModelConfig, plain
 from dmm_exp.console.progress import Console
 from dmm_exp.deletion.deletion import Deletion
 from dmm_exp.deletion.given import given
@@ -76,7 +77,7 @@ class Keys:
         return Imagined(Path("nowhere") / spec.digest, spec.digest, True, spec)
 
 
-def keys_of(config: dict[str, Any]) -> dict[str, str]:
+def keys_of(config: Config) -> dict[str, str]:
     """Return the keys of a run's artifacts; where the forget set depends on scores, of those before it."""
     store = Keys()
     pipeline = Pipeline(config, store, Local(), Console(quiet=True))
@@ -96,9 +97,8 @@ def deletion_keys() -> dict[str, str]:
     torch.nn.init.ones_(network.weight)
     torch.nn.init.zeros_(network.bias)
     known, store = given(network, (inputs, labels)), Keys()
-    training = composed([])["training"]
-    config = pool_config(known, training, 40, 0)
-    config["model"] = {**config["model"], "chunk_size": 1, "network": {"_target_": "torch.nn.Linear"}}
+    config = pool_config(known, plain(composed([]).training), 40, 0)
+    config = replace(config, model=ModelConfig(1, {"_target_": "torch.nn.Linear"}))
     found = Deletion(known, True, config, store, Local(), Console(quiet=True))
     for stage in ("dataset", "pool", "larger", "originals"):
         getattr(found, stage)
@@ -110,9 +110,9 @@ def addresses() -> dict[str, Any]:
     """Return all of them, by what they are of."""
     with composer(config_directory(), []) as compose:
         runs = {name: compose(overrides)[0] for name, overrides in RUNS.items()}
-        board = compose(["experiment=leaderboard_digits", "leaderboard.methods=[dmm,scrub,ssd]"])[0][0]["leaderboard"]
-        study = compose(["experiment=rum_digits"])[0][0]["study"]
-    study = {**study, "tables": dict(list(study["tables"].items())[:1]), "methods": study["methods"][:2]}
+        board = compose(["experiment=leaderboard_digits", "leaderboard.methods=[dmm,scrub,ssd]"])[0][0].leaderboard
+        study = compose(["experiment=rum_digits"])[0][0].study
+    study = replace(study, tables=dict(list(study.tables.items())[:1]), methods=study.methods[:2])
     entries = compose_entries(board, [])
     cells = compose_cells_of(study, [])
     return {

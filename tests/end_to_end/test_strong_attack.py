@@ -7,7 +7,8 @@ import torch
 
 from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import check_overrides
-from dmm_exp.config.schema import check_ranges, register
+from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.schema import register
 from dmm_exp.console.progress import Console
 from dmm_exp.errors import UserError
 from dmm_exp.evaluation.strong_ulira import StrongUlira

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import check_overrides
-from dmm_exp.config.schema import check_ranges, register
+from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.schema import register
 from dmm_exp.data import Examples, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining
 from dmm_exp.ensembles.work import recipe

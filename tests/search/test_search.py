@@ -168,7 +168,7 @@ def test_settings_are_saved_as_an_experiment_that_composes(finished, outputs, tm
     register()
     (config,) = check_overrides(config_directory(), ["experiment=small/ascent"], [str(conf)])
     found = yaml.safe_load((finished[1] / "experiment.yaml").read_text())["unlearner"]
-    assert config["unlearner"]["optimizer"]["lr"] == found["optimizer"]["lr"]
+    assert config.unlearner["optimizer"]["lr"] == found["optimizer"]["lr"]
 
 
 @pytest.mark.parametrize("save", ["../x", "a b", "/etc/x", "x.yaml"])
@@ -198,7 +198,7 @@ def test_every_unlearner_with_settings_has_a_space_that_fits():
     assert set(SPACES) == UNLEARNERS - settled
     for name in SPACES:
         (config,) = check_overrides(config_directory(), [f"unlearner={name}"])
-        assert math.prod(len(values) for values in read_space(SPACES, name, config["unlearner"]).values()) > 1
+        assert math.prod(len(values) for values in read_space(SPACES, name, config.unlearner).values()) > 1
 
 
 @pytest.mark.parametrize(
