@@ -1,0 +1,134 @@
+"""How members of an ensemble are trained: how many of them together, and by which engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, replace
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from dmm_exp.config.schema import Node, TrainingByFunction, plain
+from dmm_exp.ensembles.chunk_size import MeasureJob, device_name, measure_chunk_size, said_of
+from dmm_exp.ensembles.engine import AUTO, Engine
+from dmm_exp.ensembles.stacking import Stacking, stacking_of
+from dmm_exp.ensembles.work import model_factory, run_shards, uses_gpu
+from dmm_exp.pipeline.context import Context
+from dmm_exp.store import Draft, Spec
+
+
+class Chunks:
+    """Runs work on members of ensembles, chunk by chunk.
+
+    Args:
+        context: of the experiment.
+        untrained: makes a network as it is before training, and what is known of its architecture within this
+            process; by default the network that the configuration names.
+    """
+
+    def __init__(self, context: Context, untrained: tuple[Callable[[], nn.Module], Hashable] | None = None) -> None:
+        self.context = context
+        self._untrained = untrained
+
+    @cached_property
+    def stacking(self) -> Stacking:
+        """How these networks can be trained: stacked, one at a time, or not at all."""
+        if self._untrained is not None:
+            return self.stacking_of(*self._untrained)
+        return self.stacking_of(model_factory(self.context.config.model.network, self.context.examples))
+
+    def stacking_of(self, build: Callable[[], nn.Module], known_as: Hashable = None) -> Stacking:
+        """Return how networks that a function makes can be trained."""
+        device = torch.device("cuda" if uses_gpu(self.context.config.trainer) else "cpu")
+        return stacking_of(build, self.context.examples, device, known_as)
+
+    @property
+    def size(self) -> int:
+        """How many members are trained together: ``model.chunk_size``, or what is fastest here where it is ``auto``."""
+        return self._fastest[0]
+
+    @property
+    def trainer(self) -> Node:
+        """The trainer's configuration, with the engine: what is fastest here where that is ``auto``."""
+        return {**self.context.config.trainer, "engine": asdict(self._fastest[1])}
+
+    def run(
+        self,
+        name: str,
+        draft: Draft,
+        function: Callable[[Any], None],
+        make_job: Callable[[int, int, int], Any],
+        members: int,
+        size: int | None = None,
+    ) -> None:
+        """Write all shards of an artifact that are not there yet.
+
+        Args:
+            name: of the progress bar.
+            draft: the artifact.
+            function: does one job.
+            make_job: from (shard, start, stop) to a job.
+            members: of the whole ensemble.
+            size: of a chunk; :attr:`size` by default.
+        """
+        run_shards(
+            draft,
+            function,
+            make_job,
+            members=members,
+            chunk_size=size or self.size,
+            executor=self.context.executor,
+            progress=partial(self.context.console.progress, name),
+        )
+
+    def _settled(self) -> tuple[int | str, Engine]:
+        """Return the chunk size and the engine that are asked for, as far as these networks can be trained by them.
+
+        What a person does not expect of these networks is noted.
+        """
+        config = self.context.config
+        asked, engine = config.model.chunk_size, Engine(**plain(config.engine))
+        if not isinstance(config.training, TrainingByFunction):
+            self.stacking.check()
+        size, engine = self.stacking.settled(asked, engine)
+        notice = self.stacking.notice(one_at_a_time=size != asked)
+        if notice is not None:
+            self.context.console.note_once(notice, about=str(config.model.network))
+        return size, engine
+
+    @cached_property
+    def _fastest(self) -> tuple[int, Engine]:
+        """The chunk size and the engine, measured where they are left open: engines on a GPU only."""
+        context, config = self.context, self.context.config
+        size, engine = self._settled()
+        if size != AUTO and not (engine.open and uses_gpu(config.trainer)):
+            return int(size), engine.settled()
+        job = MeasureJob(
+            examples=context.dataset.path,
+            model=config.model.network,
+            training=plain(config.training),
+            trainer={**config.trainer, "engine": asdict(engine)},
+            size=None if size == AUTO else int(size),
+        )
+        facts = {
+            "network": job.model,
+            "batch_size": job.training["batch_size"],
+            "optimizer": job.training["optimizer"],
+            "precision": job.trainer["precision"],
+            "input": list(context.examples.input_shape),
+            "classes": context.examples.n_classes,
+            "device": device_name(job.trainer),
+            "size": job.size,
+            "engine": asdict(engine),
+        }
+
+        def make(draft: Draft) -> None:
+            for _ in context.executor.run(measure_chunk_size, [replace(job, output=draft.path)]):
+                pass
+
+        measured = context.obtain("chunk size", "members trained together", Spec("chunk_size", facts, {}), make)
+        found = measured.json("chunk_size")
+        context.console.note(f"{'model.chunk_size' if size == AUTO else 'engine'}=auto: {said_of(found)}")
+        return found["chosen"], Engine(**found["engine"])

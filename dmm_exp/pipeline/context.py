@@ -1,0 +1,114 @@
+"""What every stage is made with: the configuration, the data, the store, and where a stage's line goes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from dmm_exp.config.identity import identifying
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.schema import Config, Node
+from dmm_exp.console.progress import Console, StageRecord
+from dmm_exp.data import Examples
+from dmm_exp.ensembles.work import Executor
+from dmm_exp.store import Artifact, Draft, Spec, Store
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset in memory, and its artifact.
+
+    Attributes:
+        examples: all points.
+        spec: what determines the artifact: the content of all points.
+        written: what the artifact holds; ``examples``, but where some of it may not be written.
+        detail: of the stage's line.
+    """
+
+    examples: Examples
+    spec: Spec
+    written: Examples
+    detail: str
+
+    @classmethod
+    def of(cls, examples: Examples) -> Data:
+        """Return a dataset whose artifact holds all of it."""
+        facts = {"n_train": examples.n_train, "classes": examples.class_names, "input": vars(examples.normalisation)}
+        spec = Spec("dataset", facts, {"content": content_of(examples)})
+        unseen = examples.n_points - examples.n_train
+        return cls(examples, spec, examples, f"{examples.n_train:,} training and {unseen:,} validation")
+
+
+class Context:
+    """What the stages of one experiment share.
+
+    Args:
+        config: the resolved configuration.
+        store: where artifacts are kept.
+        executor: where chunks of members are trained.
+        console: where each stage's line goes.
+        data: the dataset; what the configuration names by default.
+    """
+
+    def __init__(
+        self, config: Config, store: Store, executor: Executor, console: Console, data: Data | None = None
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.executor = executor
+        self.console = console
+        self._given = data
+        self._printed: set[str] = set()  # digests of artifacts whose line has been printed
+
+    @cached_property
+    def data(self) -> Data:
+        """The dataset."""
+        if self._given is not None:
+            return self._given
+        examples = instantiate(self.config.dataset).load()
+        for sentence in examples.taken:
+            self.console.note(sentence)
+        return Data.of(examples)
+
+    @property
+    def examples(self) -> Examples:
+        """The dataset in memory."""
+        return self.data.examples
+
+    @cached_property
+    def dataset(self) -> Artifact:
+        """The dataset as an artifact, addressed by its content."""
+        return self.obtain("dataset", self.data.detail, self.data.spec, self.data.written.write)
+
+    @property
+    def trainer_identity(self) -> Node:
+        """What of the trainer's configuration can change a result."""
+        return identifying({"trainer": self.config.trainer})["trainer"]
+
+    def obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
+        """Return a stage's artifact, after making it if need be, and print the stage's line, once."""
+        artifact = self.store.obtain(spec, make)
+        if not self.store.read_only and artifact.digest not in self._printed:
+            self._printed.add(artifact.digest)
+            taken_over = 0 if artifact.cached else artifact.taken_over
+            made = artifact.members - taken_over
+            self.console.stage_done(StageRecord(name, detail, artifact.seconds, artifact.cached, taken_over, made))
+        return artifact
+
+
+def content_of(examples: Examples) -> str:
+    """Return the hash of all numbers of a dataset."""
+    return content_hash(examples.inputs, examples.labels, examples.corrupted)
+
+
+def content_hash(*tensors: Tensor) -> str:
+    """Return the SHA-256 of tensors' types, shapes and bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)  # not a copy: the tensor may be a large mapped file
+    return digest.hexdigest()
