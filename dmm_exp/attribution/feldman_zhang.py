@@ -63,8 +63,6 @@ class FeldmanZhang(Estimator):
     α = 0.5, where s is the standard deviation of the output. Needs no more memory than a block of the pool.
     """
 
-    tuned_by_group = False
-
     def learn(self, evidence: Evidence) -> Differences:
         """Check that every example has been left out, and left in.
 
@@ -82,7 +80,7 @@ class Differences(Learned):
 
     Attributes:
         logits: of the pool.
-        points: of every group; predicted together.
+        points: of every group; those of one are predicted together, since rounding may depend on it.
     """
 
     logits: CentredLogits

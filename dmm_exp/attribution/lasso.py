@@ -77,7 +77,7 @@ class SparseDatamodel(Estimator):
                 solved within ``iterations``.
         """
         pool = evidence.subset_models
-        seen = self._seen_members(pool)
+        seen = self.seen_members(pool)
         self._check_memory(pool)
         designs = Designs.of(pool.masks[:, :], seen)
         shape = pool.logits.shape[1:]
@@ -86,7 +86,7 @@ class SparseDatamodel(Estimator):
         weights, penalties, largest = zip(*solved, strict=True)
         return SparseEffects(weights, torch.cat(penalties), torch.cat(largest), shape)
 
-    def _seen_members(self, pool: SubsetModels) -> int:
+    def seen_members(self, pool: SubsetModels) -> int:
         """Return how many of the first members λ's fits see: whole blocks, at least two, with at least one left."""
         blocks = len(pool) // pool.block
         unseen = max(1, round(self.validation_fraction * blocks))

@@ -6,7 +6,7 @@ import gc
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,10 @@ from dmm_exp.files.writing import write_json, write_table, write_tensors, write_
 if TYPE_CHECKING:
     from dmm_exp.console.progress import Console
     from dmm_exp.evaluation import Evaluation
-    from dmm_exp.pipeline import Pipeline, PlannedStage
+    from dmm_exp.pipeline import LastLearned, Pipeline, PlannedStage
     from dmm_exp.report.result import OtherRun, RunResult
-    from dmm_exp.store import Store
+
+    PipelineOf = Callable[[Mapping[str, Any], Console], Pipeline]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class FinishedRun:
 
 
 @storage_errors()
-def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = True) -> FinishedRun | None:
+def run(
+    config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = True, learned: LastLearned | None = None
+) -> FinishedRun | None:
     """Do one experiment; with ``dry_run`` print its plan and return None.
 
     With ``hparams_search`` the unlearner's settings are searched first.
@@ -51,6 +54,7 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
         config: the resolved configuration, as plain containers.
         choices: group → choice that it was composed of.
         table: whether to print the headline table on standard output.
+        learned: what an estimator learnt last, for runs that share it.
 
     Raises:
         UserError: the configuration asks for what cannot be.
@@ -71,17 +75,22 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
         executor.warm_up()  # workers import torch while this process does
 
     with _without_collections():
-        from dmm_exp.pipeline import Pipeline
+        from dmm_exp.pipeline import LastLearned, Pipeline
         from dmm_exp.report.tables import headline, print_table
 
         check_targets(config)
     console = Console()
     store = Store(outputs / "artifacts", console, read_only=config["dry_run"])
+    learned = learned or LastLearned()
+
+    def pipeline_of(config: Mapping[str, Any], console: Console) -> Pipeline:
+        return Pipeline(config, store, executor, console, learned=learned)
+
     if config["hparams_search"]:
-        config = _searched(config, choices, store, executor, console)
+        config = _searched(config, choices, pipeline_of, console)
     if auto_parts(config):
-        config = _assigned(config, store, executor, console)
-    pipeline = Pipeline(config, store, executor, console)
+        config = _assigned(config, pipeline_of, console)
+    pipeline = pipeline_of(config, console)
     pipeline.check()
     if config["dry_run"]:
         _print_plan(pipeline.plan())
@@ -106,7 +115,7 @@ def _without_collections() -> Iterator[None]:
 
 
 def _searched(
-    config: Mapping[str, Any], choices: Mapping[str, str], store: Store, executor: Any, console: Console
+    config: Mapping[str, Any], choices: Mapping[str, str], pipeline_of: PipelineOf, console: Console
 ) -> dict[str, Any]:
     """Return the configuration with the unlearner's best settings on ``forget_tuning``, and without the search."""
     from dmm_exp.config.folders import config_directory
@@ -114,7 +123,6 @@ def _searched(
     from dmm_exp.config.preflight import compose_forget_sets
     from dmm_exp.config.scale import scaled_part
     from dmm_exp.console.progress import Console
-    from dmm_exp.pipeline import Pipeline
     from dmm_exp.search import search
 
     plain = {**config, "hparams_search": None, "forget_tuning": []}
@@ -128,7 +136,7 @@ def _searched(
         choices["unlearner"],
         instantiate(config["hparams_search"]),
         {text: scaled_part("forget", forget, config) for text, forget in tuning.items()},
-        lambda changed: Pipeline(changed, store, executor, quiet),
+        lambda changed: pipeline_of(changed, quiet),
         console,
         Path(folder),
     )
@@ -137,10 +145,9 @@ def _searched(
     return {**plain, "unlearner": found.unlearner}
 
 
-def _assigned(config: Mapping[str, Any], store: Store, executor: Any, console: Console) -> dict[str, Any]:
+def _assigned(config: Mapping[str, Any], pipeline_of: PipelineOf, console: Console) -> dict[str, Any]:
     """Return the configuration with an unlearner for every part that left the choice to us."""
     from dmm_exp.console.progress import Console
-    from dmm_exp.pipeline import Pipeline
     from dmm_exp.search.assignment import assign, auto_parts
 
     if config["dry_run"]:
@@ -148,7 +155,7 @@ def _assigned(config: Mapping[str, Any], store: Store, executor: Any, console: C
         own = {name: {"unlearner": None} for name in auto_parts(config)}
         return {**config, "refinement": {**config["refinement"], **own}}
     quiet = Console(quiet=True)
-    found, _ = assign(config, lambda changed: Pipeline(changed, store, executor, quiet), console)
+    found, _ = assign(config, lambda changed: pipeline_of(changed, quiet), console)
     return found
 
 
