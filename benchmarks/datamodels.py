@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.timing import TABLE_HEAD, compare
-from dmm_exp.attribution import Datamodel
-from dmm_exp.attribution.estimator import SubsetModels
+from dmm_exp.attribution import Datamodel, Evidence, SubsetModels
+from dmm_exp.attribution.datamodel import RidgeEffects
 
 MEMBERS, N_TRAIN, POINTS, CLASSES = 1_000, 50_000, 200, 10
 FORGET, HELPFUL = 100, 500  # examples that are predicted for, and that outputs depend on
@@ -27,18 +27,17 @@ def main() -> str:
     directions = torch.zeros(1 + FORGET, N_TRAIN)  # the forget set, then each of its examples: their coefficients
     directions[0, :FORGET] = 1
     directions[1:, :FORGET] = torch.eye(FORGET)
-    estimator = Datamodel()
+    estimator, evidence = Datamodel(), Evidence(groups, N_TRAIN, pool=pool)
 
     def ours() -> Tensor:
-        estimator.fit(pool, groups)
-        return estimator.predict(directions).flatten(1)
+        return estimator.learn(evidence).predict(directions).flatten(1)
 
-    estimator.fit(pool, groups)
+    learned = estimator.learn(evidence)
     reference = partial(_one_at_a_time, pool.masks.numpy().astype(np.float32), pool.logits.flatten(1).numpy())
     speeds = [
         compare(
             "scikit-learn's Ridge, an output at a time, its λ given",
-            lambda: reference(estimator.penalty[0]),
+            lambda: reference(learned.penalty[0]),
             ours,
             _close,
             share=REFITTED / (POINTS * CLASSES),
@@ -46,7 +45,7 @@ def main() -> str:
         ),
         compare(
             "the matrix products in it (the limit)",
-            partial(_products, estimator, estimator.centred(slice(None)), torch.randn(MEMBERS, 1 + FORGET)),
+            partial(_products, estimator, learned, pool.centred(slice(None)), torch.randn(MEMBERS, 1 + FORGET)),
             ours,
             lambda *_: True,
             pairs=5,
@@ -95,16 +94,17 @@ def _close(coefficients: NDArray, predicted: Tensor) -> bool:
     return bool(apart[0].max() <= 1e-3 * np.abs(expected[0]).max() and apart.max() <= 1e-3 * np.abs(expected[1:]).max())
 
 
-def _products(estimator: Datamodel, centred: Tensor, forgotten: Tensor) -> None:
+def _products(estimator: Datamodel, learned: RidgeEffects, centred: Tensor, forgotten: Tensor) -> None:
     """Do the matrix products of a fit and a prediction, and nothing else; ``forgotten`` are columns of masks."""
+    ridge = learned.ridge
     centred @ centred.T
-    for _, where in estimator.group_points():
-        outputs = estimator.outputs(where).flatten(1)
+    for where in learned.points.values():
+        outputs = ridge.logits.at(where).flatten(1)
         sample = outputs[:, : estimator.tuning_outputs].contiguous()
-        projected = estimator.left.T @ sample
+        projected = ridge.left.T @ sample
         for _ in estimator.penalties:
-            estimator.left @ projected
-        weights = forgotten[:, : 1 + FORGET].T @ estimator.left @ estimator.left.T
+            ridge.left @ projected
+        weights = forgotten[:, : 1 + FORGET].T @ ridge.left @ ridge.left.T
         weights @ outputs
 
 

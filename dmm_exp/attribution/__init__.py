@@ -3,16 +3,8 @@
 from dmm_exp.attribution.datamodel import Datamodel
 from dmm_exp.attribution.debiased import Debiased
 from dmm_exp.attribution.empirical_bayes import EmpiricalBayes
-from dmm_exp.attribution.estimator import (
-    DirectionalEstimator,
-    Estimator,
-    Evidence,
-    Gradients,
-    LinearEstimator,
-    PoolEstimator,
-    SubsetModels,
-    towards,
-)
+from dmm_exp.attribution.estimator import Effect, Estimator, Learned, towards
+from dmm_exp.attribution.evidence import CentredLogits, Evidence, Gradients, SubsetModels
 from dmm_exp.attribution.factored import TrakFactored
 from dmm_exp.attribution.feldman_zhang import FeldmanZhang
 from dmm_exp.attribution.gradients import GradientEstimator
@@ -24,9 +16,10 @@ from dmm_exp.attribution.trak import Trak
 __all__ = [
     "EKFAC",
     "Arnoldi",
+    "CentredLogits",
     "Datamodel",
     "Debiased",
-    "DirectionalEstimator",
+    "Effect",
     "EmpiricalBayes",
     "Estimator",
     "Evidence",
@@ -34,10 +27,9 @@ __all__ = [
     "GraSS",
     "GradientEstimator",
     "Gradients",
-    "LinearEstimator",
+    "Learned",
     "LoGra",
     "OracleEffect",
-    "PoolEstimator",
     "SparseDatamodel",
     "SubsetModels",
     "TracIn",

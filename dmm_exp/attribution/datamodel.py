@@ -6,20 +6,96 @@ residuals by the hat matrix ``H(λ) = 11ᵀ/M + U S²/(S²+λ) Uᵀ``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution.estimator import LinearEstimator, towards
+from dmm_exp.attribution.estimator import Effect, Estimator, Learned, towards
+from dmm_exp.attribution.evidence import CentredLogits, Evidence, SubsetModels
 from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.errors import UserError
 from dmm_exp.store import blocks, points_at_once
 
 NOISE_BLOCKS = 128  # blocks of members from which the variance of noise is estimated
 EIGEN_BYTES = 36  # at the peak of a Gram matrix's decomposition, an entry: float64 of it, its vectors, LAPACK's work
+
+
+class Datamodel(Estimator):
+    """Ridge regression of every logit on the inclusion mask.
+
+    λ is chosen for each group of outputs by leave-one-out error (leave-one-pair-out when members come in complementary
+    pairs, since a member's complement all but repeats it). It shrinks, so effects are biased towards zero.
+
+    Memory beside blocks of the pool: ``36 r² + 4 M r`` bytes with M members and ``r = min(M, n_train)``.
+
+    Args:
+        penalties: candidates for λ, in multiples of the mean squared singular value of the centred masks.
+        tuning_outputs: number of outputs of a group on which λ is chosen, drawn evenly.
+
+    Raises:
+        UserError: there are no penalties, or one is not positive.
+    """
+
+    def __init__(self, penalties: list[float] | None = None, tuning_outputs: int = 200) -> None:
+        self.penalties = penalties or [10 ** (step / 4) for step in range(-6, 11)]
+        self.tuning_outputs = tuning_outputs
+        if min(self.penalties) <= 0 or tuning_outputs < 1:
+            raise UserError("attribution.penalties and attribution.tuning_outputs: expected positive numbers")
+
+    def learn(self, evidence: Evidence) -> RidgeEffects:
+        """Decompose the masks and choose λ for every group.
+
+        Raises:
+            UserError: the pool needs more memory than there is.
+        """
+        check_memory(evidence.subset_models, type(self).__name__)
+        ridge, points = Ridge.of(evidence.subset_models), evidence.points_of_groups
+        return RidgeEffects(ridge, points, {group: self._best_penalty(ridge, where) for group, where in points.items()})
+
+    def _best_penalty(self, ridge: Ridge, where: Tensor) -> float:
+        sample = _evenly_drawn(ridge.logits, where, self.tuning_outputs)
+        projected, scale = ridge.left.T @ sample, float(ridge.squares.sum()) / min(ridge.pool.masks.shape)
+        left_out = (ridge.leave_out(sample, scale * factor, projected) for factor in self.penalties)
+        errors = [float(residuals.square().mean()) for residuals in left_out]
+        return scale * self.penalties[errors.index(min(errors))]
+
+
+@dataclass(frozen=True)
+class RidgeEffects(Learned):
+    """What ridge regression predicts.
+
+    Attributes:
+        ridge: for every λ.
+        points: of every group.
+        penalty: λ of every group.
+    """
+
+    ridge: Ridge
+    points: Mapping[int, Tensor]
+    penalty: Mapping[int, float]
+
+    def effect(self, rows: Tensor) -> Effect:
+        """Return the prediction, and its sampling error, which knows nothing of the bias towards zero."""
+        errors, direction = torch.empty_like(self.ridge.logits.means), towards(rows, self.ridge.pool.n_train)
+        for group, where in self.points.items():
+            weights = self.ridge.member_weights(direction, self.penalty[group])[0]
+            errors[where] = weights.norm() * self.ridge.noise(where, self.penalty[group]).variance.sqrt()
+        return Effect(self.predict(direction)[0], errors)
+
+    def predict(self, directions: Tensor) -> Tensor:
+        """Return the ridge prediction, ``[directions, points, classes]``."""
+        changes = torch.empty(len(directions), *self.ridge.logits.means.shape)
+        for group, where in self.points.items():
+            weights = self.ridge.member_weights(directions, self.penalty[group])
+            changes[:, where] = self.ridge.logits.weigh(weights, where)
+        return changes
+
+    def facts(self) -> dict[str, Any]:
+        """Return the chosen λ of every group."""
+        return {"penalty": {str(group): value for group, value in self.penalty.items()}}
 
 
 @dataclass(frozen=True)
@@ -35,72 +111,55 @@ class Noise:
     dimension: float
 
 
-class Datamodel(LinearEstimator):
-    """Ridge regression of every logit on the inclusion mask.
-
-    λ is chosen for each group of outputs by leave-one-out error (leave-one-pair-out when members come in complementary
-    pairs, since a member's complement all but repeats it). It shrinks, so effects are biased towards zero.
-
-    Memory beside blocks of the pool: ``36 r² + 4 M r`` bytes with M members and ``r = min(M, n_train)``.
-
-    Args:
-        penalties: candidates for λ, in multiples of the mean squared singular value of the centred masks.
-        tuning_outputs: number of outputs of a group on which λ is chosen, drawn evenly.
-
-    Raises:
-        UserError: there are no penalties, or one is not positive; in ``fit``, the pool needs more memory than there is.
+@dataclass(frozen=True)
+class Ridge:
+    """Ridge regression of a pool's logits on its masks, for every λ.
 
     Attributes:
-        whole_matrices: number of matrices ``[n_train, members]`` that are kept whole.
+        logits: of the pool.
+        left: U, ``[members, rank]``.
+        squares: squared singular values, ``[rank]``.
     """
 
-    whole_matrices: ClassVar[int] = 0
+    logits: CentredLogits
+    left: Tensor
+    squares: Tensor
 
-    def __init__(
-        self,
-        penalties: list[float] | None = None,
-        tuning_outputs: int = 200,
-    ) -> None:
-        self.penalties = penalties or [10 ** (step / 4) for step in range(-6, 11)]
-        self.tuning_outputs = tuning_outputs
-        if min(self.penalties) <= 0 or tuning_outputs < 1:
-            raise UserError("attribution.penalties and attribution.tuning_outputs: expected positive numbers")
+    @classmethod
+    def of(cls, pool: SubsetModels) -> Ridge:
+        """Decompose the smaller of both Gram matrices of a pool's centred masks."""
+        members, n_train = pool.masks.shape
+        gram = torch.zeros(min(members, n_train), min(members, n_train), dtype=torch.double)
+        if members <= n_train:
+            for examples in blocks(n_train, points_at_once(pool.masks)):
+                centred = pool.centred(examples)
+                gram += centred @ centred.T
+        else:
+            for centred in _centred_members(pool):
+                gram += centred.T @ centred
+        squares, vectors = torch.linalg.eigh(gram)
+        real = squares > 1e-6 * squares[-1]
+        squares, vectors = squares[real].float(), vectors[:, real].float()
+        if members > n_train:
+            vectors = torch.cat([centred @ vectors / squares.sqrt() for centred in _centred_members(pool)])
+        return cls(CentredLogits.of(pool), vectors.contiguous(), squares)
 
-    def prepare(self) -> None:
-        """Decompose the masks and choose λ for every group."""
-        self._check_memory()
-        self.left, self.squares = self._left_singular()
-        scale = float(self.squares.sum()) / min(self.pool.masks.shape)
-        self.penalty = {group: self._best_penalty(where, scale) for group, where in self.group_points()}
-
-    def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
-        """Return the ridge prediction."""
-        return self.weigh(self.member_weights(directions, self.penalty[group]), where)
-
-    def standard_error(self, forget: Tensor) -> Tensor:
-        """Return the sampling error, which knows nothing of the bias towards zero."""
-        errors = torch.empty_like(self.means)
-        direction = towards(forget, self.pool.n_train)
-        for group, where in self.group_points():
-            weights = self.member_weights(direction, self.penalty[group])[0]
-            errors[where] = weights.norm() * self.noise_of(group, where).variance.sqrt()
-        return errors
+    @property
+    def pool(self) -> SubsetModels:
+        """The pool."""
+        return self.logits.pool
 
     def member_weights(self, directions: Tensor, penalty: float) -> Tensor:
         """Return ``directions Zᵀ(ZZᵀ + λI)⁻¹``, ``[directions, members]``; only ``Z``'s moved columns are looked at."""
         moved = directions.any(0)
         projected = torch.zeros(len(directions), len(self.pool))
         for examples in moved.nonzero().squeeze(1).split(points_at_once(self.pool.masks)):
-            projected += directions[:, examples] @ self.centred(examples).T
+            projected += directions[:, examples] @ self.pool.centred(examples).T
         return (projected @ self.left / (self.squares + penalty)) @ self.left.T
 
     def example_weights(self, examples: slice, penalty: float) -> Tensor:
         """Return ``Zᵀ(ZZᵀ + λI)⁻¹``, the weights ``[examples, members]`` of some examples' coefficients."""
-        return self.centred(examples).T @ ((self.left / (self.squares + penalty)) @ self.left.T)
-
-    def centred(self, examples: slice | Tensor) -> Tensor:
-        """Return columns of ``Z``, ``[members, examples]``."""
-        return self.pool.masks[:, examples].float().sub_(self.pool.inclusion[examples])
+        return self.pool.centred(examples).T @ ((self.left / (self.squares + penalty)) @ self.left.T)
 
     def leave_out(self, values: Tensor, penalty: float, projected: Tensor | None = None) -> Tensor:
         """Return ``B(I − H) values``: residuals of a fit without the member's own block, ``[members, ...]``.
@@ -135,8 +194,8 @@ class Datamodel(LinearEstimator):
         """
         return self.residual_maker(self.unblock(weights.T, penalty), penalty).T
 
-    def noise_of(self, group: int, where: Tensor) -> Noise:
-        """Return the noise of outputs that no mask explains, from an even sample of blocks.
+    def noise(self, points: Tensor, penalty: float) -> Noise:
+        """Return the noise of some points' outputs that no mask explains, from an even sample of blocks.
 
         Its variance is the mean product of a residual and its left-out version, in which the degrees of freedom that
         the fit took cancel. Weights of complementary members differ in sign: the difference of two of them counts.
@@ -147,67 +206,47 @@ class Datamodel(LinearEstimator):
         contrast[torch.arange(len(chosen)), chosen * block] = block**-0.5
         if block > 1:
             contrast[torch.arange(len(chosen)), chosen * block + 1] = -(block**-0.5)
-        residual = self.residual_maker(contrast.T, self.penalty[group]).T
-        left_out = self.left_out_weights(contrast, self.penalty[group])
+        residual = self.residual_maker(contrast.T, penalty).T
+        left_out = self.left_out_weights(contrast, penalty)
         variance, gram = [], torch.zeros(len(chosen), len(chosen))
-        for part in self.parts(where):
-            seen, unseen = self.weigh(residual, part), self.weigh(left_out, part)
+        for part in self.logits.parts(points):
+            seen, unseen = self.logits.weigh_each([residual, left_out], part)
             variance.append(((seen * unseen).sum(0) / (residual * left_out).sum()).clamp(min=0))
             gram += unseen.flatten(1) @ unseen.flatten(1).T
         apart = gram[~torch.eye(len(gram), dtype=torch.bool)]
         dimension = float(gram.diagonal().mean().square() / apart.square().mean().clamp(min=1e-30))
         return Noise(torch.cat(variance), max(1.0, dimension))
 
-    def _best_penalty(self, where: Tensor, scale: float) -> float:
-        sample = self._tuning_outputs(where)
-        projected = self.left.T @ sample
-        left_out = (self.leave_out(sample, scale * factor, projected) for factor in self.penalties)
-        errors = [float(residuals.square().mean()) for residuals in left_out]
-        return scale * self.penalties[errors.index(min(errors))]
 
-    def _tuning_outputs(self, where: Tensor) -> Tensor:
-        """Return the centred outputs ``[members, outputs]`` of a group on which its λ is chosen."""
-        classes = self.means.shape[1]
-        step = max(1, len(where) * classes // self.tuning_outputs)
-        drawn = torch.arange(0, len(where) * classes, step)[: self.tuning_outputs]
-        points, place = (drawn // classes).unique(return_inverse=True)
-        return self.outputs(where[points])[:, place, drawn % classes].contiguous()
+def check_memory(pool: SubsetModels, name: str, whole_matrices: int = 0) -> None:
+    """Raise ``UserError`` when matrices that do not come in blocks cannot fit into this machine's memory.
 
-    def _left_singular(self) -> tuple[Tensor, Tensor]:
-        """Return (U ``[members, rank]``, squared singular values ``[rank]``) from the smaller of both Gram matrices."""
-        members, n_train = self.pool.masks.shape
-        gram = torch.zeros(min(members, n_train), min(members, n_train), dtype=torch.double)
-        if members <= n_train:
-            for examples in blocks(n_train, points_at_once(self.pool.masks)):
-                centred = self.centred(examples)
-                gram += centred @ centred.T
-        else:
-            for centred in self._centred_members():
-                gram += centred.T @ centred
-        squares, vectors = torch.linalg.eigh(gram)
-        real = squares > 1e-6 * squares[-1]
-        squares, vectors = squares[real].float(), vectors[:, real].float()
-        if members > n_train:
-            vectors = torch.cat([centred @ vectors / squares.sqrt() for centred in self._centred_members()])
-        return vectors.contiguous(), squares
+    Args:
+        pool: what is learnt from.
+        name: of the estimator.
+        whole_matrices: number of matrices ``[n_train, members]`` that it keeps whole, beside the decomposition.
+    """
+    members, n_train = pool.masks.shape
+    rank = min(members, n_train)
+    needed = EIGEN_BYTES * rank**2 + 4 * members * rank + 4 * whole_matrices * members * n_train
+    require_memory(
+        needed,
+        f"pool.size: {name} of {members:,} members and {n_train:,} training examples",
+        "fewer members, or attribution=feldman_zhang, which needs no such matrices",
+    )
 
-    def _centred_members(self) -> Iterator[Tensor]:
-        """Yield the rows of ``Z`` in blocks ``[members, n_train]``."""
-        share = points_at_once(self.pool.masks) / self.pool.n_train
-        for members in blocks(len(self.pool), max(1, int(share * len(self.pool)))):
-            yield self.pool.masks[members, :].float().sub_(self.pool.inclusion)
 
-    def _check_memory(self) -> None:
-        """Raise ``UserError`` when matrices that do not come in blocks cannot fit into this machine's memory."""
-        members, n_train = self.pool.masks.shape
-        rank = min(members, n_train)
-        needed = EIGEN_BYTES * rank**2 + 4 * members * rank + 4 * self.whole_matrices * members * n_train
-        require_memory(
-            needed,
-            f"pool.size: {type(self).__name__} of {members:,} members and {n_train:,} training examples",
-            "fewer members, or attribution=feldman_zhang, which needs no such matrices",
-        )
+def _evenly_drawn(logits: CentredLogits, points: Tensor, count: int) -> Tensor:
+    """Return centred outputs ``[members, outputs]`` of some points, at most as many as are wanted."""
+    classes = logits.means.shape[1]
+    step = max(1, len(points) * classes // count)
+    drawn = torch.arange(0, len(points) * classes, step)[:count]
+    chosen, place = (drawn // classes).unique(return_inverse=True)
+    return logits.at(points[chosen])[:, place, drawn % classes].contiguous()
 
-    def facts(self) -> dict[str, Any]:
-        """Return the chosen λ of every group."""
-        return {"penalty": {str(group): value for group, value in self.penalty.items()}}
+
+def _centred_members(pool: SubsetModels) -> Iterator[Tensor]:
+    """Yield the rows of ``Z`` in blocks ``[members, n_train]``."""
+    share = points_at_once(pool.masks) / pool.n_train
+    for members in blocks(len(pool), max(1, int(share * len(pool)))):
+        yield pool.masks[members, :].float().sub_(pool.inclusion)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution.datamodel import Datamodel, Noise
-from dmm_exp.attribution.estimator import towards
+from dmm_exp.attribution.datamodel import Datamodel, Noise, Ridge, RidgeEffects, check_memory
+from dmm_exp.attribution.estimator import Effect, Estimator, Learned, towards
+from dmm_exp.attribution.evidence import Evidence
 from dmm_exp.attribution.feldman_zhang import check_in_and_out, difference_weights, summed_differences
 from dmm_exp.errors import UserError
 from dmm_exp.store import blocks, points_at_once
@@ -17,24 +19,7 @@ from dmm_exp.store import blocks, points_at_once
 Shrinkage = Literal["james_stein", "elementwise", "none"]
 
 
-@dataclass(frozen=True)
-class OwnCorrection:
-    """What ridge misses of the effect of training examples on their own logits, for the points of one group.
-
-    Attributes:
-        train: which of the group's points are training examples, ``[points]`` bool.
-        weights: of outputs, ``[examples, members]``.
-        raw: the unbiased corrections, ``[examples, classes]``.
-        shrunken: what is left of them, ``[examples, classes]``.
-    """
-
-    train: Tensor
-    weights: Tensor
-    raw: Tensor
-    shrunken: Tensor
-
-
-class Debiased(Datamodel):
+class Debiased(Estimator):
     """Ridge prediction plus a shrunken correction: the difference of means of ridge's leave-one-out residuals.
 
     Residuals of a fit that has not seen a member are a function of that member's mask alone, so their difference of
@@ -59,8 +44,6 @@ class Debiased(Datamodel):
         tuning_outputs: see :class:`Datamodel`.
     """
 
-    whole_matrices = 1
-
     def __init__(
         self,
         shrinkage: Shrinkage = "james_stein",
@@ -68,77 +51,27 @@ class Debiased(Datamodel):
         penalties: list[float] | None = None,
         tuning_outputs: int = 200,
     ) -> None:
-        super().__init__(penalties, tuning_outputs)
+        self.ridge = Datamodel(penalties, tuning_outputs)
         self.shrinkage = shrinkage
         self.caution = caution
         if caution < 0:
             raise UserError(f"attribution.caution={caution}: expected a number of at least 0")
 
-    def prepare(self) -> None:
-        """Fit ridge, and correct what each training example does to itself."""
-        super().prepare()
-        check_in_and_out(self.pool.inside, len(self.pool))
-        self.noise = {group: self.noise_of(group, where) for group, where in self.group_points()}
-        self.own = {group: self._own_correction(group, where) for group, where in self.group_points()}
+    def learn(self, evidence: Evidence) -> DebiasedEffects:
+        """Fit ridge, and correct what each training example does to itself.
 
-    def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
-        """Return ridge plus both shrunken parts of the correction."""
-        own = self.own[group]
-        of_others, length = self._of_others(directions, group, where)
-        corrected = self._shrink(of_others, length[..., None], self.noise[group])
-        corrected[:, own.train] += directions[:, where[own.train], None] * own.shrunken
-        return super().predict_group(directions, group, where) + corrected
-
-    def standard_error(self, forget: Tensor) -> Tensor:
-        """Return the sampling error, with what shrinks the correction taken as given."""
-        errors = torch.empty_like(self.means)
-        direction = towards(forget, self.pool.n_train)
-        for group, where in self.group_points():
-            own, noise = self.own[group], self.noise[group]
-            ridge = self.member_weights(direction, self.penalty[group])[0]
-            others = self.left_out_weights(summed_differences(self.pool, direction), self.penalty[group])[0]
-            of_others, length = self._of_others(direction, group, where)
-            kept = _kept(self._shrink(of_others, length[..., None], noise), of_others)[0]
-            share = direction[0, where[own.train], None]
-            own_kept = _kept(own.shrunken, own.raw)
-            own_length = own.weights.square().sum(1)[:, None]
-            with_own = (own.weights @ others)[:, None] - share * own_length  # of the others' weights with the own ones
-            with_ridge = (ridge @ others).repeat(len(where))[:, None]
-            with_ridge[own.train] -= share * (own.weights @ ridge)[:, None]
-            squared = ridge.square().sum() + 2 * kept * with_ridge + kept.square() * length[0, :, None]
-            squared[own.train] += share.square() * own_kept.square() * own_length
-            squared[own.train] += 2 * share * own_kept * ((own.weights @ ridge)[:, None] + kept[own.train] * with_own)
-            errors[where] = (squared.clamp(min=0) * noise.variance).sqrt()
-        return errors
-
-    def _of_others(self, directions: Tensor, group: int, where: Tensor) -> tuple[Tensor, Tensor]:
-        """Return corrections without the points' own part ``[directions, points, classes]``, and their squared lengths.
-
-        The lengths are those of the weights of outputs, ``[directions, points]``.
+        Raises:
+            UserError: the pool needs more memory than there is, or an example is in all members, or in none.
         """
-        weights = self.left_out_weights(summed_differences(self.pool, directions), self.penalty[group])
-        own = self.own[group]
-        share = directions[:, where[own.train]]
-        of_others = self.weigh(weights, where)
-        of_others[:, own.train] -= share[..., None] * own.raw
-        length = weights.square().sum(1, keepdim=True).repeat(1, len(where))
-        overlap = 2 * share * (weights @ own.weights.T) - share.square() * own.weights.square().sum(1)
-        length[:, own.train] -= overlap
-        return of_others, length.clamp(min=0)
+        pool = evidence.subset_models
+        check_memory(pool, type(self).__name__, whole_matrices=1)
+        found = self.ridge.learn(evidence)
+        check_in_and_out(pool.inside, len(pool))
+        points = found.points.items()
+        corrections = {group: self._correction(found.ridge, where, found.penalty[group]) for group, where in points}
+        return DebiasedEffects(found, corrections)
 
-    def _own_correction(self, group: int, where: Tensor) -> OwnCorrection:
-        train = where < self.pool.n_train
-        examples = where[train]
-        weights, raw = torch.empty(len(self.pool), len(examples)).T, torch.empty(len(examples), self.means.shape[1])
-        for part in blocks(len(examples), points_at_once(self.pool.logits)):
-            own = difference_weights(self.pool.masks[:, examples[part]])
-            weights[part] = self.left_out_weights(own, self.penalty[group])
-            raw[part] = torch.einsum("pm,mpc->pc", weights[part], self.outputs(examples[part]))
-        noise = self.noise[group]
-        shrunken = self._shrink(raw, weights.square().sum(1)[:, None], Noise(noise.variance[train], noise.dimension))
-        return OwnCorrection(train, weights, raw, shrunken)
-
-    def _shrink(self, correction: Tensor, length: Tensor, noise: Noise) -> Tensor:
+    def shrink(self, correction: Tensor, length: Tensor, noise: Noise) -> Tensor:
         """Return shrunken corrections ``[..., points, classes]``; their variance is ``length`` times the noise's."""
         if self.shrinkage == "none" or not correction.numel():
             return correction
@@ -147,6 +80,134 @@ class Debiased(Datamodel):
             size, expected = (values.sum((-2, -1), keepdim=True) for values in (size, expected))
             expected = expected * (1 + self.caution * (2 / noise.dimension) ** 0.5)
         return (1 - expected / size.clamp(min=1e-30)).clamp(min=0) * correction
+
+    def _correction(self, ridge: Ridge, points: Tensor, penalty: float) -> Correction:
+        train, noise = points < ridge.pool.n_train, ridge.noise(points, penalty)
+        examples = points[train]
+        weights = torch.empty(len(ridge.pool), len(examples)).T
+        raw = torch.empty(len(examples), noise.variance.shape[1])
+        for part in blocks(len(examples), points_at_once(ridge.pool.logits)):
+            own = difference_weights(ridge.pool.masks[:, examples[part]])
+            weights[part] = ridge.left_out_weights(own, penalty)
+            raw[part] = torch.einsum("pm,mpc->pc", weights[part], ridge.logits.at(examples[part]))
+        shrunken = self.shrink(raw, weights.square().sum(1)[:, None], Noise(noise.variance[train], noise.dimension))
+        return Correction(self, ridge, points, penalty, noise, OwnCorrection(train, weights, raw, shrunken))
+
+
+@dataclass(frozen=True)
+class OwnCorrection:
+    """What ridge misses of the effect of training examples on their own logits, for the points of one group.
+
+    Attributes:
+        train: which of the group's points are training examples, ``[points]`` bool.
+        weights: of outputs, ``[examples, members]``.
+        raw: the unbiased corrections, ``[examples, classes]``.
+        shrunken: what is left of them, ``[examples, classes]``.
+    """
+
+    train: Tensor
+    weights: Tensor
+    raw: Tensor
+    shrunken: Tensor
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What ridge misses at the points of one group.
+
+    Attributes:
+        method: says how corrections are shrunk.
+        ridge: that is corrected.
+        points: of the group.
+        penalty: λ of the group.
+        noise: of its outputs.
+        own: the part that training examples have in their own logits.
+    """
+
+    method: Debiased
+    ridge: Ridge
+    points: Tensor
+    penalty: float
+    noise: Noise
+    own: OwnCorrection
+
+    def predict(self, directions: Tensor) -> Tensor:
+        """Return both shrunken parts of the correction, ``[directions, points, classes]``."""
+        of_others, length = self._of_others(directions)
+        corrected = self.method.shrink(of_others, length[..., None], self.noise)
+        corrected[:, self.own.train] += self._share(directions)[..., None] * self.own.shrunken
+        return corrected
+
+    def standard_error(self, direction: Tensor) -> Tensor:
+        """Return the sampling error ``[points, classes]`` of ridge and correction together, by ``direction [1, n]``."""
+        own, share = self.own, self._share(direction)[0, :, None]
+        ridge = self.ridge.member_weights(direction, self.penalty)[0]
+        others = self._weights(direction)[0]
+        of_others, length = self._of_others(direction)
+        kept = _kept(self.method.shrink(of_others, length[..., None], self.noise), of_others)[0]
+        own_kept = _kept(own.shrunken, own.raw)
+        own_length = own.weights.square().sum(1)[:, None]
+        with_own = (own.weights @ others)[:, None] - share * own_length  # of the others' weights with the own ones
+        with_ridge = (ridge @ others).repeat(len(self.points))[:, None]
+        with_ridge[own.train] -= share * (own.weights @ ridge)[:, None]
+        squared = ridge.square().sum() + 2 * kept * with_ridge + kept.square() * length[0, :, None]
+        squared[own.train] += share.square() * own_kept.square() * own_length
+        squared[own.train] += 2 * share * own_kept * ((own.weights @ ridge)[:, None] + kept[own.train] * with_own)
+        return (squared.clamp(min=0) * self.noise.variance).sqrt()
+
+    def _share(self, directions: Tensor) -> Tensor:
+        """Return how far directions move the group's training examples, ``[directions, examples]``."""
+        return directions[:, self.points[self.own.train]]
+
+    def _weights(self, directions: Tensor) -> Tensor:
+        """Return the weights of outputs of the whole correction, ``[directions, members]``."""
+        return self.ridge.left_out_weights(summed_differences(self.ridge.pool, directions), self.penalty)
+
+    def _of_others(self, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return corrections without the points' own part ``[directions, points, classes]``, and their squared lengths.
+
+        The lengths are those of the weights of outputs, ``[directions, points]``.
+        """
+        own, weights, share = self.own, self._weights(directions), self._share(directions)
+        of_others = self.ridge.logits.weigh(weights, self.points)
+        of_others[:, own.train] -= share[..., None] * own.raw
+        length = weights.square().sum(1, keepdim=True).repeat(1, len(self.points))
+        overlap = 2 * share * (weights @ own.weights.T) - share.square() * own.weights.square().sum(1)
+        length[:, own.train] -= overlap
+        return of_others, length.clamp(min=0)
+
+
+@dataclass(frozen=True)
+class DebiasedEffects(Learned):
+    """What ridge predicts, corrected.
+
+    Attributes:
+        ridge: what it predicts.
+        corrections: of every group.
+    """
+
+    ridge: RidgeEffects
+    corrections: Mapping[int, Correction]
+
+    def effect(self, rows: Tensor) -> Effect:
+        """Return the corrected prediction, and its sampling error, with what shrinks the correction taken as given."""
+        direction = towards(rows, self.ridge.ridge.pool.n_train)
+        mean = self.predict(direction)[0]
+        errors = torch.empty_like(mean)
+        for correction in self.corrections.values():
+            errors[correction.points] = correction.standard_error(direction)
+        return Effect(mean, errors)
+
+    def predict(self, directions: Tensor) -> Tensor:
+        """Return ridge plus both shrunken parts of the correction, ``[directions, points, classes]``."""
+        changes = self.ridge.predict(directions)
+        for correction in self.corrections.values():
+            changes[:, correction.points] += correction.predict(directions)
+        return changes
+
+    def facts(self) -> dict[str, Any]:
+        """Return the chosen λ of every group."""
+        return self.ridge.facts()
 
 
 def _kept(shrunken: Tensor, raw: Tensor) -> Tensor:

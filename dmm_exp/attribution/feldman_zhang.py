@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution.estimator import LinearEstimator, SubsetModels
+from dmm_exp.attribution.estimator import Effect, Estimator, Learned, towards
+from dmm_exp.attribution.evidence import CentredLogits, Evidence, SubsetModels
 from dmm_exp.errors import UserError
 from dmm_exp.store import blocks, points_at_once
 
@@ -52,27 +56,46 @@ def summed_differences(pool: SubsetModels, directions: Tensor) -> Tensor:
     return total
 
 
-class FeldmanZhang(LinearEstimator):
+class FeldmanZhang(Estimator):
     """``Σ_{i∈F} (mean(Y, i in) − mean(Y, i out))``.
 
     Unbiased for the effect at the pool's training-set size, and noisy: its standard error is about ``2 s √(|F|/M)`` at
     α = 0.5, where s is the standard deviation of the output. Needs no more memory than a block of the pool.
-
-    Raises:
-        UserError: in ``fit``, an example is in all members, or in none.
     """
 
-    tuned_by_group = False
+    def learn(self, evidence: Evidence) -> Differences:
+        """Check that every example has been left out, and left in.
 
-    def prepare(self) -> None:
-        """Check that every example has been left out, and left in."""
-        check_in_and_out(self.pool.inside, len(self.pool))
+        Raises:
+            UserError: an example is in all members, or in none.
+        """
+        pool = evidence.subset_models
+        check_in_and_out(pool.inside, len(pool))
+        return Differences(CentredLogits.of(pool), evidence.points_of_groups)
 
-    def predict_group(self, directions: Tensor, group: int, where: Tensor) -> Tensor:
-        """Return the summed differences of means."""
-        return self.weigh(summed_differences(self.pool, directions), where)
 
-    def standard_error(self, forget: Tensor) -> Tensor:
-        """Return the sampling error."""
-        weights = difference_weights(self.pool.masks[:, forget]).sum(0)
-        return self.sampling_error(weights, torch.arange(len(self.groups)))
+@dataclass(frozen=True)
+class Differences(Learned):
+    """Differences of means.
+
+    Attributes:
+        logits: of the pool.
+        points: of every group; those of one are predicted together, since rounding may depend on it.
+    """
+
+    logits: CentredLogits
+    points: Mapping[int, Tensor]
+
+    def effect(self, rows: Tensor) -> Effect:
+        """Return the summed differences of means, and their sampling error."""
+        pool = self.logits.pool
+        weights = difference_weights(pool.masks[:, rows]).sum(0)
+        return Effect(self.predict(towards(rows, pool.n_train))[0], self.logits.sampling_error(weights))
+
+    def predict(self, directions: Tensor) -> Tensor:
+        """Return the summed differences of means, ``[directions, points, classes]``."""
+        changes = torch.empty(len(directions), *self.logits.means.shape)
+        weights = summed_differences(self.logits.pool, directions)
+        for where in self.points.values():
+            changes[:, where] = self.logits.weigh(weights, where)
+        return changes

@@ -8,14 +8,16 @@ apart. None gets the scale right, so it is fitted to models trained on known sub
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dmm_exp.attribution.estimator import DirectionalEstimator, Evidence, Source, SubsetModels, towards
+from dmm_exp.attribution.estimator import Effect, Estimator, Learned, Source, towards
+from dmm_exp.attribution.evidence import Evidence
 from dmm_exp.data import Examples
 from dmm_exp.errors import UserError
 from dmm_exp.models import margin
@@ -35,7 +37,7 @@ class Features(Protocol):
         ...
 
 
-class GradientEstimator(DirectionalEstimator):
+class GradientEstimator(Estimator):
     """Predicts changes by inner products of gradient features, averaged over several originals.
 
     One factor for each group of outputs is fitted by least squares to logits of subset models, centred over members,
@@ -80,79 +82,111 @@ class GradientEstimator(DirectionalEstimator):
         """Return one checkpoint's training features ``[n_train, width]`` times the inverse of what stands for H."""
         return train
 
-    def learn(self, evidence: Evidence) -> None:
+    def learn(self, evidence: Evidence) -> GradientEffects:
         """Precondition the features, and fit the scale of every group of outputs."""
-        if evidence.gradients is None:
+        gradients = evidence.gradients
+        if gradients is None:
             raise TypeError(f"{type(self).__name__} needs gradients")
-        self.groups = evidence.groups
-        self.gradients = evidence.gradients
         # weights are averaged apart from features, as TRAK does (arXiv 2303.14186, equation 17)
-        weights = self.gradients.weights.mean(0)
-        self.examples = [centred(self.precondition(train) * weights[:, None]) for train in self.gradients.train]
-        self.calibrated = 0 if evidence.pool is None else min(self.calibration_members, len(evidence.pool))
+        weights = gradients.weights.mean(0)
+        examples = [centred(self.precondition(train) * weights[:, None]) for train in gradients.train]
+        products, points = Products(examples, gradients.targets), evidence.points_of_groups
         if evidence.pool is None:
-            self.factor = dict.fromkeys(self.groups.unique().tolist(), self._scale_of_gap(evidence))
-        else:
-            self.factor = self._fit_scale(evidence.pool[: self.calibrated])
+            return GradientEffects(products, points, dict.fromkeys(points, scale_of_gap(products, evidence)), 0)
+        seen = evidence.pool[: self.calibration_members]
+        predicted, logits = products.mean(seen.masks[:, :].float() - seen.inclusion), seen.logits[:, :]
+        actual = logits - logits.mean(0)
+        factor = {group: fitted_scale(predicted[:, where], actual[:, where]) for group, where in points.items()}
+        return GradientEffects(products, points, factor, len(seen))
+
+
+@dataclass(frozen=True)
+class Products:
+    """Inner products of features, on the method's own scale.
+
+    Attributes:
+        examples: preconditioned features of training examples, ``[n_train, width]`` of every checkpoint.
+        targets: features of every logit, ``[checkpoints, points, classes, width]``.
+    """
+
+    examples: Sequence[Tensor]
+    targets: Tensor
+
+    def mean(self, directions: Tensor) -> Tensor:
+        """Return changes ``[directions, points, classes]``, averaged over checkpoints."""
+        total = torch.zeros(len(directions), *self.targets.shape[1:3])
+        for change in self.by_checkpoint(directions):
+            total += change
+        return total / len(self.examples)
+
+    def by_checkpoint(self, directions: Tensor) -> Iterator[Tensor]:
+        """Yield every checkpoint's changes ``[directions, points, classes]``."""
+        for examples, targets in zip(self.examples, self.targets, strict=True):
+            yield ((directions @ examples) @ targets.flatten(0, 1).T).unflatten(1, targets.shape[:2])
+
+
+@dataclass(frozen=True)
+class GradientEffects(Learned):
+    """What inner products of gradient features predict.
+
+    Attributes:
+        products: of the features.
+        points: of every group.
+        factor: of every group, what products are multiplied by.
+        calibrated: number of subset models that it was fitted to.
+    """
+
+    products: Products
+    points: Mapping[int, Tensor]
+    factor: Mapping[int, float]
+    calibrated: int
+
+    def effect(self, rows: Tensor) -> Effect:
+        """Return the prediction, and the error from having few checkpoints, which knows nothing of what gradients miss.
+
+        A single checkpoint tells no error.
+        """
+        direction = towards(rows, len(self.products.examples[0]))
+        mean, checkpoints = self.predict(direction)[0], len(self.products.examples)
+        if checkpoints < 2:
+            return Effect(mean)
+        changes = torch.stack([change[0] for change in self.products.by_checkpoint(direction)])
+        return Effect(mean, changes.std(0) / checkpoints**0.5 * self._scale())
 
     def predict(self, directions: Tensor) -> Tensor:
         """Return predicted changes of all logits, ``[directions, points, classes]``."""
-        return self.unscaled(directions) * self._scale()
-
-    def standard_error(self, forget: Tensor) -> Tensor | None:
-        """Return the error from having few checkpoints, which knows nothing of what gradients miss."""
-        if len(self.gradients) < 2:
-            return None
-        changes = torch.stack([change[0] for change in self._by_checkpoint(towards(forget, len(self.examples[0])))])
-        return changes.std(0) / len(changes) ** 0.5 * self._scale()
-
-    def unscaled(self, directions: Tensor) -> Tensor:
-        """Return changes ``[directions, points, classes]`` on the method's own scale."""
-        total = torch.zeros(len(directions), *self.gradients.targets.shape[1:3])
-        for change in self._by_checkpoint(directions):
-            total += change
-        return total / len(self.gradients)
-
-    def _by_checkpoint(self, directions: Tensor) -> Iterator[Tensor]:
-        """Yield every checkpoint's changes ``[directions, points, classes]``."""
-        for examples, targets in zip(self.examples, self.gradients.targets, strict=True):
-            yield ((directions @ examples) @ targets.flatten(0, 1).T).unflatten(1, targets.shape[:2])
-
-    def _scale(self) -> Tensor:
-        """Return the factor of every point, ``[points, 1]``."""
-        return torch.tensor([self.factor[group] for group in self.groups.tolist()])[:, None]
-
-    def _fit_scale(self, pool: SubsetModels) -> dict[int, float]:
-        predicted = self.unscaled(pool.masks[:, :].float() - pool.inclusion)
-        logits = pool.logits[:, :]
-        actual = logits - logits.mean(0)
-        return {
-            group: fitted_scale(predicted[:, self.groups == group], actual[:, self.groups == group])
-            for group in self.groups.unique().tolist()
-        }
-
-    def _scale_of_gap(self, evidence: Evidence) -> float:
-        """Return the factor that makes the mean effect of examples on their own margins the gap of generalisation."""
-        if evidence.originals is None or evidence.labels is None or len(evidence.groups) == evidence.n_train:
-            return 1.0
-        labels, n_train = evidence.labels, evidence.n_train
-        logits = evidence.originals.mean(0).requires_grad_()
-        margins = margin(logits, labels)
-        (slopes,) = torch.autograd.grad(margins[:n_train].sum(), logits)  # of each point's margin by its logits
-        own = torch.zeros(())
-        for examples, targets in zip(self.examples, self.gradients.targets, strict=True):
-            direction = (targets[:n_train] * slopes[:n_train, :, None]).sum(1)
-            own += (examples * direction).sum(1).mean() / len(self.gradients)
-        seen, unseen = margins.detach()[:n_train], margins.detach()[n_train:]
-        return max(0.0, float(seen.mean() - unseen.mean()) / float(own)) if float(own) > 0 else 0.0
+        return self.products.mean(directions) * self._scale()
 
     def facts(self) -> dict[str, Any]:
         """Return every group's factor, and from how many models it comes."""
         return {
             "factor": {str(group): value for group, value in self.factor.items()},
-            "checkpoints": len(self.gradients),
+            "checkpoints": len(self.products.examples),
             "calibration_members": self.calibrated,
         }
+
+    def _scale(self) -> Tensor:
+        """Return the factor of every point, ``[points, 1]``."""
+        scale = torch.empty(self.products.targets.shape[1], 1)
+        for group, where in self.points.items():
+            scale[where] = self.factor[group]
+        return scale
+
+
+def scale_of_gap(products: Products, evidence: Evidence) -> float:
+    """Return the factor that makes the mean effect of examples on their own margins the gap of generalisation."""
+    if evidence.originals is None or evidence.labels is None or len(evidence.groups) == evidence.n_train:
+        return 1.0
+    labels, n_train = evidence.labels, evidence.n_train
+    logits = evidence.originals.mean(0).requires_grad_()
+    margins = margin(logits, labels)
+    (slopes,) = torch.autograd.grad(margins[:n_train].sum(), logits)  # of each point's margin by its logits
+    own = torch.zeros(())
+    for examples, targets in zip(products.examples, products.targets, strict=True):
+        direction = (targets[:n_train] * slopes[:n_train, :, None]).sum(1)
+        own += (examples * direction).sum(1).mean() / len(products.examples)
+    seen, unseen = margins.detach()[:n_train], margins.detach()[n_train:]
+    return max(0.0, float(seen.mean() - unseen.mean()) / float(own)) if float(own) > 0 else 0.0
 
 
 def centred(examples: Tensor) -> Tensor:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution.estimator import PoolEstimator, SubsetModels
+from dmm_exp.attribution.estimator import Effect, Estimator, Learned, towards
+from dmm_exp.attribution.evidence import Evidence, SubsetModels
 from dmm_exp.attribution.fista import Design, Problems, Weights, solve
 from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.errors import UserError
 from dmm_exp.store import blocks
 
 
-class SparseDatamodel(PoolEstimator):
+class SparseDatamodel(Estimator):
     """Lasso of every logit on the inclusion mask, with a λ of its own.
 
     λ walks from the smallest value at which all weights but an example's own are zero geometrically downwards, each
@@ -41,8 +44,7 @@ class SparseDatamodel(PoolEstimator):
         outputs_at_once: size of a block.
 
     Raises:
-        UserError: an option is out of its range; in ``fit``, the pool is too small to be split, or an output is not
-            solved within ``iterations``.
+        UserError: an option is out of its range.
     """
 
     tuned_by_group = False
@@ -67,35 +69,24 @@ class SparseDatamodel(PoolEstimator):
         self.iterations = _at_least("iterations", iterations, 1)
         self.outputs_at_once = _at_least("outputs_at_once", outputs_at_once, 1)
 
-    def fit(self, pool: SubsetModels, groups: Tensor) -> None:
-        """Choose λ and solve, block by block; what is kept is sparse."""
-        self.shape = pool.logits.shape[1:]
-        seen = self._seen_members(pool)
+    def learn(self, evidence: Evidence) -> SparseEffects:
+        """Choose λ and solve, block by block; what is kept is sparse.
+
+        Raises:
+            UserError: the pool needs more memory than there is, or is too small to be split, or an output is not
+                solved within ``iterations``.
+        """
+        pool = evidence.subset_models
+        seen = self.seen_members(pool)
         self._check_memory(pool)
-        masks = pool.masks[:, :]
-        self._whole, self._seen = Design(masks), Design(masks[:seen])
-        self._unseen = masks[seen:].float() - self._seen.mean
-        parts = blocks(self.shape[0] * self.shape[1], self.outputs_at_once)
-        solved = [self._fit_outputs(*self._outputs(pool, part)) for part in parts]
-        self.weights = [weights for weights, _, _ in solved]
-        self.penalties = torch.cat([penalties for _, penalties, _ in solved])
-        self.largest = torch.cat([largest for _, _, largest in solved])
+        designs = Designs.of(pool.masks[:, :], seen)
+        shape = pool.logits.shape[1:]
+        parts = blocks(shape[0] * shape[1], self.outputs_at_once)
+        solved = [self._fit_outputs(designs, *self._outputs(pool, part)) for part in parts]
+        weights, penalties, largest = zip(*solved, strict=True)
+        return SparseEffects(weights, torch.cat(penalties), torch.cat(largest), shape)
 
-    def predict(self, directions: Tensor) -> Tensor:
-        """Return predicted changes of all logits, ``[directions, points, classes]``."""
-        changes = [torch.sparse.mm(weights, directions.T) for weights in self.weights]
-        return torch.cat(changes).T.reshape(len(directions), *self.shape)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the median λ, also as a fraction of the largest, and the mean number of weights."""
-        counts = torch.cat([weights.indices()[0].bincount(minlength=len(weights)) for weights in self.weights])
-        return {
-            "penalty": float(self.penalties.median()),
-            "penalty_fraction": float((self.penalties / self.largest.clamp(min=1e-30)).median()),
-            "weights": float(counts.float().mean()),
-        }
-
-    def _seen_members(self, pool: SubsetModels) -> int:
+    def seen_members(self, pool: SubsetModels) -> int:
         """Return how many of the first members λ's fits see: whole blocks, at least two, with at least one left."""
         blocks = len(pool) // pool.block
         unseen = max(1, round(self.validation_fraction * blocks))
@@ -108,7 +99,7 @@ class SparseDatamodel(PoolEstimator):
 
     def _outputs(self, pool: SubsetModels, outputs: slice) -> tuple[Tensor, Tensor]:
         """Return some outputs ``[members, outputs]``, numbered point by point, and the penalties of their weights."""
-        classes = self.shape[1]
+        classes = pool.logits.shape[2]
         first, last = outputs.start // classes, -(-outputs.stop // classes)
         values = pool.logits[:, first:last].flatten(1)[:, outputs.start - first * classes :]
         of = torch.arange(outputs.start, outputs.stop) // classes
@@ -131,13 +122,14 @@ class SparseDatamodel(PoolEstimator):
         relative[train, points[train]] = self.own_penalty
         return relative
 
-    def _fit_outputs(self, outputs: Tensor, relative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _fit_outputs(self, designs: Designs, outputs: Tensor, relative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (sparse weights ``[outputs, n_train]``, λ, the largest λ) of a block ``[members, outputs]``."""
-        problems = Problems.of(self._seen, outputs[: len(self._seen.centred)], relative)
-        unseen = (outputs[len(self._seen.centred) :] - outputs[: len(self._seen.centred)].mean(0)).T
-        penalties, values = self._choose_penalties(problems, unseen)
-        whole = Problems.of(self._whole, outputs, relative)
-        start = Weights(values, self._whole.multiply(values))
+        seen = len(designs.seen.centred)
+        problems = Problems.of(designs.seen, outputs[:seen], relative)
+        unseen = (outputs[seen:] - outputs[:seen].mean(0)).T
+        penalties, values = self._choose_penalties(problems, designs.unseen, unseen)
+        whole = Problems.of(designs.whole, outputs, relative)
+        start = Weights(values, designs.whole.multiply(values))
         return self._solve(whole, penalties, start).values.to_sparse(), penalties, self._largest(problems)
 
     @staticmethod
@@ -145,15 +137,21 @@ class SparseDatamodel(PoolEstimator):
         """Return the smallest λ at which all weights with a full penalty are zero, if those with less are, too."""
         return (problems.correlation.abs() * (problems.relative >= 1)).amax(1)
 
-    def _choose_penalties(self, problems: Problems, unseen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each output's best λ, and its weights there; ``unseen`` is ``[outputs, members]``."""
+    def _choose_penalties(self, problems: Problems, masks: Tensor, unseen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each output's best λ, and its weights there.
+
+        Args:
+            problems: to solve.
+            masks: of members that they have not seen, centred, ``[members, n_train]``.
+            unseen: outputs of these, centred, ``[outputs, members]``.
+        """
         largest = self._largest(problems)
         penalties, solution = largest.clone(), problems.zeros()
         values, errors = solution.values.clone(), torch.full_like(largest, torch.inf)
         walking, stale = torch.arange(len(largest)), torch.zeros(len(largest), dtype=torch.long)
         for factor in self._factors():
             solution = self._solve(problems[walking], factor * largest[walking], solution)
-            found = (unseen[walking] - solution.values @ self._unseen.T).square().mean(1)
+            found = (unseen[walking] - solution.values @ masks.T).square().mean(1)
             better = found < errors[walking]
             improved = walking[better]
             errors[improved], values[improved] = found[better], solution.values[better]
@@ -171,6 +169,62 @@ class SparseDatamodel(PoolEstimator):
 
     def _solve(self, problems: Problems, penalties: Tensor, start: Weights) -> Weights:
         return solve(problems, penalties, start, tolerance=self.tolerance, iterations=self.iterations)
+
+
+@dataclass(frozen=True)
+class SparseEffects(Learned):
+    """What sparse weights of masks predict.
+
+    Attributes:
+        weights: sparse ``[outputs, n_train]`` of every block of outputs, numbered point by point.
+        penalties: λ of every output.
+        largest: the λ that its path began with.
+        shape: ``[points, classes]``.
+    """
+
+    weights: Sequence[Tensor]
+    penalties: Tensor
+    largest: Tensor
+    shape: Sequence[int]
+
+    def effect(self, rows: Tensor) -> Effect:
+        """Return the summed weights; their error cannot be told."""
+        return Effect(self.predict(towards(rows, self.weights[0].shape[1]))[0])
+
+    def predict(self, directions: Tensor) -> Tensor:
+        """Return predicted changes of all logits, ``[directions, points, classes]``."""
+        changes = [torch.sparse.mm(weights, directions.T) for weights in self.weights]
+        return torch.cat(changes).T.reshape(len(directions), *self.shape)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the median λ, also as a fraction of the largest, and the mean number of weights."""
+        counts = torch.cat([weights.indices()[0].bincount(minlength=len(weights)) for weights in self.weights])
+        return {
+            "penalty": float(self.penalties.median()),
+            "penalty_fraction": float((self.penalties / self.largest.clamp(min=1e-30)).median()),
+            "weights": float(counts.float().mean()),
+        }
+
+
+@dataclass(frozen=True)
+class Designs:
+    """A pool's masks, whole and split.
+
+    Attributes:
+        whole: all members.
+        seen: those that fits for the choice of λ see.
+        unseen: masks of the others less the means of those that are seen, ``[members, n_train]``.
+    """
+
+    whole: Design
+    seen: Design
+    unseen: Tensor
+
+    @classmethod
+    def of(cls, masks: Tensor, seen: int) -> Designs:
+        """Split after some members."""
+        first = Design(masks[:seen])
+        return cls(Design(masks), first, masks[seen:].float() - first.mean)
 
 
 def _at_least(name: str, value: int, fewest: int) -> int:

@@ -24,7 +24,7 @@ from dmm_exp.convex.solutions import exact_influence, pool_masks, pool_outputs, 
 from dmm_exp.convex.theory import batch_smoothness, smoothness
 
 if TYPE_CHECKING:
-    from dmm_exp.attribution.estimator import PoolEstimator
+    from dmm_exp.attribution import Estimator
 
 METHODS = ("gd", "sgd", "ascent_descent", "om", "om_stochastic", "dmm_exact", "dmm_pool")
 STOCHASTIC = ("sgd", "om_stochastic")
@@ -94,18 +94,18 @@ def _from_pool(problem: Problem, seeds: range, trained: Floats, pool: ConvexPool
     """Return outputs ``[seeds, n]`` of θ(S) less the effect of F that the pool's estimator sees."""
     import torch
 
-    from dmm_exp.attribution.estimator import SubsetModels, towards
+    from dmm_exp.attribution import Evidence, SubsetModels, towards
     from dmm_exp.config.instantiate import instantiate
 
-    estimator: PoolEstimator = instantiate(pool.estimator)
+    estimator: Estimator = instantiate(pool.estimator)
     count, targets = problem.inputs.shape[1], []
     groups = (torch.arange(count) >= problem.size).long()
     for place, seed in enumerate(seeds):
         masks = pool_masks(problem, pool.size, pool.alpha, np.random.default_rng([seed, 2]))
         outputs = pool_outputs(problem, place, masks, trained[place])
         members = SubsetModels(torch.from_numpy(masks), torch.from_numpy(outputs).float()[..., None])
-        estimator.fit(members, groups)
-        effect = estimator.predict(towards(torch.arange(problem.size), count))[0, :, 0]
+        learned = estimator.learn(Evidence(groups, count, pool=members))
+        effect = learned.predict(towards(torch.arange(problem.size), count))[0, :, 0]
         targets.append(problem.inputs[place] @ trained[place] - effect.double().numpy())
     return np.stack(targets)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution import DirectionalEstimator, Estimator, Evidence, Gradients
+from dmm_exp.attribution import Estimator, Evidence, Gradients
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.registered import REGISTERED, registered
 from dmm_exp.config.schema import Config, Node, plain
@@ -27,7 +27,7 @@ from dmm_exp.ensembles.stacking import Stacking, fingerprint
 from dmm_exp.ensembles.work import TrainJob, evaluation_copy, model_factory, recipe, trainer_factory
 from dmm_exp.errors import UserError
 from dmm_exp.executors import Local
-from dmm_exp.pipeline import Pipeline, content_hash
+from dmm_exp.pipeline import LastLearned, Pipeline, content_hash
 from dmm_exp.store import Artifact, Draft, Missing, Spec
 from dmm_exp.unlearners import Unlearner
 from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
@@ -52,7 +52,11 @@ class Deletion(Pipeline):
     Args:
         given: the network and its data.
         pooled: whether effects are predicted from a pool, and not from the given network alone.
-        *parts: arguments of :class:`dmm_exp.pipeline.Stages`.
+        config: see :class:`dmm_exp.pipeline.Stages`, as the next three.
+        store: where artifacts live.
+        executor: where networks are trained.
+        console: where each stage's line goes.
+        learned: what was learnt last from the pool, for deletions that share it.
     """
 
     measures_lds = False  # of the pool once, and not of every request
@@ -65,10 +69,11 @@ class Deletion(Pipeline):
         store: Store,
         executor: Executor,
         console: Console,
+        learned: LastLearned | None = None,
     ) -> None:
         self.given = given
         self.pooled = pooled
-        super().__init__(config, store, executor, console)
+        super().__init__(config, store, executor, console, learned=learned)
 
     @cached_property
     def examples(self) -> Examples:
@@ -226,9 +231,7 @@ class Deletion(Pipeline):
         What the estimator learns for it is kept, and serves the requests that follow.
         """
         nothing = torch.zeros(0, dtype=torch.long)
-        estimator = self.estimator
-        assert isinstance(estimator, DirectionalEstimator)
-        found = float(self._lds_by_alpha(self._learned(estimator, nothing), self._evidence(nothing))["lds"].nanmean())
+        found = float(self._lds_by_alpha(self._learned(nothing), self._evidence(nothing))["lds"].nanmean())
         return found if isfinite(found) else None
 
     def _sources_of_effect(self, gone: Tensor) -> dict[str, Artifact]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from dmm_exp.ensembles.engine import AUTO
 from dmm_exp.errors import UserError, shown, storage_errors
 from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json
+from dmm_exp.pipeline import LastLearned
 from dmm_exp.report.tables import number
 from dmm_exp.store import Artifact, Store
 from dmm_exp.store.lock import Lock
@@ -64,6 +65,7 @@ class Pool:
         models: number of all its models.
         lds: linear datamodeling score on members that took no part in estimation: 1 where their answers are predicted
             in their order, 0 where nothing is; None where they all answer alike.
+        learned: what was learnt from it last, which requests to this object share; no file holds it.
     """
 
     folder: Path
@@ -77,6 +79,7 @@ class Pool:
     retraining: float
     models: int
     lds: float | None
+    learned: LastLearned = field(default_factory=LastLearned, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> Pool:
@@ -128,7 +131,7 @@ class Pool:
             raise UserError(f"pool={self.folder}: was trained for another architecture; expected the same network")
         store = Store(self.folder / "artifacts", console)
         config = pool_config(known, self.training, self.size, self.seed)
-        found = Deletion(known, True, config, store, executor, console)
+        found = Deletion(known, True, config, store, executor, console, self.learned)
         if found.dataset_spec.digest != self.dataset:
             gone = ", and rows that are zeros now to be purged from it, too (ledger.purge())" if known.blank else ""
             raise UserError(f"pool={self.folder}: was trained on other data; expected the same points{gone}")
@@ -241,7 +244,7 @@ def prepare_given(
             pool = before
         else:
             pool = _trained_pool(folder, whole, 0.0 if before is None else before.seconds, begun)
-            facts = {name: value for name, value in vars(pool).items() if name != "folder"}
+            facts = {name: value for name, value in vars(pool).items() if name not in ("folder", "learned")}
             write_json(folder / FILE, sealed({"format": FORMAT, **facts}))
     console.note(
         f"pool of {pool.models:,} models, {duration(pool.seconds)}; one retraining {duration(pool.retraining)}; "

@@ -128,7 +128,8 @@ class Verification(Deletion):
             unlearner=unlearner,
             forget={"_target_": "dmm_exp.forget.Points", "points": gone.tolist()},
         )
-        super().__init__(deletion.given, True, config, deletion.store, deletion.executor, deletion.console)
+        parts = deletion.store, deletion.executor, deletion.console, deletion.learned
+        super().__init__(deletion.given, True, config, *parts)
 
     @cached_property
     def subject(self) -> Artifact:

@@ -8,13 +8,16 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmm_exp.config.identity import many_runs_digest
 from dmm_exp.config.schema import Config, LeaderboardConfig, plain
 from dmm_exp.errors import UserError
 from dmm_exp.runs.batch import begin
 from dmm_exp.runs.run import run
+
+if TYPE_CHECKING:
+    from dmm_exp.pipeline import LastLearned
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def run_leaderboard(config: Config, overrides: Sequence[str]) -> Path:
         UserError: one of the runs could not start, or all of them failed.
     """
     from dmm_exp.console.progress import Console
+    from dmm_exp.pipeline import LastLearned
     from dmm_exp.report.leaderboard import leaderboard_table, write_leaderboard
     from dmm_exp.report.tables import print_table
 
@@ -63,10 +67,10 @@ def run_leaderboard(config: Config, overrides: Sequence[str]) -> Path:
     if config.dry_run:
         print("\n".join(shlex.join(["python", "-m", "dmm_exp", *entry.overrides]) for entry in entries))
         return _folder(config, entries)
-    cells = []
+    cells, learned = [], LastLearned()
     for number, entry in enumerate(entries, 1):
         print(f"\n[{number}/{len(entries)}] {entry.method} on {entry.forget}", file=sys.stderr)
-        cells.append(_cell(entry))
+        cells.append(_cell(entry, learned))
     if all(cell["status"] == "failed" for cell in cells):
         raise UserError(f"leaderboard: all {len(cells)} runs failed; the first said: {cells[0]['error']}")
     print_table(leaderboard_table(cells))
@@ -121,7 +125,7 @@ def early_epochs(epochs: Any) -> list[int]:
     return [2**power for power in range(epochs.bit_length()) if 2**power < epochs] + [epochs]
 
 
-def _cell(entry: Entry) -> dict[str, Any]:
+def _cell(entry: Entry, learned: LastLearned) -> dict[str, Any]:
     """Do a run, and return what the ranking needs to know of it."""
     from dmm_exp.config.instantiate import instantiate
 
@@ -133,7 +137,7 @@ def _cell(entry: Entry) -> dict[str, Any]:
         "overrides": entry.overrides,
     }
     try:
-        finished = run(entry.config, entry.choices, table=False)
+        finished = run(entry.config, entry.choices, table=False, learned=learned)
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()

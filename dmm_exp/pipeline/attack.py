@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution import DirectionalEstimator
-from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import StrongUliraConfig, plain
 from dmm_exp.ensembles import RandomSubsets, member_generator, member_seed
 from dmm_exp.ensembles.work import run_shards
@@ -69,7 +67,7 @@ class Attack(Prediction):
                 f"{asked}: {type(self.unlearner).__name__} would need models retrained without each set; expected an "
                 "unlearner that matches none"
             )
-        if self.unlearner.target == "predicted" and not isinstance(self.estimator, DirectionalEstimator):
+        if self.unlearner.target == "predicted" and self.estimator.source == "oracles":
             raise UserError(
                 f"{asked}: {type(self.estimator).__name__} predicts the run's own forget set only; expected another "
                 "attribution"
@@ -178,8 +176,7 @@ class Attack(Prediction):
         return self.obtain("effects", detail, spec, lambda draft: self._make_pair_effects(draft, gone))
 
     def _make_pair_effects(self, draft: Draft, gone: Tensor) -> None:
-        estimator: DirectionalEstimator = instantiate(self.config.attribution)
-        estimator.learn(self._evidence_of_pool(gone))
+        learned = self.estimator.learn(self._evidence_of_pool(gone))
         masks = self.base_models.stacked("masks")
 
         def predict(block: Block) -> None:
@@ -187,7 +184,7 @@ class Attack(Prediction):
             directions = torch.zeros(stop - start, self.examples.n_train)
             for direction, pair in zip(directions, self.pairs[start:stop], strict=True):
                 direction[list(pair.chosen)] = masks[pair.base, list(pair.chosen)].float()
-            draft.write_shard(shard, {"effect": estimator.predict(directions)}, {})
+            draft.write_shard(shard, {"effect": learned.predict(directions)}, {})
 
         run_shards(
             draft,

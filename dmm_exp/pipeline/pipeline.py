@@ -20,6 +20,7 @@ from dmm_exp.ensembles.optimisation import check_optimizer
 from dmm_exp.ensembles.work import model_factory, recipe
 from dmm_exp.metrics import KlomOptions, check_attack, check_options
 from dmm_exp.pipeline.attack import Attack
+from dmm_exp.pipeline.learning import LastLearned
 from dmm_exp.pipeline.stages import content_hash
 from dmm_exp.refinement import Part
 from dmm_exp.scores import FROM_POOL
@@ -42,10 +43,10 @@ _MADE_AS = {  # stage → the role of its models, or the kind of its artifact
 
 
 class Pipeline(Attack):
-    """One experiment: its stages, each made at most once. Arguments are those of :class:`Stages`."""
+    """One experiment: its stages, each made at most once. Arguments are those of :class:`Prediction`."""
 
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(self, *parts: Any, learned: LastLearned | None = None) -> None:
+        super().__init__(*parts, learned=learned)
         self.unlearner: Unlearner = instantiate(self.config.unlearner)
 
     def check(self) -> None:

@@ -9,21 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution import (
-    DirectionalEstimator,
-    Estimator,
-    Evidence,
-    GradientEstimator,
-    Gradients,
-    SubsetModels,
-    towards,
-)
+from dmm_exp.attribution import Estimator, Evidence, GradientEstimator, Gradients, Learned, SubsetModels
 from dmm_exp.attribution.work import GradientJob, gradient_chunk
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.ensembles import AllBut, RandomSubsets, Role
 from dmm_exp.errors import UserError
 from dmm_exp.forget import Indices, Selector
 from dmm_exp.metrics import lds, margins
+from dmm_exp.pipeline.learning import LastLearned
 from dmm_exp.pipeline.scoring import Scoring
 from dmm_exp.pipeline.stages import content_hash
 from dmm_exp.refinement import Refinement
@@ -38,11 +31,13 @@ GROUPS = ("forget", "retain", "val")
 LDS_POINTS = 100  # of each group
 LEARNT_FORMAT = 1  # raised when an estimator that remembers learns, or keeps, something else
 
-_last_learned: dict[str, Any] = {}  # what learnt last and from what: forget sets of one process share it
-
 
 class Prediction(Scoring):
     """The forget set, its oracles, and its effect.
+
+    Args:
+        *parts: arguments of :class:`Stages`.
+        learned: what the estimator learnt last, for pipelines that share it.
 
     Attributes:
         measures_lds: whether an effect comes with scores of how well held-out models are predicted.
@@ -50,8 +45,9 @@ class Prediction(Scoring):
 
     measures_lds: ClassVar[bool] = True
 
-    def __init__(self, *parts: Any) -> None:
+    def __init__(self, *parts: Any, learned: LastLearned | None = None) -> None:
         super().__init__(*parts)
+        self.learned = learned or LastLearned()
         self.selector: Selector = instantiate(self.config.forget)
         self.refinement: Refinement = instantiate({**self.config.refinement, "_recursive_": False})
         self.estimator: Estimator = instantiate(self.config.attribution)
@@ -182,42 +178,35 @@ class Prediction(Scoring):
         return self.obtain("gradients", f"of every logit of {checkpoints} originals", spec, make)
 
     def _make_effect(self, gone: Tensor, draft: Draft) -> None:
-        estimator = self.estimator
-        if isinstance(estimator, DirectionalEstimator):
-            estimator = self._learned(estimator, gone)
-            tensors = {"effect": estimator.predict(towards(gone, self.examples.n_train))[0]}
-        else:
-            tensors = {"effect": estimator.estimate(self._evidence(gone), gone)}
-        if (error := estimator.standard_error(gone)) is not None:
-            tensors["standard_error"] = error
-        if self.measures_lds and isinstance(estimator, DirectionalEstimator):
-            tensors |= self._lds_by_alpha(estimator, self._evidence(gone))
+        learned = self._learned(gone)
+        effect = learned.effect(gone)
+        tensors = {"effect": effect.mean}
+        if effect.standard_error is not None:
+            tensors["standard_error"] = effect.standard_error
+        if self.measures_lds and self.estimator.source != "oracles":
+            tensors |= self._lds_by_alpha(learned, self._evidence(gone))
         draft.write_tensors("effect", tensors)
-        draft.write_json("facts", estimator.facts())
+        draft.write_json("facts", learned.facts())
 
-    def _learned(self, estimator: DirectionalEstimator, gone: Tensor) -> DirectionalEstimator:
-        """Return the estimator that has learnt from the evidence; the last one, if it learnt from the same."""
+    def _learned(self, gone: Tensor) -> Learned:
+        """Return what the estimator learns from the evidence."""
         inputs = {name: artifact.digest for name, artifact in self._sources_of_effect(gone).items()}
         config = {"estimator": self.config.attribution, "held_out": self.config.pool.held_out}
         config |= {"format": LEARNT_FORMAT}
-        spec = Spec("estimator", config, inputs | ({"forget": content_hash(gone)} if estimator.tuned_by_group else {}))
-        if _last_learned.get("spec") != spec:
-            _last_learned.clear()
-            self._learn(estimator, self._evidence(gone), spec)
-            _last_learned.update(spec=spec, estimator=estimator)
-        return _last_learned["estimator"]
+        inputs |= {"forget": content_hash(gone)} if self.estimator.tuned_by_group else {}
+        spec = Spec("estimator", config, inputs)
+        return self.learned.obtain(spec, partial(self._learn, gone, spec))
 
-    def _learn(self, estimator: DirectionalEstimator, evidence: Evidence, spec: Spec) -> None:
-        """Let an estimator learn; one that remembers does so once, and takes up what was kept of it."""
-        if not estimator.remembers:
-            estimator.learn(evidence)
-            return
+    def _learn(self, gone: Tensor, spec: Spec) -> Learned:
+        """Let the estimator learn; one that remembers does so once, and takes up what was kept of it."""
+        evidence = self._evidence(gone)
+        if not self.estimator.remembers:
+            return self.estimator.learn(evidence)
 
         def make(draft: Draft) -> None:
-            estimator.learn(evidence)
-            draft.write_tensors("learnt", estimator.learnt())
+            draft.write_tensors("learnt", self.estimator.learn(evidence).tensors())
 
-        estimator.recall(evidence, self.store.obtain(spec, make).tensors("learnt"))
+        return self.estimator.recall(evidence, self.store.obtain(spec, make).tensors("learnt"))
 
     def _evidence(self, gone: Tensor) -> Evidence:
         if self.estimator.source == "oracles":
@@ -239,17 +228,17 @@ class Prediction(Scoring):
         parts = {name: self.gradients.stacked(name) for name in ("train", "weights", "targets")}
         return replace(evidence, gradients=Gradients(**parts))
 
-    def _lds_by_alpha(self, estimator: DirectionalEstimator, evidence: Evidence) -> dict[str, Tensor]:
+    def _lds_by_alpha(self, learned: Learned, evidence: Evidence) -> dict[str, Tensor]:
         """Return scores on the pool's members that took no part (``lds``), and on models of further subset sizes."""
         if evidence.pool is None or self.config.pool.held_out < 2:
             return {}
-        scores = {"lds": self._lds(estimator, evidence, self.subset_models[len(evidence.pool) :])}
+        scores = {"lds": self._lds(learned, evidence, self.subset_models[len(evidence.pool) :])}
         for alpha in self.config.pool.lds_alphas:
             models = self._subset_models(self.further_models(alpha))
-            scores[f"lds/alpha_{alpha:g}"] = self._lds(estimator, evidence, models)
+            scores[f"lds/alpha_{alpha:g}"] = self._lds(learned, evidence, models)
         return scores
 
-    def _lds(self, estimator: DirectionalEstimator, evidence: Evidence, models: SubsetModels) -> Tensor:
+    def _lds(self, learned: Learned, evidence: Evidence, models: SubsetModels) -> Tensor:
         """Return the linear datamodeling score of every point on some models, ``[points]``; NaN where not computed.
 
         At most ``LDS_POINTS`` points of each group are, evenly spaced.
@@ -259,7 +248,7 @@ class Prediction(Scoring):
         groups = [(evidence.groups == group).nonzero().squeeze(1) for group in range(len(GROUPS))]
         points = torch.cat([where[:: max(1, -(-len(where) // LDS_POINTS))] for where in groups])
         directions = models.masks[:, :].float() - fitted.inclusion
-        predicted = fitted.mean_logits(points) + estimator.predict_at(directions, points)
+        predicted = fitted.mean_logits(points) + learned.predict_at(directions, points)
         found = lds(margins(predicted, self.examples.labels[points]), self.margins_of(models, points))
         scores = torch.full((self.examples.n_points,), torch.nan)
         scores[points] = torch.from_numpy(found).float()

@@ -6,7 +6,7 @@ import gc
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +22,10 @@ from dmm_exp.files.writing import write_json, write_table, write_tensors, write_
 if TYPE_CHECKING:
     from dmm_exp.console.progress import Console
     from dmm_exp.evaluation import Evaluation
-    from dmm_exp.pipeline import Pipeline, PlannedStage
+    from dmm_exp.pipeline import LastLearned, Pipeline, PlannedStage
     from dmm_exp.report.result import OtherRun, RunResult
-    from dmm_exp.store import Store
+
+    PipelineOf = Callable[[Config, Console], Pipeline]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class FinishedRun:
 
 
 @storage_errors()
-def run(config: Config, choices: Mapping[str, str], *, table: bool = True) -> FinishedRun | None:
+def run(
+    config: Config, choices: Mapping[str, str], *, table: bool = True, learned: LastLearned | None = None
+) -> FinishedRun | None:
     """Do one experiment; with ``dry_run`` print its plan and return None.
 
     With ``hparams_search`` the unlearner's settings are searched first.
@@ -52,6 +55,7 @@ def run(config: Config, choices: Mapping[str, str], *, table: bool = True) -> Fi
         config: the resolved configuration.
         choices: group → choice that it was composed of.
         table: whether to print the headline table on standard output.
+        learned: what an estimator learnt last, for runs that share it.
 
     Raises:
         UserError: the configuration asks for what cannot be.
@@ -72,17 +76,22 @@ def run(config: Config, choices: Mapping[str, str], *, table: bool = True) -> Fi
         executor.warm_up()  # workers import torch while this process does
 
     with _without_collections():
-        from dmm_exp.pipeline import Pipeline
+        from dmm_exp.pipeline import LastLearned, Pipeline
         from dmm_exp.report.tables import headline, print_table
 
         check_targets(plain(config))
     console = Console()
     store = Store(outputs / "artifacts", console, read_only=config.dry_run)
+    learned = learned or LastLearned()
+
+    def pipeline_of(config: Config, console: Console) -> Pipeline:
+        return Pipeline(config, store, executor, console, learned=learned)
+
     if config.hparams_search:
-        config = _searched(config, choices, store, executor, console)
+        config = _searched(config, choices, pipeline_of, console)
     if auto_parts(config):
-        config = _assigned(config, store, executor, console)
-    pipeline = Pipeline(config, store, executor, console)
+        config = _assigned(config, pipeline_of, console)
+    pipeline = pipeline_of(config, console)
     pipeline.check()
     if config.dry_run:
         _print_plan(pipeline.plan())
@@ -106,14 +115,15 @@ def _without_collections() -> Iterator[None]:
         gc.enable()
 
 
-def _searched(config: Config, choices: Mapping[str, str], store: Store, executor: Any, console: Console) -> Config:
+def _searched(
+    config: Config, choices: Mapping[str, str], pipeline_of: PipelineOf, console: Console
+) -> Config:
     """Return the configuration with the unlearner's best settings on ``forget_tuning``, and without the search."""
     from dmm_exp.config.folders import config_directory
     from dmm_exp.config.instantiate import instantiate
     from dmm_exp.config.preflight import compose_forget_sets
     from dmm_exp.config.scale import scaled_part
     from dmm_exp.console.progress import Console
-    from dmm_exp.pipeline import Pipeline
     from dmm_exp.search import search
 
     without = replace(config, hparams_search=None, forget_tuning=[])
@@ -127,7 +137,7 @@ def _searched(config: Config, choices: Mapping[str, str], store: Store, executor
         choices["unlearner"],
         instantiate(config.hparams_search or {}),
         {text: scaled_part("forget", forget, config) for text, forget in tuning.items()},
-        lambda changed: Pipeline(changed, store, executor, quiet),
+        lambda changed: pipeline_of(changed, quiet),
         console,
         Path(folder),
     )
@@ -136,10 +146,9 @@ def _searched(config: Config, choices: Mapping[str, str], store: Store, executor
     return replace(without, unlearner=found.unlearner)
 
 
-def _assigned(config: Config, store: Store, executor: Any, console: Console) -> Config:
+def _assigned(config: Config, pipeline_of: PipelineOf, console: Console) -> Config:
     """Return the configuration with an unlearner for every part that left the choice to us."""
     from dmm_exp.console.progress import Console
-    from dmm_exp.pipeline import Pipeline
     from dmm_exp.search.assignment import assign, auto_parts
 
     if config.dry_run:
@@ -147,7 +156,7 @@ def _assigned(config: Config, store: Store, executor: Any, console: Console) -> 
         own = {name: {"unlearner": None} for name in auto_parts(config)}
         return replace(config, refinement={**config.refinement, **own})
     quiet = Console(quiet=True)
-    found, _ = assign(config, lambda changed: Pipeline(changed, store, executor, quiet), console)
+    found, _ = assign(config, lambda changed: pipeline_of(changed, quiet), console)
     return found
 
 

@@ -20,6 +20,7 @@ from dmm_exp.runs.batch import begin
 from dmm_exp.runs.run import run
 
 if TYPE_CHECKING:
+    from dmm_exp.pipeline import LastLearned
     from dmm_exp.report.study import View
 
 OWN = ("experiment=", "study", "seed=")  # overrides of a study's command line that are not those of its runs
@@ -59,6 +60,7 @@ def run_study(config: Config, overrides: Sequence[str]) -> Path:
         UserError: one of the runs could not start, or all of them failed.
     """
     from dmm_exp.console.progress import Console
+    from dmm_exp.pipeline import LastLearned
     from dmm_exp.report.study import Scatter, print_study, write_study
 
     begin(overrides)
@@ -73,10 +75,10 @@ def run_study(config: Config, overrides: Sequence[str]) -> Path:
         )
         return _folder(config, cells, own)
     folder = _folder(config, cells, own)
-    records = []
+    records, learned = [], LastLearned()
     for number, (cell, seed) in enumerate(runs, 1):
         print(f"\n[{number}/{len(runs)}] {cell.table}: {cell.row}, {cell.column}, seed {seed}", file=sys.stderr)
-        records.append(_record(cell, seed, folder / "runs"))
+        records.append(_record(cell, seed, folder / "runs", learned))
     if all(record["status"] == "failed" for record in records):
         raise UserError(f"study: all {len(records)} runs failed; the first said: {records[0]['error']}")
     views, scatters = _views(study), [Scatter(name, **plain(shown)) for name, shown in study.scatters.items()]
@@ -141,7 +143,7 @@ def _method_rows(study: StudyConfig, folder: str, more: Sequence[str]) -> dict[s
     return rows
 
 
-def _record(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
+def _record(cell: Cell, seed: int, folder: Path, learned: LastLearned) -> dict[str, Any]:
     """Do a run, or read what it found before, and return what the tables need to know of it."""
     config = replace(cell.config, seed=seed)
     record = {"table": cell.table, "row": cell.row, "column": cell.column, "seed": seed}
@@ -149,7 +151,7 @@ def _record(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     if (metrics := _found_before(path)) is not None:
         return record | {"status": "done", "metrics": metrics}
     try:
-        finished = run(config, cell.choices, table=False)
+        finished = run(config, cell.choices, table=False, learned=learned)
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from dmm_exp.attribution import Datamodel, EmpiricalBayes, Evidence, FeldmanZhang, SubsetModels, towards
+from dmm_exp.attribution import Datamodel, EmpiricalBayes, Evidence, FeldmanZhang, Learned, SubsetModels, towards
 from dmm_exp.attribution.adaptive import WIDTHS, AdaptiveShrinkage
-from dmm_exp.attribution.empirical_bayes import kinds, response_weights
+from dmm_exp.attribution.priors import kinds, response_weights
 from dmm_exp.ensembles import RandomSubsets
 from dmm_exp.errors import UserError
 
@@ -35,14 +35,12 @@ def world(members: int, noise: float = 1.0, seed: int = 0, block: int = 2):
     return SubsetModels(masks, logits, block, LABELS), weights
 
 
-def fitted(pool: SubsetModels, **options) -> EmpiricalBayes:
-    estimator = EmpiricalBayes(**options)
-    estimator.fit(pool, GROUPS)
-    return estimator
+def learned(pool: SubsetModels, **options) -> Learned:
+    return EmpiricalBayes(**options).learn(Evidence(GROUPS, N_TRAIN, pool=pool))
 
 
 def error(estimator, pool, weights) -> float:
-    found = estimator.estimate(Evidence(GROUPS, N_TRAIN, pool=pool), FORGET)
+    found = estimator.learn(Evidence(GROUPS, N_TRAIN, pool=pool)).effect(FORGET).mean
     return float((found - weights[FORGET].sum(0)).square().sum())
 
 
@@ -63,7 +61,7 @@ def test_where_there_is_no_effect_it_predicts_next_to_none():
 
 def test_large_effects_are_hardly_shrunk():
     pool, weights = world(600, noise=0.5)
-    found = fitted(pool).predict(torch.eye(N_TRAIN))
+    found = learned(pool).predict(torch.eye(N_TRAIN))
     own = torch.arange(N_TRAIN)
     kept = found[own, own, LABELS[:N_TRAIN]] / weights[own, own, LABELS[:N_TRAIN]]
     assert kept.mean() == pytest.approx(1, abs=0.05)
@@ -71,21 +69,18 @@ def test_large_effects_are_hardly_shrunk():
 
 def test_standard_errors_are_as_large_as_errors():
     pool, weights = world(400)
-    estimator = fitted(pool)
-    truth = weights[FORGET].sum(0)
-    apart = (estimator.predict(towards(FORGET, N_TRAIN))[0] - truth) / estimator.standard_error(FORGET)
+    found = learned(pool).effect(FORGET)
+    apart = (found.mean - weights[FORGET].sum(0)) / found.standard_error
     assert 0.6 < float(apart.square().mean().sqrt()) < 1.5
 
 
 def test_predictions_add_up_over_examples_and_need_no_other_points():
-    estimator = fitted(world(200)[0])
+    known = learned(world(200)[0])
     directions = torch.randn(4, N_TRAIN)
-    found = estimator.predict(directions)
-    torch.testing.assert_close(
-        found.sum(0), estimator.predict(directions.sum(0, keepdim=True))[0], atol=1e-4, rtol=1e-4
-    )
+    found = known.predict(directions)
+    torch.testing.assert_close(found.sum(0), known.predict(directions.sum(0, keepdim=True))[0], atol=1e-4, rtol=1e-4)
     points = torch.tensor([3, 60, 7])
-    torch.testing.assert_close(estimator.predict_at(directions, points), found[:, points], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(known.predict_at(directions, points), found[:, points], atol=1e-5, rtol=1e-5)
 
 
 def test_names_of_classes_do_not_matter():
@@ -93,15 +88,15 @@ def test_names_of_classes_do_not_matter():
     order = torch.tensor([2, 0, 1])
     renamed = SubsetModels(pool.masks, pool.logits[..., order], 2, order.argsort()[LABELS])
     options = {"tuning_outputs": POINTS * CLASSES}  # else λ is chosen on other outputs
-    found, other = (fitted(which, **options).predict(towards(FORGET, N_TRAIN)) for which in (pool, renamed))
+    found, other = (learned(which, **options).predict(towards(FORGET, N_TRAIN)) for which in (pool, renamed))
     torch.testing.assert_close(found[..., order], other, atol=1e-3, rtol=1e-3)
 
 
 def test_the_forget_set_is_not_looked_at_before_it_is_asked_for():
     pool, _ = world(200)
-    first, second = EmpiricalBayes(), EmpiricalBayes()
-    first.fit(pool, GROUPS)
-    second.fit(pool, torch.zeros_like(GROUPS))
+    first, second = (
+        EmpiricalBayes().learn(Evidence(groups, N_TRAIN, pool=pool)) for groups in (GROUPS, torch.zeros_like(GROUPS))
+    )
     torch.testing.assert_close(first.predict(torch.eye(N_TRAIN)), second.predict(torch.eye(N_TRAIN)))
 
 
@@ -131,7 +126,7 @@ def test_options_out_of_range_are_named(option):
 def test_it_says_when_labels_are_missing():
     pool, _ = world(40)
     with pytest.raises(TypeError, match="labels"):
-        fitted(SubsetModels(pool.masks, pool.logits, 2))
+        learned(SubsetModels(pool.masks, pool.logits, 2))
 
 
 def test_adaptive_shrinkage_is_the_posterior_under_its_own_mixture():
@@ -190,9 +185,8 @@ def fading(size: int, alpha: float, seed: int):
 def test_effects_are_carried_on_to_the_whole_training_set():
     pool, others, originals = fading(1200, 0.5, seed=0)
     larger, *_ = fading(600, 0.75, seed=1)
-    near, far = EmpiricalBayes(), EmpiricalBayes()
-    near.learn(Evidence(GROUPS, N_TRAIN, pool=pool))
-    far.learn(Evidence(GROUPS, N_TRAIN, pool=pool, larger=larger, originals=originals))
+    near = learned(pool)
+    far = EmpiricalBayes().learn(Evidence(GROUPS, N_TRAIN, pool=pool, larger=larger, originals=originals))
     assert near.carried == 1
     assert far.carried == pytest.approx(0.5, abs=0.1)  # 1/α is 2, then 1.33, then 1
     label = torch.arange(N_TRAIN), LABELS[:N_TRAIN]
@@ -200,20 +194,17 @@ def test_effects_are_carried_on_to_the_whole_training_set():
     assert far.own[0][label].mean() == pytest.approx(2, rel=0.1)
     elsewhere = GROUPS != 0
     truth = others[FORGET].sum(0)[elsewhere]
-    errors = [(e.predict(towards(FORGET, N_TRAIN))[0][elsewhere] - truth).square().sum() for e in (near, far)]
+    errors = [(known.effect(FORGET).mean[elsewhere] - truth).square().sum() for known in (near, far)]
     assert errors[1] < 0.3 * errors[0]
 
 
 def test_effects_of_what_is_forgotten_together_do_not_fade():
     pool, _, originals = fading(600, 0.5, seed=0)
     larger, *_ = fading(400, 0.75, seed=1)
-    estimator = EmpiricalBayes()
-    estimator.learn(Evidence(GROUPS, N_TRAIN, pool=pool, larger=larger, originals=originals))
+    far = EmpiricalBayes().learn(Evidence(GROUPS, N_TRAIN, pool=pool, larger=larger, originals=originals))
     everything = torch.ones(1, N_TRAIN)
-    found = estimator.predict(everything)[0, :N_TRAIN]
-    near = EmpiricalBayes()
-    near.learn(Evidence(GROUPS, N_TRAIN, pool=pool))
-    torch.testing.assert_close(found, near.predict(everything)[0, :N_TRAIN], atol=1e-3, rtol=1e-3)
+    found, expected = (known.predict(everything)[0, :N_TRAIN] for known in (far, learned(pool)))
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("extrapolates", [False, True])
@@ -222,19 +213,11 @@ def test_what_was_learnt_and_recalled_predicts_the_very_same(extrapolates):
     evidence = Evidence(GROUPS, N_TRAIN, pool=pool)
     if extrapolates:
         evidence = replace(evidence, larger=fading(100, 0.75, seed=1)[0], originals=originals)
-    first, second = EmpiricalBayes(), EmpiricalBayes()
-    first.learn(evidence)
-    learnt = {name: tensor.clone() for name, tensor in first.learnt().items()}
-    second.recall(evidence, learnt)
+    first = EmpiricalBayes().learn(evidence)
+    second = EmpiricalBayes().recall(evidence, {name: tensor.clone() for name, tensor in first.tensors().items()})
     for asked in (towards(FORGET, N_TRAIN), torch.ones(1, N_TRAIN), torch.rand(3, N_TRAIN)):
         assert torch.equal(first.predict(asked), second.predict(asked))
-    assert torch.equal(first.standard_error(FORGET), second.standard_error(FORGET))
+    assert torch.equal(first.effect(FORGET).standard_error, second.effect(FORGET).standard_error)
     assert first.facts() == second.facts()
-
-
-def test_the_standard_error_is_the_same_whatever_was_predicted_last():
-    estimator = fitted(world(200)[0])
-    estimator.predict(towards(FORGET, N_TRAIN))
-    at_once = estimator.standard_error(FORGET)
-    estimator.predict_at(torch.rand(2, N_TRAIN), torch.tensor([3, 5]))
-    torch.testing.assert_close(estimator.standard_error(FORGET), at_once)
+    again = second.tensors()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in first.tensors().items())

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from dmm_exp.attribution import Datamodel, Debiased, Evidence, FeldmanZhang, OracleEffect, SubsetModels
+from dmm_exp.attribution import Datamodel, Debiased, Evidence, FeldmanZhang, OracleEffect, SubsetModels, towards
 from dmm_exp.attribution.feldman_zhang import difference_weights, summed_differences
 from dmm_exp.ensembles import RandomSubsets
 from dmm_exp.errors import UserError
@@ -30,8 +30,15 @@ GROUPS = torch.tensor([0] * 4 + [1] * 6 + [2] * 2)
 FORGET = torch.arange(4)
 
 
+ALIKE = torch.zeros(POINTS, dtype=torch.long)
+
+
+def learned(estimator, pool, groups=GROUPS):
+    return estimator.learn(Evidence(groups, pool.n_train, pool=pool))
+
+
 def estimate(estimator, pool, forget=FORGET):
-    return estimator.estimate(Evidence(GROUPS, pool.masks.shape[1], pool=pool), forget)
+    return learned(estimator, pool).effect(forget).mean
 
 
 def identifiable(weights):
@@ -91,21 +98,19 @@ def test_standard_error_of_the_difference_of_means():
 @pytest.mark.parametrize("members", [20, 80], ids=["fewer members than examples", "more members than examples"])
 def test_ridge_equals_scikit_learn(members):
     pool, _ = world(members, noise=1.0, seed=2)
-    estimator = Datamodel(penalties=[0.7])
-    estimator.fit(pool, torch.zeros(POINTS, dtype=torch.long))
-    reference = Ridge(alpha=estimator.penalty[0]).fit(pool.masks.float().numpy(), pool.logits.flatten(1).numpy())
+    known = learned(Datamodel(penalties=[0.7]), pool, ALIKE)
+    reference = Ridge(alpha=known.penalty[0]).fit(pool.masks.float().numpy(), pool.logits.flatten(1).numpy())
     directions = torch.eye(N_TRAIN)
-    found = estimator.predict(directions).flatten(1)
+    found = known.predict(directions).flatten(1)
     np.testing.assert_allclose(found.numpy(), reference.coef_.T, atol=2e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("block", [1, 2, 5])
 def test_left_out_residuals_equal_refitting_without_the_block(block):
     pool, _ = world(40, noise=1.0, seed=4, block=block)
-    estimator = Datamodel(penalties=[0.5])
-    estimator.fit(pool, torch.zeros(POINTS, dtype=torch.long))
-    penalty = estimator.penalty[0]
-    found = estimator.leave_out(estimator.outputs(torch.arange(POINTS)).flatten(1), penalty)
+    known = learned(Datamodel(penalties=[0.5]), pool, ALIKE)
+    penalty, ridge = known.penalty[0], known.ridge
+    found = ridge.leave_out(ridge.logits.at(torch.arange(POINTS)).flatten(1), penalty)
     masks, outputs = pool.masks.float().numpy(), pool.logits.flatten(1).numpy()
     for start in range(0, 40, pool.block):
         out = np.arange(start, start + pool.block)
@@ -117,10 +122,9 @@ def test_left_out_residuals_equal_refitting_without_the_block(block):
 def test_the_chosen_penalty_has_the_smallest_refitted_error():
     pool, _ = world(40, noise=1.0, seed=5, block=1)
     penalties = [0.01, 0.3, 3.0, 100.0]
-    estimator = Datamodel(penalties=penalties)
-    estimator.fit(pool, torch.zeros(POINTS, dtype=torch.long))
+    known = learned(Datamodel(penalties=penalties), pool, ALIKE)
     masks, outputs = pool.masks.float().numpy(), pool.logits.flatten(1).numpy()
-    scale = float(estimator.squares.sum()) / min(masks.shape)
+    scale = float(known.ridge.squares.sum()) / min(masks.shape)
 
     def error(penalty):
         total = 0.0
@@ -130,17 +134,16 @@ def test_the_chosen_penalty_has_the_smallest_refitted_error():
             total += float(((outputs[member] - refit.predict(masks[member : member + 1])) ** 2).sum())
         return total
 
-    assert estimator.penalty[0] == pytest.approx(min((scale * factor for factor in penalties), key=error))
+    assert known.penalty[0] == pytest.approx(min((scale * factor for factor in penalties), key=error))
 
 
 @pytest.mark.parametrize("estimator", [FeldmanZhang, Datamodel])
 def test_predictions_are_linear_in_the_direction(estimator):
     pool, _ = world(60, noise=1.0, seed=6)
-    fitted = estimator()
-    fitted.fit(pool, GROUPS)
+    known = learned(estimator(), pool)
     directions = torch.randn(2, N_TRAIN, generator=torch.Generator().manual_seed(0))
-    both = fitted.predict(directions.sum(0, keepdim=True))[0]
-    torch.testing.assert_close(fitted.predict(directions).sum(0), both, atol=1e-4, rtol=1e-4)
+    both = known.predict(directions.sum(0, keepdim=True))[0]
+    torch.testing.assert_close(known.predict(directions).sum(0), both, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("estimator", [FeldmanZhang, Datamodel, Debiased])
@@ -181,14 +184,10 @@ def test_standard_errors_of_the_correction_match_their_spread():
     corrections, claimed = [], []
     for seed in range(60):
         pool, _ = world(120, noise=1.0, seed=seed, others=0.0)
-        estimator = Debiased(penalties=[1.0])
-        estimator.fit(pool, torch.zeros(POINTS, dtype=torch.long))
-        difference = torch.zeros(1, N_TRAIN)
-        difference[0, FORGET] = 1
-        difference = summed_differences(pool, difference)
-        weights = estimator.left_out_weights(difference, estimator.penalty[0])
-        corrections.append(estimator.weigh(weights, torch.arange(POINTS)))
-        claimed.append(weights.square().sum() * estimator.noise[0].variance)
+        known = learned(Debiased(penalties=[1.0]), pool, ALIKE).corrections[0]
+        weights = known.ridge.left_out_weights(summed_differences(pool, towards(FORGET, N_TRAIN)), known.penalty)
+        corrections.append(known.ridge.logits.weigh(weights, torch.arange(POINTS)))
+        claimed.append(weights.square().sum() * known.noise.variance)
     spread = torch.stack(corrections).var(0).mean()
     assert float(torch.stack(claimed).mean()) == pytest.approx(float(spread), rel=0.15)
 
@@ -201,8 +200,18 @@ def test_an_example_that_is_everywhere_is_refused():
 
 def test_oracle_effect_is_the_difference_of_means():
     originals, oracles = torch.randn(5, 3, 2), torch.randn(7, 3, 2)
-    evidence = Evidence(GROUPS[:3], 3, originals=originals, oracles=oracles)
-    torch.testing.assert_close(OracleEffect().estimate(evidence, FORGET), originals.mean(0) - oracles.mean(0))
+    known = OracleEffect().learn(Evidence(GROUPS[:3], 3, originals=originals, oracles=oracles))
+    torch.testing.assert_close(known.effect(FORGET[:3]).mean, originals.mean(0) - oracles.mean(0))
+
+
+def test_oracles_know_the_effect_of_one_set_of_examples_only():
+    originals, oracles = torch.randn(5, 3, 2), torch.randn(7, 3, 2)
+    known = OracleEffect().learn(Evidence(torch.tensor([0, 1, 0]), 3, originals=originals, oracles=oracles))
+    assert known.effect(torch.tensor([0, 2])).mean.shape == (3, 2)
+    with pytest.raises(ValueError, match="of no others"):
+        known.effect(torch.tensor([1]))
+    with pytest.raises(TypeError, match="one set of examples only"):
+        known.predict(torch.ones(1, 3))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +223,8 @@ def test_standard_errors_are_the_spread_over_pools(estimator):
     found, errors = [], []
     for seed in range(40):
         pool, _ = world(60, noise=1.0, seed=seed, own=2.0)
-        found.append(estimate(estimator, pool))
-        errors.append(estimator.standard_error(FORGET))
+        effect = learned(estimator, pool).effect(FORGET)
+        found.append(effect.mean)
+        errors.append(effect.standard_error)
     spread = torch.stack(found).var(0)
     assert float(torch.stack(errors).square().mean() / spread.mean()) == pytest.approx(1, abs=0.35)

@@ -126,11 +126,11 @@ def package_scores(estimator, folder):
 
 def test_trak_equals_its_package_used_directly(tmp_path):
     estimator = Trak(proj_dim=40, checkpoints=2, block_size=33)
-    estimator.learn(evidence(estimator))
+    products = estimator.learn(evidence(estimator)).products
     directions = torch.randn(5, N_TRAIN, generator=torch.Generator().manual_seed(0))
     directions -= directions.mean(1, keepdim=True)  # what all examples do alike is left out here, but not there
     expected = (directions @ package_scores(estimator, tmp_path)).view(5, POINTS, 10)
-    found = estimator.unscaled(directions)
+    found = products.mean(directions)
     assert float((found - expected).norm() / expected.norm()) < 1e-4
 
 
@@ -248,7 +248,7 @@ def test_the_number_of_workers_and_their_order_change_nothing(tmp_path):
 
 
 def world_of_gradients(factor):
-    """Return evidence whose subset models answer ``factor`` times what the features predict."""
+    """Return what is learnt where subset models answer ``factor`` times what the features predict."""
     generator = torch.Generator().manual_seed(0)
     train, targets = (torch.randn(2, *shape, 6, generator=generator) for shape in ((30,), (12, 3)))
     masks = RandomSubsets(30, 0.5, 0, True).masks(range(40))
@@ -256,23 +256,21 @@ def world_of_gradients(factor):
     gradients = Gradients(train, torch.ones(2, 30), targets)
     group = torch.tensor([0] * 4 + [1] * 6 + [2] * 2)
     blank = Evidence(group, 30, pool=SubsetModels(masks, torch.zeros(40, 12, 3)), gradients=gradients)
-    estimator.learn(blank)
-    logits = 5 + factor[group][:, None] * estimator.unscaled(masks.float())
-    return estimator, replace(blank, pool=SubsetModels(masks, logits))
+    logits = 5 + factor[group][:, None] * estimator.learn(blank).products.mean(masks.float())
+    return estimator.learn(replace(blank, pool=SubsetModels(masks, logits)))
 
 
 def test_calibration_recovers_the_factor_of_every_group():
-    estimator, found = world_of_gradients(torch.tensor([0.5, 3.0, 20.0]))
-    estimator.learn(found)
-    assert [estimator.factor[group] for group in range(3)] == pytest.approx([0.5, 3.0, 20.0], rel=1e-3)
-    assert estimator.facts()["factor"].keys() == {"0", "1", "2"}
+    learned = world_of_gradients(torch.tensor([0.5, 3.0, 20.0]))
+    assert [learned.factor[group] for group in range(3)] == pytest.approx([0.5, 3.0, 20.0], rel=1e-3)
+    assert learned.facts()["factor"].keys() == {"0", "1", "2"}
 
 
 def test_calibration_never_flips_the_sign():
-    estimator, found = world_of_gradients(torch.tensor([-1.0, 1.0, -4.0]))
-    assert estimator.estimate(found, torch.arange(4))[:4].abs().max() == 0
-    assert estimator.factor[0] == estimator.factor[2] == 0
-    assert estimator.factor[1] == pytest.approx(1, rel=1e-3)
+    learned = world_of_gradients(torch.tensor([-1.0, 1.0, -4.0]))
+    assert learned.effect(torch.arange(4)).mean[:4].abs().max() == 0
+    assert learned.factor[0] == learned.factor[2] == 0
+    assert learned.factor[1] == pytest.approx(1, rel=1e-3)
 
 
 def test_a_prediction_of_nothing_has_no_scale():
@@ -286,10 +284,11 @@ def test_every_method_gives_a_finite_effect_on_every_logit(name, network):
     estimator = estimator_of(name)
     assert isinstance(estimator, GradientEstimator)
     estimator.check(originals(network).member(0))
-    effect = estimator.estimate(evidence(estimator, network), torch.arange(10))
-    assert effect.shape == (POINTS, 10)
-    assert effect.isfinite().all()
-    assert estimator.unscaled(torch.eye(N_TRAIN)[:10]).abs().min(0).values.max() > 0
+    learned = estimator.learn(evidence(estimator, network))
+    effect = learned.effect(torch.arange(10))
+    assert effect.mean.shape == effect.standard_error.shape == (POINTS, 10)
+    assert effect.mean.isfinite().all()
+    assert learned.products.mean(torch.eye(N_TRAIN)[:10]).abs().min(0).values.max() > 0
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -298,10 +297,10 @@ def test_every_method_predicts_subset_models_that_it_has_not_seen(name):
     needs(name)
     damped = {"damping": 1.0} if "damping" in METHODS[name] else {}
     estimator = estimator_of(name, **{**damped, "proj_dim": 36 if name == "arnoldi" else 256})
-    estimator.learn(evidence(estimator, "logistic"))
+    learned = estimator.learn(evidence(estimator, "logistic"))
     unseen = SubsetModels(pool("logistic").masks[40:], pool("logistic").logits[40:])
     masks = unseen.masks.float()
-    predicted, actual = estimator.predict(masks - masks.mean(0)), unseen.logits - unseen.logits.mean(0)
+    predicted, actual = learned.predict(masks - masks.mean(0)), unseen.logits - unseen.logits.mean(0)
     correlation = torch.corrcoef(torch.stack([predicted.flatten(), actual.flatten()]))[0, 1]
     assert correlation > 0.2
 

@@ -9,6 +9,7 @@ from sklearn.linear_model import Lasso
 
 from dmm_exp.attribution import Evidence, SparseDatamodel, SubsetModels
 from dmm_exp.attribution.fista import Design, Problems, Weights, solve
+from dmm_exp.attribution.lasso import Designs
 from dmm_exp.ensembles import RandomSubsets
 from dmm_exp.errors import UserError
 
@@ -28,15 +29,17 @@ def world(members, *, noise, seed=0, n_train=N_TRAIN, influential=3):
     return SubsetModels(masks, logits + noise * torch.randn(logits.shape, generator=generator), block=2), weights
 
 
+def method(**options):
+    return SparseDatamodel(**{"own_penalty": 1.0, **options})
+
+
 def fitted(pool, **options):
-    estimator = SparseDatamodel(**{"own_penalty": 1.0, **options})
-    estimator.fit(pool, torch.zeros(POINTS, dtype=torch.long))
-    return estimator
+    return method(**options).learn(Evidence(torch.zeros(POINTS, dtype=torch.long), pool.n_train, pool=pool))
 
 
-def effects(estimator, n_train=N_TRAIN):
+def effects(learned, n_train=N_TRAIN):
     """Return the effect of every single example, ``[n_train, outputs]``."""
-    return estimator.predict(torch.eye(n_train)).flatten(1)
+    return learned.predict(torch.eye(n_train)).flatten(1)
 
 
 def problems_of(pool):
@@ -160,20 +163,19 @@ def brute_force(pool, estimator, seen):
 @pytest.mark.parametrize("patience", [1, 100])
 def test_the_penalty_is_chosen_as_brute_force_would(patience):
     pool, _ = world(60, noise=2.0, seed=3)
-    estimator = fitted(
-        pool, path_length=8, patience=patience, validation_fraction=0.3, tolerance=EXACT, iterations=5000
-    )
-    expected = brute_force(pool, estimator, seen=42)
-    np.testing.assert_allclose(estimator.penalties.numpy(), expected, rtol=1e-4)
-    assert len(np.unique((estimator.penalties / estimator.largest).numpy().round(3))) > 2
+    options = {"path_length": 8, "patience": patience, "validation_fraction": 0.3}
+    found = fitted(pool, **options, tolerance=EXACT, iterations=5000)
+    expected = brute_force(pool, method(**options), seen=42)
+    np.testing.assert_allclose(found.penalties.numpy(), expected, rtol=1e-4)
+    assert len(np.unique((found.penalties / found.largest).numpy().round(3))) > 2
 
 
 def test_the_last_fit_is_to_all_members():
     pool, _ = world(200, noise=1.0)
-    estimator = fitted(pool, tolerance=EXACT, iterations=5000)
-    found = effects(estimator)
+    learned = fitted(pool, tolerance=EXACT, iterations=5000)
+    found = effects(learned)
     for output, column in enumerate(pool.logits.flatten(1).T):
-        reference = scikit_learn(pool.masks, column, estimator.penalties[output])
+        reference = scikit_learn(pool.masks, column, learned.penalties[output])
         np.testing.assert_allclose(found[:, output].numpy(), reference.coef_, atol=1e-3)
 
 
@@ -190,7 +192,7 @@ def test_effects_are_those_of_including_an_example():
     pool, weights = world(2000, noise=0.01)
     forget = torch.arange(10)
     groups = torch.zeros(POINTS, dtype=torch.long)
-    effect = SparseDatamodel(smallest_penalty=1e-3).estimate(Evidence(groups, N_TRAIN, pool=pool), forget)
+    effect = SparseDatamodel(smallest_penalty=1e-3).learn(Evidence(groups, N_TRAIN, pool=pool)).effect(forget).mean
     # subsets of one size cannot tell a part that is common to all examples, and the sparsest answer has none
     torch.testing.assert_close(effect, weights[forget].sum(0), atol=0.05, rtol=0.02)
 
@@ -208,11 +210,11 @@ def test_pairs_stay_on_one_side_of_the_split():
     """With one member of each pair repeating a fitted one upside down, the noise of pairs would look like signal."""
     pool, _ = world(30, noise=1.0)
     for fraction in (0.01, 0.1, 0.5, 0.85):
-        estimator = fitted(pool, validation_fraction=fraction)
-        seen = len(pool) - len(estimator._unseen)
+        designs = Designs.of(pool.masks, method(validation_fraction=fraction).seen_members(pool))
+        seen = len(pool) - len(designs.unseen)
         assert seen % pool.block == 0
         assert 4 <= seen < len(pool)
-        unseen = estimator._unseen + estimator._seen.mean
+        unseen = designs.unseen + designs.seen.mean
         np.testing.assert_allclose((unseen[::2] + unseen[1::2]).numpy(), 1, atol=1e-6)
 
 
@@ -226,10 +228,10 @@ def test_an_output_that_never_varies_has_no_weights():
 
 def test_facts_are_plain_numbers():
     pool, _ = world(60, noise=1.0)
-    estimator = fitted(pool)
-    found = estimator.facts()
+    learned = fitted(pool)
+    found = learned.facts()
     assert set(found) == {"penalty", "penalty_fraction", "weights"}
-    assert found["weights"] == pytest.approx(float((effects(estimator) != 0).float().sum(0).mean()))
+    assert found["weights"] == pytest.approx(float((effects(learned) != 0).float().sum(0).mean()))
     assert 0.05 <= found["penalty_fraction"] <= 1
 
 

@@ -89,12 +89,11 @@ def opened(artifact: Artifact, block: int = 2) -> SubsetModels:
 
 def answers(name: str, pool: SubsetModels, **more) -> dict[str, torch.Tensor]:
     """Return all that an estimator says, of the forget set and of other directions."""
-    estimator = ESTIMATORS[name]()
-    found = {"effect": estimator.estimate(Evidence(GROUPS, N_TRAIN, pool=pool, **more), FORGET)}
+    learned = ESTIMATORS[name]().learn(Evidence(GROUPS, N_TRAIN, pool=pool, **more))
+    effect = learned.effect(FORGET)
     directions = RandomSubsets(N_TRAIN, 0.5, 7, complementary=False).masks(range(6)).float() - pool.inclusion
-    found["predicted"] = estimator.predict_at(directions, torch.arange(0, POINTS, 4))
-    error = estimator.standard_error(FORGET)
-    return found if error is None else found | {"error": error}
+    found = {"effect": effect.mean, "predicted": learned.predict_at(directions, torch.arange(0, POINTS, 4))}
+    return found if effect.standard_error is None else found | {"error": effect.standard_error}
 
 
 def test_a_tensor_on_disk_gives_what_was_written(tmp_path, on_disk):
@@ -152,8 +151,8 @@ def test_the_default_says_the_same_with_larger_models_on_disk(tmp_path, on_disk,
 
 @pytest.mark.parametrize("name", ["feldman_zhang", "datamodel", "debiased", "best"])
 def test_no_estimator_reads_more_of_the_logits_than_a_block_at_a_time(tmp_path, on_disk, monkeypatch, name):
-    monkeypatch.setattr("dmm_exp.attribution.estimator.COUNTED_AT_ONCE", BLOCK // 4)
-    monkeypatch.setattr("dmm_exp.attribution.empirical_bayes.BLOCK_VALUES", BLOCK // 4)
+    monkeypatch.setattr("dmm_exp.attribution.evidence.COUNTED_AT_ONCE", BLOCK // 4)
+    monkeypatch.setattr("dmm_exp.attribution.priors.BLOCK_VALUES", BLOCK // 4)
     tensors = subset_models()
     pool = opened(written(tmp_path, tensors))
     answers(name, pool)
@@ -164,7 +163,8 @@ def test_no_estimator_reads_more_of_the_logits_than_a_block_at_a_time(tmp_path, 
 
 def test_lasso_reads_as_many_outputs_as_it_solves_together(tmp_path, on_disk):
     pool = opened(written(tmp_path, subset_models()))
-    SparseDatamodel(outputs_at_once=40, path_length=2, tolerance=0.5).fit(pool, GROUPS)
+    estimator = SparseDatamodel(outputs_at_once=40, path_length=2, tolerance=0.5)
+    estimator.learn(Evidence(GROUPS, N_TRAIN, pool=pool))
     assert sorted(on_disk)[-2] <= 4 * MEMBERS * CLASSES * 15  # forty outputs are of fifteen points at most
     assert max(on_disk) == 4 * MEMBERS * N_TRAIN  # all masks, which it needs whole
 

@@ -18,7 +18,6 @@ from dmm_exp.attribution import EmpiricalBayes
 from dmm_exp.deletion.pool import FILE
 from dmm_exp.ensembles import by_function
 from dmm_exp.errors import UserError
-from dmm_exp.pipeline import prediction
 
 WIDTH, CLASSES, ROWS = 4, 3, 30
 DATA = blobs(ROWS, WIDTH, CLASSES)
@@ -88,10 +87,18 @@ def test_a_pool_and_its_folder_give_the_same_answer_twice(prepared):
 
 
 def test_requests_of_another_process_learn_nothing_anew(prepared, monkeypatch):
-    monkeypatch.setattr(prediction, "_last_learned", {})
     monkeypatch.setattr(EmpiricalBayes, "learn", None)
     found = unlearn(network(), DATA, [2, 4], pool=prepared, method="dmm epochs=1", progress=False)
     assert "doubt/forget" in found.metrics
+
+
+def test_requests_to_an_opened_pool_share_what_was_learnt_from_it(prepared, monkeypatch):
+    taken_up, recall = [], EmpiricalBayes.recall
+    monkeypatch.setattr(EmpiricalBayes, "recall", lambda *given: taken_up.append(1) or recall(*given))
+    opened, model = Pool.open(prepared), network()
+    for rows in ([6, 7], [8], [3, 11]):
+        unlearn(model, DATA, rows, pool=opened, method="dmm epochs=1", progress=False)
+    assert len(taken_up) == 1
 
 
 def test_a_pool_knows_how_well_it_predicts_models_that_it_did_not_learn_from(tmp_path):

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from dmm_exp.attribution import EmpiricalBayes
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.models import MLP, Normalised
-from dmm_exp.pipeline import prediction
 
 GROUPS = ("forget", "retain", "val")
 
@@ -140,7 +139,6 @@ def test_another_method_on_the_same_forget_set_retrains_nothing(main_job, start,
 
 
 def test_another_process_takes_up_what_was_learnt_from_the_pool(main_job, start, outputs, monkeypatch):
-    monkeypatch.setattr(prediction, "_last_learned", {})
     monkeypatch.setattr(EmpiricalBayes, "learn", None)
     found = start(outputs, "forget=random", "unlearner=dm_direct").metrics
     assert found["seconds/attribution/cached"] == 0.0
