@@ -81,7 +81,7 @@ def drift_of(deletion: Deletion, gone: Tensor, origin: Tensor, now: Tensor, targ
     others[gone] = False
     doubt = drift = accuracy = None
     if targets is not None and deletion.pooled:
-        logits = deletion.originals.stacked("logits")[:, others]
+        logits = deletion.models.originals.stacked("logits")[:, others]
         spread = float(logits.var(0).mean().sqrt())
         drift = float((now - targets)[:, others].square().mean().sqrt()) / spread
         error = deletion.predicted(gone).get("standard_error")

@@ -132,7 +132,7 @@ class Pool:
         store = Store(self.folder / "artifacts", console)
         config = pool_config(known, self.training, self.size, self.seed)
         found = Deletion(known, True, config, store, executor, console, self.learned)
-        if found.dataset_spec.digest != self.dataset:
+        if found.context.data.spec.digest != self.dataset:
             gone = ", and rows that are zeros now to be purged from it, too (ledger.purge())" if known.blank else ""
             raise UserError(f"pool={self.folder}: was trained on other data; expected the same points{gone}")
         removed = () if found.purged is None else found.purged.rows
@@ -233,14 +233,15 @@ def prepare_given(
     waiting = "waiting for {}, which is preparing this pool"
     with Lock(folder / ".lock", lambda holder: console.note(waiting.format(holder))), torch.random.fork_rng(devices=[]):
         begun, smallest = time.monotonic(), deletion(FEWEST)
-        before = _before(folder, (known.network, dict(training), smallest.dataset_spec.digest, seed))
+        before = _before(folder, (known.network, dict(training), smallest.context.data.spec.digest, seed))
         if smallest.purged is not None:
             return _as_purged(folder, before, size)
         if limit is not None:
-            size = _fitting(smallest.pool, size, limit - (time.monotonic() - begun))
+            size = _fitting(smallest.models.pool, size, limit - (time.monotonic() - begun))
         whole = deletion(size if before is None else max(size, before.size))
-        made = (whole.pool, whole.larger, whole.originals)
-        if before is not None and before.size == whole.pool.members and all(models.cached for models in made):
+        models = whole.models
+        made = (models.pool, models.larger, models.originals)
+        if before is not None and before.size == models.pool.members and all(ensemble.cached for ensemble in made):
             pool = before
         else:
             pool = _trained_pool(folder, whole, 0.0 if before is None else before.seconds, begun)
@@ -285,15 +286,18 @@ def _trained_pool(folder: Path, deletion: Deletion, earlier: float, begun: float
         earlier: seconds that a smaller pool took.
         begun: when this one began, by the monotonic clock.
     """
-    members = deletion.pool.members + deletion.larger.members + deletion.originals.members
+    models = deletion.models
+    members = sum(
+        ensemble.members for ensemble in (deletion.models.pool, deletion.models.larger, deletion.models.originals)
+    )
     lds = deletion.lds()
     deletion.full_answers()  # are kept, for the networks that requests come with
     return Pool(
         folder,
-        size=deletion.pool.members,
+        size=models.pool.members,
         training=plain(deletion.config.training),
         network=deletion.given.network,
-        dataset=deletion.dataset_spec.digest,
+        dataset=deletion.context.data.spec.digest,
         probe=deletion.given.probe().tolist(),
         seed=deletion.config.seed,
         seconds=earlier + time.monotonic() - begun,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -16,13 +15,13 @@ from dmm_exp.deletion.comparison import compared
 from dmm_exp.deletion.deletion import Deletion
 from dmm_exp.evaluation import Evaluation
 from dmm_exp.metrics import accuracy, margins, mia
-from dmm_exp.pipeline import GROUPS
-from dmm_exp.store import Artifact
+from dmm_exp.pipeline import GROUPS, Pipeline
+from dmm_exp.pipeline import groups_of as groups_of_points
 
 
 def groups_of(deletion: Deletion, gone: Tensor) -> dict[str, NDArray[np.intp]]:
     """Return the points of every group that has any, by ``forget``, ``retain``, ``val``, not rows that are zeros."""
-    groups, there = deletion._groups(gone).numpy(), _there(deletion)
+    groups, there = groups_of_points(deletion.examples, gone).numpy(), _there(deletion)
     found = {name: np.flatnonzero((groups == number) & there) for number, name in enumerate(GROUPS)}
     return {name: points for name, points in found.items() if len(points)}
 
@@ -60,7 +59,7 @@ def quality(
             found[f"margin/{name}/{group}"] = sure[points].mean()
             found[f"accuracy/{name}/{group}"] = right[points].mean()
     if "val" in groups:
-        numbers, there = deletion._groups(gone).numpy(), _there(deletion)
+        numbers, there = groups_of_points(deletion.examples, gone).numpy(), _there(deletion)
         both = torch.cat([given, unlearned])[:, torch.from_numpy(there)]
         attacked = mia(both, labels[there], numbers[there], **deletion.config.evaluation.mia)
         found |= dict(zip(("mia/given", "mia/unlearned"), attacked, strict=True))
@@ -91,7 +90,7 @@ def points_table(
     labels = deletion.examples.labels.numpy()
     table = {
         "point": np.arange(len(labels)),
-        "group": np.array(GROUPS)[deletion._groups(gone).numpy()],
+        "group": np.array(GROUPS)[groups_of_points(deletion.examples, gone).numpy()],
         "label": labels,
         "class_name": np.array(deletion.examples.class_names)[labels],
     }
@@ -109,7 +108,7 @@ def _answers(given: Tensor, unlearned: Tensor, targets: Tensor | None) -> dict[s
     return {"given": given, "unlearned": unlearned} | ({} if targets is None else {"predicted": targets})
 
 
-class Verification(Deletion):
+class Verification:
     """The same deletion carried out on networks trained by the recipe, which retrained ones can be compared with.
 
     Args:
@@ -121,29 +120,20 @@ class Verification(Deletion):
     """
 
     def __init__(self, deletion: Deletion, gone: Tensor, unlearner: Node, oracles: int) -> None:
-        self.deletion, self.gone = deletion, gone
+        self.deletion = deletion
         config = replace(
             deletion.config,
             n_models=oracles,
             unlearner=unlearner,
             forget={"_target_": "dmm_exp.forget.Points", "points": gone.tolist()},
         )
-        parts = deletion.store, deletion.executor, deletion.console, deletion.learned
-        super().__init__(deletion.given, True, config, *parts)
+        models = deletion.models_by(config)
+        self.pipeline = Pipeline(models.context, models, deletion.effects, gone)
 
-    @cached_property
-    def subject(self) -> Artifact:
-        """Networks trained by the recipe."""
-        return self.originals
-
-    @cached_property
-    def forget(self) -> Tensor:
-        """The rows that are gone."""
-        return self.gone
-
-    def effect_of(self, gone: Tensor) -> Artifact:
-        """Return the effect that the deletion itself goes by."""
-        return self.deletion.effect_of(gone)
+    @property
+    def retrained(self) -> Tensor:
+        """Logits ``[oracles, points, classes]`` of the retrained networks."""
+        return self.pipeline.oracles.stacked("logits")
 
     def metrics(self, given: Tensor, unlearned: Tensor) -> dict[str, float]:
         """Return what retrained networks tell.
@@ -157,21 +147,22 @@ class Verification(Deletion):
             of ``oracles``; and ``distance/{name}/{forget,retain,val}`` for every number that
             :func:`dmm_exp.deletion.comparison.compared` returns.
         """
-        self.make()
-        found = dict(Evaluation(self).metrics) | {"oracles": float(self.config.n_models)}
-        if isinstance(self.config.training, TrainingByFunction):
+        pipeline, config = self.pipeline, self.pipeline.context.config
+        pipeline.make()
+        found = dict(Evaluation(pipeline).metrics) | {"oracles": float(config.n_models)}
+        if isinstance(config.training, TrainingByFunction):
             found = {name: value for name, value in found.items() if not name.startswith("cost/")}
-        labels = self.examples.labels.numpy()
+        labels = self.deletion.examples.labels.numpy()
         answers = {
             "given": given,
             "unlearned": unlearned,
-            "method": self.unlearned.stacked("logits"),
-            "others": self.floor_oracles.stacked("logits"),
-            "alone": self.originals.stacked("logits"),
+            "method": pipeline.unlearned.stacked("logits"),
+            "others": pipeline.floor_oracles.stacked("logits"),
+            "alone": pipeline.models.originals.stacked("logits"),
         }
         sure = {name: margins(logits, labels) for name, logits in answers.items()}
-        retrained = margins(self.oracles.stacked("logits"), labels)
-        for group, points in groups_of(self, self.forget).items():
+        retrained = margins(self.retrained, labels)
+        for group, points in groups_of(self.deletion, pipeline.forget).items():
             numbers = compared({name: values[:, points] for name, values in sure.items()}, retrained[:, points])
             found |= {f"distance/{name}/{group}": value for name, value in numbers.items()}
         return found

@@ -121,7 +121,7 @@ class Request:
         work = Work(deletion, current or known.ensemble, deletion.subject.stacked("logits"), new, gone, self.seed)
         begun = time.monotonic()
         if self.predicts:
-            deletion.effect_of(gone)
+            deletion.effects.of(gone)
         settings, cut = self._within(work, time.monotonic() - begun)
         warnings = [*self.warnings, *cautions(deletion.examples, gone, known.still_there(gone)), *doubts, *cut]
         with deletion.console.stage("unlearning", f"{work.count:,} rows by {_target(settings).__name__}"):
@@ -134,7 +134,7 @@ class Request:
         begun, verification, retrained = time.monotonic(), {}, None
         if self.verify:
             check = Verification(deletion, gone, settings, self.verify)
-            verification, retrained = check.metrics(work.origin, logits), check.oracles.stacked("logits")
+            verification, retrained = check.metrics(work.origin, logits), check.retrained
         cost = self._cost(made, settings, seconds, len(gone), time.monotonic() - begun if self.verify else 0.0)
         found = quality(deletion, gone, work.origin, logits, targets) | self._doubt(gone) | belongs
         result = Unlearned(
@@ -273,8 +273,8 @@ def request(
             deletion = _alone(known, training, folder, seed, executor, console)
         if verify and deletion.purged is not None:
             raise UserError(
-                f"verify={verify}: the pool in {deletion.store.root.parent} was purged, so it trains no networks to "
-                "compare with; expected 0, or another pool"
+                f"verify={verify}: the pool in {deletion.context.store.root.parent} was purged, so it trains no networks "
+                "to compare with; expected 0, or another pool"
             )
         deletion.check_steps()
         retraining = None if training is None or kept is None else kept.retraining
@@ -293,7 +293,7 @@ def _of_the_way(asked: Request, pool: Pool | str | Path | bool | None) -> list[s
         return []
     if pool is True:
         return ["the pool was prepared for this call alone; dmm_exp.prepare() keeps one for further requests"]
-    asked.deletion.estimator.check(asked.deletion.given.build())
+    asked.deletion.effects.estimator.check(asked.deletion.given.build())
     if asked.retraining is None:
         return [f"{WITHOUT_POOL}; give pool=, what prepare() returned"]
     models = models_of(SIZE)

@@ -64,18 +64,19 @@ class Evaluation:
     def __init__(self, pipeline: Pipeline, epoch: int | None = None) -> None:
         self.pipeline = pipeline
         self.epoch = epoch
-        self.config = pipeline.config
+        self.context = pipeline.context
+        self.config = pipeline.context.config
         self.klom_options = dict(self.config.evaluation.klom)
-        self.labels = pipeline.examples.labels.numpy()
+        self.labels = pipeline.context.examples.labels.numpy()
         self.groups = pipeline.groups.numpy()
 
     @cached_property
     def artifact(self) -> Artifact:
         """Metrics and points as an artifact: evaluating the same models again takes no time."""
         pipeline = self.pipeline
-        used = [pipeline.originals, pipeline.unlearned, pipeline.oracles, pipeline.floor_oracles]
+        used = [pipeline.models.originals, pipeline.unlearned, pipeline.oracles, pipeline.floor_oracles]
         used += [pipeline.effect] if pipeline.predicts else []
-        used += [pipeline.score_family(family) for family in pipeline.families]
+        used += [pipeline.scores.family(family) for family in pipeline.families]
         config = {
             "klom": self.klom_options,
             "mia": self.config.evaluation.mia,
@@ -90,7 +91,7 @@ class Evaluation:
         inputs["forget"] = content_hash(pipeline.forget)
         spec = Spec("evaluation", config, inputs)
         after = "" if self.epoch is None else f" after {self.epoch} epoch{'s' * (self.epoch > 1)}"
-        return pipeline.obtain("evaluation", f"unlearned models{after} against oracles", spec, self._write)
+        return self.context.obtain("evaluation", f"unlearned models{after} against oracles", spec, self._write)
 
     def _write(self, draft: Draft) -> None:
         draft.write_json("metrics", self._metrics())
@@ -122,7 +123,7 @@ class Evaluation:
     def outputs(self) -> dict[str, Outputs]:
         """What each ensemble answers, by ``original``, ``unlearned``, ``oracle``, ``floor``."""
         artifacts = {
-            "original": self.pipeline.originals,
+            "original": self.pipeline.models.originals,
             "unlearned": self.pipeline.unlearned,
             "oracle": self.pipeline.oracles,
             "floor": self.pipeline.floor_oracles,
@@ -203,7 +204,7 @@ class Evaluation:
     @cached_property
     def _attack_scores(self) -> dict[str, NDArray[np.float64]]:
         """Score of the membership inference attack on every member ``[members]``, by ensemble."""
-        attacked = {"oracle": self.pipeline.oracles, "original": self.pipeline.originals}
+        attacked = {"oracle": self.pipeline.oracles, "original": self.pipeline.models.originals}
         scores = {name: self._attack_artifact(name, artifact) for name, artifact in attacked.items()}
         return {**scores, "unlearned": self._attack(self._logits("unlearned", self.pipeline.unlearned))}
 
@@ -229,12 +230,16 @@ class Evaluation:
         """Attack an ensemble that further unlearners will be compared with; done once."""
         pipeline = self.pipeline
         config = {**self.config.evaluation.mia, "seed": self.config.seed}
-        inputs = {"models": models.digest, "forget": content_hash(pipeline.forget), "dataset": pipeline.dataset.digest}
+        inputs = {
+            "models": models.digest,
+            "forget": content_hash(pipeline.forget),
+            "dataset": self.context.dataset.digest,
+        }
 
         def make(draft: Draft) -> None:
             draft.write_json("scores", self._attack(self._logits(name, models)).tolist())
 
-        found = pipeline.obtain("attack", f"membership inference on {name}s", Spec("attack", config, inputs), make)
+        found = self.context.obtain("attack", f"membership inference on {name}s", Spec("attack", config, inputs), make)
         return np.asarray(found.json("scores"))
 
     def _attack(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -299,27 +304,25 @@ class Evaluation:
         if error is None:
             return {}
         predicted, errors = self.effects["predicted"][points], error.numpy()[points]
-        expected = expected_error(predicted, errors, posterior=self.pipeline.estimator.posterior)
+        expected = expected_error(predicted, errors, posterior=self.pipeline.effects.estimator.posterior)
         return {"standard_error": float(np.sqrt((errors**2).mean())), "expected_error": expected}
 
     def _cost(self) -> dict[str, float]:
         """Return costs in gradient evaluations of single examples, and in multiples of one retraining."""
-        epochs, n_train = self.config.training.epochs, self.pipeline.examples.n_train
+        epochs, n_train = self.config.training.epochs, self.context.examples.n_train
         facts = self.pipeline.unlearned.shard_facts()[0]
         unlearning = facts["sample_gradients"] if self.epoch is None else facts["gradients_by_epoch"][str(self.epoch)]
         retraining = retraining_cost(epochs, n_train - len(self.pipeline.forget))
         values = {"cost/unlearning": unlearning, "cost/ratio": cost_ratio(unlearning, retraining)}
-        if self.pipeline.predicts and self.pipeline.estimator.source != "oracles":
+        if self.pipeline.predicts and self.pipeline.effects.estimator.source != "oracles":
             values["cost/attribution"] = self._attribution_cost()
         return values
 
     def _attribution_cost(self) -> float:
         """Return gradient evaluations of what the effect is estimated from, shared by several forget sets."""
-        pipeline = self.pipeline
-        made = [pipeline.pool] + ([pipeline.gradients] if pipeline.estimator.source == "gradients" else [])
-        made += [pipeline.larger] if pipeline.extrapolates else []
+        shared = self.pipeline.effects.source.shared()
         gradients = sum(
-            facts["sample_gradients"] * facts["members"] for artifact in made for facts in artifact.shard_facts()
+            facts["sample_gradients"] * facts["members"] for artifact in shared for facts in artifact.shard_facts()
         )
         return gradients / self.config.pool.amortised_over
 
@@ -329,7 +332,7 @@ class Evaluation:
                 "point": np.arange(len(self.labels)),
                 "group": [GROUPS[group] for group in self.groups],
                 "label": self.labels,
-                "corrupted": self.pipeline.examples.corrupted.numpy(),
+                "corrupted": self.context.examples.corrupted.numpy(),
                 **self.klom,
                 "ulira": self._ulira_by_point,
             }
@@ -339,8 +342,8 @@ class Evaluation:
             table[f"accuracy_{name}"] = self.outputs[name].correct.mean(0)
         for name, effect in self.effects.items():
             table[f"effect_{name}"] = effect[table["point"], self.labels]
-        if self.pipeline.needs_scores:
-            table = table.merge(self.pipeline.scores, on="point", how="left")
+        if self.pipeline.families:
+            table = table.merge(self.pipeline.needed_scores, on="point", how="left")
         return table
 
     def _members(self) -> pd.DataFrame:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dmm_exp import __version__
+from dmm_exp.evaluation.attack import Attack
 from dmm_exp.metrics import auc, margins, roc, tpr_at_fpr, ulira_strong, ulira_strong_scores
-from dmm_exp.pipeline import Pipeline
 from dmm_exp.scores import memorization
 from dmm_exp.store import Artifact, Draft, Spec
 
@@ -22,19 +22,20 @@ class StrongUlira:
     """Attacks base models that were made to forget many small sets, and the same models before they were.
 
     Args:
-        pipeline: whose unlearner is attacked; it asks for the attack.
+        attack: what is attacked.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+    def __init__(self, attack: Attack) -> None:
+        self.attack = attack
+        self.context = attack.context
 
     @cached_property
     def artifact(self) -> Artifact:
         """Numbers and tables as an artifact."""
-        pipeline = self.pipeline
-        inputs = {"bases": pipeline.base_models.digest, "attacked": pipeline.attacked.digest}
+        attack = self.attack
+        inputs = {"bases": attack.base_models.digest, "attacked": attack.attacked.digest}
         spec = Spec("ulira", {"package": __version__}, inputs)
-        return pipeline.obtain("strong ulira", "attack on models that forgot small sets", spec, self._write)
+        return self.context.obtain("strong ulira", "attack on models that forgot small sets", spec, self._write)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -65,12 +66,12 @@ class StrongUlira:
         )
 
     def _write(self, draft: Draft) -> None:
-        pipeline, points = self.pipeline, self.pipeline.forget_sets.flatten()
-        seen = pipeline.base_models.stacked("masks")[:, points].numpy()
-        labels = pipeline.examples.labels[points].numpy()
-        before, after = (margins(logits.flatten(1, 2).numpy(), labels) for logits in pipeline.attacked_answers())
+        attack, points = self.attack, self.attack.forget_sets.flatten()
+        seen = attack.base_models.stacked("masks")[:, points].numpy()
+        labels = self.context.examples.labels[points].numpy()
+        before, after = (margins(logits.flatten(1, 2).numpy(), labels) for logits in attack.attacked_answers())
         score = self._memorization[points].numpy()
-        hardest, block = _most(points.numpy(), score), pipeline.base_subsets.block
+        hardest, block = _most(points.numpy(), score), attack.base_subsets.block
         scores, scores_before = (ulira_strong_scores(values, seen, block=block) for values in (after, before))
         named = {"ulira_strong": scores, "ulira_strong_original": scores_before}
         summaries = {name: _summary(values, seen, hardest) for name, values in named.items()}
@@ -78,7 +79,7 @@ class StrongUlira:
         draft.write_json("metrics", metrics)
         columns = {
             "point": points.numpy(),
-            "forget_set": np.arange(len(points)) // self.pipeline.attack.size,
+            "forget_set": np.arange(len(points)) // attack.settings.size,
             "label": labels,
             "n_in": seen.sum(axis=0),
             "n_out": (~seen).sum(axis=0),
@@ -94,8 +95,8 @@ class StrongUlira:
     @property
     def _memorization(self) -> Tensor:
         """How much base models memorize each training example ``[n_train]``."""
-        bases = self.pipeline.base_models
-        labels = self.pipeline.examples.labels
+        bases = self.attack.base_models
+        labels = self.context.examples.labels
         return memorization(bases.stacked("logits"), bases.stacked("masks"), labels, "probability")[0]
 
 

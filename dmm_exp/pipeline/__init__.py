@@ -1,8 +1,23 @@
 """An experiment as stages that are made when they are asked for, and kept."""
 
+from dmm_exp.pipeline.context import Context, content_hash
+from dmm_exp.pipeline.effects import FORGET, GROUPS, RETAIN, VALIDATION, Effects, groups_of
 from dmm_exp.pipeline.learning import LastLearned
-from dmm_exp.pipeline.pipeline import Pipeline, PlannedStage
-from dmm_exp.pipeline.prediction import FORGET, GROUPS, RETAIN, VALIDATION
-from dmm_exp.pipeline.stages import content_hash
+from dmm_exp.pipeline.models import Models
+from dmm_exp.pipeline.pipeline import Pipeline
+from dmm_exp.pipeline.plan import PlannedStage
 
-__all__ = ["FORGET", "GROUPS", "RETAIN", "VALIDATION", "LastLearned", "Pipeline", "PlannedStage", "content_hash"]
+__all__ = [
+    "FORGET",
+    "GROUPS",
+    "RETAIN",
+    "VALIDATION",
+    "Context",
+    "Effects",
+    "LastLearned",
+    "Models",
+    "Pipeline",
+    "PlannedStage",
+    "content_hash",
+    "groups_of",
+]

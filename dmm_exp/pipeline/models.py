@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 
@@ -19,8 +18,8 @@ from dmm_exp.metrics import margins
 from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.store import Artifact, Draft, Spec
 
-Guard = Callable[[str], AbstractContextManager[object]]
-"""From the name of an ensemble to what holds while it is obtained."""
+Obtain = Callable[[str, str, Spec, Callable[[Draft], None]], Artifact]
+"""From (name, detail, spec, maker) to an artifact, as :meth:`Context.obtain`."""
 
 
 class Models:
@@ -29,16 +28,16 @@ class Models:
     Args:
         chunks: how members are trained.
         originals: models that stand for those trained on everything; they are trained by default.
-        guard: what holds while an ensemble is obtained.
+        obtain: gives an ensemble; by default it is trained if it is not there.
     """
 
     def __init__(
-        self, chunks: Chunks, originals: Callable[[], Artifact] | None = None, guard: Guard = nullcontext
+        self, chunks: Chunks, originals: Callable[[], Artifact] | None = None, obtain: Obtain | None = None
     ) -> None:
         self.chunks = chunks
         self.context = chunks.context
         self._given = originals
-        self._guard = guard
+        self._obtain = obtain or chunks.context.obtain
 
     @cached_property
     def originals(self) -> Artifact:
@@ -158,8 +157,7 @@ class Models:
 
             self.chunks.run(name, draft, train_chunk, part, members)
 
-        with self._guard(name):
-            return self.context.obtain(name, detail, spec, make)
+        return self._obtain(name, detail, spec, make)
 
 
 def without_defaults(training: Plain) -> Plain:

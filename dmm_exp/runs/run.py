@@ -22,7 +22,9 @@ from dmm_exp.files.writing import write_json, write_table, write_tensors, write_
 if TYPE_CHECKING:
     from dmm_exp.console.progress import Console
     from dmm_exp.evaluation import Evaluation
-    from dmm_exp.pipeline import LastLearned, Pipeline, PlannedStage
+    from dmm_exp.evaluation.attack import Attack
+    from dmm_exp.pipeline import LastLearned, Pipeline
+    from dmm_exp.pipeline.plan import PlannedStage
     from dmm_exp.report.result import OtherRun, RunResult
 
     PipelineOf = Callable[[Config, Console], Pipeline]
@@ -76,7 +78,9 @@ def run(
         executor.warm_up()  # workers import torch while this process does
 
     with _without_collections():
-        from dmm_exp.pipeline import LastLearned, Pipeline
+        from dmm_exp.evaluation.attack import Attack
+        from dmm_exp.pipeline import Context, LastLearned, Pipeline
+        from dmm_exp.pipeline.plan import planned
         from dmm_exp.report.tables import headline, print_table
 
         check_targets(plain(config))
@@ -85,21 +89,23 @@ def run(
     learned = learned or LastLearned()
 
     def pipeline_of(config: Config, console: Console) -> Pipeline:
-        return Pipeline(config, store, executor, console, learned=learned)
+        return Pipeline(Context(config, store, executor, console), learned=learned)
 
     if config.hparams_search:
         config = _searched(config, choices, pipeline_of, console)
     if auto_parts(config):
         config = _assigned(config, pipeline_of, console)
     pipeline = pipeline_of(config, console)
+    attack = Attack(pipeline)
     pipeline.check()
+    attack.check()
     if config.dry_run:
-        _print_plan(pipeline.plan())
+        _print_plan([planned(stage) for stage in (*pipeline.stages(), *attack.stages())])
         return None
     folder = outputs / "runs" / run_name(config, choices)
     with _holding(folder, console):
         store.record_to(folder / ARTIFACTS)
-        result = _run_in(folder, pipeline, choices, console)
+        result = _run_in(folder, attack, choices, console)
     if table:
         print_table(headline(result))
     return FinishedRun(folder, result.metrics, result.checkpoints)
@@ -115,9 +121,7 @@ def _without_collections() -> Iterator[None]:
         gc.enable()
 
 
-def _searched(
-    config: Config, choices: Mapping[str, str], pipeline_of: PipelineOf, console: Console
-) -> Config:
+def _searched(config: Config, choices: Mapping[str, str], pipeline_of: PipelineOf, console: Console) -> Config:
     """Return the configuration with the unlearner's best settings on ``forget_tuning``, and without the search."""
     from dmm_exp.config.folders import config_directory
     from dmm_exp.config.instantiate import instantiate
@@ -160,19 +164,19 @@ def _assigned(config: Config, pipeline_of: PipelineOf, console: Console) -> Conf
     return found
 
 
-def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> RunResult:
+def _run_in(folder: Path, attack: Attack, choices: Mapping[str, str], console: Console) -> RunResult:
     from dmm_exp.config.instantiate import instantiate
     from dmm_exp.evaluation import Evaluation
     from dmm_exp.report.words import narrative
 
-    config = pipeline.config
+    pipeline, config = attack.pipeline, attack.context.config
     tracker = instantiate(config.logger)
-    _write_config(folder, config, choices, pipeline.examples.taken)
+    _write_config(folder, config, choices, pipeline.context.examples.taken)
     tracker.start(folder.name, {**plain(config), "choices": dict(choices)}, folder)
     try:
         pipeline.make()
         evaluation = Evaluation(pipeline)
-        result = _result(folder, evaluation, choices, console)
+        result = _result(folder, evaluation, attack, choices, console)
         for warning in narrative(result).warnings:
             console.warn(warning)
         if config.evaluation.report:
@@ -214,14 +218,16 @@ def _write_model(folder: Path, pipeline: Pipeline) -> None:
         write_tensors(folder / MODEL, state)
 
 
-def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], console: Console) -> RunResult:
+def _result(
+    folder: Path, evaluation: Evaluation, attack: Attack, choices: Mapping[str, str], console: Console
+) -> RunResult:
     """Write the metrics, the tables of points and members, and the forget set; collect what reports show."""
     from dmm_exp.report.result import RunResult
 
     pipeline = evaluation.pipeline
     checkpoints = _checkpoints(folder, evaluation)
     metrics, points = evaluation.metrics, evaluation.points
-    metrics |= _strong_attack(folder, pipeline, console)
+    metrics |= _strong_attack(folder, attack, console)
     for stage in console.stages:
         metrics[f"seconds/{stage.name.replace(' ', '_')}"] = round(stage.seconds, 3)
         metrics[f"seconds/{stage.name.replace(' ', '_')}/cached"] = float(stage.cached)
@@ -231,20 +237,20 @@ def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], co
     write_json(folder / FORGET, pipeline.forget.tolist())
     return RunResult(
         name=folder.name,
-        config=plain(pipeline.config),
+        config=plain(pipeline.context.config),
         choices=dict(choices),
         metrics=metrics,
         points=points,
         margins={name: outputs.margins for name, outputs in evaluation.outputs.items()},
-        images=pipeline.examples.inputs.numpy(),
-        class_names=pipeline.examples.class_names,
+        images=pipeline.context.examples.inputs.numpy(),
+        class_names=pipeline.context.examples.class_names,
         stages=list(console.stages),
         provenance=_provenance(),
         history=_history(pipeline),
         checkpoints=checkpoints,
         members=evaluation.members,
         roc=evaluation.roc,
-        others=_others(folder, pipeline.config, choices, metrics),
+        others=_others(folder, pipeline.context.config, choices, metrics),
     )
 
 
@@ -262,17 +268,17 @@ def _others(folder: Path, config: Config, choices: Mapping[str, str], metrics: M
     return [OtherRun(run.folder.name, methods[run.folder], run.metrics) for run in kept]
 
 
-def _strong_attack(folder: Path, pipeline: Pipeline, console: Console) -> dict[str, float]:
+def _strong_attack(folder: Path, attack: Attack, console: Console) -> dict[str, float]:
     """Do the strong form of U-LiRA if it is asked for, write its tables, and return its metrics."""
     from dmm_exp.evaluation.strong_ulira import StrongUlira
 
-    if not pipeline.attacks:
+    if not attack.is_asked_for:
         return {}
-    attack = StrongUlira(pipeline)
-    write_table(folder / "ulira.parquet", attack.examples)
-    write_table(folder / "ulira_roc.parquet", attack.roc)
-    console.note(attack.sentence)
-    return attack.metrics
+    found = StrongUlira(attack)
+    write_table(folder / "ulira.parquet", found.examples)
+    write_table(folder / "ulira_roc.parquet", found.roc)
+    console.note(found.sentence)
+    return found.metrics
 
 
 def _checkpoints(folder: Path, evaluation: Evaluation) -> dict[int, dict[str, float]]:
@@ -297,7 +303,7 @@ def _history(pipeline: Pipeline) -> Any:
     import pandas as pd
 
     rows = []
-    for stage, artifact in (("originals", pipeline.originals), ("unlearning", pipeline.unlearned)):
+    for stage, artifact in (("originals", pipeline.models.originals), ("unlearning", pipeline.unlearned)):
         curves = [facts["history"] for facts in artifact.shard_facts()]
         rows += [
             {"stage": stage, "epoch": epoch + 1, "loss": sum(losses) / len(losses)}

@@ -37,7 +37,7 @@ def run_scores(config: Config, choices: Mapping[str, str]) -> Path | None:
     from dmm_exp.config.ranges import check_ranges
     from dmm_exp.console.progress import Console
     from dmm_exp.executors import shared_executor
-    from dmm_exp.pipeline import Pipeline
+    from dmm_exp.pipeline import Context, Pipeline
     from dmm_exp.report.scores import correlation_table, correlations, draw_scores
     from dmm_exp.report.tables import print_table
     from dmm_exp.scores import FAMILIES
@@ -48,13 +48,13 @@ def run_scores(config: Config, choices: Mapping[str, str]) -> Path | None:
     console, outputs = Console(), Path(config.paths.outputs).expanduser().absolute()
     config = replace(config, **UNUSED)
     store = Store(outputs / "artifacts", console, read_only=config.dry_run)
-    pipeline = Pipeline(config, store, shared_executor(config.executor), console)
+    pipeline = Pipeline(Context(config, store, shared_executor(config.executor), console))
     pipeline.check()
-    pipeline.check_scores(FAMILIES)
+    pipeline.scores.check(FAMILIES)
     if config.dry_run:
         console.note("would compute every score from the originals and the pool; nothing was made")
         return None
-    table = pipeline.score_table()
+    table = pipeline.scores.table()
     found = correlations(table)
     identity = digest_of({key: value for key, value in identified(config).items() if key in DEPENDS_ON})
     folder = outputs / "scores" / f"{choices['dataset']}-{choices['model']}__{identity[:10]}"

@@ -76,7 +76,7 @@ def assign(config: Config, make_pipeline: MakePipeline, console: Console) -> tup
         raise UserError("refinement.candidates=[]: unlearner=auto needs candidates to choose from")
     settled = {**refinement, **{name: {"unlearner": None} for name in names}}
     pipeline = make_pipeline(replace(config, refinement=settled))
-    values = torch.from_numpy(hardness(pipeline.scores, refinement.get("score", "memorization")))
+    values = torch.from_numpy(hardness(pipeline.needed_scores, refinement.get("score", "memorization")))
     trials: list[Trial] = []
     with console.progress("candidates", len(names) * len(candidates)) as advance:
         for part in pipeline.parts:
@@ -137,7 +137,7 @@ def _value(config: Config, forget: Node, candidate: str, make_pipeline: MakePipe
         return float("nan")
     metrics = Evaluation(pipeline).quick_metrics()
     if not pipeline.unlearned.cached:
-        pipeline.store.discard(pipeline.unlearned)
+        pipeline.context.store.discard(pipeline.unlearned)
     if criterion not in metrics:
         raise UserError(f"refinement.criterion={criterion}: expected one of {', '.join(sorted(metrics))}")
     return metrics[criterion]

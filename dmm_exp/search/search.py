@@ -238,7 +238,7 @@ class _Trials:
         early = pipeline.unlearners[-1].checkpoints
         metrics = [Evaluation(pipeline, epoch if epoch in early else None).quick_metrics() for epoch in epochs]
         if not pipeline.unlearned.cached:
-            pipeline.store.discard(pipeline.unlearned)
+            pipeline.context.store.discard(pipeline.unlearned)
         return metrics
 
     def _record(self, settings: Settings, by_set: dict[str, dict[str, float]], error: str | None) -> None:

@@ -1,0 +1,267 @@
+"""What leaving out training points is predicted to change: evidence, what an estimator learns from it, and effects."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from dmm_exp.attribution import Estimator, Evidence, GradientEstimator, Gradients, Learned, SubsetModels
+from dmm_exp.attribution.work import GradientJob, gradient_chunk
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.data import Examples
+from dmm_exp.metrics import lds, margins
+from dmm_exp.pipeline.context import content_hash
+from dmm_exp.pipeline.learning import LastLearned
+from dmm_exp.pipeline.models import Models
+from dmm_exp.store import Artifact, Draft, Spec
+
+FORGET, RETAIN, VALIDATION = 0, 1, 2
+GROUPS = ("forget", "retain", "val")
+LDS_POINTS = 100  # of each group
+LEARNT_FORMAT = 1  # raised when an estimator that remembers learns, or keeps, something else
+
+
+def groups_of(examples: Examples, gone: Tensor) -> Tensor:
+    """Return what each point is when some training points are gone: 0 forget, 1 retain, 2 validation; ``[points]``."""
+    groups = torch.full((examples.n_points,), RETAIN)
+    groups[gone] = FORGET
+    groups[examples.n_train :] = VALIDATION
+    return groups
+
+
+class Source(ABC):
+    """Where evidence comes from.
+
+    Args:
+        models: of the experiment.
+        estimator: that learns from the evidence.
+    """
+
+    def __init__(self, models: Models, estimator: Estimator) -> None:
+        self.models = models
+        self.context = models.context
+        self.estimator = estimator
+
+    @abstractmethod
+    def artifacts(self, gone: Tensor) -> dict[str, Artifact]:
+        """Return the artifacts that the effect of some points is made from, by name."""
+
+    @abstractmethod
+    def evidence(self, gone: Tensor) -> Evidence:
+        """Return what the effect of some points is estimated from."""
+
+    def shared(self) -> list[Artifact]:
+        """Return what is trained once for many forget sets."""
+        return []
+
+    @cached_property
+    def gradients(self) -> Artifact:
+        """Features of gradients of some originals, which know no forget set."""
+        estimator, models, config = self.estimator, self.models, self.context.config
+        assert isinstance(estimator, GradientEstimator)
+        settings, checkpoints = config.attribution, min(estimator.checkpoints, config.n_models)
+        known = {key: value for key, value in settings.items() if key not in (*estimator.fitted_later, "checkpoints")}
+        inputs = {"originals": models.originals.digest, "dataset": self.context.dataset.digest}
+        spec = Spec("gradients", {"estimator": known, "checkpoints": checkpoints}, inputs)
+
+        def make(draft: Draft) -> None:
+            def job(shard: int, start: int, stop: int) -> GradientJob:
+                return GradientJob(
+                    estimator=settings,
+                    examples=self.context.dataset.path,
+                    originals=models.originals.path,
+                    model=config.model.network,
+                    trainer=models.chunks.trainer,
+                    output=draft.path,
+                    shard=shard,
+                    start=start,
+                    stop=stop,
+                )
+
+            models.chunks.run("gradients", draft, gradient_chunk, job, checkpoints, size=1)
+
+        return self.context.obtain("gradients", f"of every logit of {checkpoints} originals", spec, make)
+
+    def features(self) -> Gradients:
+        """Return the features of gradients, read from disk."""
+        return Gradients(**{name: self.gradients.stacked(name) for name in ("train", "weights", "targets")})
+
+
+class FromPool(Source):
+    """The pool, and for some estimators gradients, larger subset models and the originals."""
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether the estimator looks at larger subset models, and there are any."""
+        return self.estimator.extrapolates and self.context.config.pool.larger.size > 0
+
+    def artifacts(self, gone: Tensor) -> dict[str, Artifact]:
+        """Return the pool, and what else the estimator looks at."""
+        models, alphas = self.models, self.context.config.pool.lds_alphas
+        further = {f"lds/alpha_{alpha:g}": models.of_other_subsets(alpha) for alpha in alphas}
+        gradients = {"gradients": self.gradients} if self.estimator.source == "gradients" else {}
+        extrapolated = {"larger": models.larger, "originals": models.originals} if self.extrapolates else {}
+        return {"pool": models.pool} | gradients | further | extrapolated
+
+    def shared(self) -> list[Artifact]:
+        """Return the pool, gradients and larger subset models, as far as the estimator looks at them."""
+        gradients = [self.gradients] if self.estimator.source == "gradients" else []
+        return [self.models.pool, *gradients, *([self.models.larger] if self.extrapolates else [])]
+
+    def evidence(self, gone: Tensor) -> Evidence:
+        """Return all that the estimator looks at."""
+        evidence, models = self.at_size_of_pool(gone), self.models
+        if not self.extrapolates:
+            return evidence
+        larger = models.answers(models.larger, models.larger_subsets.block)
+        return replace(evidence, larger=larger, originals=models.originals.stacked("logits"))
+
+    def at_size_of_pool(self, gone: Tensor) -> Evidence:
+        """Return what tells of effects at the size of the pool's subsets."""
+        examples, pool = self.context.examples, self.models.of_pool
+        fitted = pool[: len(pool) - self.context.config.pool.held_out]
+        evidence = Evidence(groups_of(examples, gone), examples.n_train, pool=fitted)
+        return evidence if self.estimator.source == "pool" else replace(evidence, gradients=self.features())
+
+
+class FromOracles(Source):
+    """Originals, and models retrained without the points, which are not those that metrics compare with."""
+
+    def artifacts(self, gone: Tensor) -> dict[str, Artifact]:
+        """Return both ensembles."""
+        oracles = self.models.retrained("target oracles", "target_oracle", gone)
+        return {"originals": self.models.originals, "oracles": oracles}
+
+    def evidence(self, gone: Tensor) -> Evidence:
+        """Return the logits of both."""
+        originals, oracles = (artifact.stacked("logits") for artifact in self.artifacts(gone).values())
+        examples = self.context.examples
+        return Evidence(groups_of(examples, gone), examples.n_train, originals=originals, oracles=oracles)
+
+
+class FromOriginals(Source):
+    """Gradients and answers of the originals alone."""
+
+    def artifacts(self, gone: Tensor) -> dict[str, Artifact]:
+        """Return gradients and originals."""
+        return {"gradients": self.gradients, "originals": self.models.originals}
+
+    def evidence(self, gone: Tensor) -> Evidence:
+        """Return gradients, answers and labels."""
+        examples = self.context.examples
+        return Evidence(
+            groups_of(examples, gone),
+            examples.n_train,
+            gradients=self.features(),
+            originals=self.models.originals.stacked("logits"),
+            labels=examples.labels,
+        )
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Predicts effects of training points.
+
+    Attributes:
+        source: where evidence comes from.
+        learned: what the estimator learnt last, for experiments that share it.
+        measures_lds: whether an effect comes with scores of how well held-out models are predicted.
+    """
+
+    source: Source
+    learned: LastLearned
+    measures_lds: bool = True
+
+    @classmethod
+    def of_experiment(cls, models: Models, learned: LastLearned) -> Effects:
+        """Return the effects that a configuration's estimator predicts."""
+        estimator: Estimator = instantiate(models.context.config.attribution)
+        source = FromOracles if estimator.source == "oracles" else FromPool
+        return cls(source(models, estimator), learned)
+
+    @property
+    def estimator(self) -> Estimator:
+        """The method."""
+        return self.source.estimator
+
+    def of(self, gone: Tensor, what: str | None = None) -> Artifact:
+        """Return what including some training points does to every logit.
+
+        The artifact holds ``effect [points, classes]``, its ``standard_error`` where that is known, and how well the
+        estimator predicts held-out members (``lds…``) where that is measured.
+
+        Args:
+            gone: sorted training indices.
+            what: these points in words.
+        """
+        context, sources = self.source.context, self.source.artifacts(gone)
+        config = {"estimator": context.config.attribution}
+        if "pool" in sources:
+            config |= {"held_out": context.config.pool.held_out}
+        config |= {} if self.measures_lds else {"lds": False}
+        inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": content_hash(gone)}
+        detail = f"effect of {what or f'{len(gone)} forget points'} by {type(self.estimator).__name__}"
+        return context.obtain("attribution", detail, Spec("effect", config, inputs), partial(self._write, gone))
+
+    def _write(self, gone: Tensor, draft: Draft) -> None:
+        learned = self.learnt(gone)
+        effect = learned.effect(gone)
+        tensors = {"effect": effect.mean}
+        if effect.standard_error is not None:
+            tensors["standard_error"] = effect.standard_error
+        if self.measures_lds and self.estimator.source != "oracles":
+            tensors |= self.lds(gone)
+        draft.write_tensors("effect", tensors)
+        draft.write_json("facts", learned.facts())
+
+    def learnt(self, gone: Tensor) -> Learned:
+        """Return what the estimator learns from the evidence about some points."""
+        config = self.source.context.config
+        facts = {"estimator": config.attribution, "held_out": config.pool.held_out, "format": LEARNT_FORMAT}
+        inputs = {name: artifact.digest for name, artifact in self.source.artifacts(gone).items()}
+        inputs |= {"forget": content_hash(gone)} if self.estimator.tuned_by_group else {}
+        spec = Spec("estimator", facts, inputs)
+        return self.learned.obtain(spec, partial(self._learn, gone, spec))
+
+    def _learn(self, gone: Tensor, spec: Spec) -> Learned:
+        """Let the estimator learn; one that remembers does so once, and takes up what was kept of it."""
+        evidence = self.source.evidence(gone)
+        if not self.estimator.remembers:
+            return self.estimator.learn(evidence)
+
+        def make(draft: Draft) -> None:
+            draft.write_tensors("learnt", self.estimator.learn(evidence).tensors())
+
+        return self.estimator.recall(evidence, self.source.context.store.obtain(spec, make).tensors("learnt"))
+
+    def lds(self, gone: Tensor) -> dict[str, Tensor]:
+        """Return linear datamodeling scores ``[points]``, NaN where they are not computed.
+
+        ``lds`` is measured on the pool's members that took no part, ``lds/alpha_…`` on models of further subset sizes.
+        """
+        models, pool = self.source.models, self.source.context.config.pool
+        evidence, learned = self.source.evidence(gone), self.learnt(gone)
+        if evidence.pool is None or pool.held_out < 2:
+            return {}
+        scores = {"lds": self._lds(learned, evidence, models.of_pool[len(evidence.pool) :])}
+        for alpha in pool.lds_alphas:
+            others = models.answers(models.of_other_subsets(alpha))
+            scores[f"lds/alpha_{alpha:g}"] = self._lds(learned, evidence, others)
+        return scores
+
+    def _lds(self, learned: Learned, evidence: Evidence, models: SubsetModels) -> Tensor:
+        """Return the score of every point on some models; at most ``LDS_POINTS`` of each group, evenly spaced."""
+        fitted, examples = evidence.pool, self.source.context.examples
+        assert fitted is not None
+        groups = [(evidence.groups == group).nonzero().squeeze(1) for group in range(len(GROUPS))]
+        points = torch.cat([where[:: max(1, -(-len(where) // LDS_POINTS))] for where in groups])
+        directions = models.masks[:, :].float() - fitted.inclusion
+        predicted = fitted.mean_logits(points) + learned.predict_at(directions, points)
+        found = lds(margins(predicted, examples.labels[points]), self.source.models.margins_of(models, points))
+        scores = torch.full((examples.n_points,), torch.nan)
+        scores[points] = torch.from_numpy(found).float()
+        return scores

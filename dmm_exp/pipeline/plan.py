@@ -1,0 +1,77 @@
+"""The plan of an experiment: which stages exist, and what making the others would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dmm_exp.pipeline.context import Context
+from dmm_exp.store import Missing
+
+MADE_AS = {  # stage → the role of its models, or the kind of its artifact
+    "pool": "subset",
+    "larger": "larger",
+    "originals": "original",
+    "oracles": "oracle",
+    "floor_oracles": "floor_oracle",
+    "target_oracles": "target_oracle",
+    "unlearned": "unlearned",
+    "base_models": "base",
+    "attacked": "attacked",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Something that an experiment makes.
+
+    Attributes:
+        name: of the stage.
+        make: makes it, if need be.
+        models: number of models it trains.
+        sample_gradients: gradient evaluations of single examples that training them from scratch takes.
+    """
+
+    name: str
+    make: Callable[[], Any]
+    models: int = 0
+    sample_gradients: int = 0
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a plan.
+
+    Attributes:
+        name: of the stage.
+        exists: whether it would be reused.
+        models: number of models it trains.
+        sample_gradients: gradient evaluations of single examples that training them from scratch takes.
+        taken_over: number of further models, which another artifact has already.
+    """
+
+    name: str
+    exists: bool
+    models: int
+    sample_gradients: int
+    taken_over: int = 0
+
+
+def planned(stage: Stage) -> PlannedStage:
+    """Return what a stage would cost; its store is read-only, so that nothing is made."""
+    try:
+        stage.make()
+    except Missing as missing:
+        own = missing.spec.config.get("role", missing.spec.kind) == MADE_AS.get(stage.name)
+        taken_over = min(missing.relative.members, stage.models) if own and missing.relative else 0
+        todo = stage.models - taken_over
+        gradients = round(stage.sample_gradients * todo / max(1, stage.models))
+        return PlannedStage(stage.name, False, todo, gradients, taken_over)
+    return PlannedStage(stage.name, True, stage.models, stage.sample_gradients)
+
+
+def training(context: Context, name: str, make: Callable[[], Any], members: int, share: float = 1.0) -> Stage:
+    """Return a stage that trains members from scratch, each on a share of the training set."""
+    epochs, n_train = context.config.training.epochs, context.examples.n_train
+    return Stage(name, make, members, round(members * epochs * share * n_train))

@@ -1,0 +1,94 @@
+"""The unlearned models: each part of the forget set unlearned in turn, towards what its method matches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dmm_exp.config.schema import plain
+from dmm_exp.pipeline.context import content_hash
+from dmm_exp.pipeline.effects import Effects
+from dmm_exp.pipeline.models import Models
+from dmm_exp.refinement import Part
+from dmm_exp.store import Artifact, Draft, Spec
+from dmm_exp.unlearners import Unlearner
+from dmm_exp.unlearners.work import PartJob, UnlearnJob, unlearn_chunk
+
+
+@dataclass(frozen=True)
+class Unlearning:
+    """Unlearns parts of a forget set in their order.
+
+    Attributes:
+        models: how members are trained, and retrained ones for methods that match them.
+        effects: predictions for methods that match them.
+        parts: of the forget set, each with the configuration of its unlearner.
+        unlearners: the methods, in the order of parts.
+    """
+
+    models: Models
+    effects: Effects
+    parts: Sequence[Part]
+    unlearners: Sequence[Unlearner]
+
+    def models_of(self, subject: Artifact) -> Artifact:
+        """Return what becomes of an ensemble, as many unlearned models as it has members."""
+        context, chunks = self.models.context, self.models.chunks
+        jobs = [self.job(place) for place in range(len(self.parts))]
+        config = {
+            "parts": [part.unlearner for part in self.parts],
+            "seed": context.config.seed,
+            "trainer": context.trainer_identity,
+        }
+        inputs, families = {"originals": subject.digest}, {"originals": subject.spec.family}
+        for place, (part, target) in enumerate(jobs):
+            inputs[f"points {place}"] = content_hash(torch.tensor(part.points))
+            inputs |= {f"target {place}": target.digest} if target else {}
+            families |= {f"target {place}": target.spec.family} if target and part.oracles else {}
+
+        def make(draft: Draft) -> None:
+            def job(shard: int, start: int, stop: int) -> UnlearnJob:
+                return UnlearnJob(
+                    parts=tuple(part for part, _ in jobs),
+                    examples=context.dataset.path,
+                    originals=subject.path,
+                    model=context.config.model.network,
+                    training=plain(context.config.training),
+                    trainer=chunks.trainer,
+                    seed=context.config.seed,
+                    output=draft.path,
+                    shard=shard,
+                    start=start,
+                    stop=stop,
+                )
+
+            chunks.run("unlearning", draft, unlearn_chunk, job, context.config.n_models)
+
+        detail = f"{context.config.n_models:,} models by {self._methods}"
+        return context.obtain("unlearning", detail, Spec("unlearned", config, inputs, families), make)
+
+    @property
+    def _methods(self) -> str:
+        """The classes of the parts' unlearners, in their order."""
+        names = [str(part.unlearner["_target_"]).rpartition(".")[2] for part in self.parts if part.unlearner]
+        return names[0] if len(set(names)) == 1 else ", then ".join(names)
+
+    def job(self, place: int) -> tuple[PartJob, Artifact | None]:
+        """Return what is to do for a part, and the artifact that its targets come from.
+
+        A part's targets are those of models without it *and* without the parts before it.
+        """
+        part, target = self.parts[place], self.unlearners[place].target
+        gone = torch.cat([part.points for part in self.parts[: place + 1]]).sort().values
+        oracles = self.models.retrained("target oracles", "target_oracle", gone) if target == "oracle" else None
+        whole = "the forget set" if place == len(self.parts) - 1 else None
+        effect = self.effects.of(gone, whole) if target == "predicted" else None
+        assert part.unlearner is not None
+        return PartJob(
+            unlearner=part.unlearner,
+            points=tuple(part.points.tolist()),
+            oracles=oracles.path if oracles else None,
+            effect=effect.path if effect else None,
+        ), oracles or effect
