@@ -273,7 +273,7 @@ def request(
             deletion = _alone(known, training, folder, seed, executor, console)
         if verify and deletion.purged is not None:
             raise UserError(
-                f"verify={verify}: the pool in {deletion.context.store.root.parent} was purged, so it trains no networks "
+                f"verify={verify}: the pool in {deletion.context.store.root.parent} was purged and trains no networks "
                 "to compare with; expected 0, or another pool"
             )
         deletion.check_steps()

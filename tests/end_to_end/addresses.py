@@ -25,7 +25,7 @@ from dmm_exp.deletion.recipes import composed
 from dmm_exp.evaluation import Evaluation
 from dmm_exp.executors import Local
 from dmm_exp.leaderboard.board import compose_entries
-from dmm_exp.pipeline import Pipeline
+from dmm_exp.pipeline import Context, Pipeline
 from dmm_exp.store import Artifact, Draft, Spec
 from dmm_exp.study.study import compose_cells_of
 
@@ -80,13 +80,11 @@ class Keys:
 def keys_of(config: Config) -> dict[str, str]:
     """Return the keys of a run's artifacts; where the forget set depends on scores, of those before it."""
     store = Keys()
-    pipeline = Pipeline(config, store, Local(), Console(quiet=True))
-    shared = ("dataset", "pool", "larger", "originals")
-    rest = () if pipeline.needs_scores else ("oracles", "floor_oracles", "unlearned")
-    for stage in (*shared, *rest):
-        getattr(pipeline, stage)
-    if rest:
-        _ = Evaluation(pipeline).artifact
+    pipeline = Pipeline(Context(config, store, Local(), Console(quiet=True)))
+    context, models = pipeline.context, pipeline.models
+    _ = context.dataset, models.pool, models.larger, models.originals
+    if not pipeline.families:
+        _ = pipeline.oracles, pipeline.floor_oracles, pipeline.unlearned, Evaluation(pipeline).artifact
     return store.found
 
 
@@ -100,9 +98,8 @@ def deletion_keys() -> dict[str, str]:
     config = pool_config(known, plain(composed([]).training), 40, 0)
     config = replace(config, model=ModelConfig(1, {"_target_": "torch.nn.Linear"}))
     found = Deletion(known, True, config, store, Local(), Console(quiet=True))
-    for stage in ("dataset", "pool", "larger", "originals"):
-        getattr(found, stage)
-    found.effect_of(torch.tensor([1, 5, 9]))
+    _ = found.context.dataset, found.models.pool, found.models.larger, found.models.originals
+    found.effects.of(torch.tensor([1, 5, 9]))
     return store.found
 
 
