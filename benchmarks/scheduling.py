@@ -15,7 +15,8 @@ from benchmarks.plain import Work
 from benchmarks.processes import proportional_size
 from dmm_exp.console.progress import Console
 from dmm_exp.executors import Processes
-from dmm_exp.pipeline.stages import Stages
+from dmm_exp.pipeline import Context, Models
+from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.store import Store
 
 MEMBERS, WORKERS = 10_000, 2
@@ -80,12 +81,12 @@ def main() -> str:
 def _large_pool(folder: Path) -> str:
     executor, console = Processes(workers=WORKERS), Console(quiet=True)
     config = Work.of("logistic", f"pool.size={MEMBERS}").config
-    stages = Stages(config, Store(folder / "large", console), executor, console)
-    assert stages.dataset  # made before the clock starts
+    context = Context(config, Store(folder / "large", console), executor, console)
+    assert context.dataset  # made before the clock starts
     list(executor.run(abs, list(range(WORKERS))))  # as are the workers
     start = time.perf_counter()
     with Memory() as memory:
-        pool = stages.pool
+        pool = Models(Chunks(context)).pool
         wall = time.perf_counter() - start
     executor.close()
     work = sum(facts["seconds"] for facts in pool.shard_facts()) / WORKERS
@@ -118,7 +119,8 @@ def one_job(folder: Path) -> None:
     """Be one of two identical jobs."""
     console = Console()
     config = Work.of("logistic", f"pool.size={TWINS}").config
-    pool = Stages(config, Store(folder, console), Processes(workers=WORKERS), console).pool
+    context = Context(config, Store(folder, console), Processes(workers=WORKERS), console)
+    pool = Models(Chunks(context)).pool
     print(json.dumps({"cached": pool.cached, "members": pool.members}), file=sys.stderr)
 
 

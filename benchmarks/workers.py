@@ -15,7 +15,8 @@ from benchmarks.plain import Work
 from benchmarks.timing import TABLE_HEAD, Speed, compare
 from dmm_exp.console.progress import Console
 from dmm_exp.executors import Processes
-from dmm_exp.pipeline.stages import Stages
+from dmm_exp.pipeline import Context, Models
+from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.store import Artifact, Store
 
 POOLS = {"mlp": 200, "cnn": 40}  # members
@@ -51,8 +52,8 @@ def _measured(name: str, members: int, one: Processes, two: Processes) -> tuple[
 
         def pool(executor: Processes) -> Artifact:
             console = Console(quiet=True)
-            stages = Stages(config, Store(next(folders), console), executor, console)
-            artifact = stages.pool
+            context = Context(config, Store(next(folders), console), executor, console)
+            artifact = Models(Chunks(context)).pool
             made[executor.workers].append(artifact.manifest["seconds"])
             return artifact
 

@@ -28,7 +28,7 @@ from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble, EnsembleTraining, RandomSubsets, member_seed
 from dmm_exp.ensembles.work import model_factory, recipe, trainer_factory
 from dmm_exp.executors import shared_executor
-from dmm_exp.pipeline import Pipeline
+from dmm_exp.pipeline import Context, Pipeline
 from dmm_exp.report.tables import print_table
 from dmm_exp.store import Store
 
@@ -50,12 +50,12 @@ def main(overrides: list[str]) -> int:
     (config,) = check_overrides(config_directory(), overrides)
     console = Console()
     store = Store(Path(config.paths.outputs).absolute() / "artifacts", console)
-    pipeline = Pipeline(config, store, shared_executor(config.executor), console)
-    scores = pipeline.score_family("memorization").table("scores")
+    pipeline = Pipeline(Context(config, store, shared_executor(config.executor), console))
+    scores = pipeline.scores.family("memorization").table("scores")
     order = np.argsort(-scores["memorization"].to_numpy(), kind="stable")
     chosen = order[np.unique(np.geomspace(1, len(order) // 2, EXAMPLES + 8).astype(int) - 1)[:EXAMPLES]]
     estimate, error = (scores[name].to_numpy()[chosen] for name in ("memorization", "memorization_se"))
-    half, full = (paired(config, pipeline.examples, chosen, size, console) for size in ("half", "full"))
+    half, full = (paired(config, pipeline.context.examples, chosen, size, console) for size in ("half", "full"))
 
     agree = np.abs(estimate - half.mean) <= 2 * np.hypot(error, half.error)
     table = Table("example", "memorization (pool)", "paired, half", "within 2 se", "leave one out, full size")

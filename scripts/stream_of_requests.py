@@ -31,7 +31,7 @@ from dmm_exp.ensembles import member_seed
 from dmm_exp.ensembles.work import model_factory, stored_ensemble
 from dmm_exp.executors import shared_executor
 from dmm_exp.metrics import accuracy, klom, margins
-from dmm_exp.pipeline import Pipeline
+from dmm_exp.pipeline import Context, Pipeline
 from dmm_exp.store import Store
 
 
@@ -57,14 +57,14 @@ def stream(config: Mapping[str, Any], requests: int, rows: int, every: int, draw
     console = Console()
     store = Store(Path(config.paths.outputs) / "artifacts", console)
     executor = shared_executor(config.executor)
-    pipeline = Pipeline(config, store, executor, console)
-    examples, network = pipeline.examples, config.model.network
+    pipeline = Pipeline(Context(config, store, executor, console))
+    examples, network = pipeline.context.examples, config.model.network
     members = range(config.n_models)
-    originals = stored_ensemble(pipeline.originals.path, model_factory(network, examples), members)
+    originals = stored_ensemble(pipeline.models.originals.path, model_factory(network, examples), members)
     nothing: Any = None
     given = Given(originals, examples, network, restore=nothing, rows=nothing, weights="")
     deletion = Deletion(given, True, config, store, executor, console)
-    origin = pipeline.originals.stacked("logits")
+    origin = pipeline.models.originals.stacked("logits")
     order = torch.randperm(examples.n_train, generator=torch.Generator().manual_seed(draw))
     current, gone = originals, torch.zeros(0, dtype=torch.long)
     for number in range(1, requests + 1):
@@ -79,7 +79,7 @@ def stream(config: Mapping[str, Any], requests: int, rows: int, every: int, draw
             continue
         joint, _ = Work(deletion, originals, origin, None, gone, config.seed).carry_out(instantiate(config.unlearner))
         points = {"_target_": "dmm_exp.forget.Points", "points": gone.tolist()}
-        retrained = Pipeline(replace(config, forget=points), store, executor, Console(quiet=True))
+        retrained = Pipeline(Context(replace(config, forget=points), store, executor, Console(quiet=True)))
         yield {
             "request": number,
             "gone": len(gone),
@@ -91,7 +91,7 @@ def stream(config: Mapping[str, Any], requests: int, rows: int, every: int, draw
 
 def compared(retrained: Pipeline, ensembles: Mapping[str, Tensor], gone: Tensor) -> dict[str, float]:
     """Return 95th percentiles of KLoM on rows that are gone and on unseen points, and accuracies."""
-    labels, n_train = retrained.examples.labels.numpy(), retrained.examples.n_train
+    labels, n_train = retrained.context.examples.labels.numpy(), retrained.context.examples.n_train
     oracle = margins(retrained.oracles.stacked("logits"), labels)
     ensembles = {**ensembles, "floor": retrained.floor_oracles.stacked("logits")}
     found: dict[str, float] = {}

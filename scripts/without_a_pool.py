@@ -32,7 +32,7 @@ from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.work import model_factory, stored_ensemble
 from dmm_exp.executors import shared_executor
 from dmm_exp.metrics import accuracy, klom, klom_intervals, margins
-from dmm_exp.pipeline import Pipeline
+from dmm_exp.pipeline import Context, Pipeline
 from dmm_exp.store import Store
 
 METHODS = ("dmm", "ssd", "scrub", "finetune", "neggrad_plus")
@@ -66,15 +66,18 @@ def compared(config: Mapping[str, Any], methods: list[str], share: int) -> Itera
         Store(Path(config.paths.outputs) / "artifacts", console),
         shared_executor(config.executor),
     )
-    pipeline = Pipeline(config, store, executor, console)
-    logits = {"floor": pipeline.floor_oracles.stacked("logits"), "do nothing": pipeline.originals.stacked("logits")}
+    pipeline = Pipeline(Context(config, store, executor, console))
+    logits = {
+        "floor": pipeline.floor_oracles.stacked("logits"),
+        "do nothing": pipeline.models.originals.stacked("logits"),
+    }
     logits["dmm, no pool"] = without(pipeline, share)
     for method in methods:
         settings = compose_unlearner(config_directory(), method)
-        logits[method] = Pipeline(replace(config, unlearner=settings), store, executor, console).unlearned.stacked(
-            "logits"
-        )
-    labels, n_train = pipeline.examples.labels.numpy(), pipeline.examples.n_train
+        logits[method] = Pipeline(
+            Context(replace(config, unlearner=settings), store, executor, console)
+        ).unlearned.stacked("logits")
+    labels, n_train = pipeline.context.examples.labels.numpy(), pipeline.context.examples.n_train
     oracle, gone = margins(pipeline.oracles.stacked("logits"), labels), pipeline.forget.numpy()
     for method, answers in logits.items():
         own = margins(answers, labels)
@@ -91,13 +94,13 @@ def compared(config: Mapping[str, Any], methods: list[str], share: int) -> Itera
 
 def without(pipeline: Pipeline, share: int) -> Tensor:
     """Return logits of all originals, unlearned with predictions from a few originals' own gradients."""
-    config, examples = pipeline.config, pipeline.examples
+    config, examples = pipeline.context.config, pipeline.context.examples
     network, parts = config.model.network, []
     for start in range(0, config.n_models, share):
         members = range(start, min(start + share, config.n_models))
-        ensemble = stored_ensemble(pipeline.originals.path, model_factory(network, examples), members)
+        ensemble = stored_ensemble(pipeline.models.originals.path, model_factory(network, examples), members)
         deletion = alone(pipeline, ensemble)
-        origin = pipeline.originals.stacked("logits")[members.start : members.stop]
+        origin = pipeline.models.originals.stacked("logits")[members.start : members.stop]
         work = Work(deletion, ensemble, origin, None, pipeline.forget, config.seed + start)
         made, _ = work.carry_out(instantiate(compose_unlearner(config_directory(), "dmm")))
         parts.append(made.logits)
@@ -106,11 +109,11 @@ def without(pipeline: Pipeline, share: int) -> Tensor:
 
 def alone(pipeline: Pipeline, ensemble: Ensemble) -> Deletion:
     """Return what predicts effects from the first member of an ensemble alone."""
-    network, examples = pipeline.config.model.network, pipeline.examples
+    network, examples = pipeline.context.config.model.network, pipeline.context.examples
     nothing: Any = None
     given = Given(ensemble[:1], examples, network, restore=nothing, rows=nothing, weights="")
-    config = {**pipeline.config, "attribution": pool_free_attribution(given), "n_models": 1}
-    return Deletion(given, False, config, pipeline.store, pipeline.executor, pipeline.console)
+    config = replace(pipeline.context.config, attribution=pool_free_attribution(given), n_models=1)
+    return Deletion(given, False, config, pipeline.context.store, pipeline.context.executor, pipeline.context.console)
 
 
 if __name__ == "__main__":

@@ -229,9 +229,9 @@ def test_without_a_pool_effects_add_up_to_the_gap_of_generalisation(tmp_path):
     guessed = torch.where(torch.rand(200, generator=torch.Generator().manual_seed(0)) < 0.3, 0, labels)
     known = given(network(), DATA, (inputs, guessed))  # unseen points are answered worse
     deletion = _alone(known, None, tmp_path, 0, Local(), Console(quiet=True))
-    deletion.estimator.learn(deletion._evidence(torch.tensor([0])))
+    learned = deletion.effects.learnt(torch.tensor([0]))
     answers = deletion.subject.stacked("logits")[0]
-    effects = deletion.estimator.predict(torch.eye(ROWS))  # of including each example, on all logits
+    effects = learned.predict(torch.eye(ROWS))  # of including each example, on all logits
     labels, small = known.examples.labels, 1e-3
     on_own = torch.stack([effects[row, row] for row in range(ROWS)])
     before, after = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from results_of_runs import without_seconds
 
-from dmm_exp.pipeline import pipeline, stages
+from dmm_exp.pipeline import models, unlearning
 from dmm_exp.store import Artifact
 
 CHUNKS_OF_FOUR = ["model.chunk_size=4", "training.epochs=1", "training.batch_size=512", "pool.held_out=4"]
@@ -46,8 +46,8 @@ def trained(monkeypatch):
 
         return note
 
-    monkeypatch.setattr(stages, "train_chunk", noting(stages.train_chunk))
-    monkeypatch.setattr(pipeline, "unlearn_chunk", noting(pipeline.unlearn_chunk))
+    monkeypatch.setattr(models, "train_chunk", noting(models.train_chunk))
+    monkeypatch.setattr(unlearning, "unlearn_chunk", noting(unlearning.unlearn_chunk))
     return members
 
 

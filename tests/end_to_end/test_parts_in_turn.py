@@ -41,7 +41,7 @@ def job(start, tmp_path, monkeypatch):
     """Return a job whose three parts only watch, on the artifacts of a small run."""
     jobs = []
     monkeypatch.setattr(
-        "dmm_exp.pipeline.pipeline.unlearn_chunk", lambda job: (jobs.append(job), unlearn_chunk(job))[1]
+        "dmm_exp.pipeline.unlearning.unlearn_chunk", lambda job: (jobs.append(job), unlearn_chunk(job))[1]
     )
     start(tmp_path, *TINY, "unlearner=do_nothing")
     (tmp_path / "out").mkdir()

@@ -5,15 +5,17 @@ import pandas as pd
 import pytest
 import torch
 
+from dmm_exp.attribution import Evidence
 from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import register
 from dmm_exp.console.progress import Console
 from dmm_exp.errors import UserError
+from dmm_exp.evaluation import attack
 from dmm_exp.evaluation.strong_ulira import StrongUlira
 from dmm_exp.executors import Local
-from dmm_exp.pipeline import Pipeline, attack
+from dmm_exp.pipeline import Context, Pipeline, groups_of
 from dmm_exp.store import Store
 
 KEY = "evaluation.strong_ulira"
@@ -27,13 +29,15 @@ FINE_TUNED = ["unlearner=finetune", "unlearner.epochs=1"]
 NAMES = {"accuracy", "accuracy_hardest", "auc", "tpr_at_1fpr", "tpr_at_0.1fpr"}
 
 
-def pipeline_in(outputs, *overrides):
+def attack_in(outputs, *overrides):
     """Return what is attacked; nothing is made before it is asked for."""
     register()
     (config,) = check_overrides(config_directory(), [*SMALL, *overrides])
     check_ranges(config)
     console = Console(quiet=True)
-    made = Pipeline(config, Store(outputs / "artifacts", console), Local(), console)
+    pipeline = Pipeline(Context(config, Store(outputs / "artifacts", console), Local(), console))
+    made = attack.Attack(pipeline)
+    pipeline.check()
     made.check()
     return made
 
@@ -41,7 +45,7 @@ def pipeline_in(outputs, *overrides):
 @pytest.fixture(scope="module")
 def attacked(outputs):
     """Return a function that attacks a method, without the models that only other metrics need."""
-    return lambda *overrides: StrongUlira(pipeline_in(outputs, *overrides))
+    return lambda *overrides: StrongUlira(attack_in(outputs, *overrides))
 
 
 def test_a_run_has_exactly_the_documented_metrics_and_tables(start, outputs):
@@ -81,7 +85,7 @@ def test_wrong_labels_are_told_after_doing_nothing_and_not_after_retraining(atta
     assert nothing.metrics["ulira_strong/accuracy"] > 0.9
     assert 0.4 < retrained.metrics["ulira_strong/accuracy"] < 0.6
     assert retrained.metrics["ulira_strong_original/accuracy"] == nothing.metrics["ulira_strong/accuracy"]
-    assert set(retrained.examples["point"]) <= set(retrained.pipeline.forget.tolist())
+    assert set(retrained.examples["point"]) <= set(retrained.attack.pipeline.forget.tolist())
     assert retrained.examples["memorization"].mean() > 0.3
 
 
@@ -104,24 +108,24 @@ def test_other_kinds_of_methods_are_attacked_too(attacked, overrides):
 
 @pytest.mark.parametrize("attribution", ["datamodel", "best"])
 def test_predictions_are_of_what_each_base_model_has_to_forget(outputs, attribution):
-    made = pipeline_in(outputs, "unlearner=dm_direct", f"attribution={attribution}")
+    made = attack_in(outputs, "unlearner=dm_direct", f"attribution={attribution}")
     points, bases = (torch.tensor([getattr(pair, name) for pair in made.pairs]) for name in ("chosen", "base"))
     rows, effects = torch.arange(len(points))[:, None], made.pair_effects.stacked("effect")
     expected = made.base_models.stacked("logits")[bases] - effects
     assert torch.equal(made.attacked.stacked("logits"), expected[rows, points])
-    pool = made.subset_models[: len(made.subset_models) - 2]
     known = made.base_models.stacked("masks")[bases[:, None], points]
     assert (known.sum(1) > 0).all()
     if attribution == "datamodel":  # linear: the effect of a set is the sum of its examples' effects
-        made.estimator.fit(pool, made._groups(made.forget_sets.unique()))
-        single = made.estimator.predict(torch.eye(made.examples.n_train)[points[5]])
+        pool, examples = made.models.of_pool[: len(made.models.of_pool) - 2], made.context.examples
+        evidence = Evidence(groups_of(examples, made.forget_sets.unique()), examples.n_train, pool=pool)
+        single = made.estimator.learn(evidence).predict(torch.eye(examples.n_train)[points[5]])
         torch.testing.assert_close(effects[5], (single * known[5, :, None, None]).sum(0), atol=1e-4, rtol=1e-3)
 
 
 def test_effects_are_read_across_files(outputs, monkeypatch):
-    made = pipeline_in(outputs, "unlearner=dm_direct", "attribution=datamodel")
+    made = attack_in(outputs, "unlearner=dm_direct", "attribution=datamodel")
     monkeypatch.setattr(attack, "EFFECTS_AT_ONCE", 10 * 17_970)
-    elsewhere = pipeline_in(outputs, "unlearner=dm_direct", "attribution=datamodel", f"{KEY}.label=4").pair_effects
+    elsewhere = attack_in(outputs, "unlearner=dm_direct", "attribution=datamodel", f"{KEY}.label=4").pair_effects
     assert len(elsewhere.layout) > 2
     whole = elsewhere.stacked("effect")
     assert torch.equal(elsewhere.rows("effect", 7, 23), whole[7:23])
@@ -131,7 +135,7 @@ def test_effects_are_read_across_files(outputs, monkeypatch):
 def test_a_second_attack_reuses_everything(attacked, outputs):
     before = attacked(*FINE_TUNED)
     assert before.metrics
-    again = pipeline_in(outputs, *FINE_TUNED)
+    again = attack_in(outputs, *FINE_TUNED)
     assert again.base_models.cached
     assert again.attacked.cached
     assert StrongUlira(again).artifact.cached
@@ -146,7 +150,7 @@ def test_more_forget_sets_leave_those_there_are_as_they_were(attacked):
 
 def test_another_number_of_models_at_once_changes_nothing_but_rounding(attacked, tmp_path):
     method = ["unlearner=scrub", "unlearner.epochs=1"]
-    few = StrongUlira(pipeline_in(tmp_path, *method, "model.chunk_size=15")).examples
+    few = StrongUlira(attack_in(tmp_path, *method, "model.chunk_size=15")).examples
     many = attacked(*method).examples
     assert few["point"].equals(many["point"])
     np.testing.assert_allclose(few["margin_in"], many["margin_in"], atol=1e-3)
@@ -165,8 +169,8 @@ def test_an_interrupted_attack_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(attack, "unlearn_pairs", failing)
     settings = ["unlearner=do_nothing", "model.chunk_size=10"]
     with pytest.raises(KeyboardInterrupt):
-        assert pipeline_in(tmp_path, *settings).attacked
-    made = pipeline_in(tmp_path, *settings)
+        assert attack_in(tmp_path, *settings).attacked
+    made = attack_in(tmp_path, *settings)
     assert made.attacked.members == len(made.pairs)
     assert done == [0, 1, "interrupted", *range(2, -(-len(made.pairs) // 10))]
 
@@ -186,7 +190,7 @@ def test_an_interrupted_attack_goes_on_where_it_stopped(tmp_path, monkeypatch):
 )
 def test_what_cannot_be_attacked_is_said_before_anything_is_made(tmp_path, overrides, said):
     with pytest.raises(UserError, match=said):
-        pipeline_in(tmp_path / "none", *overrides)
+        attack_in(tmp_path / "none", *overrides)
     assert not (tmp_path / "none").exists()
 
 

@@ -18,7 +18,7 @@ from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining
 from dmm_exp.ensembles.work import recipe
 from dmm_exp.errors import UserError
 from dmm_exp.models import MLP
-from dmm_exp.pipeline.stages import told
+from dmm_exp.pipeline.models import without_defaults
 
 SGD = {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}
 RECIPES = {  # epochs, batch, smoothing, options of SGD, and the learning rate when so many epochs have passed
@@ -73,8 +73,8 @@ def test_the_peak_is_where_it_is_stated_and_nowhere_else(name):
 
 def test_a_recipe_without_smoothing_keeps_its_identity():
     plain, smooth = (composed(f"training.label_smoothing={value}")["training"] for value in (0, 0.1))
-    assert set(told(plain)) == {"epochs", "batch_size", "optimizer", "schedule"}
-    assert told(smooth) == {**told(plain), "label_smoothing": 0.1}
+    assert set(without_defaults(plain)) == {"epochs", "batch_size", "optimizer", "schedule"}
+    assert without_defaults(smooth) == {**without_defaults(plain), "label_smoothing": 0.1}
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, 1.5])

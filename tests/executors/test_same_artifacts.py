@@ -23,7 +23,8 @@ from dmm_exp.errors import UserError
 from dmm_exp.executors import Local, Processes, Ray, Submitit
 from dmm_exp.executors import queue as queues
 from dmm_exp.executors.queue import Queue, Worker
-from dmm_exp.pipeline.stages import Stages
+from dmm_exp.pipeline import Context, Models
+from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.store import Store
 
 
@@ -56,7 +57,8 @@ def pool(outputs: Path, executor: Any) -> dict[str, bytes]:
     register()
     overrides = ["experiment=quick", "pool.size=10", "model.chunk_size=3", "training.epochs=1"]
     (config,) = check_overrides(config_directory(), overrides)
-    artifact = Stages(config, Store(outputs, Console(quiet=True)), executor, Console(quiet=True)).pool
+    context = Context(config, Store(outputs, Console(quiet=True)), executor, Console(quiet=True))
+    artifact = Models(Chunks(context)).pool
     assert artifact.members == 10
     return {path.name: path.read_bytes() for path in artifact.path.iterdir() if path.name[-5:] != ".json"} | {
         "layout": (artifact.path / "layout.json").read_bytes()
