@@ -25,16 +25,6 @@ from dmm_exp.store import Artifact, Draft, Spec, Store
 if TYPE_CHECKING:
     from dmm_exp.console.progress import Console
 
-QUIET = (
-    "logger",
-    "enable_checkpointing",
-    "enable_progress_bar",
-    "enable_model_summary",
-    "accelerator",
-    "devices",
-    "num_nodes",
-)
-
 
 class Stages:
     """The data, and the ensembles that all forget sets share, each made at most once.
