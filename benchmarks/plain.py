@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.preflight import check_overrides
-from dmm_exp.config.schema import plain, register
+from dmm_exp.config.schema import Config, plain, register
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble, EnsembleModule, EnsembleTraining, member_seed
 from dmm_exp.ensembles.work import model_factory, recipe, trainer_factory
@@ -57,7 +57,7 @@ class Work:
         examples: the digits.
     """
 
-    config: dict[str, Any]
+    config: Config
     examples: Examples
 
     @classmethod

@@ -39,8 +39,8 @@ def main() -> str:
         [
             "One thread, processor seconds, per model: digits, the whole training set, the recipe of "
             "`training=sgd_one_cycle`. Ours are trained in chunks of `model.chunk_size`; their milliseconds are "
-            f"those of {MLPS} MLPs (chunks of {mlp.config['model']['chunk_size']}) and {CNNS} CNNs (chunks of "
-            f"{cnn.config['model']['chunk_size']}). Models made with shuffles of their own are equally accurate, "
+            f"those of {MLPS} MLPs (chunks of {mlp.config.model.chunk_size}) and {CNNS} CNNs (chunks of "
+            f"{cnn.config.model.chunk_size}). Models made with shuffles of their own are equally accurate, "
             f"within {SAME_ACCURACY:.0%}; [same_distribution](#same_distribution) looks closer.",
             "",
             TABLE_HEAD,
@@ -170,7 +170,7 @@ def _agreement(model: str) -> list[str]:
     return [
         f"* `{model}`, the same member from the same seed and order: after a recipe of {SHORT} epochs, logits with "
         f"chunk_size=1 and 50 differ by {rounding[0]:.1g} at most, those of a chunk and a `Trainer.fit` over the same "
-        f"batches by {rounding[1]:.1g}; after {whole.config['training']['epochs']} epochs by {apart[0]:.1g} and "
+        f"batches by {rounding[1]:.1g}; after {whole.config.training.epochs} epochs by {apart[0]:.1g} and "
         f"{apart[1]:.1g}. A `Trainer.fit` departs from itself as far as {apart[2]:.1g} when its first weights are "
         "multiplied by 1 + 10⁻⁷."
     ]

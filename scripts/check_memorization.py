@@ -10,10 +10,8 @@ the same size. The same with the whole training set in place of halves is the le
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from torch import Tensor
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides
-from dmm_exp.config.schema import plain, register
+from dmm_exp.config.schema import Config, plain, register
 from dmm_exp.console.progress import Console
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble, EnsembleTraining, RandomSubsets, member_seed
@@ -71,7 +69,7 @@ def main(overrides: list[str]) -> int:
     return int(agree.sum() < 18)
 
 
-def paired(config: Mapping[str, Any], examples: Examples, chosen: np.ndarray, size: str, console: Console) -> Paired:
+def paired(config: Config, examples: Examples, chosen: np.ndarray, size: str, console: Console) -> Paired:
     """Train with and without each example and compare the probability of its label.
 
     The subset as drawn has the example or has it not; only the other case is trained for each example.
@@ -96,9 +94,7 @@ def paired(config: Mapping[str, Any], examples: Examples, chosen: np.ndarray, si
     return Paired(difference.mean(1), difference.std(1, ddof=1) / np.sqrt(REPETITIONS))
 
 
-def _probabilities(
-    config: Mapping[str, Any], examples: Examples, masks: Tensor, members: range, points: np.ndarray
-) -> np.ndarray:
+def _probabilities(config: Config, examples: Examples, masks: Tensor, members: range, points: np.ndarray) -> np.ndarray:
     """Return the probability that models trained on masked examples give to points' labels, ``[points, members]``."""
     values = np.empty((len(points), len(masks)))
     counts = masks.sum(1)

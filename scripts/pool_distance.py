@@ -89,7 +89,7 @@ def answers(
     chosen = AllBut(examples.n_train, ()).indices(members) if rows is None else rows.expand(count, -1)
     module = EnsembleTraining(subsets=chosen, **made_of(training_of(recipe, known)))
     module.attach(ensemble, examples, seed=0, role=role, members=members)
-    module.fit(trainer_factory({**composed([])["trainer"], "engine": vars(Engine().settled())}))
+    module.fit(trainer_factory({**composed([]).trainer, "engine": vars(Engine().settled())}))
     return margins(ensemble.logits(examples.inputs), examples.labels)
 
 

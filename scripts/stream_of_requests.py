@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.schema import Config
 from dmm_exp.console.progress import Console
 from dmm_exp.deletion.deletion import Deletion, Work
 from dmm_exp.deletion.drift import Limits, drift_of
@@ -52,7 +53,7 @@ def main() -> None:
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
 
-def stream(config: Mapping[str, Any], requests: int, rows: int, every: int, draw: int) -> Iterator[dict[str, Any]]:
+def stream(config: Config, requests: int, rows: int, every: int, draw: int) -> Iterator[dict[str, Any]]:
     """Yield a row of the table for every request that is compared."""
     console = Console()
     store = Store(Path(config.paths.outputs) / "artifacts", console)

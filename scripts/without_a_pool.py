@@ -11,7 +11,7 @@ that need no prediction stand beside. Options after those with dashes are overri
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.preflight import compose_forget_sets, compose_unlearner
+from dmm_exp.config.schema import Config
 from dmm_exp.console.progress import Console
 from dmm_exp.deletion.deletion import Deletion, Work, pool_free_attribution
 from dmm_exp.deletion.given import Given
@@ -49,17 +50,15 @@ def main() -> None:
     config = composed(["logger=none", *overrides])
     rows = []
     for text, forget in compose_forget_sets(config_directory(), arguments.forget).items():
-        rows += [
-            {"forget": text, **row}
-            for row in compared(replace(config, forget=forget), arguments.methods, arguments.share)
-        ]
+        found = compared(replace(config, forget=forget), arguments.methods, arguments.share)
+        rows += [{"forget": text, **row} for row in found]
     table = pd.DataFrame(rows)
     arguments.file.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(arguments.file, index=False)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
 
-def compared(config: Mapping[str, Any], methods: list[str], share: int) -> Iterator[dict[str, Any]]:
+def compared(config: Config, methods: list[str], share: int) -> Iterator[dict[str, Any]]:
     """Yield a row for every method on one forget set."""
     console = Console(quiet=True)
     store, executor = (

@@ -11,7 +11,7 @@ from dmm_exp.config.instantiate import check_targets
 from dmm_exp.config.loading import config_loader, groups_of, options_of
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.ranges import check_ranges
-from dmm_exp.config.schema import register
+from dmm_exp.config.schema import Config, plain, register
 from dmm_exp.errors import UserError
 
 CONF = Path(config_directory())
@@ -23,7 +23,7 @@ def composed(*overrides):
     register()
     (config,) = check_overrides(config_directory(), overrides)
     check_ranges(config)
-    check_targets(config)
+    check_targets(plain(config))
     return config
 
 
@@ -84,7 +84,7 @@ def test_a_choice_within_a_group_is_checked_too():
 def test_a_sweep_is_composed_cell_by_cell():
     register()
     cells = list(check_overrides(config_directory(), ["unlearner=dmm,finetune", "seed=1,2,3"]))
-    assert [(cell["seed"], "retain_multiplier" in cell["unlearner"]) for cell in cells] == [
+    assert [(cell.seed, "retain_multiplier" in cell.unlearner) for cell in cells] == [
         *((seed, True) for seed in (1, 2, 3)),
         *((seed, False) for seed in (1, 2, 3)),
     ]
@@ -125,9 +125,10 @@ def test_what_a_run_finds_changes_its_name(override):
 
 
 def test_keys_that_came_later_leave_the_names_of_earlier_runs_alone():
-    earlier = composed("forget=class", "forget.label=3")
+    now = composed("forget=class", "forget.label=3")
+    earlier = plain(now)
     del earlier["forget"]["position"], earlier["evaluation"]["strong_ulira"]["position"]
-    names = [run_name(config, {}) for config in (composed("forget=class", "forget.label=3"), earlier)]
+    names = [run_name(config, {}) for config in (now, Config.of(earlier))]
     assert names[0] == names[1] != run_name(composed("forget=class", "forget.position=3"), {})
 
 

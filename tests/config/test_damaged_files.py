@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dmm_exp.compare.command import compare_runs
-from dmm_exp.config.convex import settings_of
+from dmm_exp.config.convex import ConvexConfig, settings_of
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.loading import YAML_BYTES
 from dmm_exp.config.preflight import check_overrides
@@ -41,7 +41,7 @@ def test_an_odd_configuration_file_is_read_or_refused(text: str, tmp_path: Path)
 @pytest.mark.parametrize("different", [3, float("nan"), "text", [1], True, 0, ""])
 def test_a_convex_setting_without_keys_is_refused(different: object):
     with pytest.raises(UserError, match=r"convex\.settings\.own="):
-        settings_of({"settings": {"own": different}, "base": {}})
+        settings_of(ConvexConfig(settings={"own": different}))
 
 
 def written_record(folder: Path, **changes: object) -> Path:

@@ -23,8 +23,8 @@ def experiment(tmp_path):
 
 
 def test_windows_line_ends_and_no_last_line_end_are_read(experiment):
-    assert experiment(TEXT.replace("\n", "\r\n").encode())["pool"]["size"] == 300
-    assert experiment(TEXT.rstrip().encode())["pool"]["size"] == 300
+    assert experiment(TEXT.replace("\n", "\r\n").encode()).pool.size == 300
+    assert experiment(TEXT.rstrip().encode()).pool.size == 300
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from dmm_exp.config.instantiate import check_options_of, check_targets
-from dmm_exp.config.schema import _check_seeds
+from dmm_exp.config.ranges import _check_seeds
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import KlomOptions, check_attack
 

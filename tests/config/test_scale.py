@@ -1,5 +1,7 @@
 """``scale`` bounds whatever an experiment consists of, and changes nothing else."""
 
+from dataclasses import replace
+
 import pytest
 
 from dmm_exp.commands.cli import config_directory
@@ -7,7 +9,7 @@ from dmm_exp.config.identity import run_name
 from dmm_exp.config.preflight import check_overrides, compose_cells
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.scale import scaled, scaled_part
-from dmm_exp.config.schema import register
+from dmm_exp.config.schema import plain, register
 from dmm_exp.errors import UserError
 from dmm_exp.leaderboard.board import compose_entries
 from dmm_exp.search.assignment import composed_parts
@@ -23,23 +25,23 @@ def composed(*overrides):
 
 def test_larger_values_become_the_bound_and_smaller_ones_stay():
     tiny = composed("scale=tiny", "training.epochs=1")
-    assert (tiny["n_models"], tiny["pool"]["size"], tiny["pool"]["larger"]["size"]) == (4, 32, 8)
-    assert tiny["training"]["epochs"] == 1
-    assert tiny["model"]["network"]["hidden"] == [32, 32]
-    assert tiny["forget"]["size"] == 12  # null, a share of the training set, would depend on its size
-    assert tiny["forget"]["fraction"] == composed()["forget"]["fraction"]
+    assert (tiny.n_models, tiny.pool.size, tiny.pool.larger.size) == (4, 32, 8)
+    assert tiny.training.epochs == 1
+    assert tiny.model.network["hidden"] == [32, 32]
+    assert tiny.forget["size"] == 12  # null, a share of the training set, would depend on its size
+    assert tiny.forget["fraction"] == composed().forget["fraction"]
 
 
 def test_nothing_is_bounded_without_a_scale():
     config = composed("n_models=1000", "pool.size=100000")
     assert config.scale is None
-    assert scaled(config) == config
+    assert scaled(plain(config)) == plain(config)
 
 
 def test_all_there_is_and_auto_are_bounded():
     tiny = composed("scale=tiny", "dataset=cifar10", "model=resnet18")
-    assert (tiny["dataset"]["train_size"], tiny["model"]["chunk_size"]) == (200, 4)
-    assert tiny["model"]["network"] == {
+    assert (tiny.dataset["train_size"], tiny.model.chunk_size) == (200, 4)
+    assert tiny.model.network == {
         "_target_": "dmm_exp.models.ResNet",
         "depth": 18,
         "stem": "cifar",
@@ -48,9 +50,9 @@ def test_all_there_is_and_auto_are_bounded():
 
 
 def test_a_bound_is_raised_by_its_name_and_by_nothing_else():
-    assert composed("scale=tiny", "pool.size=100")["pool"]["size"] == 32
-    assert composed("scale=tiny", "scale.pool.size=60")["pool"]["size"] == 60
-    assert composed("scale=tiny", "pool.size=10", "scale.pool.size=60")["pool"]["size"] == 10
+    assert composed("scale=tiny", "pool.size=100").pool.size == 32
+    assert composed("scale=tiny", "scale.pool.size=60").pool.size == 60
+    assert composed("scale=tiny", "pool.size=10", "scale.pool.size=60").pool.size == 10
 
 
 def test_numbers_of_epochs_to_stop_at_stay_distinct():
@@ -60,14 +62,14 @@ def test_numbers_of_epochs_to_stop_at_stay_distinct():
 
 def test_to_bound_twice_is_to_bound_once():
     config = composed("scale=small", "dataset=cifar10", "model=resnet9", "unlearner=scrub")
-    assert scaled(config) == config
+    assert scaled(plain(config)) == plain(config)
 
 
 @pytest.mark.parametrize("scale", ["tiny", "small"])
 @pytest.mark.parametrize("model", ["mlp", "cnn", "resnet9", "resnet50", "vgg16_bn", "vit_tiny", "logistic"])
 def test_every_network_of_ours_can_be_made_smaller(scale, model):
-    full, less = composed(f"model={model}")["model"]["network"], composed(f"model={model}", f"scale={scale}")
-    assert set(less["model"]["network"]) == set(full)
+    full, less = composed(f"model={model}").model.network, composed(f"model={model}", f"scale={scale}")
+    assert set(less.model.network) == set(full)
 
 
 def test_a_network_without_a_width_is_one_sentence_and_can_be_kept():
@@ -78,7 +80,7 @@ def test_a_network_without_a_width_is_one_sentence_and_can_be_kept():
         "scale: dmm_exp.models.TimmModel has no model.network.width or hidden or channels to make smaller; choose "
         "another network, or keep this one's size with scale.model.network=null"
     )
-    assert composed(*timm, "scale.model.network=null")["n_models"] == 4
+    assert composed(*timm, "scale.model.network=null").n_models == 4
 
 
 @pytest.mark.parametrize(
@@ -98,8 +100,8 @@ def test_mistakes_are_one_sentence(override, said):
 
 
 def test_a_study_s_own_settings_do_not_undo_it():
-    study = composed("experiment=rum_fashion")["study"]
-    study = {**study, "methods": ["salun"], "tables": {"entanglement": study["tables"]["entanglement"]}}
+    study = composed("experiment=rum_fashion").study
+    study = replace(study, methods=["salun"], tables={"entanglement": study.tables["entanglement"]})
     cells = list(compose_cells_of(study, ["scale=tiny"]))
     assert len(cells) == 3
     for cell in cells:
@@ -111,8 +113,8 @@ def test_a_study_s_own_settings_do_not_undo_it():
 
 
 def test_a_leaderboard_s_own_settings_do_not_undo_it():
-    board = composed("experiment=dmm_cifar10")["leaderboard"]
-    board = {**board, "methods": ["dmm", "bad_teacher"], "forget_sets": {"random": ["random size=1000"]}}
+    board = composed("experiment=dmm_cifar10").leaderboard
+    board = replace(board, methods=["dmm", "bad_teacher"], forget_sets={"random": ["random size=1000"]})
     tuned, untuned = compose_entries(board, ["scale=tiny", "dataset.subset_seed=3"])
     assert tuned.config.pool.size == untuned.config.pool.size == 32
     assert tuned.config.forget["size"] == 12
@@ -124,7 +126,7 @@ def test_a_leaderboard_s_own_settings_do_not_undo_it():
 
 def test_parts_and_forget_sets_composed_on_their_own_are_bounded():
     config = composed("scale=tiny", "refinement=rum", "refinement.high.unlearner=literature/salun")
-    parts = composed_parts(config)["refinement"]
+    parts = composed_parts(config).refinement
     assert (parts["mid"]["unlearner"]["epochs"], parts["high"]["unlearner"]["epochs"]) == (2, 2)
     assert scaled_part("forget", {"size": 3000, "label": 2}, config) == {"size": 12, "label": 2}
     assert scaled_part("forget", {"size": 3000}, composed()) == {"size": 3000}
@@ -135,5 +137,5 @@ def test_a_run_s_name_tells_its_scale_and_its_identity_is_what_was_bounded():
     ((tiny, choices),) = compose_cells(config_directory(), ["scale=tiny"])
     name = run_name(tiny, choices)
     assert name.startswith("digits-mlp-rum_high_mem-dmm-tiny__")
-    assert run_name({**tiny, "scale": None}, choices) == name
+    assert run_name(replace(tiny, scale=None), choices) == name
     assert run_name(*compose_cells(config_directory(), [])[0]).rpartition("__")[2] != name.rpartition("__")[2]

@@ -9,6 +9,7 @@ import pytest
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.preflight import check_overrides
+from dmm_exp.config.schema import plain
 from dmm_exp.deletion.recipes import composed as composed_for_a_request
 from dmm_exp.errors import UserError
 
@@ -37,7 +38,7 @@ def own(tmp_path, monkeypatch):
 def cells(*overrides, more=()):
     found = check_overrides(config_directory(), overrides, more)
     for config in found:
-        check_targets(config)
+        check_targets(plain(config))
     return found
 
 
@@ -66,7 +67,7 @@ def cells(*overrides, more=()):
     ],
 )
 def test_another_class_gets_what_the_command_line_sets_and_nothing_of_the_preset(overrides, node, left):
-    (found,) = cells(*overrides)
+    found = plain(*cells(*overrides))
     for name in node.split("."):
         found = found[name]
     assert {key: value for key, value in found.items() if key != "_target_"} == left
@@ -86,8 +87,8 @@ def test_the_class_of_the_preset_keeps_the_arguments_of_the_preset():
 
 def test_each_cell_of_a_sweep_has_the_arguments_of_its_class():
     own, preset = cells(f"{NET},dmm_exp.models.MLP", "seed=0")
-    assert own["model"]["network"] == {"_target_": "mynets.Net"}
-    assert preset["model"]["network"] == {"_target_": "dmm_exp.models.MLP", "hidden": [96, 96]}
+    assert own.model.network == {"_target_": "mynets.Net"}
+    assert preset.model.network == {"_target_": "dmm_exp.models.MLP", "hidden": [96, 96]}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_it_holds_in_files_that_are_laid_over_others(own, name, text, choice):
 
 
 def test_a_request_for_deletion_composes_the_same():
-    assert composed_for_a_request([NET])["model"]["network"] == {"_target_": "mynets.Net"}
+    assert composed_for_a_request([NET]).model.network == {"_target_": "mynets.Net"}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def documented(file, word):
 def test_the_documented_ways_to_name_a_class_are_accepted():
     assert "model.network._target_=my_package.Net" in documented("unlearn_your_model.md", "_target_=my")
     adam = documented("models.md", "_target_=torch.optim")
-    assert cells(*adam)[0]["training"]["optimizer"]["_target_"] == "torch.optim.AdamW"
+    assert cells(*adam)[0].training.optimizer["_target_"] == "torch.optim.AdamW"
 
 
 def test_a_run_in_the_current_folder_trains_ones_own_network(command, own, monkeypatch):

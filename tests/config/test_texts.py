@@ -5,6 +5,7 @@ import pytest
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.preflight import check_overrides
+from dmm_exp.config.schema import plain
 from dmm_exp.config.texts import value_of
 from dmm_exp.errors import UserError
 
@@ -13,7 +14,7 @@ ODD = ["007", "1_000", "1e3", "1.50", "0x10", "true", "TRUE", "no", "on", "2021-
 
 def composed(*overrides):
     (config,) = check_overrides(config_directory(), overrides)
-    check_targets(config)
+    check_targets(plain(config))
     return config
 
 
@@ -27,12 +28,12 @@ def test_a_path_is_what_was_typed(text):
 @pytest.mark.parametrize("text", ODD)
 def test_a_folder_of_results_is_what_was_typed(text):
     if text[0] not in "[{":
-        assert composed(f"paths.outputs={text}")["paths"]["outputs"] == text
+        assert composed(f"paths.outputs={text}").paths.outputs == text
 
 
 @pytest.mark.parametrize("text", ODD[:-3])
 def test_the_name_of_a_class_is_what_was_typed(text):
-    label = composed("forget=class", f"forget.label={text}")["forget"]["label"]
+    label = composed("forget=class", f"forget.label={text}").forget["label"]
     assert label == (2021 if text == "2021" else text)
 
 
@@ -49,14 +50,14 @@ def test_names_in_a_list_are_texts():
 
 def test_each_value_of_a_sweep_is_what_was_typed():
     cells = check_overrides(config_directory(), ["forget=class", "forget.label=1_0,true,2"])
-    assert [cell["forget"]["label"] for cell in cells] == ["1_0", "true", 2]
+    assert [cell.forget["label"] for cell in cells] == ["1_0", "true", 2]
 
 
 def test_numbers_stay_numbers():
     config = composed("seed=007", "n_models=1_000", "unlearner.optimizer.lr=1e-3", "unlearner.epochs=[1,2]")
     assert (config.seed, config.n_models) == (7, 1000)
     assert (config.unlearner["optimizer"]["lr"], config.unlearner["epochs"]) == (0.001, [1, 2])
-    assert composed("dataset=table", "dataset.path=null")["dataset"]["path"] is None
+    assert composed("dataset=table", "dataset.path=null").dataset["path"] is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The experiment as a person meets it: a folder with tables, figures and a page, the same for the same seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,7 +29,7 @@ def composed(*overrides):
 def tiny(outputs, *overrides):
     config = composed(*TINY, f"paths.outputs={outputs}", *overrides)
     chosen = {"base": {}, "few": {"matched": 0.5}}
-    return {**config, "convex": {**config.convex, "settings": chosen}}
+    return replace(config, convex=replace(config.convex, settings=chosen))
 
 
 @pytest.fixture(scope="module")

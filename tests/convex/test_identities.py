@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dmm_exp.config.convex import SettingConfig
+from dmm_exp.config.convex import ConvexPoolConfig, SettingConfig
 from dmm_exp.convex.dynamics import Descent, descend, full_gradient, stochastic_gradient
 from dmm_exp.convex.methods import Task, excess_loss, make_task, measure
 from dmm_exp.convex.problems import make_problem
@@ -207,7 +207,7 @@ def test_real_data_are_drawn_by_seed_without_repetition(data):
 
 def test_a_pool_estimates_the_effect_of_the_forgotten():
     setting = replace(SMALL, size=10, condition=1.0, forget="mislabelled")
-    pool = {"size": 400, "alpha": 0.5, "estimator": {"_target_": "dmm_exp.attribution.Datamodel"}}
+    pool = ConvexPoolConfig(size=400, alpha=0.5, estimator={"_target_": "dmm_exp.attribution.Datamodel"})
     task = make_task(make_problem(setting, "ridge", SEEDS), SEEDS, pool)
     before, after = ((task.problem.inputs @ found[..., None])[..., 0] for found in (task.trained, task.retrained))
     for seed in SEEDS:

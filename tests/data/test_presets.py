@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields, replace
 from pathlib import Path
 
 import dataset_files as files
@@ -10,7 +11,7 @@ import pytest
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides, forget_overrides
-from dmm_exp.config.schema import register
+from dmm_exp.config.schema import Config, register
 from dmm_exp.leaderboard.board import compose_entries, run_leaderboard
 from dmm_exp.study.study import compose_cells_of, run_study
 
@@ -58,7 +59,7 @@ def images(folder: Path, dataset: str) -> Path:
     return write[dataset]()
 
 
-def composed(*overrides: str) -> dict:
+def composed(*overrides: str) -> Config:
     register()
     (config,) = check_overrides(config_directory(), overrides)
     return config
@@ -129,36 +130,40 @@ def test_a_preset_says_what_it_costs(name):
     config = composed(f"experiment={name}")
     if config.leaderboard.methods:
         plan, seeds = config.leaderboard, 1
-        sets = sum(len(texts) for texts in plan["forget_sets"].values())
-        cell = next(compose_entries({**plan, "methods": ["finetune"]}, [])).config
+        sets = sum(len(texts) for texts in plan.forget_sets.values())
+        cell = next(compose_entries(replace(plan, methods=["finetune"]), [])).config
     else:
         plan = config.study
-        cell, seeds = next(compose_cells_of(plan, [])).config, len(plan["seeds"])
-        words = " ".join(column for table in plan["tables"].values() for column in table["columns"].values()).split()
+        cell, seeds = next(compose_cells_of(plan, [])).config, len(plan.seeds)
+        words = " ".join(column for table in plan.tables.values() for column in table.columns.values()).split()
         sets = len({word for word in words if word.startswith("forget=")})
-    split = cell["dataset"]["split"]["validation"]
-    n = cell["dataset"]["train_size"] or TRAINING_POINTS[name.split("_", 1)[1]] - split
+    split = cell.dataset["split"]["validation"]
+    n = cell.dataset["train_size"] or TRAINING_POINTS[name.split("_", 1)[1]] - split
     network = re.search(r"override /model: (\w+)", text).group(1)
-    model = GFLOP[network] * 1e9 * n * cell["training"]["epochs"] / RATE / 3600
-    assert pool == round(seeds * model * cell["pool"]["size"] * cell["pool"]["alpha"])
-    assert trained == round(seeds * model * cell["n_models"] * (1 + 2 * sets))
+    model = GFLOP[network] * 1e9 * n * cell.training.epochs / RATE / 3600
+    assert pool == round(seeds * model * cell.pool.size * cell.pool.alpha)
+    assert trained == round(seeds * model * cell.n_models * (1 + 2 * sets))
     assert abs(total - pool - trained - unlearning) <= 1
-    assert cell["pool"]["larger"]["size"] == 0
+    assert cell.pool.larger.size == 0
 
 
 def test_the_full_fashion_mnist_is_the_small_one_with_larger_numbers():
-    small, full = (composed(f"experiment={name}")["leaderboard"] for name in ("dmm_fashion", "dmm_fashion_full"))
-    assert small.keys() == full.keys()
-    assert [key for key in small if small[key] != full[key]] == ["title", "overrides", "forget_sets"]
-    assert small["forget_sets"].keys() == full["forget_sets"].keys()
-    sizes = [next(compose_entries({**board, "methods": ["dmm"]}, [])).config["dataset"] for board in (small, full)]
+    small, full = (composed(f"experiment={name}").leaderboard for name in ("dmm_fashion", "dmm_fashion_full"))
+    names = [key.name for key in fields(small)]
+    assert [name for name in names if getattr(small, name) != getattr(full, name)] == [
+        "title",
+        "overrides",
+        "forget_sets",
+    ]
+    assert small.forget_sets.keys() == full.forget_sets.keys()
+    sizes = [next(compose_entries(replace(board, methods=["dmm"]), [])).config.dataset for board in (small, full)]
     assert [(size["train_size"], size["validation_size"]) for size in sizes] == [(6000, 2000), (None, None)]
 
 
 @pytest.mark.parametrize("name", ["dmm_cifar10", "easydub_cifar10"])
 def test_the_random_sets_of_cifar10_are_those_of_the_paper(name):
-    sets = composed(f"experiment={name}")["leaderboard"]["forget_sets"]["random"]
-    forget = [composed(*forget_overrides(text))["forget"] for text in sets]
+    sets = composed(f"experiment={name}").leaderboard.forget_sets["random"]
+    forget = [composed(*forget_overrides(text)).forget for text in sets]
     assert [(each["size"], each["seed"], each["generator"]) for each in forget] == [
         (10, 0, "numpy"),
         (100, 1, "numpy"),

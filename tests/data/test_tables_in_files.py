@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from dmm_exp.config.identity import run_name
+from dmm_exp.config.schema import Config, PathsConfig
 from dmm_exp.data import Dataset, Examples, Split
 from dmm_exp.data.formats import Table, delimited
 from dmm_exp.errors import UserError
@@ -347,5 +348,8 @@ def test_a_first_line_of_values_is_named(tmp_path: Path):
 def test_the_keys_that_came_later_change_no_runs_name():
     formats = {"table": {"label": "label", "leave_out": []}, "npz": {"channels_last": False}}
     later = {"table": {**formats["table"], "keep": None}, "npz": {**formats["npz"], "axes": None}}
-    names = {run_name({"seed": 0, "dataset": {"formats": one}}, {"dataset": "table"}) for one in (formats, later)}
+    names = {
+        run_name(Config(dataset={"formats": one}, paths=PathsConfig("outputs")), {"dataset": "table"})
+        for one in (formats, later)
+    }
     assert len(names) == 1

@@ -10,6 +10,7 @@ import torch
 from networks import blobs, mlp
 from torch import nn
 
+from dmm_exp.config.schema import plain
 from dmm_exp.deletion.budget import seconds_of, share_of
 from dmm_exp.deletion.given import given
 from dmm_exp.deletion.recipes import composed, method_of, training_of
@@ -46,7 +47,7 @@ def by_rate(rate: float, model: nn.Module, dataset: Any, seed: int) -> nn.Module
 
 
 def test_a_name_and_no_differences_are_the_same_recipe():
-    assert training_of("sgd_one_cycle", KNOWN) == training_of({}, KNOWN) == composed([])["training"]
+    assert training_of("sgd_one_cycle", KNOWN) == training_of({}, KNOWN) == plain(composed([]).training)
 
 
 def test_differences_change_what_they_name():
@@ -59,8 +60,8 @@ def test_differences_change_what_they_name():
 
 
 def test_what_is_composed_may_be_changed_without_changing_it():
-    composed(["training=sgd_one_cycle"])["training"]["optimizer"]["lr"] = 7
-    assert composed(["training=sgd_one_cycle"])["training"]["optimizer"]["lr"] == 0.2
+    composed(["training=sgd_one_cycle"]).training.optimizer["lr"] = 7
+    assert composed(["training=sgd_one_cycle"]).training.optimizer["lr"] == 0.2
 
 
 def test_functions_are_told_apart_by_their_code_and_what_they_were_made_with():

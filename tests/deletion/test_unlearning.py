@@ -251,7 +251,7 @@ def test_retraining_is_what_the_engine_makes_of_the_recipe():
     rows = AllBut(ROWS, torch.tensor(GONE)).indices(range(1))
     training = EnsembleTraining(subsets=rows, **recipe(training_of(RECIPE, known)))
     training.attach(start, known.examples, seed=5, role="retrained", members=range(1))
-    training.fit(trainer_factory(composed([])["trainer"]))
+    training.fit(trainer_factory(composed([]).trainer))
     assert equal(numbers(found.model), numbers(start.member(0).network))  # pyright: ignore
     assert found.cost.ratio == pytest.approx(1)
     assert model_factory(known.network, known.examples)().normalise(DATA[0]).dtype == torch.float32

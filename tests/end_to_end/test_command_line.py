@@ -7,6 +7,7 @@ import sys
 import pytest
 from results_of_runs import SMALLEST
 
+from dmm_exp.config.schema import Config, PathsConfig
 from dmm_exp.runs import batch as sweep
 
 SMALL = [
@@ -70,7 +71,7 @@ def test_sweep_ends_in_one_table_and_a_failing_cell_does_not_stop_the_others(com
 
 def test_a_cell_that_ends_without_a_word_is_listed_as_failed(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(sweep.SWEEP, "abc")
-    folder = sweep.prepared({"paths": {"outputs": str(tmp_path)}})
+    folder = sweep.prepared(Config(paths=PathsConfig(str(tmp_path))))
     folder.mkdir(parents=True)
     done = {"number": 0, "choices": {"unlearner": "dmm"}, "overrides": ["unlearner=dmm"], "status": "done"}
     (folder / "cell-00000.json").write_text(json.dumps(done | {"metrics": {"tow": 0.5}}))
@@ -78,7 +79,7 @@ def test_a_cell_that_ends_without_a_word_is_listed_as_failed(tmp_path, monkeypat
     said = " ".join(capsys.readouterr().out.split())
     assert "1 of 2 cells failed" in said
     assert "killed, or out of memory" in said
-    sweep.prepared({"paths": {"outputs": str(tmp_path)}})
+    sweep.prepared(Config(paths=PathsConfig(str(tmp_path))))
     assert not list(folder.glob("cell-*.json"))
 
 

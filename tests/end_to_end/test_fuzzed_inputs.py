@@ -38,7 +38,7 @@ from dmm_exp.commands import cli
 from dmm_exp.compare.command import compare_runs
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import compose_cells, compose_unlearner
-from dmm_exp.config.schema import register
+from dmm_exp.config.schema import plain, register
 from dmm_exp.data import Dataset, Decoding, Examples, Normalisation, Split
 from dmm_exp.data import formats as known
 from dmm_exp.deletion import checkpoints, ledger_files, record
@@ -389,8 +389,9 @@ WORDS += [
 @functools.cache
 def composed(*overrides: str) -> tuple[dict[str, Any], dict[str, str]]:
     register()
-    (cell,) = compose_cells(config_directory(), ["experiment=quick", "executor=local", "logger=none", *overrides])
-    return cell
+    words = ["experiment=quick", "executor=local", "logger=none", *overrides]
+    ((config, chosen),) = compose_cells(config_directory(), words)
+    return plain(config), chosen
 
 
 @functools.cache

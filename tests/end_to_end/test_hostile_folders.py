@@ -15,6 +15,7 @@ import yaml
 from results_of_runs import SMALLEST
 
 from dmm_exp.commands import cli
+from dmm_exp.config.schema import Config, plain
 from dmm_exp.config.trust import Trust, packages, restricted
 from dmm_exp.errors import UserError
 
@@ -262,7 +263,7 @@ def test_texts_that_become_configuration_later_are_checked_too():
     with restricted(packages(["mine"])):
         part = {"high": {"unlearner": "finetune _target_=os.system"}}
         with pytest.raises(UserError, match=r"refinement\.high\.unlearner\._target_=os\.system"):
-            check_targets(composed_parts({"refinement": part, "scale": None}))
+            check_targets(plain(composed_parts(Config(refinement=part))))
 
 
 def test_ordinary_commands_may_name_any_class():

@@ -12,7 +12,7 @@ from torch.nn import functional
 from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.ranges import check_ranges
-from dmm_exp.config.schema import register
+from dmm_exp.config.schema import Config, plain, register
 from dmm_exp.data import Examples, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining
 from dmm_exp.ensembles.work import recipe
@@ -38,7 +38,7 @@ RECIPES = {  # epochs, batch, smoothing, options of SGD, and the learning rate w
 }
 
 
-def composed(*overrides: str) -> dict:
+def composed(*overrides: str) -> Config:
     register()
     (config,) = check_overrides(config_directory(), overrides)
     check_ranges(config)
@@ -53,7 +53,7 @@ def test_every_recipe_is_listed_here():
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_has_the_stated_values(name):
     epochs, batch_size, label_smoothing, options, rates = RECIPES[name]
-    made = recipe(composed(f"training={name}")["training"])
+    made = recipe(plain(composed(f"training={name}").training))
     assert (made["epochs"], made["batch_size"], made["label_smoothing"]) == (epochs, batch_size, label_smoothing)
     optimizer = made["optimizer"]([torch.nn.Parameter(torch.zeros(1))])
     assert isinstance(optimizer, torch.optim.SGD)
@@ -65,16 +65,16 @@ def test_a_recipe_has_the_stated_values(name):
 @pytest.mark.parametrize("name", ["datamodels_cifar", "living17", "fast_cifar"])
 def test_the_peak_is_where_it_is_stated_and_nowhere_else(name):
     epochs, *_, rates = RECIPES[name]
-    schedule = recipe(composed(f"training={name}")["training"])["schedule"]
+    schedule = recipe(plain(composed(f"training={name}").training))["schedule"]
     moments = torch.linspace(0, epochs, 1001).tolist()
     highest = max(moments, key=lambda moment: schedule(moment, epochs))
     assert highest == pytest.approx(max(rates, key=rates.__getitem__), abs=epochs / 1000)
 
 
 def test_a_recipe_without_smoothing_keeps_its_identity():
-    plain, smooth = (composed(f"training.label_smoothing={value}")["training"] for value in (0, 0.1))
-    assert set(without_defaults(plain)) == {"epochs", "batch_size", "optimizer", "schedule"}
-    assert without_defaults(smooth) == {**without_defaults(plain), "label_smoothing": 0.1}
+    sharp, smooth = (plain(composed(f"training.label_smoothing={value}").training) for value in (0, 0.1))
+    assert set(without_defaults(sharp)) == {"epochs", "batch_size", "optimizer", "schedule"}
+    assert without_defaults(smooth) == {**without_defaults(sharp), "label_smoothing": 0.1}
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, 1.5])

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dmm_exp.config.schema import register
+from dmm_exp.config.schema import Config, register
 from dmm_exp.errors import UserError
 from dmm_exp.refinement import ByScore, Shuffle, Whole
 from dmm_exp.scores import hardness
@@ -69,18 +69,18 @@ def test_an_unknown_score_is_refused_with_a_suggestion():
 def test_unlearners_of_parts_are_written_as_choices():
     register()
     refinement = {"_target_": "x", "low": {"unlearner": "finetune epochs=2"}, "high": {"unlearner": "auto"}}
-    found = composed_parts({"refinement": refinement})["refinement"]
+    found = composed_parts(Config(refinement=refinement)).refinement
     assert found["low"]["unlearner"]["_target_"].endswith("Finetune")
     assert found["low"]["unlearner"]["epochs"] == 2
-    assert auto_parts({"refinement": found}) == ["high"]
+    assert auto_parts(Config(refinement=found)) == ["high"]
     with pytest.raises(UserError, match="did you mean 'finetune'"):
-        composed_parts({"refinement": {"low": {"unlearner": "finetun"}}})
+        composed_parts(Config(refinement={"low": {"unlearner": "finetun"}}))
 
 
 def test_an_experiment_lends_its_unlearner():
     register()
     refinement = {"low": {"unlearner": "digits/rum_high_mem/salun"}}
-    assert composed_parts({"refinement": refinement})["refinement"]["low"]["unlearner"]["_target_"].endswith("SalUn")
+    assert composed_parts(Config(refinement=refinement)).refinement["low"]["unlearner"]["_target_"].endswith("SalUn")
 
 
 def test_a_set_like_a_part_has_nearly_its_scores_and_none_of_the_forget_set():

@@ -85,7 +85,7 @@ def test_runs_of_leaderboards_and_studies_are_composed_with_a_group(
 
     def composed(*_: Any) -> Iterator[Any]:
         ((config, _),) = compose_cells(config_directory(), ["logger=wandb"], [])
-        groups.append(config["logger"]["group"])
+        groups.append(config.logger["group"])
         return iter(())
 
     monkeypatch.setattr(commands, composes, composed)
