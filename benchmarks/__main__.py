@@ -15,7 +15,6 @@ RESULTS = Path(__file__).with_name("results.md")
 NAMES = (
     "klom",
     "klom_coverage",
-    "lds",
     "training",
     "same_distribution",
     "resnet9",

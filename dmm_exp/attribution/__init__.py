@@ -18,12 +18,9 @@ from dmm_exp.attribution.feldman_zhang import FeldmanZhang
 from dmm_exp.attribution.gradients import GradientEstimator
 from dmm_exp.attribution.lasso import SparseDatamodel
 from dmm_exp.attribution.oracle import OracleEffect
-from dmm_exp.attribution.through_dattri import EKFAC, Arnoldi, GraSS, LoGra, TracIn
 from dmm_exp.attribution.trak import Trak
 
 __all__ = [
-    "EKFAC",
-    "Arnoldi",
     "Datamodel",
     "Debiased",
     "DirectionalEstimator",
@@ -31,16 +28,13 @@ __all__ = [
     "Estimator",
     "Evidence",
     "FeldmanZhang",
-    "GraSS",
     "GradientEstimator",
     "Gradients",
     "LinearEstimator",
-    "LoGra",
     "OracleEffect",
     "PoolEstimator",
     "SparseDatamodel",
     "SubsetModels",
-    "TracIn",
     "Trak",
     "TrakFactored",
     "towards",
