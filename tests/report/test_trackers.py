@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from wandb_files import written_runs
 
 from dmm_exp.errors import UserError
 from dmm_exp.report.result import RunResult
-from dmm_exp.report.trackers import RUN_ID_FILE, CsvTracker, NoTracker, TrackioTracker, WandbTracker
+from dmm_exp.report.trackers import RUN_ID_FILE, CsvTracker, NoTracker, WandbTracker
 
 
 def test_csv_files_hold_the_run_to_the_last_digit(run: RunResult, tmp_path: Path) -> None:
@@ -103,20 +102,3 @@ def test_wandb_that_cannot_be_imported_is_one_clear_sentence(
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(UserError, match="pip install wandb"):
         WandbTracker("dmm_exp").start(run.name, run.config, tmp_path)
-
-
-def test_trackio_that_cannot_be_imported_is_one_clear_sentence(
-    run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", "")  # restored afterwards
-    monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(UserError, match="pip install trackio"):
-        TrackioTracker("dmm_exp", str(tmp_path)).start(run.name, run.config, tmp_path)
-
-
-def test_trackio_told_to_send_runs_elsewhere_is_refused(
-    run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRACKIO_SPACE_ID", "somebody/space")
-    with pytest.raises(UserError, match="unset TRACKIO_SPACE_ID"):
-        TrackioTracker("dmm_exp", str(tmp_path)).start(run.name, run.config, tmp_path)
