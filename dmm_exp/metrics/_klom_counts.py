@@ -1,28 +1,17 @@
-"""KLoM of checked margins, in three forms that count alike: a plain loop, array code, and a compiled kernel.
-
-The loop is the definition. The other two share everything but the two passes over the samples, so their values are the
-same bit for bit: array code counts by numpy, the kernel (module ``_klom_compiled``, extra ``fast``) by numba.
-"""
+"""KLoM of checked margins: histograms of many points at once, whose counts are those of a plain loop over points."""
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmm_exp.errors import UserError, did_you_mean
-from dmm_exp.executors.devices import cores
 from dmm_exp.metrics._inputs import open_unit
 
 DIRECTIONS = ("unlearned_oracle", "oracle_unlearned")
-FORMS = ("auto", "loop", "array", "compiled")
 Floats = NDArray[np.floating]
 Members = NDArray[np.int64]
 
@@ -30,9 +19,7 @@ NEAR_EDGE = 1e-6  # in bins; a sample further than this from every edge cannot b
 NARROW = 1e-8  # times bins: below this range relative to the values, rounding of the edges could exceed NEAR_EDGE
 TINY = 1e-290  # a range below this leaves steps that are no longer represented to full precision
 _LOG_OF_NONE = -1e300  # stands for ln 0; finite, so that 0 times it is 0
-_SAMPLES_PER_BLOCK = {"array": 250_000, "compiled": 400_000}  # measured: what is passed over twice stays in the cache
-_WORTH_COMPILING = 600_000_000  # samples from which the kernel saves more than the 3 s of importing and compiling it
-_WORTH_SAYING = 5_000_000_000  # samples that take array code most of a minute
+_SAMPLES_PER_BLOCK = 250_000  # measured: what is passed over twice stays in the cache
 
 
 @dataclass(frozen=True)
@@ -75,16 +62,15 @@ class Pair:
         """Points of both sides."""
         return self.first.shape[1]
 
-    def values(self, form: str, rows: Members | None = None, columns: Members | None = None) -> NDArray[np.float64]:
+    def values(self, rows: Members | None = None, columns: Members | None = None) -> NDArray[np.float64]:
         """Return the divergence ``[points]`` between members ``rows`` of the first side and ``columns`` of the second.
 
-        All members where none are given. Of a choice of members array code copies one block of points at a time, and
-        the kernel copies nothing.
+        All members where none are given. Of a choice of members one block of points is copied at a time.
         """
         rows, columns = (np.arange(self.members) if chosen is None else chosen for chosen in (rows, columns))
-        if form == "loop":
-            return loop(self.first[rows], self.second[columns], self.options)
-        return _by_blocks(self, rows, columns, form)
+        step = max(1, _SAMPLES_PER_BLOCK // (len(rows) + len(columns)))
+        blocks = [slice(start, start + step) for start in range(0, self.points, step)]
+        return np.concatenate([_divergence(histograms(self, rows, columns, block), self.options) for block in blocks])
 
 
 class Grid:
@@ -120,87 +106,7 @@ class Grid:
         return np.searchsorted(self.edges[1:-1, point], values, side="right")
 
 
-def chosen_form(form: str, dtype: np.dtype, samples: int) -> str:
-    """Return the form to use for so many samples: ``form`` itself unless it is ``auto``.
-
-    Raises:
-        UserError: for an unknown form, or for ``compiled`` without numba.
-    """
-    if form not in FORMS:
-        raise UserError(f"form is '{form}'; expected {', '.join(FORMS)}{did_you_mean(form, FORMS)}.")
-    installed = importlib.util.find_spec("numba") is not None
-    if form == "compiled" and not installed:
-        raise UserError("form is 'compiled', which needs the package numba: pip install 'dmm_exp[fast]'")
-    if form != "auto":
-        return form
-    if not installed:
-        if samples >= _WORTH_SAYING:
-            _say_that_numba_would_help()
-        return "array"
-    return "compiled" if samples >= _WORTH_COMPILING or dtype in _compiled_for else "array"
-
-
-_compiled_for: set[np.dtype] = set()  # types of margins for which this process has the kernel already
-
-
-@cache
-def _say_that_numba_would_help() -> None:
-    logging.getLogger(__name__).warning("KLoM of this size is faster with numba: pip install 'dmm_exp[fast]'")
-
-
-def loop(first: Floats, second: Floats, options: Options) -> NDArray[np.float64]:
-    """Return the divergence ``[points]``, one point after another: the definition."""
-    return np.array([_one_point(p, q, options) for p, q in zip(first.T, second.T, strict=True)])
-
-
-def _one_point(p: Floats, q: Floats, options: Options) -> float:
-    """Return the divergence of one point's samples ``[members]``."""
-    p_share, q_share = (counts / counts.sum() for counts in one_histogram(p, q, options))
-    used = p_share > 0
-    q_share[used] = np.maximum(q_share[used], options.eps)
-    if options.renormalise:
-        q_share /= q_share.sum()
-    return float((p_share[used] * np.log(p_share[used] / q_share[used])).sum())
-
-
-def one_histogram(p: Floats, q: Floats, options: Options) -> list[NDArray[np.integer]]:
-    """Return one point's counts on both sides, ``[bins]`` each."""
-    p, q = (np.clip(side.astype(np.float64), -options.clip, options.clip) for side in (p, q))
-    low, high = min(p.min(), q.min()), max(p.max(), q.max())
-    edges = np.linspace(low, high if high > low else low + 1.0, int(options.bins) + 1)
-    if options.drop_maximum and (p < high).any() and (q < high).any():
-        p, q = p[p < high], q[q < high]
-    return [np.bincount(np.digitize(side, edges[1:-1]), minlength=int(options.bins)) for side in (p, q)]
-
-
-def _by_blocks(pair: Pair, rows: Members, columns: Members, form: str) -> NDArray[np.float64]:
-    """Return the divergence ``[points]``, block by block of points; the kernel takes blocks in threads."""
-    step = max(1, _SAMPLES_PER_BLOCK[form] // (len(rows) + len(columns)))
-    blocks = [slice(start, min(start + step, pair.points)) for start in range(0, pair.points, step)]
-    if form == "array":
-        return np.concatenate([array(pair, rows, columns, block) for block in blocks])
-    from dmm_exp.metrics._klom_compiled import compiled
-
-    _compiled_for.add(pair.first.dtype)
-    threads = min(_threads(), len(blocks))
-    if threads == 1:
-        return np.concatenate([compiled(pair, rows, columns, block) for block in blocks])
-    with ThreadPoolExecutor(threads) as pool:
-        return np.concatenate(list(pool.map(lambda block: compiled(pair, rows, columns, block), blocks)))
-
-
-def _threads() -> int:
-    """Return how many threads the kernel may use: OMP_NUM_THREADS, else the processors open to this process."""
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(limit)) if limit.isdigit() else cores()
-
-
-def array(pair: Pair, rows: Members, columns: Members, block: slice) -> NDArray[np.float64]:
-    """Return the divergence of a block of points."""
-    return _divergence(array_counts(pair, rows, columns, block), pair.options)
-
-
-def array_counts(pair: Pair, rows: Members, columns: Members, block: slice) -> NDArray[np.integer]:
+def histograms(pair: Pair, rows: Members, columns: Members, block: slice) -> NDArray[np.integer]:
     """Return the counts ``[2, bins, points]`` of a block of points."""
     options = pair.options
     sides = [_clipped(pair.first[rows, block], options.clip), _clipped(pair.second[columns, block], options.clip)]
@@ -259,7 +165,7 @@ def _divergence(counts: NDArray[np.integer], options: Options) -> NDArray[np.flo
     Logarithms of counts are looked up: ``ln(a/n) - ln(max(b/m, eps)) = ln a - ln n - max(ln b - ln m, ln eps)``.
     """
     size = counts.sum(axis=1)
-    log = log_of_counts(int(size.max()))
+    log = _log_of_counts(int(size.max()))
     first, second = counts
     q = log[second]
     q -= log[size[1]]
@@ -272,7 +178,7 @@ def _divergence(counts: NDArray[np.integer], options: Options) -> NDArray[np.flo
     return value + _log_total(counts, options.eps) if options.renormalise else value
 
 
-def log_of_counts(most: int) -> NDArray[np.float64]:
+def _log_of_counts(most: int) -> NDArray[np.float64]:
     """Return the logarithms of 0 to ``most``, that of 0 a finite stand-in."""
     return np.append(_LOG_OF_NONE, np.log(np.arange(1, most + 1)))
 
