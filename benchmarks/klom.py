@@ -105,14 +105,13 @@ def _replicates() -> str:
     generator = np.random.default_rng(1)
     unlearned, oracle = generator.normal(size=(2, MEMBERS, REPLICATED_POINTS)).astype(np.float32)
     pair, half = Pair(unlearned, oracle, Options()), MEMBERS // 2
-    wall, cpu = time.perf_counter(), time.process_time()
+    start = time.process_time()
     for _ in range(REPLICATES):
         rows, columns = generator.permutation(MEMBERS)[:half], generator.permutation(MEMBERS)[:half]
         np.quantile(pair.values(rows, columns), 0.95)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return (
         f"{REPLICATES:,} half-samples of {REPLICATED_POINTS:,} points (N = {MEMBERS}), with their 95th percentiles: "
-        f"{cpu:.0f} processor seconds, {wall:.0f} s of wall time (wanted: at most 180)."
+        f"{time.process_time() - start:.0f} processor seconds (wanted: at most 180)."
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 from wandb_files import written_runs
 
 from dmm_exp.errors import UserError
@@ -48,14 +49,13 @@ def reported(tmp_path: Path) -> Path:
     """Return a run's folder with a page and a picture in it."""
     (tmp_path / "report.html").write_text("<p>report</p>", encoding="utf-8")
     (tmp_path / "figures").mkdir()
-    pytest.importorskip("PIL.Image").new("RGB", (8, 8)).save(tmp_path / "figures" / "klom_by_group.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "figures" / "klom_by_group.png")
     return tmp_path
 
 
 def test_an_offline_wandb_run_holds_everything_by_name_and_value(
     make_run: Callable[..., RunResult], reported: Path
 ) -> None:
-    pytest.importorskip("wandb")
     members = pd.DataFrame({"member": [0, 1], "tow": [0.5, 0.75]})
     run = make_run(members=10, n_points=60, forgotten=10)
     run = dataclasses.replace(run, members=members, checkpoints={1: {"tow": 0.25}, 2: {"tow": 0.5}})
@@ -84,7 +84,6 @@ def test_an_offline_wandb_run_holds_everything_by_name_and_value(
 def test_wandb_keeps_the_id_of_a_folder_that_was_tracked_before(
     run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("wandb")
     (tmp_path / RUN_ID_FILE).write_text("abcd1234\n")
     tracker = WandbTracker("dmm_exp", mode="offline")
     tracker.start(run.name, run.config, tmp_path)

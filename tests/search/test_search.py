@@ -178,7 +178,6 @@ def test_a_name_that_would_leave_the_folder_is_refused(outputs, save):
 
 
 def test_optuna_goes_on_with_its_study(tmp_path):
-    pytest.importorskip("optuna")
     lr = "hparams_search.spaces.gradient_ascent.optimizer.lr=1e-4..1e-2 log"
     tuning = '["random seed=9"]'
     searched(tmp_path, lr, "hparams_search.trials=2", strategy="optuna", tuning=tuning)
