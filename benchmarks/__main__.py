@@ -15,7 +15,6 @@ RESULTS = Path(__file__).with_name("results.md")
 NAMES = (
     "klom",
     "klom_coverage",
-    "lds",
     "training",
     "same_distribution",
     "resnet9",
@@ -52,7 +51,7 @@ def main(names: list[str]) -> int:
 
 def _circumstances() -> str:
     """Return date, machine and versions in one line."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "numpy", "numba", "scipy"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "numpy", "scipy"))
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     return (
         f"{datetime.date.today()}; {cores} shared {platform.machine()} CPU cores, load {load:.0f} at the end; "

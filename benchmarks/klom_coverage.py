@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmm_exp.metrics import klom_intervals
-from dmm_exp.metrics._klom_forms import Options, Pair
+from dmm_exp.metrics._klom_counts import Options, Pair
 from dmm_exp.metrics.klom_intervals import Statistic, statistics
 
 MEMBERS, POINTS, EFFECTS, SHARE = 100, 200, 3, 0.1
@@ -41,7 +41,7 @@ class Margins:
 
     def statistics(self, pair: Pair, *members: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the statistics of KLoM between some members of both sides."""
-        return statistics(pair.values("compiled", *members), STATISTICS)
+        return statistics(pair.values(*members), STATISTICS)
 
     def bootstrap(self, pair: Pair) -> NDArray[np.float64]:
         """Return low and high ``[2, statistics]`` of the percentile bootstrap."""
@@ -75,7 +75,7 @@ def _row(shift: float) -> tuple[str, bool]:
     covered = np.zeros((2, len(STATISTICS)))
     for _ in range(TRIALS):
         pair = margins.pair()
-        ours = klom_intervals(pair.first, pair.second, quantiles=STATISTICS, form="compiled")
+        ours = klom_intervals(pair.first, pair.second, quantiles=STATISTICS)
         both = np.transpose([ours[name] for name in STATISTICS]), margins.bootstrap(pair)
         for row, (low, high) in enumerate(both):
             covered[row] += (low <= target) & (target <= high)

@@ -1,8 +1,8 @@
-"""Run every setting that searches found (conf/experiment/NAME/KIND/METHOD.yaml) on the sets it was tuned on.
+"""Run every setting that searches found (conf/experiment/NAME/KIND.csv) on the sets it was tuned on.
 
 python scripts/check_settings.py digits paths.outputs=DIR
 
-Compares P95 KLoM by group with what the file says, and ends with exit code 1 if one lies outside the 95 % interval over
+Compares P95 KLoM by group with what the table says, and ends with exit code 1 if one lies outside the 95 % interval over
 members of this run.
 """
 
@@ -18,19 +18,19 @@ from rich.table import Table
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import compose_cells, forget_overrides
 from dmm_exp.config.schema import register
+from dmm_exp.config.tables import read_rows, tables_of
 from dmm_exp.report.result import GROUPS
 from dmm_exp.report.tables import print_table
 from dmm_exp.runs.run import run
 
-RECORD = re.compile(r"^#   (?P<forget>[^:]+): (?P<values>[\d./ ]+), ToW", re.MULTILINE)
+RECORD = re.compile(r"(?P<forget>[^:;]+): (?P<values>[\d./ ]+), ToW")
 
 
 def main(name: str, overrides: list[str]) -> int:
-    """Check all files, print one table, and return the exit code."""
+    """Check all rows, print one table, and return the exit code."""
     register()
     table, outside = Table("settings", "forget set", "recorded P95", "found", "95 % intervals", ""), 0
-    for path, forget, recorded in records(Path(config_directory()) / "experiment" / name):
-        choice = f"{name}/{path.parent.name}/{path.stem}"
+    for choice, forget, recorded in records(Path(config_directory()), name):
         quiet = ["evaluation.report=false", "logger=none"]
         cell = [f"experiment={choice}", *forget_overrides(forget), *quiet, *overrides]
         config, choices = compose_cells(config_directory(), cell)[0]
@@ -46,11 +46,13 @@ def main(name: str, overrides: list[str]) -> int:
     return int(outside > 0)
 
 
-def records(folder: Path) -> Iterator[tuple[Path, str, list[float]]]:
-    """Yield (file, forget set, P95 by group) of everything that files of a folder say of their tuning sets."""
-    for path in sorted(folder.glob("*/*.yaml")):
-        for found in RECORD.finditer(path.read_text(encoding="utf-8")):
-            yield path, found["forget"], [float(value) for value in found["values"].split(" / ")]
+def records(folder: Path, name: str) -> Iterator[tuple[str, str, list[float]]]:
+    """Yield (experiment, forget set, P95 by group) of everything that tables say of their tuning sets."""
+    for table, path in tables_of(folder).items():
+        for method, row in read_rows(path).items() if table.startswith(f"{name}/") else ():
+            for found in RECORD.finditer(row["tuned_on"]):
+                values = [float(value) for value in found["values"].split(" / ")]
+                yield f"{table}/{method}", found["forget"].strip(), values
 
 
 def _words(values: list[float]) -> str:

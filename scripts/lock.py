@@ -19,9 +19,9 @@ BUILDS = ("hatchling", "editables")  # what builds this package
 CUDA = re.compile(r"(nvidia|cuda)-|triton==")
 HEAD = {
     "requirements.lock": """\
-# The exact versions that the tests run with: what pyproject.toml asks for, its extras "dev" and "sweep", and what
-# builds the package (hatchling, editables), with the hashes of all files of each release. Written by `make lock`; no
-# package host, path or local build is named. Never torchvision.
+# The exact versions that the tests run with: what pyproject.toml asks for, its extra "dev", which has all others,
+# and what builds the package (hatchling, editables), with the hashes of all files of each release. Written by
+# `make lock`; no package host, path or local build is named. Never torchvision.
 """,
     "requirements-cuda.lock": """\
 # What torch's builds for Nvidia's GPUs ask for beside requirements.lock, in the same form. `make install` takes these
@@ -48,7 +48,7 @@ def main() -> None:
 def _compiled(torch: str) -> str:
     """Return every version with its hashes, as uv writes them."""
     words = ["pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--quiet"]
-    words += ["--no-header", "--no-annotate", "--extra", "dev", "--extra", "sweep", "pyproject.toml", "-"]
+    words += ["--no-header", "--no-annotate", "--extra", "dev", "pyproject.toml", "-"]
     asked = "\n".join((torch, *BUILDS))
     uv = Path(sys.executable).with_name("uv")
     command = [str(uv), *words]

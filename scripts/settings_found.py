@@ -1,4 +1,4 @@
-"""Print the settings that searches found (conf/experiment/NAME/KIND/METHOD.yaml) as a table in Markdown.
+"""Print the settings that searches found (conf/experiment/NAME/KIND.csv) as a table in Markdown.
 
 python scripts/settings_found.py digits
 """
@@ -8,27 +8,26 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import yaml
-
 from dmm_exp.config.folders import config_directory
-from dmm_exp.search import settings_of
+from dmm_exp.config.tables import Row, read_rows, settings_in, tables_of
 
 
 def main(name: str) -> None:
     """Print one row a method and one column a kind of forget set."""
-    folder = Path(config_directory()) / "experiment" / name
-    kinds = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    print("| | " + " | ".join(f"`{kind}`" for kind in kinds) + " |")
-    print("|---" * (len(kinds) + 1) + "|")
-    for method in sorted({path.stem for path in folder.glob("*/*.yaml")}):
-        found = (_words(folder / kind / f"{method}.yaml") for kind in kinds)
-        print(f"| `{method}` | " + " | ".join(found) + " |")
+    tables = tables_of(Path(config_directory()))
+    found = {
+        table.rpartition("/")[2]: read_rows(path) for table, path in tables.items() if table.startswith(f"{name}/")
+    }
+    print("| | " + " | ".join(f"`{kind}`" for kind in found) + " |")
+    print("|---" * (len(found) + 1) + "|")
+    for method in sorted({method for rows in found.values() for method in rows}):
+        print(f"| `{method}` | " + " | ".join(_words(rows.get(method)) for rows in found.values()) + " |")
 
 
-def _words(path: Path) -> str:
-    if not path.exists():
+def _words(row: Row | None) -> str:
+    if row is None:
         return "–"
-    settings = settings_of(yaml.safe_load(path.read_text(encoding="utf-8"))["unlearner"])
+    settings = settings_in(row)
     return ", ".join(f"{key.removeprefix('optimizer.')} {value:g}" for key, value in sorted(settings.items()))
 
 

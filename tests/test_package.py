@@ -1,11 +1,13 @@
 """The package as others get it: light to import, whole in a wheel."""
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import tomllib
 import venv
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -64,9 +66,51 @@ def test_a_lock_file_pins_every_version_with_hashes_and_names_no_place(name):
 
 
 def test_what_the_package_needs_is_in_the_lock_file():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = set(re.findall(r"^([A-Za-z0-9._-]+)==", (ROOT / LOCKS[0]).read_text(), flags=re.MULTILINE))
     pinned = {name.lower().replace("_", "-") for name in names}
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"], "hatchling", "editables"]
-    assert {re.split(r"[\[<>=!~ ]", one)[0].lower().replace("_", "-") for one in wanted} <= pinned
+    extras = [one for extra in PROJECT["optional-dependencies"].values() for one in extra]
+    wanted = [*PROJECT["dependencies"], *extras, "hatchling", "editables"]
+    assert {name_of(one) for one in wanted} - {"dmm-exp"} <= pinned
     assert not any(name.startswith("nvidia") for name in pinned)
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LAUNCHERS = {"hydra-joblib-launcher", "hydra-submitit-launcher"}  # Hydra imports these when they are named
+
+
+def name_of(requirement):
+    return re.split(r"[\[<>=!~ ]", requirement)[0].lower().replace("_", "-")
+
+
+def imported(*folders):
+    """Return what modules of these folders import, by the first part of its name."""
+    found = set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+            elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+                found |= {str(one.value) for one in node.args if isinstance(one, ast.Constant)}
+    return found
+
+
+def test_every_package_that_is_asked_for_is_used():
+    extras = PROJECT["optional-dependencies"]
+    asked = {name_of(one) for one in PROJECT["dependencies"]} | {
+        name_of(one) for extra in extras if extra != "dev" for one in extras[extra]
+    }
+    homes = packages_distributions()
+    modules = imported("dmm_exp", "hydra_plugins", "scripts")
+    used = {name.lower().replace("_", "-") for module in modules for name in homes.get(module, ())}
+    assert asked - used == LAUNCHERS
+
+
+def test_the_tests_run_with_every_extra_and_skip_nothing_for_want_of_a_package():
+    extras = PROJECT["optional-dependencies"]
+    (inherited,) = [one for one in extras["dev"] if name_of(one) == "dmm-exp"]
+    assert set(re.findall(r"[a-z]+", inherited.partition("[")[2])) == set(extras) - {"dev"}
+    for path in (ROOT / "tests").rglob("*.py"):
+        skipped = re.findall(r"importorskip\(\"(?!benchmarks\.)", path.read_text())
+        assert not skipped, path

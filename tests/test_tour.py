@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 
 TOUR = Path(__file__).resolve().parents[1] / "docs" / "tour.ipynb"
@@ -14,7 +16,6 @@ def code_cells(notebook):
 
 
 def test_the_tour_has_ten_cells_and_shows_what_they_print():
-    nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(TOUR, as_version=4)
     nbformat.validate(notebook)
     assert len(code_cells(notebook)) == 10
@@ -27,8 +28,6 @@ def test_the_tour_has_ten_cells_and_shows_what_they_print():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_tour_runs_from_a_forget_set_to_the_report(tmp_path):
-    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
     notebook = nbformat.read(TOUR, as_version=4)
     assert SMALL in code_cells(notebook)[0].source
     for cell in code_cells(notebook):

@@ -10,13 +10,9 @@ from dmm_exp.attribution.feldman_zhang import FeldmanZhang
 from dmm_exp.attribution.gradients import GradientEstimator
 from dmm_exp.attribution.lasso import SparseDatamodel
 from dmm_exp.attribution.oracle import OracleEffect
-from dmm_exp.attribution.through_dattri import EKFAC, Arnoldi, GraSS, LoGra, TracIn
 from dmm_exp.attribution.trak import Trak
 
 __all__ = [
-    "EKFAC",
-    "Arnoldi",
-    "CentredLogits",
     "Datamodel",
     "Debiased",
     "Effect",
@@ -24,15 +20,12 @@ __all__ = [
     "Estimator",
     "Evidence",
     "FeldmanZhang",
-    "GraSS",
     "GradientEstimator",
     "Gradients",
     "Learned",
-    "LoGra",
     "OracleEffect",
     "SparseDatamodel",
     "SubsetModels",
-    "TracIn",
     "Trak",
     "TrakFactored",
     "towards",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.config.schema import Plain
+from dmm_exp.config.tables import register_tables
 from dmm_exp.errors import UserError, reason_of
 from dmm_exp.files.reading import YAML_BYTES, parse_yaml, read_bytes
 
@@ -31,6 +32,7 @@ def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Any]:
     from dmm_exp.config.schema import register
 
     register()
+    register_tables(*more, config_dir)
     version.setbase("1.3")
     search_path = create_config_search_path(config_dir)
     for folder in more:

@@ -1,7 +1,7 @@
 """Metrics: how far unlearned models are from models that never saw the forget set.
 
-Everything here takes arrays and needs numpy alone (``mia`` loads scikit-learn when it is called). Ensembles come as
-margins ``[members, points]``.
+Everything here takes arrays and needs numpy alone (``lds`` loads scipy and ``mia`` scikit-learn when they are called).
+Ensembles come as margins ``[members, points]``.
 """
 
 from dmm_exp.metrics.better import lower_is_better

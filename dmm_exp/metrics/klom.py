@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dmm_exp.errors import UserError
 from dmm_exp.metrics._inputs import member_matrix, same_shape
-from dmm_exp.metrics._klom_forms import Floats, Options, Pair, chosen_form
+from dmm_exp.metrics._klom_counts import Floats, Options, Pair
 
 
 class KlomOptions(TypedDict, total=False):
@@ -37,7 +37,6 @@ def klom(
     direction: str = "unlearned_oracle",
     drop_maximum: bool = False,
     renormalise: bool = False,
-    form: str = "auto",
 ) -> NDArray[np.float64]:
     """Return KLoM ``[points]`` in nats: 0 for equal histograms, at most ``-ln(eps)`` unless ``renormalise`` is set.
 
@@ -56,18 +55,12 @@ def klom(
             reproduce published numbers. Each side is then divided by the number of samples it keeps, as in the public
             code. Where a side would keep none, that point's last bin stays closed.
         renormalise: scale the second distribution back to 1 after flooring, as ``scipy.stats.entropy`` does.
-        form: how it is computed. ``loop``: point by point, the definition. ``array``: numpy over many points.
-            ``compiled``: a numba kernel, on as many threads as OMP_NUM_THREADS or the processors allow; needs the extra
-            ``fast``. ``auto`` takes the kernel where that saves more than its compilation, else array code. All have
-            the same counts; the last two the same values to the last bit, and the loop to 1e-12.
 
     Raises:
-        UserError: when the shapes differ (unequal N included), a margin is NaN or infinite, an option is no good, or
-            the kernel is asked for without numba.
+        UserError: when the shapes differ (unequal N included), a margin is NaN or infinite, or an option is no good.
     """
     options = Options(bins, clip, eps, direction, drop_maximum, renormalise)
-    pair = checked_pair(unlearned, oracle, options)
-    return pair.values(chosen_form(form, pair.first.dtype, 2 * pair.first.size))
+    return checked_pair(unlearned, oracle, options).values()
 
 
 def check_options(**options: Unpack[KlomOptions]) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dmm_exp.metrics._klom_forms import Options, Pair, chosen_form
+from dmm_exp.metrics._klom_counts import Options, Pair
 from dmm_exp.metrics.klom import KlomOptions, checked_pair
 from dmm_exp.metrics.klom_intervals import Statistic, statistics
 
@@ -29,7 +29,6 @@ def split_half_floor(
     oracle: ArrayLike,
     *,
     quantiles: Sequence[Statistic] = (0.95,),
-    form: str = "auto",
     **options: Unpack[KlomOptions],
 ) -> dict[Statistic, SplitHalfFloor]:
     """Return the floor of every statistic of KLoM over points, from a single ensemble of N oracles.
@@ -45,24 +44,22 @@ def split_half_floor(
     Args:
         oracle: margins ``[members, points]``, at least eight members.
         quantiles: quantiles over points in [0, 1], or ``"mean"``.
-        form: as for ``klom``.
         **options: as for ``klom``.
 
     Raises:
         UserError: as ``klom`` does, and when there are fewer than eight members or a quantile is out of range.
     """
     pair = checked_pair(oracle, oracle, Options(**options), fewest_members=FEWEST_FOR_SPLIT)
-    form = chosen_form(form, pair.first.dtype, pair.first.size * _SPLITS)
-    at_half = _between_halves(pair, quantiles, form)
+    at_half = _between_halves(pair, quantiles)
     at_full = at_half * _fall_from_half(pair, quantiles)
     return {name: SplitHalfFloor(float(at_half[i]), float(at_full[i])) for i, name in enumerate(quantiles)}
 
 
-def _between_halves(pair: Pair, quantiles: Sequence[Statistic], form: str) -> NDArray[np.float64]:
+def _between_halves(pair: Pair, quantiles: Sequence[Statistic]) -> NDArray[np.float64]:
     """Return every statistic between halves, a mean over random divisions."""
     generator, half = np.random.default_rng(0), pair.members // 2
     orders = (generator.permutation(pair.members) for _ in range(_SPLITS))
-    values = (pair.values(form, order[:half], order[half : 2 * half]) for order in orders)
+    values = (pair.values(order[:half], order[half : 2 * half]) for order in orders)
     return np.mean([statistics(found, quantiles) for found in values], axis=0)
 
 
@@ -74,7 +71,7 @@ def _fall_from_half(pair: Pair, quantiles: Sequence[Statistic]) -> NDArray[np.fl
     floors = {}
     for members in (pair.members, pair.members // 2):
         draws = (_smoothed(pair, margins, members, generator) for _ in range(_SMOOTHED_DRAWS))
-        floors[members] = np.mean([statistics(drawn.values("array"), quantiles) for drawn in draws], axis=0)
+        floors[members] = np.mean([statistics(drawn.values(), quantiles) for drawn in draws], axis=0)
     full, half = floors.values()
     return np.divide(full, half, out=np.ones_like(full), where=half > 0)
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dmm_exp.errors import UserError
 from dmm_exp.metrics._inputs import open_unit
-from dmm_exp.metrics._klom_forms import Options, Pair, chosen_form
+from dmm_exp.metrics._klom_counts import Options, Pair
 from dmm_exp.metrics.klom import KlomOptions, checked_pair
 
 Statistic = float | Literal["mean"]
@@ -28,11 +28,10 @@ def klom_interval(
     *,
     quantile: Statistic = 0.95,
     level: float = 0.95,
-    form: str = "auto",
     **options: Unpack[KlomOptions],
 ) -> tuple[float, float]:
     """Return ``(low, high)``, an interval over members for one statistic over points; see ``klom_intervals``."""
-    return klom_intervals(unlearned, oracle, quantiles=(quantile,), level=level, form=form, **options)[quantile]
+    return klom_intervals(unlearned, oracle, quantiles=(quantile,), level=level, **options)[quantile]
 
 
 def klom_intervals(
@@ -41,7 +40,6 @@ def klom_intervals(
     *,
     quantiles: Sequence[Statistic] = (0.95,),
     level: float = 0.95,
-    form: str = "auto",
     **options: Unpack[KlomOptions],
 ) -> dict[Statistic, tuple[float, float]]:
     """Return an interval over members for every statistic asked for, at the cost of one.
@@ -65,7 +63,6 @@ def klom_intervals(
         oracle: margins ``[members, points]``, with as many members.
         quantiles: quantiles over points in [0, 1], or ``"mean"``.
         level: probability that the interval aims to cover.
-        form: as for ``klom``; the choice that ``auto`` makes counts all replicates.
         **options: as for ``klom``.
 
     Raises:
@@ -73,9 +70,8 @@ def klom_intervals(
     """
     pair = checked_pair(unlearned, oracle, Options(**options), fewest_members=_FEWEST_FOR_INTERVAL)
     normal = NormalDist().inv_cdf(0.5 * (1.0 + open_unit("level", level)))
-    form = chosen_form(form, pair.first.dtype, 2 * pair.first.size * (1 + _SPLITS))
-    centre = statistics(pair.values(form), quantiles)
-    error = _spread_of_halves(pair, quantiles, form) * _fall_from_half(pair, quantiles, form)
+    centre = statistics(pair.values(), quantiles)
+    error = _spread_of_halves(pair, quantiles) * _fall_from_half(pair, quantiles)
     low, high = np.maximum(centre - normal * error, 0.0), centre + normal * error
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(quantiles)}
 
@@ -90,26 +86,26 @@ def statistics(values: NDArray[np.float64], quantiles: Sequence[Statistic]) -> N
     return np.array([values.mean() if quantile == "mean" else next(found) for quantile in quantiles])
 
 
-def _spread_of_halves(pair: Pair, quantiles: Sequence[Statistic], form: str) -> NDArray[np.float64]:
+def _spread_of_halves(pair: Pair, quantiles: Sequence[Statistic]) -> NDArray[np.float64]:
     """Return the standard error of every statistic at N/2."""
     generator = np.random.default_rng(0)
     variances = np.empty((_SPLITS, len(quantiles)))
     for split in range(_SPLITS):
         rows, columns = generator.permutation(pair.members), generator.permutation(pair.members)
-        variances[split] = np.var(_of_halves(pair, rows, columns, quantiles, form), axis=0, ddof=1)
+        variances[split] = np.var(_of_halves(pair, rows, columns, quantiles), axis=0, ddof=1)
     return np.sqrt(variances.mean(axis=0))
 
 
 def _of_halves(
-    pair: Pair, rows: NDArray[np.int64], columns: NDArray[np.int64], quantiles: Sequence[Statistic], form: str
+    pair: Pair, rows: NDArray[np.int64], columns: NDArray[np.int64], quantiles: Sequence[Statistic]
 ) -> list[NDArray[np.float64]]:
     """Return the statistics of two halves that share no member."""
     half = pair.members // 2
     pieces = (slice(0, half), slice(half, 2 * half))
-    return [statistics(pair.values(form, rows[piece], columns[piece]), quantiles) for piece in pieces]
+    return [statistics(pair.values(rows[piece], columns[piece]), quantiles) for piece in pieces]
 
 
-def _fall_from_half(pair: Pair, quantiles: Sequence[Statistic], form: str) -> NDArray[np.float64]:
+def _fall_from_half(pair: Pair, quantiles: Sequence[Statistic]) -> NDArray[np.float64]:
     """Return the standard error at N over that at N/2, for independent Gaussian margins like those of the pair."""
     generator = np.random.default_rng(1)
     first, second = (_moments(side, pair.options.clip) for side in (pair.first, pair.second))
@@ -120,8 +116,8 @@ def _fall_from_half(pair: Pair, quantiles: Sequence[Statistic], form: str) -> ND
         normal = generator.standard_normal((2, pair.members, means.shape[1]))
         one, other = (means[:, None] + deviations[:, None] * normal).astype(pair.first.dtype)
         drawn = Pair(one, other, pair.options)
-        whole.append(statistics(drawn.values(form), quantiles))
-        halves += _of_halves(drawn, members, members, quantiles, form)
+        whole.append(statistics(drawn.values(), quantiles))
+        halves += _of_halves(drawn, members, members, quantiles)
     at_half = np.std(halves, axis=0)
     mean_like = math.sqrt((pair.members // 2) / pair.members)
     return np.divide(np.std(whole, axis=0), at_half, out=np.full(len(quantiles), mean_like), where=at_half > 0)

@@ -28,7 +28,9 @@ def lds(predicted: ArrayLike, actual: ArrayLike) -> NDArray[np.float64]:
     """
     first, second = member_matrix("predicted", predicted, fewest_members=2), member_matrix("actual", actual)
     same_shape("predicted", first, "actual", second)
-    return _column_correlations(average_ranks(first), average_ranks(second))
+    from scipy.stats import rankdata  # here, since loading it takes longer than most metrics do
+
+    return _column_correlations(rankdata(first, axis=0), rankdata(second, axis=0))
 
 
 def lds_interval(
@@ -60,25 +62,9 @@ def lds_interval(
     return float(low), float(high)
 
 
-def average_ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the ranks from 0 within each column of ``[members, points]``; ties get the average of their ranks."""
-    order = np.argsort(values, axis=0)
-    rising = np.take_along_axis(values, order, axis=0)
-    position = np.broadcast_to(np.arange(len(values), dtype=np.float64)[:, None], values.shape)
-    edge = np.ones((1, values.shape[1]), dtype=bool)
-    changes = rising[1:] != rising[:-1]
-    first = np.where(np.vstack([edge, changes]), position, 0.0)
-    last = np.where(np.vstack([changes, edge]), position, np.inf)
-    first = np.maximum.accumulate(first, axis=0)
-    last = np.minimum.accumulate(last[::-1], axis=0)[::-1]
-    ranks = np.empty(values.shape)
-    np.put_along_axis(ranks, order, 0.5 * (first + last), axis=0)
-    return ranks
-
-
 def _column_correlations(predicted: NDArray[np.float64], actual: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the Pearson correlation of each column of ranks, with the constant columns as ``lds`` documents."""
-    centre = 0.5 * (len(actual) - 1)  # the mean rank, ties or not
+    centre = 0.5 * (len(actual) + 1)  # the mean rank, ties or not
     predicted, actual = predicted - centre, actual - centre
     spread = np.sqrt((predicted**2).sum(axis=0) * (actual**2).sum(axis=0))
     constant = (actual == 0).all(axis=0)

@@ -1,6 +1,5 @@
 """Architectures, and the normalisation in front of them."""
 
-from dmm_exp.models.from_timm import TimmModel
 from dmm_exp.models.margins import functional_one_hot, margin
 from dmm_exp.models.networks import CNN, MLP
 from dmm_exp.models.normalised import Normalised
@@ -16,7 +15,6 @@ __all__ = [
     "Normalised",
     "ResNet",
     "ResNet9",
-    "TimmModel",
     "VisionTransformer",
     "functional_one_hot",
     "margin",

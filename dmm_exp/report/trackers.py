@@ -1,4 +1,4 @@
-"""Where a run is tracked: nowhere, in CSV files beside it, with Weights & Biases, or with trackio on this machine."""
+"""Where a run is tracked: nowhere, in CSV files beside it, or with Weights & Biases."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import importlib
 import io
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 RUN_ID_FILE = "wandb_run_id.txt"
 JOB_TYPE = "main job"
 TABLE_ROWS = 5_000  # wandb checks the type of every cell (half a millisecond a row) and shows 10,000 rows at most
-REMOTE_TRACKIO = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
 
 
 class Tracker:
@@ -161,87 +159,6 @@ class WandbTracker(Tracker):
         return media
 
 
-class TrackioTracker(Tracker):
-    """Track a run with trackio, in files on this machine: no account, no network, a dashboard in the browser.
-
-    A run is written when it ends, in place of what an earlier start of the same experiment wrote.
-
-    Args:
-        project: the project's name.
-        folder: where trackio keeps its data; one process keeps to one.
-        group: what the runs of one sweep share: its name.
-
-    Raises:
-        UserError: from ``start``, when trackio is not installed, was loaded with another folder, or is told by its
-            environment to send runs elsewhere.
-    """
-
-    def __init__(self, project: str, folder: str, group: str | None = None) -> None:
-        """Keep the settings; nothing is imported before a run starts."""
-        self._project, self._group = project, group
-        self._data = Path(folder).expanduser().absolute()
-        self._started: tuple[str, dict[str, Any], Path] | None = None
-
-    def start(self, run_name: str, config: dict[str, Any], folder: Path) -> None:
-        """Check that trackio can be used, and remember the run; its choices can be grouped by, so they are flat."""
-        _import_trackio(self._data)
-        flat = {f"choices.{group}": choice for group, choice in config.get("choices", {}).items()}
-        self._started = (run_name, {**config, **flat}, Path(folder))
-
-    def finish(self, result: RunResult) -> None:
-        """Log the training curves by epoch, then the metrics, the figures, the tables and the report."""
-        if self._started is None:
-            raise RuntimeError("TrackioTracker.finish was called before start")
-        folder = self._started[2]
-        trackio = _import_trackio(self._data)
-        report = _report(result, folder)
-        media = {name: trackio.Image(path) for name, path in _pictures(folder).items()}
-        media |= {name: trackio.Table(dataframe=table) for name, table in _tables(result).items()}
-        with self._run() as run:
-            last = 0
-            for epoch, losses in _losses_by_epoch(result).items():
-                run.log(losses, step=epoch)
-                last = max(last, epoch)
-            run.log(dict(result.metrics), step=last)
-            run.log({**media, "report": trackio.Html(report, inject=False)}, step=last)
-
-    def fail(self, error: str) -> None:
-        """Record the run with its error as its only entry."""
-        if self._started is None:
-            return
-        trackio = _import_trackio(self._data)
-        with self._run() as run:
-            run.log({"error": trackio.Markdown(error)})
-
-    @contextmanager
-    def _run(self) -> Iterator[Any]:
-        """Open the run, without what an earlier start wrote, and close it; standard output stays the command's own."""
-        assert self._started is not None
-        name, config, _ = self._started
-        trackio = _import_trackio(self._data)
-        with redirect_stdout(io.StringIO()), _without_hugging_face():
-            for earlier in _trackio_runs(trackio, self._project):
-                if earlier.name == name:
-                    earlier.delete()
-            run = trackio.init(
-                self._project, name=name, group=self._group, config=config,
-                embed=False, auto_log_cpu=False, auto_log_gpu=False,
-            )  # fmt: skip
-            try:
-                yield run
-            finally:
-                trackio.finish()
-        self._started = None
-
-
-def _losses_by_epoch(result: RunResult) -> dict[int, dict[str, float]]:
-    """Return ``loss/STAGE`` of every stage that has it, by epoch."""
-    found: dict[int, dict[str, float]] = {}
-    for row in result.history.to_dict("records"):
-        found.setdefault(int(row["epoch"]), {})[f"loss/{row['stage']}"] = float(row["loss"])
-    return dict(sorted(found.items()))
-
-
 def _report(result: RunResult, folder: Path) -> Path:
     """Return the run's page; it is written here, with its figures, if nobody did before."""
     report = folder / "report.html"
@@ -284,41 +201,6 @@ def _import_wandb() -> Any:
         return importlib.import_module("wandb")
     except ImportError as error:
         raise UserError("logger=wandb needs the package wandb, which cannot be imported; pip install wandb") from error
-
-
-def _import_trackio(folder: Path) -> Any:
-    """Import trackio so that it keeps its data in ``folder``, or say what hinders that."""
-    if remote := [name for name in REMOTE_TRACKIO if os.environ.get(name)]:
-        raise UserError(f"{remote[0]} is set, but logger=trackio keeps runs on this machine; unset {remote[0]}")
-    os.environ["TRACKIO_DIR"] = str(folder)  # read once, at import
-    try:
-        trackio = importlib.import_module("trackio")
-    except ImportError as error:
-        raise UserError(
-            "logger=trackio needs the package trackio, which cannot be imported; pip install trackio"
-        ) from error
-    if Path(trackio.TRACKIO_DIR) != folder:
-        raise UserError(f"logger.folder={folder}: this process already keeps trackio's data in {trackio.TRACKIO_DIR}")
-    return trackio
-
-
-def _trackio_runs(trackio: Any, project: str) -> list[Any]:
-    """Return the runs of a project; none if there is no such project yet."""
-    try:
-        return list(trackio.Api().runs(project))
-    except ValueError:
-        return []
-
-
-@contextmanager
-def _without_hugging_face() -> Iterator[None]:
-    """Keep Hugging Face's client from the network: trackio asks it for the name of whoever is logged in."""
-    constants: Any = importlib.import_module("huggingface_hub.constants")
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 def _environment_mode() -> str:

@@ -123,7 +123,7 @@ def _without_collections() -> Iterator[None]:
 
 def _searched(config: Config, choices: Mapping[str, str], pipeline_of: PipelineOf, console: Console) -> Config:
     """Return the configuration with the unlearner's best settings on ``forget_tuning``, and without the search."""
-    from dmm_exp.config.folders import config_directory
+    from dmm_exp.config.folders import config_directory, further_folders
     from dmm_exp.config.instantiate import instantiate
     from dmm_exp.config.preflight import compose_forget_sets
     from dmm_exp.config.scale import scaled_part
@@ -143,10 +143,10 @@ def _searched(config: Config, choices: Mapping[str, str], pipeline_of: PipelineO
         {text: scaled_part("forget", forget, config) for text, forget in tuning.items()},
         lambda changed: pipeline_of(changed, quiet),
         console,
-        Path(folder),
+        Path(next(iter(further_folders()), folder)),
     )
     console.note(f"best of {len(found.trials)} settings: {found.best.settings} ({abs(found.best.value):.3f})")
-    console.note(f"settings: {found.experiment}; trials: {found.folder / 'trials.csv'}")
+    console.note(f"settings: {found.table}; trials: {found.folder / 'trials.csv'}")
     return replace(without, unlearner=found.unlearner)
 
 

@@ -1,4 +1,4 @@
-"""A search: every candidate unlearns the forget sets for tuning, the best becomes an experiment file.
+"""A search: every candidate unlearns the forget sets for tuning, the best becomes a row in a table of experiments.
 
 Models of candidates are thrown away once they are measured; what is kept is a record of each trial. So an interrupted
 search goes on where it stopped, and a larger one only tries what is new.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmm_exp.config.identity import identified
 from dmm_exp.config.schema import Config, Node
+from dmm_exp.config.tables import row_of, write_row
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import read_json
@@ -24,6 +25,7 @@ from dmm_exp.files.writing import write_json, write_text
 from dmm_exp.metrics import lower_is_better
 from dmm_exp.search.spaces import Settings, read_space, with_settings
 from dmm_exp.search.strategies import Strategy
+from dmm_exp.store.lock import Lock
 
 if TYPE_CHECKING:
     from dmm_exp.console.progress import Console
@@ -65,14 +67,14 @@ class Found:
         unlearner: configuration of the unlearner at the best settings.
         best: the trial with the smallest value.
         trials: all of them, best first.
-        experiment: the file that repeats the best settings.
-        folder: of the search, with ``experiment.yaml`` and ``trials.csv``.
+        table: the file whose row of this unlearner has the best settings.
+        folder: of the search, with ``settings.csv`` and ``trials.csv``.
     """
 
     unlearner: Node
     best: Trial
     trials: list[Trial]
-    experiment: Path
+    table: Path
     folder: Path
 
 
@@ -94,7 +96,7 @@ def search(
         tuning: configuration of every forget set to tune on, by what the user called it.
         make_pipeline: from a configuration to a pipeline that says nothing.
         console: where progress goes.
-        conf: the configuration folder that ``strategy.save`` is written into.
+        conf: the configuration folder with the table that ``strategy.save`` names.
 
     Raises:
         UserError: a tuning set is the reported one, nothing can be searched, or no candidate worked.
@@ -115,26 +117,26 @@ def search(
         reasons = {trial.error or f"cost {trial.cost:.2g} above hparams_search.max_cost" for trial in ranked}
         raise UserError(f"hparams_search: none of {len(ranked)} settings worked ({'; '.join(sorted(reasons))})")
     unlearner = with_settings(config.unlearner, ranked[0].settings)
-    text = experiment_text(config, name, strategy, tuning, ranked)
-    experiment = folder / "experiment.yaml"
-    write_text(experiment, text)
+    row = row_of(name, ranked[0].settings, how_found(config, strategy, tuning, ranked))
+    tables = [folder / "settings.csv"]
     if strategy.save:
-        experiment = conf / "experiment" / f"{strategy.save}.yaml"
-        experiment.parent.mkdir(parents=True, exist_ok=True)
-        write_text(experiment, text)
+        tables.append(conf / "experiment" / f"{strategy.save}.csv")
+    for table in tables:
+        with Lock(table.with_suffix(".lock")):
+            write_row(table, row)
     write_text(folder / "trials.csv", _csv(ranked))
-    return Found(unlearner, ranked[0], ranked, experiment, folder)
+    return Found(unlearner, ranked[0], ranked, tables[-1], folder)
 
 
 def _check_save(strategy: Strategy, conf: Path) -> None:
     words = (strategy.save or "x").split("/")
     if not all(word.replace("_", "").isalnum() for word in words):
         raise UserError(
-            f"hparams_search.save={strategy.save}: expected a name of letters, digits and underscores, perhaps in "
-            "folders (digits/scrub)"
+            f"hparams_search.save={strategy.save}: expected the name of a table, of letters, digits and "
+            "underscores, perhaps in folders (digits/rum_high_mem)"
         )
-    if not (conf / "experiment").is_dir():
-        raise UserError(f"hparams_search.save={strategy.save}: there is no folder {conf / 'experiment'}")
+    if not conf.is_dir():
+        raise UserError(f"hparams_search.save={strategy.save}: there is no folder {conf}")
 
 
 def check_tuning(config: Config, tuning: Mapping[str, Node], make_pipeline: MakePipeline) -> None:
@@ -276,29 +278,25 @@ class _Trials:
         self.done[digest_of(trial.settings)] = trial
 
 
-def experiment_text(
+def how_found(
     config: Config,
-    name: str,
     strategy: Strategy,
     tuning: Mapping[str, Node],
     ranked: Sequence[Trial],
-) -> str:
-    """Return an experiment file with the best settings, and how they were found as its head."""
-    import yaml
-
-    best = ranked[0]
-    lines = [
-        "# @package _global_",
-        f"# unlearner={name} at the best of {len(ranked)} settings, searched by",
-        f"#   {shlex.join(['python', '-m', 'dmm_exp', *_said(sys.argv[1:])])}",
-        f"# with n_models={config.n_models}, at a cost of at most {strategy.max_cost:g} retrainings. Mean of "
-        f"{', '.join(strategy.metrics)}: {abs(best.value):.2f}",
-        *[f"#   {text}: {_told(best.by_set[text], strategy.metrics)}" for text in tuning],
-    ]
-    if len(ranked) > 1 and math.isfinite(ranked[1].value):
-        lines.append(f"# The second best settings reach {abs(ranked[1].value):.2f}.")
-    body = {"defaults": [{"override /unlearner": name}], "unlearner": with_settings({}, best.settings)}
-    return "\n".join(lines) + "\n" + yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
+) -> dict[str, str]:
+    """Return what a table says of the best settings beside themselves: out of how many, how good, on what, how asked."""
+    best, second = ranked[0], ranked[1] if len(ranked) > 1 else None
+    found = {"tried": str(len(ranked)), "value": f"{abs(best.value):.2f}"}
+    if second is not None and math.isfinite(second.value):
+        found["second"] = f"{abs(second.value):.2f}"
+    return {
+        **found,
+        "n_models": str(config.n_models),
+        "max_cost": f"{strategy.max_cost:g}",
+        "metrics": ", ".join(strategy.metrics),
+        "tuned_on": "; ".join(f"{text}: {_told(best.by_set[text], strategy.metrics)}" for text in tuning),
+        "command": shlex.join(["python", "-m", "dmm_exp", *_said(sys.argv[1:])]),
+    }
 
 
 def _said(arguments: Sequence[str]) -> list[str]:

@@ -23,8 +23,8 @@ class Strategy(ABC):
         metrics: names in ``metrics.json``; their mean over the forget sets for tuning is minimised, or maximised where
             more is better (``tow``).
         max_cost: largest cost of unlearning in multiples of one retraining, on every forget set for tuning.
-        save: name of the experiment to write into the configuration folder (``conf/experiment/NAME.yaml``, NAME may
-            have folders); None leaves it in the search's folder only.
+        save: name of the table in the configuration folder that gets a row with the best settings
+            (``conf/experiment/NAME.csv``, NAME may have folders); None leaves them in the search's folder only.
 
     Raises:
         UserError: there is nothing to minimise.

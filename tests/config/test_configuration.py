@@ -16,7 +16,7 @@ from dmm_exp.errors import UserError
 
 CONF = Path(config_directory())
 CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
-NEEDS = {"forget/indices": ["forget.indices=rows.csv"], "model/timm": ["model.network.name=resnet26"]}
+NEEDS = {"forget/indices": ["forget.indices=rows.csv"]}
 
 
 def composed(*overrides):

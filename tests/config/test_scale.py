@@ -73,14 +73,14 @@ def test_every_network_of_ours_can_be_made_smaller(scale, model):
 
 
 def test_a_network_without_a_width_is_one_sentence_and_can_be_kept():
-    timm = ["model=timm", "model.network.name=resnet26", "scale=tiny"]
+    foreign = ["model=logistic", "model.network._target_=torch.nn.Linear", "~model.network.hidden", "scale=tiny"]
     with pytest.raises(UserError) as error:
-        composed(*timm)
+        composed(*foreign)
     assert str(error.value) == (
-        "scale: dmm_exp.models.TimmModel has no model.network.width or hidden or channels to make smaller; choose "
+        "scale: torch.nn.Linear has no model.network.width or hidden or channels to make smaller; choose "
         "another network, or keep this one's size with scale.model.network=null"
     )
-    assert composed(*timm, "scale.model.network=null").n_models == 4
+    assert composed(*foreign, "scale.model.network=null").n_models == 4
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,8 @@ def test_a_folder_with_a_training_and_a_test_table(tmp_path: Path):
 
 
 def test_by_name_through_the_real_package_on_local_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     arrays = pictures_of("cifar10")
     write_parquet(tmp_path / "files", arrays, image="img", names=list("abcdefghij"))

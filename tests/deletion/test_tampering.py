@@ -42,7 +42,7 @@ def ledger(folder: Path, **options: Any) -> Ledger:
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keys of the author, and of somebody else."""
-    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
     folder = tmp_path_factory.mktemp("keys")

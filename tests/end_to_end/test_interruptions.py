@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from joblib.externals import loky
 from results_of_runs import SMALLEST, without_seconds
 
 from dmm_exp.executors import close_executors
@@ -85,11 +86,13 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(command, tmp_path, 
 
 
 @pytest.mark.slow
-def test_cells_that_start_at_the_same_moment_share_what_they_make_and_end_in_one_table(command, tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    loky = pytest.importorskip("joblib.externals.loky")
+@pytest.mark.parametrize(
+    "launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["submitit_local"]], ids=lambda one: one[0]
+)
+def test_cells_that_start_at_the_same_moment_share_what_they_make_and_end_in_one_table(launcher, command, tmp_path):
     arguments = [*SMALL, "executor=local", "forget=random", "unlearner=finetune,gradient_ascent"]
-    done = command("-m", *arguments, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path)
+    name, *settings = launcher
+    done = command("-m", *arguments, f"hydra/launcher={name}", *settings, cwd=tmp_path)
     loky.get_reusable_executor().shutdown()
     folder = _folder_of(done)
     cells = [json.loads((folder / f"cell-0000{number}.json").read_text()) for number in (0, 1)]

@@ -39,14 +39,12 @@ def importable() -> Iterator[None]:
 
 @pytest.fixture
 def submitit(tmp_path: Path, importable: None) -> Submitit:
-    pytest.importorskip("submitit")
     return Submitit(str(tmp_path / "workers"), workers=2, cluster="local")
 
 
 @pytest.fixture(scope="module")
 def ray(importable: None) -> Iterator[Ray]:
     """One cluster of two actors for all tests."""
-    pytest.importorskip("ray")
     executor = Ray(workers=2)
     yield executor
     executor.close()
@@ -117,7 +115,6 @@ def test_submitits_worker_that_is_killed_is_submitted_again(submitit: Submitit, 
 
 @pytest.mark.slow
 def test_submitits_worker_that_is_preempted_goes_on_with_what_it_had_taken(importable: None, tmp_path: Path):
-    pytest.importorskip("submitit")
     executor, jobs = Submitit(str(tmp_path / "workers"), workers=1, cluster="local"), jobs_in(tmp_path, 2)
     threading.Thread(target=preempt, args=(tmp_path,), daemon=True).start()
     assert sorted(executor.run(work.wait_the_first_time, jobs)) == jobs
@@ -183,13 +180,11 @@ def test_numbers_that_cannot_be_are_refused(make, said):
 
 
 def test_a_machine_without_slurm_is_said(tmp_path: Path):
-    pytest.importorskip("submitit")
     with pytest.raises(UserError, match=r"executor\.cluster=slurm: .*'local'"):
         Submitit(str(tmp_path)).warm_up()
 
 
 def test_a_parameter_that_submitit_does_not_know_is_said(tmp_path: Path):
-    pytest.importorskip("submitit")
     with pytest.raises(UserError, match=r"executor\.parameters: .*partitoin"):
         Submitit(str(tmp_path), cluster="local", parameters={"partitoin": "gpu"}).warm_up()
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 
 import numpy as np
 import pytest
 
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import klom, klom_interval, klom_intervals, split_half_floor
-from dmm_exp.metrics._klom_forms import Options, Pair, array_counts, chosen_form, one_histogram
-
-FORMS = ["loop", "array", "compiled"]
+from dmm_exp.metrics._klom_counts import Options, Pair, histograms
 
 OPTIONS = [
     {"direction": direction, "drop_maximum": drop, "renormalise": renormalise, "bins": bins, "clip": clip}
@@ -23,26 +20,28 @@ OPTIONS = [
 ]
 
 
-def reference_point(p, q, bins, clip, eps, drop, renormalise):
-    """One point, the slow and obvious way."""
+def reference_counts(p, q, bins, clip, drop):
+    """Both histograms of one point, the slow and obvious way."""
     p, q = (np.clip(np.asarray(side, dtype=np.float64), -clip, clip) for side in (p, q))
     low, high = min(p.min(), q.min()), max(p.max(), q.max())
-    if low == high:
-        return 0.0
-    edges = np.linspace(low, high, bins + 1)
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
     drop = drop and (p < high).any() and (q < high).any()
     counts = []
     for side in (p, q):
         side_counts = [0] * bins
         for value in side:
-            place = sum(1 for edge in edges if edge <= value) - 1
-            if place == bins and drop:
-                continue
-            side_counts[min(place, bins - 1)] += 1
-        counts.append([count / sum(side_counts) for count in side_counts])
-    floored = [max(b, eps) if a > 0 else b for a, b in zip(*counts, strict=True)]
+            if not (drop and value == high):
+                side_counts[sum(1 for edge in edges[1:-1] if edge <= value)] += 1
+        counts.append(side_counts)
+    return counts
+
+
+def reference_point(p, q, bins, clip, eps, drop, renormalise):
+    """One point, the slow and obvious way."""
+    shares = [[count / sum(counts) for count in counts] for counts in reference_counts(p, q, bins, clip, drop)]
+    floored = [max(b, eps) if a > 0 else b for a, b in zip(*shares, strict=True)]
     total = sum(floored) if renormalise else 1.0
-    return sum(a * math.log(a / (b / total)) for a, b in zip(counts[0], floored, strict=True) if a > 0)
+    return sum(a * math.log(a / (b / total)) for a, b in zip(shares[0], floored, strict=True) if a > 0)
 
 
 def reference(unlearned, oracle, *, bins=20, clip=100.0, eps=1e-5, direction, drop_maximum, renormalise):
@@ -73,71 +72,34 @@ def awkward_margins():
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
-def test_every_form_equals_the_obvious_computation(options, dtype):
+def test_klom_is_the_obvious_computation(options, dtype):
     unlearned, oracle = awkward_margins().astype(dtype)
     expected = reference(unlearned, oracle, **options)
-    found = {form: klom(unlearned, oracle, form=form, **options) for form in FORMS}
-    for values in found.values():
-        np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-12)
-    np.testing.assert_array_equal(found["compiled"], found["array"])  # not even the last bit tells them apart
+    np.testing.assert_allclose(klom(unlearned, oracle, **options), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("drop_maximum", [False, True])
-def test_every_form_counts_alike(drop_maximum):
-    from dmm_exp.metrics._klom_compiled import compiled_counts
-
+def test_every_point_is_counted_as_a_loop_counts_it(drop_maximum):
     sides = np.concatenate([awkward_margins() * scale for scale in np.geomspace(1e-3, 1e3, 20)], axis=2)
-    options, members = Options(drop_maximum=drop_maximum), np.arange(sides.shape[1])
-    pair = Pair(*sides, options)
-    counts = [one_histogram(p, q, options) for p, q in zip(pair.first.T, pair.second.T, strict=True)]
+    pair, members = Pair(*sides, Options(drop_maximum=drop_maximum)), np.arange(sides.shape[1])
+    counts = [reference_counts(p, q, 20, 100.0, drop_maximum) for p, q in zip(*(side.T for side in sides), strict=True)]
     expected = np.transpose(counts, (1, 2, 0))
-    np.testing.assert_array_equal(array_counts(pair, members, members, slice(0, pair.points)), expected)
-    np.testing.assert_array_equal(compiled_counts(pair, members, members), expected)
+    np.testing.assert_array_equal(histograms(pair, members, members, slice(0, pair.points)), expected)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_choice_of_members_needs_no_copy_of_their_margins(form):
+def test_a_choice_of_members_needs_no_copy_of_their_margins():
     generator = np.random.default_rng(11)
     pair = Pair(*generator.normal(size=(2, 30, 40)), Options())
     rows, columns = generator.permutation(30)[:12], generator.integers(30, size=12)
     np.testing.assert_array_equal(
-        pair.values(form, rows, columns), Pair(pair.first[rows], pair.second[columns], Options()).values(form)
+        pair.values(rows, columns), Pair(pair.first[rows], pair.second[columns], Options()).values()
     )
-
-
-def test_the_result_does_not_depend_on_threads(monkeypatch):
-    unlearned, oracle = np.random.default_rng(12).normal(size=(2, 20, 3000))
-    monkeypatch.setitem(sys.modules["dmm_exp.metrics._klom_forms"]._SAMPLES_PER_BLOCK, "compiled", 20_000)
-    found = []
-    for threads in ("1", "3"):
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        found.append(klom(unlearned, oracle, form="compiled"))
-    np.testing.assert_array_equal(*found)
 
 
 def test_more_members_than_a_byte_counts():
     unlearned, oracle = np.random.default_rng(13).normal(size=(2, 700, 3))
-    np.testing.assert_allclose(klom(unlearned, oracle, form="array"), klom(unlearned, oracle, form="loop"), atol=1e-12)
-
-
-def test_the_kernel_is_taken_where_it_pays(monkeypatch):
-    module = sys.modules["dmm_exp.metrics._klom_forms"]
-    monkeypatch.setattr(module, "_compiled_for", set())
-    assert chosen_form("auto", np.dtype(np.float32), 10**6) == "array"
-    assert chosen_form("auto", np.dtype(np.float32), 10**10) == "compiled"
-    monkeypatch.setattr(module, "_compiled_for", {np.dtype(np.float32)})
-    assert chosen_form("auto", np.dtype(np.float32), 10**6) == "compiled"
-
-
-def test_without_numba_array_code_does_it_and_large_work_says_so_once(monkeypatch, caplog):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    sys.modules["dmm_exp.metrics._klom_forms"]._say_that_numba_would_help.cache_clear()
-    assert [chosen_form("auto", np.dtype(np.float64), 10**samples) for samples in (6, 10, 10)] == ["array"] * 3
-    assert [record.message for record in caplog.records] == [
-        "KLoM of this size is faster with numba: pip install 'dmm_exp[fast]'"
-    ]
-    with pytest.raises(UserError, match=r"pip install 'dmm_exp\[fast\]'"):
-        klom(np.zeros((3, 2)), np.zeros((3, 2)), form="compiled")
+    options = {"direction": "unlearned_oracle", "drop_maximum": False, "renormalise": False}
+    np.testing.assert_allclose(klom(unlearned, oracle), reference(unlearned, oracle, **options), atol=1e-12)
 
 
 def test_every_edge_of_every_point_is_numpys():
@@ -152,7 +114,7 @@ def test_every_edge_of_every_point_is_numpys():
 def test_the_result_does_not_depend_on_how_points_fall_into_blocks(monkeypatch):
     unlearned, oracle = np.random.default_rng(0).normal(size=(2, 30, 50))
     whole = klom(unlearned, oracle)
-    monkeypatch.setitem(sys.modules["dmm_exp.metrics._klom_forms"]._SAMPLES_PER_BLOCK, "array", 200)
+    monkeypatch.setattr("dmm_exp.metrics._klom_counts._SAMPLES_PER_BLOCK", 200)
     np.testing.assert_array_equal(klom(unlearned, oracle), whole)
 
 
@@ -220,7 +182,6 @@ def test_renormalising_changes_little():
         (np.full((3, 2), np.nan), np.zeros((3, 2)), {}, "unlearned holds 6"),
         (np.zeros((3, 2)), np.full((3, 2), np.inf), {}, "oracle holds 6"),
         (np.zeros((3, 2)), np.zeros((3, 2)), {"direction": "oracle_unlerned"}, "did you mean 'oracle_unlearned'"),
-        (np.zeros((3, 2)), np.zeros((3, 2)), {"form": "compield"}, "did you mean 'compiled'"),
         (np.zeros((3, 2)), np.zeros((3, 2)), {"bins": 0}, "bins is 0"),
         (np.zeros((3, 2)), np.zeros((3, 2)), {"clip": -1.0}, "clip is -1.0"),
         (np.zeros((3, 2)), np.zeros((3, 2)), {"eps": 0.0}, "eps is 0.0"),
@@ -289,13 +250,6 @@ def test_an_interval_needs_eight_members_and_a_quantile_in_range():
         klom_interval(np.zeros((7, 3)), np.zeros((7, 3)))
     with pytest.raises(UserError, match="quantile is 95"):
         klom_interval(np.zeros((8, 3)), np.zeros((8, 3)), quantile=95)
-
-
-@pytest.mark.parametrize("form", ["loop", "compiled"])
-def test_the_interval_is_the_same_in_every_form(form):
-    unlearned, oracle = np.random.default_rng(14).normal(size=(2, 12, 5))
-    expected = klom_interval(unlearned, oracle, form="array")
-    assert klom_interval(unlearned, oracle, form=form) == pytest.approx(expected, abs=1e-12)
 
 
 SHAPES = {

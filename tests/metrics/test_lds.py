@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from dmm_exp.errors import UserError
@@ -20,16 +19,6 @@ def test_lds_is_scipys_spearman_at_every_point(ties):
         predicted, actual = np.round(predicted), np.round(actual)
     expected = [stats.spearmanr(predicted[:, i], actual[:, i]).statistic for i in range(25)]
     np.testing.assert_allclose(lds(predicted, actual), expected, atol=1e-12)
-
-
-def test_lds_is_dattris():
-    metric = pytest.importorskip("dattri.metric")
-    generator = torch.Generator().manual_seed(0)
-    scores, actual = torch.randn(30, 8, generator=generator), torch.randn(20, 8, generator=generator)
-    members = torch.stack([torch.randperm(30, generator=generator)[:15] for _ in range(20)])
-    expected, _ = metric.lds(scores, (actual, members))
-    masks = torch.zeros(20, 30).scatter_(1, members, 1.0)
-    np.testing.assert_allclose(lds(masks @ scores, actual), expected, atol=1e-6)
 
 
 def test_a_rising_transformation_of_the_truth_scores_one():

@@ -3,18 +3,18 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 from wandb_files import written_runs
 
 from dmm_exp.errors import UserError
 from dmm_exp.report.result import RunResult
-from dmm_exp.report.trackers import RUN_ID_FILE, CsvTracker, NoTracker, TrackioTracker, WandbTracker
+from dmm_exp.report.trackers import RUN_ID_FILE, CsvTracker, NoTracker, WandbTracker
 
 
 def test_csv_files_hold_the_run_to_the_last_digit(run: RunResult, tmp_path: Path) -> None:
@@ -49,14 +49,13 @@ def reported(tmp_path: Path) -> Path:
     """Return a run's folder with a page and a picture in it."""
     (tmp_path / "report.html").write_text("<p>report</p>", encoding="utf-8")
     (tmp_path / "figures").mkdir()
-    pytest.importorskip("PIL.Image").new("RGB", (8, 8)).save(tmp_path / "figures" / "klom_by_group.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "figures" / "klom_by_group.png")
     return tmp_path
 
 
 def test_an_offline_wandb_run_holds_everything_by_name_and_value(
     make_run: Callable[..., RunResult], reported: Path
 ) -> None:
-    pytest.importorskip("wandb")
     members = pd.DataFrame({"member": [0, 1], "tow": [0.5, 0.75]})
     run = make_run(members=10, n_points=60, forgotten=10)
     run = dataclasses.replace(run, members=members, checkpoints={1: {"tow": 0.25}, 2: {"tow": 0.5}})
@@ -85,7 +84,6 @@ def test_an_offline_wandb_run_holds_everything_by_name_and_value(
 def test_wandb_keeps_the_id_of_a_folder_that_was_tracked_before(
     run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("wandb")
     (tmp_path / RUN_ID_FILE).write_text("abcd1234\n")
     tracker = WandbTracker("dmm_exp", mode="offline")
     tracker.start(run.name, run.config, tmp_path)
@@ -103,20 +101,3 @@ def test_wandb_that_cannot_be_imported_is_one_clear_sentence(
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(UserError, match="pip install wandb"):
         WandbTracker("dmm_exp").start(run.name, run.config, tmp_path)
-
-
-def test_trackio_that_cannot_be_imported_is_one_clear_sentence(
-    run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", "")  # restored afterwards
-    monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(UserError, match="pip install trackio"):
-        TrackioTracker("dmm_exp", str(tmp_path)).start(run.name, run.config, tmp_path)
-
-
-def test_trackio_told_to_send_runs_elsewhere_is_refused(
-    run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRACKIO_SPACE_ID", "somebody/space")
-    with pytest.raises(UserError, match="unset TRACKIO_SPACE_ID"):
-        TrackioTracker("dmm_exp", str(tmp_path)).start(run.name, run.config, tmp_path)

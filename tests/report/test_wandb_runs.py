@@ -99,7 +99,6 @@ def test_runs_of_leaderboards_and_studies_are_composed_with_a_group(
 @pytest.fixture(scope="module")
 def dashboard() -> ModuleType:
     """Return scripts/wandb_dashboard.py as a module."""
-    pytest.importorskip("wandb_workspaces")
     spec = importlib.util.spec_from_file_location("wandb_dashboard", SCRIPTS / "wandb_dashboard.py")
     assert spec is not None
     assert spec.loader is not None

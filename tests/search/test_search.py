@@ -11,6 +11,7 @@ import yaml
 from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import check_overrides, compose_forget_sets, forget_overrides
 from dmm_exp.config.schema import register
+from dmm_exp.config.tables import read_rows, settings_in
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.runs.run import run
@@ -56,10 +57,14 @@ def finished(outputs):
     return searched(outputs), folder_of(outputs)
 
 
+def found_in(folder):
+    """Return the row that a search wrote."""
+    return read_rows(folder / "settings.csv")["gradient_ascent"]
+
+
 def alone(outputs, folder, *overrides):
     """Return the metrics of an ordinary run at the settings that a search found."""
-    found = yaml.safe_load((folder / "experiment.yaml").read_text())["unlearner"]
-    settings = [f"unlearner.{key}={value}" for key, value in settings_of(found).items()]
+    settings = [f"unlearner.{key}={value}" for key, value in settings_in(found_in(folder)).items()]
     common = [text for text in QUICK if not text.startswith("hparams_search")]
     register()
     (config,) = check_overrides(config_directory(), [*common, *settings, f"paths.outputs={outputs}", *overrides])
@@ -87,8 +92,9 @@ def test_the_best_is_the_smallest_mean(finished):
     means = sum(table[f"random seed={seed}: klom/{g}/p95"] for seed in (8, 9) for g in ("forget", "retain", "val")) / 6
     assert table["value"].to_numpy() == pytest.approx(means.to_numpy())
     best = table.loc[means.idxmin()]
-    found = yaml.safe_load((finished[1] / "experiment.yaml").read_text())["unlearner"]
-    assert found == {"epochs": best["epochs"], "optimizer": {"lr": best["optimizer.lr"]}}
+    row = found_in(finished[1])
+    assert settings_in(row) == {"epochs": best["epochs"], "optimizer.lr": best["optimizer.lr"]}
+    assert (row["tried"], row["value"]) == (str(len(table)), f"{best['value']:.2f}")
 
 
 def test_the_reported_run_is_the_ordinary_run_at_the_best_settings(finished, outputs):
@@ -156,19 +162,18 @@ def test_an_unknown_metric_is_refused(outputs):
         searched(outputs, "hparams_search.metrics=[klom/nothing]", tuning='["random seed=7"]')
 
 
-def test_settings_are_saved_as_an_experiment_that_composes(finished, outputs, tmp_path, monkeypatch):
+def test_settings_are_saved_as_a_row_that_composes(finished, outputs, tmp_path, monkeypatch):
     conf = tmp_path / "conf"
-    (conf / "experiment").mkdir(parents=True)
+    conf.mkdir()
     monkeypatch.setattr("dmm_exp.config.folders.config_directory", lambda: str(conf))
     monkeypatch.setattr(
         "dmm_exp.config.preflight.compose_forget_sets",
         lambda folder, texts: compose_forget_sets(config_directory(), texts),
     )
-    searched(outputs, "hparams_search.save=small/ascent")
-    register()
-    (config,) = check_overrides(config_directory(), ["experiment=small/ascent"], [str(conf)])
-    found = yaml.safe_load((finished[1] / "experiment.yaml").read_text())["unlearner"]
-    assert config.unlearner["optimizer"]["lr"] == found["optimizer"]["lr"]
+    searched(outputs, "hparams_search.save=small/random")
+    (config,) = check_overrides(config_directory(), ["experiment=small/random/gradient_ascent"], [str(conf)])
+    assert config.unlearner["optimizer"]["lr"] == settings_in(found_in(finished[1]))["optimizer.lr"]
+    assert [path.name for path in (conf / "experiment" / "small").iterdir()] == ["random.csv"]
 
 
 @pytest.mark.parametrize("save", ["../x", "a b", "/etc/x", "x.yaml"])
@@ -178,7 +183,6 @@ def test_a_name_that_would_leave_the_folder_is_refused(outputs, save):
 
 
 def test_optuna_goes_on_with_its_study(tmp_path):
-    pytest.importorskip("optuna")
     lr = "hparams_search.spaces.gradient_ascent.optimizer.lr=1e-4..1e-2 log"
     tuning = '["random seed=9"]'
     searched(tmp_path, lr, "hparams_search.trials=2", strategy="optuna", tuning=tuning)
@@ -258,8 +262,9 @@ def test_a_forget_set_that_does_not_exist_is_refused(text):
 def test_shipped_settings_are_those_that_were_found():
     conf = Path(config_directory())
     # dmm and oracle_matching keep the settings of the main job, which were searched before
-    for path in sorted((conf / "experiment" / "digits" / "rum_high_mem").glob("*.yaml")):
-        shipped = settings_of(yaml.safe_load((conf / "unlearner" / path.name).read_text()))
-        found = settings_of(yaml.safe_load(path.read_text())["unlearner"])
-        if path.stem not in ("dmm", "oracle_matching"):
-            assert found.items() <= shipped.items(), path.stem
+    rows = read_rows(conf / "experiment" / "digits" / "rum_high_mem.csv")
+    assert len(rows) == 13
+    for method, row in rows.items():
+        shipped = settings_of(yaml.safe_load((conf / "unlearner" / f"{method}.yaml").read_text()))
+        if method not in ("dmm", "oracle_matching"):
+            assert settings_in(row).items() <= shipped.items(), method

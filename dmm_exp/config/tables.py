@@ -1,0 +1,149 @@
+"""Experiments in tables: a row of ``conf/experiment/TABLE.csv`` is chosen as ``experiment=TABLE/UNLEARNER``.
+
+A row has an unlearner, its settings, and how a search found them. The columns ``unlearner`` and ``unlearner.KEY`` are
+what the experiment sets; an empty cell sets nothing, and values are written as in JSON, words without quotes. Other
+columns are for readers. A CSV file whose first column is not ``unlearner`` is no such table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dmm_exp.errors import UserError
+from dmm_exp.files.reading import YAML_BYTES, parse_json, read_bytes
+from dmm_exp.files.writing import write_text
+
+GROUP = "experiment"
+UNLEARNER = "unlearner"  # the first column, which names a row
+ENDING = ".csv"
+PROVIDER = "tables of dmm_exp"
+Row = dict[str, str]  # column → cell, without empty cells
+
+
+def tables_of(folder: Path) -> dict[str, Path]:
+    """Return name → file of every table in the folder of a configuration."""
+    root = folder / GROUP
+    files = sorted(root.rglob(f"*{ENDING}"))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in files if _is_table(path)}
+
+
+def read_rows(path: Path) -> dict[str, Row]:
+    """Return the rows of a table, by unlearner.
+
+    Raises:
+        UserError: it cannot be read, or a row has no unlearner, the same as another one, or too many cells.
+    """
+    rows: dict[str, Row] = {}
+    for number, cells in enumerate(_lines(path), 2):
+        name = cells.get(UNLEARNER)
+        if not name or name in rows or None in cells:
+            reason = "more cells than columns" if None in cells else f"'{name}' a second time" if name else "no name"
+            raise UserError(f"{path}, line {number}: has {reason}; expected one row for each unlearner")
+        rows[name] = {column: cell for column, cell in cells.items() if cell}
+    return rows
+
+
+def write_row(path: Path, row: Mapping[str, str]) -> None:
+    """Write a row into a table, in place of the one of the same unlearner; columns keep their order, new ones follow."""
+    rows = {**(read_rows(path) if path.exists() else {}), row[UNLEARNER]: dict(row)}
+    columns = {column: None for one in rows.values() for column in one}
+    settings = [column for column in columns if _is_setting(column)]
+    known = [*sorted(settings), *(column for column in columns if column not in settings)]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, known, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[name] for name in sorted(rows))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, buffer.getvalue())
+
+
+def row_of(unlearner: str, settings: Mapping[str, Any], found: Mapping[str, str]) -> Row:
+    """Return the row of an unlearner with some settings, by dotted key, and what else is to be read there."""
+    return {UNLEARNER: unlearner, **{f"{UNLEARNER}.{key}": cell_of(value) for key, value in settings.items()}, **found}
+
+
+def settings_in(row: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of a row by dotted key of the unlearner's configuration."""
+    start = f"{UNLEARNER}."
+    return {column.removeprefix(start): value_of(row[column]) for column in row if column.startswith(start)}
+
+
+def cell_of(value: Any) -> str:
+    """Return a plain value as a cell: JSON, or a word as it is."""
+    if isinstance(value, str) and value and value_of(value) == value:
+        return value
+    return json.dumps(value)
+
+
+def value_of(cell: str) -> Any:
+    """Return the value of a cell."""
+    try:
+        return parse_json(cell)
+    except ValueError:
+        return cell
+
+
+def register_tables(*folders: str) -> None:
+    """Make the rows of all tables in some folders of configuration known to Hydra, and no others.
+
+    They become choices of ``experiment``. Of two rows with one name the one in the later folder counts.
+
+    Raises:
+        UserError: a table cannot be read.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    repository = ConfigStore.instance().repo
+    tables = [(name, path) for folder in folders for name, path in tables_of(Path(folder)).items()]
+    stamp = (id(repository), *((path, path.stat().st_mtime_ns, path.stat().st_size) for _, path in tables))
+    if stamp == _registered.get("stamp"):
+        return
+    _drop(repository.get(GROUP, {}))
+    for table, path in tables:
+        for name, row in read_rows(path).items():
+            _store(f"{GROUP}/{table}/{name}", row)
+    _registered["stamp"] = stamp
+
+
+_registered: dict[str, Any] = {}  # what the last call found, for calls that find the same
+
+
+def _store(choice: str, row: Row) -> None:
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.create({"defaults": [{f"override /{UNLEARNER}": row[UNLEARNER]}]})
+    for key, value in settings_in(row).items():
+        OmegaConf.update(node, f"{UNLEARNER}.{key}", value)
+    group, _, name = choice.rpartition("/")
+    ConfigStore.instance().store(name=name, node=node, group=group, package="_global_", provider=PROVIDER)
+
+
+def _drop(group: dict[str, Any]) -> None:
+    """Remove what an earlier call stored."""
+    for name, node in list(group.items()):
+        if isinstance(node, dict):
+            _drop(node)
+        if node == {} or getattr(node, "provider", None) == PROVIDER:
+            del group[name]
+
+
+def _is_setting(column: str) -> bool:
+    return column == UNLEARNER or column.startswith(f"{UNLEARNER}.")
+
+
+def _is_table(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.readline(len(UNLEARNER) + 1).rstrip(b"\r\n,") == UNLEARNER.encode()
+
+
+def _lines(path: Path) -> list[dict[Any, Any]]:
+    try:
+        return list(csv.DictReader(io.StringIO(read_bytes(path, YAML_BYTES).decode("utf-8"))))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a table ({error})") from error
