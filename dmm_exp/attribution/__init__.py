@@ -13,6 +13,7 @@ from dmm_exp.attribution.oracle import OracleEffect
 from dmm_exp.attribution.trak import Trak
 
 __all__ = [
+    "CentredLogits",
     "Datamodel",
     "Debiased",
     "Effect",
