@@ -18,8 +18,8 @@ from rich.table import Table
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import compose_cells, forget_overrides
 from dmm_exp.config.schema import register
-from dmm_exp.report.result import GROUPS
-from dmm_exp.report.tables import print_table
+from dmm_exp.console.tables import print_table
+from dmm_exp.metrics.tow import GROUPS
 from dmm_exp.runs.run import run
 
 RECORD = re.compile(r"^#   (?P<forget>[^:]+): (?P<values>[\d./ ]+), ToW", re.MULTILINE)

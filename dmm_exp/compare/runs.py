@@ -15,7 +15,7 @@ from dmm_exp.config.identity import CHOICES, CONTENTS, ELSEWHERE, FORGET, MEMBER
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import JSON_BYTES, check_parquet, read_bytes, read_json, read_yaml
-from dmm_exp.report.tables import used_attribution
+from dmm_exp.runs.tables import used_attribution
 
 if TYPE_CHECKING:
     import pandas as pd

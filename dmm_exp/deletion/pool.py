@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from dmm_exp.console.progress import Console, duration
+from dmm_exp.console.words import number
 from dmm_exp.deletion.budget import seconds_of
 from dmm_exp.deletion.deletion import Deletion, here
 from dmm_exp.deletion.given import PROBED, Given, given
@@ -25,7 +26,6 @@ from dmm_exp.ensembles.engine import AUTO
 from dmm_exp.errors import UserError, shown, storage_errors
 from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json
-from dmm_exp.report.tables import number
 from dmm_exp.store import Artifact, Store
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.spec import SHORT

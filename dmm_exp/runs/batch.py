@@ -86,7 +86,8 @@ def finish(folder: Path, expected: int) -> int:
         folder: of the sweep.
         expected: number of cells; those without a record were ended from outside, or have not begun.
     """
-    from dmm_exp.report.tables import print_table, sweep_table
+    from dmm_exp.console.tables import print_table
+    from dmm_exp.runs.tables import sweep_table
 
     found = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("cell-*.json")}
     cells = [found.get(f"cell-{number:05d}.json") or _ended(number) for number in range(expected)]

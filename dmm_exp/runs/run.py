@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dmm_exp.console.progress import Console
     from dmm_exp.evaluation import Evaluation
     from dmm_exp.pipeline import Pipeline, PlannedStage
-    from dmm_exp.report.result import OtherRun, RunResult
+    from dmm_exp.runs.result import OtherRun, RunResult
     from dmm_exp.store import Store
 
 
@@ -71,8 +71,9 @@ def run(config: Mapping[str, Any], choices: Mapping[str, str], *, table: bool = 
         executor.warm_up()  # workers import torch while this process does
 
     with _without_collections():
+        from dmm_exp.console.tables import print_table
         from dmm_exp.pipeline import Pipeline
-        from dmm_exp.report.tables import headline, print_table
+        from dmm_exp.runs.tables import headline
 
         check_targets(config)
     console = Console()
@@ -155,7 +156,7 @@ def _assigned(config: Mapping[str, Any], store: Store, executor: Any, console: C
 def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], console: Console) -> RunResult:
     from dmm_exp.config.instantiate import instantiate
     from dmm_exp.evaluation import Evaluation
-    from dmm_exp.report.words import narrative
+    from dmm_exp.runs.words import narrative
 
     config = dict(pipeline.config)
     tracker = instantiate(config["logger"])
@@ -180,21 +181,18 @@ def _run_in(folder: Path, pipeline: Pipeline, choices: Mapping[str, str], consol
 
 
 def _report(result: RunResult, folder: Path, evaluation: str, console: Console) -> None:
-    """Write ``report.html`` and figures, unless they show this very evaluation already."""
-    from dmm_exp.report.html import write_report
+    """Write ``report.html``, unless it shows this very evaluation already."""
+    from dmm_exp.report.figures import shown
+    from dmm_exp.runs.page import REPORT, write_report
 
     others = [
         [run.name, run.method, {k: v for k, v in run.metrics.items() if "seconds" not in k}] for run in result.others
     ]
-    shown, shows = folder / "figures" / "shows.json", [evaluation, result.provenance.get("commit"), digest_of(others)]
-    with console.stage("report", "report.html and figures") as stage:
-        try:
-            stage.cached = read_json(shown) == shows and (folder / "report.html").exists()
-        except (OSError, ValueError):
-            stage.cached = False
+    shows = [evaluation, result.provenance.get("commit"), digest_of(others)]
+    with console.stage("report", REPORT) as stage:
+        stage.cached = shown(folder) == shows and (folder / REPORT).exists()
         if not stage.cached:
-            write_report(result, folder)
-            write_json(shown, shows)
+            write_report(result, folder, shows)
 
 
 def _write_model(folder: Path, pipeline: Pipeline) -> None:
@@ -208,7 +206,7 @@ def _write_model(folder: Path, pipeline: Pipeline) -> None:
 
 def _result(folder: Path, evaluation: Evaluation, choices: Mapping[str, str], console: Console) -> RunResult:
     """Write the metrics, the tables of points and members, and the forget set; collect what reports show."""
-    from dmm_exp.report.result import RunResult
+    from dmm_exp.runs.result import RunResult
 
     pipeline = evaluation.pipeline
     checkpoints = _checkpoints(folder, evaluation)
@@ -246,7 +244,7 @@ def _others(
     """Return the finished runs beside this one that answer the same question, the newest of each method."""
     from dmm_exp.compare.labels import method_of, newest, telling_keys
     from dmm_exp.compare.runs import Run, runs_beside
-    from dmm_exp.report.result import OtherRun
+    from dmm_exp.runs.result import OtherRun
 
     own = Run.of(folder, config, choices, metrics, finished=time.time())
     beside = runs_beside(own)
@@ -362,7 +360,7 @@ def _holding(folder: Path, console: Console) -> Iterator[None]:
 def _print_plan(stages: list[PlannedStage]) -> None:
     from rich.table import Table
 
-    from dmm_exp.report.tables import print_table
+    from dmm_exp.console.tables import print_table
 
     table = Table("stage", "state", "models", "sample gradients", title="plan (nothing was made)", title_justify="left")
     for stage in stages:

@@ -16,11 +16,12 @@ import numpy as np
 
 from dmm_exp.errors import UserError
 from dmm_exp.files.writing import write_text
+from dmm_exp.report.figures import FIGURES, kept
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dmm_exp.report.result import RunResult
+    from dmm_exp.runs.result import RunResult
 
 RUN_ID_FILE = "wandb_run_id.txt"
 JOB_TYPE = "main job"
@@ -84,6 +85,7 @@ class WandbTracker(Tracker):
         group: what the runs of one sweep share: its name.
         tags: labels to filter by.
         mode: ``online``, ``offline`` or ``disabled``; ``None`` leaves it to ``WANDB_MODE``.
+        figures: whether the figures of the page are drawn and sent as pictures, too.
 
     Raises:
         UserError: from ``start``, when wandb is not installed or refuses to start.
@@ -96,8 +98,10 @@ class WandbTracker(Tracker):
         group: str | None = None,
         tags: Sequence[str] = (),
         mode: str | None = None,
+        figures: bool = False,
     ) -> None:
         """Keep the settings; nothing is imported before a run starts."""
+        self._figures = figures
         self._settings = {"project": project, "entity": entity, "group": group, "tags": list(tags), "mode": mode}
         self._folder: Path | None = None
         self._run: Any = None
@@ -124,7 +128,7 @@ class WandbTracker(Tracker):
         return None if offline else "allow"
 
     def finish(self, result: RunResult) -> None:
-        """Log the training curves, the metrics, the figures, the tables and the report, and close the run."""
+        """Log the training curves, the metrics, the tables and the report, and close the run."""
         if self._run is None or self._folder is None:
             raise RuntimeError("WandbTracker.finish was called before start")
         self._log_history(result)
@@ -155,7 +159,8 @@ class WandbTracker(Tracker):
         wandb = _import_wandb()
         assert self._folder is not None
         report = _report(result, self._folder)
-        media: dict[str, Any] = {name: wandb.Image(str(path)) for name, path in _pictures(self._folder).items()}
+        pictures = _pictures(self._folder) if self._figures else {}
+        media: dict[str, Any] = {name: wandb.Image(str(path)) for name, path in pictures.items()}
         media |= {name: wandb.Table(dataframe=table) for name, table in _tables(result).items()}
         media["report"] = wandb.Html(report.read_text(encoding="utf-8"), inject=False, data_is_not_path=True)
         return media
@@ -170,15 +175,16 @@ class TrackioTracker(Tracker):
         project: the project's name.
         folder: where trackio keeps its data; one process keeps to one.
         group: what the runs of one sweep share: its name.
+        figures: whether the figures of the page are drawn and kept as pictures, too.
 
     Raises:
         UserError: from ``start``, when trackio is not installed, was loaded with another folder, or is told by its
             environment to send runs elsewhere.
     """
 
-    def __init__(self, project: str, folder: str, group: str | None = None) -> None:
+    def __init__(self, project: str, folder: str, group: str | None = None, figures: bool = False) -> None:
         """Keep the settings; nothing is imported before a run starts."""
-        self._project, self._group = project, group
+        self._project, self._group, self._figures = project, group, figures
         self._data = Path(folder).expanduser().absolute()
         self._started: tuple[str, dict[str, Any], Path] | None = None
 
@@ -189,13 +195,14 @@ class TrackioTracker(Tracker):
         self._started = (run_name, {**config, **flat}, Path(folder))
 
     def finish(self, result: RunResult) -> None:
-        """Log the training curves by epoch, then the metrics, the figures, the tables and the report."""
+        """Log the training curves by epoch, then the metrics, the tables and the report."""
         if self._started is None:
             raise RuntimeError("TrackioTracker.finish was called before start")
         folder = self._started[2]
         trackio = _import_trackio(self._data)
         report = _report(result, folder)
-        media = {name: trackio.Image(path) for name, path in _pictures(folder).items()}
+        pictures = _pictures(folder) if self._figures else {}
+        media = {name: trackio.Image(path) for name, path in pictures.items()}
         media |= {name: trackio.Table(dataframe=table) for name, table in _tables(result).items()}
         with self._run() as run:
             last = 0
@@ -243,18 +250,21 @@ def _losses_by_epoch(result: RunResult) -> dict[int, dict[str, float]]:
 
 
 def _report(result: RunResult, folder: Path) -> Path:
-    """Return the run's page; it is written here, with its figures, if nobody did before."""
+    """Return the run's page; it is written here if nobody did before."""
     report = folder / "report.html"
-    if not report.exists():
-        from dmm_exp.report.html import write_report
+    if not (report.exists() and (folder / FIGURES).exists()):
+        from dmm_exp.runs.page import write_report
 
         write_report(result, folder)
     return report
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """Return the figures of a run's report, by name."""
-    return {f"figures/{path.stem}": path for path in sorted((folder / "figures").glob("*.png"))}
+    """Draw the figures of a run's report, and return them by name."""
+    from dmm_exp.report.canvas import save
+
+    paths = [path for chart in kept(folder) for path in save(chart, folder / "figures", ["png"])]
+    return {f"figures/{path.stem}": path for path in sorted(paths)}
 
 
 def _tables(result: RunResult) -> dict[str, pd.DataFrame]:

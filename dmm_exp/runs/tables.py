@@ -1,60 +1,21 @@
-"""Tables for the terminal, and the plain data that the HTML page shows in the same form."""
+"""The tables that a run and a sweep of runs end in."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
-from rich import box
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from dmm_exp.console.terminal import console as safe_console
-from dmm_exp.report.result import GROUPS, RunResult, is_used
-from dmm_exp.report.words import mostly_noise
+from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table, list_below
+from dmm_exp.console.words import MISSING, number, two_digits
+from dmm_exp.metrics.tow import GROUPS
+from dmm_exp.runs.result import RunResult, is_used
+from dmm_exp.runs.words import mostly_noise
 
-MISSING = "–"
 _MAIN_CHOICES = ("forget", "unlearner", "attribution")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell: a value and, in small print below it, what qualifies it."""
-
-    value: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class HeadlineRow:
-    """One line of the headline table; ``emphasis`` marks the method under test."""
-
-    label: str
-    note: str
-    cells: list[Cell]
-    emphasis: bool = False
-
-
-@dataclass(frozen=True)
-class HeadlineData:
-    """The headline table as plain text, whichever way it is shown."""
-
-    columns: list[Cell]
-    rows: list[HeadlineRow] = field(default_factory=list)
-
-
-def number(value: float | None, form: str = ".2f") -> str:
-    """Format a metric; an absent (or NaN) one is a dash, never a zero."""
-    return MISSING if value is None or math.isnan(value) else format(value, form)
-
-
-def cost(value: float | None) -> str:
-    """Format a cost ratio with two significant digits."""
-    return number(value, ".2g" if value is None or abs(value) < 100 else ".0f")
 
 
 def headline_data(result: RunResult) -> HeadlineData:
@@ -79,7 +40,7 @@ def _method_row(label: str, note: str, metrics: Mapping[str, float]) -> Headline
     tug = Cell(number(metrics.get("tow"), ".3f"), f"± {metrics['tow/std']:.3f}" if "tow/std" in metrics else "")
     if noisy := mostly_noise(metrics):
         note += f"; prediction is mostly noise on {', '.join(noisy)}"
-    row = _row(metrics, label, note, ("klom", "unlearned"), tug, cost(metrics.get("cost/ratio")))
+    row = _row(metrics, label, note, ("klom", "unlearned"), tug, two_digits(metrics.get("cost/ratio")))
     return HeadlineRow(row.label, row.note, row.cells, emphasis=True)
 
 
@@ -109,7 +70,7 @@ def _accuracies(metrics: Mapping[str, float], ensemble: str) -> Cell:
 def headline(result: RunResult) -> Table:
     """Return the final table of a run for the terminal; it fits in 100 columns."""
     data = headline_data(result)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = dense_table()
     table.add_column("", overflow="fold")
     for column in data.columns:
         table.add_column(Text("\n".join((column.value, column.detail))), justify="right", overflow="fold")
@@ -120,17 +81,6 @@ def headline(result: RunResult) -> Table:
     return table
 
 
-def print_table(table: Table, stream: IO[str] | None = None) -> None:
-    """Print a table to ``stream`` (standard output by default); through a pipe it is plain text at its full width."""
-    target = stream or sys.stdout
-    terminal = target.isatty()
-    console = safe_console(file=target, force_terminal=terminal, highlight=False)
-    if not terminal:  # a pipe has no width, and rich would assume eighty columns
-        unlimited = console.options.update(width=10_000)
-        console.width = max(100, Measurement.get(console, unlimited, table).maximum)
-    console.print(table)
-
-
 def sweep_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Return one table for a multirun: a row a cell, best forget P95 first within each forget set, failures below.
 
@@ -139,7 +89,7 @@ def sweep_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     cell apart where its choices do not, such as ``["seed=2"]``).
     """
     columns = _sweep_columns(cells)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = dense_table()
     for title in columns:
         table.add_column(title, overflow="fold")
     for title in (*(f"KLoM P95\n{group}\n(floor)" for group in GROUPS), "ToW", "cost\nratio"):
@@ -171,7 +121,7 @@ def _sweep_row(cell: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
     leading = [_leading(cell, column) for column in columns]
     kloms = [_with_floor(metrics, group) for group in GROUPS]
     tug = number(metrics.get("tow"), ".3f")
-    return [*leading, *kloms, tug, cost(metrics.get("cost/ratio")), str(cell.get("status", MISSING))]
+    return [*leading, *kloms, tug, two_digits(metrics.get("cost/ratio")), str(cell.get("status", MISSING))]
 
 
 def _leading(cell: Mapping[str, Any], column: str) -> str:
@@ -222,5 +172,4 @@ def _list_failures(table: Table, cells: Sequence[Mapping[str, Any]]) -> None:
         error = str(cell.get("error") or "no error message").strip().splitlines()[0]
         overrides = f" {_leading(cell, 'overrides')}" if cell.get("overrides") else ""
         lines.append(f"  {_choice(cell, 'forget')}, {_choice(cell, 'unlearner')}{overrides}: {error}")
-    table.caption = Text("\n" + "\n".join(lines), style="red")
-    table.caption_justify = "left"
+    list_below(table, lines)

@@ -1,22 +1,19 @@
-"""What a convex experiment shows: curves, rates, noise floors and spectra, as tables, figures and one page."""
+"""What a convex experiment shows: curves, rates, noise floors and spectra, as tables and on one page."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.table import Table
 
+from dmm_exp.console.tables import print_table, text_table
 from dmm_exp.files.writing import write_text
-from dmm_exp.report.canvas import plot
 from dmm_exp.report.charts import Axis, Chart, Mark, Panel, decades, dots, line
-from dmm_exp.report.html import page
-from dmm_exp.report.tables import print_table
+from dmm_exp.report.figures import keep
+from dmm_exp.report.html import Page, Section, sections_page
 
 LABELS = {
     "gd": "GD on R",
@@ -46,7 +43,7 @@ def write_page(
     spectra: Mapping[str, Sequence[Mapping[str, Any]]],
     curves: pd.DataFrame,
 ) -> Path:
-    """Write ``convex.html`` and ``figures/`` (png, pdf, svg), and return the path of the page."""
+    """Write ``convex.html`` and what its figures show, and return the path of the page."""
     charts = [
         _curves_chart(curves, "distance", "Distance to exact retraining", "relative distance"),
         _curves_chart(curves, "excess", "Retain loss above its minimum", "excess retain loss"),
@@ -56,27 +53,17 @@ def write_page(
         _spectra_chart(spectra),
     ]
     rows = {"distance": end_rows(table), "rates": rate_rows(table), "spectra": fact_rows(table)}
-    sections = []
-    for chart in charts:
-        drawn = plot(chart)
-        drawn.save(folder / "figures")
-        picture = base64.b64encode(drawn.png).decode("ascii")
-        sections.append({"drawn": drawn, "picture": picture, "rows": rows.get(chart.name, [])})
+    sections = [Section(chart.title, chart=chart, rows=rows.get(chart.name, [])) for chart in charts]
     facts = [("settings", table["setting"].nunique()), ("problems each", seeds), ("methods", len(LABELS))]
-    words = {"title": title, "command": command, "rule": RULE.format(seeds=seeds), "facts": facts, "gaps": []}
-    write_text(folder / "convex.html", page("study.html.j2", sections=sections, **words))
+    shown = Page(title, command, facts, sections, story=[RULE.format(seeds=seeds)])
+    write_text(folder / "convex.html", sections_page(shown))
+    keep(charts, folder)
     return folder / "convex.html"
 
 
 def print_convex(table: pd.DataFrame) -> None:
     """Print the distance at the end of every method in every setting."""
-    head, *rows = end_rows(table)
-    shown = Table(box=box.SIMPLE_HEAD, title="Distance at the end (best constant step)", title_justify="left")
-    for name in head:
-        shown.add_column(name, justify="right" if name else "left")
-    for row in rows:
-        shown.add_row(*row)
-    print_table(shown)
+    print_table(text_table("Distance at the end (best constant step)", end_rows(table)))
 
 
 def end_rows(table: pd.DataFrame) -> list[list[str]]:
