@@ -27,6 +27,7 @@ WIDTH = 10.0  # inches, of a full row of panels at the largest letters
 SMALLEST = 0.7  # of letters, as a share of the largest: 7.4 points, for a column of a paper
 CANVASES: dict[str, Any] = {"pdf": FigureCanvasPdf, "png": FigureCanvasAgg, "svg": FigureCanvasSVG}
 FORMATS = tuple(CANVASES)
+_LETTER = 0.082  # inches that a letter takes at the largest
 _METADATA = {"pdf": {"CreationDate": None}, "png": {}, "svg": {"Date": None}}  # the same chart, the same bytes
 
 # A person's own matplotlibrc (a dark style, TeX text) must not change figures.
@@ -83,7 +84,7 @@ def _drawn(chart: Chart, width: float, size: float) -> Figure:
 def _legend_columns(chart: Chart, width: float) -> int:
     """Return how many names of a legend fit in a line, whose width is in inches at the largest letters."""
     longest = max((len(mark.label) for mark in chart.legend), default=0)
-    return min(len(chart.legend), max(1, int(width / (0.085 * longest + 0.65)))) or 1
+    return min(len(chart.legend), max(1, int(width / (_LETTER * longest + 0.65)))) or 1
 
 
 def _laid_out(chart: Chart, width: float, size: float) -> tuple[Figure, list[Axes], int]:
@@ -92,14 +93,17 @@ def _laid_out(chart: Chart, width: float, size: float) -> tuple[Figure, list[Axe
     Everything is worked out in inches at the largest letters. Returns also how many panels make a row.
     """
     pictures, width = isinstance(chart.panels[0], Picture), width / size
-    fitting = max(1, int(width / (1.2 if pictures else 2.3)))
+    longest = max(len(line) for panel in chart.panels for line in _title(panel).split("\n"))
+    fitting = max(1, int(width / (1.2 if pictures else max(2.3, _LETTER * longest))))
     across = min(chart.across, len(chart.panels), fitting)
     each = (width - 0.1) / min(chart.across, fitting)
     names = [len(word) for p in chart.panels if isinstance(p, Panel) and not p.y.inside for _, word in p.y.ticks]
     left = 0.1 if pictures else 0.45 + 0.075 * max(names, default=0)
     titles = max(_title(panel).count("\n") + bool(_title(panel)) for panel in chart.panels)
     top, bottom = 0.1 + 0.17 * titles, 0.05 if pictures else 0.5
-    height = top + bottom + (each - 2 * left if pictures else chart.height * (each - left))
+    label = max(len(panel.y.label) if isinstance(panel, Panel) else 0 for panel in chart.panels)
+    inside = each - 2 * left if pictures else max(chart.height * (each - left), _LETTER * label)
+    height = top + bottom + inside
     above = 0.1 + 0.24 * -(-len(chart.legend) // _legend_columns(chart, width))
     down = -(-len(chart.panels) // across)
     whole = np.array([each * across + 0.1, height * down + above])

@@ -54,7 +54,7 @@ def _correlation(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:
 def correlation_rows(found: pd.DataFrame) -> list[list[str]]:
     """Return the correlations as text, the head first."""
     rows = [
-        [row["score"], number(row["spearman"], ".3f"), f"{row['low']:.3f} to {row['high']:.3f}"]
+        [row["score"], number(row["spearman"], ".3f"), f"{number(row['low'], '.3f')} to {number(row['high'], '.3f')}"]
         for row in found.to_dict("records")
     ]
     return [["score", "ρ", "95 % interval"], *rows]

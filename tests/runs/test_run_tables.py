@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dmm_exp.report.result import RunResult
-from dmm_exp.report.tables import MISSING, headline, headline_data, print_table, sweep_table
+from dmm_exp.console.tables import print_table
+from dmm_exp.console.words import MISSING
+from dmm_exp.runs.result import RunResult
+from dmm_exp.runs.tables import headline, headline_data, sweep_table
 
 
 def printed(table: Any) -> str:
@@ -75,8 +77,8 @@ def test_sweep_shows_only_what_sets_cells_apart() -> None:
     assert "attribution" not in headers  # no metric says that it was used
 
 
-def test_importing_the_report_package_is_light() -> None:
+def test_importing_the_rooms_of_reports_is_light() -> None:
     heavy = "{'matplotlib', 'pandas', 'numpy', 'jinja2', 'rich', 'wandb'}"
-    code = f"import sys, dmm_exp.report; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, dmm_exp.report, dmm_exp.console, dmm_exp.runs; print(sorted({heavy} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"

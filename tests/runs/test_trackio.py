@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 
 from dmm_exp.errors import UserError
-from dmm_exp.report.result import RunResult
-from dmm_exp.report.trackers import TrackioTracker
+from dmm_exp.report.charts import Chart, Panel, axis
+from dmm_exp.report.figures import keep
+from dmm_exp.runs.result import RunResult
+from dmm_exp.runs.trackers import TrackioTracker
 
 CHOICES = {"choices": {"unlearner": "dmm", "forget": "random"}}
 
@@ -45,10 +47,9 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def reported(tmp_path: Path) -> Path:
-    """Return a run's folder with a page and a picture in it."""
+    """Return a run's folder with a page that has one figure."""
     (tmp_path / "report.html").write_text("<p>report</p>", encoding="utf-8")
-    (tmp_path / "figures").mkdir()
-    pytest.importorskip("PIL.Image").new("RGB", (8, 8)).save(tmp_path / "figures" / "klom_by_group.png")
+    keep([Chart("klom_by_group", "", "", [Panel(axis("x", [0, 1]), axis("y", [0, 1]), [])])], tmp_path)
     return tmp_path
 
 
@@ -66,7 +67,7 @@ def test_a_run_holds_everything_by_name_and_value(
 ) -> None:
     run = make_run(members=10, n_points=60, forgotten=10)
     run = dataclasses.replace(run, members=pd.DataFrame({"member": [0, 1], "tow": [0.5, 0.75]}))
-    tracker = TrackioTracker("whole", str(data), group="sweep")
+    tracker = TrackioTracker("whole", str(data), group="sweep", figures=True)
     tracker.start(run.name, run.config | CHOICES, reported)
     tracker.finish(run)
     assert capsys.readouterr().out == ""  # standard output ends with the run's folder
@@ -95,6 +96,8 @@ def test_a_run_that_is_started_again_replaces_what_it_wrote(run: RunResult, data
     found = logged("again")
     assert sorted(name for name, *_ in found) == sorted(["another", run.name])
     assert len({len(entries) for *_, entries in found}) == 1
+    assert not any(key.startswith("figures/") for *_, entries in found for entry in entries for key in entry)
+    assert not (reported / "figures").exists()  # nobody asked for pictures
 
 
 def test_a_run_that_failed_says_why(run: RunResult, data: Path, tmp_path: Path) -> None:
