@@ -36,18 +36,18 @@ def comparison_page(found: Comparison, path: Path, *, left_out: Sequence[str], c
         left_out: a line for each run that takes no part.
         command: what to type to get the page again.
     """
-    chart = metrics_by_method(found)
-    sections = [
-        Section(chart.title, chart=chart),
-        Section("Means", MEANS_RULE, None, means_texts(found), len(found.by)),
-    ]
+    means = Section("Means", MEANS_RULE, rows=means_texts(found), words=len(found.by))
+    sections = [Section(chart=metrics_by_method(found)), means]
     if not found.ranks.empty:
         sections.append(Section("Mean ranks", RANKS_RULE, rows=ranks_texts(found)))
     if not found.tests.empty:
-        sections.append(Section(f"Paired differences from {found.baseline}", TESTS_RULE, None, tests_texts(found), 2))
+        title = f"Paired differences from {found.baseline}"
+        sections.append(Section(title, TESTS_RULE, rows=tests_texts(found), words=2))
     sections.append(Section("Runs", rows=_runs(found, path), words=2))
+    if left_out:
+        sections.append(Section("What is left out", rows=[["run"], *([line] for line in left_out)]))
     facts = [("runs", len(found.runs)), ("methods", found.runs[_METHOD].nunique()), ("blocks", found.n_blocks)]
-    return sections_page(Page("Comparison", command, facts, sections, gaps=left_out))
+    return sections_page(Page("Comparison", command, facts, sections))
 
 
 def _runs(found: Comparison, path: Path) -> list[list[str | Link]]:

@@ -10,10 +10,8 @@ import numpy as np
 import pandas as pd
 
 from dmm_exp.console.tables import print_table, text_table
-from dmm_exp.files.writing import write_text
 from dmm_exp.report.charts import Axis, Chart, Mark, Panel, decades, dots, line
-from dmm_exp.report.figures import keep
-from dmm_exp.report.html import Page, Section, sections_page
+from dmm_exp.report.html import Page, Section, write_sections
 
 LABELS = {
     "gd": "GD on R",
@@ -53,12 +51,10 @@ def write_page(
         _spectra_chart(spectra),
     ]
     rows = {"distance": end_rows(table), "rates": rate_rows(table), "spectra": fact_rows(table)}
-    sections = [Section(chart.title, chart=chart, rows=rows.get(chart.name, [])) for chart in charts]
+    sections = [Section(chart=chart, rows=rows.get(chart.name, [])) for chart in charts]
     facts = [("settings", table["setting"].nunique()), ("problems each", seeds), ("methods", len(LABELS))]
     shown = Page(title, command, facts, sections, story=[RULE.format(seeds=seeds)])
-    write_text(folder / "convex.html", sections_page(shown))
-    keep(charts, folder)
-    return folder / "convex.html"
+    return write_sections(shown, folder / "convex.html")
 
 
 def print_convex(table: pd.DataFrame) -> None:

@@ -1,4 +1,18 @@
-"""The command line of ``python -m dmm_exp.export``."""
+"""Draw the figures of a finished page as files.
+
+usage: python -m dmm_exp.export FOLDER [format=pdf,png,svg] [width=INCHES]
+
+FOLDER is that of a run, leaderboard, study, convex experiment or scores, and gets a folder figures/. What is drawn is
+what its page shows; nothing is computed again. Letters of a PDF are embedded TrueType, as publishers ask for.
+
+  format=pdf,png,svg   which files to write (default: all three)
+  width=INCHES         of every figure, from 2 to 20; below 7.5 letters shrink to 7.4 points, and fewer panels make a
+                       row where they would be too narrow (default: 10, or 7.5 for a figure of one panel)
+
+Examples:
+  python -m dmm_exp.export outputs/runs/digits-mlp-rum_high_mem-dmm__1a2b3c4d5e
+  python -m dmm_exp.export outputs/studies/tables_1_and_2__3f2a91c07d format=pdf width=5.5
+"""
 
 from __future__ import annotations
 
@@ -8,20 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmm_exp.errors import UserError, did_you_mean
-
-HELP = """\
-Draw the figures of a finished page as files: python -m dmm_exp.export FOLDER [format=pdf,png,svg] [width=INCHES]
-
-FOLDER is that of a run, leaderboard, study, convex experiment or scores, and gets a folder figures/. What is drawn is
-what its page shows; nothing is computed again. Letters of a PDF are embedded TrueType, as publishers ask for.
-
-  format=pdf,png,svg   which files to write (default: all three)
-  width=INCHES         of every figure, from 2 to 20; below 7.5 letters shrink to 7.4 points, and fewer panels make a
-                       row where they would be too narrow (default: 10, or 7.5 for a figure of one panel)
-
-examples:
-  python -m dmm_exp.export outputs/runs/digits-mlp-rum_high_mem-dmm__1a2b3c4d5e
-  python -m dmm_exp.export outputs/studies/tables_1_and_2__3f2a91c07d format=pdf width=5.5"""
 
 FORMATS = ("pdf", "png", "svg")
 NARROWEST, WIDEST = 2.0, 20.0  # inches
@@ -43,7 +43,7 @@ def export_figures(arguments: Sequence[str]) -> int:
         UserError: an argument is wrong, or the folder has no figures; nothing was written.
     """
     if {"-h", "--help"} & set(arguments):
-        print(HELP)
+        print(str(__doc__).strip())
         return 0
     asked = parse(arguments)
     from dmm_exp.report.figures import FIGURES, kept

@@ -13,8 +13,7 @@ from dmm_exp.files.writing import write_text
 from dmm_exp.leaderboard.ranking import COST, Outcome, floors, grid, paths, standing, tidy
 from dmm_exp.leaderboard.tables import gaps_of, leaderboard_data, leaderboard_markdown, plain
 from dmm_exp.report.charts import Chart, Mark, Panel, dots, line, log10, log_axis
-from dmm_exp.report.figures import keep
-from dmm_exp.report.html import page
+from dmm_exp.report.html import Page, Section, write_sections
 from dmm_exp.runs.figures import cost_axis, cost_scale, frontier_line
 
 CAPTION = (
@@ -27,6 +26,11 @@ RULE = (
     "nats. Ranks are averaged over the draws of one kind of forget set, then over kinds. References have no rank (they "
     "mark an end of the scale, look at retrained models, or predict answers without making a model), nor has a method "
     "that did not finish everywhere."
+)
+TABLE_RULE = (
+    "By kind of forget set: P95 KLoM on forget, retain and validation points in nats, lower is better, and below it "
+    "the rank. ToW: tug-of-war against retraining, 1 is perfect. Cost: gradient evaluations of unlearning ÷ those of "
+    "retraining. All are means over draws and kinds; a dash means that a number does not apply."
 )
 FLOOR_RULE = (
     "The first row is the noise floor: the KLoM between two ensembles that were both retrained without the forget set, "
@@ -82,28 +86,14 @@ def write_leaderboard(outcomes: Sequence[Outcome], folder: Path, *, title: str, 
     ``command`` is what to type to get all this again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    chart = quality_against_cost(outcomes)
     write_text(folder / "leaderboard.csv", standing(outcomes).to_csv())
     write_text(folder / "cells.csv", tidy(outcomes).to_csv(index=False))
     words = [f"# {plain(title)}", leaderboard_markdown(outcomes), RULE, FLOOR_RULE]
     write_text(folder / "leaderboard.md", "\n\n".join(map(str.strip, words)) + "\n")
-    write_text(folder / "leaderboard.html", _page(outcomes, chart, title=title, command=command))
-    keep([chart], folder)
-    return folder / "leaderboard.html"
-
-
-def _page(outcomes: Sequence[Outcome], chart: Chart, *, title: str, command: str) -> str:
-    """Return the page as text."""
-    return page(
-        Path(__file__).with_name("page.html.j2"),
-        title=title,
-        command=command,
-        data=leaderboard_data(outcomes),
-        gaps=gaps_of(outcomes),
-        story=[*_winner(outcomes), RULE, FLOOR_RULE],
-        facts=_facts(outcomes),
-        chart=chart,
-    )
+    ranking = Section("Ranking", TABLE_RULE, leaderboard_data(outcomes))
+    sections, story = [ranking, Section(chart=quality_against_cost(outcomes))], [*_winner(outcomes), RULE, FLOOR_RULE]
+    shown = Page(title, command, _facts(outcomes), sections, story, gaps_of(outcomes))
+    return write_sections(shown, folder / "leaderboard.html")
 
 
 def _winner(outcomes: Sequence[Outcome]) -> list[str]:
@@ -117,7 +107,5 @@ def _winner(outcomes: Sequence[Outcome]) -> list[str]:
 def _facts(outcomes: Sequence[Outcome]) -> list[tuple[str, int]]:
     """Count what is compared."""
     found, references = grid(outcomes), len(standing(outcomes).query("reference"))
-    counts = {"methods": found["method"].nunique() - references, "references": references}
-    return list(
-        {**counts, "forget sets": found["forget"].nunique(), "kinds of forget sets": found["kind"].nunique()}.items()
-    )
+    sets = [("forget sets", found["forget"].nunique()), ("kinds of forget sets", found["kind"].nunique())]
+    return [("methods", found["method"].nunique() - references), ("references", references), *sets]

@@ -140,8 +140,10 @@ class Chart:
     @property
     def legend(self) -> list[Mark]:
         """Return the first mark of every label, in order of appearance."""
-        marks = [mark for panel in self.panels if isinstance(panel, Panel) for mark in panel.marks if mark.label]
-        return list({mark.label: mark for mark in reversed(marks)}.values())[::-1]
+        first: dict[str, Mark] = {}
+        for mark in (mark for panel in self.panels if isinstance(panel, Panel) for mark in panel.marks if mark.label):
+            first.setdefault(mark.label, mark)
+        return list(first.values())
 
     @property
     def tells(self) -> bool:
@@ -235,13 +237,13 @@ def log_axis(label: str, logs: ArrayLike, *, room: float = 0.04) -> Axis:
 
 def decades(low: float, high: float) -> Ticks:
     """Return ticks for base-10 logarithms between two ends: whole powers, thinned if they are many, or else between."""
-    powers, found = range(math.floor(low), math.ceil(high) + 1), []
-    for factors in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    for factors in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
         values = [(math.log10(factor) + power, f"{factor * 10.0**power:g}") for power in powers for factor in factors]
         found = [(at, word) for at, word in values if low - 1e-9 <= at <= high + 1e-9]
         if len(found) > 2:
-            break
-    return found[:: max(1, -(-len(found) // 6))]
+            return found[:: max(1, -(-len(found) // 6))]
+    return [(math.log10(value), word) for value, word in round_ticks(10**low, 10**high) if value > 0]
 
 
 def log10(values: ArrayLike) -> NDArray[np.float64]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from dmm_exp.console.tables import HeadlineData
+from dmm_exp.files.writing import write_text
 from dmm_exp.report import svg
 from dmm_exp.report.charts import Chart
+from dmm_exp.report.figures import keep
 from dmm_exp.report.palette import DARK, LIGHT
 
 _TEMPLATES = Path(__file__).parent / "templates"
-SECTIONS = _TEMPLATES / "sections.html.j2"
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,20 @@ class Link:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a heading, then a rule, a chart and a table, each where there is one.
+    """A part of a page: a heading, then a rule, a table of results, a chart and a table, each where there is one.
 
     Attributes:
-        title: the heading.
+        title: the heading; that of its chart where it is "".
         rule: how to read it.
+        data: a table of results; those with a note stand back, and the first of them is apart.
         chart: a figure, whose caption stands below it.
         rows: texts or links, the head first; a table with a head alone is left out.
         words: how many leading columns are words; the others are numbers.
     """
 
-    title: str
+    title: str = ""
     rule: str = ""
+    data: HeadlineData | None = None
     chart: Chart | None = None
     rows: Sequence[Sequence[str | Link]] = ()
     words: int = 1
@@ -78,12 +82,22 @@ class Page:
     facts: Sequence[tuple[str, Any]]
     sections: Sequence[Section]
     story: Sequence[str] = ()
-    gaps: Sequence[str] = field(default_factory=list)
+    gaps: Sequence[str] = ()
+
+
+def write_sections(shown: Page, path: Path) -> Path:
+    """Write a page of sections, and beside it what its figures show; returns its path.
+
+    It makes no request to anything outside itself.
+    """
+    write_text(path, sections_page(shown))
+    keep([section.chart for section in shown.sections if section.chart is not None], path.parent)
+    return path
 
 
 def sections_page(shown: Page) -> str:
-    """Return a page of sections as text; it makes no request to anything outside itself."""
-    return page(SECTIONS, page=shown)
+    """Return a page of sections as text."""
+    return page(_TEMPLATES / "sections.html.j2", page=shown)
 
 
 def page(template: Path, **context: Any) -> str:

@@ -14,13 +14,8 @@ LIGHT |= {f"series{place}": colour for place, colour in enumerate(SERIES)}
 # The same hues, lighter, for dark pages.
 DARK = {"original": "#F08A4B", "unlearned": "#5DB4EE", "oracle": "#35C596", "floor": "#A9AEB6"}
 DARK |= {"other": "#868c95", "guide": "#555b64", "ink": "#e9eaec"}
-DARK |= dict(
-    zip(
-        (f"series{place}" for place in range(7)),
-        ("#5DB4EE", "#EDB441", "#F08A4B", "#35C596", "#E39CC4", "#9AD5F5", "#e9eaec"),
-        strict=True,
-    )
-)
+_DARK_SERIES = ("#5DB4EE", "#EDB441", "#F08A4B", "#35C596", "#E39CC4", "#9AD5F5", "#e9eaec")
+DARK |= {f"series{place}": colour for place, colour in enumerate(_DARK_SERIES)}
 # Matplotlib's marker of a role, and the same shape as a path of an SVG that starts in its middle.
 MARKERS = {"original": "D", "oracle": "s", "floor": "^"}
 PATHS = {
@@ -34,11 +29,6 @@ PATHS = {
 }
 _SHAPES = "os^DvPX"  # of series, and of what is numbered otherwise
 _HOLLOW = {"original", "other"}
-
-
-def series(place: int) -> str:
-    """Return the role of one of many series; those after the seventh have another shape in the same colours."""
-    return f"series{place}"
 
 
 def colour_of(role: str) -> str:

@@ -28,11 +28,13 @@ from dmm_exp.report.charts import (
     floats,
     histograms,
     line,
+    log10,
+    log_axis,
     thinned,
     written,
 )
 from dmm_exp.report.pictures import as_pictures, is_picture
-from dmm_exp.runs.result import RunResult
+from dmm_exp.runs.result import OtherRun, RunResult
 
 Draw = Callable[[RunResult], Chart | None]
 Scale = Callable[[Any], NDArray[np.float64]]  # where values lie on an axis
@@ -73,16 +75,13 @@ def at_a_glance(result: RunResult) -> Chart | None:
         line("guide", [floor, nothing], [height, height])
         for height, floor, nothing in zip(heights, values["floor"], values["original"], strict=True)
     ]
-    marks += [
-        dots(role, found, heights, WORDS[role], large=True, **({"ends": ends, "across": True} if own else {}))
-        for role, found in values.items()
-        if np.isfinite(found).any()
-        for own in [role == "unlearned"]
-    ]
+    for role, found in values.items():
+        if np.isfinite(found).any():
+            own = ends if role == "unlearned" else None
+            marks.append(dots(role, found, heights, WORDS[role], large=True, ends=own, across=True))
     x = axis("P95 " + KLOM, np.concatenate([*values.values(), *ends]), zero=True)
-    y = Axis(
-        "", -0.6, len(groups) - 0.4, [(h, GROUP_WORDS[g].split()[0]) for h, g in zip(heights, groups, strict=True)]
-    )
+    ticks = [(height, GROUP_WORDS[group].split()[0]) for height, group in zip(heights, groups, strict=True)]
+    y = Axis("", -0.6, len(groups) - 0.4, ticks)
     caption = (
         "The 95th percentile of KLoM over the points of each group: the nearer to the floor, the harder to tell from "
         "retraining. The bar is the 95 % interval over models."
@@ -107,30 +106,25 @@ def chosen_points(result: RunResult) -> list[tuple[str, int]]:
     ranked: list[tuple[str, NDArray[Any]]] = []
     if memorization is not None:
         known = result.known("memorization", "klom")
-        ranked.append(("most memorized", known[np.argsort(-memorization[known], kind="stable")]))
+        ranked.append(("most memorized", _largest(known, memorization)))
     if before is not None and after is not None:
-        ranked.append(
-            ("most changed by retraining", forget[np.argsort(-np.abs(after - before)[forget], kind="stable")])
-        )
-    ranked.append(("largest KLoM", forget[np.argsort(-value[forget], kind="stable")]))
-    for group, words in (
-        ("forget", "typical forget point"),
-        ("retain", "typical retain point"),
-        ("val", "typical validation point"),
-    ):
+        ranked.append(("most changed by retraining", _largest(forget, np.abs(after - before))))
+    ranked.append(("largest KLoM", _largest(forget, value)))
+    for group, words in GROUP_WORDS.items():
         rows = result.known("klom", group=group)
-        ranked.append(
-            (
-                words,
-                rows[np.argsort(np.abs(value[rows] - np.median(value[rows])), kind="stable")] if len(rows) else rows,
-            )
-        )
+        distance = np.abs(value[rows] - np.median(value[rows])) if len(rows) else value[rows]
+        ranked.append((f"typical {words[:-1]}", rows[np.argsort(distance, kind="stable")]))
     chosen: dict[int, str] = {}
     for words, rows in ranked:
         fresh = next((int(row) for row in rows if int(row) not in chosen), None)
         if fresh is not None:
             chosen[fresh] = words
     return [(words, row) for row, words in chosen.items()]
+
+
+def _largest(rows: NDArray[Any], values: NDArray[np.float64]) -> NDArray[Any]:
+    """Order rows by their values, the largest first."""
+    return rows[np.argsort(-values[rows], kind="stable")]
 
 
 def margin_histograms(result: RunResult) -> Chart | None:
@@ -220,7 +214,7 @@ def klom_against_memorization(result: RunResult) -> Chart | None:
     if not len(forget):
         return None
     others = thinned(others, SHOWN)
-    shown = np.concatenate([forget[np.argsort(-value[forget], kind="stable")], others])
+    shown = np.concatenate([_largest(forget, value), others])
     marks = [dots("other", at[others], value[others], "retain points (this run)")] if len(others) else []
     marks += [dots("original", at[forget], nothing[forget], WORDS["original"])] if nothing is not None else []
     marks.append(dots("unlearned", at[forget], value[forget], WORDS["unlearned"]))
@@ -300,14 +294,8 @@ def quality_against_cost(result: RunResult) -> Chart | None:
     marks = frontier_line([cost for cost, _ in everything], [value for _, value in everything], place, floats) + marks
     y = axis("forget P95 " + KLOM, np.concatenate([mark.y for mark in marks]), zero=True)
     panel = Panel(x, y, marks, hover=_runs_hover(result, own, others, place))
-    return Chart(
-        "quality_against_cost",
-        "Quality against cost",
-        _cost_caption(others),
-        [panel],
-        table=_runs_table(result, others),
-        height=0.62,
-    )
+    words, table = _cost_caption(others), _runs_table(result, others)
+    return Chart("quality_against_cost", "Quality against cost", words, [panel], table=table, height=0.62)
 
 
 QUALITY, COST = "klom/forget/p95", "cost/ratio"
@@ -418,10 +406,8 @@ def _runs_table(result: RunResult, others: Sequence[Any]) -> list[list[str]]:
     """Return the runs beside this one as a table, the closest to retraining first."""
     if not others:
         return []
-    rows = [[run.method, f"{run.metrics[QUALITY]:.2f}", f"{run.metrics[COST]:.2g}", run.name] for run in others]
-    rows.append(
-        [f"{result.method} (this run)", f"{result.metrics[QUALITY]:.2f}", f"{result.metrics[COST]:.2g}", result.name]
-    )
+    everyone = [*others, OtherRun(result.name, f"{result.method} (this run)", result.metrics)]
+    rows = [[run.method, f"{run.metrics[QUALITY]:.2f}", f"{run.metrics[COST]:.2g}", run.name] for run in everyone]
     return [["method", "KLoM P95, forget", "cost", "run"], *sorted(rows, key=lambda row: float(row[1]))]
 
 
@@ -430,14 +416,14 @@ def forgotten_images(result: RunResult) -> Chart | None:
     rows, value = result.known("klom"), result.column("klom")
     if value is None or not len(rows):
         return None
-    ranked = rows[np.argsort(-value[rows], kind="stable")]
+    ranked = _largest(rows, value)
     count = min(EXTREMES, len(ranked) // 2) or 1
     extremes = list(dict.fromkeys([*ranked[:count].tolist(), *ranked[-count:].tolist()]))
     title = "Least and most forgotten examples"
     caption = (
         f"Least forgotten are the {count} forget points with the largest KLoM, most forgotten the {count} with the "
-        "smallest. Margins are means over "
-        "models: original → unlearned → oracle; forgetting is complete where the last two agree."
+        "smallest. Margins are means over models: original → unlearned → oracle; forgetting is complete where the last "
+        "two agree."
     )
     if not is_picture(result.images):
         head = ["point", "class", "KLoM", "margin: original → unlearned → oracle"]
@@ -447,15 +433,10 @@ def forgotten_images(result: RunResult) -> Chart | None:
         ]
         return Chart("forgotten_examples", title, caption, [], table=[head, *table])
     pictures = as_pictures(result.images, np.array(extremes))
-    panels = [
-        Picture(
-            pixels,
-            _name(result, row),
-            _picture_lines(result, row, float(value[row])),
-            "most forgotten" if place >= count else "least forgotten",
-        )
-        for place, (pixels, row) in enumerate(zip(pictures, extremes, strict=True))
-    ]
+    panels = []
+    for place, (pixels, row) in enumerate(zip(pictures, extremes, strict=True)):
+        group = "most forgotten" if place >= count else "least forgotten"
+        panels.append(Picture(pixels, _name(result, row), _picture_lines(result, row, float(value[row])), group))
     return Chart("forgotten_examples", title, caption, panels, across=count)
 
 
@@ -542,24 +523,15 @@ def _curve(name: str, epoch: NDArray[Any], loss: NDArray[np.float64]) -> Panel:
     epochs, which = np.unique(epoch, return_inverse=True)
     mean = np.bincount(which, loss) / np.bincount(which)
     x = axis("epoch", epochs, count=5)
-    x = Axis(x.label, x.low, x.high, [tick for tick in x.ticks if float(tick[0]).is_integer()])
-    y = axis("mean loss", mean)
-    if mean.min() > 0 and mean.max() > 20 * mean.min():
-        mean = np.log10(mean)
-        y = axis("mean loss", mean)
-        y = Axis(y.label, y.low, y.high, decades(y.low, y.high))
+    x = replace(x, ticks=[tick for tick in x.ticks if float(tick[0]).is_integer()])
+    falls = mean.min() > 0 and mean.max() > 20 * mean.min()
+    mean = log10(mean) if falls else mean
+    y = (log_axis if falls else axis)("mean loss", mean)
     marks = [line("ink", epochs, mean)] + ([dots("ink", epochs, mean)] if len(epochs) < 20 else [])
     return Panel(x, y, marks, textwrap.shorten(name, 30, placeholder="…"))
 
 
 FIGURES: tuple[Draw, ...] = (
-    at_a_glance,
-    margin_histograms,
-    klom_by_group,
-    klom_against_memorization,
-    quality_against_cost,
-    forgotten_images,
-    attack_roc,
-    effect_scatter,
-    training_curves,
-)
+    at_a_glance, margin_histograms, klom_by_group, klom_against_memorization, quality_against_cost, forgotten_images,
+    attack_roc, effect_scatter, training_curves,
+)  # fmt: skip

@@ -358,17 +358,15 @@ def _holding(folder: Path, console: Console) -> Iterator[None]:
 
 
 def _print_plan(stages: list[PlannedStage]) -> None:
-    from rich.table import Table
+    from dmm_exp.console.tables import print_table, text_table
 
-    from dmm_exp.console.tables import print_table
-
-    table = Table("stage", "state", "models", "sample gradients", title="plan (nothing was made)", title_justify="left")
+    rows = [["stage", "state", "models", "sample gradients"]]
     for stage in stages:
         state = "exists, would be reused" if stage.exists else "would be made"
         state += f", {stage.taken_over:,} models taken over" if stage.taken_over else ""
         todo = ("", "") if stage.exists else (f"{stage.models:,}", f"{stage.sample_gradients:.2g}")
-        table.add_row(stage.name.replace("_", " "), state, *todo)
-    print_table(table)
+        rows.append([stage.name.replace("_", " "), state, *todo])
+    print_table(text_table("plan (nothing was made)", rows, words=2))
 
 
 def plain(config: Any) -> dict[str, Any]:

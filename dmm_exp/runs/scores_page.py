@@ -9,10 +9,8 @@ import pandas as pd
 from scipy import stats
 
 from dmm_exp.console.words import number
-from dmm_exp.files.writing import write_text
 from dmm_exp.report.charts import Chart, Panel, axis, dots, log10, log_axis
-from dmm_exp.report.figures import keep
-from dmm_exp.report.html import Page, Section, sections_page
+from dmm_exp.report.html import Page, Section, write_sections
 from dmm_exp.scores import score_names
 
 REFERENCE = "memorization"
@@ -89,9 +87,6 @@ def write_scores_page(scores: pd.DataFrame, found: pd.DataFrame, folder: Path, *
         title: of the page.
         command: what to type to get it again.
     """
-    chart = scores_chart(scores, found)
     facts = [("training examples", f"{len(scores):,}"), ("scores", len(found) + 1)]
-    sections = [Section(TITLE, RULE, rows=correlation_rows(found)), Section(chart.title, chart=chart)]
-    write_text(folder / "scores.html", sections_page(Page(title, command, facts, sections)))
-    keep([chart], folder)
-    return folder / "scores.html"
+    sections = [Section(TITLE, RULE, rows=correlation_rows(found)), Section(chart=scores_chart(scores, found))]
+    return write_sections(Page(title, command, facts, sections), folder / "scores.html")

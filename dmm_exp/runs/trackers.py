@@ -159,8 +159,8 @@ class WandbTracker(Tracker):
         wandb = _import_wandb()
         assert self._folder is not None
         report = _report(result, self._folder)
-        pictures = _pictures(self._folder) if self._figures else {}
-        media: dict[str, Any] = {name: wandb.Image(str(path)) for name, path in pictures.items()}
+        pictures = _pictures(self._folder, self._figures).items()
+        media: dict[str, Any] = {name: wandb.Image(str(path)) for name, path in pictures}
         media |= {name: wandb.Table(dataframe=table) for name, table in _tables(result).items()}
         media["report"] = wandb.Html(report.read_text(encoding="utf-8"), inject=False, data_is_not_path=True)
         return media
@@ -201,8 +201,7 @@ class TrackioTracker(Tracker):
         folder = self._started[2]
         trackio = _import_trackio(self._data)
         report = _report(result, folder)
-        pictures = _pictures(folder) if self._figures else {}
-        media = {name: trackio.Image(path) for name, path in pictures.items()}
+        media = {name: trackio.Image(path) for name, path in _pictures(folder, self._figures).items()}
         media |= {name: trackio.Table(dataframe=table) for name, table in _tables(result).items()}
         with self._run() as run:
             last = 0
@@ -259,8 +258,10 @@ def _report(result: RunResult, folder: Path) -> Path:
     return report
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    """Draw the figures of a run's report, and return them by name."""
+def _pictures(folder: Path, wanted: bool) -> dict[str, Path]:
+    """Draw the figures of a run's report, if they are wanted, and return them by name."""
+    if not wanted:
+        return {}
     from dmm_exp.report.canvas import save
 
     paths = [path for chart in kept(folder) for path in save(chart, folder / "figures", ["png"])]

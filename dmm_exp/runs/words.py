@@ -157,16 +157,8 @@ def _doubt(result: RunResult) -> str | None:
 
 
 _SENTENCES: tuple[Callable[[RunResult], str | None], ...] = (
-    _share,
-    _share_rule,
-    _forget,
-    _others,
-    _attack,
-    _accuracy,
-    _cost,
-    _effect,
-    _doubt,
-)
+    _share, _share_rule, _forget, _others, _attack, _accuracy, _cost, _effect, _doubt,
+)  # fmt: skip
 
 
 def mostly_noise(metrics: Mapping[str, float]) -> list[str]:

@@ -12,8 +12,7 @@ import pandas as pd
 
 from dmm_exp.files.writing import write_text
 from dmm_exp.report.charts import Chart, Interval, Panel, axis, dots, floats, interval_chart, log10, log_axis
-from dmm_exp.report.figures import keep
-from dmm_exp.report.html import Page, Section, sections_page
+from dmm_exp.report.html import Page, Section, write_sections
 from dmm_exp.study.tables import RULE, Record, View, estimates, gaps, markdown, summary, texts, tidy, values_of, word_of
 
 
@@ -84,18 +83,12 @@ def write_study(
     figures show. The page makes no request to anything outside itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    charts = [view_chart(records, view) for view in views]
-    sections = [
-        Section(chart.title, chart=chart, rows=texts(records, view)) for chart, view in zip(charts, views, strict=True)
-    ]
-    clouds = [scatter_chart(records, scatter) for scatter in scatters]
-    sections += [Section(chart.title, chart=chart) for chart in clouds]
+    sections = [Section(chart=view_chart(records, view), rows=texts(records, view)) for view in views]
+    sections += [Section(chart=scatter_chart(records, scatter)) for scatter in scatters]
     frame = tidy(records)
     write_text(folder / "cells.csv", frame.to_csv(index=False))
     write_text(folder / "summary.csv", summary(records, views).to_csv(index=False))
     write_text(folder / "study.md", markdown(records, title, views, command))
     facts = [("runs", len(records)), ("seeds", frame["seed"].nunique()), ("tables", frame["table"].nunique())]
     shown = Page(title, command, facts, sections, story=[RULE], gaps=gaps(records))
-    write_text(folder / "study.html", sections_page(shown))
-    keep([*charts, *clouds], folder)
-    return folder / "study.html"
+    return write_sections(shown, folder / "study.html")
