@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,7 +105,7 @@ def _winner(outcomes: Sequence[Outcome]) -> list[str]:
     return [f"{' and '.join(first)} {verb} first, with a mean rank of {min(ranks.values()):.2f}."] if first else []
 
 
-def _facts(outcomes: Sequence[Outcome]) -> list[tuple[str, int]]:
+def _facts(outcomes: Sequence[Outcome]) -> list[tuple[str, Any]]:
     """Count what is compared."""
     found, references = grid(outcomes), len(standing(outcomes).query("reference"))
     sets = [("forget sets", found["forget"].nunique()), ("kinds of forget sets", found["kind"].nunique())]

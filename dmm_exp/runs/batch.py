@@ -8,12 +8,16 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.writing import write_json, write_text
+
+if TYPE_CHECKING:
+    from dmm_exp.runs.tables import SweepCell
 
 SWEEP = "DMM_EXP_SWEEP"  # in the environment, so that cells in other processes know which sweep they belong to
 
@@ -115,25 +119,23 @@ def _telling(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> lis
     return [text for text in cell["overrides"] if text not in shared and text.split("=")[0] not in cell["choices"]]
 
 
-def _rows(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows(cell: Mapping[str, Any]) -> list[SweepCell]:
     """Return a row for each number of epochs that a cell was evaluated at; one, if it was evaluated at its end only."""
+    from dmm_exp.runs.tables import SweepCell
+
+    whole = SweepCell(cell["choices"], cell.get("metrics", {}), cell["overrides"], cell.get("error"))
     at = [
-        {**cell, "metrics": found["metrics"], "overrides": [*cell["overrides"], f"epoch {found['epoch']}"]}
+        replace(whole, metrics=found["metrics"], overrides=[*whole.overrides, f"epoch {found['epoch']}"])
         for found in cell.get("epochs") or ()
     ]
-    return at or [dict(cell)]
+    return at or [whole]
 
 
 def _csv(cells: Sequence[Mapping[str, Any]]) -> str:
     import pandas as pd
 
     rows = [
-        {
-            "status": cell["status"],
-            **cell["choices"],
-            "overrides": " ".join(cell["overrides"]),
-            **cell.get("metrics", {}),
-        }
+        {"status": cell.status, **cell.choices, "overrides": " ".join(cell.overrides), **cell.metrics}
         for whole in cells
         for cell in _rows(whole)
     ]

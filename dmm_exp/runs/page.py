@@ -14,8 +14,8 @@ from dmm_exp.report.charts import Chart
 from dmm_exp.report.figures import keep
 from dmm_exp.report.html import Tile, page
 from dmm_exp.runs.figures import draw_all
-from dmm_exp.runs.result import RunResult, is_used
-from dmm_exp.runs.tables import headline_data, used_attribution
+from dmm_exp.runs.result import RunResult, is_used, used_attribution
+from dmm_exp.runs.tables import headline_data
 from dmm_exp.runs.words import narrative, share_within_floor
 
 REPORT = "report.html"
@@ -85,7 +85,7 @@ def _tiles(result: RunResult) -> list[Tile]:
 
 def _facts(result: RunResult) -> list[tuple[str, str]]:
     """Return the short facts below the title: what was chosen, and how much of it."""
-    attribution = used_attribution({"choices": result.choices, "metrics": result.metrics})
+    attribution = used_attribution(result.choices, result.metrics)
     choices = {**result.choices, "attribution": attribution or ""}
     shown = [name for name in _QUESTION if name in choices] + [name for name in choices if name in _ANSWER]
     facts = [(name, choices[name]) for name in shown if is_used(choices[name])]

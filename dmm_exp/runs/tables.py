@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +12,7 @@ from rich.text import Text
 from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table, list_below
 from dmm_exp.console.words import MISSING, number, two_digits
 from dmm_exp.metrics.tow import GROUPS
-from dmm_exp.runs.result import RunResult, is_used
+from dmm_exp.runs.result import RunResult, used_attribution
 from dmm_exp.runs.words import mostly_noise
 
 _MAIN_CHOICES = ("forget", "unlearner", "attribution")
@@ -81,13 +81,38 @@ def headline(result: RunResult) -> Table:
     return table
 
 
-def sweep_table(cells: Sequence[Mapping[str, Any]]) -> Table:
-    """Return one table for a multirun: a row a cell, best forget P95 first within each forget set, failures below.
+@dataclass(frozen=True)
+class SweepCell:
+    """One row of a sweep's table.
 
-    Each cell is a mapping with ``choices`` (configuration group -> choice), ``metrics`` (may be empty), ``status``
-    (``"done"`` or ``"failed"``), ``error`` (for failed cells) and, optionally, ``overrides`` (the values that set this
-    cell apart where its choices do not, such as ``["seed=2"]``).
+    Attributes:
+        choices: configuration group → choice.
+        metrics: the content of ``metrics.json``; empty for what consists of many runs, or failed.
+        overrides: the values that set this cell apart where its choices do not, such as ``["seed=2"]``.
+        error: what was said of a cell that failed; None for one that ended well.
     """
+
+    choices: Mapping[str, str]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    overrides: Sequence[str] = ()
+    error: str | None = None
+
+    @property
+    def status(self) -> str:
+        """Return ``"done"`` or ``"failed"``."""
+        return "done" if self.error is None else "failed"
+
+    def choice(self, name: str) -> str:
+        """Return the text of one of the columns that say which cell this is."""
+        if name == "overrides":
+            return " ".join(self.overrides) or MISSING
+        if name == "attribution":
+            return used_attribution(self.choices, self.metrics) or MISSING
+        return self.choices.get(name, MISSING)
+
+
+def sweep_table(cells: Sequence[SweepCell]) -> Table:
+    """Return one table for a multirun: a row a cell, best forget P95 first within each forget set, failures below."""
     columns = _sweep_columns(cells)
     table = dense_table()
     for title in columns:
@@ -97,39 +122,28 @@ def sweep_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("status", overflow="fold")
     ordered = _in_reading_order(cells)
     for cell, following in zip(ordered, [*ordered[1:], None], strict=True):
-        last = following is None or _choice(following, "forget") != _choice(cell, "forget")
+        last = following is None or following.choice("forget") != cell.choice("forget")
         table.add_row(*(Text(text) for text in _sweep_row(cell, columns)), end_section=last)
-    _list_failures(table, ordered)
+    if failed := [cell for cell in ordered if cell.error is not None]:
+        list_below(table, [f"{len(failed)} of {len(cells)} cells failed:", *map(_failure, failed)])
     return table
 
 
-def _sweep_columns(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+def _sweep_columns(cells: Sequence[SweepCell]) -> list[str]:
     """Choose the leading columns: forget set and unlearner, then whatever is used or sets cells apart."""
-    columns = ["forget", "unlearner"]
-    if any(used_attribution(cell) for cell in cells):
-        columns.append("attribution")
-    names = dict.fromkeys(name for cell in cells for name in cell.get("choices", {}))
-    for name in names:
-        if name not in _MAIN_CHOICES and len({_choice(cell, name) for cell in cells}) > 1:
-            columns.append(name)
-    return [*columns, "overrides"] if any(cell.get("overrides") for cell in cells) else columns
+    names = dict.fromkeys(name for cell in cells for name in cell.choices if name not in _MAIN_CHOICES)
+    apart = [name for name in names if len({cell.choice(name) for cell in cells}) > 1]
+    told = [
+        name for name in ("attribution", *apart, "overrides") if any(cell.choice(name) != MISSING for cell in cells)
+    ]
+    return ["forget", "unlearner", *told]
 
 
-def _sweep_row(cell: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+def _sweep_row(cell: SweepCell, columns: Sequence[str]) -> list[str]:
     """Return the texts of one row."""
-    metrics = cell.get("metrics") or {}
-    leading = [_leading(cell, column) for column in columns]
-    kloms = [_with_floor(metrics, group) for group in GROUPS]
-    tug = number(metrics.get("tow"), ".3f")
-    return [*leading, *kloms, tug, two_digits(metrics.get("cost/ratio")), str(cell.get("status", MISSING))]
-
-
-def _leading(cell: Mapping[str, Any], column: str) -> str:
-    """Return the text of one of the columns that say which cell this is."""
-    if column == "overrides":
-        values = cell.get("overrides") or [MISSING]
-        return values if isinstance(values, str) else " ".join(map(str, values))
-    return (used_attribution(cell) or MISSING) if column == "attribution" else _choice(cell, column)
+    kloms = [_with_floor(cell.metrics, group) for group in GROUPS]
+    ends = [number(cell.metrics.get("tow"), ".3f"), two_digits(cell.metrics.get("cost/ratio")), cell.status]
+    return [*map(cell.choice, columns), *kloms, *ends]
 
 
 def _with_floor(metrics: Mapping[str, float], group: str) -> str:
@@ -138,38 +152,19 @@ def _with_floor(metrics: Mapping[str, float], group: str) -> str:
     return MISSING if value is None else f"{number(value)} ({number(metrics.get(f'klom_floor/{group}/p95'))})"
 
 
-def _choice(cell: Mapping[str, Any], name: str) -> str:
-    """Return a cell's choice for a configuration group."""
-    return str(cell.get("choices", {}).get(name, MISSING))
-
-
-def used_attribution(cell: Mapping[str, Any]) -> str | None:
-    """Return a cell's attribution if it was used; methods without a predictor leave no trace of it in the metrics."""
-    choice = cell.get("choices", {}).get("attribution")
-    metrics = cell.get("metrics") or {}
-    used = not metrics or any(name in ("lds", "cost/attribution") or name.startswith("effect/") for name in metrics)
-    return str(choice) if is_used(choice) and used else None
-
-
-def _in_reading_order(cells: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _in_reading_order(cells: Sequence[SweepCell]) -> list[SweepCell]:
     """Keep forget sets in order of appearance; within one, smallest forget P95 first and cells without one last."""
-    sets = list(dict.fromkeys(_choice(cell, "forget") for cell in cells))
+    sets = list(dict.fromkeys(cell.choice("forget") for cell in cells))
 
-    def position(cell: Mapping[str, Any]) -> tuple[int, float]:
-        value = (cell.get("metrics") or {}).get("klom/forget/p95", math.inf)
-        return sets.index(_choice(cell, "forget")), math.inf if math.isnan(value) else value
+    def position(cell: SweepCell) -> tuple[int, float]:
+        value = cell.metrics.get("klom/forget/p95", math.inf)
+        return sets.index(cell.choice("forget")), math.inf if math.isnan(value) else value
 
     return sorted(cells, key=position)
 
 
-def _list_failures(table: Table, cells: Sequence[Mapping[str, Any]]) -> None:
-    """Put one line for each failed cell below the table."""
-    failed = [cell for cell in cells if cell.get("error") or cell.get("status") == "failed"]
-    if not failed:
-        return
-    lines = [f"{len(failed)} of {len(cells)} cells failed:"]
-    for cell in failed:
-        error = str(cell.get("error") or "no error message").strip().splitlines()[0]
-        overrides = f" {_leading(cell, 'overrides')}" if cell.get("overrides") else ""
-        lines.append(f"  {_choice(cell, 'forget')}, {_choice(cell, 'unlearner')}{overrides}: {error}")
-    list_below(table, lines)
+def _failure(cell: SweepCell) -> str:
+    """Return a line on a cell that failed: which it is, and the first line of its error."""
+    error = (cell.error or "no error message").strip().splitlines()[0]
+    which = f" {cell.choice('overrides')}" if cell.overrides else ""
+    return f"  {cell.choice('forget')}, {cell.choice('unlearner')}{which}: {error}"

@@ -12,7 +12,7 @@ from rich.console import Console
 from dmm_exp.console.tables import print_table
 from dmm_exp.console.words import MISSING
 from dmm_exp.runs.result import RunResult
-from dmm_exp.runs.tables import headline, headline_data, sweep_table
+from dmm_exp.runs.tables import SweepCell, headline, headline_data, sweep_table
 
 
 def printed(table: Any) -> str:
@@ -21,10 +21,10 @@ def printed(table: Any) -> str:
     return stream.getvalue()
 
 
-def cell(forget: str, unlearner: str, p95: float | None, **more: Any) -> dict[str, Any]:
+def cell(forget: str, unlearner: str, p95: float | None, **more: Any) -> SweepCell:
     metrics = {} if p95 is None else {"klom/forget/p95": p95, "klom_floor/forget/p95": 0.6}
     choices = {"forget": forget, "unlearner": unlearner, "attribution": "datamodels", "model": "mlp"}
-    return {"choices": choices, "metrics": metrics, "status": "failed" if p95 is None else "done", **more}
+    return SweepCell(choices, metrics, **{"error": "it broke" if p95 is None else None, **more})
 
 
 def test_headline_has_floor_then_nothing_then_method(run: RunResult) -> None:
