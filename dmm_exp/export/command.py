@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str]) -> Asked:
         UserError: an argument is missing, unknown, given twice or out of range.
     """
     folders, values = [], {}
-    for word in arguments:
+    for word in filter(None, arguments):  # make gives an empty one where RUN is missing
         key, equals, value = word.partition("=")
         if not equals or Path(word).is_dir():
             folders.append(word)

@@ -70,6 +70,7 @@ def test_the_first_word_of_a_command_line_may_name_the_command(command: Command,
     ("words", "sentence"),
     [
         ([], "expected one FOLDER, found 0"),
+        ([""], "expected one FOLDER, found 0"),
         ([".", "."], "expected one FOLDER, found 2"),
         (["nowhere"], "nowhere: there is no such folder"),
         ([".", "widht=3"], "did you mean 'width'"),
