@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dmm_exp.console.tables import print_table, text_table
-from dmm_exp.report.charts import Axis, Chart, Mark, Panel, decades, dots, line
+from dmm_exp.report.charts import Axis, Chart, Mark, Panel, band, decades, dots, line
 from dmm_exp.report.html import Page, Section, write_sections
 
 LABELS = {
@@ -73,16 +73,11 @@ def end_rows(table: pd.DataFrame) -> list[list[str]]:
 def rate_rows(table: pd.DataFrame) -> list[list[str]]:
     """Return measured and predicted rates of one step where theory predicts them; the head first."""
     known = _constant(table).dropna(subset=["rate_predicted", "rate_measured"])
-    rows = [
-        [
-            row["setting"],
-            LABELS[row["method"]],
-            f"{row['rate_predicted']:.6f}",
-            f"{row['rate_measured']:.6f}",
-            f"{np.log(row['rate_measured']) / np.log(row['rate_predicted']):.3f}",
-        ]
-        for row in known.to_dict("records")
-    ]
+    rows = []
+    for row in known.to_dict("records"):
+        predicted, measured = row["rate_predicted"], row["rate_measured"]
+        faster = np.log(measured) / np.log(predicted)
+        rows.append([row["setting"], LABELS[row["method"]], f"{predicted:.6f}", f"{measured:.6f}", f"{faster:.3f}"])
     return [["", "method", "predicted factor", "measured factor", "measured ÷ predicted speed"], *rows]
 
 
@@ -143,7 +138,7 @@ def _bands(group: Any, quantity: str, high: float) -> Iterator[Mark]:
     for method, rows in group.groupby("method", sort=False):
         x, low, middle, top = _quantiles(rows, quantity, high)
         role = ROLES[str(method)]
-        yield Mark(role, "area", np.concatenate([x, x[::-1]]), np.concatenate([low, top[::-1]]))
+        yield band(role, x, low, top)
         lines.append(line(role, x, middle, LABELS[str(method)]))
     yield from lines
 
@@ -165,8 +160,7 @@ def _schedules_chart(curves: pd.DataFrame) -> Chart:
             rows = chosen[(chosen["method"] == method) & (chosen["schedule"] == schedule)]
             x, low, middle, top = _quantiles(rows, "distance", 2.0)
             role = next(places)
-            marks.append(Mark(role, "area", np.concatenate([x, x[::-1]]), np.concatenate([low, top[::-1]])))
-            marks.append(line(role, x, middle, f"{LABELS[method]}, {schedule} step"))
+            marks += [band(role, x, low, top), line(role, x, middle, f"{LABELS[method]}, {schedule} step")]
     x_axis = _log_axis("gradients of single examples", 1.0, max(mark.x.max() for mark in marks) + 0.05)
     y_axis = _log_axis("relative distance", -13.4, 2.2)
     caption = (
@@ -200,9 +194,7 @@ def _floors_chart(floors: pd.DataFrame) -> Chart:
         x = np.log10(rows["step"].to_numpy())
         low, high, measured = (_log(rows[column]) for column in ("low", "high", "measured"))
         marks = [
-            Mark(
-                "guide", "area", np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]]), "between the bounds"
-            ),
+            band("guide", x, low, high, "between the bounds"),
             line("guide", x, low, "η tr C / 4b"),
             dots(ROLES["sgd"], x, measured, "SGD on R, measured"),
         ]
@@ -222,15 +214,10 @@ def _spectra_chart(spectra: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
     lowest = min(min(row["eigenvalue"]) for rows in spectra.values() for row in rows)
     x = _log_axis("eigenvalue of H_R ÷ the largest", float(np.log10(lowest)) - 0.1, 0.05)
     y = Axis("share of the square at or below", 0, 1.03, [(0, "0"), (0.5, "50 %"), (1, "100 %")])
-    panels = [
-        Panel(
-            x,
-            y,
-            [line(roles[row["of"]], _log(row["eigenvalue"]), row["share"], words[row["of"]]) for row in rows],
-            name,
-        )
-        for name, rows in spectra.items()
-    ]
+    panels = []
+    for name, rows in spectra.items():
+        marks = [line(roles[row["of"]], _log(row["eigenvalue"]), row["share"], words[row["of"]]) for row in rows]
+        panels.append(Panel(x, y, marks, name))
     caption = (
         "Where the error lies that has to be undone; H_R is the Hessian of the retain loss. GD shrinks a part at "
         "relative eigenvalue v by about 1 − 2v a step at best. The error lies further to the left than the gradient of "

@@ -166,6 +166,11 @@ def dots(role: str, x: ArrayLike, y: ArrayLike, label: str = "", **more: Any) ->
     return Mark(role, "dots", floats(x), floats(y), label, **more)
 
 
+def band(role: str, x: NDArray[Any], low: NDArray[Any], high: NDArray[Any], label: str = "") -> Mark:
+    """Return the area between two lines over the same positions."""
+    return Mark(role, "area", np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]]), label)
+
+
 def steps(role: str, edges: NDArray[Any], counts: NDArray[Any], label: str = "", *, filled: bool = False) -> Mark:
     """Return the outline of a histogram, or its area, from its first to its last bin that is not empty."""
     filled_bins = np.flatnonzero(counts)

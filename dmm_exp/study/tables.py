@@ -132,19 +132,9 @@ def summary(records: Sequence[Record], views: Sequence[View]) -> pd.DataFrame:
     for view in views:
         wide = values_of(records, view.table, view.metric)
         for found in (estimates(wide), differences(wide)):
-            rows += [
-                {
-                    "metric": view.metric,
-                    "table": view.table,
-                    "row": row,
-                    "column": column,
-                    "mean": value.mean,
-                    "half": value.half,
-                }
-                for row, values in found.items()
-                for column, value in values.items()
-            ]
-    return pd.DataFrame(rows)
+            for row, values in found.items():
+                rows += [(view.metric, view.table, row, column, one.mean, one.half) for column, one in values.items()]
+    return pd.DataFrame(rows, columns=["metric", "table", "row", "column", "mean", "half"])
 
 
 def texts(records: Sequence[Record], view: View) -> list[list[str]]:
