@@ -3,6 +3,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 ARGS ?=
+RUN ?=
 # Tests of one module or class share their fixtures, so they stay on one worker; tests/conftest.py decides on the order.
 PYTEST_ARGS ?= -n auto --dist loadscope --no-loadscope-reorder
 
@@ -13,7 +14,7 @@ LOCK_VENV := $(VENV)-lock
 TORCH = $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck bench lock clean check-python
+.PHONY: help install demo figures test lint format typecheck bench lock clean check-python
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -22,6 +23,9 @@ install: $(STAMP) ## make the environment .venv (or VENV=...) with the locked ve
 
 demo: install ## run the main job; pass overrides as ARGS="seed=1 n_models=8"
 	$(PY) -m dmm_exp unlearner=dmm forget=rum_high_mem $(ARGS)
+
+figures: install ## draw the figures of a finished page as files: RUN=FOLDER, and ARGS="format=pdf width=5.5"
+	$(PY) -m dmm_exp.export "$(RUN)" $(ARGS)
 
 # One thread for each test worker: the workers already fill the cores.
 test: install ## run the tests; choose some with PYTEST_ARGS="-k klom"

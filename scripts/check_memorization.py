@@ -22,12 +22,12 @@ from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import Config, plain, register
 from dmm_exp.console.progress import Console
+from dmm_exp.console.tables import print_table
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble, EnsembleTraining, RandomSubsets, member_seed
 from dmm_exp.ensembles.work import model_factory, recipe, trainer_factory
 from dmm_exp.executors import shared_executor
 from dmm_exp.pipeline import Context, Pipeline
-from dmm_exp.report.tables import print_table
 from dmm_exp.store import Store
 
 EXAMPLES, REPETITIONS, CHUNK = 20, 200, 100

@@ -2,7 +2,7 @@
 
 python scripts/check_settings.py digits paths.outputs=DIR
 
-Compares P95 KLoM by group with what the table says, and ends with exit code 1 if one lies outside the 95 % interval over
+Compares P95 KLoM by group with what the table says. The exit code is 1 if one lies outside the 95 % interval over
 members of this run.
 """
 
@@ -19,8 +19,8 @@ from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import compose_cells, forget_overrides
 from dmm_exp.config.schema import register
 from dmm_exp.config.tables import read_rows, tables_of
-from dmm_exp.report.result import GROUPS
-from dmm_exp.report.tables import print_table
+from dmm_exp.console.tables import print_table
+from dmm_exp.pipeline import GROUPS
 from dmm_exp.runs.run import run
 
 RECORD = re.compile(r"(?P<forget>[^:;]+): (?P<values>[\d./ ]+), ToW")

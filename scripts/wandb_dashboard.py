@@ -96,7 +96,9 @@ def _leaderboard() -> ws.Section:
 def _details() -> ws.Section:
     curves = [wr.LinePlot(title=f"Loss of {stage}", x=f"epoch/{stage}", y=[f"loss/{stage}"], log_y=True)
               for stage in ("originals", "unlearning")]  # fmt: skip
-    pictures = wr.MediaBrowser(title="Figures", media_keys=[f"figures/{name}" for name in FIGURES], num_columns=2)
+    pictures = wr.MediaBrowser(
+        title="Figures (logger.figures=true)", media_keys=[f"figures/{name}" for name in FIGURES], num_columns=2
+    )
     return _section("Training and figures", [*curves, pictures], is_open=False)
 
 

@@ -87,7 +87,7 @@ def _list(inventory: Inventory, kind: str | None) -> int:
     from rich.table import Table
 
     from dmm_exp.console.progress import duration
-    from dmm_exp.report.tables import print_table
+    from dmm_exp.console.tables import print_table
 
     kinds = sorted({entry.kind for entry in inventory.entries})
     if kind is not None and kind not in kinds:

@@ -32,9 +32,12 @@ CLEANING = 30.0  # seconds after a signal to end during which further ones are i
 
 
 def main() -> None:
-    """Run ``python -m dmm_exp`` or ``dmm-exp``."""
+    """Run ``python -m dmm_exp`` or ``dmm-exp``, or the command that the first word names: ``dmm-exp export``."""
     _import_from_here()
-    _end(_runs)
+    command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if command is not None:
+        del sys.argv[1]
+    _end(command or _runs)
 
 
 def scores() -> None:
@@ -50,6 +53,11 @@ def compare() -> None:
 def artifacts() -> None:
     """Run ``python -m dmm_exp.artifacts``."""
     _end(_artifacts)
+
+
+def export() -> None:
+    """Run ``python -m dmm_exp.export``."""
+    _end(_export)
 
 
 def unlearn() -> None:
@@ -219,6 +227,12 @@ def _artifacts() -> int:
     from dmm_exp.artifacts.command import artifacts
 
     return artifacts(sys.argv[1:])
+
+
+def _export() -> int:
+    from dmm_exp.export.command import export_figures
+
+    return export_figures(sys.argv[1:])
 
 
 def _unlearn() -> int:
@@ -448,6 +462,17 @@ def _check_cells(cells: list[Config]) -> None:
     for cell in cells:
         check_ranges(cell)
         check_targets(plain(cell))
+
+
+COMMANDS = {
+    "run": _runs,
+    "scores": _scores,
+    "compare": _compare,
+    "artifacts": _artifacts,
+    "export": _export,
+    "unlearn": _unlearn,
+    "verify": _verify,
+}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from dmm_exp.errors import UserError
 
 if TYPE_CHECKING:
-    from dmm_exp.report.compare import Comparison
+    from dmm_exp.compare.tables import Comparison
 
 DESCRIPTION = """\
 Compare finished runs: means over seeds and forget-set draws, ranks of methods, paired tests between them.
@@ -93,7 +93,7 @@ def compare_runs(arguments: Sequence[str]) -> int:
     from dmm_exp.compare.comparison import compare
     from dmm_exp.compare.labels import filtered
     from dmm_exp.compare.runs import find_folders, read_runs
-    from dmm_exp.report.compare import print_comparison
+    from dmm_exp.compare.tables import print_comparison
 
     folders = find_folders(asked.paths)
     runs, left_out = read_runs(folders)
@@ -124,7 +124,7 @@ def _write(found: Comparison, targets: dict[str, Path], left_out: Sequence[str],
     if "parquet" in targets:
         write_table(targets["parquet"], found.runs)
     if "html" in targets:
-        from dmm_exp.report.compare_page import comparison_page
+        from dmm_exp.compare.page import comparison_page
 
         write_text(targets["html"], comparison_page(found, targets["html"], left_out=left_out, command=command))
     for path in targets.values():

@@ -15,16 +15,16 @@ from dmm_exp.compare.labels import METHOD, SETTING, listed, method_of, newest, t
 from dmm_exp.compare.runs import DRAWS, METHOD_GROUPS, Run
 from dmm_exp.compare.statistics import (
     Difference,
+    Estimate,
     differences_over_blocks,
     holm,
     mean_rank_intervals,
     paired_bootstrap,
     ranks,
 )
+from dmm_exp.compare.tables import Comparison
 from dmm_exp.errors import UserError, did_you_mean
 from dmm_exp.metrics.better import lower_is_better
-from dmm_exp.report.compare import Comparison
-from dmm_exp.report.estimate import Estimate
 
 METRICS = ("klom/forget/p95", "klom/retain/p95", "klom/val/p95", "tow", "cost/ratio")
 ALL = "all"
@@ -125,7 +125,7 @@ def _mean(part: pd.DataFrame, metric: str) -> dict[str, Any]:
     """Return the mean with its interval over runs or, of a single run, over its members."""
     found = Estimate.of(part[metric].to_numpy(float))
     if math.isfinite(found.half):
-        return {"mean": found.mean, "low": found.mean - found.half, "high": found.mean + found.half, "over": "runs"}
+        return {"mean": found.mean, "low": found.low, "high": found.high, "over": "runs"}
     low, high = (part[name].iloc[0] if name in part else math.nan for name in (f"{metric}_low", f"{metric}_high"))
     own = len(part) == 1 and math.isfinite(low) and math.isfinite(high)
     return {"mean": found.mean, **({"low": low, "high": high, "over": "members"} if own else _NO_INTERVAL)}

@@ -15,7 +15,7 @@ from dmm_exp.config.identity import CHOICES, CONTENTS, FORGET, MEMBERS, NAMED, i
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import JSON_BYTES, check_parquet, read_bytes, read_json, read_yaml
-from dmm_exp.report.tables import used_attribution
+from dmm_exp.runs.result import used_attribution
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ class Run:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Choices and settings by key, without those of an attribution that was not used."""
-        used = used_attribution({"choices": self.choices, "metrics": self.metrics}) is not None
+        used = used_attribution(self.choices, self.metrics) is not None
         both = {**self.settings, "hparams_search": "none", **self.choices}
         return {key: value for key, value in both.items() if used or key.split(".")[0] != "attribution"}
 

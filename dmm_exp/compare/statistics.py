@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtr, stdtrit
 from scipy.stats import rankdata
 
+from dmm_exp.console.words import number
+
 REPEATS = 10_000
 LEVEL = 0.95
 _TAIL = (1 - LEVEL) / 2
@@ -30,6 +32,37 @@ class Difference:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     p: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over repetitions; the half-width of its 95 % interval is NaN for a single one, both are for none."""
+
+    mean: float
+    half: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> Estimate:
+        """Estimate from one value a repetition ``[n]``, with Student's t; NaN values are left out."""
+        known = values[np.isfinite(values)]
+        if len(known) < 2:
+            return cls(float(known.mean()) if len(known) else math.nan, math.nan)
+        spread = float(known.std(ddof=1)) / math.sqrt(len(known))
+        return cls(float(known.mean()), float(stdtrit(len(known) - 1, 1 - _TAIL)) * spread)
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.mean + self.half
+
+    def __str__(self) -> str:
+        """Say both, as in ``0.912 ± 0.008``."""
+        return number(self.mean, ".3f") + (f" ± {self.half:.3f}" if math.isfinite(self.half) else "")
 
 
 def ranks(values: NDArray[np.float64], *, lower: bool) -> NDArray[np.float64]:

@@ -26,8 +26,8 @@ _THEIRS = re.compile(
     re.ASCII,
 )
 # Classes that work on other machines, or send results to them, and get commands or addresses from the configuration.
-ELSEWHERE = ("executors.Submitit", "executors.Ray", "report.trackers.WandbTracker")
-ALONE = ("executors", "report")  # rooms of which only what conf/ names is accepted
+ELSEWHERE = ("executors.Submitit", "executors.Ray", "runs.trackers.WandbTracker")
+ALONE = ("executors", "runs")  # rooms of which only what conf/ names is accepted
 ACCEPTED = "dmm_exp, torch.nn, torch.optim and lightning.pytorch"
 
 

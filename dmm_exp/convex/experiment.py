@@ -171,7 +171,7 @@ def _write(results: Sequence[SettingResult], folder: Path, convex: ConvexConfig,
     """Write tables, figures and the page, and print the headline table."""
     import pandas as pd
 
-    from dmm_exp.report.convex import print_convex, write_page
+    from dmm_exp.convex.page import print_convex, write_page
 
     rows = [{"setting": result.name, **result.facts, **row} for result in results for row in result.methods]
     table = pd.DataFrame(rows)

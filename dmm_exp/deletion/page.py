@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dmm_exp.console.progress import duration
+from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow
+from dmm_exp.console.words import number, percent
 from dmm_exp.deletion import words
 from dmm_exp.deletion.comparison import distances_of
 from dmm_exp.report.charts import Axis, Chart, Hover, Mark, Panel, axis, dots, histograms, line, thinned, whole_ticks
 from dmm_exp.report.html import Tile, page
-from dmm_exp.report.tables import Cell, HeadlineData, HeadlineRow, number
-from dmm_exp.report.words import percent
 
 SHOWN = 100  # deleted rows in the figure
 FEW = 25  # deleted rows, up to which each has an interval of its own
@@ -40,7 +41,7 @@ def render(record: Mapping[str, Any], points: pd.DataFrame) -> str:
         points: see :func:`dmm_exp.deletion.quality.points_table`.
     """
     return page(
-        "deletion.html.j2",
+        Path(__file__).with_name("page.html.j2"),
         record=record,
         headline=words.headline(record),
         facts=_facts(record),

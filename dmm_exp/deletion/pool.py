@@ -14,6 +14,7 @@ from torch import nn
 
 from dmm_exp.config.schema import Config, LargerConfig, ModelConfig, Node, plain, training_config
 from dmm_exp.console.progress import Console, duration
+from dmm_exp.console.words import number
 from dmm_exp.deletion.budget import seconds_of
 from dmm_exp.deletion.deletion import Deletion, here
 from dmm_exp.deletion.given import PROBED, Given, given
@@ -27,7 +28,6 @@ from dmm_exp.errors import UserError, shown, storage_errors
 from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json
 from dmm_exp.pipeline import LastLearned
-from dmm_exp.report.tables import number
 from dmm_exp.store import Artifact, Store
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.spec import SHORT

@@ -32,7 +32,7 @@ from dmm_exp.deletion.timing import seconds_of_training
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.errors import UserError, shown, storage_errors
 from dmm_exp.metrics import retraining_cost
-from dmm_exp.report.words import FEWEST_MODELS
+from dmm_exp.metrics.klom import FEWEST_MODELS
 from dmm_exp.store import Store
 from dmm_exp.store.temporary import temporary_folder
 from dmm_exp.unlearners import Retrain, Unlearner

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dmm_exp.console.progress import duration
+from dmm_exp.console.words import number, percent
 from dmm_exp.deletion.belonging import ELSEWHERE, FARTHEST
 from dmm_exp.deletion.comparison import Verdict, distances_of, verdict_on_method, verdict_on_network
 from dmm_exp.errors import listed
-from dmm_exp.report.tables import number
-from dmm_exp.report.words import FEWEST_MODELS, percent
+from dmm_exp.metrics.klom import FEWEST_MODELS
 
 Record = Mapping[str, Any]
 FEW = 4  # channels or columns whose constants are written out

@@ -28,7 +28,6 @@ from dmm_exp.metrics import (
     ulira_scores,
 )
 from dmm_exp.pipeline import FORGET, GROUPS, Pipeline, content_hash
-from dmm_exp.report.result import no_curves
 from dmm_exp.store import Artifact, Draft, Spec
 
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
@@ -274,7 +273,7 @@ class Evaluation:
             fpr, tpr, _ = roc(*ulira_scores(*self._attacked(name)))
             kept = np.unique(np.searchsorted(fpr, RATES, side="right") - 1)
             curves.append(pd.DataFrame({"ensemble": name, "fpr": fpr[kept], "tpr": tpr[kept]}))
-        return pd.concat(curves) if curves else no_curves()
+        return pd.concat(curves) if curves else pd.DataFrame(columns=["ensemble", "fpr", "tpr"])
 
     @cached_property
     def effects(self) -> dict[str, NDArray[np.float32]]:

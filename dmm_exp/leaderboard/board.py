@@ -17,6 +17,7 @@ from dmm_exp.runs.batch import begin
 from dmm_exp.runs.run import run
 
 if TYPE_CHECKING:
+    from dmm_exp.leaderboard.ranking import Outcome
     from dmm_exp.pipeline import LastLearned
 
 
@@ -52,9 +53,10 @@ def run_leaderboard(config: Config, overrides: Sequence[str]) -> Path:
         UserError: one of the runs could not start, or all of them failed.
     """
     from dmm_exp.console.progress import Console
+    from dmm_exp.console.tables import print_table
+    from dmm_exp.leaderboard.page import write_leaderboard
+    from dmm_exp.leaderboard.tables import leaderboard_table
     from dmm_exp.pipeline import LastLearned
-    from dmm_exp.report.leaderboard import leaderboard_table, write_leaderboard
-    from dmm_exp.report.tables import print_table
 
     begin(overrides)
     board = config.leaderboard
@@ -67,16 +69,16 @@ def run_leaderboard(config: Config, overrides: Sequence[str]) -> Path:
     if config.dry_run:
         print("\n".join(shlex.join(["python", "-m", "dmm_exp", *entry.overrides]) for entry in entries))
         return _folder(config, entries)
-    cells, learned = [], LastLearned()
+    outcomes, learned = [], LastLearned()
     for number, entry in enumerate(entries, 1):
         print(f"\n[{number}/{len(entries)}] {entry.method} on {entry.forget}", file=sys.stderr)
-        cells.append(_cell(entry, learned))
-    if all(cell["status"] == "failed" for cell in cells):
-        raise UserError(f"leaderboard: all {len(cells)} runs failed; the first said: {cells[0]['error']}")
-    print_table(leaderboard_table(cells))
+        outcomes.append(_outcome(entry, learned))
+    if all(outcome.error is not None for outcome in outcomes):
+        raise UserError(f"leaderboard: all {len(outcomes)} runs failed; the first said: {outcomes[0].error}")
+    print_table(leaderboard_table(outcomes))
     folder = _folder(config, entries)
     command = shlex.join(["python", "-m", "dmm_exp", *overrides])
-    page = write_leaderboard(cells, folder, title=board.title, command=command)
+    page = write_leaderboard(outcomes, folder, title=board.title, command=command)
     print(f"  leaderboard: {page}", file=sys.stderr)
     return folder
 
@@ -125,27 +127,22 @@ def early_epochs(epochs: Any) -> list[int]:
     return [2**power for power in range(epochs.bit_length()) if 2**power < epochs] + [epochs]
 
 
-def _cell(entry: Entry, learned: LastLearned) -> dict[str, Any]:
+def _outcome(entry: Entry, learned: LastLearned) -> Outcome:
     """Do a run, and return what the ranking needs to know of it."""
     from dmm_exp.config.instantiate import instantiate
+    from dmm_exp.leaderboard.ranking import Outcome
 
-    cell: dict[str, Any] = {
-        "choices": entry.choices | {"forget": entry.kind, "unlearner": entry.method},
-        "forget": entry.forget,
-        "method": entry.method,
-        "reference": instantiate(entry.config.unlearner).reference,
-        "overrides": entry.overrides,
-    }
+    reference = instantiate(entry.config.unlearner).reference
+    outcome = Outcome(entry.method, entry.kind, entry.forget, reference)
     try:
         finished = run(entry.config, entry.choices, table=False, learned=learned)
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
-        return cell | {"status": "failed", "error": str(error) or type(error).__name__}
+        return replace(outcome, error=str(error) or type(error).__name__)
     assert finished is not None
-    epochs = [{"epoch": epoch, "metrics": metrics} for epoch, metrics in finished.checkpoints.items()]
-    return cell | {"status": "done", "metrics": finished.metrics, "epochs": epochs, "folder": str(finished.folder)}
+    return replace(outcome, metrics=finished.metrics, epochs=finished.checkpoints)
 
 
 def _folder(config: Config, entries: Sequence[Entry]) -> Path:

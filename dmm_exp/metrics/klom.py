@@ -15,6 +15,9 @@ from dmm_exp.errors import UserError
 from dmm_exp.metrics._inputs import member_matrix, same_shape
 from dmm_exp.metrics._klom_counts import Floats, Options, Pair
 
+FEWEST_MODELS = 80
+"""With fewer models than this an ensemble's KLoM is mostly sampling noise."""
+
 
 class KlomOptions(TypedDict, total=False):
     """The keyword options of ``klom``, for functions that pass them on."""

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from dmm_exp.errors import UserError
 
 GROUPS = ("forget", "retain", "val")
+"""Groups of points, in the order in which every table and figure shows them."""
 ATTACK_GROUPS = ("mia", "retain", "val")
 
 

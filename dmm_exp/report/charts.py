@@ -1,7 +1,7 @@
 """What a figure shows, before it is drawn: panels of marks with the axes around them.
 
-A chart is drawn twice from one description: by ``svg`` for pages, where it follows the reader's colours and screen, and
-by ``canvas`` for files. Colours, line styles and shapes belong to *roles*, so an ensemble looks the same everywhere.
+A chart is drawn from one description by ``svg`` in pages, where it follows the reader's colours and screen, and by
+``canvas`` in files. Colours, line styles and shapes belong to *roles*, so whatever has one looks the same everywhere.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 
 Ticks = Sequence[tuple[float, str]]
 MANY = 300  # dots
+WIDTHS = {1: 480, 2: 400, 3: 312}  # of a panel on a page in units of about a pixel, by how many make a row
+
+
+def letters(across: int) -> int:
+    """Return how many letters fit beside one another in a panel, when so many panels make a row."""
+    return int((WIDTHS[across] - 24) / 6)
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,10 @@ class Chart:
     @property
     def legend(self) -> list[Mark]:
         """Return the first mark of every label, in order of appearance."""
-        marks = [mark for panel in self.panels if isinstance(panel, Panel) for mark in panel.marks if mark.label]
-        return list({mark.label: mark for mark in reversed(marks)}.values())[::-1]
+        first: dict[str, Mark] = {}
+        for mark in (mark for panel in self.panels if isinstance(panel, Panel) for mark in panel.marks if mark.label):
+            first.setdefault(mark.label, mark)
+        return list(first.values())
 
     @property
     def tells(self) -> bool:
@@ -156,6 +164,11 @@ def line(role: str, x: ArrayLike, y: ArrayLike, label: str = "", **more: Any) ->
 def dots(role: str, x: ArrayLike, y: ArrayLike, label: str = "", **more: Any) -> Mark:
     """Return a dot at each point."""
     return Mark(role, "dots", floats(x), floats(y), label, **more)
+
+
+def band(role: str, x: NDArray[Any], low: NDArray[Any], high: NDArray[Any], label: str = "") -> Mark:
+    """Return the area between two lines over the same positions."""
+    return Mark(role, "area", np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]]), label)
 
 
 def steps(role: str, edges: NDArray[Any], counts: NDArray[Any], label: str = "", *, filled: bool = False) -> Mark:
@@ -221,10 +234,73 @@ def written(value: float, digits: int) -> str:
     return f"{value + 0.0:.{digits}f}".replace("-", "−") if round(value, digits) else f"{0:.{digits}f}"
 
 
+def log_axis(label: str, logs: ArrayLike, *, room: float = 0.04) -> Axis:
+    """Return an axis that holds all finite base-10 logarithms, with a little room around."""
+    found = axis(label, logs, room=room)
+    return Axis(label, found.low, found.high, decades(found.low, found.high))
+
+
 def decades(low: float, high: float) -> Ticks:
-    """Return ticks for base-10 logarithms between two ends: whole powers, thinned if they are many."""
-    powers = list(range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1))
-    return [(float(power), f"{10.0**power:g}") for power in powers[:: max(1, -(-len(powers) // 6))]]
+    """Return ticks for base-10 logarithms between two ends: whole powers, thinned if they are many, or else between."""
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    for factors in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
+        values = [(math.log10(factor) + power, f"{factor * 10.0**power:g}") for power in powers for factor in factors]
+        found = [(at, word) for at, word in values if low - 1e-9 <= at <= high + 1e-9]
+        if len(found) > 2:
+            return found[:: max(1, -(-len(found) // 6))]
+    return [(math.log10(value), word) for value, word in round_ticks(10**low, 10**high) if value > 0]
+
+
+def log10(values: ArrayLike) -> NDArray[np.float64]:
+    """Return base-10 logarithms ``[n]``; NaN for what has none."""
+    found = floats(values)
+    return np.log10(found, out=np.full(found.shape, np.nan), where=found > 0)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with the ends of its interval, NaN where there is none, in a row that it belongs to."""
+
+    row: str
+    mean: float
+    low: float
+    high: float
+
+
+def interval_chart(
+    name: str, title: str, caption: str, panels: Mapping[str, Mapping[str, Sequence[Interval]]]
+) -> Chart:
+    """Lay intervals out below one another: a line a row, in it a mark with its interval for each series.
+
+    Args:
+        name: of the figure.
+        title: its heading.
+        caption: how to read it.
+        panels: by the label of the axis across, the intervals of each series by its name.
+    """
+    parts = [part for by_series in panels.values() for part in by_series.items()]
+    names, rows = list(dict(parts)), list(dict.fromkeys(one.row for _, found in parts for one in found))
+    fitting = [count for count in (3, 2) if count <= len(panels) and max(map(len, rows)) <= letters(count)]
+    across = fitting[0] if fitting else 1
+    height = (60 + len(rows) * (26 + 12 * len(names))) / WIDTHS[across]
+    ticks = [(len(rows) - 1 - place, row) for place, row in enumerate(rows)]
+    y = Axis("", -0.6, len(rows) - 0.3, ticks, inside=True)
+    shown = [_intervals(label, by_series, rows, names, y) for label, by_series in panels.items()]
+    return Chart(name, title, caption, shown, across=across, height=height)
+
+
+def _intervals(
+    label: str, series: Mapping[str, Sequence[Interval]], rows: Sequence[str], names: Sequence[str], y: Axis
+) -> Panel:
+    marks = []
+    for place, (name, found) in enumerate((name, series.get(name, ())) for name in names):
+        heights = [len(rows) - 1 - rows.index(one.row) - 0.5 * place / len(names) for one in found]
+        ends = np.array([[one.low for one in found], [one.high for one in found]])
+        means = [one.mean for one in found]
+        words = name if len(names) > 1 else ""
+        marks.append(dots(f"series{place}", means, heights, words, ends=ends, across=True))
+    everything = np.concatenate([part for mark in marks for part in (mark.x, *mark.ends)])
+    return Panel(axis(label, everything, count=4), y, marks)
 
 
 def thinned(rows: NDArray[Any], most: int) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""One HTML file a run: it opens offline, on a phone, in the dark and on paper."""
+"""One HTML file: it opens offline, on a phone, in the dark and on paper."""
 
 from __future__ import annotations
 
@@ -10,21 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from markupsafe import Markup
 
+from dmm_exp.console.tables import HeadlineData
 from dmm_exp.files.writing import write_text
 from dmm_exp.report import svg
-from dmm_exp.report.canvas import plot
 from dmm_exp.report.charts import Chart
-from dmm_exp.report.figures import draw_all
+from dmm_exp.report.figures import keep
 from dmm_exp.report.palette import DARK, LIGHT
-from dmm_exp.report.result import RunResult, is_used
-from dmm_exp.report.tables import cost, headline_data, number, used_attribution
-from dmm_exp.report.words import narrative, percent, share_within_floor
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_LEADS = 1  # figures that stand before the table
 
 
 @dataclass(frozen=True)
@@ -36,94 +31,85 @@ class Tile:
     note: str = ""
 
 
-def write_report(result: RunResult, folder: Path) -> Path:
-    """Write ``report.html`` and ``figures/`` into a run's folder; returns the path of the page.
+@dataclass(frozen=True)
+class Link:
+    """A text that leads to another file."""
 
-    The page makes no request to anything outside itself, and appears whole or not at all.
+    text: str
+    address: str
+
+    def __str__(self) -> str:
+        """Return the text alone."""
+        return self.text
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a heading, then a rule, a table of results, a chart and a table, each where there is one.
+
+    Attributes:
+        title: the heading; that of its chart where it is "".
+        rule: how to read it.
+        data: a table of results; those with a note stand back, and the first of them is apart.
+        chart: a figure, whose caption stands below it.
+        rows: texts or links, the head first; a table with a head alone is left out.
+        words: how many leading columns are words; the others are numbers.
     """
-    charts = draw_all(result)
-    for chart in charts:
-        if chart.panels:
-            plot(chart).save_for_reading(folder / "figures")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "report.html", render(result, charts))
-    return folder / "report.html"
+
+    title: str = ""
+    rule: str = ""
+    data: HeadlineData | None = None
+    chart: Chart | None = None
+    rows: Sequence[Sequence[str | Link]] = ()
+    words: int = 1
 
 
-def render(result: RunResult, charts: Sequence[Chart]) -> str:
-    """Return the page as text."""
-    return page("report.html.j2", **_context(result, charts))
+@dataclass(frozen=True)
+class Page:
+    """A page that consists of sections.
+
+    Attributes:
+        title: of the page.
+        command: what to type to get it again.
+        facts: how much of what is shown.
+        sections: its parts.
+        story: sentences at the top.
+        gaps: a line for each thing that is missing.
+    """
+
+    title: str
+    command: str
+    facts: Sequence[tuple[str, Any]]
+    sections: Sequence[Section]
+    story: Sequence[str] = ()
+    gaps: Sequence[str] = ()
 
 
-def page(template: str, **context: Any) -> str:
-    """Fill a template; a name that it wants and does not get is an error."""
+def write_sections(shown: Page, path: Path) -> Path:
+    """Write a page of sections, and beside it what its figures show; returns its path.
+
+    It makes no request to anything outside itself.
+    """
+    write_text(path, sections_page(shown))
+    keep([section.chart for section in shown.sections if section.chart is not None], path.parent)
+    return path
+
+
+def sections_page(shown: Page) -> str:
+    """Return a page of sections as text."""
+    return page(_TEMPLATES / "sections.html.j2", page=shown)
+
+
+def page(template: Path, **context: Any) -> str:
+    """Fill a template, which may use those of the kit; a name that it wants and does not get is an error."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader([template.parent, _TEMPLATES]),
         autoescape=True,  # by name, jinja2 would not recognise the suffix .j2 and would leave class names unescaped
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     known = {"light": LIGHT, "dark": DARK, "script": Markup(script), "allowed": Markup(allowed)}
-    return environment.get_template(template).render(**known, svg=svg, **context)
-
-
-def _context(result: RunResult, charts: Sequence[Chart]) -> dict[str, Any]:
-    """Collect what the template shows."""
-    # A stage that was asked for several times took its time once.
-    stages = list({(stage.name, stage.detail, stage.seconds): stage for stage in reversed(result.stages)}.values())[
-        ::-1
-    ]
-    return {
-        "result": result,
-        "facts": _facts(result),
-        "tiles": _tiles(result),
-        "story": narrative(result),
-        "leads": charts[:_LEADS],
-        "charts": charts[_LEADS:],
-        "headline": headline_data(result),
-        "metrics": [(name, f"{value:.6g}") for name, value in sorted(result.metrics.items())],
-        "stages": stages,
-        "seconds": sum(stage.seconds for stage in stages),
-        "slowest": max([stage.seconds for stage in stages], default=0.0) or 1.0,
-        "config": yaml.safe_dump(result.config, sort_keys=False, allow_unicode=True),
-    }
-
-
-def _tiles(result: RunResult) -> list[Tile]:
-    """Return the few numbers that stand for the run; those that do not apply are absent."""
-    metrics, tiles = result.metrics, []
-    share, nothing = share_within_floor(result), share_within_floor(result, "klom_original")
-    if share is not None:
-        note = "retraining: 95 % by construction"
-        note += "" if nothing is None else f", doing nothing: {percent(nothing)}"
-        tiles.append(Tile(percent(share), "of forget points indistinguishable from retraining", note))
-    if "klom/forget/p95" in metrics:
-        ends = [("floor", "klom_floor/forget/p95"), ("doing nothing", "klom_original/forget/p95")]
-        note = ", ".join(f"{words}: {number(metrics[name])}" for words, name in ends if name in metrics)
-        tiles.append(Tile(number(metrics["klom/forget/p95"]), "KLoM P95 on forget points, nats", note))
-    if "ulira/accuracy" in metrics:
-        found = percent(metrics["ulira/accuracy"])
-        tiles.append(Tile(found, "accuracy of the attack that tells unlearned models from oracles", "guessing: 50 %"))
-    if "cost/ratio" in metrics:
-        tiles.append(Tile(cost(metrics["cost/ratio"]), "of the cost of retraining, for one model", "retraining: 1"))
-    return tiles
-
-
-def _facts(result: RunResult) -> list[tuple[str, str]]:
-    """Return the short facts below the title: what was chosen, and how much of it."""
-    attribution = used_attribution({"choices": result.choices, "metrics": result.metrics})
-    choices = {**result.choices, "attribution": attribution or ""}
-    shown = [name for name in _QUESTION if name in choices] + [name for name in choices if name in _ANSWER]
-    facts = [(name, choices[name]) for name in shown if is_used(choices[name])]
-    facts += [(f"part {name}", method) for name, method in result.part_methods.items() if method]
-    if result.n_models is not None:
-        facts.append(("models", f"{result.n_models:,}"))
-    return [*facts, ("forget points", f"{len(result.rows('forget')):,}"), ("points", f"{len(result.points):,}")]
-
-
-# The choices that say which question was asked and how it was answered; the rest stands in the configuration.
-_QUESTION = ("dataset", "model", "forget")
-_ANSWER = ("unlearner", "refinement", "attribution", "pool", "training", "experiment", "hparams_search")
+    return environment.get_template(template.name).render(**known, svg=svg, **context)

@@ -12,18 +12,12 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from dmm_exp.report.charts import Axis, Chart, Hover, Mark, Panel, Picture
-from dmm_exp.report.palette import HOLLOW, PATHS, marker
+from dmm_exp.report.charts import WIDTHS, Axis, Chart, Hover, Mark, Panel, Picture, letters
+from dmm_exp.report.palette import PATHS, colour_of, is_hollow, marker
 from dmm_exp.report.pictures import data_uri, png_of, sheet
 
-WIDTHS = {1: 480, 2: 400, 3: 312}  # of a panel in units of about a pixel, by how many make a row
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 8, 42  # room around the axes
 SHORT = 26  # width of a sample in a legend
-
-
-def letters(across: int) -> int:
-    """Return how many letters fit beside one another in a panel, when so many panels make a row."""
-    return int((WIDTHS[across] - 2 * RIGHT) / 6)
 
 
 @dataclass(frozen=True)
@@ -108,26 +102,26 @@ def _mark(frame: Frame, mark: Mark) -> Iterable[str]:
     x, y = frame.across(mark.x), frame.down(mark.y)
     known = np.isfinite(x) & np.isfinite(y)
     if mark.ends is not None:
-        yield f'<path class="ends {mark.role}" d="{_whiskers(frame, mark, x, y)}"/>'
+        yield f'<path class="ends {colour_of(mark.role)}" d="{_whiskers(frame, mark, x, y)}"/>'
     if mark.form == "dots":
         yield _dots(mark, x[known], y[known])
         return
     path = "M" + "L".join(f"{_n(a)} {_n(b)}" for a, b in zip(x[known], y[known], strict=True))
     if mark.form == "area":
-        yield f'<path class="area {mark.role}" d="{path}Z"/>'
+        yield f'<path class="area {colour_of(mark.role)}" d="{path}Z"/>'
     else:
-        yield f'<path class="line {mark.role}" d="{path}"/>'
+        yield f'<path class="line {colour_of(mark.role)}" d="{path}"/>'
 
 
 def _dots(mark: Mark, x: Iterable[float], y: Iterable[float]) -> str:
     """Return dots as one path: a dozen bytes each, rather than an element each."""
     places, shape = [f"M{_n(a)} {_n(b)}" for a, b in zip(x, y, strict=True)], marker(mark.role)
     kind = "large" if mark.large else "small" if mark.small else "medium"
-    if mark.small or (shape == "o" and mark.role not in HOLLOW):
-        return f'<path class="dots {kind} {mark.role}" d="{"".join(f"{place}h0" for place in places)}"/>'
-    hollow = "hollow " if mark.role in HOLLOW and not mark.large else ""
+    if mark.small or (shape == "o" and not is_hollow(mark.role)):
+        return f'<path class="dots {kind} {colour_of(mark.role)}" d="{"".join(f"{place}h0" for place in places)}"/>'
+    hollow = "hollow " if is_hollow(mark.role) and not mark.large else ""
     outline = "".join(place + PATHS[shape] for place in places)
-    return f'<path class="shapes {hollow}{kind} {mark.role}" d="{outline}"/>'
+    return f'<path class="shapes {hollow}{kind} {colour_of(mark.role)}" d="{outline}"/>'
 
 
 def _whiskers(frame: Frame, mark: Mark, x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
@@ -154,9 +148,9 @@ def sample(mark: Mark) -> Markup:
     if mark.form == "dots":
         inside = _dots(mark, [SHORT / 2], [6]).replace("dots small", "dots medium")
     elif mark.form == "area":
-        inside = f'<path class="area {mark.role}" d="M1 1h{SHORT - 2}v10h-{SHORT - 2}z"/>'
+        inside = f'<path class="area {colour_of(mark.role)}" d="M1 1h{SHORT - 2}v10h-{SHORT - 2}z"/>'
     else:
-        inside = f'<path class="line {mark.role}" d="M0 6h{SHORT}"/>'
+        inside = f'<path class="line {colour_of(mark.role)}" d="M0 6h{SHORT}"/>'
     return Markup(
         f'<svg class="sample" width="{SHORT}" height="12" viewBox="0 0 {SHORT} 12" aria-hidden="true">{inside}</svg>'
     )

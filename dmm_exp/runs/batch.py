@@ -8,13 +8,17 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmm_exp.config.schema import Config
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.writing import write_json, write_text
+
+if TYPE_CHECKING:
+    from dmm_exp.runs.tables import SweepCell
 
 SWEEP = "DMM_EXP_SWEEP"  # in the environment, so that cells in other processes know which sweep they belong to
 
@@ -87,7 +91,8 @@ def finish(folder: Path, expected: int) -> int:
         folder: of the sweep.
         expected: number of cells; those without a record were ended from outside, or have not begun.
     """
-    from dmm_exp.report.tables import print_table, sweep_table
+    from dmm_exp.console.tables import print_table
+    from dmm_exp.runs.tables import sweep_table
 
     found = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("cell-*.json")}
     cells = [found.get(f"cell-{number:05d}.json") or _ended(number) for number in range(expected)]
@@ -115,25 +120,23 @@ def _telling(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> lis
     return [text for text in cell["overrides"] if text not in shared and text.split("=")[0] not in cell["choices"]]
 
 
-def _rows(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows(cell: Mapping[str, Any]) -> list[SweepCell]:
     """Return a row for each number of epochs that a cell was evaluated at; one, if it was evaluated at its end only."""
+    from dmm_exp.runs.tables import SweepCell
+
+    whole = SweepCell(cell["choices"], cell.get("metrics", {}), cell["overrides"], cell.get("error"))
     at = [
-        {**cell, "metrics": found["metrics"], "overrides": [*cell["overrides"], f"epoch {found['epoch']}"]}
+        replace(whole, metrics=found["metrics"], overrides=[*whole.overrides, f"epoch {found['epoch']}"])
         for found in cell.get("epochs") or ()
     ]
-    return at or [dict(cell)]
+    return at or [whole]
 
 
 def _csv(cells: Sequence[Mapping[str, Any]]) -> str:
     import pandas as pd
 
     rows = [
-        {
-            "status": cell["status"],
-            **cell["choices"],
-            "overrides": " ".join(cell["overrides"]),
-            **cell.get("metrics", {}),
-        }
+        {"status": cell.status, **cell.choices, "overrides": " ".join(cell.overrides), **cell.metrics}
         for whole in cells
         for cell in _rows(whole)
     ]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dmm_exp.evaluation.attack import Attack
     from dmm_exp.pipeline import LastLearned, Pipeline
     from dmm_exp.pipeline.plan import PlannedStage
-    from dmm_exp.report.result import OtherRun, RunResult
+    from dmm_exp.runs.result import OtherRun, RunResult
 
     PipelineOf = Callable[[Config, Console], Pipeline]
 
@@ -78,10 +78,11 @@ def run(
         executor.warm_up()  # workers import torch while this process does
 
     with _without_collections():
+        from dmm_exp.console.tables import print_table
         from dmm_exp.evaluation.attack import Attack
         from dmm_exp.pipeline import Context, LastLearned, Pipeline
         from dmm_exp.pipeline.plan import planned
-        from dmm_exp.report.tables import headline, print_table
+        from dmm_exp.runs.tables import headline
 
         check_targets(plain(config))
     console = Console()
@@ -167,7 +168,7 @@ def _assigned(config: Config, pipeline_of: PipelineOf, console: Console) -> Conf
 def _run_in(folder: Path, attack: Attack, choices: Mapping[str, str], console: Console) -> RunResult:
     from dmm_exp.config.instantiate import instantiate
     from dmm_exp.evaluation import Evaluation
-    from dmm_exp.report.words import narrative
+    from dmm_exp.runs.words import narrative
 
     pipeline, config = attack.pipeline, attack.context.config
     tracker = instantiate(config.logger)
@@ -192,21 +193,18 @@ def _run_in(folder: Path, attack: Attack, choices: Mapping[str, str], console: C
 
 
 def _report(result: RunResult, folder: Path, evaluation: str, console: Console) -> None:
-    """Write ``report.html`` and figures, unless they show this very evaluation already."""
-    from dmm_exp.report.html import write_report
+    """Write ``report.html``, unless it shows this very evaluation already."""
+    from dmm_exp.report.figures import shown
+    from dmm_exp.runs.page import REPORT, write_report
 
     others = [
         [run.name, run.method, {k: v for k, v in run.metrics.items() if "seconds" not in k}] for run in result.others
     ]
-    shown, shows = folder / "figures" / "shows.json", [evaluation, result.provenance.get("commit"), digest_of(others)]
-    with console.stage("report", "report.html and figures") as stage:
-        try:
-            stage.cached = read_json(shown) == shows and (folder / "report.html").exists()
-        except (OSError, ValueError):
-            stage.cached = False
+    shows = [evaluation, result.provenance.get("commit"), digest_of(others)]
+    with console.stage("report", REPORT) as stage:
+        stage.cached = shown(folder) == shows and (folder / REPORT).exists()
         if not stage.cached:
-            write_report(result, folder)
-            write_json(shown, shows)
+            write_report(result, folder, shows)
 
 
 def _write_model(folder: Path, pipeline: Pipeline) -> None:
@@ -222,7 +220,7 @@ def _result(
     folder: Path, evaluation: Evaluation, attack: Attack, choices: Mapping[str, str], console: Console
 ) -> RunResult:
     """Write the metrics, the tables of points and members, and the forget set; collect what reports show."""
-    from dmm_exp.report.result import RunResult
+    from dmm_exp.runs.result import RunResult
 
     pipeline = evaluation.pipeline
     checkpoints = _checkpoints(folder, evaluation)
@@ -258,7 +256,7 @@ def _others(folder: Path, config: Config, choices: Mapping[str, str], metrics: M
     """Return the finished runs beside this one that answer the same question, the newest of each method."""
     from dmm_exp.compare.labels import method_of, newest, telling_keys
     from dmm_exp.compare.runs import Run, runs_beside
-    from dmm_exp.report.result import OtherRun
+    from dmm_exp.runs.result import OtherRun
 
     own = Run.of(folder, plain(config), choices, metrics, finished=time.time())
     beside = runs_beside(own)
@@ -370,17 +368,15 @@ def _holding(folder: Path, console: Console) -> Iterator[None]:
 
 
 def _print_plan(stages: list[PlannedStage]) -> None:
-    from rich.table import Table
+    from dmm_exp.console.tables import print_table, text_table
 
-    from dmm_exp.report.tables import print_table
-
-    table = Table("stage", "state", "models", "sample gradients", title="plan (nothing was made)", title_justify="left")
+    rows = [["stage", "state", "models", "sample gradients"]]
     for stage in stages:
         state = "exists, would be reused" if stage.exists else "would be made"
         state += f", {stage.taken_over:,} models taken over" if stage.taken_over else ""
         todo = ("", "") if stage.exists else (f"{stage.models:,}", f"{stage.sample_gradients:.2g}")
-        table.add_row(stage.name.replace("_", " "), state, *todo)
-    print_table(table)
+        rows.append([stage.name.replace("_", " "), state, *todo])
+    print_table(text_table("plan (nothing was made)", rows, words=2))
 
 
 def resolved(config: Any) -> Config:

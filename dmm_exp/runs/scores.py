@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +23,7 @@ UNUSED = {
 
 @storage_errors()
 def run_scores(config: Config, choices: Mapping[str, str]) -> Path | None:
-    """Compute every score, write them with their correlations and a figure, and return the folder.
+    """Compute every score, write them with their correlations and a page, and return the folder.
 
     What only unlearning needs (the forget set, the unlearner, …) is passed over. With ``dry_run`` nothing is made.
 
@@ -36,10 +37,10 @@ def run_scores(config: Config, choices: Mapping[str, str]) -> Path | None:
     from dmm_exp.config.instantiate import check_targets
     from dmm_exp.config.ranges import check_ranges
     from dmm_exp.console.progress import Console
+    from dmm_exp.console.tables import print_table, text_table
     from dmm_exp.executors import shared_executor
     from dmm_exp.pipeline import Context, Pipeline
-    from dmm_exp.report.scores import correlation_table, correlations, draw_scores
-    from dmm_exp.report.tables import print_table
+    from dmm_exp.runs.scores_page import TITLE, correlation_rows, correlations, write_scores_page
     from dmm_exp.scores import FAMILIES
     from dmm_exp.store import Store
 
@@ -63,7 +64,9 @@ def run_scores(config: Config, choices: Mapping[str, str]) -> Path | None:
     write_table(folder / "scores.parquet", table)
     write_text(folder / "scores.csv", table.to_csv(index=False))
     write_text(folder / "correlations.csv", found.to_csv(index=False))
-    draw_scores(table, found).save(folder)
-    print_table(correlation_table(found))
-    print(f"  scores.csv, scores.parquet, correlations.csv, scores.png, .pdf and .svg in {folder}", file=sys.stderr)
+    title = f"Scores of {choices['dataset']} by {choices['model']}"
+    command = shlex.join(["python", "-m", "dmm_exp.scores", *sys.argv[1:]])
+    page = write_scores_page(table, found, folder, title=title, command=command)
+    print_table(text_table(TITLE, correlation_rows(found)))
+    print(f"  scores: {page}, with scores.csv, scores.parquet and correlations.csv beside it", file=sys.stderr)
     return folder

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dmm_exp import __version__
 from dmm_exp.config.identity import many_runs_digest, run_name
@@ -21,7 +21,7 @@ from dmm_exp.runs.run import run
 
 if TYPE_CHECKING:
     from dmm_exp.pipeline import LastLearned
-    from dmm_exp.report.study import View
+    from dmm_exp.study.tables import Record, View
 
 OWN = ("experiment=", "study", "seed=")  # overrides of a study's command line that are not those of its runs
 
@@ -61,7 +61,8 @@ def run_study(config: Config, overrides: Sequence[str]) -> Path:
     """
     from dmm_exp.console.progress import Console
     from dmm_exp.pipeline import LastLearned
-    from dmm_exp.report.study import Scatter, print_study, write_study
+    from dmm_exp.study.page import Scatter, write_study
+    from dmm_exp.study.tables import print_study
 
     begin(overrides)
     study, console = config.study, Console()
@@ -79,8 +80,8 @@ def run_study(config: Config, overrides: Sequence[str]) -> Path:
     for number, (cell, seed) in enumerate(runs, 1):
         print(f"\n[{number}/{len(runs)}] {cell.table}: {cell.row}, {cell.column}, seed {seed}", file=sys.stderr)
         records.append(_record(cell, seed, folder / "runs", learned))
-    if all(record["status"] == "failed" for record in records):
-        raise UserError(f"study: all {len(records)} runs failed; the first said: {records[0]['error']}")
+    if all(record.error is not None for record in records):
+        raise UserError(f"study: all {len(records)} runs failed; the first said: {records[0].error}")
     views, scatters = _views(study), [Scatter(name, **plain(shown)) for name, shown in study.scatters.items()]
     print_study(records, views)
     command = shlex.join(["python", "-m", "dmm_exp", *overrides])
@@ -91,7 +92,7 @@ def run_study(config: Config, overrides: Sequence[str]) -> Path:
 
 def _views(study: StudyConfig) -> list[View]:
     """Return what is shown of every table."""
-    from dmm_exp.report.study import View
+    from dmm_exp.study.tables import View
 
     metrics = study.metrics
     return [
@@ -143,24 +144,26 @@ def _method_rows(study: StudyConfig, folder: str, more: Sequence[str]) -> dict[s
     return rows
 
 
-def _record(cell: Cell, seed: int, folder: Path, learned: LastLearned) -> dict[str, Any]:
+def _record(cell: Cell, seed: int, folder: Path, learned: LastLearned) -> Record:
     """Do a run, or read what it found before, and return what the tables need to know of it."""
+    from dmm_exp.study.tables import Record
+
     config = replace(cell.config, seed=seed)
-    record = {"table": cell.table, "row": cell.row, "column": cell.column, "seed": seed}
+    record = Record(cell.table, cell.row, cell.column, seed)
     path = folder / f"{run_name(config, cell.choices)}.json"
     if (metrics := _found_before(path)) is not None:
-        return record | {"status": "done", "metrics": metrics}
+        return replace(record, metrics=metrics)
     try:
         finished = run(config, cell.choices, table=False, learned=learned)
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
-        return record | {"status": "failed", "error": str(error) or type(error).__name__}
+        return replace(record, error=str(error) or type(error).__name__)
     assert finished is not None
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"package": __version__, "metrics": finished.metrics})
-    return record | {"status": "done", "metrics": finished.metrics}
+    return replace(record, metrics=finished.metrics)
 
 
 def _found_before(path: Path) -> dict[str, float] | None:

@@ -12,8 +12,8 @@ from scipy import stats
 from dmm_exp.compare.comparison import compare
 from dmm_exp.compare.labels import filtered
 from dmm_exp.compare.runs import find_folders, read_run, read_runs, runs_beside
+from dmm_exp.compare.tables import means_texts
 from dmm_exp.errors import UserError
-from dmm_exp.report.compare import means_texts
 
 
 def runs_below(folder):

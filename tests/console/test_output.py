@@ -16,9 +16,9 @@ from rich.text import Text
 
 from dmm_exp.commands import cli
 from dmm_exp.console.progress import Console
+from dmm_exp.console.tables import print_table
 from dmm_exp.console.terminal import safe_output
 from dmm_exp.errors import UserError, listed, printable, shown, storage_errors
-from dmm_exp.report.tables import print_table
 
 HOSTILE = "a\x1b[2Jb\x07c\x9bd\u202ee\x7f\u2028f\r\ud800"
 ESCAPED = "a\\x1b[2Jb\\x07c\\x9bd\\u202ee\\x7f\\u2028f\\r\\ud800"

@@ -163,7 +163,7 @@ DANGEROUS = [
     "dmm_exp.executors.Ray",
     "dmm_exp.executors.Submitit",
     "dmm_exp.executors.queue.Queue",
-    "dmm_exp.report.trackers.WandbTracker",
+    "dmm_exp.runs.trackers.WandbTracker",
     "dmm_exp.files.reading.read_bytes",
     "dmm_exp.data.pictures.file_content",
     "dmm_exp.data.examples.Examples.read",

@@ -71,7 +71,7 @@ def test_every_stage_has_its_seconds_and_says_whether_it_was_reused(main_job):
 def test_run_folder_is_named_by_choices_and_holds_all_results(main_job):
     assert re.fullmatch(r"digits-mlp-rum_high_mem-dmm__[0-9a-f]{10}", main_job.folder.name)
     files = {path.name for path in main_job.folder.iterdir()}
-    expected = {"config.yaml", "metrics.json", "report.html", "figures", "run.log", "status.json"}
+    expected = {"config.yaml", "metrics.json", "report.html", "figures.json", "run.log", "status.json"}
     expected |= {"points.parquet", "members.parquet"}
     assert expected <= files
     assert json.loads((main_job.folder / "status.json").read_text())["state"] == "finished"

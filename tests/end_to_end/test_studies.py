@@ -147,7 +147,7 @@ def test_a_leaderboard_is_its_runs(local, tmp_path):
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.splitlines()[-1])
     names = {path.name for path in folder.iterdir()}
-    assert {"leaderboard.html", "leaderboard.csv", "leaderboard.md", "cells.csv", "figures"} <= names
+    assert {"leaderboard.html", "leaderboard.csv", "leaderboard.md", "cells.csv", "figures.json"} <= names
     assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 6
     with (folder / "cells.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "finetune" and row["forget"] == "random seed=1"]
@@ -232,7 +232,7 @@ def test_scores_are_written_with_their_correlations(local, tmp_path):
     for name in ("max_confidence", "entropy", "binary_accuracy", "loss_curvature", "held_out_retraining", "es", "pc1"):
         assert -1 <= found[name] <= 1
     assert found["confidence"] < -0.2
-    assert {"scores.parquet", "scores.png", "scores.svg"} <= {path.name for path in folder.iterdir()}
+    assert {"scores.parquet", "scores.html", "figures.json"} <= {path.name for path in folder.iterdir()}
     assert "-m" in local("-m", "seed=0,1", cwd=tmp_path, main=cli.scores).stderr
 
 

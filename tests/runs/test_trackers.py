@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from PIL import Image
 from wandb_files import written_runs
 
 from dmm_exp.errors import UserError
-from dmm_exp.report.result import RunResult
-from dmm_exp.report.trackers import RUN_ID_FILE, CsvTracker, NoTracker, WandbTracker
+from dmm_exp.report.charts import Chart, Panel, axis
+from dmm_exp.report.figures import keep
+from dmm_exp.runs.result import RunResult
+from dmm_exp.runs.trackers import RUN_ID_FILE, CsvTracker, NoTracker, WandbTracker
 
 
 def test_csv_files_hold_the_run_to_the_last_digit(run: RunResult, tmp_path: Path) -> None:
@@ -46,10 +47,9 @@ def test_no_tracker_leaves_no_trace(run: RunResult, tmp_path: Path) -> None:
 
 @pytest.fixture
 def reported(tmp_path: Path) -> Path:
-    """Return a run's folder with a page and a picture in it."""
+    """Return a run's folder with a page that has one figure."""
     (tmp_path / "report.html").write_text("<p>report</p>", encoding="utf-8")
-    (tmp_path / "figures").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "figures" / "klom_by_group.png")
+    keep([Chart("klom_by_group", "", "", [Panel(axis("x", [0, 1]), axis("y", [0, 1]), [])])], tmp_path)
     return tmp_path
 
 
@@ -59,7 +59,7 @@ def test_an_offline_wandb_run_holds_everything_by_name_and_value(
     members = pd.DataFrame({"member": [0, 1], "tow": [0.5, 0.75]})
     run = make_run(members=10, n_points=60, forgotten=10)
     run = dataclasses.replace(run, members=members, checkpoints={1: {"tow": 0.25}, 2: {"tow": 0.5}})
-    tracker = WandbTracker("project", entity="team", group="sweep", tags=["test"], mode="offline")
+    tracker = WandbTracker("project", entity="team", group="sweep", tags=["test"], mode="offline", figures=True)
     tracker.start(run.name, run.config, reported)
     tracker.finish(run)
     (written,) = written_runs(reported)

@@ -1,22 +1,17 @@
-"""What a convex experiment shows: curves, rates, noise floors and spectra, as tables, figures and one page."""
+"""What a convex experiment shows: curves, rates, noise floors and spectra, as tables and on one page."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.table import Table
 
-from dmm_exp.files.writing import write_text
-from dmm_exp.report.canvas import plot
-from dmm_exp.report.charts import Axis, Chart, Mark, Panel, decades, dots, line
-from dmm_exp.report.html import page
-from dmm_exp.report.tables import print_table
+from dmm_exp.console.tables import print_table, text_table
+from dmm_exp.report.charts import Axis, Chart, Mark, Panel, band, decades, dots, line
+from dmm_exp.report.html import Page, Section, write_sections
 
 LABELS = {
     "gd": "GD on R",
@@ -46,7 +41,7 @@ def write_page(
     spectra: Mapping[str, Sequence[Mapping[str, Any]]],
     curves: pd.DataFrame,
 ) -> Path:
-    """Write ``convex.html`` and ``figures/`` (png, pdf, svg), and return the path of the page."""
+    """Write ``convex.html`` and what its figures show, and return the path of the page."""
     charts = [
         _curves_chart(curves, "distance", "Distance to exact retraining", "relative distance"),
         _curves_chart(curves, "excess", "Retain loss above its minimum", "excess retain loss"),
@@ -56,27 +51,15 @@ def write_page(
         _spectra_chart(spectra),
     ]
     rows = {"distance": end_rows(table), "rates": rate_rows(table), "spectra": fact_rows(table)}
-    sections = []
-    for chart in charts:
-        drawn = plot(chart)
-        drawn.save(folder / "figures")
-        picture = base64.b64encode(drawn.png).decode("ascii")
-        sections.append({"drawn": drawn, "picture": picture, "rows": rows.get(chart.name, [])})
+    sections = [Section(chart=chart, rows=rows.get(chart.name, [])) for chart in charts]
     facts = [("settings", table["setting"].nunique()), ("problems each", seeds), ("methods", len(LABELS))]
-    words = {"title": title, "command": command, "rule": RULE.format(seeds=seeds), "facts": facts, "gaps": []}
-    write_text(folder / "convex.html", page("study.html.j2", sections=sections, **words))
-    return folder / "convex.html"
+    shown = Page(title, command, facts, sections, story=[RULE.format(seeds=seeds)])
+    return write_sections(shown, folder / "convex.html")
 
 
 def print_convex(table: pd.DataFrame) -> None:
     """Print the distance at the end of every method in every setting."""
-    head, *rows = end_rows(table)
-    shown = Table(box=box.SIMPLE_HEAD, title="Distance at the end (best constant step)", title_justify="left")
-    for name in head:
-        shown.add_column(name, justify="right" if name else "left")
-    for row in rows:
-        shown.add_row(*row)
-    print_table(shown)
+    print_table(text_table("Distance at the end (best constant step)", end_rows(table)))
 
 
 def end_rows(table: pd.DataFrame) -> list[list[str]]:
@@ -90,16 +73,11 @@ def end_rows(table: pd.DataFrame) -> list[list[str]]:
 def rate_rows(table: pd.DataFrame) -> list[list[str]]:
     """Return measured and predicted rates of one step where theory predicts them; the head first."""
     known = _constant(table).dropna(subset=["rate_predicted", "rate_measured"])
-    rows = [
-        [
-            row["setting"],
-            LABELS[row["method"]],
-            f"{row['rate_predicted']:.6f}",
-            f"{row['rate_measured']:.6f}",
-            f"{np.log(row['rate_measured']) / np.log(row['rate_predicted']):.3f}",
-        ]
-        for row in known.to_dict("records")
-    ]
+    rows = []
+    for row in known.to_dict("records"):
+        predicted, measured = row["rate_predicted"], row["rate_measured"]
+        faster = np.log(measured) / np.log(predicted)
+        rows.append([row["setting"], LABELS[row["method"]], f"{predicted:.6f}", f"{measured:.6f}", f"{faster:.3f}"])
     return [["", "method", "predicted factor", "measured factor", "measured ÷ predicted speed"], *rows]
 
 
@@ -160,7 +138,7 @@ def _bands(group: Any, quantity: str, high: float) -> Iterator[Mark]:
     for method, rows in group.groupby("method", sort=False):
         x, low, middle, top = _quantiles(rows, quantity, high)
         role = ROLES[str(method)]
-        yield Mark(role, "area", np.concatenate([x, x[::-1]]), np.concatenate([low, top[::-1]]))
+        yield band(role, x, low, top)
         lines.append(line(role, x, middle, LABELS[str(method)]))
     yield from lines
 
@@ -182,8 +160,7 @@ def _schedules_chart(curves: pd.DataFrame) -> Chart:
             rows = chosen[(chosen["method"] == method) & (chosen["schedule"] == schedule)]
             x, low, middle, top = _quantiles(rows, "distance", 2.0)
             role = next(places)
-            marks.append(Mark(role, "area", np.concatenate([x, x[::-1]]), np.concatenate([low, top[::-1]])))
-            marks.append(line(role, x, middle, f"{LABELS[method]}, {schedule} step"))
+            marks += [band(role, x, low, top), line(role, x, middle, f"{LABELS[method]}, {schedule} step")]
     x_axis = _log_axis("gradients of single examples", 1.0, max(mark.x.max() for mark in marks) + 0.05)
     y_axis = _log_axis("relative distance", -13.4, 2.2)
     caption = (
@@ -217,9 +194,7 @@ def _floors_chart(floors: pd.DataFrame) -> Chart:
         x = np.log10(rows["step"].to_numpy())
         low, high, measured = (_log(rows[column]) for column in ("low", "high", "measured"))
         marks = [
-            Mark(
-                "guide", "area", np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]]), "between the bounds"
-            ),
+            band("guide", x, low, high, "between the bounds"),
             line("guide", x, low, "η tr C / 4b"),
             dots(ROLES["sgd"], x, measured, "SGD on R, measured"),
         ]
@@ -239,15 +214,10 @@ def _spectra_chart(spectra: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
     lowest = min(min(row["eigenvalue"]) for rows in spectra.values() for row in rows)
     x = _log_axis("eigenvalue of H_R ÷ the largest", float(np.log10(lowest)) - 0.1, 0.05)
     y = Axis("share of the square at or below", 0, 1.03, [(0, "0"), (0.5, "50 %"), (1, "100 %")])
-    panels = [
-        Panel(
-            x,
-            y,
-            [line(roles[row["of"]], _log(row["eigenvalue"]), row["share"], words[row["of"]]) for row in rows],
-            name,
-        )
-        for name, rows in spectra.items()
-    ]
+    panels = []
+    for name, rows in spectra.items():
+        marks = [line(roles[row["of"]], _log(row["eigenvalue"]), row["share"], words[row["of"]]) for row in rows]
+        panels.append(Panel(x, y, marks, name))
     caption = (
         "Where the error lies that has to be undone; H_R is the Hessian of the retain loss. GD shrinks a part at "
         "relative eigenvalue v by about 1 − 2v a step at best. The error lies further to the left than the gradient of "

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     from dmm_exp.console.progress import StageRecord
 
-GROUPS = ("forget", "retain", "val")
-"""Groups of points, in the order in which every table and figure shows them."""
-
 _NOT_USED = {"", "none", "null", "off", "None"}
 
 
@@ -32,13 +29,6 @@ class OtherRun:
     name: str
     method: str
     metrics: Mapping[str, float]
-
-
-def no_curves() -> pd.DataFrame:
-    """Return a table of ROC curves without any."""
-    import pandas as pd
-
-    return pd.DataFrame({"ensemble": [], "fpr": [], "tpr": []})
 
 
 @dataclass(frozen=True)
@@ -65,7 +55,7 @@ class RunResult:
         checkpoints: metrics by number of epochs, when the unlearner was evaluated on its way; the last are ``metrics``.
         members: one row a member of the ensembles, such as its accuracies; ``None`` when nobody collected them.
         roc: curves of the attack with columns ``ensemble`` (``unlearned``, ``original``, ``floor``), ``fpr``, ``tpr``;
-            may be empty.
+            ``None`` or empty where nothing was attacked.
         others: finished runs on the same question, to compare quality and cost with.
     """
 
@@ -82,7 +72,7 @@ class RunResult:
     history: pd.DataFrame
     checkpoints: dict[int, dict[str, float]] = field(default_factory=dict)
     members: pd.DataFrame | None = None
-    roc: pd.DataFrame = field(default_factory=no_curves)
+    roc: pd.DataFrame | None = None
     others: Sequence[OtherRun] = ()
 
     def __post_init__(self) -> None:
@@ -148,6 +138,13 @@ class RunResult:
     def class_name(self, label: int) -> str:
         """Return the name of a class, or its number when it has no name."""
         return str(self.class_names[label]) if 0 <= label < len(self.class_names) else str(label)
+
+
+def used_attribution(choices: Mapping[str, str], metrics: Mapping[str, float]) -> str | None:
+    """Return an attribution if it was used; methods without a predictor leave no trace of it in the metrics."""
+    choice = choices.get("attribution")
+    used = not metrics or any(name in ("lds", "cost/attribution") or name.startswith("effect/") for name in metrics)
+    return choice if is_used(choice) and used else None
 
 
 def is_used(choice: str | None) -> bool:

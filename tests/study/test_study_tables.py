@@ -8,19 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dmm_exp.report.estimate import Estimate
-from dmm_exp.report.study import (
-    Scatter,
-    View,
-    differences,
-    draw_scatter,
-    estimates,
-    summary,
-    texts,
-    tidy,
-    values_of,
-    write_study,
-)
+from dmm_exp.compare.statistics import Estimate
+from dmm_exp.report.figures import kept
+from dmm_exp.study.page import Scatter, scatter_chart, view_chart, write_study
+from dmm_exp.study.tables import Record, View, differences, estimates, summary, texts, tidy, values_of
 
 TOW = {("a", "low"): [0.9, 0.95, 0.94], ("a", "high"): [0.5, 0.6, 0.4], ("b", "low"): [0.8, 0.8, 0.8]}
 
@@ -29,11 +20,11 @@ VIEW = View("groups", "tow", "of & by")
 
 def records(table="groups"):
     done = [
-        {"table": table, "row": row, "column": column, "seed": seed, "status": "done", "metrics": {"tow": value}}
+        Record(table, row, column, seed, {"tow": value})
         for (row, column), values in TOW.items()
         for seed, value in enumerate(values)
     ]
-    gap = {"table": table, "row": "b", "column": "high", "seed": 0, "status": "failed", "error": "too |many| <b>"}
+    gap = Record(table, "b", "high", 0, error="too |many| <b>")
     return [*done, gap]
 
 
@@ -77,12 +68,11 @@ def test_values_too_far_left_are_drawn_at_the_edge_and_counted():
     frame = tidy(records())
     edge = float(frame["tow"].dropna().median())
     cells = frame.groupby(["table", "row", "column"])["tow"].mean()
-    drawn = draw_scatter(records(), Scatter("cloud", "tow", "lds", "Seen.", least_x=edge, log_x=True))
-    (axes,) = drawn.figure.axes
-    shown = [value for line in axes.lines for value in line.get_xdata() if value == value]
+    chart = scatter_chart(records(), Scatter("cloud", "tow", "lds", "Seen.", least_x=edge, log_x=True))
+    (panel,) = chart.panels
+    shown = [10**value for mark in panel.marks for value in mark.x if value == value]
     assert min(shown) == pytest.approx(edge)
-    assert axes.get_xscale() == "log"
-    assert drawn.caption == f"Seen. {(cells < edge).sum()} of {len(cells)} lie further left and are drawn at {edge:g}."
+    assert chart.caption == f"Seen. {(cells < edge).sum()} of {len(cells)} lie further left and are drawn at {edge:g}."
 
 
 def test_a_study_is_written_whole_and_escapes_what_people_wrote(tmp_path):
@@ -97,4 +87,13 @@ def test_a_study_is_written_whole_and_escapes_what_people_wrote(tmp_path):
     assert "too |many| &lt;b&gt;" in page
     assert "http" not in page.replace("http-equiv", "")
     names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert {"study.html", "study.md", "cells.csv", "summary.csv", "groups.png", "groups.svg", "cloud.pdf"} <= names
+    assert names == {"study.html", "study.md", "cells.csv", "summary.csv", "figures.json"}
+    assert [chart.name for chart in kept(tmp_path)] == ["groups", "cloud"]
+
+
+def test_every_mean_is_drawn_with_its_interval():
+    (panel,) = view_chart(records(), VIEW).panels
+    for mark in panel.marks:
+        for at, row in enumerate("ab"):
+            found = estimates(values_of(records(), "groups", "tow"))[row][mark.label]
+            np.testing.assert_allclose([mark.x[at], *mark.ends[:, at]], [found.mean, found.low, found.high])

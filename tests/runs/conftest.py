@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dmm_exp.console.progress import StageRecord
-from dmm_exp.report.result import OtherRun, RunResult
+from dmm_exp.runs.result import OtherRun, RunResult
 
 CLASSES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "<b>x</b>", "$nine"]
 

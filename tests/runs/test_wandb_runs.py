@@ -18,8 +18,8 @@ from wandb_files import Written, written_runs
 from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import compose_cells
 from dmm_exp.config.schema import register
-from dmm_exp.report.figures import FIGURES
 from dmm_exp.runs import batch as sweep
+from dmm_exp.runs.figures import FIGURES
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 OVERRIDES = [
@@ -36,8 +36,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("outputs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(sweep.SWEEP, "")  # restored afterwards
-        patch.setattr("dmm_exp.report.html.write_report", lambda _, to: (to / "report.html").write_text("page"))
-        patch.setattr("dmm_exp.report.trackers.TABLE_ROWS", 100)
+        patch.setattr("dmm_exp.runs.page.write_report", lambda _, to: (to / "report.html").write_text("page"))
+        patch.setattr("dmm_exp.runs.trackers.TABLE_ROWS", 100)
         sweep.begin(OVERRIDES)
         cells = compose_cells(config_directory(), [*OVERRIDES, f"paths.outputs={folder}"], [])
         for number, (config, choices) in enumerate(cells):
@@ -74,9 +74,15 @@ def test_runs_read_back_hold_what_their_folders_hold(outputs: Path) -> None:
         assert written.exit_code == 0
 
 
-@pytest.mark.parametrize(("module", "composes"), [("leaderboard", "compose_entries"), ("study", "compose_cells_of")])
+@pytest.mark.parametrize(
+    ("module", "composes", "runs"),
+    [
+        ("leaderboard.board", "compose_entries", "run_leaderboard"),
+        ("study.study", "compose_cells_of", "run_study"),
+    ],
+)
 def test_runs_of_leaderboards_and_studies_are_composed_with_a_group(
-    module: str, composes: str, monkeypatch: pytest.MonkeyPatch
+    module: str, composes: str, runs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register()
     monkeypatch.setenv(sweep.SWEEP, "")
@@ -91,7 +97,7 @@ def test_runs_of_leaderboards_and_studies_are_composed_with_a_group(
     monkeypatch.setattr(commands, composes, composed)
     ((config, _),) = compose_cells(config_directory(), ["dry_run=true"], [])
     for overrides in (["seed=1"], ["seed=2"], ["seed=1"]):
-        getattr(commands, f"run_{module}")(config, overrides)
+        getattr(commands, runs)(config, overrides)
     assert groups[0] == groups[2] != groups[1]
     assert all(groups)
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dmm_exp.report.result import RunResult
-from dmm_exp.report.tables import MISSING, headline, headline_data, print_table, sweep_table
+from dmm_exp.console.tables import print_table
+from dmm_exp.console.words import MISSING
+from dmm_exp.runs.result import RunResult
+from dmm_exp.runs.tables import SweepCell, headline, headline_data, sweep_table
 
 
 def printed(table: Any) -> str:
@@ -19,10 +21,10 @@ def printed(table: Any) -> str:
     return stream.getvalue()
 
 
-def cell(forget: str, unlearner: str, p95: float | None, **more: Any) -> dict[str, Any]:
+def cell(forget: str, unlearner: str, p95: float | None, **more: Any) -> SweepCell:
     metrics = {} if p95 is None else {"klom/forget/p95": p95, "klom_floor/forget/p95": 0.6}
     choices = {"forget": forget, "unlearner": unlearner, "attribution": "datamodels", "model": "mlp"}
-    return {"choices": choices, "metrics": metrics, "status": "failed" if p95 is None else "done", **more}
+    return SweepCell(choices, metrics, **{"error": "it broke" if p95 is None else None, **more})
 
 
 def test_headline_has_floor_then_nothing_then_method(run: RunResult) -> None:
@@ -75,8 +77,8 @@ def test_sweep_shows_only_what_sets_cells_apart() -> None:
     assert "attribution" not in headers  # no metric says that it was used
 
 
-def test_importing_the_report_package_is_light() -> None:
+def test_importing_the_rooms_of_reports_is_light() -> None:
     heavy = "{'matplotlib', 'pandas', 'numpy', 'jinja2', 'rich', 'wandb'}"
-    code = f"import sys, dmm_exp.report; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, dmm_exp.report, dmm_exp.console, dmm_exp.runs; print(sorted({heavy} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"

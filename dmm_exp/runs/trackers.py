@@ -15,11 +15,12 @@ import numpy as np
 
 from dmm_exp.errors import UserError
 from dmm_exp.files.writing import write_text
+from dmm_exp.report.figures import FIGURES, kept
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dmm_exp.report.result import RunResult
+    from dmm_exp.runs.result import RunResult
 
 RUN_ID_FILE = "wandb_run_id.txt"
 JOB_TYPE = "main job"
@@ -82,6 +83,7 @@ class WandbTracker(Tracker):
         group: what the runs of one sweep share: its name.
         tags: labels to filter by.
         mode: ``online``, ``offline`` or ``disabled``; ``None`` leaves it to ``WANDB_MODE``.
+        figures: whether the figures of the page are drawn and sent as pictures, too.
 
     Raises:
         UserError: from ``start``, when wandb is not installed or refuses to start.
@@ -94,8 +96,10 @@ class WandbTracker(Tracker):
         group: str | None = None,
         tags: Sequence[str] = (),
         mode: str | None = None,
+        figures: bool = False,
     ) -> None:
         """Keep the settings; nothing is imported before a run starts."""
+        self._figures = figures
         self._settings = {"project": project, "entity": entity, "group": group, "tags": list(tags), "mode": mode}
         self._folder: Path | None = None
         self._run: Any = None
@@ -122,7 +126,7 @@ class WandbTracker(Tracker):
         return None if offline else "allow"
 
     def finish(self, result: RunResult) -> None:
-        """Log the training curves, the metrics, the figures, the tables and the report, and close the run."""
+        """Log the training curves, the metrics, the tables and the report, and close the run."""
         if self._run is None or self._folder is None:
             raise RuntimeError("WandbTracker.finish was called before start")
         self._log_history(result)
@@ -153,25 +157,31 @@ class WandbTracker(Tracker):
         wandb = _import_wandb()
         assert self._folder is not None
         report = _report(result, self._folder)
-        media: dict[str, Any] = {name: wandb.Image(str(path)) for name, path in _pictures(self._folder).items()}
+        pictures = _pictures(self._folder, self._figures).items()
+        media: dict[str, Any] = {name: wandb.Image(str(path)) for name, path in pictures}
         media |= {name: wandb.Table(dataframe=table) for name, table in _tables(result).items()}
         media["report"] = wandb.Html(report.read_text(encoding="utf-8"), inject=False, data_is_not_path=True)
         return media
 
 
 def _report(result: RunResult, folder: Path) -> Path:
-    """Return the run's page; it is written here, with its figures, if nobody did before."""
+    """Return the run's page; it is written here if nobody did before."""
     report = folder / "report.html"
-    if not report.exists():
-        from dmm_exp.report.html import write_report
+    if not (report.exists() and (folder / FIGURES).exists()):
+        from dmm_exp.runs.page import write_report
 
         write_report(result, folder)
     return report
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    """Return the figures of a run's report, by name."""
-    return {f"figures/{path.stem}": path for path in sorted((folder / "figures").glob("*.png"))}
+def _pictures(folder: Path, wanted: bool) -> dict[str, Path]:
+    """Draw the figures of a run's report, if they are wanted, and return them by name."""
+    if not wanted:
+        return {}
+    from dmm_exp.report.canvas import save
+
+    paths = [path for chart in kept(folder) for path in save(chart, folder / "figures", ["png"])]
+    return {f"figures/{path.stem}": path for path in sorted(paths)}
 
 
 def _tables(result: RunResult) -> dict[str, pd.DataFrame]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dmm_exp.report.result import GROUPS, RunResult
-
-FEWEST_MODELS = 80
-"""With fewer models than this an ensemble's KLoM is mostly sampling noise."""
+from dmm_exp.console.words import percent
+from dmm_exp.metrics.klom import FEWEST_MODELS
+from dmm_exp.metrics.tow import GROUPS
+from dmm_exp.runs.result import RunResult
 
 
 @dataclass(frozen=True)
@@ -157,16 +157,8 @@ def _doubt(result: RunResult) -> str | None:
 
 
 _SENTENCES: tuple[Callable[[RunResult], str | None], ...] = (
-    _share,
-    _share_rule,
-    _forget,
-    _others,
-    _attack,
-    _accuracy,
-    _cost,
-    _effect,
-    _doubt,
-)
+    _share, _share_rule, _forget, _others, _attack, _accuracy, _cost, _effect, _doubt,
+)  # fmt: skip
 
 
 def mostly_noise(metrics: Mapping[str, float]) -> list[str]:
@@ -202,11 +194,3 @@ def _limits(result: RunResult) -> list[str]:
     if "klom_floor/forget/p95" not in result.metrics:
         limits.insert(0, "No noise floor was measured, so KLoM has no scale here.")
     return limits
-
-
-def percent(share: float) -> str:
-    """Format a share; digits are kept near 0 and 100, so that neither is claimed unless it is meant."""
-    value = 100 * share
-    if value == 0 or 10 <= value <= 99 or value >= 100:
-        return f"{value:.0f} %"
-    return f"{value:.2g} %" if value < 10 else f"{value:.1f} %"

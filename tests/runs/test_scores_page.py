@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dmm_exp.report.scores import correlations, draw_scores, is_skewed
+from dmm_exp.report.figures import kept
+from dmm_exp.runs.scores_page import correlations, is_skewed, scores_chart, write_scores_page
 
 
 def table(points: int = 200, slope: float = 1.0, seed: int = 0) -> pd.DataFrame:
@@ -44,9 +45,22 @@ def test_intervals_cover_the_correlation_of_many_examples():
 
 
 def test_the_figure_has_a_panel_for_every_score():
-    drawn = draw_scores(table(), correlations(table()))
-    assert sum(axes.get_visible() for axes in drawn.figure.axes) == 3
-    assert drawn.png.startswith(b"\x89PNG")
+    chart = scores_chart(table(), correlations(table()))
+    assert [panel.title for panel in chart.panels] == ["strong", "weak", "constant"]
+    for panel in chart.panels:
+        (mark,) = panel.marks
+        np.testing.assert_allclose(mark.x, table()[panel.title])
+        np.testing.assert_allclose(mark.y, table()["memorization"])
+
+
+def test_the_page_holds_the_correlations_and_the_figure(tmp_path):
+    found = correlations(table())
+    page = write_scores_page(table(), found, tmp_path, title="<b>Scores</b>", command="python -m x").read_text()
+    assert "<b>Scores" not in page
+    assert f"<td>{found['spearman'][0]:.3f}</td>" in page
+    assert "nan" not in page
+    assert page.count('<svg class="plot"') == 3
+    assert [chart.name for chart in kept(tmp_path)] == ["scores"]
 
 
 def test_heavy_tails_are_shown_on_a_logarithmic_axis():

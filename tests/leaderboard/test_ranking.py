@@ -6,19 +6,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from dmm_exp.report.canvas import png
-from dmm_exp.report.leaderboard import (
-    leaderboard_markdown,
-    leaderboard_table,
-    quality_against_cost,
-    score,
-    standing,
-    write_leaderboard,
-)
-from dmm_exp.report.tables import print_table
+from dmm_exp.console.tables import print_table
+from dmm_exp.leaderboard.page import quality_against_cost, write_leaderboard
+from dmm_exp.leaderboard.ranking import Outcome, score, standing
+from dmm_exp.leaderboard.tables import leaderboard_markdown, leaderboard_table
+from dmm_exp.report.canvas import save
+from dmm_exp.report.figures import kept
+from dmm_exp.report.palette import colour_of, marker
 
 EVIL = "<b>x|y</b>"
 
@@ -30,14 +28,12 @@ def metrics(value: float, cost: float = 0.1, tow: float = 0.9) -> dict[str, floa
     return kloms | floors | {"cost/ratio": cost, "tow": tow}
 
 
-def cell(method: str, kind: str, value: float, draw: int = 0, reference: bool = False, **more: Any) -> dict[str, Any]:
-    choices = {"forget": kind, "unlearner": method}
-    named = {"choices": choices, "forget": f"{kind} seed={draw}", "method": method, "reference": reference}
-    return {**named, "status": "done", "metrics": metrics(value), **more}
+def cell(method: str, kind: str, value: float, draw: int = 0, reference: bool = False, **more: Any) -> Outcome:
+    return Outcome(method, kind, f"{kind} seed={draw}", reference, **{"metrics": metrics(value), **more})
 
 
-def failed(method: str, kind: str, draw: int = 0) -> dict[str, Any]:
-    return cell(method, kind, 1.0, draw, status="failed", error="out of [memory]\ntraceback", metrics={})
+def failed(method: str, kind: str, draw: int = 0) -> Outcome:
+    return cell(method, kind, 1.0, draw, error="out of [memory]\ntraceback", metrics={})
 
 
 # Two draws of one kind and one of another, so that averaging over sets and averaging over kinds differ.
@@ -51,10 +47,10 @@ REFERENCES = [
     for name, value in (("retrain", 0.6), ("do_nothing", 9.0))
     for kind, draw in (("random", 0), ("random", 1), ("class", 0))
 ]
-CHECKPOINTS = [{"epoch": 1, "metrics": metrics(5.0, 0.05)}, {"epoch": 2, "metrics": metrics(2.0, 0.1)}]
+CHECKPOINTS = {1: metrics(5.0, 0.05), 2: metrics(2.0, 0.1)}
 
 
-def printed(cells: list[dict[str, Any]]) -> str:
+def printed(cells: list[Outcome]) -> str:
     stream = io.StringIO()
     print_table(leaderboard_table(cells), stream)
     return stream.getvalue()
@@ -126,8 +122,8 @@ def test_a_run_without_klom_is_not_ranked() -> None:
     assert table.loc["two", "missing"] == "random seed=0: no KLoM"
 
 
-def test_no_cells_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one cell"):
+def test_no_outcomes_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one outcome"):
         standing([])
 
 
@@ -169,23 +165,35 @@ def test_markdown_is_one_table_whatever_names_hold() -> None:
 
 @pytest.mark.parametrize("kinds", [1, 2, 3])
 def test_the_figure_has_a_panel_for_each_kind(kinds: int) -> None:
-    figure = quality_against_cost([cell("one", f"kind {index}", 1.0) for index in range(kinds)])
-    assert [panel.get_title() for panel in figure.axes if panel.get_visible()] == [f"kind {i}" for i in range(kinds)]
+    chart = quality_against_cost([cell("one", f"kind {index}", 1.0) for index in range(kinds)])
+    assert [panel.title for panel in chart.panels] == [f"kind {i}" for i in range(kinds)]
 
 
 def test_the_figure_joins_checkpoints_and_ends_in_the_result() -> None:
-    figure = quality_against_cost([cell("one", "random", 2.0, epochs=CHECKPOINTS), cell("two", "random", 4.0)])
-    drawn = [(list(map(float, line.get_xdata())), list(map(float, line.get_ydata()))) for line in figure.axes[0].lines]
-    assert ([0.05, 0.1], pytest.approx([5.0, 2.0])) in drawn
-    assert ([0.1], pytest.approx([2.0])) in drawn
+    chart = quality_against_cost([cell("one", "random", 2.0, epochs=CHECKPOINTS), cell("two", "random", 4.0)])
+    (panel,) = chart.panels
+    path, steps, end = (mark for mark in panel.marks if mark.role == "series0")
+    assert (path.form, steps.form, end.form, end.large) == ("line", "dots", "dots", True)
+    for mark in (path, steps):
+        np.testing.assert_allclose(10**mark.x, [0.05, 0.1])
+        np.testing.assert_allclose(10**mark.y, [5.0, 2.0])
+    np.testing.assert_allclose([10 ** end.x[0], 10 ** end.y[0]], [0.1, 2.0])
+
+
+def test_a_free_method_lies_left_of_every_other_and_is_labelled_so() -> None:
+    free = cell("free", "random", 1.0, metrics=metrics(1.0, cost=0.0))
+    (panel,) = quality_against_cost([free, cell("dear", "random", 2.0, metrics=metrics(2.0, cost=0.001))]).panels
+    places = {mark.label: float(mark.x[0]) for mark in panel.marks if mark.large}
+    assert panel.x.low < places["free"] < places["dear"] == pytest.approx(-3)
+    assert (places["free"], "0") in panel.x.ticks
 
 
 def test_methods_look_different_and_references_are_grey() -> None:
     names = [f"method {index}" for index in range(15)]
-    figure = quality_against_cost([*(cell(name, "random", 1.0) for name in names), REFERENCES[0]])
-    lines = {str(line.get_label()): (line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
-    assert len({lines[name] for name in names}) == 15
-    assert lines["retrain"][0] == "#8c8c8c"
+    chart = quality_against_cost([*(cell(name, "random", 1.0) for name in names), REFERENCES[0]])
+    looks = {mark.label: (colour_of(mark.role), marker(mark.role)) for mark in chart.legend}
+    assert len({looks[name] for name in names}) == 15
+    assert looks["retrain"][0] == "other"
 
 
 @pytest.mark.parametrize(
@@ -199,23 +207,23 @@ def test_methods_look_different_and_references_are_grey() -> None:
     ],
     ids=["failed", "no metrics", "free", "dear", "neither floor nor cost"],
 )
-def test_little_is_enough_to_draw_and_write(cells: list[dict[str, Any]], tmp_path: Path) -> None:
-    assert png(quality_against_cost(cells)).startswith(b"\x89PNG")
+def test_little_is_enough_to_draw_and_write(cells: list[Outcome], tmp_path: Path) -> None:
+    assert save(quality_against_cost(cells), tmp_path, ["png"])[0].read_bytes().startswith(b"\x89PNG")
     text = write_leaderboard(cells, tmp_path, title="Board", command="run").read_text(encoding="utf-8")
     assert not re.search(r"\bnan\b|\bNone\b", text)
 
 
 def test_everything_is_written(page: Path) -> None:
     names = {str(path.relative_to(page.parent)) for path in page.parent.rglob("*") if path.is_file()}
-    figures = {f"figures/quality_against_cost.{suffix}" for suffix in ("png", "svg", "pdf")}
-    assert names == {"leaderboard.html", "leaderboard.csv", "leaderboard.md", "cells.csv", *figures}
+    assert names == {"leaderboard.html", "leaderboard.csv", "leaderboard.md", "cells.csv", "figures.json"}
+    assert [chart.name for chart in kept(page.parent)] == ["quality_against_cost"]
 
 
 def test_the_page_asks_nothing_of_the_network(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     sources = re.findall(r"\b(?:src|href|srcset|action|poster)\s*=\s*[\"']?([^\"'>\s]+)", text)
-    assert sources
     assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert '<svg class="plot"' in text
     assert "@import" not in text
     assert "url(" not in text
 

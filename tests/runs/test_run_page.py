@@ -13,14 +13,14 @@ import pytest
 from browser import CHROMIUM, Browser
 from PIL import Image
 
-from dmm_exp.report import figures
-from dmm_exp.report.canvas import plot
-from dmm_exp.report.charts import Panel, Picture, axis, round_ticks
-from dmm_exp.report.html import render, write_report
+from dmm_exp.report.canvas import save
+from dmm_exp.report.charts import Panel, Picture
+from dmm_exp.report.figures import kept, shown
 from dmm_exp.report.palette import DARK, LIGHT
-from dmm_exp.report.pictures import as_pictures, is_picture, png_of, sheet
-from dmm_exp.report.result import RunResult
-from dmm_exp.report.words import narrative, share_within_floor
+from dmm_exp.runs import figures
+from dmm_exp.runs.page import render, write_report
+from dmm_exp.runs.result import RunResult
+from dmm_exp.runs.words import narrative, share_within_floor
 
 FIGURES = {
     "at_a_glance", "margin_histograms", "klom_by_group", "klom_against_memorization", "quality_against_cost",
@@ -31,7 +31,7 @@ MEGABYTE = 1_000_000
 
 @pytest.fixture(scope="module")
 def folder(run: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(run, tmp_path_factory.mktemp("run")).parent
+    return write_report(run, tmp_path_factory.mktemp("run"), ["this evaluation"]).parent
 
 
 @pytest.fixture(scope="module")
@@ -82,23 +82,17 @@ def test_the_page_asks_nothing_of_the_network(page: str) -> None:
     assert "http" not in re.sub(r"<meta http-equiv=|http://www\.w3\.org/2000/svg", "", page)
 
 
-def test_every_figure_is_in_the_page_and_in_the_folder(page: str, folder: Path) -> None:
+def test_every_figure_is_in_the_page_and_kept_beside_it(page: str, folder: Path) -> None:
     assert set(re.findall(r'<figure id="(\w+)"', page)) == FIGURES
-    assert {path.name for path in (folder / "figures").iterdir()} == {
-        f"{n}.{e}" for n in FIGURES for e in ("png", "pdf")
-    }
-    for name in FIGURES:
-        assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert (folder / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert {chart.name for chart in kept(folder)} == FIGURES
+    assert shown(folder) == ["this evaluation"]
 
 
-def test_a_figure_is_drawn_the_same_twice(run: RunResult, tmp_path: Path) -> None:
-    chart = figures.margin_histograms(run)
-    for place in ("one", "two"):
-        plot(chart).save_for_reading(tmp_path / place)
-    for kind in ("png", "pdf"):
-        one, two = ((tmp_path / place / f"margin_histograms.{kind}").read_bytes() for place in ("one", "two"))
-        assert one == two
+def test_every_figure_of_a_page_can_be_drawn_as_a_file(folder: Path, tmp_path: Path) -> None:
+    for chart in kept(folder):
+        (path,) = save(chart, tmp_path, ["png"], width=5.5)
+        with Image.open(path) as image:
+            assert image.width == pytest.approx(5.5 * 144, abs=1)
 
 
 def test_every_part_that_a_reader_looks_for_is_there(page: str) -> None:
@@ -212,7 +206,7 @@ def _rgb(colour: str) -> str:
 
 
 def test_nothing_but_the_results_is_left_in_the_folder(folder: Path) -> None:
-    assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html"]
+    assert sorted(path.name for path in folder.iterdir()) == ["figures.json", "report.html"]
 
 
 @pytest.mark.parametrize("field", ["name", "choices", "stages", "config", "provenance"])
@@ -231,14 +225,17 @@ def test_a_persons_text_is_escaped(make_run: Callable[..., RunResult], field: st
     assert "&lt;b&gt;x&lt;/b&gt;" in text
 
 
-def test_class_names_with_markup_or_dollars_are_drawn_as_they_are(make_run: Callable[..., RunResult]) -> None:
+def test_class_names_with_markup_or_dollars_are_drawn_as_they_are(
+    make_run: Callable[..., RunResult], tmp_path: Path
+) -> None:
     run = make_run(class_names=[r"$\frac{", "<b>x</b></script>"] * 5)
     charts = figures.draw_all(run)
     text = render(run, charts)
     assert "<b>x</b>" not in text
     assert "$\\frac{" in text
     histograms = next(chart for chart in charts if chart.name == "margin_histograms")
-    assert plot(histograms).png.startswith(b"\x89PNG")
+    save(histograms, tmp_path)
+    assert (tmp_path / "margin_histograms.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_a_run_without_metrics_still_has_a_report(make_run: Callable[..., RunResult]) -> None:
@@ -369,7 +366,6 @@ def test_checkpoints_are_a_path_with_their_epochs(make_run: Callable[..., RunRes
     path, points = (mark for mark in chart.panels[0].marks if mark.role == "unlearned")
     assert (path.form, path.y.tolist()) == ("line", [6.0, end["klom/forget/p95"]])
     assert points.notes == ["1", "4"]
-    assert plot(chart).png.startswith(b"\x89PNG")
 
 
 def test_a_run_alone_is_compared_with_the_ends_of_the_scale(make_run: Callable[..., RunResult]) -> None:
@@ -385,39 +381,6 @@ def test_cumulative_shares_are_exact_and_end_at_one(run: RunResult) -> None:
     values = np.sort(run.points["klom"][run.rows("forget")].to_numpy())
     np.testing.assert_allclose(mark.x[::2], values)
     assert mark.y[-1] == 1
-
-
-def test_ticks_are_round_and_within_the_axis() -> None:
-    assert round_ticks(0, 10.4) == [(0.0, "0.0"), (2.5, "2.5"), (5.0, "5.0"), (7.5, "7.5"), (10.0, "10.0")]
-    assert [word for _, word in round_ticks(-1, 1)] == ["−1.0", "−0.5", "0.0", "0.5", "1.0"]
-    flat = axis("x", [3.0, 3.0])
-    assert flat.low < 3 < flat.high
-
-
-def test_a_sheet_keeps_every_picture() -> None:
-    pictures = np.random.default_rng(0).random((7, 4, 6, 3)).astype(np.float32)
-    laid, across = sheet(pictures)
-    for place, picture in enumerate(pictures):
-        top, left = 4 * (place // across), 6 * (place % across)
-        np.testing.assert_array_equal(laid[top : top + 4, left : left + 6], picture)
-    read = np.asarray(Image.open(io.BytesIO(png_of(laid))))
-    np.testing.assert_array_equal(read, np.rint(255 * laid))
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "low", "high"),
-    [((3, 1, 8, 8), "uint8", 0, 16), ((3, 3, 8, 8), "uint8", 0, 255), ((3, 3, 8, 8), "float32", -2, 2)],
-)
-def test_pictures_lie_between_black_and_white(shape: tuple[int, ...], dtype: str, low: int, high: int) -> None:
-    images = np.random.default_rng(0).uniform(low, high, shape).astype(dtype)
-    pictures = as_pictures(images, np.arange(3))
-    assert pictures.shape == ((3, 8, 8) if shape[1] == 1 else (3, 8, 8, 3))
-    assert 0.0 <= pictures.min() < 0.1
-    assert 0.9 < pictures.max() <= 1.0
-
-
-def test_flat_vectors_are_not_pictures() -> None:
-    assert not is_picture(np.zeros((5, 64)))
 
 
 def test_arrays_of_different_points_are_refused(make_run: Callable[..., RunResult]) -> None:

@@ -1,7 +1,4 @@
-"""Many runs side by side, for the terminal: means over repetitions, ranks, paired tests.
-
-The page with the same tables is ``report.compare_page``; it needs matplotlib, which this module does without.
-"""
+"""Many runs side by side, for the terminal: means over repetitions, ranks, paired tests."""
 
 from __future__ import annotations
 
@@ -10,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
-from dmm_exp.report.tables import MISSING, number, print_table
+from dmm_exp.console.tables import print_table, text_table
+from dmm_exp.console.words import MISSING, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,25 +62,17 @@ class Comparison:
 
 def print_comparison(found: Comparison) -> None:
     """Print means, ranks and tests on standard output."""
-    print_table(_table("means", means_texts(found), len(found.by)))
+    print_table(text_table("means", means_texts(found), len(found.by)))
     if found.ranks.empty:
         print("no two methods share a forget set and a seed: no ranks, no tests")
         return
     print_table(
-        _table(f"mean ranks in {found.n_blocks} block{'s' * (found.n_blocks > 1)} (1 is best)", ranks_texts(found), 1)
+        text_table(
+            f"mean ranks in {found.n_blocks} block{'s' * (found.n_blocks > 1)} (1 is best)", ranks_texts(found), 1
+        )
     )
     if not found.tests.empty:
-        print_table(_table(f"paired differences from {found.baseline}", tests_texts(found), 2))
-
-
-def _table(title: str, rows: Sequence[Sequence[str]], labels: int) -> Table:
-    """Build a table from its texts, the head first; the first ``labels`` columns are words."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for place, column in enumerate(rows[0]):
-        table.add_column(Text(column), justify="left" if place < labels else "right", overflow="fold")
-    for row in rows[1:]:
-        table.add_row(*map(Text, row))
-    return table
+        print_table(text_table(f"paired differences from {found.baseline}", tests_texts(found), 2))
 
 
 def means_texts(found: Comparison) -> list[list[str]]:

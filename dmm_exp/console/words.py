@@ -1,0 +1,25 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+MISSING = "–"
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    """Format a number; an absent (or NaN) one is a dash, never a zero."""
+    return MISSING if value is None or math.isnan(value) else format(value, form)
+
+
+def two_digits(value: float | None) -> str:
+    """Format a number with two significant digits."""
+    return number(value, ".2g" if value is None or abs(value) < 100 else ".0f")
+
+
+def percent(share: float) -> str:
+    """Format a share; digits are kept near 0 and 100, so that neither is claimed unless it is meant."""
+    value = 100 * share
+    if value == 0 or 10 <= value <= 99 or value >= 100:
+        return f"{value:.0f} %"
+    return f"{value:.2g} %" if value < 10 else f"{value:.1f} %"

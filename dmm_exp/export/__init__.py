@@ -1,0 +1,1 @@
+"""Figures of a finished page as files, for papers: ``python -m dmm_exp.export FOLDER``."""

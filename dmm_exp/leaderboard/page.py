@@ -1,0 +1,112 @@
+"""The page of a leaderboard, ``leaderboard.html``, and the files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dmm_exp.files.writing import write_text
+from dmm_exp.leaderboard.ranking import COST, Outcome, floors, grid, paths, standing, tidy
+from dmm_exp.leaderboard.tables import gaps_of, leaderboard_data, leaderboard_markdown, plain
+from dmm_exp.report.charts import Chart, Mark, Panel, dots, line, log10, log_axis
+from dmm_exp.report.html import Page, Section, write_sections
+from dmm_exp.runs.figures import cost_axis, cost_scale, frontier_line
+
+CAPTION = (
+    "One panel a kind of forget set, mean over its draws. Down and to the left is better: as close as retraining, for "
+    "less. A line joins the checkpoints of one method, and ends in a large marker where its ranked result is. On the "
+    "grey frontier no method is better without costing more. References are grey."
+)
+RULE = (
+    "On every forget set, methods are ranked by the mean of their P95 KLoM on forget, retain and validation points, in "
+    "nats. Ranks are averaged over the draws of one kind of forget set, then over kinds. References have no rank (they "
+    "mark an end of the scale, look at retrained models, or predict answers without making a model), nor has a method "
+    "that did not finish everywhere."
+)
+TABLE_RULE = (
+    "By kind of forget set: P95 KLoM on forget, retain and validation points in nats, lower is better, and below it "
+    "the rank. ToW: tug-of-war against retraining, 1 is perfect. Cost: gradient evaluations of unlearning ÷ those of "
+    "retraining. All are means over draws and kinds; a dash means that a number does not apply."
+)
+FLOOR_RULE = (
+    "The first row is the noise floor: the KLoM between two ensembles that were both retrained without the forget set, "
+    "which is the best to hope for. Differences that are small beside it mean little, whatever the ranks."
+)
+
+
+def quality_against_cost(outcomes: Sequence[Outcome]) -> Chart:
+    """Describe score against cost ratio, a panel a kind of forget set; costs of 0 lie left of the others."""
+    known, floor_of, roles = paths(outcomes), floors(outcomes).mean(axis=1, skipna=False), _roles(standing(outcomes))
+    place = cost_scale([1.0, *known[COST]])
+    x = cost_axis(place, np.array([0.0, *known[COST]]))
+    y = log_axis("mean of three P95 KLoM (nats)", log10([*known["score"], *floor_of]))
+    panels = []
+    for kind, floor in floor_of.items():
+        marks = [line("floor", [x.low, x.high], log10([floor, floor]), "noise floor")]
+        shown = known.query("kind == @kind")
+        best = shown.query("not reference")
+        marks += frontier_line(best[COST], best["score"], place, log10)
+        marks += [
+            mark
+            for method, role in roles.items()
+            for mark in _method(shown.query("method == @method"), method, role, place)
+        ]
+        panels.append(Panel(x, y, marks, str(kind)))
+    across = min(2, len(panels))
+    return Chart("quality_against_cost", "Quality against cost", CAPTION, panels, across=across, height=0.72)
+
+
+def _roles(table: pd.DataFrame) -> dict[str, str]:
+    """Give every method a colour and a shape of its own; references are grey, and only their shapes differ."""
+    return {
+        str(method): f"{'other' if reference else 'series'}{place}"
+        for place, (method, reference) in enumerate(table["reference"].items())
+    }
+
+
+def _method(path: pd.DataFrame, method: str, role: str, place: Callable[..., NDArray[np.float64]]) -> Iterator[Mark]:
+    """Yield a method's checkpoints, small and joined, and its result, large."""
+    x, y = place(path[COST]), log10(path["score"])
+    if len(path) > 1:
+        yield line(role, x, y)
+        yield dots(role, x, y)
+    if len(path):
+        yield dots(role, x[-1:], y[-1:], method, large=True)
+
+
+def write_leaderboard(outcomes: Sequence[Outcome], folder: Path, *, title: str, command: str) -> Path:
+    """Write a leaderboard into ``folder`` and return the path of its page, ``leaderboard.html``.
+
+    Beside it stand ``leaderboard.csv`` (``standing``), ``cells.csv`` (one row a checkpoint, with all metrics of its
+    run), ``leaderboard.md``, and what its figure shows. The page makes no request to anything outside itself.
+    ``command`` is what to type to get all this again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "leaderboard.csv", standing(outcomes).to_csv())
+    write_text(folder / "cells.csv", tidy(outcomes).to_csv(index=False))
+    words = [f"# {plain(title)}", leaderboard_markdown(outcomes), RULE, FLOOR_RULE]
+    write_text(folder / "leaderboard.md", "\n\n".join(map(str.strip, words)) + "\n")
+    ranking = Section("Ranking", TABLE_RULE, leaderboard_data(outcomes))
+    sections, story = [ranking, Section(chart=quality_against_cost(outcomes))], [*_winner(outcomes), RULE, FLOOR_RULE]
+    shown = Page(title, command, _facts(outcomes), sections, story, gaps_of(outcomes))
+    return write_sections(shown, folder / "leaderboard.html")
+
+
+def _winner(outcomes: Sequence[Outcome]) -> list[str]:
+    """Say who is first, if anyone is."""
+    ranks = standing(outcomes)["mean_rank"].dropna().to_dict()
+    first = [str(method) for method, rank in ranks.items() if rank == min(ranks.values())]
+    verb = "is" if len(first) == 1 else "are"
+    return [f"{' and '.join(first)} {verb} first, with a mean rank of {min(ranks.values()):.2f}."] if first else []
+
+
+def _facts(outcomes: Sequence[Outcome]) -> list[tuple[str, Any]]:
+    """Count what is compared."""
+    found, references = grid(outcomes), len(standing(outcomes).query("reference"))
+    sets = [("forget sets", found["forget"].nunique()), ("kinds of forget sets", found["kind"].nunique())]
+    return [("methods", found["method"].nunique() - references), ("references", references), *sets]

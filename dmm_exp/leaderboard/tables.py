@@ -1,0 +1,93 @@
+"""The ranking of a leaderboard as a table: for the terminal, for documents, and as data for its page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table, list_below, markdown_table
+from dmm_exp.console.words import MISSING, number, two_digits
+from dmm_exp.leaderboard.ranking import COST, KLOM, Outcome, floors, grid, standing, unfinished
+
+
+def leaderboard_data(outcomes: Sequence[Outcome]) -> HeadlineData:
+    """Build the ranking as plain text: noise floor, methods, references; notes mark what takes no part in the ranking.
+
+    A kind's cell is its P95 KLoM on forget, retain and validation points, and its rank.
+    """
+    floor_of = floors(outcomes)
+    kinds = [Cell(str(kind), "forget / retain / val") for kind in floor_of.index]
+    floor = [Cell(_joined(values)) for values in floor_of.to_numpy()]
+    rows = [HeadlineRow("independent retraining", "noise floor", [Cell(MISSING), *floor, Cell(MISSING), Cell("1")])]
+    for place, (method, row) in enumerate(standing(outcomes).to_dict("index").items()):
+        note = "reference" if row["reference"] else ""
+        ends = [Cell(number(row["tow"], ".3f")), Cell(two_digits(row[COST]))]
+        values = [Cell(number(row["mean_rank"])), *(_kind_cell(row, kind.value) for kind in kinds), *ends]
+        rows.append(HeadlineRow(str(method), note, values, emphasis=place == 0 and not math.isnan(row["mean_rank"])))
+    return HeadlineData([Cell("mean", "rank"), *kinds, Cell("ToW"), Cell("cost", "ratio")], rows)
+
+
+def _kind_cell(row: Mapping[Any, Any], kind: str) -> Cell:
+    """Return a method's P95 KLoM in a kind of forget sets, with its rank below."""
+    rank = row[f"{kind}/rank"]
+    place = "" if math.isnan(rank) else f"#{rank:.1f}".removesuffix(".0")
+    return Cell(_joined(row[f"{kind}/{name}"] for name in KLOM), place)
+
+
+def _joined(values: Iterable[float]) -> str:
+    """Join three numbers; one dash when there is none."""
+    texts = [number(value) for value in values]
+    return MISSING if set(texts) == {MISSING} else " / ".join(texts)
+
+
+def gaps_of(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return one line for each method on a forget set that failed or was not run."""
+    return [f"{row['forget']}, {row['method']}: {row['status']}" for row in unfinished(grid(outcomes))]
+
+
+def leaderboard_table(outcomes: Sequence[Outcome]) -> Table:
+    """Return the ranking for the terminal, about 140 columns wide with four kinds; what is missing stands below it."""
+    data = leaderboard_data(outcomes)
+    table = dense_table()
+    widest = max(len(row.label) for row in data.rows[1:])  # methods keep one line; the floor's label may take two
+    table.add_column("P95 KLoM,\nnats", overflow="fold", max_width=max(widest, len("independent")))
+    for column in data.columns:
+        table.add_column(Text(f"{column.value}\n{column.detail}"), justify="right", overflow="fold")
+    columns = [_one_line([row.cells[index] for row in data.rows]) for index in range(len(data.columns))]
+    for row, *texts in zip(data.rows, *columns, strict=True):
+        shade = "dim" if row.note else "bold" if row.emphasis else ""
+        table.add_row(*(Text(text, shade) for text in (row.label, *texts)))
+    if gaps := gaps_of(outcomes):
+        list_below(table, [f"{len(gaps)} results are missing:", *(f"  {gap}" for gap in gaps)])
+    return table
+
+
+def _one_line(column: Sequence[Cell]) -> list[str]:
+    """Put details beside their values, all equally wide so that they stand below one another."""
+    width = max(len(cell.detail) for cell in column)
+    return [f"{cell.value} {cell.detail:<{width}}" if width else cell.value for cell in column]
+
+
+def leaderboard_markdown(outcomes: Sequence[Outcome]) -> str:
+    """Return the ranking as a GitHub table, references in italics and what is missing below."""
+    data = leaderboard_data(outcomes)
+    rows = [["", *map(_beside, data.columns)]]
+    for row in data.rows:
+        label = f"*{plain(row.label)}*" if row.note else plain(row.label)
+        rows.append([label, *map(_beside, row.cells)])
+    gaps = "".join(f"- {plain(gap)}\n" for gap in gaps_of(outcomes))
+    return markdown_table(rows) + (f"\nMissing:\n\n{gaps}" if gaps else "")
+
+
+def _beside(cell: Cell) -> str:
+    """Put a cell's detail beside its value."""
+    return plain(f"{cell.value} {cell.detail}".strip())
+
+
+def plain(text: str) -> str:
+    """Keep a person's text from being read as Markdown or HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("*", "\\*")

@@ -1,0 +1,92 @@
+"""Scores of single examples side by side: how well each stands in for memorization, as a table and on a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from dmm_exp.console.words import number
+from dmm_exp.report.charts import Chart, Panel, axis, dots, log10, log_axis
+from dmm_exp.report.html import Page, Section, write_sections
+from dmm_exp.scores import score_names
+
+REFERENCE = "memorization"
+TITLE = "Spearman's correlation with memorization"
+CAPTION = (
+    "One point a training example: its memorization (probability form) against every other score, with Spearman's "
+    "correlation. Scores that are high for easy examples fall."
+)
+RULE = "The 95 % intervals are over examples, by Fisher's transformation with the variance of Bonett and Wright (2000)."
+MOST_SHOWN = 5_000
+
+
+def correlations(scores: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
+    """Return Spearman's correlation of every score with memorization, the strongest first.
+
+    Columns: ``score``, ``spearman``, ``low``, ``high`` (95 % interval over examples by Fisher's transformation with the
+    variance ``(1 + ρ²/2) / (n − 3)`` of Bonett and Wright, 2000). A score that is the same for all examples has none of
+    the three.
+    """
+    memorized = scores[reference].to_numpy()
+    rows = [
+        {"score": name, **_correlation(scores[name].to_numpy(), memorized)}
+        for name in score_names(scores.columns)
+        if name != reference
+    ]
+    return pd.DataFrame(rows).sort_values("spearman", key=lambda values: -values.abs(), ignore_index=True)
+
+
+def _correlation(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    known = np.isfinite(values) & np.isfinite(reference)
+    if len(np.unique(values[known])) < 2:
+        return dict.fromkeys(("spearman", "low", "high"), float("nan"))
+    rho = float(stats.spearmanr(values[known], reference[known])[0])  # type: ignore[arg-type]
+    half = 1.96 * np.sqrt((1 + rho**2 / 2) / max(int(known.sum()) - 3, 1))
+    low, high = np.tanh(np.arctanh(rho) + np.array([-half, half]))
+    return {"spearman": rho, "low": float(low), "high": float(high)}
+
+
+def correlation_rows(found: pd.DataFrame) -> list[list[str]]:
+    """Return the correlations as text, the head first."""
+    rows = [
+        [row["score"], number(row["spearman"], ".3f"), f"{number(row['low'], '.3f')} to {number(row['high'], '.3f')}"]
+        for row in found.to_dict("records")
+    ]
+    return [["score", "ρ", "95 % interval"], *rows]
+
+
+def scores_chart(scores: pd.DataFrame, found: pd.DataFrame) -> Chart:
+    """Describe memorization against every other score, a panel each in the order of the correlations."""
+    shown = scores.iloc[:: max(1, -(-len(scores) // MOST_SHOWN))]
+    y = axis(REFERENCE, shown[REFERENCE])
+    panels = []
+    for row in found.to_dict("records"):
+        values, name = shown[row["score"]], row["score"].replace("_", " ")
+        x = log10(values) if is_skewed(values) else values
+        across = log_axis("", x) if is_skewed(values) else axis("", x, count=4)
+        note = f"ρ = {number(row['spearman'])}" + ", logarithmic" * is_skewed(values)
+        panels.append(Panel(across, y, [dots("unlearned", x, shown[REFERENCE])], name, note))
+    return Chart("scores", "Scores against memorization", CAPTION, panels, across=3, height=0.74)
+
+
+def is_skewed(values: pd.Series) -> bool:
+    """Say whether positive values span so much that most of them would lie on top of one another."""
+    return bool((values > 0).all() and values.max() > 20 * values.median())
+
+
+def write_scores_page(scores: pd.DataFrame, found: pd.DataFrame, folder: Path, *, title: str, command: str) -> Path:
+    """Write ``scores.html`` and what its figure shows into a folder; returns the path of the page.
+
+    Args:
+        scores: one row an example, a column a score.
+        found: see :func:`correlations`.
+        folder: where to.
+        title: of the page.
+        command: what to type to get it again.
+    """
+    facts = [("training examples", f"{len(scores):,}"), ("scores", len(found) + 1)]
+    sections = [Section(TITLE, RULE, rows=correlation_rows(found)), Section(chart=scores_chart(scores, found))]
+    return write_sections(Page(title, command, facts, sections), folder / "scores.html")

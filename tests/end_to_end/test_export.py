@@ -1,0 +1,100 @@
+"""Figures of a finished page as files: only when someone asks for them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from results_of_runs import SMALLEST
+
+from dmm_exp.commands import cli
+from dmm_exp.errors import UserError
+from dmm_exp.export.command import Asked, parse
+from dmm_exp.report.figures import kept
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+# lightning brings parts of matplotlib by itself, through torchmetrics; what draws files comes with our canvas alone.
+RUN = """
+import sys
+from dmm_exp.commands import cli
+try:
+    cli.main()
+finally:
+    drawing = {"dmm_exp.report.canvas", "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg"}
+    assert not drawing & set(sys.modules), drawing & set(sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run that another process did with its page."""
+    words = [*SMALLEST, "evaluation.report=true", "n_models=2", "executor=local", "forget=random", "unlearner=finetune"]
+    outputs = tmp_path_factory.mktemp("outputs")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *words, f"paths.outputs={outputs}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip().splitlines()[-1])
+
+
+def test_an_ordinary_run_writes_its_page_and_draws_no_files(folder: Path) -> None:
+    assert '<svg class="plot"' in (folder / "report.html").read_text(encoding="utf-8")
+    assert not (folder / "figures").exists()
+
+
+def test_every_figure_of_the_page_is_exported_in_every_format(command: Command, folder: Path, tmp_path: Path) -> None:
+    done = command(folder, main=cli.export, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    paths = [Path(line) for line in done.stdout.splitlines()]
+    names = {chart.name for chart in kept(folder)}
+    assert {path.relative_to(folder).as_posix() for path in paths} == {
+        f"figures/{name}.{kind}" for name in names for kind in ("pdf", "png", "svg")
+    }
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_the_first_word_of_a_command_line_may_name_the_command(command: Command, folder: Path, tmp_path: Path) -> None:
+    done = command("export", folder, "format=png", "width=4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.splitlines()[0])
+    with Image.open(path) as image:
+        assert image.width == pytest.approx(4 * 144, abs=1)
+    assert "FOLDER" in command("export", "--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "expected one FOLDER, found 0"),
+        ([""], "expected one FOLDER, found 0"),
+        ([".", "."], "expected one FOLDER, found 2"),
+        (["nowhere"], "nowhere: there is no such folder"),
+        ([".", "widht=3"], "did you mean 'width'"),
+        ([".", "width=3", "width=4"], "width: is given twice"),
+        ([".", "width=wide"], "width=wide: expected inches from 2 to 20"),
+        ([".", "width=nan"], "width=nan: expected inches from 2 to 20"),
+        ([".", "width=100"], "width=100: expected inches from 2 to 20"),
+        ([".", "format=eps"], "expected some of pdf, png, svg"),
+        ([".", "format="], "expected some of pdf, png, svg"),
+    ],
+)
+def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        parse(words)
+
+
+def test_what_is_asked_for_is_understood() -> None:
+    assert parse(["."]) == Asked(Path("."))
+    assert parse(["format=[svg,pdf,svg]", "."]) == Asked(Path("."), ("svg", "pdf"))
+    assert parse([".", "width=3.3"]) == Asked(Path("."), width=3.3)
+
+
+def test_a_folder_without_a_page_is_one_sentence(command: Command, tmp_path: Path) -> None:
+    done = command(tmp_path, main=cli.export, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path}: has no figures.json; expected the folder of a run")
+    assert list(tmp_path.iterdir()) == []

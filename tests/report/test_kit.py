@@ -1,0 +1,224 @@
+"""What pages and files are drawn with: a chart survives being kept, and only files need matplotlib."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmm_exp.errors import UserError
+from dmm_exp.report.canvas import save
+from dmm_exp.report.charts import (
+    Chart,
+    Hover,
+    Interval,
+    Panel,
+    Picture,
+    axis,
+    decades,
+    dots,
+    interval_chart,
+    line,
+    log10,
+    round_ticks,
+)
+from dmm_exp.report.figures import FIGURES, keep, kept, shown
+from dmm_exp.report.palette import LIGHT, colour_of, marker
+from dmm_exp.report.pictures import as_pictures, is_picture, png_of, sheet
+from dmm_exp.report.svg import drawing
+
+PACKAGE = Path(__file__).resolve().parents[2] / "dmm_exp"
+
+
+def chart(name: str = "cloud") -> Chart:
+    """Return a chart that has everything a chart may have."""
+    x, y = np.array([1.0, 2.0, np.nan]), np.array([3.0, 1 / 3, 5.0])
+    ends = np.stack([y - 1, y + 1])
+    marks = [line("guide", [0, 3], [0, 5]), dots("series9", x, y, "$of$ <ours>", ends=ends, notes=["a", "", "b"])]
+    hover = Hover(x[:2], y[:2], ["one", "two"], {"value": [1, None]})
+    thumb = np.zeros((4, 4), np.float32)
+    panel = Panel(axis("x (nats)", x), axis("y", y), marks, "panel", "note", hover, thumb)
+    return Chart(name, "A cloud", "How to read it.", [panel, panel], across=2, table=[["head"], ["row"]])
+
+
+def test_a_kept_chart_is_drawn_as_before(tmp_path: Path) -> None:
+    before = chart()
+    keep([before, Chart("bare", "No panels", "", [])], tmp_path, {"of": 1})
+    (after,) = kept(tmp_path)
+    assert shown(tmp_path) == {"of": 1}
+    assert (after.name, after.title, after.caption, after.across, after.height) == ("cloud", *before_words(before))
+    for old, new in zip(before.panels, after.panels, strict=True):
+        assert isinstance(old, Panel)
+        assert isinstance(new, Panel)
+        assert str(drawing(before, old)).startswith(str(drawing(after, new)))  # but for what dots tell
+
+
+def before_words(before: Chart) -> tuple[str, str, int, float]:
+    return before.title, before.caption, before.across, before.height
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+def test_a_kept_picture_has_its_pixels(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    pixels = (np.random.default_rng(0).integers(0, 256, shape) / 255).astype(np.float32)
+    keep([Chart("pictures", "", "", [Picture(pixels, "one", ["line"], "group")])], tmp_path)
+    (panel,) = kept(tmp_path)[0].panels
+    assert isinstance(panel, Picture)
+    assert (panel.title, panel.lines, panel.group) == ("one", ["line"], "group")
+    np.testing.assert_allclose(panel.pixels, pixels, atol=1e-6)
+
+
+def test_a_folder_without_charts_says_that_nothing_is_shown(tmp_path: Path) -> None:
+    assert shown(tmp_path) is None
+    with pytest.raises(FileNotFoundError):
+        kept(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found.update(format=0),
+        lambda found: found.update(charts=[{"panels": 3}]),
+        lambda found: found["charts"][0].update(name="../../elsewhere"),
+        lambda found: found["charts"][0]["panels"][0].update(surprise=1),
+        lambda found: found["charts"][0]["panels"][0]["marks"][0].update(role="nobody"),
+        lambda found: found["charts"][0]["panels"][0]["marks"][0].update(x=[1, 2, 3]),
+        lambda found: found["charts"][0]["panels"][0].update(pixels="no picture"),
+    ],
+)
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, change) -> None:
+    keep([chart()], tmp_path)
+    found = json.loads((tmp_path / FIGURES).read_text())
+    change(found)
+    (tmp_path / FIGURES).write_text(json.dumps(found))
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / FIGURES))):
+        kept(tmp_path)
+
+
+def test_the_same_chart_makes_the_same_files(tmp_path: Path) -> None:
+    one, two = (save(chart(), tmp_path / place) for place in ("one", "two"))
+    assert [path.suffix for path in one] == [".pdf", ".png", ".svg"]
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    assert sorted(tmp_path.glob("one/*")) == sorted(one)  # and no temporary files
+
+
+def test_letters_of_a_pdf_are_embedded_truetype(tmp_path: Path) -> None:
+    (path,) = save(chart(), tmp_path, ["pdf"])
+    pdf = path.read_bytes()
+    parts = [zlib.decompress(part) for part in re.findall(rb"FlateDecode.*?stream\r?\n(.*?)endstream", pdf, re.DOTALL)]
+    whole = pdf + b"".join(parts)
+    assert b"/FontFile2" in whole
+    assert b"/Type3" not in whole
+
+
+@pytest.mark.parametrize("width", [2.0, 5.5, 12.0])
+def test_files_are_as_wide_as_asked(tmp_path: Path, width: float) -> None:
+    (path,) = save(chart(), tmp_path, ["png"], width)
+    with Image.open(path) as image:
+        assert image.width == pytest.approx(144 * width, abs=1)
+
+
+def test_only_the_canvas_imports_matplotlib_and_only_files_need_the_canvas() -> None:
+    modules = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+    names = {
+        path.relative_to(PACKAGE).as_posix(): {
+            name
+            for node in ast.walk(tree)
+            for name in (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+        }
+        for path, tree in modules.items()
+    }
+    assert [path for path, found in names.items() if any(n.split(".")[0] == "matplotlib" for n in found)] == [
+        "report/canvas.py"
+    ]
+    assert {path for path, found in names.items() if "dmm_exp.report.canvas" in found} == {
+        "export/command.py",
+        "runs/trackers.py",  # where logger.figures=true asks for pictures
+    }
+
+
+def test_the_kit_knows_no_metric() -> None:
+    words = re.compile(r"klom|tow\b|lira|unlearner|leaderboard|forget|retain", re.IGNORECASE)
+    found = {path.name: words.findall(path.read_text(encoding="utf-8")) for path in (PACKAGE / "report").rglob("*.*")
+             if path.suffix in (".py", ".j2", ".css", ".js")}  # fmt: skip
+    assert {name: used for name, used in found.items() if used} == {}
+
+
+def test_many_series_look_different_and_each_has_a_colour() -> None:
+    looks = {(colour_of(f"series{place}"), marker(f"series{place}")) for place in range(49)}
+    assert len(looks) == 49
+    assert {colour for colour, _ in looks} <= set(LIGHT)
+    assert {colour_of(f"other{place}") for place in range(7)} == {"other"}
+    assert len({marker(f"other{place}") for place in range(7)}) == 7
+
+
+def test_every_interval_has_its_row_and_its_series() -> None:
+    found = {
+        "a": [Interval("top", 1.0, 0.5, 1.5), Interval("bottom", 2.0, np.nan, np.nan)],
+        "b": [Interval("bottom", 3.0, 2.5, 3.5)],
+    }
+    (panel,) = interval_chart("name", "title", "", {"value": found}).panels
+    assert isinstance(panel, Panel)
+    assert [word for _, word in panel.y.ticks] == ["top", "bottom"]
+    heights = {word: at for at, word in panel.y.ticks}
+    a, b = panel.marks
+    assert (a.label, b.label) == ("a", "b")
+    np.testing.assert_allclose(a.x, [1, 2])
+    np.testing.assert_allclose(a.y, [heights["top"], heights["bottom"]])
+    assert b.y[0] < a.y[1]
+    assert panel.x.low < 0.5 < 3.5 < panel.x.high
+
+
+def test_logarithmic_ticks_are_a_few_whatever_the_range() -> None:
+    for low, high in ((-3, 3), (-1, 0), (-0.2, 0.4), (0.1, 0.7), (-12, 1)):
+        ticks = decades(low, high)
+        assert 3 <= len(ticks) <= 7
+        for at, word in ticks:
+            assert low - 1e-6 <= at <= high + 1e-6
+            assert float(word) == pytest.approx(10**at)
+    assert np.isnan(log10([0.0, -1.0])).all()
+
+
+def test_ticks_are_round_and_within_the_axis() -> None:
+    assert round_ticks(0, 10.4) == [(0.0, "0.0"), (2.5, "2.5"), (5.0, "5.0"), (7.5, "7.5"), (10.0, "10.0")]
+    assert [word for _, word in round_ticks(-1, 1)] == ["−1.0", "−0.5", "0.0", "0.5", "1.0"]
+    flat = axis("x", [3.0, 3.0])
+    assert flat.low < 3 < flat.high
+
+
+def test_a_sheet_keeps_every_picture() -> None:
+    pictures = np.random.default_rng(0).random((7, 4, 6, 3)).astype(np.float32)
+    laid, across = sheet(pictures)
+    for place, picture in enumerate(pictures):
+        top, left = 4 * (place // across), 6 * (place % across)
+        np.testing.assert_array_equal(laid[top : top + 4, left : left + 6], picture)
+    read = np.asarray(Image.open(io.BytesIO(png_of(laid))))
+    np.testing.assert_array_equal(read, np.rint(255 * laid))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "low", "high"),
+    [((3, 1, 8, 8), "uint8", 0, 16), ((3, 3, 8, 8), "uint8", 0, 255), ((3, 3, 8, 8), "float32", -2, 2)],
+)
+def test_pictures_lie_between_black_and_white(shape: tuple[int, ...], dtype: str, low: int, high: int) -> None:
+    images = np.random.default_rng(0).uniform(low, high, shape).astype(dtype)
+    pictures = as_pictures(images, np.arange(3))
+    assert pictures.shape == ((3, 8, 8) if shape[1] == 1 else (3, 8, 8, 3))
+    assert 0.0 <= pictures.min() < 0.1
+    assert 0.9 < pictures.max() <= 1.0
+
+
+def test_flat_vectors_are_not_pictures() -> None:
+    assert not is_picture(np.zeros((5, 64)))
