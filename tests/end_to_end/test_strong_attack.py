@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from dmm_exp.attribution import Evidence
 from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import check_ranges, register
@@ -112,8 +113,8 @@ def test_predictions_are_of_what_each_base_model_has_to_forget(outputs, attribut
     known = made.base_models.stacked("masks")[bases[:, None], points]
     assert (known.sum(1) > 0).all()
     if attribution == "datamodel":  # linear: the effect of a set is the sum of its examples' effects
-        made.estimator.fit(pool, made._groups(made.forget_sets.unique()))
-        single = made.estimator.predict(torch.eye(made.examples.n_train)[points[5]])
+        evidence = Evidence(made._groups(made.forget_sets.unique()), made.examples.n_train, pool=pool)
+        single = made.estimator.learn(evidence).predict(torch.eye(made.examples.n_train)[points[5]])
         torch.testing.assert_close(effects[5], (single * known[5, :, None, None]).sum(0), atol=1e-4, rtol=1e-3)
 
 
