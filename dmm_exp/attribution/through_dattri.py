@@ -20,7 +20,8 @@ from dmm_exp.attribution.dattri_features import (
     EKFACFeatures,
     ProjectedFeatures,
 )
-from dmm_exp.attribution.gradients import Features, GradientEstimator, at_least, not_negative
+from dmm_exp.attribution.estimator import at_least, not_negative
+from dmm_exp.attribution.gradients import Features, GradientEstimator
 from dmm_exp.data import Examples
 from dmm_exp.errors import UserError
 

@@ -52,9 +52,9 @@ def _interruptible() -> Iterator[None]:
 class EnsembleModule(LightningModule, ABC):
     """Optimises stacked parameters; the sum of the members' losses gives each member exactly its own gradient.
 
-    A subclass says what a member sees in an epoch (:meth:`sample`, or :meth:`passes` when there are several passes) and
-    what it minimises (:meth:`losses`). So that steps can be recorded and replayed, a loss may depend on its batch and
-    on tensors only, and of the time that has passed on :attr:`elapsed`.
+    A subclass says what a member sees in an epoch (:meth:`passes`) and what it minimises (:meth:`losses`). So that
+    steps can be recorded and replayed, a loss may depend on its batch and on tensors only, and of the time that has
+    passed on :attr:`elapsed`.
 
     The data stays on the device as it was stored; an epoch's batches go there at once; nothing in a step waits for it.
 
@@ -113,16 +113,13 @@ class EnsembleModule(LightningModule, ABC):
         return self._resident.labels
 
     @abstractmethod
-    def sample(self, row: int, generator: torch.Generator) -> Tensor:
-        """Return what the member in ``row`` sees in one epoch, in order: point indices ``[points]``.
-
-        Rows of several numbers ``[points, numbers]`` stay together, and :meth:`losses` gets them as they are. All
-        members see equally many.
-        """
-
     def passes(self, epoch: int, row: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
-        """Return the passes of an epoch, each a sample and its batch size; no batch holds rows of two passes."""
-        return [(self.sample(row, generator), self.batch_size)]
+        """Return the passes of an epoch for the member in ``row``, each a sample and its batch size.
+
+        A sample is what the member sees, in order: point indices ``[points]``, or rows of several numbers
+        ``[points, numbers]``, which stay together, and :meth:`losses` gets as they are. All members see equally many,
+        and no batch holds rows of two passes.
+        """
 
     @abstractmethod
     def losses(self, indices: Tensor) -> Tensor:

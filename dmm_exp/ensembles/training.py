@@ -59,6 +59,10 @@ class EnsembleTraining(EnsembleModule):
         """Return the inputs of a batch, augmented."""
         return self.augmentation(super().see(indices), self.member_seeds, indices, self.steps, self.fill)
 
+    def passes(self, epoch: int, row: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
+        """Return one pass over the member's subset."""
+        return [(self.sample(row, generator), self.batch_size)]
+
     def sample(self, row: int, generator: torch.Generator) -> Tensor:
         """Return the member's subset in a new order."""
         subset = self.subsets[row]

@@ -67,10 +67,6 @@ class Scrub(FineTuning):
         """Return a pass over the forget set, in the first epochs, and one over the retain set."""
         return self.ascent.passes(task, epoch, generator) + super().passes(task, epoch, generator)
 
-    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-        """Return the retain set in a new order."""
-        return shuffled(task.retain, generator)
-
     def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return every member's loss: forget points push it away, retain points pull it back."""
         student, forgotten = fit.predict_batch(indices), own_rows(fit.forgotten, indices)

@@ -27,10 +27,6 @@ class GradientAscent(FineTuning):
 class Finetune(FineTuning):
     """Go on training on the retain set alone (gradient descent, GD), in the hope that the rest is forgotten."""
 
-    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-        """Return the retain set in a new order."""
-        return shuffled(task.retain, generator)
-
     def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return the cross-entropy of every member."""
         return fit.cross_entropy(indices)
@@ -60,10 +56,6 @@ class L1Sparse(FineTuning):
     def nests(self) -> bool:
         """No: the penalty's decay depends on the number of epochs."""
         return False
-
-    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-        """Return the retain set in a new order."""
-        return shuffled(task.retain, generator)
 
     def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return the cross-entropy of every member, plus the absolute sum of its parameters times γ_t."""
@@ -152,10 +144,6 @@ class AscentDescent(FineTuning):
     def passes(self, task: UnlearningTask, epoch: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
         """Return a pass over the forget set, in the first epochs, and one over the retain set."""
         return self.ascent.passes(task, epoch, generator) + super().passes(task, epoch, generator)
-
-    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-        """Return the retain set in a new order."""
-        return shuffled(task.retain, generator)
 
     def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return the cross-entropy of every member, negative on forget points."""

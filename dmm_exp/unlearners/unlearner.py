@@ -135,7 +135,7 @@ class Unlearner(ABC):
 
 
 class FineTuning(Unlearner):
-    """Unlearning by optimising copies of the originals: a method overrides :meth:`sample` and :meth:`losses`.
+    """Unlearning by optimising copies of the originals: a method overrides :meth:`losses`, and most :meth:`sample`.
 
     The method is its settings; what it does to one task is a :class:`Fit`.
 
@@ -186,9 +186,8 @@ class FineTuning(Unlearner):
         """
         return {} if self.target == "none" else {"targets": self.targets_of(fit.task)}
 
-    @abstractmethod
     def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-        """Return what a member sees in one epoch, in order: point indices ``[points]``.
+        """Return what a member sees in one epoch, in order: point indices ``[points]``; by default the retain set.
 
         Rows of several numbers ``[points, numbers]`` stay together, and :meth:`losses` gets them as they are. All
         members see equally many.
@@ -197,6 +196,7 @@ class FineTuning(Unlearner):
             task: with the sets of this member, ``[forget]`` and ``[retain]``.
             generator: of all that is drawn.
         """
+        return shuffled(task.retain, generator)
 
     def passes(self, task: UnlearningTask, epoch: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
         """Return the passes of an epoch, each a sample and its batch size; no batch holds rows of two passes."""
@@ -243,10 +243,6 @@ class Fit(EnsembleModule):
         """Optimise, and return what came out."""
         self.fit(self.task.make_trainer)
         return self._unlearned(self.ensemble, self._checkpoints)
-
-    def sample(self, row: int, generator: torch.Generator) -> Tensor:
-        """Return what the method shows the member in ``row``."""
-        return self.method.sample(self.task.of(row), generator)
 
     def passes(self, epoch: int, row: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
         """Return the method's passes for the member in ``row``."""
