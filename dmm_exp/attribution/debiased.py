@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from dmm_exp.attribution.datamodel import Datamodel, Noise, Ridge, RidgeEffects, check_memory
-from dmm_exp.attribution.estimator import Effect, Estimator, Learned, towards
+from dmm_exp.attribution.estimator import Effect, Estimator, Learned, not_negative, towards
 from dmm_exp.attribution.evidence import Evidence
 from dmm_exp.attribution.feldman_zhang import check_in_and_out, difference_weights, summed_differences
-from dmm_exp.errors import UserError
 from dmm_exp.store import blocks, points_at_once
 
 Shrinkage = Literal["james_stein", "elementwise", "none"]
@@ -53,9 +52,7 @@ class Debiased(Estimator):
     ) -> None:
         self.ridge = Datamodel(penalties, tuning_outputs)
         self.shrinkage = shrinkage
-        self.caution = caution
-        if caution < 0:
-            raise UserError(f"attribution.caution={caution}: expected a number of at least 0")
+        self.caution = not_negative("caution", caution)
 
     def learn(self, evidence: Evidence) -> DebiasedEffects:
         """Fit ridge, and correct what each training example does to itself.

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from dmm_exp.attribution.adaptive import AdaptiveShrinkage
 from dmm_exp.attribution.datamodel import Datamodel, check_memory
-from dmm_exp.attribution.estimator import Effect, Estimator, Learned, towards
+from dmm_exp.attribution.estimator import Effect, Estimator, Learned, at_least, towards
 from dmm_exp.attribution.evidence import CentredLogits, Evidence
 from dmm_exp.attribution.extrapolation import factor_of_others, own_on_everything, steps_ahead
 from dmm_exp.attribution.priors import Estimates, Priors
-from dmm_exp.errors import UserError
 
 
 class EmpiricalBayes(Estimator):
@@ -69,11 +68,8 @@ class EmpiricalBayes(Estimator):
         prior_points: int = 250,
     ) -> None:
         self.ridge = Datamodel(penalties, tuning_outputs)
-        for name, value in (("prior_examples", prior_examples), ("prior_points", prior_points)):
-            if value < 1:
-                raise UserError(f"attribution.{name}={value}: expected a whole number of at least 1")
-        self.prior_examples = prior_examples
-        self.prior_points = prior_points
+        self.prior_examples = at_least("prior_examples", prior_examples, 1)
+        self.prior_points = at_least("prior_points", prior_points, 1)
 
     def learn(self, evidence: Evidence) -> PosteriorMeans:
         """Learn priors, and to extrapolate where there are models trained on larger subsets.

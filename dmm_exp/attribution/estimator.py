@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dmm_exp.attribution.evidence import Evidence
+from dmm_exp.errors import UserError
 
 Source = Literal["pool", "gradients", "oracles"]
 
@@ -100,3 +101,25 @@ def towards(rows: Tensor, n_train: int) -> Tensor:
     direction = torch.zeros(1, n_train)
     direction[0, rows] = 1
     return direction
+
+
+def at_least(key: str, value: int, least: int) -> int:
+    """Return a whole number of the estimator's configuration, if it is large enough.
+
+    Raises:
+        UserError: it is not.
+    """
+    if value < least:
+        raise UserError(f"attribution.{key}={value}: expected a whole number of at least {least}")
+    return value
+
+
+def not_negative(key: str, value: float) -> float:
+    """Return a number of the estimator's configuration, if it is not negative.
+
+    Raises:
+        UserError: it is.
+    """
+    if value < 0:
+        raise UserError(f"attribution.{key}={value}: expected a number of at least 0")
+    return value

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmm_exp.attribution.gradients import GradientEstimator, at_least, not_negative
+from dmm_exp.attribution.estimator import at_least, not_negative
+from dmm_exp.attribution.gradients import GradientEstimator
 from dmm_exp.data import Examples
 from dmm_exp.errors import UserError
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dmm_exp.attribution.estimator import Effect, Estimator, Learned, Source, towards
+from dmm_exp.attribution.estimator import Effect, Estimator, Learned, Source, at_least, towards
 from dmm_exp.attribution.evidence import Evidence
 from dmm_exp.data import Examples
-from dmm_exp.errors import UserError
 from dmm_exp.models import margin
 
 MATRIX_VALUES = 1 << 28  # largest part of a random matrix that is kept between blocks; 1 GiB
@@ -88,41 +87,16 @@ class GradientEstimator(Estimator):
         if gradients is None:
             raise TypeError(f"{type(self).__name__} needs gradients")
         # weights are averaged apart from features, as TRAK does (arXiv 2303.14186, equation 17)
-        weights = gradients.weights.mean(0)
+        weights, points = gradients.weights.mean(0), evidence.points_of_groups
         examples = [centred(self.precondition(train) * weights[:, None]) for train in gradients.train]
-        products, points = Products(examples, gradients.targets), evidence.points_of_groups
+        found = GradientEffects(examples, gradients.targets, points, dict.fromkeys(points, 1.0))
         if evidence.pool is None:
-            return GradientEffects(products, points, dict.fromkeys(points, scale_of_gap(products, evidence)), 0)
+            return replace(found, factor=dict.fromkeys(points, scale_of_gap(found, evidence)))
         seen = evidence.pool[: self.calibration_members]
-        predicted, logits = products.mean(seen.masks[:, :].float() - seen.inclusion), seen.logits[:, :]
+        predicted, logits = found.unscaled(seen.masks[:, :].float() - seen.inclusion), seen.logits[:, :]
         actual = logits - logits.mean(0)
         factor = {group: fitted_scale(predicted[:, where], actual[:, where]) for group, where in points.items()}
-        return GradientEffects(products, points, factor, len(seen))
-
-
-@dataclass(frozen=True)
-class Products:
-    """Inner products of features, on the method's own scale.
-
-    Attributes:
-        examples: preconditioned features of training examples, ``[n_train, width]`` of every checkpoint.
-        targets: features of every logit, ``[checkpoints, points, classes, width]``.
-    """
-
-    examples: Sequence[Tensor]
-    targets: Tensor
-
-    def mean(self, directions: Tensor) -> Tensor:
-        """Return changes ``[directions, points, classes]``, averaged over checkpoints."""
-        total = torch.zeros(len(directions), *self.targets.shape[1:3])
-        for change in self.by_checkpoint(directions):
-            total += change
-        return total / len(self.examples)
-
-    def by_checkpoint(self, directions: Tensor) -> Iterator[Tensor]:
-        """Yield every checkpoint's changes ``[directions, points, classes]``."""
-        for examples, targets in zip(self.examples, self.targets, strict=True):
-            yield ((directions @ examples) @ targets.flatten(0, 1).T).unflatten(1, targets.shape[:2])
+        return replace(found, factor=factor, calibrated=len(seen))
 
 
 @dataclass(frozen=True)
@@ -130,50 +104,64 @@ class GradientEffects(Learned):
     """What inner products of gradient features predict.
 
     Attributes:
-        products: of the features.
+        examples: preconditioned features of training examples, ``[n_train, width]`` of every checkpoint.
+        targets: features of every logit, ``[checkpoints, points, classes, width]``.
         points: of every group.
         factor: of every group, what products are multiplied by.
         calibrated: number of subset models that it was fitted to.
     """
 
-    products: Products
+    examples: Sequence[Tensor]
+    targets: Tensor
     points: Mapping[int, Tensor]
     factor: Mapping[int, float]
-    calibrated: int
+    calibrated: int = 0
 
     def effect(self, rows: Tensor) -> Effect:
         """Return the prediction, and the error from having few checkpoints, which knows nothing of what gradients miss.
 
         A single checkpoint tells no error.
         """
-        direction = towards(rows, len(self.products.examples[0]))
-        mean, checkpoints = self.predict(direction)[0], len(self.products.examples)
-        if checkpoints < 2:
+        direction = towards(rows, len(self.examples[0]))
+        mean = self.predict(direction)[0]
+        if len(self.examples) < 2:
             return Effect(mean)
-        changes = torch.stack([change[0] for change in self.products.by_checkpoint(direction)])
-        return Effect(mean, changes.std(0) / checkpoints**0.5 * self._scale())
+        changes = torch.stack([change[0] for change in self._by_checkpoint(direction)])
+        return Effect(mean, changes.std(0) / len(changes) ** 0.5 * self._scale())
 
     def predict(self, directions: Tensor) -> Tensor:
         """Return predicted changes of all logits, ``[directions, points, classes]``."""
-        return self.products.mean(directions) * self._scale()
+        return self.unscaled(directions) * self._scale()
+
+    def unscaled(self, directions: Tensor) -> Tensor:
+        """Return changes ``[directions, points, classes]`` on the method's own scale."""
+        total = torch.zeros(len(directions), *self.targets.shape[1:3])
+        for change in self._by_checkpoint(directions):
+            total += change
+        return total / len(self.examples)
 
     def facts(self) -> dict[str, Any]:
         """Return every group's factor, and from how many models it comes."""
         return {
             "factor": {str(group): value for group, value in self.factor.items()},
-            "checkpoints": len(self.products.examples),
+            "checkpoints": len(self.examples),
             "calibration_members": self.calibrated,
         }
 
+    def _by_checkpoint(self, directions: Tensor) -> Iterator[Tensor]:
+        """Yield every checkpoint's changes ``[directions, points, classes]``."""
+        for examples, targets in zip(self.examples, self.targets, strict=True):
+            yield ((directions @ examples) @ targets.flatten(0, 1).T).unflatten(1, targets.shape[:2])
+
     def _scale(self) -> Tensor:
         """Return the factor of every point, ``[points, 1]``."""
-        scale = torch.empty(self.products.targets.shape[1], 1)
+        scale = torch.empty(self.targets.shape[1], 1)
         for group, where in self.points.items():
             scale[where] = self.factor[group]
         return scale
 
 
-def scale_of_gap(products: Products, evidence: Evidence) -> float:
+def scale_of_gap(found: GradientEffects, evidence: Evidence) -> float:
     """Return the factor that makes the mean effect of examples on their own margins the gap of generalisation."""
     if evidence.originals is None or evidence.labels is None or len(evidence.groups) == evidence.n_train:
         return 1.0
@@ -182,9 +170,9 @@ def scale_of_gap(products: Products, evidence: Evidence) -> float:
     margins = margin(logits, labels)
     (slopes,) = torch.autograd.grad(margins[:n_train].sum(), logits)  # of each point's margin by its logits
     own = torch.zeros(())
-    for examples, targets in zip(products.examples, products.targets, strict=True):
+    for examples, targets in zip(found.examples, found.targets, strict=True):
         direction = (targets[:n_train] * slopes[:n_train, :, None]).sum(1)
-        own += (examples * direction).sum(1).mean() / len(products.examples)
+        own += (examples * direction).sum(1).mean() / len(found.examples)
     seen, unseen = margins.detach()[:n_train], margins.detach()[n_train:]
     return max(0.0, float(seen.mean() - unseen.mean()) / float(own)) if float(own) > 0 else 0.0
 
@@ -206,25 +194,3 @@ def projection_block(size: int, width: int) -> int:
     Packages remake a hundred columns at a time for every batch, which costs more than the projection itself.
     """
     return ceil(width / ceil(width * size / MATRIX_VALUES))
-
-
-def at_least(key: str, value: int, least: int) -> int:
-    """Return a whole number of the estimator's configuration, if it is large enough.
-
-    Raises:
-        UserError: it is not.
-    """
-    if value < least:
-        raise UserError(f"attribution.{key}={value}: expected a whole number of at least {least}")
-    return value
-
-
-def not_negative(key: str, value: float) -> float:
-    """Return a number of the estimator's configuration, if it is not negative.
-
-    Raises:
-        UserError: it is.
-    """
-    if value < 0:
-        raise UserError(f"attribution.{key}={value}: expected a number of at least 0")
-    return value

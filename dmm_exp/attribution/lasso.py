@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution.estimator import Effect, Estimator, Learned, towards
+from dmm_exp.attribution.estimator import Effect, Estimator, Learned, at_least, towards
 from dmm_exp.attribution.evidence import Evidence, SubsetModels
 from dmm_exp.attribution.fista import Design, Problems, Weights, solve
 from dmm_exp.ensembles.memory import require_memory
@@ -61,13 +61,13 @@ class SparseDatamodel(Estimator):
         outputs_at_once: int = 1024,
     ) -> None:
         self.own_penalty = _between("own_penalty", own_penalty, 0, 1.001, "above 0 and at most 1")
-        self.path_length = _at_least("path_length", path_length, 2)
+        self.path_length = at_least("path_length", path_length, 2)
         self.smallest_penalty = _between("smallest_penalty", smallest_penalty, 0, 1)
-        self.patience = _at_least("patience", patience, 1)
+        self.patience = at_least("patience", patience, 1)
         self.validation_fraction = _between("validation_fraction", validation_fraction, 0, 1)
         self.tolerance = _between("tolerance", tolerance, 9e-7, 1, "from 1e-6 (single precision) to less than 1")
-        self.iterations = _at_least("iterations", iterations, 1)
-        self.outputs_at_once = _at_least("outputs_at_once", outputs_at_once, 1)
+        self.iterations = at_least("iterations", iterations, 1)
+        self.outputs_at_once = at_least("outputs_at_once", outputs_at_once, 1)
 
     def learn(self, evidence: Evidence) -> SparseEffects:
         """Choose λ and solve, block by block; what is kept is sparse.
@@ -225,12 +225,6 @@ class Designs:
         """Split after some members."""
         first = Design(masks[:seen])
         return cls(Design(masks), first, masks[seen:].float() - first.mean)
-
-
-def _at_least(name: str, value: int, fewest: int) -> int:
-    if value < fewest:
-        raise UserError(f"attribution.{name}={value}: expected a whole number of at least {fewest}")
-    return value
 
 
 def _between(name: str, value: float, low: float, high: float, range_: str = "") -> float:

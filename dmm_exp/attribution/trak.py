@@ -9,12 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dmm_exp.attribution.gradients import (
-    GradientEstimator,
-    at_least,
-    not_negative,
-    projection_block,
-)
+from dmm_exp.attribution.estimator import at_least, not_negative
+from dmm_exp.attribution.gradients import GradientEstimator, projection_block
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.single_examples import ExampleGradients
 from dmm_exp.ensembles.skeletons import Mounted

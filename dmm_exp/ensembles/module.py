@@ -23,14 +23,12 @@ from dmm_exp.data import Examples
 from dmm_exp.ensembles.engine import Engine, TrainerFactory
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.optimisation import (
-    OptimizerFactory,
+    Optimisation,
     Rates,
-    check_optimizer,
     clip_norms,
     independent,
     replayable,
 )
-from dmm_exp.ensembles.schedules import Schedule
 from dmm_exp.ensembles.seeds import Role, global_numbers, member_generator, member_seed
 from dmm_exp.ensembles.steps import CudaGraphs, Recorder, Replayed, Step
 from dmm_exp.errors import UserError
@@ -54,9 +52,9 @@ def _interruptible() -> Iterator[None]:
 class EnsembleModule(LightningModule, ABC):
     """Optimises stacked parameters; the sum of the members' losses gives each member exactly its own gradient.
 
-    A subclass says what a member sees in an epoch (:meth:`sample`, or :meth:`passes` when there are several passes) and
-    what it minimises (:meth:`losses`). So that steps can be recorded and replayed, a loss may depend on its batch and
-    on tensors only, and of the time that has passed on :attr:`elapsed`.
+    A subclass says what a member sees in an epoch (:meth:`passes`) and what it minimises (:meth:`losses`). So that
+    steps can be recorded and replayed, a loss may depend on its batch and on tensors only, and of the time that has
+    passed on :attr:`elapsed`.
 
     The data stays on the device as it was stored; an epoch's batches go there at once; nothing in a step waits for it.
 
@@ -65,53 +63,23 @@ class EnsembleModule(LightningModule, ABC):
         steps: number of batches before the current one, a tensor ``[]``.
 
     Args:
-        epochs: passes over :meth:`sample`; several numbers ask for the largest, with checkpoints at the others.
-        batch_size: rows of one member's sample in one step; a pass is cut into batches of nearly equal size.
-        optimizer: makes the optimizer from an iterable of parameters.
-        schedule: multiplier of the learning rate.
-        clip_norm: largest norm of one member's gradient; longer gradients are scaled down to it.
-        batch_norm: whether BatchNorm normalises with the batch's statistics and updates the running ones (``train``),
-            or uses the running ones and leaves them alone (``frozen``).
-        precision: of the optimisation, in Lightning's words; None is the trainer's own.
-
-    Raises:
-        UserError: a number is out of range, or the optimizer would mix members.
+        optimisation: how.
     """
 
     ensemble: Ensemble
     role: Role
     recorder: Callable[[], Recorder] = CudaGraphs
 
-    def __init__(
-        self,
-        *,
-        epochs: int | Sequence[int],
-        batch_size: int,
-        optimizer: OptimizerFactory | None,
-        schedule: Schedule | None,
-        clip_norm: float | None = None,
-        batch_norm: Literal["train", "frozen"] = "train",
-        precision: Literal["32-true", "bf16-mixed"] | None = None,
-    ) -> None:
+    def __init__(self, optimisation: Optimisation) -> None:
         super().__init__()
         self.automatic_optimization = False
-        least, several = (0, [epochs]) if isinstance(epochs, int) else (1, sorted(set(epochs)))
-        if not several or several[0] < least or batch_size < 1:
-            raise UserError(
-                f"epochs={epochs}, batch_size={batch_size}: expected epochs ≥ 0 (in a list ≥ 1) and a batch "
-                "of at least 1"
-            )
-        if clip_norm is not None and not clip_norm > 0:
-            raise UserError(f"clip_norm={clip_norm}: expected a number above 0, or null")
-        if batch_norm not in ("train", "frozen"):
-            raise UserError(f"batch_norm={batch_norm}: expected train or frozen")
-        *self.checkpoints, self.epochs = several
-        self.batch_size = batch_size
-        self.clip_norm, self.batch_norm, self.precision = clip_norm, batch_norm, precision
-        self._make_optimizer = optimizer
-        if optimizer is not None:
-            check_optimizer(optimizer, f"optimizer of {type(self).__name__}")
-        self._schedule = schedule
+        self.optimisation = optimisation
+        self.epochs, self.batch_size = optimisation.stops[-1], optimisation.batch_size
+
+    @property
+    def method_name(self) -> str:
+        """What optimises, for messages."""
+        return type(self).__name__
 
     def attach(self, ensemble: Ensemble, examples: Examples, *, seed: int, role: Role, members: Sequence[int]) -> None:
         """Say which members to optimise, on which examples.
@@ -124,7 +92,7 @@ class EnsembleModule(LightningModule, ABC):
             members: their numbers within the role.
         """
         self.ensemble = ensemble
-        ensemble.freeze_batch_norm = self.batch_norm == "frozen"
+        ensemble.freeze_batch_norm = self.optimisation.batch_norm == "frozen"
         self.examples, self._resident = examples, examples
         self.seed, self.role, self.members = seed, role, members
         self.losses_by_epoch: list[Tensor] = []
@@ -145,16 +113,13 @@ class EnsembleModule(LightningModule, ABC):
         return self._resident.labels
 
     @abstractmethod
-    def sample(self, row: int, generator: torch.Generator) -> Tensor:
-        """Return what the member in ``row`` sees in one epoch, in order: point indices ``[points]``.
-
-        Rows of several numbers ``[points, numbers]`` stay together, and :meth:`losses` gets them as they are. All
-        members see equally many.
-        """
-
     def passes(self, epoch: int, row: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
-        """Return the passes of an epoch, each a sample and its batch size; no batch holds rows of two passes."""
-        return [(self.sample(row, generator), self.batch_size)]
+        """Return the passes of an epoch for the member in ``row``, each a sample and its batch size.
+
+        A sample is what the member sees, in order: point indices ``[points]``, or rows of several numbers
+        ``[points, numbers]``, which stay together, and :meth:`losses` gets as they are. All members see equally many,
+        and no batch holds rows of two passes.
+        """
 
     @abstractmethod
     def losses(self, indices: Tensor) -> Tensor:
@@ -198,7 +163,7 @@ class EnsembleModule(LightningModule, ABC):
         """
         if self.epochs == 0:
             return
-        precision = {} if self.precision is None else {"precision": self.precision}
+        precision = {} if self.optimisation.precision is None else {"precision": self.optimisation.precision}
         trainer = make_trainer(max_epochs=self.epochs, **precision)
         self._take_over(trainer, make_trainer.engine if isinstance(make_trainer, TrainerFactory) else Engine())
         with global_numbers(member_seed(self.seed, self.role, self.members[0], "noise")), _interruptible():
@@ -220,7 +185,7 @@ class EnsembleModule(LightningModule, ABC):
             raise UserError(
                 f"batch_size={self.batch_size}: expected at least the {trainer.world_size} processes that share a batch"
             )
-        if trainer.precision == "16-mixed" and (self._limit or self.clip_norm):
+        if trainer.precision == "16-mixed" and (self._limit or self.optimisation.clip_norm):
             raise UserError(
                 "trainer.precision=16-mixed: scales its losses, so gradients cannot be clipped; use bf16-mixed"
             )
@@ -240,8 +205,9 @@ class EnsembleModule(LightningModule, ABC):
             return f"trainer.accumulate_grad_batches={self._accumulated} is not recorded, expected 1"
         if trainer.precision == "16-mixed":
             return "trainer.precision=16-mixed scales its losses on the host"
-        if self._make_optimizer is not None and replayable(self._make_optimizer) is None:
-            return f"the optimizer of {type(self).__name__} keeps numbers on the host; SGD and Adam do not"
+        optimizer = self.optimisation.optimizer
+        if optimizer is not None and replayable(optimizer) is None:
+            return f"the optimizer of {self.method_name} keeps numbers on the host; SGD and Adam do not"
         return None
 
     def on_fit_start(self) -> None:
@@ -271,8 +237,8 @@ class EnsembleModule(LightningModule, ABC):
             self.elapsed.fill_(passed)
         else:
             self.elapsed = passed
-        if self._schedule is not None:
-            self._rates.set(self._schedule(passed, self.epochs))
+        if self.optimisation.schedule is not None:
+            self._rates.set(self.optimisation.schedule(passed, self.epochs))
         taken = self._step(batch)  # of this process's part of the batch
         self.sample_gradients += round(taken * self.trainer.world_size / self._weight)
         self._batches_done += 1
@@ -311,10 +277,11 @@ class EnsembleModule(LightningModule, ABC):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer."""
-        if self._make_optimizer is None:
-            raise UserError(f"{type(self).__name__} trains but has no optimizer")
-        options = (replayable(self._make_optimizer) or {}) if self._recorded else {}
-        return independent(self._make_optimizer(self.ensemble.parameters(), **options), len(self.ensemble))
+        make = self.optimisation.optimizer
+        if make is None:
+            raise UserError(f"{self.method_name} trains but has no optimizer")
+        options = (replayable(make) or {}) if self._recorded else {}
+        return independent(make(self.ensemble.parameters(), **options), len(self.ensemble))
 
     def clip(self) -> None:
         """Clip each member's gradient by its own norm, so that members stay independent (the trainer's limit, too)."""
@@ -322,7 +289,7 @@ class EnsembleModule(LightningModule, ABC):
         if limit and self._limit_kind == "value":
             torch.nn.utils.clip_grad_value_(self.ensemble.parameters(), limit)
             limit = None
-        limit = limit if self.clip_norm is None else self.clip_norm
+        limit = limit if self.optimisation.clip_norm is None else self.optimisation.clip_norm
         if limit:
             clip_norms(self.ensemble.parameters(), limit)
 

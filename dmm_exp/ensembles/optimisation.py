@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from dmm_exp.ensembles.schedules import Schedule
 from dmm_exp.errors import UserError
 
 ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "ASGD", "Rprop")
@@ -15,8 +17,54 @@ ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "A
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 
 
-def check_optimizer(make: OptimizerFactory, key: str) -> None:
+@dataclass(frozen=True)
+class Optimisation:
+    """How members are optimised.
+
+    Attributes:
+        epochs: passes over a member's sample; several numbers ask for the largest, with checkpoints at the others.
+        batch_size: rows of one member's sample in one step; a pass is cut into batches of nearly equal size.
+        optimizer: makes the optimizer from an iterable of parameters.
+        schedule: multiplier of the learning rate.
+        clip_norm: largest norm of one member's gradient; longer gradients are scaled down to it.
+        batch_norm: whether BatchNorm normalises with the batch's statistics and updates the running ones (``train``),
+            or uses the running ones and leaves them alone (``frozen``).
+        precision: of the optimisation, in Lightning's words; None is the trainer's own.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+
+    epochs: int | Sequence[int]
+    batch_size: int
+    optimizer: OptimizerFactory | None
+    schedule: Schedule | None
+    clip_norm: float | None = None
+    batch_norm: Literal["train", "frozen"] = "train"
+    precision: Literal["32-true", "bf16-mixed"] | None = None
+
+    def __post_init__(self) -> None:
+        least, several = (0, [self.epochs]) if isinstance(self.epochs, int) else (1, sorted(set(self.epochs)))
+        if not several or several[0] < least or self.batch_size < 1:
+            raise UserError(
+                f"epochs={self.epochs}, batch_size={self.batch_size}: expected epochs ≥ 0 (in a list ≥ 1) and a batch "
+                "of at least 1"
+            )
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UserError(f"clip_norm={self.clip_norm}: expected a number above 0, or null")
+        if self.batch_norm not in ("train", "frozen"):
+            raise UserError(f"batch_norm={self.batch_norm}: expected train or frozen")
+
+    @property
+    def stops(self) -> list[int]:
+        """Numbers of epochs at which members are looked at, in order; the last is the end."""
+        return [self.epochs] if isinstance(self.epochs, int) else sorted(set(self.epochs))
+
+
+def check_optimizer(make: OptimizerFactory | None, key: str) -> None:
     """Raise ``UserError`` when an optimizer refuses its settings; ``key`` is where they stand in the configuration."""
+    if make is None:
+        return
     try:
         make([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:

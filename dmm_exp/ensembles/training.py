@@ -11,6 +11,7 @@ from torch import Tensor
 from dmm_exp.data import Augmentation, Examples
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.module import EnsembleModule
+from dmm_exp.ensembles.optimisation import Optimisation, check_optimizer
 from dmm_exp.ensembles.seeds import Role, member_seed
 from dmm_exp.ensembles.trajectory import Trajectory
 
@@ -24,7 +25,7 @@ class EnsembleTraining(EnsembleModule):
         augmentation: what is done to images before a member sees them; a member's seed, the step and the point
             determine it.
         label_smoothing: share of every target that is spread over all classes (Szegedy et al., arXiv 1512.00567).
-        **recipe: ``epochs``, ``batch_size``, ``optimizer`` and ``schedule`` of :class:`EnsembleModule`.
+        **recipe: ``epochs``, ``batch_size``, ``optimizer`` and ``schedule`` of :class:`Optimisation`.
     """
 
     member_seeds: Tensor
@@ -39,7 +40,8 @@ class EnsembleTraining(EnsembleModule):
         label_smoothing: float = 0.0,
         **recipe: Any,
     ) -> None:
-        super().__init__(**recipe)
+        super().__init__(Optimisation(**recipe))
+        check_optimizer(self.optimisation.optimizer, f"optimizer of {self.method_name}")
         self.subsets = subsets
         self.trajectory = trajectory
         self.augmentation = augmentation or Augmentation()
@@ -56,6 +58,10 @@ class EnsembleTraining(EnsembleModule):
     def see(self, indices: Tensor) -> Tensor:
         """Return the inputs of a batch, augmented."""
         return self.augmentation(super().see(indices), self.member_seeds, indices, self.steps, self.fill)
+
+    def passes(self, epoch: int, row: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
+        """Return one pass over the member's subset."""
+        return [(self.sample(row, generator), self.batch_size)]
 
     def sample(self, row: int, generator: torch.Generator) -> Tensor:
         """Return the member's subset in a new order."""

@@ -9,6 +9,7 @@ from dmm_exp.unlearners.references import DoNothing, Retrain
 from dmm_exp.unlearners.relabelling import RandomLabel, SalUn
 from dmm_exp.unlearners.unlearner import (
     FineTuning,
+    Fit,
     Unlearned,
     Unlearner,
     UnlearningTask,
@@ -26,6 +27,7 @@ __all__ = [
     "DoNothing",
     "FineTuning",
     "Finetune",
+    "Fit",
     "GradientAscent",
     "Influence",
     "L1Sparse",

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from dmm_exp.ensembles import Ensemble, member_seed
 from dmm_exp.errors import UserError
-from dmm_exp.unlearners.fine_tuning import AscentDescent
-from dmm_exp.unlearners.unlearner import FineTuning, mean_where, own_rows, shuffled
+from dmm_exp.unlearners.fine_tuning import Ascent
+from dmm_exp.unlearners.unlearner import FineTuning, Fit, UnlearningTask, mean_where, own_rows, shuffled
 
 
 def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
@@ -25,7 +25,7 @@ def _check_temperature(temperature: float) -> None:
         raise UserError(f"unlearner.temperature={temperature}: expected a number above 0")
 
 
-class Scrub(AscentDescent):
+class Scrub(FineTuning):
     """Part from the original on the forget set, stay with it on the retain set (SCRUB).
 
     The first epochs begin with a pass of ``−KL(original ‖ student)`` over the forget set; every epoch minimises
@@ -36,31 +36,42 @@ class Scrub(AscentDescent):
         gamma: weight of the retain set's cross-entropy.
         beta: weight of its divergence from the original.
         temperature: of the softened answers; divergences are multiplied by its square.
-        **optimisation: ``ascent_epochs``, ``forget_batch_size`` and the options of
-            :class:`~dmm_exp.ensembles.EnsembleModule`.
+        ascent_epochs: how many of the first epochs begin with a pass over the forget set.
+        forget_batch_size: batch of these passes.
+        **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`.
 
     Raises:
         UserError: a number is out of range.
     """
 
-    teacher: Tensor
-
     def __init__(
-        self, *, gamma: float = 0.99, beta: float = 0.001, temperature: float = 4.0, **optimisation: Any
+        self,
+        *,
+        gamma: float = 0.99,
+        beta: float = 0.001,
+        temperature: float = 4.0,
+        ascent_epochs: int = 3,
+        forget_batch_size: int = 64,
+        **optimisation: Any,
     ) -> None:
         super().__init__(**optimisation)
+        self.ascent = Ascent(ascent_epochs, forget_batch_size)
         _check_temperature(temperature)
         self.gamma, self.beta, self.temperature = gamma, beta, temperature
 
-    def prepare(self) -> None:
+    def prepare(self, fit: Fit) -> dict[str, Tensor]:
         """Ask the originals once for all answers; they are never trained."""
-        self.register_buffer("teacher", self.task.originals.logits(self.task.examples.inputs), persistent=False)
+        return {"teacher": fit.task.originals.logits(fit.task.examples.inputs)}
 
-    def losses(self, indices: Tensor) -> Tensor:
+    def passes(self, task: UnlearningTask, epoch: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
+        """Return a pass over the forget set, in the first epochs, and one over the retain set."""
+        return self.ascent.passes(task, epoch, generator) + super().passes(task, epoch, generator)
+
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return every member's loss: forget points push it away, retain points pull it back."""
-        student, forgotten = self.predict_batch(indices), own_rows(self.forgotten, indices)
-        distance = divergence(own_rows(self.teacher, indices), student, self.temperature)
-        labels = self.labels[indices]
+        student, forgotten = fit.predict_batch(indices), own_rows(fit.forgotten, indices)
+        distance = divergence(own_rows(fit.kept["teacher"], indices), student, self.temperature)
+        labels = fit.labels[indices]
         entropy = functional.cross_entropy(student.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
         pull = mean_where(self.gamma * entropy + self.beta * distance, ~forgotten)
         return pull - mean_where(distance, forgotten)
@@ -76,13 +87,11 @@ class BadTeacher(FineTuning):
     Args:
         temperature: of the softened answers; divergences are multiplied by its square.
         retain_fraction: share of the retain set in an epoch, drawn anew for every member and epoch.
-        **optimisation: options of :class:`~dmm_exp.ensembles.EnsembleModule`.
+        **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`.
 
     Raises:
         UserError: a number is out of range.
     """
-
-    teacher: Tensor
 
     def __init__(self, *, temperature: float = 1.0, retain_fraction: float = 0.3, **optimisation: Any) -> None:
         super().__init__(**optimisation)
@@ -91,20 +100,20 @@ class BadTeacher(FineTuning):
             raise UserError(f"unlearner.retain_fraction={retain_fraction}: expected a number in [0, 1]")
         self.temperature, self.retain_fraction = temperature, retain_fraction
 
-    def prepare(self) -> None:
+    def prepare(self, fit: Fit) -> dict[str, Tensor]:
         """Ask both teachers once for all answers."""
-        inputs, task = self.task.examples.inputs, self.task
+        task, inputs = fit.task, fit.task.examples.inputs
         seeds = (member_seed(task.seed, "unlearned", index, "initialisation") for index in task.members)
         untrained = Ensemble.initialise(task.build, seeds).to(task.originals.device).logits(inputs)
-        teacher = torch.where(self.forgotten[..., None], untrained, task.originals.logits(inputs))
-        self.register_buffer("teacher", teacher, persistent=False)
+        return {"teacher": torch.where(fit.forgotten[..., None], untrained, task.originals.logits(inputs))}
 
-    def sample(self, row: int, generator: torch.Generator) -> Tensor:
+    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
         """Return the forget set and a fresh sample of the retain set, shuffled together."""
-        wanted = round(self.retain_fraction * len(self.task.retain))
-        retain = shuffled(self.task.retain, generator)[:wanted]
-        return shuffled(torch.cat([self.task.forget, retain]), generator)
+        wanted = round(self.retain_fraction * len(task.retain))
+        retain = shuffled(task.retain, generator)[:wanted]
+        return shuffled(torch.cat([task.forget, retain]), generator)
 
-    def losses(self, indices: Tensor) -> Tensor:
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return every member's mean divergence from its teachers."""
-        return divergence(own_rows(self.teacher, indices), self.predict_batch(indices), self.temperature).mean(1)
+        teacher = own_rows(fit.kept["teacher"], indices)
+        return divergence(teacher, fit.predict_batch(indices), self.temperature).mean(1)

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dmm_exp.errors import UserError
-from dmm_exp.unlearners.unlearner import FineTuning, mean_where, own_rows, shuffled
+from dmm_exp.unlearners.unlearner import FineTuning, Fit, UnlearningTask, mean_where, own_rows, shuffled
 
 
 class GradientAscent(FineTuning):
     """Maximise the cross-entropy on the forget set (NegGrad; Golatkar et al., CVPR 2020)."""
 
-    def sample(self, row: int, generator: torch.Generator) -> Tensor:
+    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
         """Return the forget set in a new order."""
-        return shuffled(self.task.forget, generator)
+        return shuffled(task.forget, generator)
 
-    def losses(self, indices: Tensor) -> Tensor:
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return the negative cross-entropy of every member."""
-        return -self.cross_entropy(indices)
+        return -fit.cross_entropy(indices)
 
 
 class Finetune(FineTuning):
     """Go on training on the retain set alone (gradient descent, GD), in the hope that the rest is forgotten."""
 
-    def sample(self, row: int, generator: torch.Generator) -> Tensor:
-        """Return the retain set in a new order."""
-        return shuffled(self.task.retain, generator)
-
-    def losses(self, indices: Tensor) -> Tensor:
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return the cross-entropy of every member."""
-        return self.cross_entropy(indices)
+        return fit.cross_entropy(indices)
 
 
-class L1Sparse(Finetune):
+class L1Sparse(FineTuning):
     """Descend on the retain set under a penalty that drives weights to zero: ``CE_R + γ_t·‖θ‖₁``.
 
     ``γ_t`` falls linearly from ``penalty`` to 0 over the whole run (Jia et al., "Model Sparsity Can Simplify Machine
@@ -43,7 +40,7 @@ class L1Sparse(Finetune):
 
     Args:
         penalty: γ at the first step.
-        **optimisation: options of :class:`~dmm_exp.ensembles.EnsembleModule`.
+        **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`.
 
     Raises:
         UserError: the penalty is negative.
@@ -60,10 +57,10 @@ class L1Sparse(Finetune):
         """No: the penalty's decay depends on the number of epochs."""
         return False
 
-    def losses(self, indices: Tensor) -> Tensor:
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return the cross-entropy of every member, plus the absolute sum of its parameters times γ_t."""
-        sizes = sum(value.abs().flatten(1).sum(1) for value in self.ensemble.parameters())
-        return super().losses(indices) + self.penalty * (1 - self.elapsed / self.epochs) * sizes
+        sizes = sum(value.abs().flatten(1).sum(1) for value in fit.ensemble.parameters())
+        return fit.cross_entropy(indices) + self.penalty * (1 - fit.elapsed / fit.epochs) * sizes
 
 
 class NegGradPlus(FineTuning):
@@ -74,7 +71,7 @@ class NegGradPlus(FineTuning):
 
     Args:
         alpha: weight of the retain set in [0, 1]; 1 is fine-tuning, 0 is ascent.
-        **optimisation: options of :class:`~dmm_exp.ensembles.EnsembleModule`; ``batch_size`` counts pairs.
+        **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`; ``batch_size`` counts pairs.
 
     Raises:
         UserError: the weight is out of range.
@@ -86,18 +83,45 @@ class NegGradPlus(FineTuning):
             raise UserError(f"unlearner.alpha={alpha}: expected a number in [0, 1]")
         self.alpha = alpha
 
-    def sample(self, row: int, generator: torch.Generator) -> Tensor:
+    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
         """Return pairs of a retain and a forget point, ``[points, 2]``."""
-        retain, forget = shuffled(self.task.retain, generator), self.task.forget
+        retain, forget = shuffled(task.retain, generator), task.forget
         rounds = -(-len(retain) // len(forget))
         cycled = torch.cat([shuffled(forget, generator) for _ in range(rounds)])[: len(retain)]
         return torch.stack([retain, cycled], dim=1)
 
-    def losses(self, indices: Tensor) -> Tensor:
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return the weighted difference of the two cross-entropies of every member."""
-        values = self.cross_entropies(indices.flatten(1)).view(indices.shape)
+        values = fit.cross_entropies(indices.flatten(1)).view(indices.shape)
         retain, forget = values.mean(1).unbind(-1)
         return self.alpha * retain - (1 - self.alpha) * forget
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Passes of ascent over the forget set, with which the first epochs begin.
+
+    Attributes:
+        epochs: how many of them.
+        batch_size: of these passes.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+
+    epochs: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 1:
+            raise UserError(
+                f"unlearner.ascent_epochs={self.epochs}, unlearner.forget_batch_size={self.batch_size}: expected "
+                "at least 0, and at least 1"
+            )
+
+    def passes(self, task: UnlearningTask, epoch: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
+        """Return the pass of an epoch, if it begins with one; the forget set is put in a new order in any case."""
+        return [(shuffled(task.forget, generator), self.batch_size)] * (epoch < self.epochs)
 
 
 class AscentDescent(FineTuning):
@@ -106,8 +130,8 @@ class AscentDescent(FineTuning):
     Args:
         ascent_epochs: how many of the first epochs begin with a pass of ascent.
         forget_batch_size: batch of these passes.
-        **optimisation: options of :class:`~dmm_exp.ensembles.EnsembleModule`; ``epochs`` and ``batch_size`` are
-            those of the descent.
+        **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`; ``epochs`` and ``batch_size`` are those of
+            the descent.
 
     Raises:
         UserError: a number is out of range.
@@ -115,24 +139,13 @@ class AscentDescent(FineTuning):
 
     def __init__(self, *, ascent_epochs: int = 3, forget_batch_size: int = 64, **optimisation: Any) -> None:
         super().__init__(**optimisation)
-        if ascent_epochs < 0 or forget_batch_size < 1:
-            raise UserError(
-                f"unlearner.ascent_epochs={ascent_epochs}, unlearner.forget_batch_size={forget_batch_size}: expected "
-                "at least 0, and at least 1"
-            )
-        self.ascent_epochs = ascent_epochs
-        self.forget_batch_size = forget_batch_size
+        self.ascent = Ascent(ascent_epochs, forget_batch_size)
 
-    def passes(self, epoch: int, row: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
+    def passes(self, task: UnlearningTask, epoch: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
         """Return a pass over the forget set, in the first epochs, and one over the retain set."""
-        ascent = [(shuffled(self.task.forget, generator), self.forget_batch_size)]
-        return ascent * (epoch < self.ascent_epochs) + super().passes(epoch, row, generator)
+        return self.ascent.passes(task, epoch, generator) + super().passes(task, epoch, generator)
 
-    def sample(self, row: int, generator: torch.Generator) -> Tensor:
-        """Return the retain set in a new order."""
-        return shuffled(self.task.retain, generator)
-
-    def losses(self, indices: Tensor) -> Tensor:
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return the cross-entropy of every member, negative on forget points."""
-        values, forgotten = self.cross_entropies(indices), own_rows(self.forgotten, indices)
+        values, forgotten = fit.cross_entropies(indices), own_rows(fit.forgotten, indices)
         return mean_where(values, ~forgotten) - mean_where(values, forgotten)

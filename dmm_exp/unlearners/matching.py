@@ -5,13 +5,57 @@ Georgiev et al., "Attribute-to-Delete: Machine Unlearning via Datamodel Matching
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dmm_exp.errors import UserError
-from dmm_exp.unlearners.unlearner import FineTuning, Target, Unlearned, Unlearner, UnlearningTask, own_rows, shuffled
+from dmm_exp.unlearners.unlearner import (
+    FineTuning,
+    Fit,
+    Target,
+    Unlearned,
+    Unlearner,
+    UnlearningTask,
+    own_rows,
+    shuffled,
+)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a member sees in an epoch of matching: the repeated forget set and a fresh sample of the retain set.
+
+    Attributes:
+        forget_multiplier: how often the forget set is repeated.
+        retain_multiplier: retain points, in multiples of the forget set's size; at most the retain set.
+
+    Raises:
+        UserError: a multiplier is out of range.
+    """
+
+    forget_multiplier: int
+    retain_multiplier: float
+
+    def __post_init__(self) -> None:
+        if self.forget_multiplier < 1 or self.retain_multiplier < 0:
+            raise UserError(
+                f"unlearner.forget_multiplier={self.forget_multiplier}, "
+                f"unlearner.retain_multiplier={self.retain_multiplier}: expected at least 1, and at least 0"
+            )
+
+    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
+        """Return both, shuffled together."""
+        wanted = min(len(task.retain), round(self.retain_multiplier * len(task.forget)))
+        retain = shuffled(task.retain, generator)[:wanted]
+        return shuffled(torch.cat([task.forget.repeat(self.forget_multiplier), retain]), generator)
+
+
+def distances(fit: Fit, indices: Tensor) -> Tensor:
+    """Return the mean squared distance ``[members]`` of every member's logits to its targets."""
+    return (fit.predict_batch(indices) - own_rows(fit.kept["targets"], indices)).square().mean((1, 2))
 
 
 class OracleMatching(FineTuning):
@@ -24,7 +68,7 @@ class OracleMatching(FineTuning):
         forget_multiplier: how often the forget set is repeated in an epoch.
         retain_multiplier: retain points in an epoch, in multiples of the forget set's size, drawn anew for every
             member and epoch; at most the retain set.
-        **optimisation: ``epochs``, ``batch_size``, ``optimizer`` and ``schedule``.
+        **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`.
 
     Raises:
         UserError: a multiplier is out of range.
@@ -32,43 +76,47 @@ class OracleMatching(FineTuning):
 
     target: ClassVar[Target] = "oracle"
     reference: ClassVar[bool] = True
-    targets: Tensor
 
     def __init__(self, *, forget_multiplier: int = 1, retain_multiplier: float = 5, **optimisation: Any) -> None:
         super().__init__(**optimisation)
-        if forget_multiplier < 1 or retain_multiplier < 0:
-            raise UserError(
-                f"unlearner.forget_multiplier={forget_multiplier}, unlearner.retain_multiplier={retain_multiplier}: "
-                "expected at least 1, and at least 0"
-            )
-        self.forget_multiplier = forget_multiplier
-        self.retain_multiplier = retain_multiplier
+        self.mixture = Mixture(forget_multiplier, retain_multiplier)
 
-    def prepare(self) -> None:
-        """Put the targets beside the data."""
-        if self.task.targets is None:
-            raise TypeError(f"{type(self).__name__} needs targets")
-        self.register_buffer("targets", self.task.targets, persistent=False)
-
-    def sample(self, row: int, generator: torch.Generator) -> Tensor:
+    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
         """Return the repeated forget set and a fresh sample of the retain set, shuffled together."""
-        wanted = min(len(self.task.retain), round(self.retain_multiplier * len(self.task.forget)))
-        retain = shuffled(self.task.retain, generator)[:wanted]
-        return shuffled(torch.cat([self.task.forget.repeat(self.forget_multiplier), retain]), generator)
+        return self.mixture.sample(task, generator)
 
-    def losses(self, indices: Tensor) -> Tensor:
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return the mean squared distance of every member's logits to its targets."""
-        return (self.predict_batch(indices) - own_rows(self.targets, indices)).square().mean((1, 2))
+        return distances(fit, indices)
 
 
-class DMM(OracleMatching):
+class DMM(FineTuning):
     """Datamodel matching: oracle matching towards ``z_θ0(x) − effect(x)``, each original with its own targets.
 
     Takes no oracle: the targets are predicted by data attribution, once, before the first step.
+
+    Args:
+        forget_multiplier: see :class:`OracleMatching`.
+        retain_multiplier: see :class:`OracleMatching`.
+        **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`.
+
+    Raises:
+        UserError: a multiplier is out of range.
     """
 
     target: ClassVar[Target] = "predicted"
-    reference: ClassVar[bool] = False
+
+    def __init__(self, *, forget_multiplier: int = 1, retain_multiplier: float = 5, **optimisation: Any) -> None:
+        super().__init__(**optimisation)
+        self.mixture = Mixture(forget_multiplier, retain_multiplier)
+
+    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
+        """Return the repeated forget set and a fresh sample of the retain set, shuffled together."""
+        return self.mixture.sample(task, generator)
+
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
+        """Return the mean squared distance of every member's logits to its targets."""
+        return distances(fit, indices)
 
 
 class DMDirect(Unlearner):
@@ -80,6 +128,4 @@ class DMDirect(Unlearner):
 
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Return the targets as the answer."""
-        if task.targets is None:
-            raise TypeError("DMDirect needs targets")
-        return Unlearned(None, task.targets.clone(), 0, [])
+        return Unlearned(None, self.targets_of(task).clone(), 0, [])

@@ -95,10 +95,11 @@ def _unlearn(job: PairsJob, examples: Examples) -> Made:
     """Return what the pairs of a job answer, unlearned together."""
     chosen = torch.tensor([pair.chosen for pair in job.pairs])
     answers = torch.empty(*chosen.shape, examples.n_classes)
+    unlearner: Unlearner = instantiate(job.unlearner)
     gradients = 0
     for rows, task in _stacks(job, examples, chosen):
-        for own, part in _at_one_go(instantiate(job.unlearner), rows, task):
-            result = instantiate(job.unlearner).unlearn(part)
+        for own, part in _at_one_go(unlearner, rows, task):
+            result = unlearner.unlearn(part)
             answers[own] = own_rows(result.logits, chosen[own])
             gradients += result.sample_gradients * len(own)
     return Made({"logits": answers}, [], round(gradients / len(job.pairs)))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dmm_exp.errors import UserError
-from dmm_exp.unlearners.unlearner import FineTuning, shuffled
+from dmm_exp.unlearners.unlearner import FineTuning, Fit, UnlearningTask, shuffled
 
 
 class RandomLabel(FineTuning):
@@ -18,22 +18,32 @@ class RandomLabel(FineTuning):
     CVPR 2020, arXiv 1911.04933; Graves et al., AAAI 2021, arXiv 2010.10981).
     """
 
-    def sample(self, row: int, generator: torch.Generator) -> Tensor:
+    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
         """Return points with the labels to learn, ``[points, 2]``."""
-        forget, examples = self.task.forget, self.task.examples
-        points = torch.cat([forget, self.task.retain])
-        labels = examples.labels[points]
-        shifts = torch.randint(1, examples.n_classes, forget.shape, generator=generator)
-        labels[: len(forget)] = (labels[: len(forget)] + shifts) % examples.n_classes
-        return shuffled(torch.stack([points, labels], dim=1), generator)
+        return wrongly_labelled(task, generator)
 
-    def losses(self, indices: Tensor) -> Tensor:
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return the cross-entropy of every member towards the labels that come with the points."""
-        points, labels = indices.unbind(-1)
-        return self.cross_entropies(points, labels).mean(1)
+        return entropy_of_given(fit, indices)
 
 
-class SalUn(RandomLabel):
+def entropy_of_given(fit: Fit, rows: Tensor) -> Tensor:
+    """Return the cross-entropy of every member ``[members]`` towards the labels that come with its points."""
+    points, labels = rows.unbind(-1)
+    return fit.cross_entropies(points, labels).mean(1)
+
+
+def wrongly_labelled(task: UnlearningTask, generator: torch.Generator) -> Tensor:
+    """Return all points in a random order, those to forget with wrong labels, ``[points, 2]``."""
+    forget, examples = task.forget, task.examples
+    points = torch.cat([forget, task.retain])
+    labels = examples.labels[points]
+    shifts = torch.randint(1, examples.n_classes, forget.shape, generator=generator)
+    labels[: len(forget)] = (labels[: len(forget)] + shifts) % examples.n_classes
+    return shuffled(torch.stack([points, labels], dim=1), generator)
+
+
+class SalUn(FineTuning):
     """Random labels, but only the weights that matter most to the forget set may change.
 
     These are the share ``fraction`` of all of a member's weights with the largest absolute gradient of the forget set's
@@ -42,7 +52,7 @@ class SalUn(RandomLabel):
 
     Args:
         fraction: share of the weights that may change, in (0, 1].
-        **optimisation: options of :class:`~dmm_exp.ensembles.EnsembleModule`.
+        **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`.
 
     Raises:
         UserError: the share is out of range.
@@ -54,20 +64,28 @@ class SalUn(RandomLabel):
             raise UserError(f"unlearner.fraction={fraction}: expected a number in (0, 1]")
         self.fraction = fraction
 
-    def prepare(self) -> None:
-        """Choose the weights that may change."""
-        masks = self.salient(self.saliency())
-        self._masks = [masks[name] for name in self.ensemble.params]
-        self._before = [value.detach().clone() for value in self.ensemble.parameters()]
+    def prepare(self, fit: Fit) -> dict[str, Tensor]:
+        """Choose the weights that may change, and keep all as they are."""
+        chosen = self.salient(self.saliency(fit))
+        before = {f"before {name}": value.detach().clone() for name, value in fit.ensemble.params.items()}
+        return {f"free {name}": mask for name, mask in chosen.items()} | before
 
-    def saliency(self) -> dict[str, Tensor]:
+    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
+        """Return points with the labels to learn, ``[points, 2]``."""
+        return wrongly_labelled(task, generator)
+
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
+        """Return the cross-entropy of every member towards the labels that come with the points."""
+        return entropy_of_given(fit, indices)
+
+    def saliency(self, fit: Fit) -> dict[str, Tensor]:
         """Return the absolute gradient of the forget set's mean cross-entropy, stacked as the parameters are."""
-        ensemble = self.ensemble.eval()
-        forget = self.task.forget.expand(len(ensemble), -1)
+        ensemble, task = fit.ensemble.eval(), fit.task
+        forget = task.forget.expand(len(ensemble), -1)
         totals = {name: torch.zeros_like(value) for name, value in ensemble.params.items()}
-        for block in forget.split(self.batch_size, dim=1):
+        for block in forget.split(self.optimisation.batch_size, dim=1):
             points = block.to(ensemble.device)
-            inputs, labels = self.inputs.to(ensemble.device), self.labels.to(ensemble.device)
+            inputs, labels = fit.inputs.to(ensemble.device), fit.labels.to(ensemble.device)
             logits = ensemble(inputs[points])
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[points].flatten(), reduction="sum")
             for total, gradient in zip(
@@ -75,8 +93,8 @@ class SalUn(RandomLabel):
             ):
                 total += gradient
         ensemble.train()
-        self.sample_gradients += self.task.n_forget
-        return {name: (total / self.task.n_forget).abs() for name, total in totals.items()}
+        fit.sample_gradients += task.n_forget
+        return {name: (total / task.n_forget).abs() for name, total in totals.items()}
 
     def salient(self, saliency: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return which weights are among the largest of their member, over all of its tensors together."""
@@ -87,7 +105,7 @@ class SalUn(RandomLabel):
         return {name: part.view_as(value) for part, (name, value) in zip(parts, saliency.items(), strict=True)}
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def after_step(self, fit: Fit) -> None:
         """Put back every weight that may not change."""
-        for value, mask, before in zip(self.ensemble.parameters(), self._masks, self._before, strict=True):
-            value.copy_(torch.where(mask, value, before))
+        for name, value in fit.ensemble.params.items():
+            value.copy_(torch.where(fit.kept[f"free {name}"], value, fit.kept[f"before {name}"]))

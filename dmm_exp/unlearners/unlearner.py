@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dmm_exp.data import Examples
-from dmm_exp.ensembles import Ensemble, EnsembleModule
+from dmm_exp.ensembles import Ensemble, EnsembleModule, Optimisation
+from dmm_exp.ensembles.optimisation import OptimizerFactory, check_optimizer
+from dmm_exp.ensembles.schedules import Schedule
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -96,7 +98,7 @@ class Unlearned:
 
 
 class Unlearner(ABC):
-    """A method of unlearning.
+    """A method of unlearning: its settings, which unlearning does not change.
 
     Attributes:
         target: the logits that :attr:`UnlearningTask.targets` must hold: none, those that attribution predicts for a
@@ -125,53 +127,149 @@ class Unlearner(ABC):
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Unlearn all members of the task together; the task's originals are not changed."""
 
+    def targets_of(self, task: UnlearningTask) -> Tensor:
+        """Return the logits to match, ``[members, points, classes]``. Raises ``TypeError`` where there are none."""
+        if task.targets is None:
+            raise TypeError(f"{type(self).__name__} needs targets")
+        return task.targets
 
-class FineTuning(EnsembleModule, Unlearner):
-    """Unlearning by optimising copies of the originals: a method overrides :meth:`sample` and :meth:`losses`.
 
-    All options of :class:`EnsembleModule` are options of every method. While a member's sample is drawn, ``self.task``
-    holds the forget and the retain set of this member, ``[forget]`` and ``[retain]``.
+class FineTuning(Unlearner):
+    """Unlearning by optimising copies of the originals: a method overrides :meth:`losses`, and most :meth:`sample`.
 
-    Attributes:
-        forgotten: which points each member has to forget, ``[members, points]`` bool.
+    The method is its settings; what it does to one task is a :class:`Fit`.
+
+    Args:
+        epochs: see :class:`Optimisation`, as all others.
+        batch_size: of a member's rows in a step.
+        optimizer: of every member.
+        schedule: of the learning rate.
+        clip_norm: of a member's gradient.
+        batch_norm: ``train`` or ``frozen``.
+        precision: of the steps.
+
+    Raises:
+        UserError: a number is out of range, or the optimizer refuses its settings.
     """
 
     own_sets: ClassVar[bool] = True
-    forgotten: Tensor
+
+    def __init__(
+        self,
+        *,
+        epochs: int | Sequence[int],
+        batch_size: int,
+        optimizer: OptimizerFactory | None,
+        schedule: Schedule | None,
+        clip_norm: float | None = None,
+        batch_norm: Literal["train", "frozen"] = "train",
+        precision: Literal["32-true", "bf16-mixed"] | None = None,
+    ) -> None:
+        self.optimisation = Optimisation(epochs, batch_size, optimizer, schedule, clip_norm, batch_norm, precision)
+        *self.checkpoints, self.epochs = self.optimisation.stops
+        check_optimizer(optimizer, f"optimizer of {type(self).__name__}")
 
     @property
     def nests(self) -> bool:
         """Whether checkpoints of a long run equal shorter runs: so says the schedule."""
-        return getattr(self._schedule, "nests", self._schedule is None)
+        schedule = self.optimisation.schedule
+        return getattr(schedule, "nests", schedule is None)
 
     def unlearn(self, task: UnlearningTask) -> Unlearned:
         """Fine-tune copies of all members together."""
-        self.task = task
-        self._kept: dict[int, Unlearned] = {}
+        return Fit(self, task).unlearned()
+
+    def prepare(self, fit: Fit) -> dict[str, Tensor]:
+        """Return tensors that depend on the task only, as :attr:`Fit.kept`; called before the first step.
+
+        By default these are the ``targets``, where the method has any.
+        """
+        return {} if self.target == "none" else {"targets": self.targets_of(fit.task)}
+
+    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
+        """Return what a member sees in one epoch, in order: point indices ``[points]``; by default the retain set.
+
+        Rows of several numbers ``[points, numbers]`` stay together, and :meth:`losses` gets them as they are. All
+        members see equally many.
+
+        Args:
+            task: with the sets of this member, ``[forget]`` and ``[retain]``.
+            generator: of all that is drawn.
+        """
+        return shuffled(task.retain, generator)
+
+    def passes(self, task: UnlearningTask, epoch: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
+        """Return the passes of an epoch, each a sample and its batch size; no batch holds rows of two passes."""
+        return [(self.sample(task, generator), self.optimisation.batch_size)]
+
+    @abstractmethod
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
+        """Return every member's loss ``[members]`` on its batch ``[members, batch]`` of point indices."""
+
+    def after_step(self, fit: Fit) -> None:
+        """Do what is to be done to the members after every step of the optimizer."""
+
+
+class Fit(EnsembleModule):
+    """A method at work on a task: a Lightning module over copies of the originals.
+
+    Args:
+        method: says what members see, and what they minimise.
+        task: what there is to unlearn.
+
+    Attributes:
+        forgotten: which points each member has to forget, ``[members, points]`` bool.
+        kept: what the method made before the first step (:meth:`FineTuning.prepare`); while training, on the device.
+    """
+
+    forgotten: Tensor
+
+    def __init__(self, method: FineTuning, task: UnlearningTask) -> None:
+        super().__init__(method.optimisation)
+        self.method, self.task = method, task
         self.attach(task.originals.copy(), task.examples, seed=task.seed, role="unlearned", members=task.members)
         forgotten = torch.zeros(len(task.members), task.examples.n_points, dtype=torch.bool)
         forgotten.scatter_(1, task.forget.expand(len(task.members), -1), True)
         self.register_buffer("forgotten", forgotten, persistent=False)
-        self.prepare()
-        self.fit(task.make_trainer)
-        return self._unlearned(self.ensemble, self._kept)
+        self._checkpoints: dict[int, Unlearned] = {}
+        self.kept = method.prepare(self)
 
-    def prepare(self) -> None:
-        """Compute what depends on the task only; called before the first step."""
+    @property
+    def method_name(self) -> str:
+        """The class of the method."""
+        return type(self.method).__name__
 
-    def _passes(self, epoch: int, row: int) -> list[tuple[Tensor, int]]:
-        everyone = self.task
-        self.task = everyone.of(row)
-        try:
-            return super()._passes(epoch, row)
-        finally:
-            self.task = everyone
+    def unlearned(self) -> Unlearned:
+        """Optimise, and return what came out."""
+        self.fit(self.task.make_trainer)
+        return self._unlearned(self.ensemble, self._checkpoints)
+
+    def passes(self, epoch: int, row: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
+        """Return the method's passes for the member in ``row``."""
+        return self.method.passes(self.task.of(row), epoch, generator)
+
+    def losses(self, indices: Tensor) -> Tensor:
+        """Return what the method minimises."""
+        return self.method.losses(self, indices)
+
+    def after_step(self) -> None:
+        """Do what the method does after a step."""
+        self.method.after_step(self)
+
+    def on_fit_start(self) -> None:
+        """Bring to the device what the method kept, too."""
+        super().on_fit_start()
+        self.kept = {name: value.to(self.device) for name, value in self.kept.items()}
+
+    def on_fit_end(self) -> None:
+        """Take it back, as everything else."""
+        self.kept = {name: value.cpu() for name, value in self.kept.items()}
 
     def on_train_epoch_end(self) -> None:
         """Keep a copy of the models at a checkpoint."""
         super().on_train_epoch_end()
-        if self.current_epoch + 1 in self.checkpoints:
-            self._kept[self.current_epoch + 1] = self._unlearned(self.ensemble.copy(), {})
+        if self.current_epoch + 1 in self.method.checkpoints:
+            self._checkpoints[self.current_epoch + 1] = self._unlearned(self.ensemble.copy(), {})
 
     def _unlearned(self, ensemble: Ensemble, checkpoints: dict[int, Unlearned]) -> Unlearned:
         logits = ensemble.to(self.task.originals.device).logits(self.task.examples.inputs)

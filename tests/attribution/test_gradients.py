@@ -116,11 +116,11 @@ def package_scores(estimator, folder):
 
 def test_trak_equals_its_package_used_directly(tmp_path):
     estimator = Trak(proj_dim=40, checkpoints=2, block_size=33)
-    products = estimator.learn(evidence(estimator)).products
+    learned = estimator.learn(evidence(estimator))
     directions = torch.randn(5, N_TRAIN, generator=torch.Generator().manual_seed(0))
     directions -= directions.mean(1, keepdim=True)  # what all examples do alike is left out here, but not there
     expected = (directions @ package_scores(estimator, tmp_path)).view(5, POINTS, 10)
-    found = products.mean(directions)
+    found = learned.unscaled(directions)
     assert float((found - expected).norm() / expected.norm()) < 1e-4
 
 
@@ -252,7 +252,7 @@ def world_of_gradients(factor):
     gradients = Gradients(train, torch.ones(2, 30), targets)
     group = torch.tensor([0] * 4 + [1] * 6 + [2] * 2)
     blank = Evidence(group, 30, pool=SubsetModels(masks, torch.zeros(40, 12, 3)), gradients=gradients)
-    logits = 5 + factor[group][:, None] * estimator.learn(blank).products.mean(masks.float())
+    logits = 5 + factor[group][:, None] * estimator.learn(blank).unscaled(masks.float())
     return estimator.learn(replace(blank, pool=SubsetModels(masks, logits)))
 
 
@@ -283,7 +283,7 @@ def test_every_method_gives_a_finite_effect_on_every_logit(name, network):
     effect = learned.effect(torch.arange(10))
     assert effect.mean.shape == effect.standard_error.shape == (POINTS, 10)
     assert effect.mean.isfinite().all()
-    assert learned.products.mean(torch.eye(N_TRAIN)[:10]).abs().min(0).values.max() > 0
+    assert learned.unscaled(torch.eye(N_TRAIN)[:10]).abs().min(0).values.max() > 0
 
 
 @pytest.mark.parametrize("name", METHODS)

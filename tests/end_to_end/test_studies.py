@@ -27,11 +27,11 @@ class Shrink(FineTuning):
         super().__init__(**optimisation)
         self.strength = strength
 
-    def sample(self, row, generator):
-        return shuffled(self.task.forget, generator)
+    def sample(self, task, generator):
+        return shuffled(task.forget, generator)
 
-    def losses(self, indices):
-        return self.strength * self.predict_batch(indices).square().mean((1, 2))
+    def losses(self, fit, indices):
+        return self.strength * fit.predict_batch(indices).square().mean((1, 2))
 '''
 SETTINGS = """
 _target_: own_methods.Shrink

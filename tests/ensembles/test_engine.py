@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmm_exp.data import Augmentation, Digits, Examples, Normalisation
-from dmm_exp.ensembles import Ensemble, EnsembleModule, EnsembleTraining, member_seed
+from dmm_exp.ensembles import Ensemble, EnsembleModule, EnsembleTraining, Optimisation, member_seed
 from dmm_exp.ensembles.optimisation import clip_norms
 from dmm_exp.ensembles.schedules import Constant
 from dmm_exp.ensembles.work import model_factory, trainer_factory
@@ -59,7 +59,7 @@ class Uneven(EnsembleModule):
     """Odd epochs have two passes of different batch sizes, even ones a single pass: 4 steps, then 3 + 4 steps."""
 
     def __init__(self, **options) -> None:
-        super().__init__(**options)
+        super().__init__(Optimisation(**options))
         self.seen: list[Tensor] = []
         self.rates: list[float] = []
 
@@ -68,7 +68,7 @@ class Uneven(EnsembleModule):
 
     def passes(self, epoch: int, row: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
         short = [(torch.randperm(7, generator=generator), 3)]
-        return short * (epoch % 2) + super().passes(epoch, row, generator)
+        return short * (epoch % 2) + [(self.sample(row, generator), self.batch_size)]
 
     def losses(self, indices: Tensor) -> Tensor:
         self.seen.append(indices)
@@ -135,7 +135,7 @@ def test_a_schedule_is_asked_for_the_fraction_of_epochs_of_different_lengths(dig
     module = uneven()
     fit(module, digits)
     expected = [epoch + step / steps for epoch, steps in enumerate(STEPS) for step in range(steps)]
-    assert module._schedule.asked == pytest.approx(expected)
+    assert module.optimisation.schedule.asked == pytest.approx(expected)
     assert module.rates == pytest.approx([0.1 / (1 + epoch) for epoch in expected])
 
 
@@ -352,7 +352,7 @@ def test_bfloat16_agrees_roughly_with_float32(network, digits):
 )
 def test_several_numbers_of_epochs_are_the_largest_with_checkpoints_at_the_others(asked, epochs, checkpoints):
     module = training(epochs=asked)
-    assert (module.epochs, list(module.checkpoints)) == (epochs, checkpoints)
+    assert (module.epochs, module.optimisation.stops[:-1]) == (epochs, checkpoints)
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,10 @@ def test_wrong_labels_are_drawn_anew_for_every_member_and_epoch(name):
 
 
 def test_wrong_labels_are_uniform_over_the_other_classes():
-    method, forget = ready("random_label", task()), task().forget
+    method, forget = instantiate(METHODS["random_label"]), task().forget
     counts = torch.zeros(10)
     for seed in range(200):
-        rows = method.sample(0, torch.Generator().manual_seed(seed))
+        rows = method.sample(task(), torch.Generator().manual_seed(seed))
         chosen = rows[torch.isin(rows[:, 0], forget)]
         counts += ((chosen[:, 1] - digits().labels[chosen[:, 0]]) % 10).bincount(minlength=10)
     assert counts[0] == 0
@@ -100,7 +100,8 @@ def test_salun_changes_exactly_the_share_with_the_largest_gradients(optimizer, f
 
 
 def test_saluns_saliency_is_that_of_plain_autograd_whatever_the_batch():
-    found = ready("salun", task(), batch_size=7).saliency()
+    fit = ready("salun", task(), batch_size=7)
+    found = fit.method.saliency(fit)
     for row in range(3):
         for name, value in saliency(task(), row).items():
             torch.testing.assert_close(found[name][row], value, atol=1e-6, rtol=1e-4)
@@ -132,9 +133,9 @@ def test_divergence_is_torchs_times_the_squared_temperature(temperature):
 
 
 def test_scrub_moves_the_student_and_not_its_teacher():
-    before, method = originals(task()), instantiate({**METHODS["scrub"], "epochs": 2})
-    result = method.unlearn(task())
-    assert torch.equal(method.teacher, before)
+    before, fit = originals(task()), ready("scrub", task(), epochs=2)
+    result = fit.unlearned()
+    assert torch.equal(fit.kept["teacher"], before)
     assert torch.equal(originals(task()), before)
     assert (movement(result, task()) > 0.01).all()
 
@@ -154,21 +155,21 @@ def test_scrub_starts_where_its_ascent_has_no_slope():
 
 
 def test_scrubs_loss_pushes_on_the_forget_set_and_pulls_on_the_retain_set():
-    method = ready("scrub", task(), gamma=0.7, beta=0.2, temperature=2.0)
+    fit = ready("scrub", task(), gamma=0.7, beta=0.2, temperature=2.0)
     with torch.no_grad():
-        for value in method.ensemble.parameters():
+        for value in fit.ensemble.parameters():
             value.mul_(1.1)
-    student, before = method.ensemble.logits(task().examples.inputs), originals(task())
+    student, before = fit.ensemble.logits(task().examples.inputs), originals(task())
     forget, retain = task().forget.expand(3, -1), task().retain[:30].expand(3, -1)
     push = divergence(before[:, forget[0]], student[:, forget[0]], 2.0).mean(1)
     stay = divergence(before[:, retain[0]], student[:, retain[0]], 2.0).mean(1)
     entropy = torch.tensor([loss(student[row : row + 1], retain[0]) for row in range(3)])
-    torch.testing.assert_close(method.losses(forget), -push, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(method.losses(retain), 0.7 * entropy + 0.2 * stay, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(fit.losses(forget), -push, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(fit.losses(retain), 0.7 * entropy + 0.2 * stay, atol=1e-4, rtol=1e-3)
 
 
 def test_bad_teachers_are_untrained_on_the_forget_set_and_the_originals_on_the_retain_set():
-    teacher, before, forget = ready("bad_teacher", task()).teacher, originals(task()), task().forget
+    teacher, before, forget = ready("bad_teacher", task()).kept["teacher"], originals(task()), task().forget
     others = torch.tensor([point for point in range(task().examples.n_points) if point not in forget.tolist()])
     assert torch.equal(teacher[:, others], before[:, others])
     assert loss(before, forget) < 1
@@ -179,22 +180,22 @@ def test_bad_teachers_are_untrained_on_the_forget_set_and_the_originals_on_the_r
 def test_bad_teaching_moves_the_forget_set_towards_the_untrained_network():
     adam = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.001}
     settings = {"epochs": 10, "temperature": 1.0, "retain_fraction": 0.3, "optimizer": adam}
-    method = instantiate({**METHODS["bad_teacher"], **settings})
-    before, after = originals(task()), method.unlearn(task()).logits
+    fit = ready("bad_teacher", task(), **settings)
+    before, after, teacher = originals(task()), fit.unlearned().logits, fit.kept["teacher"]
     forget, retain = task().forget, task().retain
-    assert (apart(method.teacher, after, forget) < 0.75 * apart(method.teacher, before, forget)).all()
+    assert (apart(teacher, after, forget) < 0.75 * apart(teacher, before, forget)).all()
     assert (apart(before, after, retain) < 0.05).all()
     assert loss(after, forget) > 1.4 * loss(before, forget)
 
 
 def test_bad_teaching_loses_the_divergence_from_its_teachers():
-    method = ready("bad_teacher", task(), temperature=2.0)
+    fit = ready("bad_teacher", task(), temperature=2.0)
     points = torch.stack([task().forget, task().retain[:20], task().retain[20:40]])
     before = originals(task())
     expected = [
-        float(divergence(method.teacher[row, own], before[row, own], 2.0).mean()) for row, own in enumerate(points)
+        float(divergence(fit.kept["teacher"][row, own], before[row, own], 2.0).mean()) for row, own in enumerate(points)
     ]
-    assert method.losses(points).tolist() == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert fit.losses(points).tolist() == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert expected[0] > 1
 
 

@@ -146,11 +146,11 @@ def test_only_the_first_epochs_begin_with_a_pass_of_ascent(name, monkeypatch):
     method, phases = instantiate({**METHODS[name], "epochs": 4, "ascent_epochs": 2, "forget_batch_size": 7}), {}
     losses = type(method).losses
 
-    def remember(self, indices):
+    def remember(self, fit, indices):
         forgotten = torch.isin(indices, task().forget)
         assert forgotten.all() or not forgotten.any()
-        phases[self.current_epoch] = phases.get(self.current_epoch, "") + ("F" if forgotten.all() else "r")
-        return losses(self, indices)
+        phases[fit.current_epoch] = phases.get(fit.current_epoch, "") + ("F" if forgotten.all() else "r")
+        return losses(self, fit, indices)
 
     monkeypatch.setattr(type(method), "losses", remember)
     method.unlearn(task())
@@ -199,18 +199,19 @@ def test_l1_sparse_has_more_weights_near_zero_than_finetuning():
 def test_the_penalty_of_l1_sparse_fades_linearly_to_zero(done):
     points = task().retain[:30].expand(3, -1)
     sizes = sum(value.abs().flatten(1).sum(1) for value in task().originals.params.values())
-    method = ready("l1_sparse", task(), penalty=0.01)
-    method.epochs = 4
-    method.elapsed = done
+    fit = ready("l1_sparse", task(), penalty=0.01, epochs=4)
+    fit.elapsed = done
     expected = entropies(task(), points).mean(1) + 0.01 * (1 - done / 4) * sizes
-    torch.testing.assert_close(method.losses(points), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fit.losses(points), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_penalty_of_l1_sparse_is_whole_at_the_first_step_and_nearly_gone_at_the_last(monkeypatch):
     method, shares = instantiate({**METHODS["l1_sparse"], "epochs": 2, "batch_size": 200}), []
     losses = type(method).losses
     monkeypatch.setattr(
-        type(method), "losses", lambda self, points: shares.append(1 - self.progress() / 2) or losses(self, points)
+        type(method),
+        "losses",
+        lambda self, fit, points: shares.append(1 - fit.progress() / 2) or losses(self, fit, points),
     )
     method.unlearn(task())
     steps = 2 * -(-len(task().retain) // 200)

@@ -19,7 +19,7 @@ from dmm_exp.data import Digits, Examples, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, member_seed
 from dmm_exp.ensembles.schedules import OneCycle
 from dmm_exp.ensembles.work import model_factory, trainer_factory
-from dmm_exp.unlearners import Unlearned, UnlearningTask
+from dmm_exp.unlearners import Fit, Unlearned, UnlearningTask
 from dmm_exp.unlearners.distillation import divergence
 
 CONF = Path(config_directory())
@@ -166,11 +166,8 @@ def full(name: str, task: UnlearningTask, **settings: Any) -> Unlearned:
 
 
 def ready(name: str, task: UnlearningTask, **settings: Any) -> Any:
-    """Return a method before its first step."""
-    method = instantiate({**METHODS[name], **settings, "epochs": 0})
-    method.unlearn(task)
-    method.epochs = 1
-    return method
+    """Return a method at work on a task, before its first step."""
+    return Fit(instantiate({**METHODS[name], **settings}), task)
 
 
 def loss(logits: Tensor, points: Tensor) -> float:
