@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -253,7 +254,7 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     _at_least("n_models", config["n_models"], 2)
     _at_least("seed", config["seed"], 0)
     for key, node in config.items():
-        _check_seeds(str(key), node)
+        _check_numbers(str(key), node)
     _check_processes(config["trainer"], str(config["executor"].get("_target_", "")))
     chunk_size = config["model"]["chunk_size"]
     if chunk_size != "auto" and (isinstance(chunk_size, str) or chunk_size < 1):
@@ -264,12 +265,20 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     _check_attack(config["evaluation"]["strong_ulira"])
 
 
-def _check_seeds(path: str, node: Any) -> None:
-    """Refuse a seed that generators of random numbers do not take; the seed at the root may be any."""
-    for key, value in node.items() if isinstance(node, Mapping) else ():
-        if str(key).endswith("seed") and isinstance(value, int) and not -(2**63) <= value < 2**64:
-            raise UserError(f"{path}.{key}={value}: expected a seed of at least -2^63 and below 2^64")
-        _check_seeds(f"{path}.{key}", value)
+def _check_numbers(path: str, value: Any) -> None:
+    """Refuse NaN and infinities, and seeds that generators of random numbers do not take; that at the root may be any.
+
+    Numbers that are not finite have no address: an artifact's key is the hash of JSON, which has none.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path}={value}: expected a finite number")
+    name = path.rpartition(".")[2]
+    if name != path and name.endswith("seed") and isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise UserError(f"{path}={value}: expected a seed of at least -2^63 and below 2^64")
+    for key, inner in value.items() if isinstance(value, Mapping) else ():
+        _check_numbers(f"{path}.{key}", inner)
+    for index, inner in enumerate(value) if isinstance(value, list | tuple) else ():
+        _check_numbers(f"{path}[{index}]", inner)
 
 
 def _check_pool(pool: Mapping[str, Any]) -> None:

@@ -52,4 +52,5 @@ def stored(place: Place, model: nn.Module) -> Unlearned:
         names=removed["names"],
         normalisation=network["normalisation"],
         place=place,
+        taken=record.get("taken", []),  # records of earlier versions do not say it
     )

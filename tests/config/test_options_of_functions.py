@@ -2,8 +2,10 @@
 
 import pytest
 
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import check_options_of, check_targets
-from dmm_exp.config.schema import _check_seeds
+from dmm_exp.config.preflight import check_overrides
+from dmm_exp.config.schema import check_ranges
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import KlomOptions, check_attack
 
@@ -35,10 +37,18 @@ def test_keys_of_hydra_have_their_types(special):
         check_targets({"unlearner": {"_target_": "dmm_exp.unlearners.DoNothing", **special}})
 
 
-@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 10**30])
-def test_a_seed_that_no_generator_takes_is_refused(seed):
-    with pytest.raises(UserError, match=r"dataset\.corruption\.seed=.*: expected a seed"):
-        _check_seeds("dataset", {"corruption": {"seed": seed}})
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        *((f"+dataset.corruption.seed={seed}", "expected a seed") for seed in (2**64, -(2**63) - 1, 10**30)),
+        *((f"training.optimizer.lr={value}", "expected a finite number") for value in ("nan", "inf", "1e999")),
+        ("unlearner.epochs=[1,inf]", r"unlearner\.epochs\[1\]=inf: expected a finite number"),
+    ],
+)
+def test_a_number_that_no_generator_or_address_takes_is_refused(override, said):
+    (config,) = check_overrides(config_directory(), ["experiment=quick", override])
+    with pytest.raises(UserError, match=said):
+        check_ranges(config)
 
 
 @pytest.mark.parametrize("value", [3, 0.5, "none", True, [1.0]])
