@@ -245,12 +245,13 @@ def _checked_arguments() -> Iterator[tuple[Any, list[dict[str, Any]]]]:
 
     There are none where it asks for no work. Hydra is left the command line as it is meant.
     """
+    from dmm_exp.config.files import limited_files
     from dmm_exp.config.schema import register
 
     register()
     arguments = _arguments()
     arguments.typed = list(sys.argv)
-    with _run_again(arguments):
+    with limited_files(), _run_again(arguments):
         cells = _check(arguments) if _composes(arguments) else []
         yield arguments, cells
 

@@ -11,6 +11,7 @@ from dataclasses import is_dataclass
 from functools import cache
 from typing import Any
 
+from dmm_exp.config.places import check_place
 from dmm_exp.config.trust import check_found, check_names, is_restricted
 from dmm_exp.errors import UserError, did_you_mean, shown
 
@@ -118,6 +119,7 @@ def check_targets(config: Mapping[str, Any], prefix: str = "") -> None:
         names = None if open_ended else list(signature.parameters)
         _check_given(path, node, names, hints, node["_target_"])
         _check_complete(path, node, signature)
+        check_place(path, node["_target_"], _object(node["_target_"]))
 
 
 def check_options_of(path: str, node: Any, options: Any) -> None:
@@ -201,22 +203,24 @@ def _signature(path: str, target: str) -> tuple[inspect.Signature, dict[str, Any
 
 def _inspected(target: str) -> tuple[inspect.Signature, dict[str, Any]]:
     """Return the arguments of what a target names; refuse it, where only some are accepted, before it is imported."""
-    from hydra.utils import get_object
-
     if is_restricted():
         check_names({"_target_": target})
-        check_found(target, get_object(target))
+        check_found(target, _object(target))
     return _inspect(target)
 
 
 @cache
 def _inspect(target: str) -> tuple[inspect.Signature, dict[str, Any]]:
-    from hydra.utils import get_object
-
-    found = get_object(target)
+    found = _object(target)
     if not inspect.isclass(found):
         return inspect.signature(found), _hints(found)
     return _constructor(found)
+
+
+def _object(target: str) -> Any:
+    from hydra.utils import get_object
+
+    return get_object(target)
 
 
 def _constructor(cls: type) -> tuple[inspect.Signature, dict[str, Any]]:

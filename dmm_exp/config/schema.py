@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from dmm_exp.config.convex import ConvexConfig, check_convex
+from dmm_exp.config.places import check_named
 from dmm_exp.config.processes import ranks
 from dmm_exp.errors import UserError, did_you_mean
 
@@ -251,6 +252,7 @@ def check_ranges(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key}: there is no such key at the root of the configuration{did_you_mean(key, known)}")
     if "convex" in config:
         check_convex(config["convex"])
+    check_named(config)
     _at_least("n_models", config["n_models"], 2)
     _at_least("seed", config["seed"], 0)
     for key, node in config.items():

@@ -40,13 +40,13 @@ def test_keys_of_hydra_have_their_types(special):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        *((f"+dataset.corruption.seed={seed}", "expected a seed") for seed in (2**64, -(2**63) - 1, 10**30)),
+        *((f"forget.seed={seed}", "expected a seed") for seed in (2**64, -(2**63) - 1, 10**30)),
         *((f"training.optimizer.lr={value}", "expected a finite number") for value in ("nan", "inf", "1e999")),
         ("unlearner.epochs=[1,inf]", r"unlearner\.epochs\[1\]=inf: expected a finite number"),
     ],
 )
 def test_a_number_that_no_generator_or_address_takes_is_refused(override, said):
-    (config,) = check_overrides(config_directory(), ["experiment=quick", override])
+    (config,) = check_overrides(config_directory(), ["experiment=quick", "forget=random", override])
     with pytest.raises(UserError, match=said):
         check_ranges(config)
 
