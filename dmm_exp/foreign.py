@@ -11,6 +11,7 @@ import math
 import os
 import re
 import stat
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,18 @@ def _yaml_loader() -> Any:
     import yaml
 
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+
+
+def check_archive(path: Path) -> None:
+    """Refuse a zip archive, as PyTorch and NumPy write them, that does not fit into memory; other files pass.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too large when it is unpacked.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_memory(sum(member.file_size for member in archive.infolist()))
 
 
 def check_parquet(path: Path) -> None:

@@ -270,8 +270,8 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (bool, str, type(None)):
         return isinstance(value, hint)
-    if is_dataclass(hint):  # one of our classes: made by a node, and never a plain number or text
-        return not isinstance(value, (bool, int, float, str, list))
+    if is_dataclass(hint):  # one of our classes: made by a node that names it, and never a plain value
+        return not isinstance(value, (bool, int, float, str, list, Mapping, type(None)))
     return True
 
 

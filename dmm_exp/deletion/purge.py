@@ -30,7 +30,7 @@ from dmm_exp.pipeline import content_hash
 from dmm_exp.report.progress import Console
 from dmm_exp.store import Artifact, Spec
 from dmm_exp.store.artifact import MANIFEST
-from dmm_exp.store.files import checksum, settle, write_json, write_tensors
+from dmm_exp.store.files import checksum, rows_at, settle, write_json, write_tensors
 from dmm_exp.store.lock import Lock, holder_of
 from dmm_exp.store.manifest import read_manifest
 from dmm_exp.store.provenance import provenance
@@ -199,13 +199,13 @@ def _content(examples: Examples) -> str:
 def _overwrite(data: Path, rows: Sequence[int]) -> None:
     """Overwrite the inputs of rows with zeros where they are on the disk, and say so in the manifest."""
     path = data / DATA
+    try:
+        start, size = rows_at(path, "inputs")
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); delete the pool") from error
     with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        inputs = json.loads(file.read(length))["inputs"]
-        start, stop = inputs["data_offsets"]
-        size = (stop - start) // inputs["shape"][0]
         for row in rows:
-            file.seek(8 + length + start + row * size)
+            file.seek(start + row * size)
             file.write(bytes(size))
         file.flush()
         os.fsync(file.fileno())

@@ -51,8 +51,14 @@ def test_a_number_that_no_generator_or_address_takes_is_refused(override, said):
         check_ranges(config)
 
 
-@pytest.mark.parametrize("value", [3, 0.5, "none", True, [1.0]])
+@pytest.mark.parametrize("value", [3, 0.5, "none", True, [1.0], {}, {"size": 3}])
 @pytest.mark.parametrize("key", ["normalisation", "decoding", "split", "corruption"])
 def test_a_plain_value_is_no_object_of_ours(key, value):
     with pytest.raises(UserError, match=rf"dataset\.{key}=.*: expected"):
         check_targets({"dataset": {"_target_": "dmm_exp.data.Dataset", "formats": {}, key: value}})
+
+
+def test_null_is_no_object_of_ours_where_one_is_needed():
+    with pytest.raises(UserError, match=r"dataset\.corruption=None: expected"):
+        check_targets({"dataset": {"_target_": "dmm_exp.data.Digits", "corruption": None}})
+    check_targets({"dataset": {"_target_": "dmm_exp.data.Dataset", "formats": {}, "normalisation": None}})
