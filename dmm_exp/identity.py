@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.store.spec import digest_of
+from dmm_exp.terminal import tracked
 
 # What changes where a run happens, or which runs there are, but not what one finds.
 ELSEWHERE = (
@@ -41,6 +42,7 @@ LATER = (
 # name.
 FILES = ("forget.indices", "dataset.path", "dataset.formats.*.groups")
 OURS = ("dmm_exp", "torch", "lightning")  # packages whose arguments name no files, but for those of FILES
+MANY = 5000  # files whose reading deserves a progress bar
 CHOICES = "choices.json"
 CONTENTS = "contents.json"
 ARTIFACTS = "artifacts.json"
@@ -107,12 +109,12 @@ def _digest(path: Path, outputs: Path) -> str:
     """Return a digest of a file, or of all files of a folder but hidden ones and those in ``outputs``."""
     if path.is_file():
         return f"{_digest_of_file(path)}{path.suffix}"  # the ending decides how a file is read
-    digest = hashlib.sha256()
+    digest, found = hashlib.sha256(), []
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if name[0] != "." and Path(folder, name).absolute() != outputs)
-        for name in sorted(name for name in files if name[0] != "."):
-            file = Path(folder, name)
-            digest.update(os.fsencode(f"{file.relative_to(path)}\0{_digest_of_file(file)}\n"))
+        found += [Path(folder, name) for name in sorted(files) if name[0] != "."]
+    for file in tracked(found, f"reading {path}", long=len(found) >= MANY):
+        digest.update(os.fsencode(f"{file.relative_to(path)}\0{_digest_of_file(file)}\n"))
     return digest.hexdigest()
 
 

@@ -12,13 +12,14 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+Item = TypeVar("Item")
 # C0 and C1 but for tab and line feed; invisible marks that change the direction of writing; line separators; halves.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 PLAIN = "dmm_exp.plain"  # how characters are written that the output's encoding does not have
@@ -160,3 +161,12 @@ def console(**options: Any) -> Console:
                 yield Segment(text if control else printable(text), style, control)
 
     return Safe(**options)
+
+
+def tracked(items: Sequence[Item], description: str, *, long: bool) -> Iterable[Item]:
+    """Return items as they are worked on, with a bar on a terminal where that takes long."""
+    if not long:
+        return items
+    from rich.progress import track
+
+    return track(items, description, console=console(stderr=True), transient=True)

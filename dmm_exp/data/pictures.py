@@ -16,7 +16,7 @@ import numpy as np
 from dmm_exp.data.decoded import MODES, RULES, decoded
 from dmm_exp.errors import UserError, reason_of, storage_errors
 from dmm_exp.foreign import read_bytes
-from dmm_exp.terminal import console, printable
+from dmm_exp.terminal import printable, tracked
 
 if TYPE_CHECKING:
     from dmm_exp.store import Draft
@@ -154,14 +154,11 @@ class Decoding:
 
     def _fill(self, out: np.ndarray, chosen: Sequence[tuple[Pictures, np.ndarray]]) -> Any:
         """Decode into ``out``, several images at a time: decoders leave Python's lock alone."""
-        from rich.progress import track
-
         work = [(pictures, int(row)) for pictures, rows in chosen for row in rows]
         starts = range(0, len(work), AT_ONCE)
-        quiet = len(work) < MANY
         noted: dict[str, list[str]] = defaultdict(list)
         with ThreadPoolExecutor() as threads:
-            for start in track(starts, "decoding images", console=console(stderr=True), transient=True, disable=quiet):
+            for start in tracked(starts, "decoding images", long=len(work) >= MANY):
                 found = threads.map(self._one, work[start : start + AT_ONCE])
                 for place, (image, notes) in enumerate(found, start):
                     out[place] = image
