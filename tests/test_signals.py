@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,25 @@ def test_a_signal_to_end_is_one_sentence_and_an_exit_code(capsys, number, code):
     assert capsys.readouterr().err == "interrupted; the same command goes on where this one stopped\n"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_signal_before_a_command_begins_ends_it_and_one_after_it_changes_nothing(monkeypatch, number, code, when):
+    begun, usual = [], cli.safe_output
+
+    @contextmanager
+    def output() -> Iterator[None]:
+        with usual():
+            if when == "before":
+                kill(number)
+            yield
+        if when == "after":
+            kill(number)
+
+    monkeypatch.setattr(cli, "safe_output", output)
+    assert code_of(lambda: begun.append(True) or 3) == (code if when == "before" else 3)
+    assert bool(begun) == (when == "after")
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])

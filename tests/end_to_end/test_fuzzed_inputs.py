@@ -440,6 +440,7 @@ SENSIBLE = [
 ]  # fmt: skip
 NETWORK = ["model.network.hidden=[8]", "executor=local"]
 ROWS = ["request.checkpoint=net.pt", "forget.indices=rows.csv"]
+FITTING = ["request.whole_classes=true", "request.budget=30", "request.ledger=book", "request.output=out", "seed=2"]
 DELETION = [*NETWORK, *ROWS, "unlearner=finetune", "unlearner.epochs=1"]
 
 
@@ -454,7 +455,8 @@ def command_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
         asked = st.builds("request.{}={}".format, st.sampled_from(QUICK), values())
         places = [key for key in keys() if key.startswith(("dataset.", "forget.", "seed"))]
         others = st.builds("{}={}".format, st.sampled_from(places), values())
-        return name, [*DELETION, *draw(st.lists(st.one_of(asked, asked, others), max_size=2))]
+        words = st.one_of(st.sampled_from(FITTING), st.sampled_from(FITTING), asked, others)
+        return name, [*DELETION, *draw(st.lists(words, max_size=2))]
     if name == "unlearn":
         asked = st.builds("request.{}={}".format, st.sampled_from(REQUESTS), values())
         words = draw(st.lists(st.one_of(asked, overrides()), max_size=4))
