@@ -52,8 +52,11 @@ def _instead(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(PLAIN, _instead)
 
 
-class Closed(Exception):
-    """Standard output cannot be written any more."""
+class Closed(BaseException):
+    """Standard output cannot be written any more.
+
+    It ends a program as Ctrl-C does, and is no ``Exception``: what handles errors, as ``logging`` does, would go on.
+    """
 
 
 class _Stream:

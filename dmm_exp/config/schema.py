@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, cast, get_type_hints
 
 from omegaconf import MISSING
 
 from dmm_exp.config.convex import ConvexConfig, check_convex
+from dmm_exp.config.instantiate import describe, fits
 from dmm_exp.config.places import check_named
 from dmm_exp.config.processes import ranks
-from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.errors import UserError, did_you_mean, shown
 
 LOGITS_DTYPES = ("float32", "float16")
 
@@ -250,6 +251,7 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     for key in config:
         if key not in known:
             raise UserError(f"{key}: there is no such key at the root of the configuration{did_you_mean(key, known)}")
+    _check_lists("", RootConfig, config)
     if "convex" in config:
         check_convex(config["convex"])
     check_named(config)
@@ -265,6 +267,16 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     _check_training("scores.held_out", config["scores"]["held_out"])
     _check_pool(config["pool"])
     _check_attack(config["evaluation"]["strong_ulira"])
+
+
+def _check_lists(before: str, kind: type, node: Mapping[str, Any]) -> None:
+    """Refuse elements of lists that are of another type; OmegaConf takes a list where an element is a number."""
+    for name, hint in get_type_hints(kind).items():
+        value, path = node.get(name), f"{before}{name}"
+        if is_dataclass(hint) and isinstance(value, Mapping):
+            _check_lists(f"{path}.", cast(type, hint), value)
+        elif isinstance(value, list) and not fits(value, hint):
+            raise UserError(f"{path}={shown(value)}: expected {describe(hint)}")
 
 
 def _check_numbers(path: str, value: Any) -> None:

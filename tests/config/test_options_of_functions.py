@@ -42,10 +42,13 @@ def test_keys_of_hydra_have_their_types(special):
     [
         *((f"forget.seed={seed}", "expected a seed") for seed in (2**64, -(2**63) - 1, 10**30)),
         *((f"training.optimizer.lr={value}", "expected a finite number") for value in ("nan", "inf", "1e999")),
+        ("pool.lds_alphas=[[0.5]]", r"pool\.lds_alphas=.*: expected a list of a finite number"),
+        ("convex.multiples=[[1],2]", r"convex\.multiples=.*: expected a list of a finite number"),
+        ("study.seeds=[[0]]", r"study\.seeds=.*: expected a list of a whole number"),
         ("unlearner.epochs=[1,inf]", r"unlearner\.epochs\[1\]=inf: expected a finite number"),
     ],
 )
-def test_a_number_that_no_generator_or_address_takes_is_refused(override, said):
+def test_numbers_and_lists_that_types_of_the_configuration_let_pass_are_refused(override, said):
     (config,) = check_overrides(config_directory(), ["experiment=quick", "forget=random", override])
     with pytest.raises(UserError, match=said):
         check_ranges(config)
