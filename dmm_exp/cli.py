@@ -99,9 +99,19 @@ def _code(command: Callable[[], int], received: Interruptions) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if received.first is None and not isinstance(error, KeyboardInterrupt):
+            raise  # and not what Python or a library made of an interruption, as in the making of a class
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
         return 128 + (received.first or signal.SIGINT)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal to end came.
+
+    It is no plain ``KeyboardInterrupt``: where one comes out of ``exec`` or ``eval`` of a text, as in a module that
+    makes data classes, Python ends itself by SIGINT at its end, whoever caught it.
+    """
 
 
 @dataclass
@@ -125,7 +135,7 @@ class Interruptions:
         self.heeding = True
         try:
             if self.first is not None:
-                raise KeyboardInterrupt
+                raise Ended
             yield
         finally:
             self.heeding = False
@@ -136,7 +146,7 @@ class Interruptions:
             return
         self.first, self.since = self.first or number, time.monotonic()
         if self.heeding:
-            raise KeyboardInterrupt
+            raise Ended
 
 
 @contextmanager

@@ -116,6 +116,29 @@ def test_a_signal_while_python_ends_changes_neither_exit_code_nor_output(number)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_a_text_is_executed_ends_alike(tmp_path, number, code):
+    """As in a module that makes data classes: Python itself would end by SIGINT afterwards."""
+    (tmp_path / "program.py").write_text(
+        "import sys\n"
+        "from dmm_exp import cli\n"
+        "cli._end(lambda: exec('import os, time; os.kill(os.getpid(), int(sys.argv[1])); time.sleep(5)'))\n"
+    )
+    words, where = [sys.executable, "-m", "program", str(int(number))], os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        words, env={**os.environ, "PYTHONPATH": where}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, "interrupted; the same command goes on where this one stopped\n")
+
+
+def test_an_error_that_a_signal_was_turned_into_is_an_interruption():
+    class Named:
+        def __set_name__(self, owner: type, name: str) -> None:
+            kill(signal.SIGTERM)
+
+    assert code_of(lambda: bool(type("Owner", (), {"named": Named()}))) == 143
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_that_are_ignored_stay_ignored(number):
     signal.signal(number, signal.SIG_IGN)
