@@ -10,7 +10,7 @@ from typing import Any, cast, get_type_hints
 from omegaconf import MISSING
 
 from dmm_exp.config.convex import ConvexConfig, check_convex
-from dmm_exp.config.instantiate import describe, fits
+from dmm_exp.config.instantiate import check_options_of, describe, fits
 from dmm_exp.config.places import check_named
 from dmm_exp.config.processes import ranks
 from dmm_exp.errors import UserError, did_you_mean, shown
@@ -324,6 +324,11 @@ def _check_pool(pool: Mapping[str, Any]) -> None:
 
 
 def _check_training(name: str, training: Mapping[str, Any]) -> None:
+    known = [one.name for one in fields(TrainingConfig)]
+    for key in training:
+        if key not in known:
+            raise UserError(f"{name}.{key}: there is no such key{did_you_mean(key, known)}")
+    check_options_of(f"{name}.augmentation", training.get("augmentation", {}), AugmentationConfig)
     _at_least(f"{name}.epochs", training["epochs"], 1)
     _at_least(f"{name}.batch_size", training["batch_size"], 1)
     if not 0 <= training["label_smoothing"] < 1:

@@ -42,6 +42,8 @@ def test_keys_of_hydra_have_their_types(special):
     [
         *((f"forget.seed={seed}", "expected a seed") for seed in (2**64, -(2**63) - 1, 10**30)),
         *((f"training.optimizer.lr={value}", "expected a finite number") for value in ("nan", "inf", "1e999")),
+        ("+scores.held_out.augmentation.crop_paddin=1", r"augmentation\.crop_paddin.*did you mean 'crop_padding'"),
+        ("+scores.held_out.epoch=1", r"scores\.held_out\.epoch: .*did you mean 'epochs'"),
         ("pool.lds_alphas=[[0.5]]", r"pool\.lds_alphas=.*: expected a list of a finite number"),
         ("convex.multiples=[[1],2]", r"convex\.multiples=.*: expected a list of a finite number"),
         ("study.seeds=[[0]]", r"study\.seeds=.*: expected a list of a whole number"),
