@@ -16,6 +16,7 @@ from dmm_exp.config.processes import ranks
 from dmm_exp.errors import UserError, did_you_mean, shown
 
 LOGITS_DTYPES = ("float32", "float16")
+NAMES_OF_FILES = ("paths.outputs", "dataset.path", "forget.indices")
 
 
 @dataclass
@@ -280,12 +281,15 @@ def _check_lists(before: str, kind: type, node: Mapping[str, Any]) -> None:
 
 
 def _check_numbers(path: str, value: Any) -> None:
-    """Refuse NaN and infinities, and seeds that generators of random numbers do not take; that at the root may be any.
+    """Refuse what has no address, and seeds that generators of random numbers do not take; that at the root may be any.
 
-    Numbers that are not finite have no address: an artifact's key is the hash of JSON, which has none.
+    An artifact's key is the hash of JSON, which has neither NaN nor infinities nor halves of characters. Names of files
+    may hold those: the files count by their content.
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{path}={value}: expected a finite number")
+    if isinstance(value, str) and path not in NAMES_OF_FILES and not _is_text(value):
+        raise UserError(f"{path}={shown(value)}: holds half a character; expected text in Unicode")
     name = path.rpartition(".")[2]
     if name != path and name.endswith("seed") and isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise UserError(f"{path}={value}: expected a seed of at least -2^63 and below 2^64")
@@ -293,6 +297,13 @@ def _check_numbers(path: str, value: Any) -> None:
         _check_numbers(f"{path}.{key}", inner)
     for index, inner in enumerate(value) if isinstance(value, list | tuple) else ():
         _check_numbers(f"{path}[{index}]", inner)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return bool(value.encode()) or not value
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_pool(pool: Mapping[str, Any]) -> None:

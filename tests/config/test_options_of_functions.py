@@ -67,3 +67,10 @@ def test_null_is_no_object_of_ours_where_one_is_needed():
     with pytest.raises(UserError, match=r"dataset\.corruption=None: expected"):
         check_targets({"dataset": {"_target_": "dmm_exp.data.Digits", "corruption": None}})
     check_targets({"dataset": {"_target_": "dmm_exp.data.Dataset", "formats": {}, "normalisation": None}})
+
+
+def test_half_a_character_is_refused():
+    (config,) = check_overrides(config_directory(), ["experiment=quick"])
+    config["unlearner"]["schedule"] = "\ud800"
+    with pytest.raises(UserError, match=r"unlearner\.schedule=.*: holds half a character"):
+        check_ranges(config)
