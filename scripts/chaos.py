@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -46,7 +47,6 @@ JOBS = {
     "deletion": (*DELETION, "forget.indices=../rows.csv", "request.output=deleted"),
     "other deletion": (*DELETION, "forget.indices=../others.csv", "request.output=others"),
 }
-RECORDS = {"deletion": "deleted/deletion.json", "other deletion": "others/deletion.json"}  # these end a deletion
 MEASURED = "pool/artifacts/chunk_size"  # a speed: it decides how models of a pool are grouped, and the last bits
 SIGNALS = (
     (signal.SIGKILL,),
@@ -58,10 +58,9 @@ SIGNALS = (
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
 PAUSE = 8.0  # seconds between two signals, at most
 TWICE = 1.0  # seconds between the two of a pair, at most
-OF_THE_DAY = {
-    *("cpu", "process", "checksum", "device", "commit", "files", "started", "updated", "when"),
-    *("break_even_requests", "retraining", "in_words", "ratio"),
-}  # differ from one run to the next, as everything in seconds does
+OF_THE_DAY = {"checksum", "files", "process", "started", "updated", "when"}  # digests of times, and who did it when
+OF_TIMES = {"break_even_requests", "cpu", "retraining"}  # measured seconds, and what is computed of them
+TIME = re.compile(r"\d[\d,.]* (s|min \d\d s|h \d\d min)\b")  # in a sentence
 
 
 @dataclass
@@ -72,14 +71,14 @@ class Job:
         name: in :data:`JOBS`.
         process: of the command.
         errors: file of its standard error.
-        sent: first signal to its main process.
+        sent: signals to its main process; of two that come at once, Python heeds either first.
         held: run folders that it was working on at that time.
     """
 
     name: str
     process: subprocess.Popen[bytes]
     errors: Path
-    sent: signal.Signals | None = None
+    sent: set[signal.Signals] = field(default_factory=set)
     held: list[Path] = field(default_factory=list)
 
 
@@ -149,7 +148,7 @@ def disturbed(work: Path, chance: random.Random, sent: Counter[str], found: Coun
             running.remove(job)
             wrong += complaints(job, work)
             found.update(state(folder) for folder in job.held if job.process.returncode > 0)
-            if job.process.returncode and not (work / RECORDS.get(job.name, "-")).exists():
+            if job.process.returncode:
                 running.append(start(job.name, work))
     return [*wrong, *made_again(work, finished)]
 
@@ -176,10 +175,10 @@ def disturb(job: Job, work: Path, chance: random.Random) -> str:
     while signals != (signal.SIGKILL,) and not heeds(job.process.pid):  # Python itself is still starting
         time.sleep(0.02)
     job.held = [lock.parent for lock in work.glob("outputs/runs/*/.lock") if holder(lock) == job.process.pid]
-    job.sent = job.sent or signals[0]
     for place, number in enumerate(signals):
         time.sleep(chance.uniform(0, TWICE) if place else 0)
         if job.process.poll() is None:
+            job.sent.add(number)
             send(job.process.pid, number)
     return " and ".join(number.name for number in signals)
 
@@ -205,11 +204,12 @@ def heeds(pid: int) -> bool:
 
 def complaints(job: Job, work: Path) -> list[str]:
     """Return what is wrong with how a command ended."""
+    names = ", ".join(sorted(number.name for number in job.sent)) or "no signal"
     code, errors = job.process.returncode, job.errors.read_text(errors="replace")
-    expected = {0} if job.sent is None else {0, CODES[job.sent]}
-    wrong = [] if code in expected else [f"{job.name}: ended with {code} after {job.sent!r}:\n{errors}"]
+    expected = {0, *(CODES[number] for number in job.sent)}
+    wrong = [] if code in expected else [f"{job.name}: ended with {code} after {names}:\n{errors}"]
     if code in expected and ("Traceback" in errors or "Exception ignored" in errors):
-        wrong.append(f"{job.name}: a traceback after {job.sent!r}:\n{errors}")
+        wrong.append(f"{job.name}: a traceback after {names}:\n{errors}")
     if code >= 0:
         wrong += [f"{job.name}: {path} is left" for path in work.rglob("*.lock") if holder(path) == job.process.pid]
     if code > 0:
@@ -298,7 +298,12 @@ def content(work: Path) -> dict[str, object]:
 
 def _without_times(value: object) -> object:
     if isinstance(value, dict):
-        return {key: _without_times(inner) for key, inner in value.items() if not _is_of_the_day(key)}
+        kept = {key: inner for key, inner in value.items() if not _is_of_the_day(key)}
+        if "break_even_requests" in value:
+            del kept["in_words"]  # which says nothing else
+        return {key: _without_times(inner) for key, inner in kept.items()}
+    if isinstance(value, str):
+        return TIME.sub("TIME", value)
     return [_without_times(inner) for inner in value] if isinstance(value, list) else value
 
 
@@ -310,7 +315,7 @@ def _without_times_of_table(path: Path) -> object:
 
 
 def _is_of_the_day(key: str) -> bool:
-    return key in OF_THE_DAY or key.endswith("/cached") or "seconds" in key
+    return key in OF_THE_DAY | OF_TIMES or key.endswith("/cached") or "seconds" in key
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,25 @@ def test_a_signal_to_end_is_one_sentence_and_an_exit_code(capsys, number, code):
     assert capsys.readouterr().err == "interrupted; the same command goes on where this one stopped\n"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_signal_before_a_command_begins_ends_it_and_one_after_it_changes_nothing(monkeypatch, number, code, when):
+    begun, usual = [], cli.safe_output
+
+    @contextmanager
+    def output() -> Iterator[None]:
+        with usual():
+            if when == "before":
+                kill(number)
+            yield
+        if when == "after":
+            kill(number)
+
+    monkeypatch.setattr(cli, "safe_output", output)
+    assert code_of(lambda: begun.append(True) or 3) == (code if when == "before" else 3)
+    assert bool(begun) == (when == "after")
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
@@ -95,6 +115,29 @@ def test_a_signal_while_python_ends_changes_neither_exit_code_nor_output(number)
         [sys.executable, "-c", program, str(int(number))], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_a_text_is_executed_ends_alike(tmp_path, number, code):
+    """As in a module that makes data classes: Python itself would end by SIGINT afterwards."""
+    (tmp_path / "program.py").write_text(
+        "import sys\n"
+        "from dmm_exp import cli\n"
+        "cli._end(lambda: exec('import os, time; os.kill(os.getpid(), int(sys.argv[1])); time.sleep(5)'))\n"
+    )
+    words, where = [sys.executable, "-m", "program", str(int(number))], os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        words, env={**os.environ, "PYTHONPATH": where}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, "interrupted; the same command goes on where this one stopped\n")
+
+
+def test_an_error_that_a_signal_was_turned_into_is_an_interruption():
+    class Named:
+        def __set_name__(self, owner: type, name: str) -> None:
+            kill(signal.SIGTERM)
+
+    assert code_of(lambda: bool(type("Owner", (), {"named": Named()}))) == 143
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -99,45 +100,80 @@ def _end(command: Callable[[], int]) -> None:
         sys.exit(code)
 
 
-def _code(command: Callable[[], int], received: list[int]) -> int:
+def _code(command: Callable[[], int], received: Interruptions) -> int:
     """Run a command and return the exit code."""
     try:
-        with storage_errors():
+        with received.heeded(), storage_errors():
             return command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if received.first is None and not isinstance(error, KeyboardInterrupt):
+            raise  # and not what Python or a library made of an interruption, as in the making of a class
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        return 128 + (received or [signal.SIGINT])[0]
+        return 128 + (received.first or signal.SIGINT)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal to end came.
+
+    It is no plain ``KeyboardInterrupt``: where one comes out of ``exec`` or ``eval`` of a text, as in a module that
+    makes data classes, Python ends itself by SIGINT at its end, whoever caught it.
+    """
+
+
+@dataclass
+class Interruptions:
+    """Signals to end that this process got.
+
+    Attributes:
+        first: the number of the first one.
+        since: when it came.
+        heeding: whether a signal breaks off what is done. It does while a command runs, and neither before, when the
+            command has not begun, nor after, when only its exit code is left.
+    """
+
+    first: int | None = None
+    since: float = 0.0
+    heeding: bool = False
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Let a signal that came before, or that comes while the body runs, raise ``KeyboardInterrupt``."""
+        self.heeding = True
+        try:
+            if self.first is not None:
+                raise Ended
+            yield
+        finally:
+            self.heeding = False
+
+    def note(self, number: int, frame: object) -> None:
+        """Take notice of a signal. Those that come after the first one do not break off the clean-up."""
+        if self.first is not None and time.monotonic() - self.since < CLEANING:
+            return
+        self.first, self.since = self.first or number, time.monotonic()
+        if self.heeding:
+            raise Ended
 
 
 @contextmanager
-def interruptions() -> Iterator[list[int]]:
-    """Let the first SIGTERM or Ctrl-C raise ``KeyboardInterrupt``; those that follow do not break off the clean-up.
+def interruptions() -> Iterator[Interruptions]:
+    """Take notice of SIGTERM and Ctrl-C while the body runs, and say by what is given when they break something off.
 
-    Signals that come while Python itself ends are ignored, so that the exit code is that of the command. Gives a list
-    that the number of the signal is added to. Signals that the caller of this process ignores stay ignored. Ranks of
-    ``torchrun`` end at once, as it expects: they may be waiting for one another outside of Python.
+    Signals that come while Python itself ends are ignored, so that the exit code is that of the command. Signals that
+    the caller of this process ignores stay ignored. Ranks of ``torchrun`` end at once, as it expects: they may be
+    waiting for one another outside of Python.
     """
-    received: list[int] = []
-    since = 0.0
-
-    def end(number: int, frame: object) -> None:
-        nonlocal since
-        if received and time.monotonic() - since < CLEANING:
-            return
-        received.append(number)
-        since = time.monotonic()
-        raise KeyboardInterrupt
-
-    heeded = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    found = Interruptions()
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     alone = threading.current_thread() is threading.main_thread() and ranks() == 1
-    before = {number: usual for number, usual in heeded.items() if alone and signal.getsignal(number) == usual}
+    before = {number: handler for number, handler in usual.items() if alone and signal.getsignal(number) == handler}
     for number in before:
-        signal.signal(number, end)
+        signal.signal(number, found.note)
     try:
-        yield received
+        yield found
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -260,12 +296,13 @@ def _checked_arguments() -> Iterator[tuple[Any, list[Config]]]:
 
     There are none where it asks for no work. Hydra is left the command line as it is meant.
     """
+    from dmm_exp.config.files import limited_files
     from dmm_exp.config.schema import register
 
     register()
     arguments = _arguments()
     arguments.typed = list(sys.argv)
-    with _run_again(arguments):
+    with limited_files(), _run_again(arguments):
         cells = _check(arguments) if _composes(arguments) else []
         yield arguments, cells
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.config.schema import Config, Plain, marks, plain
+from dmm_exp.console.terminal import tracked
 from dmm_exp.files.digests import digest_of
 
+MANY = 5000  # files whose reading deserves a progress bar
 NAMED = ("dataset", "model", "forget", "unlearner", "refinement", "scale")
 OURS = ("dmm_exp", "torch", "lightning")  # packages whose arguments name no files but those that the schema marks
 CHOICES = "choices.json"
@@ -108,12 +110,12 @@ def _digest(path: Path, outputs: Path) -> str:
     """Return a digest of a file, or of all files of a folder but hidden ones and those in ``outputs``."""
     if path.is_file():
         return f"{_digest_of_file(path)}{path.suffix}"  # the ending decides how a file is read
-    digest = hashlib.sha256()
+    digest, found = hashlib.sha256(), []
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if name[0] != "." and Path(folder, name).absolute() != outputs)
-        for name in sorted(name for name in files if name[0] != "."):
-            file = Path(folder, name)
-            digest.update(os.fsencode(f"{file.relative_to(path)}\0{_digest_of_file(file)}\n"))
+        found += [Path(folder, name) for name in sorted(files) if name[0] != "."]
+    for file in tracked(found, f"reading {path}", long=len(found) >= MANY):
+        digest.update(os.fsencode(f"{file.relative_to(path)}\0{_digest_of_file(file)}\n"))
     return digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ from dataclasses import is_dataclass
 from functools import cache
 from typing import Any
 
+from dmm_exp.config.places import check_place
 from dmm_exp.config.schema import Plain
 from dmm_exp.config.trust import check_found, check_names, is_restricted
 from dmm_exp.errors import UserError, did_you_mean, shown
@@ -119,6 +120,7 @@ def check_targets(config: Plain, prefix: str = "") -> None:
         names = None if open_ended else list(signature.parameters)
         _check_given(path, node, names, hints, node["_target_"])
         _check_complete(path, node, signature)
+        check_place(path, node["_target_"], _object(node["_target_"]))
 
 
 def check_options_of(path: str, node: Any, options: Any) -> None:
@@ -200,22 +202,24 @@ def _signature(path: str, target: str) -> tuple[inspect.Signature, dict[str, Any
 
 def _inspected(target: str) -> tuple[inspect.Signature, dict[str, Any]]:
     """Return the arguments of what a target names; refuse it, where only some are accepted, before it is imported."""
-    from hydra.utils import get_object
-
     if is_restricted():
         check_names({"_target_": target})
-        check_found(target, get_object(target))
+        check_found(target, _object(target))
     return _inspect(target)
 
 
 @cache
 def _inspect(target: str) -> tuple[inspect.Signature, dict[str, Any]]:
-    from hydra.utils import get_object
-
-    found = get_object(target)
+    found = _object(target)
     if not inspect.isclass(found):
         return inspect.signature(found), _hints(found)
     return _constructor(found)
+
+
+def _object(target: str) -> Any:
+    from hydra.utils import get_object
+
+    return get_object(target)
 
 
 def _constructor(cls: type) -> tuple[inspect.Signature, dict[str, Any]]:
@@ -265,8 +269,8 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (bool, str, type(None)):
         return isinstance(value, hint)
-    if is_dataclass(hint):  # one of our classes: made by a node, and never a plain number or text
-        return not isinstance(value, (bool, int, float, str, list))
+    if is_dataclass(hint):  # one of our classes: made by a node that names it, and never a plain value
+        return not isinstance(value, (bool, int, float, str, list, Mapping, type(None)))
     return True
 
 

@@ -29,6 +29,7 @@ def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Any]:
     from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.global_hydra import GlobalHydra
 
+    from dmm_exp.config.files import limited_files
     from dmm_exp.config.schema import register
 
     register()
@@ -40,8 +41,9 @@ def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Any]:
     current = GlobalHydra.instance()
     before, current.hydra = current.hydra, None
     try:
-        Hydra.create_main_hydra2(task_name="dmm_exp", config_search_path=search_path)
-        yield current.config_loader()
+        with limited_files():
+            Hydra.create_main_hydra2(task_name="dmm_exp", config_search_path=search_path)
+            yield current.config_loader()
     finally:
         current.hydra = before
 

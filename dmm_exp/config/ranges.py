@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import is_dataclass
+from typing import Any, get_type_hints
 
 from dmm_exp.config.convex import check_convex
+from dmm_exp.config.instantiate import describe, fits
+from dmm_exp.config.places import check_named
 from dmm_exp.config.processes import ranks
 from dmm_exp.config.schema import (
     Config,
@@ -16,9 +20,10 @@ from dmm_exp.config.schema import (
     TrainingConfig,
     plain,
 )
-from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.errors import UserError, did_you_mean, shown
 
 LOGITS_DTYPES = ("float32", "float16")
+NAMES_OF_FILES = ("paths.outputs", "dataset.path", "forget.indices")
 
 
 def check_ranges(config: Config) -> None:
@@ -27,10 +32,14 @@ def check_ranges(config: Config) -> None:
     Raises:
         UserError: the first that is out of range.
     """
+    _check_types("", config)
     check_convex(config.convex)
+    resolved = plain(config)
+    check_named(resolved)
     _at_least("n_models", config.n_models, 2)
     _at_least("seed", config.seed, 0)
-    _check_seeds("", plain(config))
+    for key, value in resolved.items():
+        _check_numbers(key, value)
     _check_processes(config.trainer, str(config.executor.get("_target_", "")))
     chunk_size = config.model.chunk_size
     if chunk_size != "auto" and (isinstance(chunk_size, str) or chunk_size < 1):
@@ -53,13 +62,40 @@ def _check_processes(trainer: Node, executor: str) -> None:
         raise UserError(f"torchrun started {ranks()} processes: they share work by trainer=ddp only")
 
 
-def _check_seeds(path: str, node: Any) -> None:
-    """Refuse a seed that generators of random numbers do not take; the seed at the root may be any."""
-    for name, value in node.items() if isinstance(node, Mapping) else ():
-        key = f"{path}.{name}" if path else str(name)
-        if path and key.endswith("seed") and isinstance(value, int) and not -(2**63) <= value < 2**64:
-            raise UserError(f"{key}={value}: expected a seed of at least -2^63 and below 2^64")
-        _check_seeds(key, value)
+def _check_types(before: str, node: Any) -> None:
+    """Refuse values of another type that OmegaConf lets pass, such as an element of a list, or what was replaced."""
+    for name, hint in get_type_hints(type(node)).items():
+        value, path = getattr(node, name), f"{before}{name}"
+        if is_dataclass(value):
+            _check_types(f"{path}.", value)
+        elif not fits(value, hint):
+            raise UserError(f"{path}={shown(value)}: expected {describe(hint)}")
+
+
+def _check_numbers(path: str, value: Any) -> None:
+    """Refuse what has no address, and seeds that generators of random numbers do not take; that at the root may be any.
+
+    An artifact's key is the hash of JSON, which has neither NaN nor infinities nor halves of characters. Names of files
+    may hold those: the files count by their content.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path}={value}: expected a finite number")
+    if isinstance(value, str) and path not in NAMES_OF_FILES and not _is_text(value):
+        raise UserError(f"{path}={shown(value)}: holds half a character; expected text in Unicode")
+    name = path.rpartition(".")[2]
+    if name != path and name.endswith("seed") and isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise UserError(f"{path}={value}: expected a seed of at least -2^63 and below 2^64")
+    for key, inner in value.items() if isinstance(value, Mapping) else ():
+        _check_numbers(f"{path}.{key}", inner)
+    for index, inner in enumerate(value) if isinstance(value, list | tuple) else ():
+        _check_numbers(f"{path}[{index}]", inner)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return bool(value.encode()) or not value
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_pool(pool: PoolConfig) -> None:

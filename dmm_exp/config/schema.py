@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from omegaconf import MISSING
 
 from dmm_exp.config.convex import ConvexConfig
-from dmm_exp.errors import UserError, did_you_mean
+from dmm_exp.errors import UserError, did_you_mean, shown
 
 Node = dict[str, Any]  # a class (``_target_``) with its arguments, as a user chose them
 Plain = Mapping[str, Any]  # a configuration as plain containers, which are hashed and written
@@ -244,13 +244,7 @@ class Config:
         Raises:
             UserError: it has a key that there is not.
         """
-        known = [one.name for one in fields(cls)]
-        for key in resolved:
-            if key not in known:
-                raise UserError(
-                    f"{key}: there is no such key at the root of the configuration{did_you_mean(key, known)}"
-                )
-        return _typed(cls, resolved)
+        return _typed(cls, resolved, "")
 
 
 @dataclass
@@ -268,7 +262,7 @@ class TrainingByFunction:
 
 def training_config(training: Node) -> TrainingConfig:
     """Return a recipe with its types, or what stands for one: ``{"function": …}``."""
-    return _typed(TrainingConfig, training)
+    return _typed(TrainingConfig, training, "training")
 
 
 def plain(node: Any) -> Any:
@@ -280,18 +274,28 @@ def plain(node: Any) -> Any:
     return [plain(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
-def _typed(hint: Any, value: Any) -> Any:
-    """Return plain containers as what a type hint says."""
+def _typed(hint: Any, value: Any, path: str) -> Any:
+    """Return plain containers as what a type hint says.
+
+    Raises:
+        UserError: a key does not exist, or something else stands where keys are needed.
+    """
     if get_origin(hint) is UnionType:
-        hint = next(one for one in get_args(hint) if one is not type(None))
-    if isinstance(value, Mapping) and is_dataclass(hint) and isinstance(hint, type):
-        if "function" in value and hint is TrainingConfig:
-            return TrainingByFunction(**value)
-        hints = _hints(hint)
-        return hint(**{key: _typed(hints[key], inner) for key, inner in value.items()})
-    if isinstance(value, Mapping) and get_origin(hint) is dict:
-        return {key: _typed(get_args(hint)[1], inner) for key, inner in value.items()}
-    return value
+        hint = next(one for one in get_args(hint) if one is not type(None)) if value is not None else type(None)
+    if get_origin(hint) is dict and isinstance(value, Mapping):
+        return {key: _typed(get_args(hint)[1], inner, f"{path}.{key}") for key, inner in value.items()}
+    if not (isinstance(hint, type) and is_dataclass(hint)):
+        return value
+    if not isinstance(value, Mapping):
+        raise UserError(f"{path}={shown(value)}: expected keys with values")
+    if "function" in value and hint is TrainingConfig:
+        return TrainingByFunction(**value)
+    hints = _hints(hint)
+    for key in value:
+        if key not in hints:
+            place = f"{path}.{key}: there is no such key" if path else f"{key}: there is no such key at the root"
+            raise UserError(f"{place}{did_you_mean(str(key), hints)}")
+    return hint(**{key: _typed(hints[key], inner, f"{path}.{key}" if path else key) for key, inner in value.items()})
 
 
 @cache

@@ -11,15 +11,16 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from dmm_exp.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+Item = TypeVar("Item")
 PLAIN = "dmm_exp.plain"  # how characters are written that the output's encoding does not have
 _INSTEAD = {
     "✓": "ok", "✗": "!!", "–": "-", "—": "-", "−": "-", "×": "x", "·": ".", "…": "...", "±": "+/-", "≥": ">=",
@@ -37,8 +38,11 @@ def _instead(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(PLAIN, _instead)
 
 
-class Closed(Exception):
-    """Standard output cannot be written any more."""
+class Closed(BaseException):
+    """Standard output cannot be written any more.
+
+    It ends a program as Ctrl-C does, and is no ``Exception``: what handles errors, as ``logging`` does, would go on.
+    """
 
 
 class _Stream:
@@ -146,3 +150,12 @@ def console(**options: Any) -> Console:
                 yield Segment(text if control else printable(text), style, control)
 
     return Safe(**options)
+
+
+def tracked(items: Sequence[Item], description: str, *, long: bool) -> Iterable[Item]:
+    """Return items as they are worked on, with a bar on a terminal where that takes long."""
+    if not long:
+        return items
+    from rich.progress import track
+
+    return track(items, description, console=console(stderr=True), transient=True)

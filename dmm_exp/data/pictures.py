@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dmm_exp.console.terminal import console
+from dmm_exp.console.terminal import tracked
 from dmm_exp.data.decoded import MODES, RULES, decoded
 from dmm_exp.errors import UserError, printable, reason_of, storage_errors
 from dmm_exp.files.reading import read_bytes
@@ -154,14 +154,11 @@ class Decoding:
 
     def _fill(self, out: np.ndarray, chosen: Sequence[tuple[Pictures, np.ndarray]]) -> Any:
         """Decode into ``out``, several images at a time: decoders leave Python's lock alone."""
-        from rich.progress import track
-
         work = [(pictures, int(row)) for pictures, rows in chosen for row in rows]
         starts = range(0, len(work), AT_ONCE)
-        quiet = len(work) < MANY
         noted: dict[str, list[str]] = defaultdict(list)
         with ThreadPoolExecutor() as threads:
-            for start in track(starts, "decoding images", console=console(stderr=True), transient=True, disable=quiet):
+            for start in tracked(starts, "decoding images", long=len(work) >= MANY):
                 found = threads.map(self._one, work[start : start + AT_ONCE])
                 for place, (image, notes) in enumerate(found, start):
                     out[place] = image

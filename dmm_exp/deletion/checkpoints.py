@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dmm_exp.deletion.fresh import uncompiled_name
 from dmm_exp.errors import UserError, listed, reason_of, shown
+from dmm_exp.files.reading import check_archive
 from dmm_exp.files.writing import write_tensors
 
 Tensors = dict[str, Tensor]
@@ -257,6 +258,7 @@ def read_tensors(path: Path) -> Tensors:
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
     try:
+        check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -19,22 +17,19 @@ from dmm_exp.deletion.belonging import check_answers
 from dmm_exp.deletion.given import Given, given_by_configuration
 from dmm_exp.deletion.ledger import Ledger
 from dmm_exp.deletion.ledger_files import Receipt
+from dmm_exp.deletion.output import Output, asked_for
 from dmm_exp.deletion.pool import FILE, SIZE, Pool, prepare_given
 from dmm_exp.deletion.purge_command import purge_command
 from dmm_exp.deletion.recipes import composed
-from dmm_exp.deletion.record_files import RECORD
-from dmm_exp.deletion.record_files import read as read_record
 from dmm_exp.deletion.request import check_request, request
-from dmm_exp.deletion.result import Place, Unlearned
 from dmm_exp.deletion.rows import forget_rows, read
 from dmm_exp.deletion.signature import Key, private_key
 from dmm_exp.errors import UserError, did_you_mean, storage_errors
 from dmm_exp.executors import shared_executor
 from dmm_exp.forget import Rows
-from dmm_exp.store.temporary import sweep, temporary_folder
+from dmm_exp.store.temporary import sweep
 
 PREFIX = "request."
-PROBE = ".probe."  # start of the name of a folder that is made to see whether it can be
 
 HELP = """\
 Delete rows from a trained network.
@@ -51,7 +46,8 @@ folder of images: .txt, .csv, .tsv, .json, .npy or .parquet. Of several columns 
 
     request.checkpoint=FILE     of the trained network: safetensors, a state dict, or Lightning's
     request.prefix=student.     which network of the file, where it holds several: what stands before its names
-    request.output=FOLDER       where results go; a new folder (unlearned)
+    request.output=FOLDER       where results go; a new folder (unlearned), or that of the same command: what is there
+                                of its results is not made again
     request.recipe=true         the network was trained as training=… says: a pool and a verification can be made
     request.pool=FOLDER         a prepared pool; it is prepared there if it is not (with request.recipe=true)
     request.size=1000           subset models of a pool that is to be prepared
@@ -105,6 +101,13 @@ class Asked:
         return [part.name for part in fields(self) if getattr(self, part.name) != getattr(usual, part.name)]
 
     @property
+    def determining(self) -> dict[str, Any]:
+        """The keys that change what comes of a request of no ledger, beside the network and the rows."""
+        names = ("recipe", "size", "prepare_budget", "budget", "verify", "keep")
+        pool = None if self.pool is None else str(Path(self.pool).expanduser().absolute())
+        return {name: getattr(self, name) for name in names} | {"pool": pool}
+
+    @property
     def signing(self) -> Key | None:
         """The private key, None where none was given."""
         return None if self.key is None else private_key(self.key, "request.key")
@@ -135,23 +138,21 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
     known = _given(config, asked)
     rows, console = read(instantiate(config.forget), known.examples), Console()
     carry_out = _single if asked.ledger is None else _of_ledger
-    result = carry_out(config, asked, known, rows, console)
-    for warning in result.warnings:
-        console.warn(warning)
-    output = Path(asked.output).expanduser()
-    if result.place is None:
-        return result.save(output, asked.signing)
-    console.note(f"receipt of the ledger, to be kept elsewhere: {result.receipt}")
-    return output if _is_of(output, result.place) else result.save(output)
+    return carry_out(config, asked, known, rows, console)
 
 
-def _single(config: Config, asked: Asked, known: Given, rows: Rows, console: Console) -> Unlearned:
-    """Carry out a request that is of no ledger."""
+def _single(config: Config, asked: Asked, known: Given, rows: Rows, console: Console) -> Path:
+    """Carry out a request that is of no ledger, unless its folder holds what came of it already."""
     if asked.receipt is not None:
         raise UserError("request.receipt: is of a ledger; expected request.ledger=FOLDER beside it")
-    _ = asked.signing  # so that a wrong key is noticed before anything is computed
     chosen = forget_rows(rows, known.examples, whole_classes=asked.whole_classes)
-    pool, recipe, executor = _pool_of(config, asked, known, rows, console)
+    output = Output(asked.output, asked_for(config, asked.determining, known, chosen), asked.signing)
+    if (record := output.finished()) is not None:
+        console.note(f"{asked.output}: holds this deletion already, of {record['when']}")
+        for warning in record["warnings"]:
+            console.warn(warning)
+        return output.folder
+    pool, recipe, executor = _pool_of(config, asked, known, rows, console, output)
     with request(
         known,
         config.unlearner,
@@ -164,11 +165,14 @@ def _single(config: Config, asked: Asked, known: Given, rows: Rows, console: Con
         asked.budget,
         asked.keep,
     ) as work:
-        return work.delete(chosen, read=rows.read).result
+        result = replace(work.delete(chosen, read=rows.read).result, asked=output.asked)
+    for warning in result.warnings:
+        console.warn(warning)
+    return result.save(output.folder, output.key)
 
 
-def _of_ledger(config: Config, asked: Asked, known: Given, rows: Rows, console: Console) -> Unlearned:
-    """Carry out a request to a ledger, or return what it keeps of the same one."""
+def _of_ledger(config: Config, asked: Asked, known: Given, rows: Rows, console: Console) -> Path:
+    """Carry out a request to a ledger, or take what it keeps of the same one."""
     if asked.verify:
         raise UserError("request.verify: is for single requests; expected no request.ledger beside it")
     if asked.keep:
@@ -180,60 +184,32 @@ def _of_ledger(config: Config, asked: Asked, known: Given, rows: Rows, console: 
         asking = (config.unlearner, recipe, pool, config.seed)
         return Ledger.of(folder, known, asking, executor, console, asked.signing, receipt)
 
-    before = ledger(None, None)
-    if (found := before.recorded(rows, asked.budget)) is not None:
-        _check_output(asked.output, found.place)
-        return before.delete(rows, budget=asked.budget)
-    forget_rows(rows, known.examples, whole_classes=asked.whole_classes, gone=before.gone)
-    pool, recipe, _ = _pool_of(config, asked, known, rows, console)
-    return ledger(recipe, pool).delete(rows, whole_classes=asked.whole_classes, budget=asked.budget)
+    work = ledger(None, None)
+    if (found := work.recorded(rows, asked.budget)) is not None:
+        Output(asked.output, place=found.place).check()
+    else:
+        forget_rows(rows, known.examples, whole_classes=asked.whole_classes, gone=work.gone)
+        pool, recipe, _ = _pool_of(config, asked, known, rows, console, Output(asked.output))
+        work = ledger(recipe, pool)
+    result = work.delete(rows, whole_classes=asked.whole_classes, budget=asked.budget)
+    for warning in result.warnings:
+        console.warn(warning)
+    console.note(f"receipt of the ledger, to be kept elsewhere: {result.receipt}")
+    output = Output(asked.output, place=result.place)
+    return result.save(output.folder) if output.finished() is None else output.folder
 
 
 def _pool_of(
-    config: Config, asked: Asked, known: Given, rows: Rows, console: Console
+    config: Config, asked: Asked, known: Given, rows: Rows, console: Console, output: Output
 ) -> tuple[Pool | None, Node | None, Any]:
     """Return a request's pool, recipe and executor, after checking that what comes of it can be written."""
     kept, recipe = _kept(asked), plain(config.training) if asked.recipe else None
     check_request(config.unlearner, recipe if kept is None else kept.training, asked.verify, asked.budget, known)
-    _check_output(asked.output, None)
+    output.check()
     for sentence in (*known.examples.taken, f"rows to delete: {rows.read}"):
         console.note(sentence)
     executor = shared_executor(config.executor)
     return kept or _prepared(config, asked, known, executor, console), recipe, executor
-
-
-def _check_output(name: str, place: Place | None) -> None:
-    """Raise ``UserError`` unless results can be written to a folder; nothing is left there.
-
-    Args:
-        name: of the folder.
-        place: of a request in a ledger, whose record may be there already.
-    """
-    output = Path(name).expanduser()
-    if os.path.lexists(output / RECORD) and (place is None or not _is_of(output, place)):
-        raise UserError(f"request.output={name}: holds the record of a deletion; expected a new folder")
-    made = [folder for folder in (output, *output.parents) if not os.path.lexists(folder)]
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(output, PROBE) as probe:
-            (probe / RECORD).write_bytes(bytes(1))
-    except OSError as error:
-        raise UserError(
-            f"request.output={name}: cannot be written ({error.strerror}); expected a folder that can be made, or "
-            "written to"
-        ) from error
-    finally:
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
-
-
-def _is_of(output: Path, place: Place) -> bool:
-    """Return whether a folder holds the record that a ledger keeps of a request."""
-    try:
-        return (output / RECORD).read_bytes() == (place.folder / RECORD).read_bytes() and bool(read_record(output))
-    except (OSError, UserError):
-        return False
 
 
 def _asked(texts: Sequence[str]) -> Asked:

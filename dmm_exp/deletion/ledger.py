@@ -108,8 +108,10 @@ class Ledger:
         progress: bool = True,
     ) -> None:
         known = given(model, train, validation_of(validation, pool, train), factory, prefix)
-        asking = (method, recipe, pool, seed)
-        self._begin(Path(folder), known, asking, here(known), Console(quiet=not progress), limits, key, receipt)
+        asking, console = (method, recipe, pool, seed), Console(quiet=not progress)
+        self._begin(Path(folder), known, asking, here(known), console, limits, key, receipt)
+        for sentence in known.examples.taken:
+            console.note(sentence)
 
     @classmethod
     def of(

@@ -204,6 +204,8 @@ def prepare(
     """
     known = given(model, train, validation, factory, prefix)
     console = Console(quiet=not progress)
+    for sentence in known.examples.taken:
+        console.note(sentence)
     return prepare_given(
         known, training_of(recipe, known), Path(folder), here(known), console, size=size, budget=budget, seed=seed
     )

@@ -27,7 +27,7 @@ from dmm_exp.deletion.signature import SIGNER, Key
 from dmm_exp.deletion.surfaces import ELSEWHERE, ERASED, REMAINS, Surface, elsewhere, pool_surfaces, surface
 from dmm_exp.ensembles.work import read_examples, stacked
 from dmm_exp.errors import UserError
-from dmm_exp.files.writing import checksum, settle, write_json, write_tensors
+from dmm_exp.files.writing import checksum, rows_at, settle, write_json, write_tensors
 from dmm_exp.pipeline import content_hash
 from dmm_exp.store import Artifact, Spec
 from dmm_exp.store.artifact import MANIFEST
@@ -199,13 +199,13 @@ def _content(examples: Examples) -> str:
 def _overwrite(data: Path, rows: Sequence[int]) -> None:
     """Overwrite the inputs of rows with zeros where they are on the disk, and say so in the manifest."""
     path = data / DATA
+    try:
+        start, size = rows_at(path, "inputs")
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); delete the pool") from error
     with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        inputs = json.loads(file.read(length))["inputs"]
-        start, stop = inputs["data_offsets"]
-        size = (stop - start) // inputs["shape"][0]
         for row in rows:
-            file.seek(8 + length + start + row * size)
+            file.seek(start + row * size)
             file.write(bytes(size))
         file.flush()
         os.fsync(file.fileno())

@@ -4,6 +4,9 @@
 
 * ``format``: 2.
 * ``when``: the moment of the deletion, UTC, ISO 8601.
+* ``asked``: digest of all that the command asked for, by which the same command finds its record again
+  (:func:`dmm_exp.deletion.output.asked_for`); null from Python and in a ledger.
+* ``taken``: what in the files of the data was taken as what, in sentences.
 * ``removed``: ``rows`` (their number), ``indices`` in the training set, ``sha256`` of their inputs and labels;
   ``read``, the list as it was read, in words; ``names`` of their files, in the order of ``indices``, or null;
   ``of``: numbers of ``train`` and ``unseen`` points and of ``classes``. From a ledger, ``sha256`` is that of the rows'
@@ -131,6 +134,8 @@ def content(result: Unlearned, checkpoint: str) -> dict[str, Any]:
     record: dict[str, Any] = {
         "format": FORMAT,
         "when": result.when,
+        "asked": result.asked,
+        "taken": result.taken,
         "removed": {
             "rows": len(result.forgotten),
             "indices": result.forgotten,

@@ -156,6 +156,7 @@ class Request:
             points=points_table(deletion, gone, work.origin, logits, targets, retrained),
             pool=self.pool if self.predicts else None,
             kept=self.kept,
+            taken=list(known.examples.taken),
             normalisation=None if known.examples.normalisation == RAW else dict(vars(known.examples.normalisation)),
         )
         if self.pool is not None:

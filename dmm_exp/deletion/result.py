@@ -91,6 +91,8 @@ class Unlearned:
         pool: what predictions came from, None where it was no pool; one that was prepared for this call is gone.
         kept: names of tensors that a retrained network took over from the given one.
         place: where a ledger keeps the deletion, None where it is of no ledger.
+        taken: what in the files of the data was taken as what, in sentences.
+        asked: digest of the command that asked for it (:func:`dmm_exp.deletion.output.asked_for`), None without one.
     """
 
     model: nn.Module
@@ -113,6 +115,8 @@ class Unlearned:
     names: list[str] | None = None
     normalisation: dict[str, Any] | None = None
     place: Place | None = field(default=None, repr=False)
+    taken: list[str] = field(default_factory=list)
+    asked: str | None = field(default=None, repr=False)
 
     @property
     def receipt(self) -> Receipt | None:

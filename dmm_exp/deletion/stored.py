@@ -12,6 +12,8 @@ from torch import nn
 from dmm_exp.deletion.pool import FILE, Pool
 from dmm_exp.deletion.record_files import POINTS, read
 from dmm_exp.deletion.result import Cost, Unlearned
+from dmm_exp.errors import UserError, reason_of
+from dmm_exp.files.reading import check_parquet
 
 if TYPE_CHECKING:
     from dmm_exp.deletion.result import Place
@@ -45,11 +47,20 @@ def stored(place: Place, model: nn.Module) -> Unlearned:
         rows=removed["sha256"],
         weights={name: network[name] for name in ("before", "after")},
         when=record["when"],
-        points=pd.read_parquet(points) if points.exists() else pd.DataFrame(),
+        points=_table(points) if points.exists() else pd.DataFrame(),
         pool=None if pool is None or not (Path(pool["folder"]) / FILE).exists() else Pool.open(pool["folder"]),
         kept=method["kept"],
         read=removed["read"],
         names=removed["names"],
         normalisation=network["normalisation"],
         place=place,
+        taken=record.get("taken", []),  # records of earlier versions do not say it
     )
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        check_parquet(path)
+        return pd.read_parquet(path)
+    except (ValueError, LookupError, TypeError, NotImplementedError) as error:
+        raise UserError(f"{path}: cannot be read as a table ({reason_of(error)}); restore it from a copy") from error

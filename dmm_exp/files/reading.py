@@ -11,13 +11,13 @@ import math
 import os
 import re
 import stat
-from collections.abc import Mapping
+import zipfile
 from pathlib import Path
 from typing import Any
 
 JSON_BYTES = 1 << 26  # of a JSON file that is read; as objects it takes about ten times as much
 YAML_BYTES = 1 << 24  # of a YAML file that is read: a configuration may list rows to forget
-VALUES = 1 << 20  # values in a YAML file, those that it repeats by alias counted each time
+VALUES = 1 << 20  # values and keys in a YAML file, those that it repeats by alias counted each time
 DEPTH = 100  # containers in one another
 NAME_BYTES = 255  # the longest name that file systems take
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\:]+")
@@ -126,40 +126,70 @@ def parse_yaml(text: str) -> Any:
     """Return what a YAML text of plain values stands for. See :func:`read_yaml` for errors."""
     import yaml
 
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
     try:
-        _check_events(yaml.parse(text, Loader=loader))
-        found = yaml.load(text, Loader=loader)
+        check_yaml(text, merges=False)
+        return yaml.load(text, Loader=_yaml_loader())
     except (yaml.YAMLError, RecursionError, AttributeError, TypeError, OverflowError) as error:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
-    _check_values(found)
-    return found
 
 
-def _check_events(events: Any) -> None:
-    """Refuse, before anything is made of it, what is nested deeply or merges mappings into one another."""
-    depth = 0
-    for event in events:
-        kind = type(event).__name__
-        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
-        if depth > DEPTH:
+def check_yaml(text: str, *, merges: bool = True) -> None:
+    """Refuse a YAML text by its marks, before anything is made of it.
+
+    Args:
+        text: that is to be read.
+        merges: whether mappings may be merged into one another (``<<``).
+
+    Raises:
+        ValueError: it is nested too deeply, holds itself, or becomes too large where all that it repeats is written
+            out.
+        yaml.YAMLError: it is no YAML.
+    """
+    import yaml
+
+    sizes: dict[str, tuple[float, float]] = {}  # (values, characters) of what can be repeated
+    begun: list[tuple[str | None, float, float]] = []  # containers that are open: their anchors, and what was before
+    values = length = 0.0
+    for event in yaml.parse(text, Loader=_yaml_loader()):
+        if isinstance(event, yaml.AliasEvent):
+            more = sizes.get(event.anchor, (1, 0))
+            values, length = values + more[0], length + more[1]
+        elif isinstance(event, yaml.CollectionStartEvent):
+            begun.append((event.anchor, values, length))
+            sizes |= {event.anchor: (math.inf, 0)} if event.anchor else {}  # repeated within itself, it has no end
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, values_before, length_before = begun.pop()
+            values += 1
+            sizes |= {anchor: (values - values_before, length - length_before)} if anchor else {}
+        elif isinstance(event, yaml.ScalarEvent):
+            values, length = values + 1, length + len(event.value)
+            sizes |= {event.anchor: (1, len(event.value))} if event.anchor else {}
+            if not merges and event.value == "<<" and event.implicit[0]:
+                raise ValueError("it merges mappings with '<<', which is not read")
+        if len(begun) > DEPTH:
             raise ValueError(f"its values are nested more than {DEPTH} deep")
-        if kind == "ScalarEvent" and event.value == "<<" and event.implicit[0]:
-            raise ValueError("it merges mappings with '<<', which is not read")
+        if values > VALUES:
+            raise ValueError(f"it holds itself, or more than {VALUES:,} values where all that it repeats is counted")
+        if length > YAML_BYTES:
+            raise ValueError(f"it has more than {YAML_BYTES:,} characters where all that it repeats is counted")
 
 
-def _check_values(found: Any) -> None:
-    """Refuse what holds itself, or becomes too large where everything that is repeated is written out."""
-    level, count = [found] if isinstance(found, (dict, list)) else [], 0
-    for _ in range(DEPTH):
-        inside = [list(one.values()) if isinstance(one, Mapping) else one for one in level]
-        count += sum(map(len, inside))
-        if not level or count > VALUES:
-            break
-        level = [child for children in inside for child in children if isinstance(child, (dict, list))]
-    if not level:
-        return
-    raise ValueError(f"it holds itself, or more than {VALUES:,} values where all that it repeats is counted")
+def _yaml_loader() -> Any:
+    import yaml
+
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+
+
+def check_archive(path: Path) -> None:
+    """Refuse a zip archive, as PyTorch and NumPy write them, that does not fit into memory; other files pass.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too large when it is unpacked.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_memory(sum(member.file_size for member in archive.infolist()))
 
 
 def check_parquet(path: Path) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmm_exp.files.reading import is_real_folder
+from dmm_exp.files.reading import JSON_BYTES, is_real_folder, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +116,25 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, write)
+
+
+def rows_at(path: Path, name: str) -> tuple[int, int]:
+    """Return at which byte of a safetensors file a tensor begins, and how many bytes a row ``[rows, ...]`` of it has.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no whole safetensors file, or has no such tensor.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(JSON_BYTES, os.fstat(file.fileno()).st_size):
+            raise ValueError(f"its header has {length:,} bytes")
+        header = parse_json(file.read(length).decode("utf-8"))
+    try:
+        (start, stop), shape = header[name]["data_offsets"], header[name]["shape"]
+        return 8 + length + start, (stop - start) // shape[0]
+    except (LookupError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"its header says nothing of '{name}'") from error
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

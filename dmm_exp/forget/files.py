@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dmm_exp.errors import UserError, did_you_mean, reason_of, shown
+from dmm_exp.files.reading import check_parquet
 
 TEXTS = (".txt", ".csv", ".tsv")
 ENDS = (*TEXTS, ".json", ".npy", ".parquet")
@@ -260,6 +261,7 @@ class ListFile:
         import pyarrow.parquet as pq
 
         try:
+            check_parquet(self.path)
             with pq.ParquetFile(self.path) as file:
                 titles, facts = file.schema_arrow.names, file.metadata
                 size = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
@@ -268,7 +270,9 @@ class ListFile:
                 rows = [] if len(titles) == 1 else file.read(titles[:1]).column(0).to_pylist()
                 place = self._place(titles, len(titles), [[value] for value in rows])
                 values = file.read([titles[place]]).column(0).to_pylist()
-        except pa.ArrowException as error:
+        except UserError:
+            raise
+        except (pa.ArrowException, ValueError) as error:
             raise self.error(f"is not a whole parquet file ({reason_of(error)})") from error
         return Entries(values, f"in column '{titles[place]}' of {self.path.name}")
 

@@ -23,6 +23,9 @@ class Normalised(nn.Module):
         mean: per channel, or one value for all.
         std: per channel, or one value for all.
         input_shape: shape of one input, ``[channels, ...]`` when there are several constants.
+
+    Raises:
+        UserError: the constants do not fit the inputs, or divide by 0.
     """
 
     def __init__(
@@ -30,6 +33,11 @@ class Normalised(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
+        if len(mean) != len(std) or len(mean) not in (1, input_shape[0]) or 0 in (scale, *std):
+            raise UserError(
+                f"dataset.normalisation: scale={scale}, {len(mean)} values of mean and {len(std)} of std; expected one "
+                f"of each, or one for each of the {input_shape[0]} channels, and neither a scale nor a std of 0"
+            )
         tail = (1,) * (len(input_shape) - 1)
         self.slope = [1 / (scale * s) for s in std]
         self.offset = [-m / s for m, s in zip(mean, std, strict=True)]

@@ -80,6 +80,16 @@ def test_results_and_hidden_files_in_a_folder_of_data_do_not_count(tmp_path, mon
     assert name("dataset=folder", "dataset.path=.") == before
 
 
+def test_a_large_folder_is_read_under_a_bar_and_counts_the_same(tmp_path, monkeypatch):
+    write_folder(tmp_path / "data", "pixels")
+    before, shown = name("dataset=folder", f"dataset.path={tmp_path / 'data'}"), []
+    monkeypatch.setattr("dmm_exp.config.identity.MANY", 1)
+    monkeypatch.setattr("rich.progress.track", lambda items, text, **_: shown.append(text) or items)
+    assert name("dataset=folder", f"dataset.path={tmp_path / 'data'}") == before
+    assert shown
+    assert set(shown) == {f"reading {tmp_path / 'data'}"}
+
+
 def test_a_file_that_is_not_there_counts_by_its_name():
     names = {name("forget=indices", f"forget.indices={file}") for file in ("a.csv", "b.csv")}
     assert len(names) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -178,8 +179,15 @@ def at_the_end() -> int:
     return 0
 
 
+def by_logging() -> int:
+    """As Hydra's sweeper says what it starts."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.emit(logging.makeLogRecord({"msg": "a few words", "level": logging.INFO}))
+    return 0
+
+
 @needs_full
-@pytest.mark.parametrize("command", [by_print, by_table, at_the_end])
+@pytest.mark.parametrize("command", [by_print, by_table, by_logging, at_the_end])
 def test_a_full_device_is_one_sentence(command: Callable[[], int], capsys: pytest.CaptureFixture[str]):
     with full("stdout"):
         assert ended(command) == 2

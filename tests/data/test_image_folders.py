@@ -9,6 +9,7 @@ import os
 import random
 import re
 import shutil
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from PIL import Image
 from dmm_exp.console.progress import Console
 from dmm_exp.data import Dataset, Decoding, Examples, Split
 from dmm_exp.data.formats import ImageFolder, TinyImageNet
+from dmm_exp.data.formats.folder import class_of
 from dmm_exp.data.formats.walk import NOT_DECODED
 from dmm_exp.errors import UserError
 from dmm_exp.forget import Indices
@@ -265,3 +267,26 @@ def test_an_image_folder_is_found_by_pictures_deep_in_it(tmp_path: Path):
     folder_with(tmp_path, "train/cat/deep/1.photo", "train/dog/deep/2.photo")
     assert ImageFolder().found(tmp_path)
     assert not ImageFolder().found(write_images(tmp_path / "none", {}, []))
+
+
+FORMS = ("NFC", "NFD")
+
+
+@pytest.mark.parametrize("forms", [FORMS, FORMS[::-1]])
+def test_a_class_is_the_same_however_unicode_writes_its_folder(forms: tuple[str, str], tmp_path: Path):
+    train, test = (unicodedata.normalize(form, "amélie") for form in forms)
+    names = [f"train/{train}/0.png", "train/bo/0.png", f"test/{test}/0.png", "test/bo/0.png"]
+    reading = ImageFolder().read(folder_with(tmp_path, *names))
+    assert {part: content.labels.tolist() for part, content in reading.parts.items()} == {
+        part: [0, 1] for part in ("train", "test")
+    }
+    assert reading.class_names == [train, "bo"]
+    assert reading.parts["test"].names == [f"{test}/0.png", "bo/0.png"]
+    (tmp_path / "groups.json").write_text(json.dumps({"one": [test], "two": ["bo"]}), encoding="utf-8")
+    assert parts(tmp_path, str(tmp_path / "groups.json"))[0] == ["one", "two"]
+
+
+def test_a_name_that_is_written_in_two_ways_is_taken_by_neither_of_others(tmp_path: Path):
+    both = {unicodedata.normalize(form, "é"): form for form in FORMS}
+    assert [class_of(name, both) for name in both] == list(FORMS)
+    assert class_of("\u0041", both) is None

@@ -17,13 +17,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dataset_files import made_up, png
+import torch
+from dataset_files import made_up, png, write_svhn
 
-from dmm_exp.data.formats import CifarBinary, Idx, Npz, Parquet, Table, TinyImageNet
+from dmm_exp.data.formats import CifarBinary, Idx, Npz, Parquet, SvhnMat, Table, TinyImageNet
 from dmm_exp.data.formats.folder import read_groups
 from dmm_exp.data.formats.idx import read_idx
+from dmm_exp.deletion.checkpoints import read_tensors
 from dmm_exp.errors import UserError
 from dmm_exp.files import reading as foreign
+from dmm_exp.forget.files import ListFile
 
 ROWS = 100_000
 
@@ -47,6 +50,33 @@ def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Pa
     assert path.stat().st_size < 20_000
     with pytest.raises(UserError, match="of memory"):
         Npz(test=None).read(path)
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_a_matlab_file_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path):
+    folder = write_svhn(tmp_path, made_up(32, classes=10, n_train=10, n_test=1000))
+    SvhnMat().read(write_svhn(tmp_path / "small", made_up(32, classes=10, n_train=2, n_test=2)))
+    with pytest.raises(UserError, match="of memory"):
+        SvhnMat().read(folder)
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_a_checkpoint_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path):
+    torch.save({"weight": torch.zeros(1_000_000)}, tmp_path / "net.pt")
+    with zipfile.ZipFile(tmp_path / "net.pt") as plain, zipfile.ZipFile(tmp_path / "packed.pt", "w") as packed:
+        for member in plain.namelist():
+            packed.writestr(member, plain.read(member), zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "packed.pt").stat().st_size < 20_000
+    with pytest.raises(UserError, match="of memory"):
+        read_tensors(tmp_path / "packed.pt")
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_a_list_of_rows_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path):
+    pq.write_table(pa.table({"row": ["word" * 2000] * 5_000}), tmp_path / "rows.parquet")
+    assert (tmp_path / "rows.parquet").stat().st_size < 20_000
+    with pytest.raises(UserError, match="of memory"):
+        ListFile(tmp_path / "rows.parquet", "forget.indices", None, None, lambda text: False).entries()
 
 
 def test_an_array_that_says_it_is_larger_than_it_is_is_refused(tmp_path: Path):

@@ -18,7 +18,10 @@ from dmm_exp import prepare
 from dmm_exp.commands.cli import unlearn
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.recipes import composed
+from dmm_exp.deletion.record import read as read_record
+from dmm_exp.deletion.record import write
 from dmm_exp.ensembles.work import model_factory
+from dmm_exp.files.writing import settle
 
 POOL = ["request.checkpoint=net.pt", "request.recipe=true", "request.pool=p", "request.size=40"]
 ASKED = ["request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=finetune"]
@@ -165,13 +168,19 @@ def full(*arguments):
     raise OSError(errno.ENOSPC, "full", "unlearned")
 
 
-def test_a_signed_ledger_is_purged_with_its_key(folder, monkeypatch, capsys):
+def key_in(folder):
+    """Write a private key into a folder and return the name of its file."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
     key = ed25519.Ed25519PrivateKey.generate()
     plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (folder / "key.pem").write_bytes(key.private_bytes(*plain))
+    return "key.pem"
+
+
+def test_a_signed_ledger_is_purged_with_its_key(folder, monkeypatch, capsys):
+    key_in(folder)
     asked = [*ASKED, "request.ledger=book", "request.key=key.pem"]
     assert start(monkeypatch, capsys, *asked)[0] == 0
     (folder / "rows.csv").write_text("7\n")
@@ -227,6 +236,88 @@ def test_sigterm_leaves_no_temporary_folder_and_the_next_start_removes_those_of_
     assert len(seen) == 1
     assert list(temporary.iterdir()) == []
     assert not (folder / "unlearned").exists()
+
+
+FILES = ("unlearned.safetensors", "points.parquet", "report.html", "deletion.json")
+
+
+def interrupted(*arguments, **more):
+    raise KeyboardInterrupt
+
+
+def interrupted_after(function, times, of=lambda *arguments: True):
+    """Return a function that does the same, and is interrupted after it was called so often with such arguments."""
+    calls = []
+
+    def call(*arguments, **more):
+        found = function(*arguments, **more)
+        calls.extend([arguments] if of(*arguments) else [])
+        if len(calls) == times:
+            raise KeyboardInterrupt
+        return found
+
+    return call
+
+
+def into_place(source, target):
+    return target.parent.name == "unlearned"
+
+
+STEPS = {
+    "put into place": ("dmm_exp.deletion.record.os.replace", os.replace, into_place, len(FILES)),
+    "on the disk": ("dmm_exp.deletion.record.settle", settle, lambda path: True, len(FILES) + 1),
+    "written": ("dmm_exp.deletion.record.write", write, lambda *arguments: True, 1),
+}
+
+
+@pytest.mark.parametrize(("step", "times"), [(step, n + 1) for step, made in STEPS.items() for n in range(made[3])])
+@pytest.mark.parametrize("more", [[], ["request.ledger=book"]])
+def test_an_interrupted_deletion_is_finished_by_the_same_command(folder, monkeypatch, capsys, step, times, more):
+    name, function, of, _ = STEPS[step]
+    with monkeypatch.context() as patch:
+        patch.setattr(name, interrupted_after(function, times, of))
+        code, _, err = start(monkeypatch, capsys, *ASKED, *more)
+    assert (code, "the same command goes on" in err) == (130, True)
+    code, out, err = start(monkeypatch, capsys, *ASKED, *more)
+    assert code == 0, err
+    assert out.splitlines()[-1] == "unlearned"
+    assert {path.name for path in (folder / "unlearned").iterdir()} == {*FILES, *(["receipt.txt"] if more else [])}
+    assert read_record("unlearned")["removed"]["indices"] == [1, 3, 4]
+    assert start(monkeypatch, capsys, *ASKED, *more, "request.output=whole")[0] == 0
+    one, whole = (load_file(f"{name}/unlearned.safetensors") for name in ("unlearned", "whole"))
+    assert all(torch.equal(one[name], whole[name]) for name in whole)
+
+
+def test_the_same_command_again_makes_nothing_again_but_what_is_missing(folder, monkeypatch, capsys):
+    code, out, err = start(monkeypatch, capsys, *ASKED, "seed=1")
+    assert code == 0, err
+    before = content(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("dmm_exp.deletion.deletion.Work.carry_out", interrupted)
+        code, again, err = start(monkeypatch, capsys, *ASKED, "seed=1")
+    assert (code, again, content(folder)) == (0, out, before)
+    assert "holds this deletion already" in err
+    assert "not verified" in err  # what to beware of is said again
+    for name in FILES[:-1]:
+        (folder / "unlearned" / name).unlink()
+        assert start(monkeypatch, capsys, *ASKED, "seed=1")[0] == 0
+        assert (folder / "unlearned" / name).exists()
+
+
+@pytest.mark.parametrize(
+    "other", ["seed=2", "unlearner.epochs=2", "unlearner=scrub", "request.budget=1000", "rows", "network", "key"]
+)
+def test_the_record_of_another_deletion_is_not_replaced(folder, monkeypatch, capsys, other):
+    assert start(monkeypatch, capsys, *ASKED)[0] == 0
+    if other == "rows":
+        (folder / "rows.csv").write_text("row\n3\n1\n5\n")
+    if other == "network":
+        torch.save({name: value + 0.001 for name, value in torch.load("net.pt").items()}, "net.pt")
+    if other == "key":
+        other = f"request.key={key_in(folder)}"
+    code, _, err = start(monkeypatch, capsys, *ASKED, *([other] if "=" in other else []))
+    assert (code, "holds the record of a deletion" in err) == (2, True), err
+    assert read_record("unlearned")["removed"]["indices"] == [1, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Whatever files, command lines and configurations hold, the answer is a result or one sentence.
 
 No traceback, nothing written outside the folder of outputs, and memory for small machines is enough.
-``FUZZ_EXAMPLES=1000 python -m pytest tests/end_to_end/test_fuzzed_inputs.py`` tries more.
+``FUZZ_EXAMPLES=1000 python -m pytest tests/end_to_end/test_fuzzed_inputs.py`` tries more, and others each time
+(``--hypothesis-seed`` repeats them).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pytest
 import torch
 import yaml
 from fuzzed import Tree, damage, emptied, listing, tree_of
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("data", "compare")]
@@ -37,15 +38,18 @@ from dmm_exp.artifacts.command import artifacts
 from dmm_exp.commands import cli
 from dmm_exp.compare.command import compare_runs
 from dmm_exp.config.folders import config_directory
+from dmm_exp.config.identity import run_name
+from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.preflight import compose_cells, compose_unlearner
 from dmm_exp.config.schema import plain, register
 from dmm_exp.data import Dataset, Decoding, Examples, Normalisation, Split
 from dmm_exp.data import formats as known
 from dmm_exp.deletion import checkpoints, ledger_files, record
 from dmm_exp.deletion.ledger_files import CHAIN, HEAD
+from dmm_exp.deletion.recipes import composed as composed_alone
 from dmm_exp.deletion.verify_command import verify
+from dmm_exp.ensembles.work import model_factory
 from dmm_exp.errors import UserError
-from dmm_exp.files import reading
 from dmm_exp.forget import read_rows
 from dmm_exp.runs.job import do
 from dmm_exp.store import Draft, Spec, Store
@@ -60,7 +64,8 @@ NAMES = ["cat", "dog", "owl"]
 def fuzzing(few: int) -> Callable[[Any], Any]:
     return settings(
         max_examples=EXAMPLES or few,
-        derandomize=True,
+        derandomize=not EXAMPLES,
+        phases=[Phase.generate] if EXAMPLES else list(Phase),  # what is found is small enough to be read as it is
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
@@ -70,8 +75,9 @@ def fuzzing(few: int) -> Callable[[Any], Any]:
 
 
 @pytest.fixture(autouse=True)
-def small_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A machine with little memory and no network, whose peak of memory is looked at."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(reading, "machine_memory", lambda: 1e9)
     monkeypatch.setattr(known.Hub, "read", offline)
     with contextlib.suppress(OSError):
@@ -428,15 +434,31 @@ def overrides(draw: st.DrawFn) -> str:
 
 REQUESTS = ["checkpoint", "output", "recipe", "pool", "size", "budget", "verify", "ledger", "receipt", "key", "purge"]
 REQUESTS += ["whole_classes", "keep", "prefix", "prepare_budget", "verfy"]
+QUICK = ["output", "budget", "verify", "ledger", "receipt", "key", "whole_classes", "keep", "prefix"]  # train no pool
+SENSIBLE = [
+    "seed=3", "n_models=4", "forget=random", "forget.size=5", "unlearner=scrub", "unlearner=finetune", "pool=full",
+    "attribution=trak", "model=cnn", "refinement=rum", "forget.fraction=0.1", "training.epochs=2", "dataset=npz",
+    "dataset.path=own", "dataset.path=file.txt", "seed=1,2", "scale=small", "paths.outputs=own", "logger=csv", "-m",
+]  # fmt: skip
+NETWORK = ["model.network.hidden=[8]", "executor=local"]
+ROWS = ["request.checkpoint=net.pt", "forget.indices=rows.csv"]
+FITTING = ["request.whole_classes=true", "request.budget=30", "request.ledger=book", "request.output=out", "seed=2"]
+DELETION = [*NETWORK, *ROWS, "unlearner=finetune", "unlearner.epochs=1"]
 
 
 @st.composite
 def command_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
-    name = draw(st.sampled_from(["main", "main", "scores", "unlearn", "compare", "artifacts", "verify"]))
+    name = draw(st.sampled_from(["main", "main", "scores", "unlearn", "unlearn", "compare", "artifacts", "verify"]))
     if name in ("main", "scores"):
-        words = draw(st.lists(overrides(), max_size=4))
+        words = draw(st.lists(st.one_of(st.sampled_from(SENSIBLE), overrides()), max_size=4))
         start = draw(st.sampled_from([["experiment=quick"], ["experiment=quick"], []]))
         return name, ["dry_run=true", *start, "executor=local", *words, "dry_run=true"]
+    if name == "unlearn" and draw(st.booleans()):
+        asked = st.builds("request.{}={}".format, st.sampled_from(QUICK), values())
+        places = [key for key in keys() if key.startswith(("dataset.", "forget.", "seed"))]
+        others = st.builds("{}={}".format, st.sampled_from(places), values())
+        words = st.one_of(st.sampled_from(FITTING), st.sampled_from(FITTING), asked, others)
+        return name, [*DELETION, *draw(st.lists(words, max_size=2))]
     if name == "unlearn":
         asked = st.builds("request.{}={}".format, st.sampled_from(REQUESTS), values())
         words = draw(st.lists(st.one_of(asked, overrides()), max_size=4))
@@ -461,18 +483,37 @@ def command_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
     return name, draw(st.lists(words, max_size=5))
 
 
+@pytest.fixture(scope="module")
+def network() -> bytes:
+    """A network of :data:`NETWORK`, trained a little, as a file."""
+    config = composed_alone(NETWORK)
+    examples = instantiate(config["dataset"]).load()
+    torch.manual_seed(0)
+    made = model_factory(config["model"]["network"], examples)()
+    inputs, labels = examples.inputs[: examples.n_train], examples.labels[: examples.n_train]
+    optimizer = torch.optim.Adam(made.parameters(), 0.01)
+    for _ in range(30):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(made(inputs), labels).backward()
+        optimizer.step()
+    file = io.BytesIO()
+    torch.save(made.network.state_dict(), file)
+    return file.getvalue()
+
+
 @fuzzing(10)
-@given(line=command_lines())
+@given(line=command_lines(), full=st.integers(0, 9).map(lambda drawn: drawn == 0))
 def test_command_lines_end_with_an_exit_code_and_sentences(
-    command: Any, tmp_path: Path, line: tuple[str, list[str]]
+    command: Any, network: bytes, tmp_path: Path, line: tuple[str, list[str]], full: bool
 ) -> None:
     name, words = line
     here = emptied(tmp_path / "here")
-    (here / "file.txt").write_bytes(b"mine")
+    mine = {"file.txt": b"mine", "net.pt": network, "rows.csv": b"row\n3\n1\n4\n"}
+    fuzzed.write(here, mine)
     (here / "own").mkdir()
     before = listing(tmp_path)
     with within_seconds():
-        done = command(*words, cwd=here, main=getattr(cli, name))
+        done = command(*words, cwd=here, main=getattr(cli, name), full=full)
     event(f"{name}: {done.returncode}")
     assert done.returncode in (0, 1, 2), done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -481,15 +522,20 @@ def test_command_lines_end_with_an_exit_code_and_sentences(
         assert len(done.stderr.splitlines()) >= 1
     after = listing(tmp_path)
     assert {path: facts for path, facts in after.items() if not is_output(path, here, words)} == before
-    assert (here / "file.txt").read_bytes() == b"mine"
+    assert {path: (here / path).read_bytes() for path in mine} == mine
+    for path in set(tmp_path.iterdir()) - {here}:  # where a command was asked to write
+        fuzzed.emptied(path).rmdir() if path.is_dir() else path.unlink()
 
 
 def is_output(path: str, here: Path, words: list[str]) -> bool:
-    """Say whether a file is in the folder of outputs, or was asked for: a comparison's table or page."""
-    if Path(path).relative_to(here.parent).parts[1:2] == ("outputs",):
+    """Say whether a file is in a folder of outputs, or was asked for: a comparison's table or page, a deletion."""
+    if Path(path).relative_to(here.parent).parts[1:2] in (("outputs",), ("unlearned",)):
         return True
-    asked = any(word.startswith(("--csv", "--html")) for word in words)
-    return asked and Path(path).parent == here and Path(path).name not in ("file.txt", "own")
+    if Path(path).name in ("file.txt", "own", "net.pt", "rows.csv", "here"):
+        return False
+    if any(word.startswith(("request.output", "request.ledger")) for word in words):
+        return True
+    return any(word.startswith(("--csv", "--html")) for word in words) and Path(path).parent == here
 
 
 # ---------------------------------------------------------------------- configurations
@@ -503,33 +549,64 @@ VALUES = st.one_of(
 )
 
 
+CLASSES = [
+    "dmm_exp.models.MLP", "dmm_exp.unlearners.Scrub", "dmm_exp.data.Digits", "dmm_exp.ensembles.schedules.Constant",
+    "dmm_exp.forget.Random", "dmm_exp.attribution.Trak", "dmm_exp.executors.Local", "dmm_exp.nowhere.Nothing",
+    "torch.optim.Adam", "torch.nn.ReLU", "torch.nn.functional.relu", "lightning.pytorch.Trainer", "os.system", "",
+]  # fmt: skip
+Changes = list[tuple[tuple[Any, ...], Any]]
+
+
 @st.composite
-def configurations(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, str]]:
-    config, chosen = copy.deepcopy(composed(*draw(st.sampled_from(STARTS))))
-    places = [path for path in fuzzed.paths_in(config) if path[0] != "dry_run" and path[-1] != "_target_"]
-    for _ in range(draw(st.integers(1, 3))):
-        *path, last = draw(st.sampled_from(places))
+def configurations(draw: st.DrawFn) -> tuple[tuple[str, ...], Changes]:
+    """Draw what a configuration begins with, and places in it with what comes there."""
+    start = draw(st.sampled_from(STARTS))
+    config = composed(*start)[0]
+    places = [path for path in fuzzed.paths_in(config) if path[0] not in ("dry_run", "executor")]
+    changes = []
+    for path in draw(st.lists(st.sampled_from(places), min_size=1, max_size=3)):
+        value = functools.reduce(lambda node, key: node[key], path, config)
+        others = st.sampled_from(CLASSES) if path[-1] == "_target_" else st.one_of(VALUES, near(value), near(value))
+        changes.append((path, draw(others)))
+    return start, changes
+
+
+def near(value: Any) -> st.SearchStrategy[Any]:
+    """Return values of the same kind as one of a configuration, which may well be accepted."""
+    if isinstance(value, bool):
+        return st.just(not value)
+    if isinstance(value, (int, float)):
+        return st.sampled_from([value + 1, 2 * value, value / 2, -value, 0, 1, 0.5])
+    return st.just(value[:1] if isinstance(value, (list, str)) else None)
+
+
+def changed(config: dict[str, Any], changes: Changes) -> dict[str, Any]:
+    config = copy.deepcopy(config)
+    for (*path, last), value in changes:
         node: Any = config
         with contextlib.suppress(KeyError, TypeError, IndexError):  # an earlier change removed it
             for key in path:
                 node = node[key]
-            node[last] = draw(VALUES)
-    return config, chosen
+            node[last] = copy.deepcopy(value)
+    return config
 
 
 def planned(folder: Path, chosen: dict[str, str]) -> None:
     """Read the configuration of a finished run, as ``--config-path`` does, and print the plan of it."""
     ((config, _),) = compose_cells(str(folder), ["dry_run=true"])
     do(config, chosen, [], table=False)
+    run_name(config, chosen)
 
 
 @fuzzing(20)
 @given(made=configurations())
 def test_configurations_are_planned_or_refused_in_one_sentence(
-    tmp_path: Path, made: tuple[dict[str, Any], dict[str, str]]
+    tmp_path: Path, made: tuple[tuple[str, ...], Changes]
 ) -> None:
     here, folder = emptied(tmp_path / "here"), emptied(tmp_path / "run")
-    config, chosen = made
+    start, changes = made
+    config, chosen = composed(*start)
+    config = changed(config, changes)
     text = yaml.safe_dump({**DEFAULTS, **config}, sort_keys=False)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
     before = listing(tmp_path)

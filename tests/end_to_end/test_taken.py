@@ -8,6 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+
+from dmm_exp import Ledger, prepare, train, unlearn
+from dmm_exp.data import Dataset, Split
+from dmm_exp.data.formats import Table
+from dmm_exp.deletion.record import read
 
 SMALLEST = [
     "model=logistic",
@@ -50,3 +56,27 @@ def test_what_is_refused_ends_the_command_with_2_and_writes_nothing(column: str,
     assert done.stderr.startswith(f"error: column '{column}' of {table}")
     assert done.stderr.count("\n") == 1
     assert not (table.parent / "outputs" / "runs").exists()
+
+
+def test_deletions_from_python_print_it_too_and_records_keep_it(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    content = pd.read_csv(table, sep=";", keep_default_na=False).drop(columns="Unnamed: 0")
+    content["x"] += np.where(content["label"] == "US", 5, 0)  # so that a network learns something
+    content.to_csv(table, sep=";", index=False)
+    data = Dataset({"table": Table()}, path=str(table), split=Split(test=0.25))
+    said = "table.csv: values separated by semicolons"
+    network = train(torch.nn.Linear(1, 2), data, {"epochs": 40}, seed=0)
+    capsys.readouterr()
+    one = unlearn(network, data, [3], method="finetune epochs=1")
+    assert capsys.readouterr().err.count(said) == 1
+    book = Ledger(tmp_path / "book", network, data, method="finetune epochs=1")
+    assert capsys.readouterr().err.count(said) == 1
+    other = book.delete([3])
+    assert capsys.readouterr().err.count(said) == 0
+    prepare(network, data, {"epochs": 1}, tmp_path / "pool", size=40)
+    assert capsys.readouterr().err.count(said) == 1
+    for result in (one, other):
+        (kept,) = read(result.save(tmp_path / "out"))["taken"]
+        assert kept.startswith(said)
+    assert book.delete([3]).taken == [kept]

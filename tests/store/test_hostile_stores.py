@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import plain_name
-from dmm_exp.files.writing import checksum, write_json
+from dmm_exp.files.writing import checksum, rows_at, write_json, write_tensors
 from dmm_exp.store import Artifact, Draft, Spec, Store
 from dmm_exp.store.manifest import MANIFEST, SEAL, read_manifest, sealed
 
@@ -202,6 +203,17 @@ def test_whole_files_that_are_something_else_are_one_sentence(
     found = with_content(artifact, name, content)
     with pytest.raises(UserError, match=r"cannot be read.*remove this folder"):
         read(found)
+
+
+@pytest.mark.parametrize("content", [HUGE_HEADER, b"", b"x", (2).to_bytes(8, "little") + b"{}", b"\1" + bytes(7)])
+def test_the_place_of_rows_is_read_from_whole_files_alone(content: bytes, tmp_path: Path):
+    write_tensors(tmp_path / "x.safetensors", {"inputs": torch.arange(12.0).reshape(3, 4), "labels": torch.arange(3)})
+    start, size = rows_at(tmp_path / "x.safetensors", "inputs")
+    there = (tmp_path / "x.safetensors").read_bytes()[start + 2 * size : start + 3 * size]
+    assert np.frombuffer(there, np.float32).tolist() == [8, 9, 10, 11]
+    (tmp_path / "y.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"header|value"):
+        rows_at(tmp_path / "y.safetensors", "inputs")
 
 
 # ---------------------------------------------------------------------- links, pipes, and folders named like files

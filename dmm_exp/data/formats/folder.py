@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from dmm_exp.data.classes import comparable
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint
 from dmm_exp.data.formats.walk import Found, divided, files, readable, report_skipped
 from dmm_exp.data.pictures import Pictures, file_content
@@ -51,7 +52,8 @@ class ImageFolder(Format):
         if folders[TRAIN] != path and test is not None:
             folders[TEST] = test
         classes = self._classes(folders[TRAIN])
-        strangers = [child.name for child in divided(folders.get(TEST, folders[TRAIN]))[0] if child.name not in classes]
+        tested = [child.name for child in divided(folders.get(TEST, folders[TRAIN]))[0]]
+        strangers = [name for name in tested if class_of(name, classes) is None]
         if strangers and self.groups is None:
             raise UserError(
                 f"{folders[TEST]} has a sub-folder '{strangers[0]}' that is no class of the training images"
@@ -65,9 +67,24 @@ class ImageFolder(Format):
         if self.groups is None:
             return {name: name for name in there}
         classes = read_groups(Path(self.groups).expanduser())
-        if missing := sorted(set(classes) - set(there)):
+        if missing := sorted(name for name in classes if class_of(name, {name: name for name in there}) is None):
             raise UserError(f"dataset.formats.folder.groups={self.groups}: {folder} lacks {', '.join(missing[:5])}")
         return classes
+
+
+def class_of(name: str, classes: Mapping[str, str]) -> str | None:
+    """Return the class of a sub-folder, None where there is none.
+
+    Systems write one name in several ways of Unicode: where no sub-folder is written the same, one of the same
+    characters is it, if there is one alone.
+
+    >>> class_of("ame\u0301lie", {"am\u00e9lie": "a"})
+    'a'
+    """
+    if name in classes:
+        return classes[name]
+    same = [found for other, found in classes.items() if comparable(other) == comparable(name)]
+    return same[0] if len(same) == 1 else None
 
 
 def read_groups(path: Path) -> dict[str, str]:
@@ -94,10 +111,12 @@ def _part(folder: Path, classes: dict[str, str]) -> Part:
     inside, skipped = divided(folder)
     chosen: list[tuple[Found, int]] = []
     for child in inside:
-        for file in files(child) if child.name in classes else ():
+        if (name := class_of(child.name, classes)) is None:
+            continue
+        for file in files(child):
             found = replace(file, name=f"{readable(child.name)}/{file.name}")
             if file.is_picture:
-                chosen.append((found, names.index(classes[child.name])))
+                chosen.append((found, names.index(name)))
             else:
                 skipped.append(found.name)
     report_skipped(folder, skipped)

@@ -11,7 +11,7 @@ import numpy as np
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, label_values
 from dmm_exp.data.numbers import numbers
 from dmm_exp.errors import UserError, did_you_mean
-from dmm_exp.files.reading import check_memory
+from dmm_exp.files.reading import check_archive
 
 KEY = "dataset.formats.npz"
 FIRST, LAST = ("channels", "height", "width"), ("height", "width", "channels")
@@ -61,8 +61,8 @@ class Npz(Format):
         """Return inputs uint8 or float32 ``[n, ...]``; grey images get a channel."""
         wanted = {TRAIN: self.train} | ({TEST: self.test} if self.test else {})
         try:
+            check_archive(path)
             with np.load(path, allow_pickle=False) as archive:
-                check_memory(sum(member.file_size for member in archive.zip.infolist()))
                 parts = {part: self._part(archive, path, part, names) for part, names in wanted.items()}
         except UserError:
             raise

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, whole_numbers
 from dmm_exp.errors import UserError
+from dmm_exp.files.reading import check_memory
 
+BYTES = 8  # of a number, at most
 FILES = {TRAIN: "train_32x32.mat", TEST: "test_32x32.mat"}
 
 
@@ -35,11 +38,12 @@ class SvhnMat(Format):
 
 
 def _part(path: Path) -> Part:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     if not path.is_file():
         raise UserError(f"{path.parent} lacks the file {path.name}")
     try:
+        check_memory(sum(BYTES * prod(shape) for name, shape, _ in whosmat(path) if name in ("X", "y")))
         content = loadmat(path, variable_names=("X", "y"))
     except Exception as error:  # of a damaged file the reader raises anything
         raise UserError(f"{path} is not a whole MATLAB file: {error or type(error).__name__}") from error

@@ -1,0 +1,50 @@
+"""How Hydra reads configuration files: only those of a size that a machine can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
+
+from dmm_exp.errors import UserError
+from dmm_exp.files.reading import YAML_BYTES, check_yaml, read_bytes
+
+
+@contextmanager
+def limited_files() -> Iterator[None]:
+    """Let Hydra read configuration through :class:`LimitedFiles` while the body runs.
+
+    Hydra knows no limit. A file of a few hundred bytes that repeats its values by alias can fill any memory.
+    """
+    Plugins.instance()  # which registers Hydra's own sources
+    types, scheme = SourcesRegistry.instance().types, FileConfigSource.scheme()
+    before, types[scheme] = types[scheme], LimitedFiles
+    try:
+        yield
+    finally:
+        types[scheme] = before
+
+
+class LimitedFiles(FileConfigSource):
+    """A folder of configuration whose files are ordinary ones, and small also where all they repeat is written out."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Return a file's content.
+
+        Raises:
+            UserError: it is too large, or nested too deeply.
+        """
+        path = Path(self.path, self._normalize_file_name(config_path))
+        try:
+            check_yaml(read_bytes(path, YAML_BYTES).decode("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            pass  # Hydra, or who asked it, says what is wrong
+        except ValueError as error:
+            raise UserError(f"{path}: cannot be read as configuration ({error})") from error
+        return super().load_config(config_path)

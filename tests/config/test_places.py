@@ -1,0 +1,75 @@
+"""Where a class is needed, one is named, and of the right kind; files of configuration are of a readable size."""
+
+import pytest
+
+from dmm_exp.config.instantiate import check_targets
+from dmm_exp.config.places import PLACES, check_named
+from dmm_exp.errors import UserError
+from dmm_exp.files.reading import VALUES, YAML_BYTES, check_yaml, parse_yaml
+
+OTHER = "fractions.Fraction"
+
+
+def nested(path, value):
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+@pytest.mark.parametrize("path", PLACES)
+def test_a_class_of_another_kind_is_refused_at_its_place(path):
+    wanted = "with a method" if "." not in PLACES[path] else "that derives from"
+    with pytest.raises(UserError, match=rf"{path}\._target_={OTHER}: expected a class {wanted}"):
+        check_targets(nested(path, {"_target_": OTHER}))
+
+
+@pytest.mark.parametrize("path", PLACES)
+@pytest.mark.parametrize("node", [{}, {"size": 3}, "x", [], None])
+def test_a_place_without_a_class_is_refused(path, node):
+    with pytest.raises(UserError, match=rf"{path}=.*: names no class; expected {path}\._target_=CLASS"):
+        check_named(nested(path, node))
+
+
+# ---------------------------------------------------------------------- files
+
+
+def repeated(levels):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+TEXTS = [
+    repeated(9),
+    "a: &a [*a]",
+    "a: &a {b: *a}",
+    "a: &a\n  b: 1\n  <<: *a",
+    "a: &a " + "x" * 100_000 + "\nb: [" + ", ".join(["*a"] * 1000) + "]",
+    "a: " + "[" * 200 + "]" * 200,
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_yaml_that_grows_without_bounds_is_refused_before_anything_is_made_of_it(text):
+    for read in (check_yaml, parse_yaml):
+        with pytest.raises(ValueError, match=r"values|characters|nested|merges"):
+            read(text)
+
+
+def test_what_is_repeated_within_the_limits_is_read():
+    text = "a: &a [1, 2]\nb: *a\nc: &c {d: *a}\ne: [*c, *c]"
+    check_yaml(text)
+    assert parse_yaml(text)["e"] == [{"d": [1, 2]}] * 2
+    check_yaml("a: &a {b: 1}\nc: {<<: *a}")
+    assert VALUES * 16 == YAML_BYTES  # either limit is met by ordinary files at about the same size
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("words", [["unlearner=own", "dry_run=true"], ["--info", "config", "unlearner=own"]])
+def test_a_configuration_of_ones_own_that_grows_without_bounds_is_one_sentence(tmp_path, command, text, words):
+    (tmp_path / "unlearner").mkdir()
+    (tmp_path / "unlearner" / "own.yaml").write_text(text)
+    done = command(*words, "--config-dir", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "own.yaml: cannot be read as configuration (" in done.stderr
