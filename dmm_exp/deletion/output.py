@@ -93,7 +93,7 @@ class Output:
                 with suppress(OSError):
                     folder.rmdir()
 
-    def finished(self) -> Config | None:
+    def finished(self) -> dict[str, Any] | None:
         """Return the request's record, where it and all that belongs to it is there; what a killed process left goes.
 
         None where the request has to be carried out, also because a file beside its record is missing or was changed.

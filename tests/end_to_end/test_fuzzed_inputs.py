@@ -78,7 +78,7 @@ def fuzzing(few: int) -> Callable[[Any], Any]:
 def small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A machine with little memory and no network, whose peak of memory is looked at."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(reading, "machine_memory", lambda: 1e9)
+    monkeypatch.setattr("dmm_exp.files.reading.machine_memory", lambda: 1e9)
     monkeypatch.setattr(known.Hub, "read", offline)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # begins the peak from now on
