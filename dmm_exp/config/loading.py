@@ -31,7 +31,6 @@ def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Any]:
     from dmm_exp.config.schema import register
 
     register()
-    register_tables(*more, config_dir)
     version.setbase("1.3")
     search_path = create_config_search_path(config_dir)
     for folder in more:
@@ -40,6 +39,7 @@ def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Any]:
     before, current.hydra = current.hydra, None
     try:
         Hydra.create_main_hydra2(task_name="dmm_exp", config_search_path=search_path)
+        register_tables(*more, config_dir)  # after Hydra's plugins, of which ours registers the tables of conf/ alone
         yield current.config_loader()
     finally:
         current.hydra = before
