@@ -54,7 +54,7 @@ def test_a_row_is_what_the_same_overrides_are(tmp_path):
 
 def test_the_command_knows_the_tables_of_further_folders_when_it_starts(tmp_path):
     written(tmp_path, "unlearner,unlearner.epochs\nfinetune,3\n")
-    asked = ["--config-dir", str(tmp_path), "experiment=mine/random/finetune", "dry_run=true", "dataset.train_size=100"]
+    asked = ["--config-dir", str(tmp_path), "experiment=mine/random/finetune", "dry_run=true"]
     command = [sys.executable, "-m", "dmm_exp", *asked, f"paths.outputs={tmp_path / 'outputs'}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
