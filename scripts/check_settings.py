@@ -2,8 +2,8 @@
 
 python scripts/check_settings.py digits paths.outputs=DIR
 
-Compares P95 KLoM by group with what the table says. The exit code is 1 if one lies outside the 95 % interval over
-members of this run.
+Compares P95 KLoM by group with what the table says, and ends with exit code 1 if one lies outside the 95 % interval
+over members of this run.
 """
 
 from __future__ import annotations

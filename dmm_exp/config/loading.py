@@ -33,7 +33,6 @@ def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Any]:
     from dmm_exp.config.schema import register
 
     register()
-    register_tables(*more, config_dir)
     version.setbase("1.3")
     search_path = create_config_search_path(config_dir)
     for folder in more:
@@ -43,6 +42,7 @@ def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Any]:
     try:
         with limited_files():
             Hydra.create_main_hydra2(task_name="dmm_exp", config_search_path=search_path)
+            register_tables(*more, config_dir)  # after Hydra's plugins: ours registers the tables of conf/ alone
             yield current.config_loader()
     finally:
         current.hydra = before

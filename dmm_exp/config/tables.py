@@ -49,7 +49,7 @@ def read_rows(path: Path) -> dict[str, Row]:
 
 
 def write_row(path: Path, row: Mapping[str, str]) -> None:
-    """Write a row into a table, in place of the one of the same unlearner; new columns come last."""
+    """Write a row into a table, in place of the one of the same unlearner."""
     rows = {**(read_rows(path) if path.exists() else {}), row[UNLEARNER]: dict(row)}
     columns = {column: None for one in rows.values() for column in one}
     settings = [column for column in columns if _is_setting(column)]

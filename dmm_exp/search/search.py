@@ -284,7 +284,7 @@ def how_found(
     tuning: Mapping[str, Node],
     ranked: Sequence[Trial],
 ) -> dict[str, str]:
-    """Return what a table says of the best settings beside themselves: out of how many, how good, on what."""
+    """Return what a table says of how the best settings were found."""
     best, second = ranked[0], ranked[1] if len(ranked) > 1 else None
     found = {"tried": str(len(ranked)), "value": f"{abs(best.value):.2f}"}
     if second is not None and math.isfinite(second.value):

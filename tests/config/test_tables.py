@@ -1,5 +1,7 @@
 """Experiments in tables: rows of a CSV file, composed like files."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,14 @@ def test_a_row_is_what_the_same_overrides_are(tmp_path):
     rows = [f"experiment=mine/random/{name}" for name in ("finetune", "scrub")]
     later = check_overrides(str(CONF), ["experiment=mine/random/finetune,mine/random/scrub", "seed=2"], more)
     assert later == [check_overrides(str(CONF), [row, "seed=2"], more)[0] for row in rows]
+
+
+def test_the_command_knows_the_tables_of_further_folders_when_it_starts(tmp_path):
+    written(tmp_path, "unlearner,unlearner.epochs\nfinetune,3\n")
+    asked = ["--config-dir", str(tmp_path), "experiment=mine/random/finetune", "dry_run=true"]
+    command = [sys.executable, "-m", "dmm_exp", *asked, f"paths.outputs={tmp_path / 'outputs'}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_command_line_and_files_have_the_last_word(tmp_path):
