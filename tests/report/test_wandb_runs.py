@@ -74,7 +74,9 @@ def test_runs_read_back_hold_what_their_folders_hold(outputs: Path) -> None:
         assert written.exit_code == 0
 
 
-@pytest.mark.parametrize(("module", "composes"), [("leaderboard", "compose_entries"), ("study", "compose_cells_of")])
+@pytest.mark.parametrize(
+    ("module", "composes"), [("leaderboard.board", "compose_entries"), ("study.study", "compose_cells_of")]
+)
 def test_runs_of_leaderboards_and_studies_are_composed_with_a_group(
     module: str, composes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +93,7 @@ def test_runs_of_leaderboards_and_studies_are_composed_with_a_group(
     monkeypatch.setattr(commands, composes, composed)
     ((config, _),) = compose_cells(config_directory(), ["dry_run=true"], [])
     for overrides in (["seed=1"], ["seed=2"], ["seed=1"]):
-        getattr(commands, f"run_{module}")(config, overrides)
+        getattr(commands, f"run_{module.split('.')[0]}")(config, overrides)
     assert groups[0] == groups[2] != groups[1]
     assert all(groups)
 
