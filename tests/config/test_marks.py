@@ -19,7 +19,7 @@ from dmm_exp.config.identity import does_not_identify, identified, identifying, 
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import MARKS, Config, marks, plain
 from dmm_exp.executors import Local
-from dmm_exp.pipeline.stages import Stages
+from dmm_exp.pipeline import Context
 from dmm_exp.search.search import _records
 
 DO_NOT_IDENTIFY = {
@@ -189,9 +189,9 @@ def test_what_a_trainer_adds_to_keys_of_artifacts_is_what_is_not_marked():
     marked = {key.split(".")[1]: "x" for key in UNMARKED if key.startswith("trainer.")}
     given = {"_target_": "lightning.pytorch.Trainer", "precision": "bf16-mixed", "gradient_clip_val": 1.0}
     nothing: Any = None
-    stages = Stages(replace(default(), trainer={**marked, **given}), nothing, Local(), nothing)
-    assert stages._trainer_identity == given
-    assert identified(stages.config)["trainer"] == given
+    context = Context(replace(default(), trainer={**marked, **given}), nothing, Local(), nothing)
+    assert context.trainer_identity == given
+    assert identified(context.config)["trainer"] == given
 
 
 @pytest.mark.parametrize(
