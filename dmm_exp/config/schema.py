@@ -200,6 +200,7 @@ class Config:
     seed: int = 0
     n_models: int = 100
     dry_run: bool = field(default=False, metadata=PRESENTATION)
+    job: Node = field(default_factory=dict, metadata=JOB)
     dataset: Node = field(
         default_factory=dict,
         metadata=_marks_inside(

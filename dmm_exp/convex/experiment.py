@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from dmm_exp import __version__
 from dmm_exp.config.convex import SEEDS, ConvexConfig, SettingConfig, settings_of
 from dmm_exp.config.schema import Config, plain
+from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import check_parquet, read_json
 from dmm_exp.files.writing import write_json, write_table, write_text
+from dmm_exp.runs.job import Job
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +48,18 @@ class SettingResult:
     floors: list[dict[str, float]]
     spectra: list[dict[str, Any]]
     curves: pd.DataFrame
+
+
+class Convex(Job):
+    """Every setting solved exactly, and every method run against it."""
+
+    key: ClassVar[str] = "convex"
+
+    def do(self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True) -> Path:
+        """Do every setting that is not there yet; see :func:`run_convex`."""
+        if config.convex.loss is None:
+            raise UserError("job=convex: convex.loss has no value; expected an experiment such as convex_ridge")
+        return run_convex(config, overrides)
 
 
 def run_convex(config: Config, overrides: Sequence[str]) -> Path:

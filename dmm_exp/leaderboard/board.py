@@ -2,85 +2,65 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
-from dmm_exp.config.identity import many_runs_digest
+from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.schema import Config, LeaderboardConfig, plain
-from dmm_exp.errors import UserError
-from dmm_exp.runs.batch import begin
-from dmm_exp.runs.run import run
-
-if TYPE_CHECKING:
-    from dmm_exp.leaderboard.ranking import Outcome
-    from dmm_exp.pipeline import LastLearned
+from dmm_exp.runs.many import Cell, CellResult, ManyRuns, named_folder
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Cell):
     """One method on one forget set.
 
     Attributes:
         method: the unlearner's choice.
         kind: of forget set.
         forget: the forget set, as ``CHOICE key=value …``.
-        overrides: the command line that does the same run alone.
-        config: what these overrides compose to.
-        choices: group → choice.
     """
 
     method: str
     kind: str
     forget: str
-    overrides: list[str]
-    config: Config
-    choices: dict[str, str]
 
 
-def run_leaderboard(config: Config, overrides: Sequence[str]) -> Path:
-    """Do every run of a leaderboard that is not there yet, print the ranking, and return its folder.
+class Leaderboard(ManyRuns[Entry]):
+    """Every method on every forget set, and one ranking."""
 
-    Args:
-        config: the resolved configuration; ``config.leaderboard`` says what to compare.
-        overrides: of the command line; those that are not about the leaderboard hold for every run.
+    key: ClassVar[str] = "leaderboard"
 
-    Raises:
-        UserError: one of the runs could not start, or all of them failed.
-    """
-    from dmm_exp.console.progress import Console
-    from dmm_exp.console.tables import print_table
-    from dmm_exp.leaderboard.page import write_leaderboard
-    from dmm_exp.leaderboard.tables import leaderboard_table
-    from dmm_exp.pipeline import LastLearned
+    def cells(self, config: Config, overrides: Sequence[str]) -> Iterator[Entry]:
+        """Yield every method on every forget set; see :func:`compose_entries`."""
+        return compose_entries(config.leaderboard, overrides)
 
-    begin(overrides)
-    board = config.leaderboard
-    sets = sum(len(texts) for texts in board.forget_sets.values())
-    with Console().progress("configurations", sets * len(board.methods)) as advance:
-        entries = []
-        for entry in compose_entries(board, overrides):
-            entries.append(entry)
-            advance(1)
-    if config.dry_run:
-        print("\n".join(shlex.join(["python", "-m", "dmm_exp", *entry.overrides]) for entry in entries))
-        return _folder(config, entries)
-    outcomes, learned = [], LastLearned()
-    for number, entry in enumerate(entries, 1):
-        print(f"\n[{number}/{len(entries)}] {entry.method} on {entry.forget}", file=sys.stderr)
-        outcomes.append(_outcome(entry, learned))
-    if all(outcome.error is not None for outcome in outcomes):
-        raise UserError(f"leaderboard: all {len(outcomes)} runs failed; the first said: {outcomes[0].error}")
-    print_table(leaderboard_table(outcomes))
-    folder = _folder(config, entries)
-    command = shlex.join(["python", "-m", "dmm_exp", *overrides])
-    page = write_leaderboard(outcomes, folder, title=board.title, command=command)
-    print(f"  leaderboard: {page}", file=sys.stderr)
-    return folder
+    def folder_of(self, config: Config, cells: Sequence[Entry]) -> Path:
+        """Return where the leaderboard lives."""
+        return named_folder(config, "leaderboards", config.leaderboard.title, cells)
+
+    def show(self, config: Config, outcomes: Sequence[tuple[Entry, CellResult]], folder: Path, command: str) -> Path:
+        """Print the ranking and write the page."""
+        from dmm_exp.console.tables import print_table
+        from dmm_exp.leaderboard.page import write_leaderboard
+        from dmm_exp.leaderboard.ranking import Outcome
+        from dmm_exp.leaderboard.tables import leaderboard_table
+
+        found = [
+            Outcome(
+                method=entry.method,
+                kind=entry.kind,
+                forget=entry.forget,
+                reference=instantiate(entry.config.unlearner).reference,
+                metrics=result.metrics,
+                epochs=result.epochs,
+                error=result.error,
+            )
+            for entry, result in outcomes
+        ]
+        print_table(leaderboard_table(found))
+        return write_leaderboard(found, folder, title=config.leaderboard.title, command=command)
 
 
 def compose_entries(board: LeaderboardConfig, overrides: Sequence[str]) -> Iterator[Entry]:
@@ -94,7 +74,6 @@ def compose_entries(board: LeaderboardConfig, overrides: Sequence[str]) -> Itera
         UserError: a method, forget set or value does not exist.
     """
     from dmm_exp.config.folders import config_directory, further_folders
-    from dmm_exp.config.instantiate import check_targets
     from dmm_exp.config.preflight import composer, forget_overrides, has_choice
     from dmm_exp.config.ranges import check_ranges
 
@@ -117,7 +96,7 @@ def compose_entries(board: LeaderboardConfig, overrides: Sequence[str]) -> Itera
                         config = replace(config, unlearner={**config.unlearner, "epochs": several})
                     check_ranges(config)
                     check_targets(plain(config))
-                    yield Entry(method, kind, forget, [*own, *shared], config, choices)
+                    yield Entry(f"{method} on {forget}", [*own, *shared], config, choices, method, kind, forget)
 
 
 def early_epochs(epochs: Any) -> list[int]:
@@ -125,32 +104,3 @@ def early_epochs(epochs: Any) -> list[int]:
     if not isinstance(epochs, int) or epochs < 2:
         return []
     return [2**power for power in range(epochs.bit_length()) if 2**power < epochs] + [epochs]
-
-
-def _outcome(entry: Entry, learned: LastLearned) -> Outcome:
-    """Do a run, and return what the ranking needs to know of it."""
-    from dmm_exp.config.instantiate import instantiate
-    from dmm_exp.leaderboard.ranking import Outcome
-
-    reference = instantiate(entry.config.unlearner).reference
-    outcome = Outcome(entry.method, entry.kind, entry.forget, reference)
-    try:
-        finished = run(entry.config, entry.choices, table=False, learned=learned)
-    except Exception as error:
-        if not isinstance(error, UserError):
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return replace(outcome, error=str(error) or type(error).__name__)
-    assert finished is not None
-    return replace(outcome, metrics=finished.metrics, epochs=finished.checkpoints)
-
-
-def _folder(config: Config, entries: Sequence[Entry]) -> Path:
-    """Return where a leaderboard lives: the same one always lands in the same place."""
-    outputs = Path(config.paths.outputs).expanduser().absolute()
-    name = "".join(letter if letter.isalnum() else "_" for letter in config.leaderboard.title.lower())
-    return (
-        outputs
-        / "leaderboards"
-        / f"{name}__{many_runs_digest([(entry.overrides, entry.config) for entry in entries])[:10]}"
-    )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dmm_exp.config.identity import CHOICES, run_name
+from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Config, plain
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import read_json
@@ -34,36 +36,57 @@ def from_hydra(config: Any) -> None:
         print(done.folder if isinstance(done, FinishedRun) else done)
 
 
+class Job(ABC):
+    """A kind of work that a configuration asks for (``job=``)."""
+
+    key: ClassVar[str | None] = None
+    """The part of the configuration that is this job's own, None for none."""
+
+    @abstractmethod
+    def do(
+        self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
+    ) -> FinishedRun | Path | None:
+        """Do what a configuration asks for, and return a finished run, or the folder of what consists of many.
+
+        Args:
+            config: the resolved configuration.
+            choices: group → choice that it was composed of.
+            overrides: of the command line, or of a cell of a sweep.
+            table: whether to print the headline table of an ordinary run.
+
+        Returns:
+            None for a plan (``dry_run``) of something that has no folder.
+
+        Raises:
+            UserError: the configuration asks for what cannot be.
+        """
+
+
+class Run(Job):
+    """One experiment."""
+
+    def do(
+        self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
+    ) -> FinishedRun | None:
+        """Do it, or print its plan; see :func:`dmm_exp.runs.run.run`."""
+        return run(config, choices, table=table)
+
+
 def do(
     config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
 ) -> FinishedRun | Path | None:
-    """Do what a configuration asks for, and return a finished run, or the folder of what consists of many.
-
-    Args:
-        config: the resolved configuration.
-        choices: group → choice that it was composed of.
-        overrides: of the command line, or of a cell of a sweep.
-        table: whether to print the headline table of an ordinary run.
-
-    Returns:
-        None for the plan of an ordinary run (``dry_run``).
+    """Do the job of a configuration; arguments and what is returned are those of :meth:`Job.do`.
 
     Raises:
-        UserError: the configuration asks for what cannot be.
+        UserError: the configuration asks for what cannot be, or has settings of another job.
     """
-    if config.convex.loss is not None:
-        from dmm_exp.convex.experiment import run_convex
-
-        return run_convex(config, overrides)
-    if config.leaderboard.methods:
-        from dmm_exp.leaderboard.board import run_leaderboard
-
-        return run_leaderboard(config, overrides)
-    if config.study.tables:
-        from dmm_exp.study.study import run_study
-
-        return run_study(config, overrides)
-    return run(config, choices, table=table)
+    job: Job = instantiate(config.job) if config.job else Run()  # runs of before have no job
+    settings = {"leaderboard.methods": config.leaderboard.methods, "study.tables": config.study.tables}
+    for key, value in (settings | {"convex.loss": config.convex.loss}).items():
+        name = key.split(".")[0]
+        if value and name != job.key:
+            raise UserError(f"{key}: is a setting of job={name}; expected job={name} beside it, or none")
+    return job.do(config, choices, overrides, table=table)
 
 
 def print_accepted(config: Config, choices: Mapping[str, str]) -> None:

@@ -1,10 +1,10 @@
-"""All scores of all training examples of one experiment: ``python -m dmm_exp.scores``."""
+"""All scores of all training examples of one experiment: ``job=scores``, or ``python -m dmm_exp.scores``."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +13,23 @@ from dmm_exp.config.schema import Config, plain
 from dmm_exp.errors import storage_errors
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.writing import write_table, write_text
+from dmm_exp.runs.job import Job
 
 DEPENDS_ON = ("dataset", "model", "training", "pool", "scores", "n_models", "seed")
 UNUSED = {
     "forget": {"_target_": "dmm_exp.forget.Random", "size": 1},
     "refinement": {"_target_": "dmm_exp.refinement.Whole"},
 }
+
+
+class Scores(Job):
+    """Every score of every training example."""
+
+    def do(
+        self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
+    ) -> Path | None:
+        """Compute every score; see :func:`run_scores`."""
+        return run_scores(config, choices)
 
 
 @storage_errors()

@@ -3,91 +3,72 @@
 from __future__ import annotations
 
 import shlex
-import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from dmm_exp import __version__
-from dmm_exp.config.identity import many_runs_digest, run_name
 from dmm_exp.config.schema import Config, StudyConfig, plain
 from dmm_exp.errors import UserError
-from dmm_exp.files.reading import read_json
-from dmm_exp.files.writing import write_json
-from dmm_exp.runs.batch import begin
-from dmm_exp.runs.run import run
+from dmm_exp.runs.many import Cell, CellResult, ManyRuns, named_folder
 
 if TYPE_CHECKING:
-    from dmm_exp.pipeline import LastLearned
-    from dmm_exp.study.tables import Record, View
+    from dmm_exp.study.tables import View
 
 OWN = ("experiment=", "study", "seed=")  # overrides of a study's command line that are not those of its runs
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A run of a table, still without its seed.
+class StudyCell(Cell):
+    """A run of a table.
 
     Attributes:
         table: the table's name.
         row: label of the row.
         column: label of the column.
-        overrides: the command line that does the same run alone.
-        config: what these overrides compose to.
-        choices: group → choice.
+        seed: its seed; the overrides have it where it is not the configuration's own.
     """
 
     table: str
     row: str
     column: str
-    overrides: list[str]
-    config: Config
-    choices: dict[str, str]
+    seed: int = 0
 
 
-def run_study(config: Config, overrides: Sequence[str]) -> Path:
-    """Do every run of a study that is not there yet, print its tables, and return its folder.
+class Study(ManyRuns[StudyCell]):
+    """Tables of runs, repeated over ``study.seeds``; a ``seed`` of the command line is taken alone."""
 
-    Runs are repeated over ``study.seeds``; a ``seed`` of the command line, as a sweep's cell has it, is taken alone.
+    key: ClassVar[str] = "study"
 
-    Args:
-        config: the resolved configuration; ``config.study`` says what to run.
-        overrides: of the command line; those that are not about the study hold for every run.
+    def cells(self, config: Config, overrides: Sequence[str]) -> Iterator[StudyCell]:
+        """Yield every cell of every table for every seed; see :func:`compose_cells_of`."""
+        cells = list(compose_cells_of(config.study, overrides))
+        alone = any(text.startswith("seed=") for text in overrides)
+        for seed in [config.seed] if alone else config.study.seeds:
+            for cell in cells:
+                title = f"{cell.title}, seed {seed}"
+                seeded = [*cell.overrides, f"seed={seed}"]
+                yield replace(cell, title=title, overrides=seeded, config=replace(cell.config, seed=seed), seed=seed)
 
-    Raises:
-        UserError: one of the runs could not start, or all of them failed.
-    """
-    from dmm_exp.console.progress import Console
-    from dmm_exp.pipeline import LastLearned
-    from dmm_exp.study.page import Scatter, write_study
-    from dmm_exp.study.tables import print_study
+    def folder_of(self, config: Config, cells: Sequence[StudyCell]) -> Path:
+        """Return where the study lives; one of a seed of its own lives elsewhere."""
+        return named_folder(config, "studies", config.study.title, cells)
 
-    begin(overrides)
-    study, console = config.study, Console()
-    with console.progress("configurations", None):
-        cells = list(compose_cells_of(study, overrides))
-    own = [config.seed] if any(text.startswith("seed=") for text in overrides) else []
-    runs = [(cell, seed) for seed in own or study.seeds for cell in cells]
-    if config.dry_run:
-        print(
-            "\n".join(shlex.join(["python", "-m", "dmm_exp", *cell.overrides, f"seed={seed}"]) for cell, seed in runs)
-        )
-        return _folder(config, cells, own)
-    folder = _folder(config, cells, own)
-    records, learned = [], LastLearned()
-    for number, (cell, seed) in enumerate(runs, 1):
-        print(f"\n[{number}/{len(runs)}] {cell.table}: {cell.row}, {cell.column}, seed {seed}", file=sys.stderr)
-        records.append(_record(cell, seed, folder / "runs", learned))
-    if all(record.error is not None for record in records):
-        raise UserError(f"study: all {len(records)} runs failed; the first said: {records[0].error}")
-    views, scatters = _views(study), [Scatter(name, **plain(shown)) for name, shown in study.scatters.items()]
-    print_study(records, views)
-    command = shlex.join(["python", "-m", "dmm_exp", *overrides])
-    page = write_study(records, folder, title=study.title, command=command, views=views, scatters=scatters)
-    print(f"  study: {page}", file=sys.stderr)
-    return folder
+    def show(
+        self, config: Config, outcomes: Sequence[tuple[StudyCell, CellResult]], folder: Path, command: str
+    ) -> Path:
+        """Print the tables and write the page."""
+        from dmm_exp.study.page import Scatter, write_study
+        from dmm_exp.study.tables import Record, print_study
+
+        study = config.study
+        records = [
+            Record(cell.table, cell.row, cell.column, cell.seed, result.metrics, result.error)
+            for cell, result in outcomes
+        ]
+        views, scatters = _views(study), [Scatter(name, **plain(shown)) for name, shown in study.scatters.items()]
+        print_study(records, views)
+        return write_study(records, folder, title=study.title, command=command, views=views, scatters=scatters)
 
 
 def _views(study: StudyConfig) -> list[View]:
@@ -102,7 +83,7 @@ def _views(study: StudyConfig) -> list[View]:
     ]
 
 
-def compose_cells_of(study: StudyConfig, overrides: Sequence[str]) -> Iterator[Cell]:
+def compose_cells_of(study: StudyConfig, overrides: Sequence[str]) -> Iterator[StudyCell]:
     """Yield every cell of every table, composed and checked.
 
     A table without rows has one for each of ``study.methods``, at ``experiment=SETTINGS/METHOD`` where there is one.
@@ -129,7 +110,7 @@ def compose_cells_of(study: StudyConfig, overrides: Sequence[str]) -> Iterator[C
                     config, choices = compose(own)[0]
                     check_ranges(config)
                     check_targets(plain(config))
-                    yield Cell(name, row, column, own, config, choices)
+                    yield StudyCell(f"{name}: {row}, {column}", own, config, choices, name, row, column)
 
 
 def _method_rows(study: StudyConfig, folder: str, more: Sequence[str]) -> dict[str, str]:
@@ -142,43 +123,3 @@ def _method_rows(study: StudyConfig, folder: str, more: Sequence[str]) -> dict[s
         tuned = study.settings is not None and has_choice(folder, "experiment", found, more)
         rows[method] = f"experiment={found}" if tuned else f"unlearner={method}"
     return rows
-
-
-def _record(cell: Cell, seed: int, folder: Path, learned: LastLearned) -> Record:
-    """Do a run, or read what it found before, and return what the tables need to know of it."""
-    from dmm_exp.study.tables import Record
-
-    config = replace(cell.config, seed=seed)
-    record = Record(cell.table, cell.row, cell.column, seed)
-    path = folder / f"{run_name(config, cell.choices)}.json"
-    if (metrics := _found_before(path)) is not None:
-        return replace(record, metrics=metrics)
-    try:
-        finished = run(config, cell.choices, table=False, learned=learned)
-    except Exception as error:
-        if not isinstance(error, UserError):
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return replace(record, error=str(error) or type(error).__name__)
-    assert finished is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"package": __version__, "metrics": finished.metrics})
-    return replace(record, metrics=finished.metrics)
-
-
-def _found_before(path: Path) -> dict[str, float] | None:
-    """Return the metrics of a run that an earlier, interrupted study finished; None when there are none to trust."""
-    try:
-        found = read_json(path)
-        return found["metrics"] if found["package"] == __version__ else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _folder(config: Config, cells: Sequence[Cell], own: Sequence[int]) -> Path:
-    """Return where a study lives: the same one always lands in the same place, one of a seed of its own elsewhere."""
-    outputs = Path(config.paths.outputs).expanduser().absolute()
-    name = "".join(letter if letter.isalnum() else "_" for letter in config.study.title.lower())
-    seeds = [f"seed={seed}" for seed in own]
-    identity = many_runs_digest([([*cell.overrides, *seeds], replace(cell.config, seed=seeds)) for cell in cells])
-    return outputs / "studies" / f"{name}__{identity[:10]}"

@@ -1,0 +1,147 @@
+"""Jobs that consist of many runs: their one loop, which resumes, and goes on when a run fails."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import traceback
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from dmm_exp import __version__
+from dmm_exp.config.identity import many_runs_digest, run_name
+from dmm_exp.config.schema import Config
+from dmm_exp.console.progress import Console
+from dmm_exp.errors import UserError
+from dmm_exp.files.reading import read_json
+from dmm_exp.files.writing import write_json
+from dmm_exp.pipeline.learning import LastLearned
+from dmm_exp.runs.batch import begin
+from dmm_exp.runs.job import Job
+from dmm_exp.runs.run import run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One of many runs.
+
+    Attributes:
+        title: what it is called while it runs.
+        overrides: the command line that does the same run alone.
+        config: what these overrides compose to.
+        choices: group → choice.
+    """
+
+    title: str
+    overrides: list[str]
+    config: Config
+    choices: dict[str, str]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What came of a cell.
+
+    Attributes:
+        metrics: the content of ``metrics.json``.
+        epochs: metrics by number of epochs, where the run measured them on its way; the last are ``metrics``.
+        error: what was said of a run that failed; None for one that ended well.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    epochs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    error: str | None = None
+
+
+C = TypeVar("C", bound=Cell)
+
+
+class ManyRuns(Job, Generic[C]):
+    """A job whose every cell is an ordinary run."""
+
+    @abstractmethod
+    def cells(self, config: Config, overrides: Sequence[str]) -> Iterator[C]:
+        """Yield every cell, composed and checked.
+
+        Args:
+            config: the resolved configuration of the job.
+            overrides: of the command line; those that are not about the job hold for every run.
+
+        Raises:
+            UserError: a method, forget set or value does not exist.
+        """
+
+    @abstractmethod
+    def folder_of(self, config: Config, cells: Sequence[C]) -> Path:
+        """Return where the job's results are: the same job always has the same folder."""
+
+    @abstractmethod
+    def show(self, config: Config, outcomes: Sequence[tuple[C, CellResult]], folder: Path, command: str) -> Path:
+        """Print the table, write the page and return its path."""
+
+    def do(self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True) -> Path:
+        """Do every run that is not there yet, print the table, and return the folder; with ``dry_run`` list commands.
+
+        Raises:
+            UserError: one of the runs could not start, or all of them failed.
+        """
+        begin(overrides)
+        with Console().progress("configurations", None) as advance:
+            cells = []
+            for cell in self.cells(config, overrides):
+                cells.append(cell)
+                advance(1)
+        folder = self.folder_of(config, cells)
+        if config.dry_run:
+            print("\n".join(shlex.join(["python", "-m", "dmm_exp", *cell.overrides]) for cell in cells))
+            return folder
+        results, learned = [], LastLearned()
+        for number, cell in enumerate(cells, 1):
+            print(f"\n[{number}/{len(cells)}] {cell.title}", file=sys.stderr)
+            results.append(_result(cell, folder / "runs", learned))
+        if all(result.error is not None for result in results):
+            raise UserError(f"{self.key}: all {len(results)} runs failed; the first said: {results[0].error}")
+        command = shlex.join(["python", "-m", "dmm_exp", *overrides])
+        page = self.show(config, list(zip(cells, results, strict=True)), folder, command)
+        print(f"  {self.key}: {page}", file=sys.stderr)
+        return folder
+
+
+def named_folder(config: Config, kind: str, title: str, cells: Sequence[Cell]) -> Path:
+    """Return the folder of a job by its kind, its title and its cells."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in title.lower())
+    identity = many_runs_digest([(cell.overrides, cell.config) for cell in cells])
+    return Path(config.paths.outputs).expanduser().absolute() / kind / f"{name}__{identity[:10]}"
+
+
+def _result(cell: Cell, folder: Path, learned: LastLearned) -> CellResult:
+    """Do a run, or read what it found before, and return what came of it."""
+    path = folder / f"{run_name(cell.config, cell.choices)}.json"
+    if (before := _found_before(path)) is not None:
+        return before
+    try:
+        finished = run(cell.config, cell.choices, table=False, learned=learned)
+    except Exception as error:
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return CellResult(error=str(error) or type(error).__name__)
+    assert finished is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = CellResult(finished.metrics, finished.checkpoints)
+    write_json(path, {"package": __version__, "metrics": found.metrics, "epochs": list(found.epochs.items())})
+    return found
+
+
+def _found_before(path: Path) -> CellResult | None:
+    """Return what an earlier, interrupted job found in a run; None when there is nothing to trust."""
+    try:
+        found = read_json(path)
+        if found["package"] != __version__:
+            return None
+        return CellResult(dict(found["metrics"]), {int(epoch): dict(metrics) for epoch, metrics in found["epochs"]})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
