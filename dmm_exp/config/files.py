@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins import file_config_source as hydras
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
@@ -18,21 +18,24 @@ from dmm_exp.files.reading import YAML_BYTES, check_yaml, read_bytes
 
 @contextmanager
 def limited_files() -> Iterator[None]:
-    """Let Hydra read configuration through :class:`LimitedFiles` while the body runs.
+    """Let Hydra read configuration through :class:`FileConfigSource` while the body runs.
 
     Hydra knows no limit. A file of a few hundred bytes that repeats its values by alias can fill any memory.
     """
     Plugins.instance()  # which registers Hydra's own sources
     types, scheme = SourcesRegistry.instance().types, FileConfigSource.scheme()
-    before, types[scheme] = types[scheme], LimitedFiles
+    before, types[scheme] = types[scheme], FileConfigSource
     try:
         yield
     finally:
         types[scheme] = before
 
 
-class LimitedFiles(FileConfigSource):
-    """A folder of configuration whose files are ordinary ones, and small also where all they repeat is written out."""
+class FileConfigSource(hydras.FileConfigSource):
+    """A folder of configuration whose files are ordinary ones, and small also where all they repeat is written out.
+
+    It has the name of Hydra's own class, by which Hydra knows sources again in other processes.
+    """
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Return a file's content.

@@ -89,7 +89,7 @@ def changed(value: Any) -> Any:
     if isinstance(value, list):
         return [*value, 1]
     if isinstance(value, Mapping):
-        return {**value, "more": 1}
+        return {**value, "more": {} if value == {} else 1}
     return f"{value or ''}x"
 
 

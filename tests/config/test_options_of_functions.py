@@ -51,9 +51,8 @@ def test_keys_of_hydra_have_their_types(special):
     ],
 )
 def test_numbers_and_lists_that_types_of_the_configuration_let_pass_are_refused(override, said):
-    (config,) = check_overrides(config_directory(), ["experiment=quick", "forget=random", override])
     with pytest.raises(UserError, match=said):
-        check_ranges(config)
+        check_ranges(*check_overrides(config_directory(), ["experiment=quick", "forget=random", override]))
 
 
 @pytest.mark.parametrize("value", [3, 0.5, "none", True, [1.0], {}, {"size": 3}])
@@ -71,6 +70,6 @@ def test_null_is_no_object_of_ours_where_one_is_needed():
 
 def test_half_a_character_is_refused():
     (config,) = check_overrides(config_directory(), ["experiment=quick"])
-    config["unlearner"]["schedule"] = "\ud800"
+    config.unlearner["schedule"] = "\ud800"
     with pytest.raises(UserError, match=r"unlearner\.schedule=.*: holds half a character"):
         check_ranges(config)

@@ -264,7 +264,7 @@ def test_a_pool_that_was_prepared_when_rows_were_gone_is_refused(whole, tmp_path
 
 def test_a_purged_pool_trains_nothing(whole, tmp_path):
     place = purged_place(whole.copy(tmp_path / "place"))
-    with pytest.raises(UserError, match="was purged, so it trains no networks to compare with"):
+    with pytest.raises(UserError, match="was purged and trains no networks to compare with"):
         place.unlearn(LATER, verify=3)
     with pytest.raises(UserError, match=r"trains no more networks, and it has 40 subset models; expected size=40"):
         place.prepare(48)

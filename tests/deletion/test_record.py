@@ -346,9 +346,8 @@ def test_points_hold_the_margins_of_every_network(result: Unlearned, tmp_path: P
 
 def test_retrained_networks_are_summed_up_by_mean_and_spread() -> None:
     labels, logits = torch.tensor([0, 1, 1]), torch.randn(5, 3, 2)
-    examples = SimpleNamespace(labels=labels, class_names=["a", "b"])
-    groups, known = torch.tensor([0, 1, 2]), SimpleNamespace(blank=())
-    deletion: Any = SimpleNamespace(examples=examples, given=known, _groups=lambda gone: groups)
+    examples = SimpleNamespace(labels=labels, class_names=["a", "b"], n_points=3, n_train=2)
+    deletion: Any = SimpleNamespace(examples=examples, given=SimpleNamespace(blank=()))
     table = points_table(deletion, torch.tensor([0]), logits[:1], logits[1:2], logits[2:3], logits)
     each = margins(logits, labels.numpy())
     np.testing.assert_allclose(table["margin_retrained"], each.mean(0))

@@ -133,4 +133,4 @@ def test_a_plan_counts_only_what_is_missing(start, tmp_path, capsys):
         "floor oracles",
         "target oracles",
     ]
-    assert all(re.search(r"over +│ 5 ", row) for row in rows)
+    assert all(re.search(r"over +5 ", row) for row in rows)

@@ -487,9 +487,9 @@ def command_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
 def network() -> bytes:
     """A network of :data:`NETWORK`, trained a little, as a file."""
     config = composed_alone(NETWORK)
-    examples = instantiate(config["dataset"]).load()
+    examples = instantiate(config.dataset).load()
     torch.manual_seed(0)
-    made = model_factory(config["model"]["network"], examples)()
+    made = model_factory(config.model.network, examples)()
     inputs, labels = examples.inputs[: examples.n_train], examples.labels[: examples.n_train]
     optimizer = torch.optim.Adam(made.parameters(), 0.01)
     for _ in range(30):
