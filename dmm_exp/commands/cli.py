@@ -230,18 +230,9 @@ def _done(arguments: Any, cells: list[Config]) -> int:
 
 
 def _scores() -> int:
-    with _checked_arguments() as (arguments, cells):
-        if (arguments.help and _own(arguments)) or (arguments.cfg == "job" and _composes(arguments)):
-            return _show(arguments)
-        if arguments.multirun:
-            raise UserError("-m: scores are those of one experiment; start the command once for each")
-        if arguments.config_path and cells and cells[0].dry_run:
-            return _accepted(arguments, cells)
-        run, refused = _hydra(_score, arguments.typed)
-        run()
-        if refused:
-            raise refused[0]
-        return 0
+    """Do what ``job=scores`` asks for."""
+    sys.argv.insert(1, "job=scores")
+    return _runs()
 
 
 def _accepted(arguments: Any, cells: list[Config]) -> int:
@@ -361,22 +352,9 @@ def _caught(refused: list[UserError | Closed], task: Callable[[Any], object], ty
 
 
 def _run(config: Any) -> None:
-    from dmm_exp.runs.job import from_hydra
+    from dmm_exp.runs.batch import from_hydra
 
     from_hydra(_meant(config))
-
-
-def _score(config: Any) -> None:
-    from hydra.core.hydra_config import HydraConfig
-
-    from dmm_exp.config.preflight import choices_of
-    from dmm_exp.runs.run import resolved
-    from dmm_exp.runs.scores import run_scores
-
-    hydra = HydraConfig.get()
-    folder = run_scores(resolved(_meant(config)), choices_of(hydra.runtime.choices))
-    if folder is not None:
-        print(folder)
 
 
 def _meant(config: Any) -> Any:

@@ -8,10 +8,9 @@ from typing import Any
 
 import yaml
 
-from dmm_exp.compare.runs import DRAWS, METHOD_GROUPS, Run
+from dmm_exp.compare.runs import DRAWS, METHOD_GROUPS, Run, is_used
 from dmm_exp.config.identity import does_not_identify
 from dmm_exp.errors import UserError, did_you_mean
-from dmm_exp.runs.result import is_used
 
 SETTING = ("dataset", "model", "forget")
 METHOD = "method"

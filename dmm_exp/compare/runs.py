@@ -15,7 +15,6 @@ from dmm_exp.config.identity import CHOICES, CONTENTS, FORGET, MEMBERS, NAMED, i
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import JSON_BYTES, check_parquet, read_bytes, read_json, read_yaml
-from dmm_exp.runs.result import used_attribution
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +24,8 @@ HYDRAS = ("defaults", "hydra", "choices")  # keys of config.yaml that are no par
 # Groups whose settings belong to a method; all others belong to the question that methods answer.
 METHOD_GROUPS = ("unlearner", "refinement", "attribution", "pool", "scores", "hparams_search", "hparams_search/spaces")
 DRAWS = ("seed", "forget.seed")
+
+_NOT_USED = {"", "none", "null", "off", "None"}
 
 
 @dataclass(frozen=True)
@@ -216,3 +217,15 @@ def flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             yield from flat(value, f"{before}{key}.")
         else:
             yield f"{before}{key}", value
+
+
+def used_attribution(choices: Mapping[str, str], metrics: Mapping[str, float]) -> str | None:
+    """Return an attribution if it was used; methods without a predictor leave no trace of it in the metrics."""
+    choice = choices.get("attribution")
+    used = not metrics or any(name in ("lds", "cost/attribution") or name.startswith("effect/") for name in metrics)
+    return choice if is_used(choice) and used else None
+
+
+def is_used(choice: str | None) -> bool:
+    """Tell whether a configuration choice names something rather than its absence."""
+    return choice is not None and str(choice) not in _NOT_USED

@@ -274,11 +274,11 @@ def unlearner_overrides(text: str) -> list[str]:
 
 
 def choices_of(chosen: Mapping[Any, Any]) -> dict[str, str]:
-    """Return group → choice as composed, without Hydra's own groups and those left out."""
+    """Return group → choice as composed, without Hydra's own groups, the job and those left out."""
     return {
         str(group): str(choice)
         for group, choice in chosen.items()
-        if choice is not None and not str(group).startswith("hydra")
+        if choice is not None and group != "job" and not str(group).startswith("hydra")
     }
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class SettingResult:
 class Convex(Job):
     """Every setting solved exactly, and every method run against it."""
 
-    key: ClassVar[str] = "convex"
+    key = "convex"
 
     def do(self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True) -> Path:
         """Do every setting that is not there yet; see :func:`run_convex`."""

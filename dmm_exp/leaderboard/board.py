@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.schema import Config, LeaderboardConfig, plain
@@ -30,7 +30,7 @@ class Entry(Cell):
 class Leaderboard(ManyRuns[Entry]):
     """Every method on every forget set, and one ranking."""
 
-    key: ClassVar[str] = "leaderboard"
+    key = "leaderboard"
 
     def cells(self, config: Config, overrides: Sequence[str]) -> Iterator[Entry]:
         """Yield every method on every forget set; see :func:`compose_entries`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,15 +13,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmm_exp.config.identity import CHOICES
 from dmm_exp.config.schema import Config
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
+from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json, write_text
+from dmm_exp.runs.job import do
+from dmm_exp.runs.run import FinishedRun, resolved
 
 if TYPE_CHECKING:
     from dmm_exp.runs.tables import SweepCell
 
 SWEEP = "DMM_EXP_SWEEP"  # in the environment, so that cells in other processes know which sweep they belong to
+
+
+def from_hydra(config: Any) -> None:
+    """Do what Hydra composed, as a single job, whose folder is printed, or as a cell of a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra, own = HydraConfig.get(), resolved(config)
+    choices, overrides = _choices(hydra), list(hydra.overrides.task)
+    if hydra.mode == RunMode.MULTIRUN:
+        # Hydra writes a cell's true and false with capitals; as they are typed, a job has one name alone and in a sweep
+        overrides = [re.sub("=(True|False)$", lambda match: match[0].lower(), text) for text in overrides]
+        run_cell(own, choices, overrides, int(hydra.job.num))
+        return
+    done = do(own, choices, overrides)
+    if done is not None:
+        print(done.folder if isinstance(done, FinishedRun) else done)
 
 
 def begin(overrides: Sequence[str]) -> None:
@@ -56,8 +78,6 @@ def run_cell(config: Config, choices: Mapping[str, str], overrides: list[str], n
 
 def _done(config: Config, choices: Mapping[str, str], overrides: list[str]) -> dict[str, Any]:
     """Do a cell's work, and return what its record says of it."""
-    from dmm_exp.runs.job import do
-
     done = do(config, choices, overrides, table=False)
     if isinstance(done, Path):  # many runs, or none: what it was composed of does not tell what it found
         kept = {group: choice for group, choice in choices.items() if group == "experiment"}
@@ -141,3 +161,28 @@ def _csv(cells: Sequence[Mapping[str, Any]]) -> str:
         for cell in _rows(whole)
     ]
     return pd.DataFrame(rows).to_csv(index=False)
+
+
+def _choices(hydra: Any) -> dict[str, str]:
+    """Return group → choice as composed; for a run that is run again, as they were the first time."""
+    from dmm_exp.config.preflight import choices_of
+
+    choices = choices_of(hydra.runtime.choices)
+    if "unlearner" in choices:
+        return choices
+    for source in hydra.runtime.config_sources:
+        recorded = Path(source.path) / CHOICES
+        if source.schema == "file" and recorded.is_file():
+            return _recorded(recorded)
+    return choices
+
+
+def _recorded(path: Path) -> dict[str, str]:
+    """Return the choices that a run recorded. Raises ``UserError`` where the file is damaged."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(choice, str) for choice in found.values()):
+        raise UserError(f"{path}: is damaged; expected the choices of a run, by group")
+    return found

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from dmm_exp.config.identity import CHOICES, run_name
+from dmm_exp.config.identity import run_name
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Config, plain
 from dmm_exp.errors import UserError
-from dmm_exp.files.reading import read_json
-from dmm_exp.runs.run import FinishedRun, resolved, run
-
-
-def from_hydra(config: Any) -> None:
-    """Do what Hydra composed, as a single job, whose folder is printed, or as a cell of a sweep."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from dmm_exp.runs import batch as sweep
-
-    hydra, own = HydraConfig.get(), resolved(config)
-    choices, overrides = _choices(hydra), list(hydra.overrides.task)
-    if hydra.mode == RunMode.MULTIRUN:
-        # Hydra writes a cell's true and false with capitals; as they are typed, a job has one name alone and in a sweep
-        overrides = [re.sub("=(True|False)$", lambda match: match[0].lower(), text) for text in overrides]
-        sweep.run_cell(own, choices, overrides, int(hydra.job.num))
-        return
-    done = do(own, choices, overrides)
-    if done is not None:
-        print(done.folder if isinstance(done, FinishedRun) else done)
+from dmm_exp.runs.run import FinishedRun, run
 
 
 class Job(ABC):
@@ -104,28 +83,3 @@ def print_accepted(config: Config, choices: Mapping[str, str]) -> None:
     print(f"it would run as {folder} ({'finished before' if is_finished(folder) else 'not finished before'})")
     print(f"classes that it names: {', '.join(sorted(named(plain(config))))}")
     print("nothing of it was made: a folder that is run again shows no costs before it is run", file=sys.stderr)
-
-
-def _choices(hydra: Any) -> dict[str, str]:
-    """Return group → choice as composed; for a run that is run again, as they were the first time."""
-    from dmm_exp.config.preflight import choices_of
-
-    choices = choices_of(hydra.runtime.choices)
-    if "unlearner" in choices:
-        return choices
-    for source in hydra.runtime.config_sources:
-        recorded = Path(source.path) / CHOICES
-        if source.schema == "file" and recorded.is_file():
-            return _recorded(recorded)
-    return choices
-
-
-def _recorded(path: Path) -> dict[str, str]:
-    """Return the choices that a run recorded. Raises ``UserError`` where the file is damaged."""
-    try:
-        found = read_json(path)
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(choice, str) for choice in found.values()):
-        raise UserError(f"{path}: is damaged; expected the choices of a run, by group")
-    return found

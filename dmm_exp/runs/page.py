@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 
+from dmm_exp.compare.runs import is_used, used_attribution
 from dmm_exp.console.words import number, percent, two_digits
 from dmm_exp.files.writing import write_text
 from dmm_exp.report.charts import Chart
 from dmm_exp.report.figures import keep
 from dmm_exp.report.html import Tile, page
 from dmm_exp.runs.figures import draw_all
-from dmm_exp.runs.result import RunResult, is_used, used_attribution
+from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.tables import headline_data
 from dmm_exp.runs.words import narrative, share_within_floor
 

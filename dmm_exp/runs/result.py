@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dmm_exp.compare.runs import is_used
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from dmm_exp.console.progress import StageRecord
-
-_NOT_USED = {"", "none", "null", "off", "None"}
 
 
 @dataclass(frozen=True)
@@ -138,15 +138,3 @@ class RunResult:
     def class_name(self, label: int) -> str:
         """Return the name of a class, or its number when it has no name."""
         return str(self.class_names[label]) if 0 <= label < len(self.class_names) else str(label)
-
-
-def used_attribution(choices: Mapping[str, str], metrics: Mapping[str, float]) -> str | None:
-    """Return an attribution if it was used; methods without a predictor leave no trace of it in the metrics."""
-    choice = choices.get("attribution")
-    used = not metrics or any(name in ("lds", "cost/attribution") or name.startswith("effect/") for name in metrics)
-    return choice if is_used(choice) and used else None
-
-
-def is_used(choice: str | None) -> bool:
-    """Tell whether a configuration choice names something rather than its absence."""
-    return choice is not None and str(choice) not in _NOT_USED

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from rich.table import Table
 from rich.text import Text
 
+from dmm_exp.compare.runs import used_attribution
 from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table, list_below
 from dmm_exp.console.words import MISSING, number, two_digits
 from dmm_exp.metrics.tow import GROUPS
-from dmm_exp.runs.result import RunResult, used_attribution
+from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.words import mostly_noise
 
 _MAIN_CHOICES = ("forget", "unlearner", "attribution")

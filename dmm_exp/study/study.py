@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from dmm_exp.config.schema import Config, StudyConfig, plain
 from dmm_exp.errors import UserError
@@ -38,7 +38,7 @@ class StudyCell(Cell):
 class Study(ManyRuns[StudyCell]):
     """Tables of runs, repeated over ``study.seeds``; a ``seed`` of the command line is taken alone."""
 
-    key: ClassVar[str] = "study"
+    key = "study"
 
     def cells(self, config: Config, overrides: Sequence[str]) -> Iterator[StudyCell]:
         """Yield every cell of every table for every seed; see :func:`compose_cells_of`."""

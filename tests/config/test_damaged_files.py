@@ -22,7 +22,7 @@ from dmm_exp.deletion.record_files import CHECKPOINT, FORMAT, RECORD
 from dmm_exp.deletion.signature import public_key
 from dmm_exp.errors import UserError
 from dmm_exp.files.writing import checksum
-from dmm_exp.runs.job import _recorded
+from dmm_exp.runs.batch import _recorded
 from dmm_exp.store.lock import holder_in
 from dmm_exp.store.manifest import sealed
 

@@ -127,6 +127,8 @@ def test_trials_of_a_search_are_remembered_by_the_content_of_the_sets_they_saw(t
 
 
 STUDY = """# @package _global_
+defaults:
+  - override /job: study
 study:
   title: Rows
   tables:

@@ -31,7 +31,7 @@ DO_NOT_IDENTIFY = {
         "model.chunk_size", "dataset.decoding.keep_in", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
         "engine", "executor", "paths",
     ],
-    "job": ["hparams_search", "scale", "forget_tuning", "leaderboard", "study", "convex"],
+    "job": ["job", "hparams_search", "scale", "forget_tuning", "leaderboard", "study", "convex"],
 }  # fmt: skip
 FILES = ["dataset.path", "dataset.formats.*.groups", "forget.indices"]
 LATER = [

@@ -126,6 +126,8 @@ def test_a_search_that_cannot_be_is_one_sentence(local, tmp_path, arguments, sai
 
 
 BOARD = """# @package _global_
+defaults:
+  - override /job: leaderboard
 leaderboard:
   title: Small
   methods: [finetune, do_nothing]
@@ -170,6 +172,8 @@ def test_a_leaderboard_with_a_mistake_starts_nothing(local, tmp_path):
 
 STUDY = """
 # @package _global_
+defaults:
+  - override /job: study
 study:
   title: Two tables
   seeds: [0, 1]

@@ -8,6 +8,8 @@ import pytest
 from results_of_runs import SMALLEST
 
 CONVEX = """# @package _global_
+defaults:
+  - override /job: convex
 convex:
   loss: ridge
   repeats: 2
@@ -20,6 +22,8 @@ convex:
   settings: {base: {}}
 """
 BOARD = """# @package _global_
+defaults:
+  - override /job: leaderboard
 leaderboard:
   title: Small
   methods: [gradient_ascent, do_nothing]
@@ -27,6 +31,8 @@ leaderboard:
   forget_sets: {random: [random seed=0]}
 """
 STUDY = """# @package _global_
+defaults:
+  - override /job: study
 study:
   title: Small
   seeds: [5]
