@@ -122,7 +122,7 @@ def test_a_signal_while_a_text_is_executed_ends_alike(tmp_path, number, code):
     """As in a module that makes data classes: Python itself would end by SIGINT afterwards."""
     (tmp_path / "program.py").write_text(
         "import sys\n"
-        "from dmm_exp import cli\n"
+        "from dmm_exp.commands import cli\n"
         "cli._end(lambda: exec('import os, time; os.kill(os.getpid(), int(sys.argv[1])); time.sleep(5)'))\n"
     )
     words, where = [sys.executable, "-m", "program", str(int(number))], os.pathsep.join([str(tmp_path), *sys.path])

@@ -10,7 +10,7 @@ from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import check_targets
 from dmm_exp.config.loading import config_loader, options_of
 from dmm_exp.config.preflight import check_overrides, composer, has_choice
-from dmm_exp.config.schema import check_ranges
+from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.tables import cell_of, read_rows, row_of, settings_in, tables_of, value_of, write_row
 from dmm_exp.errors import UserError
 
@@ -33,7 +33,7 @@ def test_every_row_of_every_table_composes_to_its_settings():
                 ((config, choices),) = compose([f"experiment={table}/{method}"])
                 assert choices["unlearner"] == method
                 for key, value in settings_in(row).items():
-                    node = config["unlearner"]
+                    node = config.unlearner
                     for part in key.split("."):
                         node = node[part]
                     assert node == value
@@ -63,7 +63,7 @@ def test_the_command_knows_the_tables_of_further_folders_when_it_starts(tmp_path
 def test_the_command_line_and_files_have_the_last_word(tmp_path):
     written(tmp_path, "unlearner,unlearner.epochs\nfinetune,3\n")
     (config,) = check_overrides(str(CONF), ["experiment=mine/random/finetune", "unlearner.epochs=7"], [str(tmp_path)])
-    assert config["unlearner"]["epochs"] == 7
+    assert config.unlearner["epochs"] == 7
 
 
 def test_tables_are_those_of_the_folders_that_are_asked(tmp_path):
