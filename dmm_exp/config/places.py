@@ -12,6 +12,7 @@ from dmm_exp.errors import UserError, shown
 TARGET = "_target_"
 OPTIMIZER, SCHEDULE = "torch.optim.Optimizer", "__call__"
 PLACES = {  # place → what a class there derives from, or the method that it has
+    "job": "dmm_exp.runs.job.Job",
     "dataset": "load",
     "model.network": "torch.nn.Module",
     "training.optimizer": OPTIMIZER,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.config.folders import leave_this_folder
-from dmm_exp.config.schema import FORMERLY, SCHEMA, Node, Plain
+from dmm_exp.config.schema import FORMERLY, RUN, SCHEMA, Node, Plain
 from dmm_exp.config.trust import check_names, packages, restricted
 from dmm_exp.errors import UserError, reason_of, shown
 from dmm_exp.files.reading import plain_name, read_json, read_yaml
@@ -94,6 +94,8 @@ def _checked(config: Any, folder: Path) -> tuple[Node, dict[str, str]]:
     for outer, inner in MANY_RUNS:
         if isinstance(own.get(outer), dict) and own[outer].get(inner):
             raise UserError(f"{outer}.{inner}: is of many runs; expected the configuration of one")
+    if own.get("job", {"_target_": RUN}) != {"_target_": RUN}:
+        raise UserError(f"job={shown(own['job'])}: is not one run; expected job=run")
     check_names(own)
     return own, _choices(config.get(CHOICES), own, folder)
 

@@ -30,6 +30,7 @@ def _marks_inside(**marks: Sequence[str]) -> dict[str, Any]:
     return {"marks": {key: mark for mark, keys in marks.items() for key in keys}}
 
 
+RUN = "dmm_exp.runs.job.Run"  # the job of a configuration that names none
 PLACE, PRESENTATION, JOB, LATER = ({"marks": {"": mark}} for mark in ("place", "presentation", "job", "later"))
 
 
@@ -200,7 +201,7 @@ class Config:
     seed: int = 0
     n_models: int = 100
     dry_run: bool = field(default=False, metadata=PRESENTATION)
-    job: Node = field(default_factory=dict, metadata=JOB)
+    job: Node = field(default_factory=lambda: {"_target_": RUN}, metadata=JOB)
     dataset: Node = field(
         default_factory=dict,
         metadata=_marks_inside(

@@ -59,7 +59,7 @@ def do(
     Raises:
         UserError: the configuration asks for what cannot be, or has settings of another job.
     """
-    job: Job = instantiate(config.job) if config.job else Run()  # runs of before have no job
+    job: Job = instantiate(config.job)
     settings = {"leaderboard.methods": config.leaderboard.methods, "study.tables": config.study.tables}
     for key, value in (settings | {"convex.loss": config.convex.loss}).items():
         name = key.split(".")[0]

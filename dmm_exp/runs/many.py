@@ -94,6 +94,8 @@ class ManyRuns(Job, Generic[C]):
             for cell in self.cells(config, overrides):
                 cells.append(cell)
                 advance(1)
+        if not cells:
+            raise UserError(f"job={self.key}: {self.key} names no runs; choose an experiment that does")
         folder = self.folder_of(config, cells)
         if config.dry_run:
             print("\n".join(shlex.join(["python", "-m", "dmm_exp", *cell.overrides]) for cell in cells))

@@ -18,6 +18,7 @@ from wandb_files import Written, written_runs
 from dmm_exp.commands.cli import config_directory
 from dmm_exp.config.preflight import compose_cells
 from dmm_exp.config.schema import register
+from dmm_exp.errors import UserError
 from dmm_exp.runs import batch as sweep
 from dmm_exp.runs.figures import FIGURES
 
@@ -75,14 +76,14 @@ def test_runs_read_back_hold_what_their_folders_hold(outputs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "composes", "runs"),
+    ("module", "composes", "job"),
     [
-        ("leaderboard.board", "compose_entries", "run_leaderboard"),
-        ("study.study", "compose_cells_of", "run_study"),
+        ("leaderboard.board", "compose_entries", "Leaderboard"),
+        ("study.study", "compose_cells_of", "Study"),
     ],
 )
 def test_runs_of_leaderboards_and_studies_are_composed_with_a_group(
-    module: str, composes: str, runs: str, monkeypatch: pytest.MonkeyPatch
+    module: str, composes: str, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register()
     monkeypatch.setenv(sweep.SWEEP, "")
@@ -97,7 +98,8 @@ def test_runs_of_leaderboards_and_studies_are_composed_with_a_group(
     monkeypatch.setattr(commands, composes, composed)
     ((config, _),) = compose_cells(config_directory(), ["dry_run=true"], [])
     for overrides in (["seed=1"], ["seed=2"], ["seed=1"]):
-        getattr(commands, runs)(config, overrides)
+        with pytest.raises(UserError, match="names no runs"):
+            getattr(commands, job)().do(config, {}, overrides)
     assert groups[0] == groups[2] != groups[1]
     assert all(groups)
 
