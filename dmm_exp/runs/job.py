@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dmm_exp.config.identity import run_name
-from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.schema import Config, plain
 from dmm_exp.errors import UserError
 from dmm_exp.runs.run import FinishedRun, run
@@ -59,6 +59,7 @@ def do(
     Raises:
         UserError: the configuration asks for what cannot be, or has settings of another job.
     """
+    check_targets(config.job, "job")
     job: Job = instantiate(config.job)
     settings = {"leaderboard.methods": config.leaderboard.methods, "study.tables": config.study.tables}
     for key, value in (settings | {"convex.loss": config.convex.loss}).items():
