@@ -78,7 +78,7 @@ def does_not_identify(key: str) -> bool:
 
 def contents(config: Config) -> dict[str, str]:
     """Return dotted key → digest of the content of every file or folder that a configuration names and that exists."""
-    outputs = Path(config.paths.outputs).expanduser().absolute()
+    outputs = config.outputs
     return {key: _digest(path, outputs) for key, path in _named_files(identifying(plain(config)), "")}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -238,6 +239,11 @@ class Config:
     leaderboard: LeaderboardConfig = field(default_factory=LeaderboardConfig, metadata=JOB)
     study: StudyConfig = field(default_factory=StudyConfig, metadata=JOB)
     convex: ConvexConfig = field(default_factory=ConvexConfig, metadata=JOB)
+
+    @property
+    def outputs(self) -> Path:
+        """The folder of all results (``paths.outputs``), absolute."""
+        return Path(self.paths.outputs).expanduser().absolute()
 
     @classmethod
     def of(cls, resolved: Plain) -> Config:

@@ -204,6 +204,6 @@ def _write(results: Sequence[SettingResult], folder: Path, convex: ConvexConfig,
 
 def _folder(config: Config) -> Path:
     """Return where an experiment lives: the same one always lands in the same place."""
-    outputs = Path(config.paths.outputs).expanduser().absolute()
+    outputs = config.outputs
     identity = digest_of({"convex": plain(config.convex), "seed": config.seed, "package": __version__})
     return outputs / "convex" / f"{config.convex.loss}__{identity[:10]}"

@@ -100,7 +100,7 @@ def _this_sweep() -> Iterator[None]:
 
 
 def _folder(config: Config) -> Path:
-    outputs = Path(config.paths.outputs).expanduser().absolute()
+    outputs = config.outputs
     return outputs / "sweeps" / os.environ.get(SWEEP, "unnamed")
 
 

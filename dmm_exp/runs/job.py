@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from dmm_exp.config.identity import run_name
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.schema import Config, plain
 from dmm_exp.errors import UserError
@@ -77,10 +76,10 @@ def print_accepted(config: Config, choices: Mapping[str, str]) -> None:
     """
     from dmm_exp.config.ranges import check_ranges
     from dmm_exp.config.trust import named
-    from dmm_exp.runs.run import is_finished
+    from dmm_exp.runs.run import folder_of, is_finished
 
     check_ranges(config)
-    folder = Path(config.paths.outputs).expanduser().absolute() / "runs" / run_name(config, choices)
+    folder = folder_of(config, choices)
     print(f"it would run as {folder} ({'finished before' if is_finished(folder) else 'not finished before'})")
     print(f"classes that it names: {', '.join(sorted(named(plain(config))))}")
     print("nothing of it was made: a folder that is run again shows no costs before it is run", file=sys.stderr)

@@ -116,7 +116,7 @@ def named_folder(config: Config, kind: str, title: str, cells: Sequence[Cell]) -
     """Return the folder of a job by its kind, its title and its cells."""
     name = "".join(letter if letter.isalnum() else "_" for letter in title.lower())
     identity = many_runs_digest([(cell.overrides, cell.config) for cell in cells])
-    return Path(config.paths.outputs).expanduser().absolute() / kind / f"{name}__{identity[:10]}"
+    return config.outputs / kind / f"{name}__{identity[:10]}"
 
 
 def _result(cell: Cell, folder: Path, learned: LastLearned) -> CellResult:

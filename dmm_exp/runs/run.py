@@ -65,18 +65,12 @@ def run(
     from dmm_exp.config.instantiate import check_targets
     from dmm_exp.config.ranges import check_ranges
     from dmm_exp.console.progress import Console
-    from dmm_exp.executors import shared_executor
-    from dmm_exp.search.assignment import auto_parts, composed_parts
+    from dmm_exp.search.assignment import composed_parts
     from dmm_exp.store import Store
 
     check_ranges(config)
-    outputs = Path(config.paths.outputs).expanduser().absolute()
     config = composed_parts(config)
-    check_targets(config.executor, "executor")
-    executor = shared_executor(config.executor)
-    if not config.dry_run and not is_finished(outputs / "runs" / run_name(config, choices)):
-        executor.warm_up()  # workers import torch while this process does
-
+    executor = _executor(config, choices)
     with _without_collections():
         from dmm_exp.console.tables import print_table
         from dmm_exp.evaluation.attack import Attack
@@ -86,16 +80,13 @@ def run(
 
         check_targets(plain(config))
     console = Console()
-    store = Store(outputs / "artifacts", console, read_only=config.dry_run)
+    store = Store(config.outputs / "artifacts", console, read_only=config.dry_run)
     learned = learned or LastLearned()
 
     def pipeline_of(config: Config, console: Console) -> Pipeline:
         return Pipeline(Context(config, store, executor, console), learned=learned)
 
-    if config.hparams_search:
-        config = _searched(config, choices, pipeline_of, console)
-    if auto_parts(config):
-        config = _assigned(config, pipeline_of, console)
+    config = _assigned(_searched(config, choices, pipeline_of, console), pipeline_of, console)
     pipeline = pipeline_of(config, console)
     attack = Attack(pipeline)
     pipeline.check()
@@ -103,13 +94,30 @@ def run(
     if config.dry_run:
         _print_plan([planned(stage) for stage in (*pipeline.stages(), *attack.stages())])
         return None
-    folder = outputs / "runs" / run_name(config, choices)
+    folder = folder_of(config, choices)
     with _holding(folder, console):
         store.record_to(folder / ARTIFACTS)
         result = _run_in(folder, attack, choices, console)
     if table:
         print_table(headline(result))
     return FinishedRun(folder, result.metrics, result.checkpoints)
+
+
+def folder_of(config: Config, choices: Mapping[str, str]) -> Path:
+    """Return the folder of a run."""
+    return config.outputs / "runs" / run_name(config, choices)
+
+
+def _executor(config: Config, choices: Mapping[str, str]) -> Any:
+    """Return what trains members; its workers import torch while this process does."""
+    from dmm_exp.config.instantiate import check_targets
+    from dmm_exp.executors import shared_executor
+
+    check_targets(config.executor, "executor")
+    executor = shared_executor(config.executor)
+    if not config.dry_run and not is_finished(folder_of(config, choices)):
+        executor.warm_up()
+    return executor
 
 
 @contextmanager
@@ -124,6 +132,8 @@ def _without_collections() -> Iterator[None]:
 
 def _searched(config: Config, choices: Mapping[str, str], pipeline_of: PipelineOf, console: Console) -> Config:
     """Return the configuration with the unlearner's best settings on ``forget_tuning``, and without the search."""
+    if not config.hparams_search:
+        return config
     from dmm_exp.config.folders import config_directory, further_folders
     from dmm_exp.config.instantiate import instantiate
     from dmm_exp.config.preflight import compose_forget_sets
@@ -140,7 +150,7 @@ def _searched(config: Config, choices: Mapping[str, str], pipeline_of: PipelineO
     found = search(
         without,
         choices["unlearner"],
-        instantiate(config.hparams_search or {}),
+        instantiate(config.hparams_search),
         {text: scaled_part("forget", forget, config) for text, forget in tuning.items()},
         lambda changed: pipeline_of(changed, quiet),
         console,
@@ -156,6 +166,8 @@ def _assigned(config: Config, pipeline_of: PipelineOf, console: Console) -> Conf
     from dmm_exp.console.progress import Console
     from dmm_exp.search.assignment import assign, auto_parts
 
+    if not auto_parts(config):
+        return config
     if config.dry_run:
         console.note("the parts' unlearners would be chosen first; the plan is that of the run's own unlearner")
         own = {name: {"unlearner": None} for name in auto_parts(config)}

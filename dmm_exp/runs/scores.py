@@ -57,7 +57,7 @@ def run_scores(config: Config, choices: Mapping[str, str]) -> Path | None:
 
     check_ranges(config)
     check_targets(plain(config))
-    console, outputs = Console(), Path(config.paths.outputs).expanduser().absolute()
+    console, outputs = Console(), config.outputs
     config = replace(config, **UNUSED)
     store = Store(outputs / "artifacts", console, read_only=config.dry_run)
     pipeline = Pipeline(Context(config, store, shared_executor(config.executor), console))

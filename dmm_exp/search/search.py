@@ -170,7 +170,7 @@ def _records(config: Config, name: str, tuning: Mapping[str, Node]) -> Path:
     """Return where trials of a configuration on some sets are remembered, whichever search tried them."""
     sets = {text: identified(replace(config, forget=forget))["forget"] for text, forget in tuning.items()}
     digest = digest_of({**identified(config), "forget": sets})
-    outputs = Path(config.paths.outputs).expanduser().absolute()
+    outputs = config.outputs
     return outputs / "searches" / f"{name}__{digest[:10]}" / "trials"
 
 
