@@ -14,7 +14,7 @@ from typing import Any
 from dmm_exp.config.places import check_place
 from dmm_exp.config.schema import Plain
 from dmm_exp.config.trust import check_found, check_names, is_restricted
-from dmm_exp.errors import UserError, did_you_mean, shown
+from dmm_exp.errors import UserError, did_you_mean, reason_of, shown
 
 SPECIAL = {  # Hydra's own keys, and their types
     "_target_": str,
@@ -33,7 +33,7 @@ def instantiate(node: Plain, **extra: Any) -> Any:
     ``extra`` arguments come from code and win over configuration.
 
     Raises:
-        UserError: raised by the class itself, unchanged.
+        UserError: raised by the class itself, unchanged; or the class cannot be made from these arguments.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate as hydra_instantiate
@@ -46,7 +46,8 @@ def instantiate(node: Plain, **extra: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
-        raise
+        reason = reason_of(error.__cause__ or error)
+        raise UserError(f"{node.get('_target_')}: cannot be made from these settings ({reason})") from error
 
 
 def _check_trust(config: Any) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dmm_exp.errors import UserError
+from dmm_exp.errors import UserError, shown
 from dmm_exp.scores import hardness
 
 Config = Mapping[str, Any]
@@ -96,7 +96,7 @@ class Shuffle(Refinement):
         seed: of the draw.
 
     Raises:
-        UserError: there are no parts.
+        UserError: there are no parts, or one is something else.
     """
 
     def __init__(self, *, count: int = 3, seed: int = 0) -> None:
@@ -126,7 +126,7 @@ class ByScore(Refinement):
         **parts: from the lowest to the highest score: name → ``{unlearner: configuration, or null for the run's own}``.
 
     Raises:
-        UserError: there are no parts.
+        UserError: there are no parts, or one is something else.
     """
 
     needs_scores: ClassVar[bool] = True
@@ -142,6 +142,9 @@ class ByScore(Refinement):
     ) -> None:
         if not parts:
             raise UserError("refinement: expected parts, such as low, mid and high, each with its unlearner")
+        for name, part in parts.items():
+            if not isinstance(part, Mapping):
+                raise UserError(f"refinement.{name}={shown(part)}: expected a part, such as {{unlearner: null}}")
         self.score, self.order, self.candidates, self.criterion = score, order, candidates, criterion
         self._ascending = {name: part.get("unlearner") for name, part in parts.items()}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmm_exp.config.instantiate import check_targets
+from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.places import PLACES, check_named
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import VALUES, YAML_BYTES, check_yaml, parse_yaml
@@ -28,6 +28,17 @@ def test_a_class_of_another_kind_is_refused_at_its_place(path):
 def test_a_place_without_a_class_is_refused(path, node):
     with pytest.raises(UserError, match=rf"{path}=.*: names no class; expected {path}\._target_=CLASS"):
         check_named(nested(path, node))
+
+
+def test_a_class_that_cannot_be_made_is_one_sentence():
+    with pytest.raises(UserError, match=r"fractions\.Fraction: cannot be made from these settings \(\w+Error: "):
+        instantiate({"_target_": OTHER, "_args_": ["x"]})
+
+
+@pytest.mark.parametrize("part", [True, 3, "finetune", []])
+def test_a_part_of_a_refinement_that_is_none_is_refused(part):
+    with pytest.raises(UserError, match=r"refinement\.high=.*: expected a part"):
+        instantiate({"_target_": "dmm_exp.refinement.ByScore", "high": part})
 
 
 # ---------------------------------------------------------------------- files
