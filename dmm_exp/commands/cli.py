@@ -222,7 +222,11 @@ def _done(arguments: Any, cells: list[Config]) -> int:
 
     sweep.begin(arguments.overrides)
     if cells[0].dry_run:
-        run()
+        from dmm_exp.store.temporary import temporary_folder
+
+        with temporary_folder() as folder:  # for what Hydra itself writes of a sweep
+            sys.argv.append(f"hydra.sweep.dir={folder}")
+            run()
         return 0
     folder = sweep.prepared(cells[0])
     run()

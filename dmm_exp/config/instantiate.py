@@ -11,7 +11,7 @@ from dataclasses import is_dataclass
 from functools import cache
 from typing import Any
 
-from dmm_exp.config.places import check_place
+from dmm_exp.config.places import TARGET, check_place
 from dmm_exp.config.schema import Plain
 from dmm_exp.config.trust import check_found, check_names, is_restricted
 from dmm_exp.errors import UserError, did_you_mean, reason_of, shown
@@ -149,6 +149,23 @@ def _check_given(path: str, node: Plain, names: Sequence[str] | None, hints: Pla
         hint = hints.get(key)
         if hint is not None and not fits(as_text(value, hint), hint):
             raise UserError(f"{path}.{key}={value}: expected {describe(hint)}{_in_quotes(value, hint)}")
+        if isinstance(value, Mapping) and TARGET in value and not value.get("_partial_"):
+            _check_kind(f"{path}.{key}", value[TARGET], hint)
+
+
+def _check_kind(path: str, target: Any, hint: Any) -> None:
+    """Refuse a class that makes something else than one of our classes, where the hint of an argument asks for one."""
+    accepted = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    kinds = [kind for kind in accepted if inspect.isclass(kind) and kind is not type(None)]
+    kinds = [] if any(getattr(kind, "_is_protocol", False) for kind in kinds) else kinds
+    ours = kinds and all(kind.__module__.split(".")[0] == __name__.split(".")[0] for kind in kinds)
+    if not ours or not isinstance(target, str) or not target:
+        return
+    _signature(path, target)  # which refuses what cannot be imported
+    found = _object(target)
+    if inspect.isclass(found) and not issubclass(found, tuple(kinds)):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise UserError(f"{path}.{TARGET}={target}: expected a class that derives from {wanted}")
 
 
 def _in_quotes(value: Any, hint: Any) -> str:

@@ -30,6 +30,13 @@ def test_a_place_without_a_class_is_refused(path, node):
         check_named(nested(path, node))
 
 
+@pytest.mark.parametrize("key", ["normalisation", "corruption", "split"])
+def test_an_argument_that_is_an_object_of_ours_is_of_its_class(key):
+    node = {"_target_": "dmm_exp.data.Dataset", "formats": {}, key: {"_target_": "dmm_exp.forget.Random", "size": 3}}
+    with pytest.raises(UserError, match=rf"dataset\.{key}\._target_=dmm_exp\.forget\.Random: expected a class that"):
+        check_targets({"dataset": node})
+
+
 def test_a_class_that_cannot_be_made_is_one_sentence():
     with pytest.raises(UserError, match=r"fractions\.Fraction: cannot be made from these settings \(\w+Error: "):
         instantiate({"_target_": OTHER, "_args_": ["x"]})
