@@ -6,18 +6,18 @@ RUM: Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from dmm_exp.config.schema import Plain
 from dmm_exp.errors import UserError
 from dmm_exp.scores import hardness
 
-Config = Plain
+Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
