@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from dmm_exp.attribution.estimator import Effect, Estimator, Learned, towards
 from dmm_exp.attribution.evidence import CentredLogits, Evidence, SubsetModels
 from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.errors import UserError
+from dmm_exp.files.reading import Json
 from dmm_exp.store import blocks, points_at_once
 
 NOISE_BLOCKS = 128  # blocks of members from which the variance of noise is estimated
@@ -93,7 +93,7 @@ class RidgeEffects(Learned):
             changes[:, where] = self.ridge.logits.weigh(weights, where)
         return changes
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Json:
         """Return the chosen λ of every group."""
         return {"penalty": {str(group): value for group, value in self.penalty.items()}}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from dmm_exp.attribution.datamodel import Datamodel, Noise, Ridge, RidgeEffects,
 from dmm_exp.attribution.estimator import Effect, Estimator, Learned, not_negative, towards
 from dmm_exp.attribution.evidence import Evidence
 from dmm_exp.attribution.feldman_zhang import check_in_and_out, difference_weights, summed_differences
+from dmm_exp.files.reading import Json
 from dmm_exp.store import blocks, points_at_once
 
 Shrinkage = Literal["james_stein", "elementwise", "none"]
@@ -202,7 +203,7 @@ class DebiasedEffects(Learned):
             changes[:, correction.points] += correction.predict(directions)
         return changes
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Json:
         """Return the chosen λ of every group."""
         return self.ridge.facts()
 

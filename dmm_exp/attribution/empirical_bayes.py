@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from dmm_exp.attribution.estimator import Effect, Estimator, Learned, at_least, 
 from dmm_exp.attribution.evidence import CentredLogits, Evidence
 from dmm_exp.attribution.extrapolation import factor_of_others, own_on_everything, steps_ahead
 from dmm_exp.attribution.priors import Estimates, Priors
+from dmm_exp.files.reading import Json
 
 
 class EmpiricalBayes(Estimator):
@@ -151,7 +151,7 @@ class PosteriorMeans(Learned):
         numbers = {"carried": self.carried, "penalty": self.penalty}
         return kept | {name: torch.tensor(value, dtype=torch.double) for name, value in numbers.items()}
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Json:
         """Return λ of the ridge inside, the factors of responses and of size, and the cells' priors."""
         return {
             "penalty": {"0": self.penalty},

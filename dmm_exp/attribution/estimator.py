@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dmm_exp.attribution.evidence import Evidence
 from dmm_exp.errors import UserError
+from dmm_exp.files.reading import Json
 
 Source = Literal["pool", "gradients", "oracles"]
 
@@ -91,7 +92,7 @@ class Learned(ABC):
         """Return what :meth:`Estimator.recall` takes, for estimators that remember."""
         raise NotImplementedError(f"{type(self).__name__} cannot be kept")
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Json:
         """Return what was chosen on the way (plain numbers), for manifests and reports."""
         return {}
 

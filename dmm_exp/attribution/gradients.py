@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dmm_exp.attribution.estimator import Effect, Estimator, Learned, Source, at_least, towards
 from dmm_exp.attribution.evidence import Evidence
 from dmm_exp.data import Examples
+from dmm_exp.files.reading import Json
 from dmm_exp.models import margin
 
 MATRIX_VALUES = 1 << 28  # largest part of a random matrix that is kept between blocks; 1 GiB
@@ -140,7 +141,7 @@ class GradientEffects(Learned):
             total += change
         return total / len(self.examples)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Json:
         """Return every group's factor, and from how many models it comes."""
         return {
             "factor": {str(group): value for group, value in self.factor.items()},

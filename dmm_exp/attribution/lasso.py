@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from dmm_exp.attribution.evidence import Evidence, SubsetModels
 from dmm_exp.attribution.fista import Design, Problems, Weights, solve
 from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.errors import UserError
+from dmm_exp.files.reading import Json
 from dmm_exp.store import blocks
 
 
@@ -196,7 +196,7 @@ class SparseEffects(Learned):
         changes = [torch.sparse.mm(weights, directions.T) for weights in self.weights]
         return torch.cat(changes).T.reshape(len(directions), *self.shape)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Json:
         """Return the median λ, also as a fraction of the largest, and the mean number of weights."""
         counts = torch.cat([weights.indices()[0].bincount(minlength=len(weights)) for weights in self.weights])
         return {

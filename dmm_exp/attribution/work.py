@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from dmm_exp.attribution.gradients import Features, GradientEstimator
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.schema import Plain
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.work import Clock, model_factory, read_examples, stored_ensemble, trainer_factory
@@ -35,11 +35,11 @@ class GradientJob:
         shard: number of the shard.
     """
 
-    estimator: Mapping[str, Any]
+    estimator: Plain
     examples: Path
     originals: Path
-    model: Mapping[str, Any]
-    trainer: Mapping[str, Any]
+    model: Plain
+    trainer: Plain
     output: Path
     shard: int = 0
     start: int = 0

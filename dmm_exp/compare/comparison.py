@@ -90,7 +90,10 @@ def _table(runs: Sequence[Run], methods: Sequence[str], telling: Sequence[str], 
             )
     choices = dict.fromkeys(name for run in runs for name in run.choices)
     keys = [key for key in dict.fromkeys([*choices, *telling, *by, *DRAWS]) if key in known and key != METHOD]
-    columns: dict[str, Any] = {"name": [run.folder.name for run in runs], "folder": [str(run.folder) for run in runs]}
+    columns: dict[str, list[Any]] = {
+        "name": [run.folder.name for run in runs],
+        "folder": [str(run.folder) for run in runs],
+    }
     columns |= {METHOD: list(methods), "block": [run.block[:10] for run in runs]}
     columns |= {key: _plain([run.facts.get(key) for run in runs]) for key in keys}
     names = sorted({name for run in runs for name in run.metrics})
@@ -121,7 +124,7 @@ def _means(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd
     return pd.DataFrame(rows)
 
 
-def _mean(part: pd.DataFrame, metric: str) -> dict[str, Any]:
+def _mean(part: pd.DataFrame, metric: str) -> dict[str, float | str]:
     """Return the mean with its interval over runs or, of a single run, over its members."""
     found = Estimate.of(part[metric].to_numpy(float))
     if math.isfinite(found.half):
@@ -174,7 +177,7 @@ def _wide(table: pd.DataFrame, column: str) -> NDArray[Any]:
 def _tests(table: pd.DataFrame, runs: dict[str, Run], metrics: Sequence[str], baseline: str) -> pd.DataFrame:
     """Return the difference of every method from the baseline, in every metric."""
     others = [method for method in _methods(table) if method != baseline]
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, float | str]] = []
     for metric in metrics if baseline else ():
         by_member = _by_member(table, runs, metric, baseline, others)
         for over, found, blocks in (by_member, _by_block(table, metric, baseline, others)):

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp.config.identity import CHOICES, CONTENTS, FORGET, MEMBERS, NAMED, identifying
+from dmm_exp.config.schema import Plain
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
-from dmm_exp.files.reading import JSON_BYTES, check_parquet, read_bytes, read_json, read_yaml
+from dmm_exp.files.reading import JSON_BYTES, Json, check_parquet, read_bytes, read_json, read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ class Run:
 
     folder: Path
     choices: Mapping[str, str]
-    settings: Mapping[str, Any]
+    settings: Plain
     metrics: Mapping[str, float]
     forget: str
     finished: float
@@ -54,7 +55,7 @@ class Run:
     def of(
         cls,
         folder: Path,
-        config: Mapping[str, Any],
+        config: Plain,
         choices: Mapping[str, str],
         metrics: Mapping[str, float],
         finished: float,
@@ -64,7 +65,7 @@ class Run:
         return cls(folder, choices, settings, metrics, _forget_set(folder), finished, _contents(folder))
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Json:
         """Choices and settings by key, without those of an attribution that was not used."""
         used = used_attribution(self.choices, self.metrics) is not None
         both = {**self.settings, "hparams_search": "none", **self.choices}
@@ -82,7 +83,7 @@ class Run:
         return digest_of([question, self.forget])
 
     @property
-    def _question(self) -> dict[str, Any]:
+    def _question(self) -> Json:
         """Settings that do not belong to the method, files by their content."""
         settings = {**self.settings, **self.contents}
         return {key: value for key, value in settings.items() if key.partition(".")[0] not in METHOD_GROUPS}
@@ -194,7 +195,7 @@ def _contents(folder: Path) -> dict[str, str]:
     return _mapping(folder / CONTENTS) if (folder / CONTENTS).exists() else {}
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def _mapping(path: Path) -> Json:
     try:
         value = read_json(path)
     except ValueError:
@@ -210,7 +211,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Plain, before: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the dotted key and the value of every leaf; a list is a leaf."""
     for key, value in config.items():
         if isinstance(value, Mapping):

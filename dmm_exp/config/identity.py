@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from dmm_exp.config.schema import Config, Plain, marks, plain
 from dmm_exp.console.terminal import tracked
@@ -45,12 +44,12 @@ def many_runs_digest(runs: Sequence[tuple[Sequence[str], Config]]) -> str:
     return digest_of([identified(config) for _, config in runs])
 
 
-def identified(config: Config) -> dict[str, Any]:
+def identified(config: Config) -> Plain:
     """Return what identifies the result of a configuration: files by their content, and nothing of where it runs."""
     return _replaced(identifying(plain(config)), contents(config), "")
 
 
-def identifying(resolved: Plain) -> dict[str, Any]:
+def identifying(resolved: Plain) -> Plain:
     """Return a configuration with those keys alone that identify a result (see :mod:`dmm_exp.config.schema`).
 
     >>> identifying({"seed": 0, "forget": {"label": 3, "position": None}, "paths": {"outputs": "here"}})
@@ -59,7 +58,7 @@ def identifying(resolved: Plain) -> dict[str, Any]:
     return _identifying(resolved, "")
 
 
-def _identifying(node: Plain, before: str) -> dict[str, Any]:
+def _identifying(node: Plain, before: str) -> Plain:
     found = {}
     for name, value in node.items():
         mark = marks().get(f"{before}{name}")
@@ -136,7 +135,7 @@ def _digest_at(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _replaced(node: Plain, values: Mapping[str, str], before: str) -> dict[str, Any]:
+def _replaced(node: Plain, values: Mapping[str, str], before: str) -> Plain:
     """Return a configuration with the values of some dotted keys replaced."""
     found = {}
     for name, value in node.items():

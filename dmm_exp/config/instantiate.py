@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from dmm_exp.config.places import TARGET, check_place
-from dmm_exp.config.schema import Plain
+from dmm_exp.config.schema import Hints, Plain
 from dmm_exp.config.trust import check_found, check_names, is_restricted
 from dmm_exp.errors import UserError, did_you_mean, reason_of, shown
 
@@ -101,7 +101,7 @@ def hint_of(target: Any, argument: str) -> Any:
     return _known_hints(target).get(argument)
 
 
-def _known_hints(target: Any) -> dict[str, Any]:
+def _known_hints(target: Any) -> Hints:
     try:
         return _inspected(target)[1] if isinstance(target, str) else {}
     except Exception:  # check_targets says what is wrong with it
@@ -207,7 +207,7 @@ def _targets(node: Any, path: str) -> Iterator[tuple[str, Plain]]:
             yield from _targets(value, f"{path}[{index}]")
 
 
-def _signature(path: str, target: str) -> tuple[inspect.Signature, dict[str, Any]]:
+def _signature(path: str, target: str) -> tuple[inspect.Signature, Hints]:
     try:
         return _inspected(target)
     except UserError:
@@ -218,7 +218,7 @@ def _signature(path: str, target: str) -> tuple[inspect.Signature, dict[str, Any
         raise UserError(f"{path}._target_={target}: cannot be imported ({reason})") from error
 
 
-def _inspected(target: str) -> tuple[inspect.Signature, dict[str, Any]]:
+def _inspected(target: str) -> tuple[inspect.Signature, Hints]:
     """Return the arguments of what a target names; refuse it, where only some are accepted, before it is imported."""
     if is_restricted():
         check_names({"_target_": target})
@@ -227,7 +227,7 @@ def _inspected(target: str) -> tuple[inspect.Signature, dict[str, Any]]:
 
 
 @cache
-def _inspect(target: str) -> tuple[inspect.Signature, dict[str, Any]]:
+def _inspect(target: str) -> tuple[inspect.Signature, Hints]:
     found = _object(target)
     if not inspect.isclass(found):
         return inspect.signature(found), _hints(found)
@@ -240,13 +240,13 @@ def _object(target: str) -> Any:
     return get_object(target)
 
 
-def _constructor(cls: type) -> tuple[inspect.Signature, dict[str, Any]]:
+def _constructor(cls: type) -> tuple[inspect.Signature, Hints]:
     """Return the arguments of a class; those that it hands on as ``**arguments`` are looked up in its bases.
 
     A class without such bases takes whatever it is given.
     """
     parameters: dict[str, inspect.Parameter] = {}
-    hints: dict[str, Any] = {}
+    hints: Hints = {}
     owners = [base for base in cls.__mro__ if "__init__" in vars(base) and base is not object]
     for owner in owners:
         own = dict(list(inspect.signature(owner.__init__).parameters.items())[1:])
@@ -260,7 +260,7 @@ def _constructor(cls: type) -> tuple[inspect.Signature, dict[str, Any]]:
     return inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind)), hints
 
 
-def _hints(function: Any) -> dict[str, Any]:
+def _hints(function: Any) -> Hints:
     try:
         return typing.get_type_hints(function)
     except (NameError, TypeError):

@@ -14,7 +14,7 @@ from dmm_exp.errors import UserError
 
 
 def scaled(config: Plain) -> Node:
-    """Return a configuration none of whose values exceeds what ``config["scale"]`` has in its place.
+    """Return a configuration none of whose values exceeds what its ``scale`` has in its place.
 
     Numbers, and those in lists, become the bound where they are larger; None (all there is) and ``auto`` become the
     bound, too. A bound on what a choice does not have, such as the epochs of ``unlearner=ssd``, bounds nothing. To

@@ -22,11 +22,12 @@ from dmm_exp.errors import UserError, did_you_mean, shown
 
 Node = dict[str, Any]  # a class (``_target_``) with its arguments, as a user chose them
 Plain = Mapping[str, Any]  # a configuration as plain containers, which are hashed and written
+Hints = dict[str, Any]  # name of a field or an argument → the type that it is annotated with
 Mark = Literal["presentation", "place", "job", "file", "later"]
 MARKS = get_args(Mark)
 
 
-def _marks_inside(**marks: Sequence[str]) -> dict[str, Any]:
+def _marks_inside(**marks: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return what a field says of keys within it, dotted and perhaps patterns."""
     return {"marks": {key: mark for mark, keys in marks.items() for key in keys}}
 
@@ -307,7 +308,7 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: type) -> Hints:
     return get_type_hints(cls)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import YAML_BYTES, parse_json, read_bytes
 from dmm_exp.files.writing import write_text
@@ -62,12 +63,12 @@ def write_row(path: Path, row: Mapping[str, str]) -> None:
     write_text(path, buffer.getvalue())
 
 
-def row_of(unlearner: str, settings: Mapping[str, Any], found: Mapping[str, str]) -> Row:
+def row_of(unlearner: str, settings: Plain, found: Mapping[str, str]) -> Row:
     """Return the row of an unlearner with some settings, by dotted key, and what else is to be read there."""
     return {UNLEARNER: unlearner, **{f"{UNLEARNER}.{key}": cell_of(value) for key, value in settings.items()}, **found}
 
 
-def settings_in(row: Mapping[str, str]) -> dict[str, Any]:
+def settings_in(row: Mapping[str, str]) -> Plain:
     """Return the settings of a row by dotted key of the unlearner's configuration."""
     start = f"{UNLEARNER}."
     return {column.removeprefix(start): value_of(row[column]) for column in row if column.startswith(start)}

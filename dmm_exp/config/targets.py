@@ -58,9 +58,9 @@ def drop_replaced(config: Any, overrides: Sequence[Any], loader: Any, files: Fil
         _keep_only(config, laid_over(kept, layer))
 
 
-def together(values: Sequence[Any]) -> dict[str, Any]:
+def together(values: Sequence[Any]) -> Plain:
     """Return parsed overrides as one nested mapping, without those that delete."""
-    layer: dict[str, Any] = {}
+    layer: Plain = {}
     for override in values:
         if not override.is_delete():
             layer = laid_over(layer, _nested(override.key_or_group, override.value()))

@@ -16,7 +16,7 @@ from dmm_exp.config.convex import SEEDS, ConvexConfig, SettingConfig, settings_o
 from dmm_exp.config.schema import Config, plain
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
-from dmm_exp.files.reading import check_parquet, read_json
+from dmm_exp.files.reading import Json, check_parquet, read_json
 from dmm_exp.files.writing import write_json, write_table, write_text
 from dmm_exp.runs.job import Job
 
@@ -44,9 +44,9 @@ class SettingResult:
 
     name: str
     facts: dict[str, float]
-    methods: list[dict[str, Any]]
+    methods: list[Json]
     floors: list[dict[str, float]]
-    spectra: list[dict[str, Any]]
+    spectra: list[Json]
     curves: pd.DataFrame
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dmm_exp.console.tables import print_table, text_table
+from dmm_exp.files.reading import Json
 from dmm_exp.report.charts import Axis, Chart, Mark, Panel, band, decades, dots, line
 from dmm_exp.report.html import Page, Section, write_sections
 
@@ -38,7 +39,7 @@ def write_page(
     seeds: int,
     table: pd.DataFrame,
     floors: pd.DataFrame,
-    spectra: Mapping[str, Sequence[Mapping[str, Any]]],
+    spectra: Mapping[str, Sequence[Json]],
     curves: pd.DataFrame,
 ) -> Path:
     """Write ``convex.html`` and what its figures show, and return the path of the page."""
@@ -208,7 +209,7 @@ def _floors_chart(floors: pd.DataFrame) -> Chart:
     return Chart("floors", "The noise floor of SGD", caption, panels, across=3, height=0.72)
 
 
-def _spectra_chart(spectra: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
+def _spectra_chart(spectra: Mapping[str, Sequence[Json]]) -> Chart:
     words = {"error": "error θ(S) − θ(S∖F)", "gradient": "gradient of F's loss at θ(S)"}
     roles = {"error": "series2", "gradient": "series0"}
     lowest = min(min(row["eigenvalue"]) for rows in spectra.values() for row in rows)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +17,7 @@ from dmm_exp.convex.theory import (
     shares_by_eigenvalue,
     span_condition,
 )
+from dmm_exp.files.reading import Json
 
 REACHED = 1e-6
 FEW = 5  # seeds
@@ -64,7 +63,7 @@ def rates_of(task: Task, found: Found) -> dict[str, float]:
     return {"rate_measured": float(np.median(measured)), "rate_predicted": float(np.median(predicted))}
 
 
-def summary_of(task: Task, found: Found) -> dict[str, Any]:
+def summary_of(task: Task, found: Found) -> Json:
     """Return a row of the table: how near a method came, when, and how fast."""
     gradients = found.at * found.descent.samples
     reached = found.distance <= REACHED
@@ -139,7 +138,7 @@ def floors_of(task: Task, batch: int, steps: int) -> list[dict[str, float]]:
     return rows
 
 
-def spectra_of(task: Task) -> list[dict[str, Any]]:
+def spectra_of(task: Task) -> list[Json]:
     """Return cumulative shares along eigenvalues of the retain set's Hessian, over all seeds.
 
     Of the square of the error ``θ(S) − θ(S∖F)`` and of that of the gradient of F's loss at θ(S).

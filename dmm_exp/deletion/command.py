@@ -26,6 +26,7 @@ from dmm_exp.deletion.rows import forget_rows, read
 from dmm_exp.deletion.signature import Key, private_key
 from dmm_exp.errors import UserError, did_you_mean, storage_errors
 from dmm_exp.executors import shared_executor
+from dmm_exp.files.reading import Json
 from dmm_exp.forget import Rows
 from dmm_exp.store.temporary import sweep
 
@@ -101,7 +102,7 @@ class Asked:
         return [part.name for part in fields(self) if getattr(self, part.name) != getattr(usual, part.name)]
 
     @property
-    def determining(self) -> dict[str, Any]:
+    def determining(self) -> Json:
         """The keys that change what comes of a request of no ledger, beside the network and the rows."""
         names = ("recipe", "size", "prepare_budget", "budget", "verify", "keep")
         pool = None if self.pool is None else str(Path(self.pool).expanduser().absolute())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 
 from dmm_exp.config.registered import register
+from dmm_exp.config.schema import Node
 from dmm_exp.data import Examples
 from dmm_exp.deletion.checkpoints import fill, weights_digest
 from dmm_exp.deletion.fresh import Fresh, uncompiled, uncompiled_name
@@ -47,7 +48,7 @@ class Given:
 
     ensemble: Ensemble
     examples: Examples
-    network: dict[str, Any]
+    network: Node
     restore: Callable[[nn.Module], nn.Module]
     rows: Callable[[Tensor], TorchDataset[Any]]
     weights: str
@@ -104,7 +105,7 @@ def given(
     network = _network(model, factory, prefix)
     examples = examples_of(train, validation)
 
-    def fresh(plain: nn.Module) -> dict[str, Any]:
+    def fresh(plain: nn.Module) -> Node:
         build = again(plain) if factory is None else _fresh(factory, plain)
         name = register(f"network {architecture(plain)}", build)
         return {"_target_": "dmm_exp.config.registered.network", "name": name}
@@ -112,9 +113,7 @@ def given(
     return _together(network, examples, fresh, rows_of(train, examples), factory is not None)
 
 
-def given_by_configuration(
-    config: Mapping[str, Any], examples: Examples, checkpoint: Path, prefix: str | None
-) -> Given:
+def given_by_configuration(config: Node, examples: Examples, checkpoint: Path, prefix: str | None) -> Given:
     """Check a network of a configuration (``model.network``) that is filled from a checkpoint, and its data.
 
     Args:
@@ -135,7 +134,7 @@ def given_by_configuration(
 def _together(
     network: nn.Module,
     examples: Examples,
-    configuration: Callable[[nn.Module], dict[str, Any]],
+    configuration: Callable[[nn.Module], Node],
     rows: Callable[[Tensor], TorchDataset[Any]],
     has_factory: bool,
 ) -> Given:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.console.progress import Console
 from dmm_exp.deletion import ledger_files
 from dmm_exp.deletion.checkpoints import check_state, fill
@@ -32,6 +33,7 @@ from dmm_exp.deletion.stored import stored
 from dmm_exp.deletion.unlearning import validation_of
 from dmm_exp.ensembles import member_seed
 from dmm_exp.errors import UserError, storage_errors
+from dmm_exp.files.reading import Json
 from dmm_exp.forget import Rows
 from dmm_exp.pipeline import content_hash
 from dmm_exp.store.lock import Lock
@@ -95,7 +97,7 @@ class Ledger:
         model: nn.Module | str | Path,
         train: Data,
         *,
-        method: str | Mapping[str, Any] = "dmm",
+        method: str | Plain = "dmm",
         recipe: Recipe | None = None,
         pool: Pool | str | Path | bool | None = None,
         seed: int = 0,
@@ -154,7 +156,7 @@ class Ledger:
     # ------------------------------------------------------------------ what there is
 
     @property
-    def entries(self) -> list[dict[str, Any]]:
+    def entries(self) -> list[Json]:
         """The requests so far, as they stand in ``ledger.jsonl``."""
         return [] if self._chain is None else self._chain.requests
 
@@ -285,7 +287,7 @@ class Ledger:
     def _current_name(self) -> str:
         return f"{ledger_files.request_name(len(self.entries))}/{CHECKPOINT}"
 
-    def _asked(self, budget: float | str | None) -> dict[str, Any]:
+    def _asked(self, budget: float | str | None) -> Json:
         method, _, _, seed = self._asking
         return {"method": method_of(method), "seed": seed, "budget": budget}
 

@@ -15,12 +15,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from dmm_exp.deletion.record_files import (
     CHECKPOINT,
@@ -35,7 +35,7 @@ from dmm_exp.deletion.record_files import (
 )
 from dmm_exp.deletion.signature import SIGNER, Key
 from dmm_exp.errors import UserError, shown
-from dmm_exp.files.reading import machine_memory, read_bytes, read_json
+from dmm_exp.files.reading import Json, machine_memory, read_bytes, read_json
 from dmm_exp.files.writing import checksum, checksum_once, settle, write_durably
 from dmm_exp.store.store import SEAL
 
@@ -89,16 +89,16 @@ class Chain:
     """
 
     folder: Path
-    lines: tuple[dict[str, Any], ...]
+    lines: tuple[Json, ...]
     is_headed: bool = True
 
     @property
-    def header(self) -> dict[str, Any]:
+    def header(self) -> Json:
         """The first line."""
         return self.lines[0]
 
     @cached_property
-    def requests(self) -> list[dict[str, Any]]:
+    def requests(self) -> list[Json]:
         """The lines of requests."""
         return [line for line in self.lines if line["kind"] == REQUEST]
 
@@ -172,7 +172,7 @@ def read(folder: Path, public: str | None = None, receipt: Receipt | None = None
     return chain
 
 
-def _both(folder: Path) -> tuple[bytes | None, dict[str, Any] | None]:
+def _both(folder: Path) -> tuple[bytes | None, Json | None]:
     """Return the chain's bytes, and the head as it was both before and after they were read."""
     head, text, again = (_bytes(folder / name) for name in (HEAD, CHAIN, HEAD))
     for _ in range(PATIENCE):
@@ -199,7 +199,7 @@ def _bytes(path: Path) -> bytes | None:
         raise Unfit(f"{path}: cannot be read ({reason}); {RESTORE}") from error
 
 
-def _parsed(raw: bytes, where: Path | str) -> dict[str, Any]:
+def _parsed(raw: bytes, where: Path | str) -> Json:
     """Return the JSON object that some bytes are, if they are what :func:`_text` makes of it."""
     try:
         text = raw.decode()
@@ -215,16 +215,16 @@ def _refuse(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def _text(value: Mapping[str, Any]) -> str:
+def _text(value: Json) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
-def _lines(path: Path, text: bytes) -> list[dict[str, Any]]:
+def _lines(path: Path, text: bytes) -> list[Json]:
     """Return the lines of a chain, each of which has its checksum and that of the one before."""
     *whole, rest = text.split(b"\n")
     if rest:
         raise Unfit(f"{path}: does not end with a whole line; {RESTORE}")
-    lines: list[dict[str, Any]] = []
+    lines: list[Json] = []
     for number, raw in enumerate(whole, 1):
         line = _parsed(raw, f"{path}: line {number}")
         if number == 1 and line.get("format") != FORMAT:
@@ -239,7 +239,7 @@ def _lines(path: Path, text: bytes) -> list[dict[str, Any]]:
     return lines
 
 
-def _is_headed(folder: Path, lines: list[dict[str, Any]], head: Mapping[str, Any] | None, named: list[str]) -> bool:
+def _is_headed(folder: Path, lines: list[Json], head: Json | None, named: list[str]) -> bool:
     """Return whether the head knows the last line; False where a writer was killed before it wrote that.
 
     Raises:
@@ -290,7 +290,7 @@ def _check_lines(chain: Chain) -> None:
             raise Unfit(f"{chain.folder / CHAIN}: line {number} is no line of a ledger here; {RESTORE}")
 
 
-def _fits(line: Mapping[str, Any]) -> bool:
+def _fits(line: Json) -> bool:
     """Return whether a request's line has what it needs."""
     rows, digests, files = line.get("rows"), line.get("digests"), line.get("files")
     if not (isinstance(rows, list) and isinstance(digests, list) and isinstance(files, dict)):
@@ -301,7 +301,7 @@ def _fits(line: Mapping[str, Any]) -> bool:
     return bool(rows) and ordered and hexadecimal and known and len(rows) == len(digests) and files.keys() == set(FILES)
 
 
-def _check_files(chain: Chain, number: int, line: Mapping[str, Any]) -> None:
+def _check_files(chain: Chain, number: int, line: Json) -> None:
     """Raise :class:`Unfit` unless a request's files are those of its line, or were removed on purpose."""
     folder = chain.path(number)
     if folder.is_symlink():
@@ -338,7 +338,7 @@ def _check_receipt(chain: Chain, receipt: Receipt) -> None:
 # ---------------------------------------------------------------------- writing; the ledger's lock must be held
 
 
-def begin(folder: Path, facts: Mapping[str, Any], key: Key | None) -> Chain:
+def begin(folder: Path, facts: Json, key: Key | None) -> Chain:
     """Write the header and the head of a new ledger."""
     line = signed({"kind": HEADER, "format": FORMAT, "number": 0, "before": None, **facts}, "line of a ledger", key)
     chain = Chain(folder, (line,))
@@ -347,7 +347,7 @@ def begin(folder: Path, facts: Mapping[str, Any], key: Key | None) -> Chain:
     return chain
 
 
-def append(chain: Chain, kind: str, facts: Mapping[str, Any], key: Key | None) -> Chain:
+def append(chain: Chain, kind: str, facts: Json, key: Key | None) -> Chain:
     """Write a further line, then the head; what it speaks of must be on the disk already."""
     line = {"kind": kind, "number": len(chain.lines), "before": chain.lines[-1][SEAL], **facts}
     longer = Chain(chain.folder, (*chain.lines, signed(line, "line of a ledger", key)))

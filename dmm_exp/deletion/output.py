@@ -17,7 +17,7 @@ from dmm_exp.deletion.result import Place, rows_digest
 from dmm_exp.deletion.signature import SIGNER, Key
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
-from dmm_exp.files.reading import read_json
+from dmm_exp.files.reading import Json, read_json
 from dmm_exp.pipeline import content_hash
 from dmm_exp.store.temporary import sweep, temporary_folder
 
@@ -93,7 +93,7 @@ class Output:
                 with suppress(OSError):
                     folder.rmdir()
 
-    def finished(self) -> dict[str, Any] | None:
+    def finished(self) -> Json | None:
         """Return the request's record, where it and all that belongs to it is there; what a killed process left goes.
 
         None where the request has to be carried out, also because a file beside its record is missing or was changed.

@@ -17,6 +17,8 @@ from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow
 from dmm_exp.console.words import number, percent
 from dmm_exp.deletion import words
 from dmm_exp.deletion.comparison import distances_of
+from dmm_exp.deletion.words import Record
+from dmm_exp.files.reading import Json
 from dmm_exp.report.charts import Axis, Chart, Hover, Mark, Panel, axis, dots, histograms, line, thinned, whole_ticks
 from dmm_exp.report.html import Tile, page
 
@@ -33,7 +35,7 @@ WORDS = {
 LABELS = {**WORDS, "predicted": "prediction"}
 
 
-def render(record: Mapping[str, Any], points: pd.DataFrame) -> str:
+def render(record: Record, points: pd.DataFrame) -> str:
     """Return the page as text.
 
     Args:
@@ -55,14 +57,14 @@ def render(record: Mapping[str, Any], points: pd.DataFrame) -> str:
     )
 
 
-def _measured(quality: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _measured(quality: Json) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return all metrics as texts, under what they are about."""
     about = {"metrics": "Metrics of this network", "verification": "Metrics of networks trained by the recipe"}
     found = {words: sorted(quality[name].items()) for name, words in about.items() if quality[name]}
     return [(words, [(name, number(value, ".6g")) for name, value in rows]) for words, rows in found.items()]
 
 
-def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(record: Record) -> list[tuple[str, str]]:
     removed, method = record["removed"], record["method"]
     facts = [("method", method["name"]), ("when", record["when"]), ("network", record["network"]["type"])]
     facts += [("seed", str(method["seed"])), ("classes", f"{removed['of']['classes']:,}")]
@@ -70,7 +72,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [*facts, ("unseen points", f"{removed['of']['unseen']:,}")]
 
 
-def _tiles(record: Mapping[str, Any]) -> list[Tile]:
+def _tiles(record: Record) -> list[Tile]:
     """Return the few numbers that stand for the deletion; those that do not apply are absent."""
     metrics, cost = record["quality"]["metrics"], record["cost"]
     tiles = _verified_tiles(record) if record["quality"]["verified"] else [_unverified_tile(metrics)]
@@ -82,7 +84,7 @@ def _tiles(record: Mapping[str, Any]) -> list[Tile]:
     return [*tiles, Tile(duration(cost["seconds"]), "to unlearn", "; ".join(shares))]
 
 
-def _verified_tiles(record: Mapping[str, Any]) -> list[Tile]:
+def _verified_tiles(record: Record) -> list[Tile]:
     klom, found = record["quality"]["klom_p95"]["forget"], distances_of(record["quality"]["verification"], "forget")
     ends = f"{number(found['others_low'])} to {number(found['others_high'])}"
     note = f"other retrained networks: {ends}, before: {number(found['given'])}"
@@ -103,7 +105,7 @@ def _unverified_tile(metrics: Mapping[str, float | None]) -> Tile:
 # ---------------------------------------------------------------------- tables
 
 
-def _answers(record: Mapping[str, Any], points: pd.DataFrame) -> HeadlineData:
+def _answers(record: Record, points: pd.DataFrame) -> HeadlineData:
     """Return accuracy and mean margin of every network, by group of points."""
     groups = [group for group in words.NAMES if len(_of(points, group))]
     columns = [Cell(what, words.NAMES[group]) for what in ("accuracy", "margin") for group in groups]
@@ -116,7 +118,7 @@ def _answers(record: Mapping[str, Any], points: pd.DataFrame) -> HeadlineData:
     return HeadlineData(columns, rows)
 
 
-def _accuracy(quality: Mapping[str, Any], name: str, group: str) -> str:
+def _accuracy(quality: Json, name: str, group: str) -> str:
     if name == "retrained":
         value = quality["verification"].get(f"accuracy/oracle/{group}")
     else:
@@ -124,7 +126,7 @@ def _accuracy(quality: Mapping[str, Any], name: str, group: str) -> str:
     return number(value, ".1%").replace("%", " %")
 
 
-def _klom(record: Mapping[str, Any]) -> HeadlineData | None:
+def _klom(record: Record) -> HeadlineData | None:
     """Return KLoM next to both ends of its scale, None if nothing was retrained."""
     found = record["quality"]["klom_p95"]
     if found is None:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 
@@ -27,6 +26,7 @@ from dmm_exp.deletion.signature import SIGNER, Key
 from dmm_exp.deletion.surfaces import ELSEWHERE, ERASED, REMAINS, Surface, elsewhere, pool_surfaces, surface
 from dmm_exp.ensembles.work import read_examples, stacked
 from dmm_exp.errors import UserError
+from dmm_exp.files.reading import Json
 from dmm_exp.files.writing import checksum, rows_at, settle, write_json, write_tensors
 from dmm_exp.pipeline import content_hash
 from dmm_exp.store import Artifact, Spec
@@ -224,7 +224,7 @@ def _forget_probe(pool: Pool, rows: Sequence[int]) -> None:
     write_json(pool.folder / FILE, _resealed(facts))
 
 
-def _resealed(facts: dict[str, Any]) -> dict[str, Any]:
+def _resealed(facts: Json) -> Json:
     return sealed({name: value for name, value in facts.items() if name != SEAL})
 
 

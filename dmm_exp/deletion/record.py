@@ -56,6 +56,7 @@ from dmm_exp.deletion.record_files import CHECKPOINT, FILES, FORMAT, PAGE, POINT
 from dmm_exp.deletion.surfaces import surfaces
 from dmm_exp.deletion.words import guaranteed, in_words, not_guaranteed
 from dmm_exp.errors import UserError, storage_errors
+from dmm_exp.files.reading import Json
 from dmm_exp.files.writing import checksum, settle, write_json, write_table, write_text
 from dmm_exp.pipeline import GROUPS
 from dmm_exp.store.provenance import provenance
@@ -123,7 +124,7 @@ def _copy(place: Place, folder: Path) -> None:
     write_text(folder / RECEIPT, f"{place.receipt}\n")
 
 
-def content(result: Unlearned, checkpoint: str) -> dict[str, Any]:
+def content(result: Unlearned, checkpoint: str) -> Json:
     """Return what ``deletion.json`` holds, without its checksum.
 
     Args:
@@ -131,7 +132,7 @@ def content(result: Unlearned, checkpoint: str) -> dict[str, Any]:
         checkpoint: SHA-256 of the checkpoint.
     """
     target = result.method["_target_"]
-    record: dict[str, Any] = {
+    record: Json = {
         "format": FORMAT,
         "when": result.when,
         "asked": result.asked,
@@ -173,7 +174,7 @@ def content(result: Unlearned, checkpoint: str) -> dict[str, Any]:
     return record | {"guaranteed": guaranteed(record), "not_guaranteed": not_guaranteed(record)}
 
 
-def _quality(result: Unlearned) -> dict[str, Any]:
+def _quality(result: Unlearned) -> Json:
     found = result.verification
     klom = {
         group: {
@@ -195,13 +196,13 @@ def _quality(result: Unlearned) -> dict[str, Any]:
     }
 
 
-def _verdict(found: Mapping[str, float]) -> dict[str, Any]:
+def _verdict(found: Mapping[str, float]) -> Json:
     """Return what the comparison with retrained networks can tell on the deleted rows."""
     numbers = distances_of(found, "forget")
     return {"network": vars(verdict_on_network(numbers)), "method": vars(verdict_on_method(numbers))}
 
 
-def _pool(result: Unlearned) -> dict[str, Any] | None:
+def _pool(result: Unlearned) -> Json | None:
     pool = result.pool
     if pool is None:
         return None
@@ -215,7 +216,7 @@ def _pool(result: Unlearned) -> dict[str, Any] | None:
     }
 
 
-def _ledger(place: Place | None) -> dict[str, Any] | None:
+def _ledger(place: Place | None) -> Json | None:
     return None if place is None else {"folder": str(place.ledger), "request": place.number, "salt": place.salt}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dmm_exp.deletion.signature import SIGNATURE, SIGNER, Key, is_signed
 from dmm_exp.errors import UserError, shown
-from dmm_exp.files.reading import plain_name, read_json
+from dmm_exp.files.reading import Json, plain_name, read_json
 from dmm_exp.files.writing import checksum
 from dmm_exp.store.store import SEAL, is_intact, sealed
 
@@ -22,7 +22,7 @@ class Unfit(UserError):
     """What is on the disk is not what was written."""
 
 
-def signed(value: dict[str, Any], about: str, key: Key | None) -> dict[str, Any]:
+def signed(value: Json, about: str, key: Key | None) -> Json:
     """Return a JSON object with its checksum and, if there is a key, the signature of that."""
     whole = sealed({**value, SIGNER: None if key is None else key.public})
     return whole if key is None else {**whole, SIGNATURE: key.sign(about, whole[SEAL])}
@@ -33,7 +33,7 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, dict) and SEAL in value and is_intact({k: v for k, v in value.items() if k != SIGNATURE})
 
 
-def _is_complete(record: dict[str, Any]) -> bool:
+def _is_complete(record: Json) -> bool:
     """Return whether a record has what is read of it; a checksum can be computed of anything."""
     removed, network = record.get("removed"), record.get("network")
     if not isinstance(removed, dict) or not isinstance(network, dict):
@@ -42,7 +42,7 @@ def _is_complete(record: dict[str, Any]) -> bool:
     return texts and type(removed.get("rows")) is int and plain_name(network.get("file"))
 
 
-def check_signature(value: dict[str, Any], about: str, where: str, public: str | None) -> None:
+def check_signature(value: Json, about: str, where: str, public: str | None) -> None:
     """Raise :class:`Unfit` unless an object is signed by whom it says, and by the holder of a public key if given."""
     signer = value.get(SIGNER)
     if public is not None and signer != public:
@@ -54,7 +54,7 @@ def check_signature(value: dict[str, Any], about: str, where: str, public: str |
         raise Unfit(f"{where}: its signature does not fit; it was changed after it was signed: restore it from a copy")
 
 
-def read(path: str | Path, public: str | None = None) -> dict[str, Any]:
+def read(path: str | Path, public: str | None = None) -> Json:
     """Return a record, after checking that neither it nor the checkpoint beside it was changed.
 
     Args:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from dmm_exp.config.schema import Node
 from dmm_exp.deletion.given import Given
 from dmm_exp.deletion.ledger_files import Receipt, request_name
 from dmm_exp.deletion.pool import Pool
 from dmm_exp.errors import UserError
+from dmm_exp.files.reading import Json
 from dmm_exp.pipeline import content_hash
 
 if TYPE_CHECKING:
@@ -100,8 +102,8 @@ class Unlearned:
     cost: Cost
     warnings: list[str]
     forgotten: list[int]
-    method: dict[str, Any]
-    attribution: dict[str, Any] | None
+    method: Node
+    attribution: Node | None
     seed: int
     examples: dict[str, int]
     rows: str
@@ -113,7 +115,7 @@ class Unlearned:
     kept: list[str] = field(default_factory=list)
     read: str = ""
     names: list[str] | None = None
-    normalisation: dict[str, Any] | None = None
+    normalisation: Json | None = None
     place: Place | None = field(default=None, repr=False)
     taken: list[str] = field(default_factory=list)
     asked: str | None = field(default=None, repr=False)

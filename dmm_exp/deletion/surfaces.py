@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from dmm_exp.deletion.purged import Purged, purged_of
+from dmm_exp.deletion.words import Record
 
 ERASED, REMAINS, ELSEWHERE = "erased", "remains", "not ours to reach"
 PROBED = 8  # first rows that pool.json holds answers on
@@ -21,7 +20,7 @@ def surface(where: str, what: str, state: str, how: str) -> Surface:
     return {"where": where, "what": what, "state": state, "how": how}
 
 
-def surfaces(record: Mapping[str, Any], earlier: int) -> list[Surface]:
+def surfaces(record: Record, earlier: int) -> list[Surface]:
     """Return what is known of the deleted rows, and where, when a deletion is done.
 
     Args:
@@ -37,7 +36,7 @@ def surfaces(record: Mapping[str, Any], earlier: int) -> list[Surface]:
     return [*found, *elsewhere()]
 
 
-def _own(record: Mapping[str, Any]) -> list[Surface]:
+def _own(record: Record) -> list[Surface]:
     """Return what the files of the record hold."""
     exact = record["method"]["exact"]
     names = ", and the names of their files" if record["removed"]["names"] else ""
@@ -65,7 +64,7 @@ def _own(record: Mapping[str, Any]) -> list[Surface]:
     ]
 
 
-def _temporary(record: Mapping[str, Any]) -> Surface:
+def _temporary(record: Record) -> Surface:
     made = record["pool"] is not None and not record["pool"]["kept"]
     what = "a copy of all data, with networks and answers" + (
         " of the pool that was made for this call" if made else ""
@@ -74,7 +73,7 @@ def _temporary(record: Mapping[str, Any]) -> Surface:
     return surface("temporary folder (dmm_exp_...)", what, ERASED, how)
 
 
-def _ledger(record: Mapping[str, Any], earlier: int) -> list[Surface]:
+def _ledger(record: Record, earlier: int) -> list[Surface]:
     """Return what a ledger holds."""
     ledger = record["ledger"]
     if ledger is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.console.progress import Console
 from dmm_exp.data import Dataset, Examples
 from dmm_exp.deletion.deletion import here
@@ -25,7 +26,7 @@ def unlearn(
     train: Data,
     forget: Any,
     *,
-    method: str | Mapping[str, Any] = "dmm",
+    method: str | Plain = "dmm",
     recipe: Recipe | None = None,
     pool: Pool | str | Path | bool | None = None,
     budget: float | str | None = None,

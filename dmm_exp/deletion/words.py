@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from dmm_exp.console.progress import duration
 from dmm_exp.console.words import number, percent
 from dmm_exp.deletion.belonging import ELSEWHERE, FARTHEST
 from dmm_exp.deletion.comparison import Verdict, distances_of, verdict_on_method, verdict_on_network
 from dmm_exp.errors import listed
+from dmm_exp.files.reading import Json
 from dmm_exp.metrics.klom import FEWEST_MODELS
 
-Record = Mapping[str, Any]
+Record = Json
 FEW = 4  # channels or columns whose constants are written out
 NAMES = {"forget": "deleted rows", **ELSEWHERE}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.seeds import global_numbers
 from dmm_exp.errors import UserError, reason_of
@@ -15,7 +16,7 @@ Teacher = Callable[[nn.Module, Tensor, int], nn.Module]
 """From (fresh network, training indices, seed) to the network trained on them."""
 
 
-def by_function(training: Mapping[str, Any]) -> bool:
+def by_function(training: Plain) -> bool:
     """Say whether a training configuration names a registered :data:`Teacher` and no recipe."""
     return "function" in training
 

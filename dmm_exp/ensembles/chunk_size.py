@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.engine import ACCEPTED, AUTO, Engine
 from dmm_exp.ensembles.ensemble import Ensemble
@@ -25,6 +25,7 @@ from dmm_exp.ensembles.seeds import global_numbers
 from dmm_exp.ensembles.steps import WARM_UP, CudaGraphs, Replayed
 from dmm_exp.ensembles.work import model_factory, read_examples, recipe, uses_gpu
 from dmm_exp.errors import UserError
+from dmm_exp.files.reading import Json
 from dmm_exp.store import Draft
 
 CANDIDATES = (1, 2, 5, 10, 25, 50, 100, 200)
@@ -48,9 +49,9 @@ class MeasureJob:
     """
 
     examples: Path
-    model: Mapping[str, Any]
-    training: Mapping[str, Any]
-    trainer: Mapping[str, Any]
+    model: Plain
+    training: Plain
+    trainer: Plain
     size: int | None = None
     output: Path = Path()
 
@@ -64,7 +65,7 @@ def measure_chunk_size(job: MeasureJob) -> None:
     Draft(job.output).write_json("chunk_size", chosen_among(results) | {"left out": measured.left_out})
 
 
-def chosen_among(results: Sequence[tuple[Engine, Mapping[int, float]]]) -> dict[str, Any]:
+def chosen_among(results: Sequence[tuple[Engine, Mapping[int, float]]]) -> Json:
     """Return the fastest engine, the chunk size to take with it, and all that was measured.
 
     Args:
@@ -79,7 +80,7 @@ def chosen_among(results: Sequence[tuple[Engine, Mapping[int, float]]]) -> dict[
     }
 
 
-def said_of(found: Mapping[str, Any]) -> str:
+def said_of(found: Json) -> str:
     """Return what was found, in words."""
     chosen = found["seconds"][str(found["chosen"])]
     together = "members together are" if found["chosen"] > 1 else "member at a time is"
@@ -102,7 +103,7 @@ def fastest(seconds: Mapping[int, float]) -> int:
     return min(size for size, value in seconds.items() if value <= limit)
 
 
-def device_name(trainer: Mapping[str, Any]) -> str:
+def device_name(trainer: Plain) -> str:
     """Return what a measurement holds for: the GPU's name, or the processor's."""
     if uses_gpu(trainer):
         return torch.cuda.get_device_name()
@@ -131,8 +132,8 @@ class Measurement:
         self,
         build: Callable[[], nn.Module],
         examples: Examples,
-        training: Mapping[str, Any],
-        trainer: Mapping[str, Any],
+        training: Plain,
+        trainer: Plain,
     ) -> None:
         self.build, self.parts = build, recipe(training)
         self.device = torch.device("cuda" if uses_gpu(trainer) else "cpu")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.errors import UserError
 
 AUTO = "auto"
@@ -51,7 +52,7 @@ class Engine:
             )
 
     @classmethod
-    def of(cls, trainer: Mapping[str, Any]) -> Engine:
+    def of(cls, trainer: Plain) -> Engine:
         """Return the engine that jobs get with their trainer's configuration."""
         return cls(**trainer.get("engine", {}))
 

@@ -6,11 +6,9 @@ that differs from it in nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 
+from dmm_exp.files.reading import Json
 from dmm_exp.store import Artifact, Draft
 
 
@@ -55,7 +53,7 @@ def _cut(draft: Draft, shard: int, start: int, stop: int, relative: Artifact) ->
     draft.write_shard(shard, joined, _joined_facts(shares), taken_over={relative.digest: stop - start})
 
 
-def _joined_facts(shares: list[tuple[Mapping[str, Any], int, int]]) -> dict[str, Any]:
+def _joined_facts(shares: list[tuple[Json, int, int]]) -> Json:
     """Return the facts of some members: of (facts of a shard, number of its members that are taken, their total).
 
     Seconds are shared out, losses are averaged over members; what is said of one member is the same in all shards.

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.registered import registered
+from dmm_exp.config.schema import Plain
 from dmm_exp.data import Augmentation, Examples
 from dmm_exp.ensembles.by_function import by_function, teach
 from dmm_exp.ensembles.engine import Engine, TrainerFactory
@@ -32,6 +33,7 @@ from dmm_exp.ensembles.taking_over import beginning_as, take_over
 from dmm_exp.ensembles.training import EnsembleTraining
 from dmm_exp.ensembles.trajectory import Trajectory
 from dmm_exp.errors import UserError
+from dmm_exp.files.reading import Json
 from dmm_exp.models import Normalised, margin
 from dmm_exp.store import Artifact, Draft
 
@@ -69,9 +71,9 @@ class TrainJob:
     """
 
     examples: Path
-    model: Mapping[str, Any]
-    training: Mapping[str, Any]
-    trainer: Mapping[str, Any]
+    model: Plain
+    training: Plain
+    trainer: Plain
     seed: int
     role: Role
     subsets: Subsets
@@ -115,7 +117,7 @@ class Made:
     tensors: dict[str, Tensor]
     history: list[float]
     sample_gradients: int
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Json = field(default_factory=dict)
 
 
 def train_chunk(job: TrainJob) -> None:
@@ -232,7 +234,7 @@ def read_examples(path: Path) -> Examples:
     return Examples.read(Artifact(path, path.name, cached=True))
 
 
-def model_factory(config: Mapping[str, Any], examples: Examples) -> Callable[[], Normalised]:
+def model_factory(config: Plain, examples: Examples) -> Callable[[], Normalised]:
     """Return a function that makes a freshly initialised network behind the dataset's normalisation."""
     shape = examples.input_shape
     make = instantiate({**config, "_partial_": True}, input_shape=list(shape), n_classes=examples.n_classes)
@@ -252,7 +254,7 @@ def recipe(training: Mapping[str, Any]) -> dict[str, Any]:
     return {"epochs": training["epochs"], "batch_size": training["batch_size"], **parts}
 
 
-def trainer_factory(trainer: Mapping[str, Any]) -> TrainerFactory:
+def trainer_factory(trainer: Plain) -> TrainerFactory:
     """Return what makes a Lightning trainer that prints nothing and writes nothing, from ``max_epochs``."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
@@ -260,12 +262,12 @@ def trainer_factory(trainer: Mapping[str, Any]) -> TrainerFactory:
     return TrainerFactory(partial(instantiate, options), Engine.of(trainer))
 
 
-def evaluation_copy(ensemble: Ensemble, trainer: Mapping[str, Any]) -> Ensemble:
+def evaluation_copy(ensemble: Ensemble, trainer: Plain) -> Ensemble:
     """Return the ensemble on the device that the trainer uses, run by its engine."""
     return ensemble.to("cuda" if uses_gpu(trainer) else "cpu").use(Engine.of(trainer))
 
 
-def uses_gpu(trainer: Mapping[str, Any]) -> bool:
+def uses_gpu(trainer: Plain) -> bool:
     """Return whether a trainer's configuration stands for a CUDA device of this machine."""
     return trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.executors.distributed import Distributed
 from dmm_exp.executors.local import Local
 from dmm_exp.executors.on_ray import Ray
@@ -16,7 +16,7 @@ from dmm_exp.executors.processes import Processes
 __all__ = ["Distributed", "Local", "Processes", "Ray", "Submitit", "shared_executor"]
 
 
-def shared_executor(config: Mapping[str, Any]) -> Any:
+def shared_executor(config: Plain) -> Any:
     """Return the executor of a configuration; all runs of one process share it, and with it its workers."""
     return _executor(json.dumps(config, sort_keys=True))
 

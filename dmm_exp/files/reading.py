@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+Json = dict[str, Any]  # what a JSON object holds, or is to hold
 JSON_BYTES = 1 << 26  # of a JSON file that is read; as objects it takes about ten times as much
 YAML_BYTES = 1 << 24  # of a YAML file that is read: a configuration may list rows to forget
 VALUES = 1 << 20  # values and keys in a YAML file, those that it repeats by alias counted each time

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dmm_exp.errors import UserError, did_you_mean, reason_of, shown
-from dmm_exp.files.reading import check_parquet
+from dmm_exp.files.reading import Json, check_parquet
 
 TEXTS = (".txt", ".csv", ".tsv")
 ENDS = (*TEXTS, ".json", ".npy", ".parquet")
@@ -323,7 +323,7 @@ def _index(titles: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> str:
     return f"; {_quoted(titles[place])} is the index of pandas{only}"
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repetition(pairs: list[tuple[str, Any]]) -> Json:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("an object has the same key twice")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from dmm_exp.config.schema import plain
@@ -78,11 +79,11 @@ class Scores:
 
         return context.obtain("scores", f"{family.replace('_', ' ')} of every training example", spec, write)
 
-    def _memorization(self) -> dict[str, Any]:
+    def _memorization(self) -> dict[str, np.ndarray]:
         pool = self.models.of_pool
         return memorization_columns(pool.logits, pool.masks, self.context.examples.labels, pool.margins)
 
-    def _principal(self) -> dict[str, Any]:
+    def _principal(self) -> dict[str, np.ndarray]:
         n_train, pool = self.context.examples.n_train, self.models.of_pool
         require_memory(
             PRINCIPAL_BYTES * len(pool) * n_train,
@@ -94,16 +95,16 @@ class Scores:
         first, second = principal_projections(outputs, pool.masks[:, :]).unbind(1)
         return {"pc1": first.numpy(), "pc2": second.numpy()}
 
-    def _entanglement(self) -> dict[str, Any]:
+    def _entanglement(self) -> dict[str, np.ndarray]:
         examples = self.context.examples
         features = self._originals().features(examples.inputs[: examples.n_train])
         return entanglement_columns(features, **plain(self.context.config.scores.entanglement))
 
-    def _trajectory(self) -> dict[str, Any]:
+    def _trajectory(self) -> dict[str, np.ndarray]:
         originals = self.models.originals
         return {name: originals.stacked(f"{TRAJECTORY}{name}").double().mean(0).numpy() for name in PROXIES}
 
-    def _curvature(self) -> dict[str, Any]:
+    def _curvature(self) -> dict[str, np.ndarray]:
         examples, config = self.context.examples, self.context.config
         inputs, labels = (values[: examples.n_train] for values in (examples.inputs, examples.labels))
         generator = torch.Generator().manual_seed(config.seed)
@@ -111,7 +112,7 @@ class Scores:
         values = loss_curvature(self._originals(), inputs, labels, generator=generator, **settings)
         return {"loss_curvature": values.double().numpy()}
 
-    def _held_out(self) -> dict[str, Any]:
+    def _held_out(self) -> dict[str, np.ndarray]:
         n_train, models = self.context.examples.n_train, self.models
         before, after = (
             made.stacked("logits")[:, :n_train] for made in (models.originals, models.retrained_on_held_out)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 DPI = 144  # of a PNG
 WIDTH = 10.0  # inches, of a full row of panels at the largest letters
 SMALLEST = 0.7  # of letters, as a share of the largest: 7.4 points, for a column of a paper
-CANVASES: dict[str, Any] = {"pdf": FigureCanvasPdf, "png": FigureCanvasAgg, "svg": FigureCanvasSVG}
+CANVASES: dict[str, type[FigureCanvasBase]] = {"pdf": FigureCanvasPdf, "png": FigureCanvasAgg, "svg": FigureCanvasSVG}
 FORMATS = tuple(CANVASES)
 _LETTER = 0.082  # inches that a letter takes at the largest
 _METADATA = {"pdf": {"CreationDate": None}, "png": {}, "svg": {"Date": None}}  # the same chart, the same bytes

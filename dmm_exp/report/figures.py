@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmm_exp.errors import UserError
-from dmm_exp.files.reading import plain_name, read_json
+from dmm_exp.files.reading import Json, plain_name, read_json
 from dmm_exp.files.writing import write_text
 from dmm_exp.report.charts import Axis, Chart, Mark, Panel, Picture, floats
 from dmm_exp.report.palette import LIGHT, colour_of
@@ -87,17 +87,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _chart(found: Mapping[str, Any]) -> Chart:
+def _chart(found: Json) -> Chart:
     panels = [_picture(part) if "pixels" in part else _panel(part) for part in found["panels"]]
     return Chart(**{**found, "panels": panels})
 
 
-def _panel(found: Mapping[str, Any]) -> Panel:
+def _panel(found: Json) -> Panel:
     x, y = Axis(**found["x"]), Axis(**found["y"])
     return Panel(**{**found, "x": x, "y": y, "marks": [_mark(mark) for mark in found["marks"]]})
 
 
-def _mark(found: Mapping[str, Any]) -> Mark:
+def _mark(found: Json) -> Mark:
     ends = None if found["ends"] is None else np.asarray(found["ends"], dtype=np.float64)
     x, y = floats(found["x"]), floats(found["y"])
     if x.shape != y.shape or x.ndim != 1 or colour_of(found["role"]) not in LIGHT:
@@ -105,7 +105,7 @@ def _mark(found: Mapping[str, Any]) -> Mark:
     return Mark(**{**found, "x": x, "y": y, "ends": ends})
 
 
-def _picture(found: Mapping[str, Any]) -> Picture:
+def _picture(found: Json) -> Picture:
     return Picture(**{**found, "pixels": _pixels(base64.b64decode(found["pixels"], validate=True))})
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 # Okabe and Ito's palette: colour-blind readers can tell these apart. Line styles say the same once more, for printers.
 COLOURS = {"original": "#D55E00", "unlearned": "#0072B2", "oracle": "#009E73", "floor": "#6E6E6E"}
-LINES: dict[str, Any] = {"original": (0, (5, 2)), "floor": (0, (1.5, 1.2))}  # as matplotlib writes them; others: whole
+# As matplotlib writes them; the lines of others are whole.
+LINES: dict[str, tuple[float, tuple[float, float]]] = {"original": (0, (5, 2)), "floor": (0, (1.5, 1.2))}
 # What stands beside the ensembles: other runs, reference lines, and series that are no ensemble.
 SERIES = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#1c1c1c")
 LIGHT = {**COLOURS, "other": "#8a8f98", "guide": "#b9bdc4", "ink": "#1c1d1f"}

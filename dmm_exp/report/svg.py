@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from dmm_exp.files.reading import Json
 from dmm_exp.report.charts import WIDTHS, Axis, Chart, Hover, Mark, Panel, Picture, letters
 from dmm_exp.report.palette import PATHS, colour_of, is_hollow, marker
 from dmm_exp.report.pictures import data_uri, png_of, sheet
@@ -166,7 +167,7 @@ def image(picture: Picture | NDArray[np.float32]) -> Markup:
 
 def _told(frame: Frame, hover: Hover) -> str:
     """Return what the page tells of dots as data beside the drawing: no element a dot, and nothing is run."""
-    told: dict[str, Any] = {
+    told: Json = {
         "x": np.round(frame.left + frame.across(hover.x), 1).tolist(),
         "y": np.round(TOP + frame.down(hover.y), 1).tolist(),
         "titles": list(hover.titles),

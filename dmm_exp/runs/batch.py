@@ -9,15 +9,15 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dmm_exp.config.identity import CHOICES
 from dmm_exp.config.schema import Config
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
-from dmm_exp.files.reading import read_json
+from dmm_exp.files.reading import Json, read_json
 from dmm_exp.files.writing import write_json, write_text
 from dmm_exp.runs.job import do
 from dmm_exp.runs.run import FinishedRun, resolved
@@ -26,6 +26,31 @@ if TYPE_CHECKING:
     from dmm_exp.runs.tables import SweepCell
 
 SWEEP = "DMM_EXP_SWEEP"  # in the environment, so that cells in other processes know which sweep they belong to
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is recorded of one cell of a sweep; what is None is not written.
+
+    Attributes:
+        number: its place in the sweep, from 0.
+        choices: configuration group → choice; of what ends in many runs, its experiment alone.
+        overrides: as they were typed, or what tells the cell from others.
+        status: how it ended.
+        error: what was said of a cell that failed.
+        metrics: the content of ``metrics.json``, where it ended in one run.
+        folder: where its results are.
+        epochs: ``{"epoch": …, "metrics": …}`` for each number of epochs at which it was evaluated on its way.
+    """
+
+    number: int
+    choices: Mapping[str, str]
+    overrides: list[str]
+    status: Literal["done", "failed"] = "done"
+    error: str | None = None
+    metrics: Mapping[str, float] | None = None
+    folder: str | None = None
+    epochs: Sequence[Json] | None = None
 
 
 def from_hydra(config: Any) -> None:
@@ -61,31 +86,32 @@ def prepared(config: Config) -> Path:
 def run_cell(config: Config, choices: Mapping[str, str], overrides: list[str], number: int) -> None:
     """Do one cell; when it fails, record why and let the others go on."""
     folder = _folder(config)
-    record: dict[str, Any] = {"number": number, "choices": dict(choices), "overrides": overrides}
+    cell = Cell(number, dict(choices), overrides)
     print(f"\n[{number}] {' '.join(overrides)}", file=sys.stderr)
     try:
         with _this_sweep():
-            record |= _done(config, choices, overrides)
+            cell = _done(config, cell)
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
-        record |= {"status": "failed", "error": str(error) or type(error).__name__}
+        cell = replace(cell, status="failed", error=str(error) or type(error).__name__)
     if not config.dry_run:
         folder.mkdir(parents=True, exist_ok=True)
+        record = {name: value for name, value in vars(cell).items() if value is not None}
         write_json(folder / f"cell-{number:05d}.json", record)
 
 
-def _done(config: Config, choices: Mapping[str, str], overrides: list[str]) -> dict[str, Any]:
-    """Do a cell's work, and return what its record says of it."""
-    done = do(config, choices, overrides, table=False)
+def _done(config: Config, cell: Cell) -> Cell:
+    """Do a cell's work, and return the cell with what it found."""
+    done = do(config, cell.choices, cell.overrides, table=False)
     if isinstance(done, Path):  # many runs, or none: what it was composed of does not tell what it found
-        kept = {group: choice for group, choice in choices.items() if group == "experiment"}
-        return {"status": "done", "choices": kept, "folder": str(done)}
+        kept = {group: choice for group, choice in cell.choices.items() if group == "experiment"}
+        return replace(cell, choices=kept, folder=str(done))
     if done is None:
-        return {"status": "done"}
+        return cell
     epochs = [{"epoch": epoch, "metrics": metrics} for epoch, metrics in done.checkpoints.items()]
-    return {"status": "done", "metrics": done.metrics, "folder": str(done.folder), "epochs": epochs}
+    return replace(cell, metrics=done.metrics, folder=str(done.folder), epochs=epochs)
 
 
 @contextmanager
@@ -114,45 +140,45 @@ def finish(folder: Path, expected: int) -> int:
     from dmm_exp.console.tables import print_table
     from dmm_exp.runs.tables import sweep_table
 
-    found = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("cell-*.json")}
+    found = {path.name: Cell(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("cell-*.json")}
     cells = [found.get(f"cell-{number:05d}.json") or _ended(number) for number in range(expected)]
-    shown = [cell | {"overrides": _telling(cell, cells)} for cell in cells]
+    shown = [replace(cell, overrides=_telling(cell, cells)) for cell in cells]
     print_table(sweep_table([row for cell in shown for row in _rows(cell)]))
     for cell, telling in zip(cells, shown, strict=True):
-        if cell["status"] == "done" and not cell.get("metrics"):
-            name = " ".join([*cell["choices"].values(), *telling["overrides"]]) or f"cell {cell['number']}"
-            print(f"  {name}: {cell.get('folder')}", file=sys.stderr)
+        if cell.status == "done" and not cell.metrics:
+            name = " ".join([*cell.choices.values(), *telling.overrides]) or f"cell {cell.number}"
+            print(f"  {name}: {cell.folder}", file=sys.stderr)
     write_text(folder / "cells.csv", _csv(cells))
     print(folder)
-    return int(any(cell["status"] == "failed" for cell in cells))
+    return int(any(cell.status == "failed" for cell in cells))
 
 
-def _ended(number: int) -> dict[str, Any]:
-    """Return the record of a cell that left none."""
+def _ended(number: int) -> Cell:
+    """Return what stands for a cell that left no record."""
     error = "its process ended without a word (killed, or out of memory); the same command does what is missing"
-    return {"number": number, "choices": {}, "overrides": [f"cell {number}"], "status": "failed", "error": error}
+    return Cell(number, {}, [f"cell {number}"], "failed", error)
 
 
-def _telling(cell: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> list[str]:
+def _telling(cell: Cell, cells: Sequence[Cell]) -> list[str]:
     """Return the overrides that set a cell apart and that its choices do not show."""
-    known = [set(other["overrides"]) for other in cells if other["choices"]]
+    known = [set(other.overrides) for other in cells if other.choices]
     shared = set.intersection(*known) if known else set()
-    return [text for text in cell["overrides"] if text not in shared and text.split("=")[0] not in cell["choices"]]
+    return [text for text in cell.overrides if text not in shared and text.split("=")[0] not in cell.choices]
 
 
-def _rows(cell: Mapping[str, Any]) -> list[SweepCell]:
+def _rows(cell: Cell) -> list[SweepCell]:
     """Return a row for each number of epochs that a cell was evaluated at; one, if it was evaluated at its end only."""
     from dmm_exp.runs.tables import SweepCell
 
-    whole = SweepCell(cell["choices"], cell.get("metrics", {}), cell["overrides"], cell.get("error"))
+    whole = SweepCell(cell.choices, cell.metrics or {}, cell.overrides, cell.error)
     at = [
         replace(whole, metrics=found["metrics"], overrides=[*whole.overrides, f"epoch {found['epoch']}"])
-        for found in cell.get("epochs") or ()
+        for found in cell.epochs or ()
     ]
     return at or [whole]
 
 
-def _csv(cells: Sequence[Mapping[str, Any]]) -> str:
+def _csv(cells: Sequence[Cell]) -> str:
     import pandas as pd
 
     rows = [

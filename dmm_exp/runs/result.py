@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dmm_exp.compare.runs import is_used
+from dmm_exp.config.schema import Plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +61,7 @@ class RunResult:
     """
 
     name: str
-    config: dict[str, Any]
+    config: Plain
     choices: dict[str, str]
     metrics: dict[str, float]
     points: pd.DataFrame

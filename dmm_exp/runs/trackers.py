@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.errors import UserError
 from dmm_exp.files.writing import write_text
 from dmm_exp.report.figures import FIGURES, kept
@@ -30,7 +31,7 @@ TABLE_ROWS = 5_000  # wandb checks the type of every cell (half a millisecond a 
 class Tracker:
     """What the pipeline tells about a run: ``start`` once, then ``finish`` or ``fail`` once."""
 
-    def start(self, run_name: str, config: dict[str, Any], folder: Path) -> None:
+    def start(self, run_name: str, config: Plain, folder: Path) -> None:
         """Begin tracking a run that writes into ``folder``."""
 
     def finish(self, result: RunResult) -> None:
@@ -51,7 +52,7 @@ class CsvTracker(Tracker):
         """Wait for the folder that ``start`` names."""
         self._folder: Path | None = None
 
-    def start(self, run_name: str, config: dict[str, Any], folder: Path) -> None:
+    def start(self, run_name: str, config: Plain, folder: Path) -> None:
         """Remember the run's folder."""
         self._folder = Path(folder)
 
@@ -104,7 +105,7 @@ class WandbTracker(Tracker):
         self._folder: Path | None = None
         self._run: Any = None
 
-    def start(self, run_name: str, config: dict[str, Any], folder: Path) -> None:
+    def start(self, run_name: str, config: Plain, folder: Path) -> None:
         """Open the run, under the id it had before if this folder was tracked already."""
         wandb = _import_wandb()
         self._folder = Path(folder)

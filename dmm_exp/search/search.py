@@ -23,7 +23,7 @@ from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json, write_text
 from dmm_exp.metrics import lower_is_better
-from dmm_exp.search.spaces import Settings, read_space, with_settings
+from dmm_exp.search.spaces import Range, Settings, read_space, with_settings
 from dmm_exp.search.strategies import Strategy
 from dmm_exp.store.lock import Lock
 
@@ -174,7 +174,7 @@ def _records(config: Config, name: str, tuning: Mapping[str, Node]) -> Path:
     return outputs / "searches" / f"{name}__{digest[:10]}" / "trials"
 
 
-def _own_name(strategy: Strategy, space: Mapping[str, Any]) -> str:
+def _own_name(strategy: Strategy, space: Mapping[str, list[Any] | Range]) -> str:
     """Return the name of a search among those on the same sets."""
     how = {key: value for key, value in vars(strategy).items() if key not in ("save", "spaces", "trials")}
     found = {key: str(values) for key, values in space.items()}

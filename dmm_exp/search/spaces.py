@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dmm_exp.config.schema import Node, Plain
 from dmm_exp.errors import UserError, did_you_mean
 
 Settings = dict[str, Any]  # dotted key of the unlearner's configuration → value
@@ -29,7 +30,7 @@ class Range:
     log: bool = False
 
 
-def read_space(spaces: Mapping[str, Any], name: str, unlearner: Mapping[str, Any]) -> dict[str, list[Any] | Range]:
+def read_space(spaces: Plain, name: str, unlearner: Plain) -> dict[str, list[Any] | Range]:
     """Return the candidates for every key that is searched, by dotted key.
 
     Args:
@@ -91,7 +92,7 @@ def grid(space: Mapping[str, list[Any] | Range]) -> Iterator[Settings]:
         yield dict(zip(lists, values, strict=True))
 
 
-def settings_of(unlearner: Mapping[str, Any], prefix: str = "") -> Settings:
+def settings_of(unlearner: Plain, prefix: str = "") -> Settings:
     """Return a configuration's values by dotted key."""
     values: Settings = {}
     for key, value in unlearner.items():
@@ -102,7 +103,7 @@ def settings_of(unlearner: Mapping[str, Any], prefix: str = "") -> Settings:
     return values
 
 
-def with_settings(unlearner: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+def with_settings(unlearner: Plain, settings: Settings) -> Node:
     """Return a configuration with other values at some dotted keys."""
     changed = dict(unlearner)
     for key, value in settings.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmm_exp.errors import UserError, reason_of
-from dmm_exp.files.reading import check_parquet, read_json
+from dmm_exp.files.reading import Json, check_parquet, read_json
 from dmm_exp.store import stacked
 from dmm_exp.store.manifest import MANIFEST, read_layout, read_manifest, read_receipt
 from dmm_exp.store.spec import Spec
@@ -42,7 +42,7 @@ class Artifact:
     cached: bool
 
     @cached_property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Json:
         """What was recorded when it was made: configuration, inputs, versions, commit, seconds, device, checksums."""
         with self._reading(MANIFEST):
             return read_manifest(self.path)
@@ -122,7 +122,7 @@ class Artifact:
         with self._reading("the first shard"), safe_open(self._shards()[0], framework="pt") as shard:
             return list(shard.keys())
 
-    def shard_facts(self) -> list[dict[str, Any]]:
+    def shard_facts(self) -> list[Json]:
         """Return what was recorded with each shard (seconds, training history, ...), in the order of shards.
 
         Members that were taken over from another artifact are recorded as they were made there.

@@ -16,9 +16,8 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from dmm_exp.files.reading import parse_json, read_bytes
+from dmm_exp.files.reading import Json, parse_json, read_bytes
 
 RENEWED_EVERY = 5.0  # seconds
 STALE_AFTER = 60.0  # seconds without being renewed
@@ -171,7 +170,7 @@ def in_words(text: str) -> str:
     return f"process {holder['pid']} of {holder['user']} on {holder['host']}, at work since {started}"
 
 
-def ourselves() -> dict[str, Any]:
+def ourselves() -> Json:
     """Return what tells this process from all others, as plain values."""
     pid = os.getpid()
     return {
@@ -184,7 +183,7 @@ def ourselves() -> dict[str, Any]:
     }
 
 
-def alive(holder: dict[str, Any]) -> bool | None:
+def alive(holder: Json) -> bool | None:
     """Return whether a process of this machine lives; None for those of others, and when nothing is known."""
     if not holder or (holder["host"], holder["boot"]) != (socket.gethostname(), _boot()):
         return None
@@ -197,7 +196,7 @@ def alive(holder: dict[str, Any]) -> bool | None:
     return _birth(holder["pid"]) == holder["birth"]
 
 
-def restarted(holder: dict[str, Any]) -> bool:
+def restarted(holder: Json) -> bool:
     """Return whether this machine was started again since a process of it wrote who it is."""
     ours = _boot()[:BOOT]
     return bool(ours) and holder["host"] == socket.gethostname() and holder["boot"][:BOOT] not in ("", ours)
@@ -227,7 +226,7 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def holder_in(text: str) -> dict[str, Any]:
+def holder_in(text: str) -> Json:
     """Return what a file tells of its holder, as :func:`ourselves` does; empty where it does not tell."""
     try:
         found = parse_json(text)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dmm_exp.files.digests import digest_of
-from dmm_exp.files.reading import is_real_folder, plain_name, read_json
+from dmm_exp.files.reading import Json, is_real_folder, plain_name, read_json
 
 MANIFEST = "manifest.json"
 LAYOUT = "layout.json"
@@ -17,7 +17,7 @@ SEAL = "checksum"  # key of a JSON object under which its own checksum stands
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(value: Json) -> Json:
     """Return a JSON object with its own checksum."""
     return {**value, SEAL: digest_of(value)}
 
@@ -32,7 +32,7 @@ def is_intact(value: Any) -> bool:
         return False  # it holds what is never written: NaN, infinities, half a character
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Json:
     """Return what an artifact's manifest says, if it is sealed and every value is of its kind.
 
     Raises:
@@ -61,7 +61,7 @@ def read_layout(folder: Path) -> list[list[int]]:
     return layout if whole and all(type(start) is int for start in starts) else []
 
 
-def read_receipt(path: Path) -> dict[str, Any]:
+def read_receipt(path: Path) -> Json:
     """Return what was recorded with a shard.
 
     Raises:

@@ -7,13 +7,14 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+
+from dmm_exp.files.reading import Json
 
 PACKAGES = ("torch", "lightning", "numpy", "pandas", "scikit-learn", "hydra-core")
 
 
 @cache
-def provenance() -> dict[str, Any]:
+def provenance() -> Json:
     """Return the package's version and commit, the versions of what it computes with, and the device."""
     from dmm_exp import __version__
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.files.digests import digest_of
+from dmm_exp.files.reading import Json
 
 FORMAT_VERSION = 1
 SHORT = 20  # characters of a digest that name an artifact's folder
@@ -25,16 +26,16 @@ class Spec:
     """
 
     kind: str
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Plain = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     families: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, manifest: Mapping[str, Any]) -> Spec:
+    def read(cls, manifest: Json) -> Spec:
         """Return what a manifest says that its artifact is. Raises ``KeyError`` when it does not say."""
         return cls(manifest["kind"], manifest["config"], manifest["inputs"], manifest.get("families") or {})
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """Return the content that is hashed, as plain containers."""
         return {
             "kind": self.kind,

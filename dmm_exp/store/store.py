@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dmm_exp.files.digests import canonical
-from dmm_exp.files.reading import is_real_file, is_real_folder, plain_name
+from dmm_exp.files.reading import Json, is_real_file, is_real_folder, plain_name
 from dmm_exp.files.writing import checksum, checksum_once, link, remove, write_json, write_table, write_tensors
 from dmm_exp.store.artifact import Artifact
 from dmm_exp.store.lock import Lock
@@ -105,7 +105,7 @@ class Draft:
         self,
         index: int,
         tensors: Mapping[str, Tensor],
-        facts: Mapping[str, Any],
+        facts: Json,
         *,
         cpu: float = 0.0,
         taken_over: Mapping[str, int] | None = None,
@@ -134,16 +134,14 @@ class Draft:
         link(path, theirs)
         self._write_receipt(index, receipt["sha256"], receipt["facts"], 0.0, {source.digest: stop - start})
 
-    def _write_receipt(
-        self, index: int, sha256: str, facts: Mapping[str, Any], cpu: float, taken_over: Mapping[str, int]
-    ) -> None:
+    def _write_receipt(self, index: int, sha256: str, facts: Json, cpu: float, taken_over: Mapping[str, int]) -> None:
         receipt = {"sha256": sha256, "facts": dict(facts), "cpu": cpu, "process": os.getpid()}
         layout = read_layout(self.path)
         receipt |= {"members": layout[index]} if index < len(layout) else {}
         receipt |= {"taken_over": dict(taken_over)} if taken_over else {}
         write_json(_receipt(self.path / shard_name(index)), sealed(receipt))
 
-    def shard_facts(self, index: int) -> dict[str, Any] | None:
+    def shard_facts(self, index: int) -> Json | None:
         """Return what was recorded with a finished shard; None when it is missing or damaged (then it is removed)."""
         path = self.path / shard_name(index)
         try:
@@ -177,7 +175,7 @@ class Draft:
         for temporary in self.path.glob(".*.tmp"):
             temporary.unlink(missing_ok=True)
 
-    def _receipts(self) -> list[dict[str, Any]]:
+    def _receipts(self) -> list[Json]:
         return [read_receipt(path) for path in self.path.glob("shard-*.json")]
 
     def layout(self, wanted: list[list[int]]) -> list[list[int]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.schema import Plain
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.work import (
     Made,
@@ -62,13 +62,13 @@ class PairsJob:
     """
 
     pairs: tuple[Pair, ...]
-    unlearner: Mapping[str, Any]
+    unlearner: Plain
     examples: Path
     bases: Path
     effects: Path | None
-    model: Mapping[str, Any]
-    training: Mapping[str, Any]
-    trainer: Mapping[str, Any]
+    model: Plain
+    training: Plain
+    trainer: Plain
     seed: int
     output: Path
     shard: int

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.schema import Plain
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import AllBut, Ensemble, member_seed
 from dmm_exp.ensembles.work import (
@@ -41,7 +40,7 @@ class PartJob:
         effect: folder of the effect's artifact, when the method matches predicted oracles.
     """
 
-    unlearner: Mapping[str, Any]
+    unlearner: Plain
     points: tuple[int, ...]
     oracles: Path | None
     effect: Path | None
@@ -66,9 +65,9 @@ class UnlearnJob:
     parts: tuple[PartJob, ...]
     examples: Path
     originals: Path
-    model: Mapping[str, Any]
-    training: Mapping[str, Any]
-    trainer: Mapping[str, Any]
+    model: Plain
+    training: Plain
+    trainer: Plain
     seed: int
     output: Path
     shard: int = 0
