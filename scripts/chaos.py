@@ -285,7 +285,12 @@ def content(work: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in work.rglob("*"):
         name = str(path.relative_to(work))
-        if path.is_dir() or path.suffix in (".log", ".html", ".yaml") or "figures" in path.parts:
+        if (
+            path.is_dir()
+            or path.suffix in (".log", ".html", ".yaml")
+            or "figures" in path.parts
+            or path.name == "figures.json"
+        ):
             found[name] = None if path.is_dir() else bool(path.stat().st_size)
         elif path.suffix == ".json":
             found[name] = _without_times(json.loads(path.read_text()))

@@ -118,6 +118,26 @@ def test_a_signal_while_python_ends_changes_neither_exit_code_nor_output(number)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_where_python_passes_over_errors_comes_again(number, code):
+    """As in a callback of a weak reference, of which Python's own imports make use."""
+    program = (
+        "import os, sys, time\n"
+        "from dmm_exp.commands import cli\n"
+        "class Passing:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "        time.sleep(0.01)\n"
+        "def command():\n"
+        "    Passing()\n"
+        "    time.sleep(30)\n"
+        "cli._end(command)\n"
+    )
+    words = [sys.executable, "-c", program, str(int(number))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (code, "interrupted; the same command goes on where this one stopped\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_a_text_is_executed_ends_alike(tmp_path, number, code):
     """As in a module that makes data classes: Python itself would end by SIGINT afterwards."""
     (tmp_path / "program.py").write_text(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 USAGE_ERROR = 2
 ASKS = ("help", "hydra_help", "info", "shell_completion", "version")  # options that ask for no work
 ONE_OF = ("run", "multirun", "info", "cfg", "shell_completion", "hydra_help")  # options of which Hydra takes one
+AGAIN = 0.05  # seconds after which an interruption that Python passed over comes again
 CLEANING = 30.0  # seconds after a signal to end during which further ones are ignored, so that all is cleaned up
 
 
@@ -157,6 +158,20 @@ class Interruptions:
         if self.heeding:
             raise Ended
 
+    def repeat(self, passed_over: Callable[[Any], object], lost: Any) -> None:
+        """Let an interruption come again that was raised where Python passes over errors, as in a callback of its own.
+
+        Args:
+            passed_over: what is done about other errors of this kind.
+            lost: what Python says of the error (see ``sys.unraisablehook``).
+        """
+        if not isinstance(lost.exc_value, Ended):
+            passed_over(lost)
+            return
+        self.since = -CLEANING
+        signal.signal(signal.SIGALRM, self.note)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
+
 
 @contextmanager
 def interruptions() -> Iterator[Interruptions]:
@@ -170,11 +185,18 @@ def interruptions() -> Iterator[Interruptions]:
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     alone = threading.current_thread() is threading.main_thread() and ranks() == 1
     before = {number: handler for number, handler in usual.items() if alone and signal.getsignal(number) == handler}
+    hook, alarm = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
     for number in before:
         signal.signal(number, found.note)
+    if before:
+        sys.unraisablehook = partial(found.repeat, hook)
     try:
         yield found
     finally:
+        sys.unraisablehook = hook
+        if signal.getsignal(signal.SIGALRM) == found.note:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, alarm)
         for number, handler in before.items():
             signal.signal(number, handler)
         atexit.unregister(_ignore)
