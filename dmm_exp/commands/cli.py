@@ -247,7 +247,7 @@ def _done(arguments: Any, cells: list[Config]) -> int:
         from dmm_exp.store.temporary import temporary_folder
 
         with temporary_folder() as folder:  # for what Hydra itself writes of a sweep
-            sys.argv.append(f"hydra.sweep.dir={folder}")
+            sys.argv.insert(1, f"hydra.sweep.dir={folder}")
             run()
         return 0
     folder = sweep.prepared(cells[0])
