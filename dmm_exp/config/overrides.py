@@ -45,7 +45,7 @@ def cells_of(overrides: Sequence[Any], loader: Any) -> Iterator[list[Any]]:
     """Yield the overrides of every cell of a sweep; of what is none, its only cell.
 
     Raises:
-        UserError: a sweep without values to list, such as ``interval(0,1)``.
+        UserError: a sweep without values to list, such as ``interval(0,1)``, or over none, such as ``range(0)``.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -59,7 +59,10 @@ def cells_of(overrides: Sequence[Any], loader: Any) -> Iterator[list[Any]]:
             )
         else:
             key = override.get_key_element()
-            choices.append(parser.parse_overrides([f"{key}={value}" for value in override.sweep_string_iterator()]))
+            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if not values:
+                raise UserError(f"{override.input_line}: stands for no value; expected at least one to go through")
+            choices.append(parser.parse_overrides(values))
     yield from (list(cell) for cell in itertools.product(*choices))
 
 

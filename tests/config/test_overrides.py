@@ -99,6 +99,8 @@ def test_an_empty_text_in_quotes_is_one():
             """add -m to run it, or quote a text with commas: 'forget.indices="a,b.csv"'""",
         ),
         (["seed=interval(0,1)", "-m"], "seed=interval(0,1): has no list of values"),
+        (["seed=range(0)"], "seed=range(0): stands for no value"),
+        (["unlearner.epochs=glob(*)", "-m"], "unlearner.epochs=glob(*): stands for no value"),
         (["unlearner@elsewhere=dmm"], "Could not override 'unlearner@elsewhere'"),
         (["~seed"], "~seed: every run has seed"),
         (["~unlearner"], "~unlearner: every run has unlearner"),
