@@ -101,14 +101,16 @@ def register_tables(*folders: str) -> None:
 
     repository = ConfigStore.instance().repo
     tables = [(name, path) for folder in folders for name, path in tables_of(Path(folder)).items()]
-    stamp = (id(repository), *((path, path.stat().st_mtime_ns, path.stat().st_size) for _, path in tables))
-    if stamp == _registered.get("stamp"):
+    stamp = [(path, path.stat().st_mtime_ns, path.stat().st_size) for _, path in tables]
+    # Hydra may have replaced its repository since; the one that is remembered is held, so that no other has its place.
+    if repository is _registered.get("repository") and stamp == _registered.get("stamp"):
         return
+    _registered.clear()  # a table that cannot be read leaves nothing that a later call could take for whole
     _drop(repository.get(GROUP, {}))
     for table, path in tables:
         for name, row in read_rows(path).items():
             _store(f"{GROUP}/{table}/{name}", row)
-    _registered["stamp"] = stamp
+    _registered.update(repository=repository, stamp=stamp)
 
 
 _registered: dict[str, Any] = {}  # what the last call found, for calls that find the same

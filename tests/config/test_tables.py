@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import check_targets
@@ -114,3 +115,16 @@ def test_a_cell_keeps_a_value_and_its_type(value):
     found = value_of(cell_of(value))
     assert found == value
     assert type(found) is type(value)
+
+
+def test_tables_are_there_again_when_hydra_replaced_what_it_knows():
+    asked = ["experiment=digits/rum_high_mem/salun"]
+    expected = check_overrides(str(CONF), asked)
+    instance = ConfigStore.instance()
+    before = instance.repo
+    try:
+        for _ in range(20):  # a repository that is gone may leave its place to the next
+            instance.repo = {name: node for name, node in before.items() if name != "experiment"}
+            assert check_overrides(str(CONF), asked) == expected
+    finally:
+        instance.repo = before
