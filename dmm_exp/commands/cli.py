@@ -498,11 +498,10 @@ def _check_cells(cells: list[Config]) -> None:
     """Refuse a sweep with a cell that could not start, before the first one does."""
     from dmm_exp.config.instantiate import check_targets
     from dmm_exp.config.ranges import check_ranges
-    from dmm_exp.config.schema import plain
 
     for cell in cells:
         check_ranges(cell)
-        check_targets(plain(cell))
+        check_targets(cell)
 
 
 COMMANDS = {

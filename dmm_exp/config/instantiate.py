@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from dmm_exp.config.places import TARGET, check_place
-from dmm_exp.config.schema import Hints, Plain
+from dmm_exp.config.schema import Hints, Plain, plain
 from dmm_exp.config.trust import check_found, check_names, is_restricted
 from dmm_exp.errors import UserError, did_you_mean, reason_of, shown
 
@@ -108,14 +108,19 @@ def _known_hints(target: Any) -> Hints:
         return {}
 
 
-def check_targets(config: Plain, prefix: str = "") -> None:
-    """Compare every ``_target_`` of a plain configuration with the signature it names, before any work is done.
+def check_targets(config: Any, prefix: str = "") -> None:
+    """Compare every ``_target_`` of a configuration with the signature it names, before any work is done.
+
+    Args:
+        config: a configuration or a part of one, typed or as plain containers.
+        prefix: where the part stands.
 
     Raises:
         UserError: a target that cannot be imported, a key it does not take or lacks, or a value of the wrong type.
     """
-    check_names(config, prefix)
-    for path, node in _targets(config, prefix):
+    resolved = plain(config)
+    check_names(resolved, prefix)
+    for path, node in _targets(resolved, prefix):
         signature, hints = _signature(path, node["_target_"])
         open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
         names = None if open_ended else list(signature.parameters)

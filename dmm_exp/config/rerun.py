@@ -29,6 +29,9 @@ MANY_RUNS = (
     ("leaderboard", "methods"),
     ("study", "tables"),
 )  # what consists of many runs, each given as a command line
+MOVED = {
+    "dmm_exp.report.trackers.": "dmm_exp.runs.trackers."
+}  # start of a class's name, then and now
 _CHOICE = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*")
 _GROUP = re.compile(r"[a-z_]+(/[a-z_]+)*")
 
@@ -89,7 +92,7 @@ def _checked(config: Any, folder: Path) -> tuple[Node, dict[str, str]]:
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise UserError("expected the keys of a run, such as seed and dataset")
     _check_hydra(config)
-    own = {key: value for key, value in config.items() if key not in ("defaults", "hydra", CHOICES)}
+    own = {key: _moved(value) for key, value in config.items() if key not in ("defaults", "hydra", CHOICES)}
     _check_values(own, "")
     for outer, inner in MANY_RUNS:
         if isinstance(own.get(outer), dict) and own[outer].get(inner):
@@ -98,6 +101,15 @@ def _checked(config: Any, folder: Path) -> tuple[Node, dict[str, str]]:
         raise UserError(f"job={shown(own['job'])}: is not one run; expected job=run")
     check_names(own)
     return own, _choices(config.get(CHOICES), own, folder)
+
+
+def _moved(node: Any) -> Any:
+    """Return a node of the configuration in which classes have the names that they have now."""
+    target = node.get("_target_") if isinstance(node, dict) else None
+    former = next((name for name in MOVED if isinstance(target, str) and target.startswith(name)), None)
+    if former is None:
+        return node
+    return {**node, "_target_": f"{MOVED[former]}{str(target).removeprefix(former)}"}
 
 
 def _check_hydra(config: Plain) -> None:

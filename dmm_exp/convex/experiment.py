@@ -79,7 +79,7 @@ def run_convex(config: Config, overrides: Sequence[str]) -> Path:
     from dmm_exp.console.progress import Console
 
     check_ranges(config)
-    check_targets(plain(config.convex), "convex")
+    check_targets(config.convex, "convex")
     convex, console, folder = config.convex, Console(), _folder(config)
     settings = settings_of(convex)
     if config.dry_run:

@@ -135,7 +135,7 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
         others.insert(0, "forget=indices")
     config = composed(["logger=none", *others], more)
     check_ranges(config)
-    check_targets(plain(config))
+    check_targets(config)
     known = _given(config, asked)
     rows, console = read(instantiate(config.forget), known.examples), Console()
     carry_out = _single if asked.ledger is None else _of_ledger

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.config.instantiate import check_targets, instantiate
-from dmm_exp.config.schema import Config, LeaderboardConfig, plain
+from dmm_exp.config.schema import Config, LeaderboardConfig
 from dmm_exp.runs.many import Cell, CellResult, ManyRuns, named_folder
 
 
@@ -95,7 +95,7 @@ def compose_entries(board: LeaderboardConfig, overrides: Sequence[str]) -> Itera
                         own.append(f"unlearner.epochs=[{','.join(map(str, several))}]")
                         config = replace(config, unlearner={**config.unlearner, "epochs": several})
                     check_ranges(config)
-                    check_targets(plain(config))
+                    check_targets(config)
                     yield Entry(f"{method} on {forget}", [*own, *shared], config, choices, method, kind, forget)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -29,7 +28,7 @@ SWEEP = "DMM_EXP_SWEEP"  # in the environment, so that cells in other processes 
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellRecord:
     """What is recorded of one cell of a sweep; what is None is not written.
 
     Attributes:
@@ -86,7 +85,7 @@ def prepared(config: Config) -> Path:
 def run_cell(config: Config, choices: Mapping[str, str], overrides: list[str], number: int) -> None:
     """Do one cell; when it fails, record why and let the others go on."""
     folder = _folder(config)
-    cell = Cell(number, dict(choices), overrides)
+    cell = CellRecord(number, dict(choices), overrides)
     print(f"\n[{number}] {' '.join(overrides)}", file=sys.stderr)
     try:
         with _this_sweep():
@@ -102,7 +101,7 @@ def run_cell(config: Config, choices: Mapping[str, str], overrides: list[str], n
         write_json(folder / f"cell-{number:05d}.json", record)
 
 
-def _done(config: Config, cell: Cell) -> Cell:
+def _done(config: Config, cell: CellRecord) -> CellRecord:
     """Do a cell's work, and return the cell with what it found."""
     done = do(config, cell.choices, cell.overrides, table=False)
     if isinstance(done, Path):  # many runs, or none: what it was composed of does not tell what it found
@@ -140,7 +139,7 @@ def finish(folder: Path, expected: int) -> int:
     from dmm_exp.console.tables import print_table
     from dmm_exp.runs.tables import sweep_table
 
-    found = {path.name: Cell(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("cell-*.json")}
+    found = {path.name: _record_in(path) for path in folder.glob("cell-*.json")}
     cells = [found.get(f"cell-{number:05d}.json") or _ended(number) for number in range(expected)]
     shown = [replace(cell, overrides=_telling(cell, cells)) for cell in cells]
     print_table(sweep_table([row for cell in shown for row in _rows(cell)]))
@@ -153,20 +152,28 @@ def finish(folder: Path, expected: int) -> int:
     return int(any(cell.status == "failed" for cell in cells))
 
 
-def _ended(number: int) -> Cell:
+def _record_in(path: Path) -> CellRecord | None:
+    """Return the record of a cell, None where its file is damaged."""
+    try:
+        return CellRecord(**read_json(path))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _ended(number: int) -> CellRecord:
     """Return what stands for a cell that left no record."""
-    error = "its process ended without a word (killed, or out of memory); the same command does what is missing"
-    return Cell(number, {}, [f"cell {number}"], "failed", error)
+    error = "the process was killed (perhaps out of memory); run the same command again to resume"
+    return CellRecord(number, {}, [f"cell {number}"], "failed", error)
 
 
-def _telling(cell: Cell, cells: Sequence[Cell]) -> list[str]:
+def _telling(cell: CellRecord, cells: Sequence[CellRecord]) -> list[str]:
     """Return the overrides that set a cell apart and that its choices do not show."""
     known = [set(other.overrides) for other in cells if other.choices]
     shared = set.intersection(*known) if known else set()
     return [text for text in cell.overrides if text not in shared and text.split("=")[0] not in cell.choices]
 
 
-def _rows(cell: Cell) -> list[SweepCell]:
+def _rows(cell: CellRecord) -> list[SweepCell]:
     """Return a row for each number of epochs that a cell was evaluated at; one, if it was evaluated at its end only."""
     from dmm_exp.runs.tables import SweepCell
 
@@ -178,7 +185,7 @@ def _rows(cell: Cell) -> list[SweepCell]:
     return at or [whole]
 
 
-def _csv(cells: Sequence[Cell]) -> str:
+def _csv(cells: Sequence[CellRecord]) -> str:
     import pandas as pd
 
     rows = [

@@ -78,7 +78,7 @@ def run(
         from dmm_exp.pipeline.plan import planned
         from dmm_exp.runs.tables import headline
 
-        check_targets(plain(config))
+        check_targets(config)
     console = Console()
     store = Store(config.outputs / "artifacts", console, read_only=config.dry_run)
     learned = learned or LastLearned()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dmm_exp.config.identity import ARTIFACTS, identified
-from dmm_exp.config.schema import Config, plain
+from dmm_exp.config.schema import Config
 from dmm_exp.errors import storage_errors
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.writing import write_table, write_text
@@ -56,7 +56,7 @@ def run_scores(config: Config, choices: Mapping[str, str]) -> Path | None:
     from dmm_exp.store import Store
 
     check_ranges(config)
-    check_targets(plain(config))
+    check_targets(config)
     console, outputs = Console(), config.outputs
     config = replace(config, **UNUSED)
     store = Store(outputs / "artifacts", console, read_only=config.dry_run)

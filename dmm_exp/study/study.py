@@ -109,7 +109,7 @@ def compose_cells_of(study: StudyConfig, overrides: Sequence[str]) -> Iterator[S
                     own = [*shlex.split(row_text), *shlex.split(column_text), *shared]
                     config, choices = compose(own)[0]
                     check_ranges(config)
-                    check_targets(plain(config))
+                    check_targets(config)
                     yield StudyCell(f"{name}: {row}, {column}", own, config, choices, name, row, column)
 
 
