@@ -29,9 +29,7 @@ MANY_RUNS = (
     ("leaderboard", "methods"),
     ("study", "tables"),
 )  # what consists of many runs, each given as a command line
-MOVED = {
-    "dmm_exp.report.trackers.": "dmm_exp.runs.trackers."
-}  # start of a class's name, then and now
+MOVED = {"dmm_exp.report.trackers.": "dmm_exp.runs.trackers."}  # start of a class's name, then and now
 _CHOICE = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*")
 _GROUP = re.compile(r"[a-z_]+(/[a-z_]+)*")
 

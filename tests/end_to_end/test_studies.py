@@ -158,9 +158,20 @@ def test_a_leaderboard_is_its_runs(local, tmp_path):
     )
     metrics = json.loads((Path(alone.stdout.splitlines()[-1]) / "metrics.json").read_text())
     assert float(next(r for r in rows if float(r["epoch"]) == 4)["klom/forget/p95"]) == metrics["klom/forget/p95"]
+    damaged, *_ = (folder / "runs").glob("*.json")
+    damaged.write_text("{")
     again = board(local, tmp_path)
     assert again.stdout == done.stdout
+    assert again.stderr.count("✓ dataset") == 1  # the other five are known from their records
+    assert json.loads(damaged.read_text())["metrics"]
     assert "computed in" not in "".join(line for line in again.stderr.splitlines() if "evaluation" in line)
+
+
+def test_settings_of_another_job_are_refused(local, tmp_path):
+    done = board(local, tmp_path, "job=run")
+    assert done.returncode == 2
+    assert "leaderboard.methods: is a setting of job=leaderboard; expected job=leaderboard" in done.stderr
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_leaderboard_with_a_mistake_starts_nothing(local, tmp_path):
