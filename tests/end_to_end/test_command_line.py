@@ -78,7 +78,7 @@ def test_a_cell_that_ends_without_a_word_is_listed_as_failed(tmp_path, monkeypat
     assert sweep.finish(folder, 2) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "1 of 2 cells failed" in said
-    assert "killed, or out of memory" in said
+    assert "killed (perhaps out of memory)" in said
     sweep.prepared(Config(paths=PathsConfig(str(tmp_path))))
     assert not list(folder.glob("cell-*.json"))
 
