@@ -20,7 +20,7 @@ from dmm_exp.config.preflight import compose_cells, forget_overrides
 from dmm_exp.config.schema import register
 from dmm_exp.config.tables import read_rows, tables_of
 from dmm_exp.console.tables import print_table
-from dmm_exp.pipeline import GROUPS
+from dmm_exp.data import GROUPS
 from dmm_exp.runs.run import run
 
 RECORD = re.compile(r"(?P<forget>[^:;]+): (?P<values>[\d./ ]+), ToW")

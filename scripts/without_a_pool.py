@@ -77,7 +77,7 @@ def compared(config: Config, methods: list[str], share: int) -> Iterator[dict[st
             Context(replace(config, unlearner=settings), store, executor, console)
         ).unlearned.stacked("logits")
     labels, n_train = pipeline.context.examples.labels.numpy(), pipeline.context.examples.n_train
-    oracle, gone = margins(pipeline.oracles.stacked("logits"), labels), pipeline.forget.numpy()
+    oracle, gone = margins(pipeline.oracles.stacked("logits"), labels), pipeline.forget.indices.numpy()
     for method, answers in logits.items():
         own = margins(answers, labels)
         low, high = klom_intervals(own[:, gone], oracle[:, gone], quantiles=(0.95,))[0.95]
@@ -100,7 +100,7 @@ def without(pipeline: Pipeline, share: int) -> Tensor:
         ensemble = stored_ensemble(pipeline.models.originals.path, model_factory(network, examples), members)
         deletion = alone(pipeline, ensemble)
         origin = pipeline.models.originals.stacked("logits")[members.start : members.stop]
-        work = Work(deletion, ensemble, origin, None, pipeline.forget, config.seed + start)
+        work = Work(deletion, ensemble, origin, None, pipeline.forget.indices, config.seed + start)
         made, _ = work.carry_out(instantiate(compose_unlearner(config_directory(), "dmm")))
         parts.append(made.logits)
     return torch.cat(parts)

@@ -7,9 +7,14 @@ from dmm_exp.data.dataset import Dataset
 from dmm_exp.data.digits import Digits
 from dmm_exp.data.examples import Examples, Normalisation
 from dmm_exp.data.pictures import Decoding
+from dmm_exp.data.rows import FORGET, GROUPS, RETAIN, VALIDATION, Rows, content_hash
 from dmm_exp.data.split import Split
 
 __all__ = [
+    "FORGET",
+    "GROUPS",
+    "RETAIN",
+    "VALIDATION",
     "Augmentation",
     "Dataset",
     "Decoding",
@@ -17,6 +22,8 @@ __all__ = [
     "Examples",
     "LabelCorruption",
     "Normalisation",
+    "Rows",
     "Split",
     "comparable",
+    "content_hash",
 ]

@@ -18,7 +18,7 @@ from dmm_exp.data.formats.format import TRAIN, Format, Part, Reading
 from dmm_exp.data.formats.hub import Hub
 from dmm_exp.data.numbers import check_scales
 from dmm_exp.data.pictures import Decoding, Pictures
-from dmm_exp.data.split import Rows, Split
+from dmm_exp.data.split import Chosen, Split
 from dmm_exp.errors import UserError, did_you_mean, listed
 
 
@@ -206,7 +206,7 @@ class Dataset:
             raise UserError("dataset.decoding: this format holds encoded images; give their size")
         return self.decoding
 
-    def _subset(self, rows: Rows, key: str) -> Rows:
+    def _subset(self, rows: Chosen, key: str) -> Chosen:
         part, indices = rows
         size = getattr(self, key)
         if size is None:

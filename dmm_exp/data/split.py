@@ -12,7 +12,7 @@ import torch
 from dmm_exp.errors import UserError
 
 TRAIN, TEST = "train", "test"
-Rows = tuple[str, np.ndarray]  # a part of the files, and which of its examples
+Chosen = tuple[str, np.ndarray]  # a part of the files, and the numbers of the examples to take from it
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Split:
                 "of training examples or a share of them"
             )
 
-    def __call__(self, labels: Mapping[str, np.ndarray]) -> tuple[Rows, Rows]:
+    def __call__(self, labels: Mapping[str, np.ndarray]) -> tuple[Chosen, Chosen]:
         """Return the rows of training points and of unseen points, each in the order of the files.
 
         Args:

@@ -15,7 +15,7 @@ from dmm_exp.attribution import Estimator
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.registered import REGISTERED, registered
 from dmm_exp.config.schema import Config, Node, plain
-from dmm_exp.data import Examples
+from dmm_exp.data import Examples, Rows, content_hash
 from dmm_exp.deletion.belonging import Answers, check_answers
 from dmm_exp.deletion.fresh import Fresh
 from dmm_exp.deletion.given import Given
@@ -26,7 +26,7 @@ from dmm_exp.ensembles.stacking import fingerprint
 from dmm_exp.ensembles.work import evaluation_copy, model_factory, recipe, trainer_factory
 from dmm_exp.errors import UserError
 from dmm_exp.executors import Local
-from dmm_exp.pipeline import Context, Effects, LastLearned, Models, content_hash
+from dmm_exp.pipeline import Context, Effects, LastLearned, Models
 from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.pipeline.context import Data, content_of
 from dmm_exp.pipeline.effects import FromOriginals, FromPool
@@ -199,12 +199,12 @@ class Deletion:
 
         What the estimator learns for it is kept, and serves the requests that follow.
         """
-        found = float(self.effects.lds(torch.zeros(0, dtype=torch.long))["lds"].nanmean())
+        found = float(self.effects.lds(Rows(torch.zeros(0, dtype=torch.long), self.examples.n_train))["lds"].nanmean())
         return found if isfinite(found) else None
 
     def predicted(self, gone: Tensor) -> dict[str, Tensor]:
         """Return the ``effect`` of some training points ``[points, classes]``, and its ``standard_error`` if known."""
-        return self.effects.of(gone).tensors("effect")
+        return self.effects.of(Rows(gone, self.examples.n_train)).tensors("effect")
 
 
 def data_of(given: Given, purged: Purged | None) -> Data:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dmm_exp.config.schema import Plain
 from dmm_exp.console.progress import Console
+from dmm_exp.data import content_hash
 from dmm_exp.deletion import ledger_files
 from dmm_exp.deletion.checkpoints import check_state, fill
 from dmm_exp.deletion.deletion import here
@@ -35,7 +36,6 @@ from dmm_exp.ensembles import member_seed
 from dmm_exp.errors import UserError, storage_errors
 from dmm_exp.files.reading import Json
 from dmm_exp.forget import Rows
-from dmm_exp.pipeline import content_hash
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.provenance import provenance
 from dmm_exp.store.temporary import sweep

@@ -10,6 +10,7 @@ from typing import Any
 
 from dmm_exp.config.identity import identified
 from dmm_exp.config.schema import Config, Plain
+from dmm_exp.data import content_hash
 from dmm_exp.deletion.given import Given
 from dmm_exp.deletion.record import DRAFT
 from dmm_exp.deletion.record_files import FILES, RECORD, is_whole, read
@@ -18,7 +19,6 @@ from dmm_exp.deletion.signature import SIGNER, Key
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import Json, read_json
-from dmm_exp.pipeline import content_hash
 from dmm_exp.store.temporary import sweep, temporary_folder
 
 PROBE = ".probe."  # start of the name of a folder that is made to see whether it can be

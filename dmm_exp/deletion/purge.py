@@ -17,7 +17,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from dmm_exp.console.progress import Console
-from dmm_exp.data import Examples
+from dmm_exp.data import Examples, content_hash
 from dmm_exp.deletion import ledger_files
 from dmm_exp.deletion.ledger_files import CHECKPOINT, PURGE, REMOVABLE, Chain, request_name
 from dmm_exp.deletion.pool import FILE, Pool, larger_of, originals_of
@@ -28,7 +28,6 @@ from dmm_exp.ensembles.work import read_examples, stacked
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import Json
 from dmm_exp.files.writing import checksum, rows_at, settle, write_json, write_tensors
-from dmm_exp.pipeline import content_hash
 from dmm_exp.store import Artifact, Spec
 from dmm_exp.store.artifact import MANIFEST
 from dmm_exp.store.lock import Lock, holder_of

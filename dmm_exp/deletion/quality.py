@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dmm_exp.config.schema import Node, TrainingByFunction
+from dmm_exp.data import GROUPS, Examples, Rows
 from dmm_exp.deletion.comparison import compared
 from dmm_exp.deletion.deletion import Deletion
 from dmm_exp.evaluation import Evaluation
 from dmm_exp.metrics import accuracy, margins, mia
-from dmm_exp.pipeline import GROUPS, Pipeline
-from dmm_exp.pipeline import groups_of as groups_of_points
+from dmm_exp.pipeline import Pipeline
 
 
 def groups_of(deletion: Deletion, gone: Tensor) -> dict[str, NDArray[np.intp]]:
@@ -24,6 +24,11 @@ def groups_of(deletion: Deletion, gone: Tensor) -> dict[str, NDArray[np.intp]]:
     groups, there = groups_of_points(deletion.examples, gone).numpy(), _there(deletion)
     found = {name: np.flatnonzero((groups == number) & there) for number, name in enumerate(GROUPS)}
     return {name: points for name, points in found.items() if len(points)}
+
+
+def groups_of_points(examples: Examples, gone: Tensor) -> Tensor:
+    """Return the group of each point ``[points]``; see :meth:`Rows.groups`."""
+    return Rows(gone, examples.n_train).groups(examples.n_points)
 
 
 def _there(deletion: Deletion) -> NDArray[np.bool_]:
@@ -128,7 +133,7 @@ class Verification:
             forget={"_target_": "dmm_exp.forget.Points", "points": gone.tolist()},
         )
         models = deletion.models_by(config)
-        self.pipeline = Pipeline(models.context, models, deletion.effects, gone)
+        self.pipeline = Pipeline(models.context, models, deletion.effects, Rows(gone, deletion.examples.n_train))
 
     @property
     def retrained(self) -> Tensor:
@@ -162,7 +167,7 @@ class Verification:
         }
         sure = {name: margins(logits, labels) for name, logits in answers.items()}
         retrained = margins(self.retrained, labels)
-        for group, points in groups_of(self.deletion, pipeline.forget).items():
+        for group, points in groups_of(self.deletion, pipeline.forget.indices).items():
             numbers = compared({name: values[:, points] for name, values in sure.items()}, retrained[:, points])
             found |= {f"distance/{name}/{group}": value for name, value in numbers.items()}
         return found

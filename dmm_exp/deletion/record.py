@@ -49,6 +49,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.utils import get_class
 
+from dmm_exp.data import GROUPS
 from dmm_exp.deletion.checkpoints import write_network
 from dmm_exp.deletion.comparison import distances_of, verdict_on_method, verdict_on_network
 from dmm_exp.deletion.page import render
@@ -58,7 +59,6 @@ from dmm_exp.deletion.words import guaranteed, in_words, not_guaranteed
 from dmm_exp.errors import UserError, storage_errors
 from dmm_exp.files.reading import Json
 from dmm_exp.files.writing import checksum, settle, write_json, write_table, write_text
-from dmm_exp.pipeline import GROUPS
 from dmm_exp.store.provenance import provenance
 from dmm_exp.store.temporary import temporary_folder
 from dmm_exp.unlearners import Retrain

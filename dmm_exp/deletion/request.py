@@ -121,7 +121,7 @@ class Request:
         work = Work(deletion, current or known.ensemble, deletion.subject.stacked("logits"), new, gone, self.seed)
         begun = time.monotonic()
         if self.predicts:
-            deletion.effects.of(gone)
+            deletion.predicted(gone)
         settings, cut = self._within(work, time.monotonic() - begun)
         warnings = [*self.warnings, *cautions(deletion.examples, gone, known.still_there(gone)), *doubts, *cut]
         with deletion.console.stage("unlearning", f"{work.count:,} rows by {_target(settings).__name__}"):

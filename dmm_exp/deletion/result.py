@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from dmm_exp.config.schema import Node
+from dmm_exp.data import content_hash
 from dmm_exp.deletion.given import Given
 from dmm_exp.deletion.ledger_files import Receipt, request_name
 from dmm_exp.deletion.pool import Pool
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import Json
-from dmm_exp.pipeline import content_hash
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from dmm_exp.config.schema import plain
+from dmm_exp.data import Rows, content_hash
 from dmm_exp.ensembles import RandomSubsets, member_generator, member_seed
 from dmm_exp.ensembles.work import run_shards
 from dmm_exp.errors import UserError
 from dmm_exp.executors import Local
 from dmm_exp.forget import class_index
 from dmm_exp.metrics import check_seen
-from dmm_exp.pipeline import Pipeline, content_hash
+from dmm_exp.pipeline import Pipeline
 from dmm_exp.pipeline.effects import FromPool
 from dmm_exp.pipeline.plan import Stage, training
 from dmm_exp.refinement import Whole
@@ -96,7 +97,7 @@ class Attack:
     @cached_property
     def forget_sets(self) -> Tensor:
         """The examples that base models have to forget, ``[sets, size]``, each row sorted; set k depends on k alone."""
-        candidates = self._of_class() if self.settings.drawn_from == "class" else self.pipeline.forget
+        candidates = self._of_class() if self.settings.drawn_from == "class" else self.pipeline.forget.indices
         self._check_candidates(candidates)
         drawn = []
         for number in range(self.settings.forget_sets):
@@ -173,10 +174,10 @@ class Attack:
 
         Predicted at the size of the pool's subsets, which is that of the base models'.
         """
-        gone = self.forget_sets.unique()
+        rows = Rows(self.forget_sets.unique(), self.context.examples.n_train)
         sources = {
             name: made
-            for name, made in self.pipeline.effects.source.artifacts(gone).items()
+            for name, made in self.pipeline.effects.source.artifacts(rows).items()
             if name in ("pool", "gradients")
         }
         inputs = {name: made.digest for name, made in sources.items()} | {"bases": self.base_models.digest}
@@ -187,12 +188,12 @@ class Attack:
         }
         spec = Spec("effect", config, inputs | {"sets": content_hash(self.forget_sets)})
         detail = f"effects of what {len(self.pairs):,} base models forget by {type(self.estimator).__name__}"
-        return self.context.obtain("effects", detail, spec, lambda draft: self._make_pair_effects(draft, gone))
+        return self.context.obtain("effects", detail, spec, lambda draft: self._make_pair_effects(draft, rows))
 
-    def _make_pair_effects(self, draft: Draft, gone: Tensor) -> None:
+    def _make_pair_effects(self, draft: Draft, rows: Rows) -> None:
         source = self.pipeline.effects.source
         assert isinstance(source, FromPool)
-        learned = source.estimator.learn(source.at_size_of_pool(gone))
+        learned = source.estimator.learn(source.at_size_of_pool(rows))
         masks = self.base_models.stacked("masks")
 
         def predict(block: Block) -> None:

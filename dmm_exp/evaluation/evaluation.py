@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dmm_exp import __version__
+from dmm_exp.data import FORGET, GROUPS
 from dmm_exp.metrics import (
     accuracy,
     cost_ratio,
@@ -27,7 +28,7 @@ from dmm_exp.metrics import (
     ulira,
     ulira_scores,
 )
-from dmm_exp.pipeline import FORGET, GROUPS, Pipeline, content_hash
+from dmm_exp.pipeline import Pipeline
 from dmm_exp.store import Artifact, Draft, Spec
 
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
@@ -87,7 +88,7 @@ class Evaluation:
         }
         config |= {} if self.epoch is None else {"epoch": self.epoch}
         inputs = {str(place): artifact.digest for place, artifact in enumerate(used)}
-        inputs["forget"] = content_hash(pipeline.forget)
+        inputs["forget"] = pipeline.forget.digest
         spec = Spec("evaluation", config, inputs)
         after = "" if self.epoch is None else f" after {self.epoch} epoch{'s' * (self.epoch > 1)}"
         return self.context.obtain("evaluation", f"unlearned models{after} against oracles", spec, self._write)
@@ -231,7 +232,7 @@ class Evaluation:
         config = {**self.config.evaluation.mia, "seed": self.config.seed}
         inputs = {
             "models": models.digest,
-            "forget": content_hash(pipeline.forget),
+            "forget": pipeline.forget.digest,
             "dataset": self.context.dataset.digest,
         }
 

@@ -1,9 +1,10 @@
 """Forget sets: selectors of the training examples that have to go."""
 
+from dmm_exp.data import Rows
 from dmm_exp.forget.classes import class_index
 from dmm_exp.forget.entangled import Entangled
 from dmm_exp.forget.memorized import Memorized, memorization_groups
-from dmm_exp.forget.rows import Rows, read_rows
+from dmm_exp.forget.rows import read_rows
 from dmm_exp.forget.selector import Selector
 from dmm_exp.forget.simple import Indices, Mislabelled, OneClass, Points, Random, SubClass
 

@@ -15,27 +15,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dmm_exp.data import Examples
+from dmm_exp.data import Examples, Rows
 from dmm_exp.errors import UserError, reason_of, shown
 from dmm_exp.forget.files import TEXTS, Entries, ListFile
 from dmm_exp.forget.names import FileNames
 
 SHOWN = 10  # rows that are named when it is said what was read
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Training rows to forget, checked.
-
-    Attributes:
-        indices: sorted training indices.
-        read: what was read, in the order in which it stood there: ``30, 7, 19 (3 rows) in rows.csv``.
-        key: what errors about these rows begin with, as in ``forget.indices=rows.csv``.
-    """
-
-    indices: Tensor
-    read: str
-    key: str = "forget"
 
 
 def read_rows(
@@ -143,10 +128,14 @@ class _Reader:
         if kinds and kinds[0] is bool:
             rows = self._masked(values)
             place = f", those that are true{place}" if place else ", those that a mask says are true"
-            return Rows(distinct(rows, self.examples.n_train, self.key), described(rows) + place, self.key)
+            return self._checked(rows, rows, place, None)
         rows = [self._row(number) for number in range(len(values))] if kinds and kinds[0] is str else values
-        found = distinct(rows, self.examples.n_train, self.key, self.entries)
-        return Rows(found, described(values) + place, self.key)
+        return self._checked(rows, values, place, self.entries)
+
+    def _checked(self, rows: Sequence[int], written: Sequence[object], place: str, entries: Entries | None) -> Rows:
+        """Return checked rows; ``written`` is how each stands in its source, and ``place`` where that is."""
+        n_train = self.examples.n_train
+        return Rows(distinct(rows, n_train, self.key, entries), n_train, described(written) + place, self.key)
 
     def _wrong(self, kinds: Sequence[type | None]) -> int:
         """Return the number, from 1, of the first value that does not belong there; 0 if there is none."""

@@ -8,9 +8,9 @@ from typing import ClassVar
 import pandas as pd
 from torch import Tensor
 
-from dmm_exp.data import Examples
+from dmm_exp.data import Examples, Rows
 from dmm_exp.errors import UserError
-from dmm_exp.forget.rows import Rows, described
+from dmm_exp.forget.rows import described
 
 
 class Selector(ABC):
@@ -42,9 +42,18 @@ class Selector(ABC):
         """
 
     def rows(self, examples: Examples, scores: pd.DataFrame | None = None) -> Rows:
-        """Return the forget set, and in words what was chosen; arguments are those of :meth:`select`."""
-        chosen = self.select(examples, scores)
-        return Rows(chosen, f"{described(chosen.tolist())} chosen by {type(self).__name__}")
+        """Return the chosen rows, checked; arguments are those of :meth:`select`.
+
+        Raises:
+            UserError: as :meth:`select` does, or nothing would be forgotten, or nothing retained.
+        """
+        chosen, name = self.select(examples, scores), type(self).__name__
+        if not 0 < len(chosen) < examples.n_train:
+            raise UserError(
+                f"forget: {name} chose {len(chosen)} of {examples.n_train} training examples; expected at least one "
+                "example to forget and at least one to retain"
+            )
+        return Rows(chosen, examples.n_train, f"{described(chosen.tolist())} chosen by {name}")
 
 
 def forget_size(size: int | None, fraction: float, n_train: int) -> int:

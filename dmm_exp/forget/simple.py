@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dmm_exp.data import Examples
+from dmm_exp.data import Examples, Rows
 from dmm_exp.errors import UserError
 from dmm_exp.forget.classes import class_index
-from dmm_exp.forget.rows import Rows, distinct, read_rows
+from dmm_exp.forget.rows import distinct, read_rows
 from dmm_exp.forget.selector import Selector, forget_size
 
 

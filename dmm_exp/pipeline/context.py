@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-
-from torch import Tensor
 
 from dmm_exp.config.identity import identifying
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Config, Node
 from dmm_exp.console.progress import Console, StageRecord
-from dmm_exp.data import Examples
+from dmm_exp.data import Examples, content_hash
 from dmm_exp.ensembles.work import Executor
 from dmm_exp.store import Artifact, Draft, Spec, Store
 
@@ -103,12 +100,3 @@ class Context:
 def content_of(examples: Examples) -> str:
     """Return the hash of all numbers of a dataset."""
     return content_hash(examples.inputs, examples.labels, examples.corrupted)
-
-
-def content_hash(*tensors: Tensor) -> str:
-    """Return the SHA-256 of tensors' types, shapes and bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().data)  # not a copy: the tensor may be a large mapped file
-    return digest.hexdigest()

@@ -12,25 +12,14 @@ from torch import Tensor
 from dmm_exp.attribution import Estimator, Evidence, GradientEstimator, Gradients, Learned, SubsetModels
 from dmm_exp.attribution.work import GradientJob, gradient_chunk
 from dmm_exp.config.instantiate import instantiate
-from dmm_exp.data import Examples
+from dmm_exp.data import GROUPS, Rows
 from dmm_exp.metrics import lds, margins
-from dmm_exp.pipeline.context import content_hash
 from dmm_exp.pipeline.learning import LastLearned
 from dmm_exp.pipeline.models import Models
 from dmm_exp.store import Artifact, Draft, Spec
 
-FORGET, RETAIN, VALIDATION = 0, 1, 2
-GROUPS = ("forget", "retain", "val")
 LDS_POINTS = 100  # of each group
 LEARNT_FORMAT = 1  # raised when an estimator that remembers learns, or keeps, something else
-
-
-def groups_of(examples: Examples, gone: Tensor) -> Tensor:
-    """Return what each point is when some training points are gone: 0 forget, 1 retain, 2 validation; ``[points]``."""
-    groups = torch.full((examples.n_points,), RETAIN)
-    groups[gone] = FORGET
-    groups[examples.n_train :] = VALIDATION
-    return groups
 
 
 class Source(ABC):
@@ -47,12 +36,12 @@ class Source(ABC):
         self.estimator = estimator
 
     @abstractmethod
-    def artifacts(self, gone: Tensor) -> dict[str, Artifact]:
-        """Return the artifacts that the effect of some points is made from, by name."""
+    def artifacts(self, rows: Rows) -> dict[str, Artifact]:
+        """Return the artifacts that the effect of some rows is computed from, by name."""
 
     @abstractmethod
-    def evidence(self, gone: Tensor) -> Evidence:
-        """Return what the effect of some points is estimated from."""
+    def evidence(self, rows: Rows) -> Evidence:
+        """Return what the effect of some rows is estimated from."""
 
     def shared(self) -> list[Artifact]:
         """Return what is trained once for many forget sets."""
@@ -99,7 +88,7 @@ class FromPool(Source):
         """Whether the estimator looks at larger subset models, and there are any."""
         return self.estimator.extrapolates and self.context.config.pool.larger.size > 0
 
-    def artifacts(self, gone: Tensor) -> dict[str, Artifact]:
+    def artifacts(self, rows: Rows) -> dict[str, Artifact]:
         """Return the pool, and what else the estimator looks at."""
         models, alphas = self.models, self.context.config.pool.lds_alphas
         further = {f"lds/alpha_{alpha:g}": models.of_other_subsets(alpha) for alpha in alphas}
@@ -112,50 +101,50 @@ class FromPool(Source):
         gradients = [self.gradients] if self.estimator.source == "gradients" else []
         return [self.models.pool, *gradients, *([self.models.larger] if self.extrapolates else [])]
 
-    def evidence(self, gone: Tensor) -> Evidence:
+    def evidence(self, rows: Rows) -> Evidence:
         """Return all that the estimator looks at."""
-        evidence, models = self.at_size_of_pool(gone), self.models
+        evidence, models = self.at_size_of_pool(rows), self.models
         if not self.extrapolates:
             return evidence
         larger = models.answers(models.larger, models.larger_subsets.block)
         return replace(evidence, larger=larger, originals=models.originals.stacked("logits"))
 
-    def at_size_of_pool(self, gone: Tensor) -> Evidence:
-        """Return what tells of effects at the size of the pool's subsets."""
-        examples, pool = self.context.examples, self.models.of_pool
+    def at_size_of_pool(self, rows: Rows) -> Evidence:
+        """Return the evidence for effects on models trained on subsets as large as the pool's."""
+        pool = self.models.of_pool
         fitted = pool[: len(pool) - self.context.config.pool.held_out]
-        evidence = Evidence(groups_of(examples, gone), examples.n_train, pool=fitted)
+        evidence = Evidence(rows.groups(self.context.examples.n_points), rows.n_train, pool=fitted)
         return evidence if self.estimator.source == "pool" else replace(evidence, gradients=self.features())
 
 
 class FromOracles(Source):
-    """Originals, and models retrained without the points, which are not those that metrics compare with."""
+    """Originals, and models retrained without the rows; metrics compare with other retrained models."""
 
-    def artifacts(self, gone: Tensor) -> dict[str, Artifact]:
+    def artifacts(self, rows: Rows) -> dict[str, Artifact]:
         """Return both ensembles."""
-        oracles = self.models.retrained("target oracles", "target_oracle", gone)
+        oracles = self.models.retrained("target oracles", "target_oracle", rows)
         return {"originals": self.models.originals, "oracles": oracles}
 
-    def evidence(self, gone: Tensor) -> Evidence:
+    def evidence(self, rows: Rows) -> Evidence:
         """Return the logits of both."""
-        originals, oracles = (artifact.stacked("logits") for artifact in self.artifacts(gone).values())
-        examples = self.context.examples
-        return Evidence(groups_of(examples, gone), examples.n_train, originals=originals, oracles=oracles)
+        originals, oracles = (artifact.stacked("logits") for artifact in self.artifacts(rows).values())
+        groups = rows.groups(self.context.examples.n_points)
+        return Evidence(groups, rows.n_train, originals=originals, oracles=oracles)
 
 
 class FromOriginals(Source):
     """Gradients and answers of the originals alone."""
 
-    def artifacts(self, gone: Tensor) -> dict[str, Artifact]:
+    def artifacts(self, rows: Rows) -> dict[str, Artifact]:
         """Return gradients and originals."""
         return {"gradients": self.gradients, "originals": self.models.originals}
 
-    def evidence(self, gone: Tensor) -> Evidence:
+    def evidence(self, rows: Rows) -> Evidence:
         """Return gradients, answers and labels."""
         examples = self.context.examples
         return Evidence(
-            groups_of(examples, gone),
-            examples.n_train,
+            rows.groups(examples.n_points),
+            rows.n_train,
             gradients=self.features(),
             originals=self.models.originals.stacked("logits"),
             labels=examples.labels,
@@ -168,12 +157,12 @@ class Effects:
 
     Attributes:
         source: where evidence comes from.
-        learned: what the estimator learnt last, for experiments that share it.
+        last_learned: what the estimator learned last, for experiments that share it.
         measures_lds: whether an effect comes with scores of how well held-out models are predicted.
     """
 
     source: Source
-    learned: LastLearned
+    last_learned: LastLearned
     measures_lds: bool = True
 
     @classmethod
@@ -188,48 +177,48 @@ class Effects:
         """The method."""
         return self.source.estimator
 
-    def of(self, gone: Tensor, what: str | None = None) -> Artifact:
-        """Return what including some training points does to every logit.
+    def of(self, rows: Rows, name: str | None = None) -> Artifact:
+        """Return how much including some training rows changes every logit.
 
         The artifact holds ``effect [points, classes]``, its ``standard_error`` where that is known, and how well the
         estimator predicts held-out members (``lds…``) where that is measured.
 
         Args:
-            gone: sorted training indices.
-            what: these points in words.
+            rows: to forget.
+            name: of these rows in the output.
         """
-        context, sources = self.source.context, self.source.artifacts(gone)
+        context, sources = self.source.context, self.source.artifacts(rows)
         config = {"estimator": context.config.attribution}
         if "pool" in sources:
             config |= {"held_out": context.config.pool.held_out}
         config |= {} if self.measures_lds else {"lds": False}
-        inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": content_hash(gone)}
-        detail = f"effect of {what or f'{len(gone)} forget points'} by {type(self.estimator).__name__}"
-        return context.obtain("attribution", detail, Spec("effect", config, inputs), partial(self._write, gone))
+        inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": rows.digest}
+        detail = f"effect of {name or f'{len(rows)} forget points'} by {type(self.estimator).__name__}"
+        return context.obtain("attribution", detail, Spec("effect", config, inputs), partial(self._write, rows))
 
-    def _write(self, gone: Tensor, draft: Draft) -> None:
-        learned = self.learnt(gone)
-        effect = learned.effect(gone)
+    def _write(self, rows: Rows, draft: Draft) -> None:
+        learned = self.learned(rows)
+        effect = learned.effect(rows.indices)
         tensors = {"effect": effect.mean}
         if effect.standard_error is not None:
             tensors["standard_error"] = effect.standard_error
         if self.measures_lds and self.estimator.source != "oracles":
-            tensors |= self.lds(gone)
+            tensors |= self.lds(rows)
         draft.write_tensors("effect", tensors)
         draft.write_json("facts", learned.facts())
 
-    def learnt(self, gone: Tensor) -> Learned:
-        """Return what the estimator learns from the evidence about some points."""
+    def learned(self, rows: Rows) -> Learned:
+        """Return what the estimator learns from the evidence about some rows."""
         config = self.source.context.config
         facts = {"estimator": config.attribution, "held_out": config.pool.held_out, "format": LEARNT_FORMAT}
-        inputs = {name: artifact.digest for name, artifact in self.source.artifacts(gone).items()}
-        inputs |= {"forget": content_hash(gone)} if self.estimator.tuned_by_group else {}
+        inputs = {name: artifact.digest for name, artifact in self.source.artifacts(rows).items()}
+        inputs |= {"forget": rows.digest} if self.estimator.tuned_by_group else {}
         spec = Spec("estimator", facts, inputs)
-        return self.learned.obtain(spec, partial(self._learn, gone, spec))
+        return self.last_learned.obtain(spec, partial(self._learn, rows, spec))
 
-    def _learn(self, gone: Tensor, spec: Spec) -> Learned:
-        """Let the estimator learn; one that remembers does so once, and takes up what was kept of it."""
-        evidence = self.source.evidence(gone)
+    def _learn(self, rows: Rows, spec: Spec) -> Learned:
+        """Let the estimator learn; one that remembers learns once, and its result is stored and read back."""
+        evidence = self.source.evidence(rows)
         if not self.estimator.remembers:
             return self.estimator.learn(evidence)
 
@@ -238,13 +227,14 @@ class Effects:
 
         return self.estimator.recall(evidence, self.source.context.store.obtain(spec, make).tensors("learnt"))
 
-    def lds(self, gone: Tensor) -> dict[str, Tensor]:
+    def lds(self, rows: Rows) -> dict[str, Tensor]:
         """Return linear datamodeling scores ``[points]``, NaN where they are not computed.
 
-        ``lds`` is measured on the pool's members that took no part, ``lds/alpha_…`` on models of further subset sizes.
+        ``lds`` is measured on the members of the pool that are held out, ``lds/alpha_…`` on models trained on subsets
+        of other sizes.
         """
         models, pool = self.source.models, self.source.context.config.pool
-        evidence, learned = self.source.evidence(gone), self.learnt(gone)
+        evidence, learned = self.source.evidence(rows), self.learned(rows)
         if evidence.pool is None or pool.held_out < 2:
             return {}
         scores = {"lds": self._lds(learned, evidence, models.of_pool[len(evidence.pool) :])}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dmm_exp.attribution import SubsetModels
 from dmm_exp.config.schema import Plain, plain
+from dmm_exp.data import Rows
 from dmm_exp.ensembles import AllBut, Only, RandomSubsets, Role
 from dmm_exp.ensembles.work import TrainJob, train_chunk
 from dmm_exp.metrics import margins
@@ -78,9 +79,9 @@ class Models:
         members, job = self.context.config.pool.held_out, self._subset_job("lds", subsets)
         return self.trained("LDS models", f"{members:,} models on random subsets of {alpha:.0%}", members, job)
 
-    def retrained(self, name: str, role: Role, excluded: Tensor) -> Artifact:
-        """Return N models trained on everything but some training points."""
-        job = replace(self.job(role), subsets=AllBut(self.context.examples.n_train, tuple(excluded.tolist())))
+    def retrained(self, name: str, role: Role, excluded: Rows) -> Artifact:
+        """Return N models trained on everything but some training rows."""
+        job = replace(self.job(role), subsets=AllBut(excluded.n_train, tuple(excluded.tolist())))
         members = self.context.config.n_models
         return self.trained(name, f"{members:,} models without the forget set", members, job)
 

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from dmm_exp.config.instantiate import check_options_of, instantiate
 from dmm_exp.config.schema import Node, plain
+from dmm_exp.data import Rows
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.optimisation import check_optimizer
 from dmm_exp.ensembles.work import model_factory, recipe
-from dmm_exp.errors import UserError
 from dmm_exp.forget import Indices, Selector
 from dmm_exp.metrics import KlomOptions, check_attack, check_options
 from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.pipeline.context import Context
-from dmm_exp.pipeline.effects import Effects, FromPool, groups_of
+from dmm_exp.pipeline.effects import Effects, FromPool
 from dmm_exp.pipeline.learning import LastLearned
 from dmm_exp.pipeline.models import Models
 from dmm_exp.pipeline.plan import Stage, training
@@ -47,7 +47,7 @@ class Pipeline:
         context: configuration, data and store.
         models: that are trained by the recipe.
         effects: predictions; those of the configuration's estimator by default.
-        forget: sorted training indices that have to go; those that the configuration chooses by default.
+        forget: rows to forget; those that the configuration chooses by default.
         learned: what an estimator learnt last, for pipelines that share it.
     """
 
@@ -56,7 +56,7 @@ class Pipeline:
         context: Context,
         models: Models | None = None,
         effects: Effects | None = None,
-        forget: Tensor | None = None,
+        forget: Rows | None = None,
         learned: LastLearned | None = None,
     ) -> None:
         config = context.config
@@ -102,26 +102,20 @@ class Pipeline:
         return self.scores.table(self.families)
 
     @cached_property
-    def forget(self) -> Tensor:
-        """The sorted training indices that have to go."""
+    def forget(self) -> Rows:
+        """The rows to forget."""
         if self._forget is not None:
             return self._forget
-        examples = self.context.examples
-        rows = self.selector.rows(examples, self.needed_scores if self.selector.needs_scores else None)
-        chosen = rows.indices
-        if not 0 < len(chosen) < examples.n_train:
-            raise UserError(
-                f"forget: {type(self.selector).__name__} chose {len(chosen)} of {examples.n_train} training "
-                "examples; something must be forgotten, and something retained"
-            )
+        scores = self.needed_scores if self.selector.needs_scores else None
+        rows = self.selector.rows(self.context.examples, scores)
         read = f": {rows.read}" if isinstance(self.selector, Indices) else ""
-        self.context.console.note(f"forget set: {len(chosen)} of {examples.n_train:,} training examples{read}")
-        return chosen
+        self.context.console.note(f"forget set: {len(rows)} of {rows.n_train:,} training examples{read}")
+        return rows
 
     @cached_property
     def groups(self) -> Tensor:
-        """What each point is: 0 forget, 1 retain, 2 validation; ``[points]``."""
-        return groups_of(self.context.examples, self.forget)
+        """The group of each point: 0 forget, 1 retain, 2 validation; ``[points]``."""
+        return self.forget.groups(self.context.examples.n_points)
 
     @cached_property
     def oracles(self) -> Artifact:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from functools import reduce
+from operator import or_
 
 from dmm_exp.config.schema import plain
-from dmm_exp.pipeline.context import content_hash
 from dmm_exp.pipeline.effects import Effects
 from dmm_exp.pipeline.models import Models
 from dmm_exp.refinement import Part
@@ -44,7 +43,7 @@ class Unlearning:
         }
         inputs, families = {"originals": subject.digest}, {"originals": subject.spec.family}
         for place, (part, target) in enumerate(jobs):
-            inputs[f"points {place}"] = content_hash(torch.tensor(part.points))
+            inputs[f"points {place}"] = self.parts[place].rows.digest
             inputs |= {f"target {place}": target.digest} if target else {}
             families |= {f"target {place}": target.spec.family} if target and part.oracles else {}
 
@@ -81,14 +80,14 @@ class Unlearning:
         A part's targets are those of models without it *and* without the parts before it.
         """
         part, target = self.parts[place], self.unlearners[place].target
-        gone = torch.cat([part.points for part in self.parts[: place + 1]]).sort().values
+        gone = reduce(or_, (part.rows for part in self.parts[: place + 1]))
         oracles = self.models.retrained("target oracles", "target_oracle", gone) if target == "oracle" else None
         whole = "the forget set" if place == len(self.parts) - 1 else None
         effect = self.effects.of(gone, whole) if target == "predicted" else None
         assert part.unlearner is not None
         return PartJob(
             unlearner=part.unlearner,
-            points=tuple(part.points.tolist()),
+            points=tuple(part.rows.tolist()),
             oracles=oracles.path if oracles else None,
             effect=effect.path if effect else None,
         ), oracles or effect

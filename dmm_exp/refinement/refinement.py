@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dmm_exp.data import Rows
 from dmm_exp.errors import UserError, shown
 from dmm_exp.scores import hardness
 
@@ -22,16 +23,16 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the forget set, unlearned at one go.
+    """A part of the forget set that is unlearned in one step.
 
     Attributes:
-        name: what it is called in the configuration.
-        points: sorted training indices.
+        name: of the part in the configuration.
+        rows: of the part.
         unlearner: configuration of its unlearner; None for the run's own.
     """
 
     name: str
-    points: Tensor
+    rows: Rows
     unlearner: Config | None
 
 
@@ -52,15 +53,20 @@ class Refinement(ABC):
         """Configuration of every part's unlearner, in the order in which parts are unlearned."""
 
     @abstractmethod
-    def split(self, forget: Tensor, scores: pd.DataFrame | None) -> list[Tensor]:
-        """Return the parts' training indices, in the order in which they are unlearned."""
-
-    def parts(self, forget: Tensor, scores: pd.DataFrame | None) -> list[Part]:
-        """Return the parts of a forget set: disjoint, and together all of it.
+    def split(self, indices: Tensor, scores: pd.DataFrame | None) -> list[Tensor]:
+        """Return the parts' training indices, in the order in which the parts are unlearned.
 
         Args:
-            forget: sorted training indices.
-            scores: one row a training point, when ``needs_scores``.
+            indices: of the forget set, sorted.
+            scores: one row for each training point, when ``needs_scores``.
+        """
+
+    def parts(self, forget: Rows, scores: pd.DataFrame | None) -> list[Part]:
+        """Return the parts of a forget set; they share no row, and together they are the whole set.
+
+        Args:
+            forget: the forget set.
+            scores: one row for each training point, when ``needs_scores``.
 
         Raises:
             UserError: there are fewer points than parts.
@@ -69,10 +75,10 @@ class Refinement(ABC):
             raise UserError(
                 f"refinement: {len(forget)} forget examples cannot be split into {len(self.unlearners)} parts"
             )
-        groups = self.split(forget, scores)
-        assert torch.equal(torch.cat(groups).sort().values, forget)
+        groups = self.split(forget.indices, scores)
+        assert torch.equal(torch.cat(groups).sort().values, forget.indices)
         named = zip(self.unlearners.items(), groups, strict=True)
-        return [Part(name, group.sort().values, unlearner) for (name, unlearner), group in named]
+        return [Part(name, Rows(group.sort().values, forget.n_train), unlearner) for (name, unlearner), group in named]
 
 
 class Whole(Refinement):
@@ -83,9 +89,9 @@ class Whole(Refinement):
         """One part, unlearned by the run's own method."""
         return {"all": None}
 
-    def split(self, forget: Tensor, scores: pd.DataFrame | None) -> list[Tensor]:
-        """Return the forget set."""
-        return [forget]
+    def split(self, indices: Tensor, scores: pd.DataFrame | None) -> list[Tensor]:
+        """Return the whole set as one part."""
+        return [indices]
 
 
 class Shuffle(Refinement):
@@ -109,10 +115,10 @@ class Shuffle(Refinement):
         """All parts are unlearned by the run's own method."""
         return {f"part {number}": None for number in range(1, self.count + 1)}
 
-    def split(self, forget: Tensor, scores: pd.DataFrame | None) -> list[Tensor]:
+    def split(self, indices: Tensor, scores: pd.DataFrame | None) -> list[Tensor]:
         """Return random parts."""
-        order = torch.randperm(len(forget), generator=torch.Generator().manual_seed(self.seed))
-        return list(forget[order].tensor_split(self.count))
+        order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(self.seed))
+        return list(indices[order].tensor_split(self.count))
 
 
 class ByScore(Refinement):
@@ -154,9 +160,9 @@ class ByScore(Refinement):
         items = list(self._ascending.items())
         return dict(items if self.order == "ascending" else reversed(items))
 
-    def split(self, forget: Tensor, scores: pd.DataFrame | None) -> list[Tensor]:
-        """Return the parts; ties are broken by index."""
+    def split(self, indices: Tensor, scores: pd.DataFrame | None) -> list[Tensor]:
+        """Return the parts; rows with equal scores are ordered by index."""
         assert scores is not None
-        values = torch.from_numpy(hardness(scores, self.score, "refinement.score"))[forget]
-        groups = list(forget[values.argsort(stable=True)].tensor_split(len(self._ascending)))
+        values = torch.from_numpy(hardness(scores, self.score, "refinement.score"))[indices]
+        groups = list(indices[values.argsort(stable=True)].tensor_split(len(self._ascending)))
         return groups if self.order == "ascending" else groups[::-1]

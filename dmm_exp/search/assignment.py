@@ -82,7 +82,7 @@ def assign(config: Config, make_pipeline: MakePipeline, console: Console) -> tup
         for part in pipeline.parts:
             if part.name not in names:
                 continue
-            points = resembling(values, part.points, pipeline.forget).tolist()
+            points = resembling(values, part.rows.indices, pipeline.forget.indices).tolist()
             forget = {"_target_": "dmm_exp.forget.Points", "points": points}
             for candidate in candidates:
                 trials.append(Trial(part.name, candidate, _value(config, forget, candidate, make_pipeline)))

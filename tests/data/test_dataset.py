@@ -12,11 +12,10 @@ import pytest
 import torch
 from dataset_files import made_up, write_idx, write_images
 
-from dmm_exp.data import Dataset, Decoding, Examples, LabelCorruption, Normalisation, Split
+from dmm_exp.data import Dataset, Decoding, Examples, LabelCorruption, Normalisation, Split, content_hash
 from dmm_exp.data.formats import Idx, ImageFolder, Npz
 from dmm_exp.data.split import stratified
 from dmm_exp.errors import UserError
-from dmm_exp.pipeline import content_hash
 from dmm_exp.store import Spec, Store
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_model
 from torch import nn
 
 from dmm_exp import unlearn
+from dmm_exp.data import content_hash
 from dmm_exp.deletion import page, record
 from dmm_exp.deletion.checkpoints import fill, weights_digest
 from dmm_exp.deletion.pool import Pool
@@ -23,7 +24,6 @@ from dmm_exp.deletion.quality import points_table
 from dmm_exp.deletion.result import Unlearned
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import margins
-from dmm_exp.pipeline import content_hash
 
 GONE = [3, 5, 8, 21]
 ORACLES = 100

@@ -11,11 +11,12 @@ from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import register
 from dmm_exp.console.progress import Console
+from dmm_exp.data import Rows
 from dmm_exp.errors import UserError
 from dmm_exp.evaluation import attack
 from dmm_exp.evaluation.strong_ulira import StrongUlira
 from dmm_exp.executors import Local
-from dmm_exp.pipeline import Context, Pipeline, groups_of
+from dmm_exp.pipeline import Context, Pipeline
 from dmm_exp.store import Store
 
 KEY = "evaluation.strong_ulira"
@@ -117,7 +118,8 @@ def test_predictions_are_of_what_each_base_model_has_to_forget(outputs, attribut
     assert (known.sum(1) > 0).all()
     if attribution == "datamodel":  # linear: the effect of a set is the sum of its examples' effects
         pool, examples = made.models.of_pool[: len(made.models.of_pool) - 2], made.context.examples
-        evidence = Evidence(groups_of(examples, made.forget_sets.unique()), examples.n_train, pool=pool)
+        rows = Rows(made.forget_sets.unique(), examples.n_train)
+        evidence = Evidence(rows.groups(examples.n_points), rows.n_train, pool=pool)
         single = made.estimator.learn(evidence).predict(torch.eye(examples.n_train)[points[5]])
         torch.testing.assert_close(effects[5], (single * known[5, :, None, None]).sum(0), atol=1e-4, rtol=1e-3)
 

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from dmm_exp.config.schema import Config, register
+from dmm_exp.data import Rows
 from dmm_exp.errors import UserError
 from dmm_exp.refinement import ByScore, Shuffle, Whole
 from dmm_exp.scores import hardness
 from dmm_exp.search.assignment import auto_parts, composed_parts, resembling
 
-FORGET = torch.tensor([2, 3, 5, 7, 11, 13, 17])
+FORGET = Rows(torch.tensor([2, 3, 5, 7, 11, 13, 17]), 20)
 SCORES = pd.DataFrame(
     {
         "point": range(20),
@@ -23,7 +24,7 @@ PARTS = {name: {"unlearner": None} for name in ("low", "mid", "high")}
 
 
 def points(refinement):
-    return [part.points.tolist() for part in refinement.parts(FORGET, SCORES)]
+    return [part.rows.tolist() for part in refinement.parts(FORGET, SCORES)]
 
 
 @pytest.mark.parametrize("refinement", [Whole(), Shuffle(count=3), Shuffle(count=7), ByScore(**PARTS)])
@@ -57,7 +58,7 @@ def test_any_number_of_parts():
 
 
 def test_shuffling_looks_at_no_score_and_another_seed_shuffles_otherwise():
-    assert points(Shuffle(seed=0)) == [part.points.tolist() for part in Shuffle(seed=0).parts(FORGET, None)]
+    assert points(Shuffle(seed=0)) == [part.rows.tolist() for part in Shuffle(seed=0).parts(FORGET, None)]
     assert points(Shuffle(seed=0)) != points(Shuffle(seed=1))
 
 
