@@ -10,10 +10,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -51,39 +51,61 @@ class Executor(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TrainJob:
-    """Train members ``start … stop-1`` of a role and write them as one shard.
+@dataclass(frozen=True, kw_only=True)
+class ShardJob:
+    """Compute members ``start … stop-1`` of an artifact and write them as one shard.
+
+    Attributes:
+        output: folder of the unfinished artifact.
+        shard: number of the shard.
+    """
+
+    output: Path = Path()
+    shard: int = 0
+    start: int = 0
+    stop: int = 0
+
+    def part(self, start: int, stop: int) -> Self:
+        """Return the same job for other members."""
+        return replace(self, start=start, stop=stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkJob(ShardJob):
+    """A job on members that are networks.
 
     Attributes:
         examples: folder of the dataset's artifact.
         model: configuration of the network.
-        training: configuration of the recipe.
         trainer: configuration of the Lightning trainer.
+    """
+
+    examples: Path
+    model: Plain
+    trainer: Plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob(NetworkJob):
+    """Train members of a role.
+
+    Attributes:
+        training: configuration of the recipe.
         seed: the run's seed.
         role: with the member's number, determines all randomness.
         subsets: what members are trained on; the shard of a random one holds its masks.
         keep: what else the shard holds beside the logits: the ``parameters``, the proxies of the ``trajectory``.
         logits_dtype: how logits are stored; beside rounded ones (float16) their ``margins`` are, in float32.
-        initial: folder of the ensemble whose members are trained on; fresh members when None.
-        output: folder of the artifact in the making.
-        shard: number of the shard.
+        initial: folder of the ensemble whose members are trained further; None trains new members.
     """
 
-    examples: Path
-    model: Plain
     training: Plain
-    trainer: Plain
     seed: int
     role: Role
     subsets: Subsets
     keep: tuple[Literal["parameters", "trajectory"], ...] = ("parameters",)
     logits_dtype: Literal["float32", "float16"] = "float32"
     initial: Path | None = None
-    output: Path = Path()
-    shard: int = 0
-    start: int = 0
-    stop: int = 0
 
 
 class Clock:
@@ -188,19 +210,6 @@ def stacked(path: Path) -> dict[str, Tensor]:
     return {name: artifact.stacked(name) for name in artifact.stacked_names()}
 
 
-class ShardJob(Protocol):
-    """A job whose result is a shard: members ``start … stop-1`` of the artifact in the making at ``output``."""
-
-    @property
-    def output(self) -> Path: ...  # noqa: D102
-    @property
-    def shard(self) -> int: ...  # noqa: D102
-    @property
-    def start(self) -> int: ...  # noqa: D102
-    @property
-    def stop(self) -> int: ...  # noqa: D102
-
-
 def make_chunk(job: ShardJob, make: Callable[[range], Made]) -> None:
     """Make the members of a job, together or in parts that fit into memory, and write them as one shard.
 
@@ -275,7 +284,7 @@ def uses_gpu(trainer: Plain) -> bool:
 def run_shards(
     draft: Draft,
     function: Callable[[Any], None],
-    make_job: Callable[[int, int, int], Any],
+    job: ShardJob,
     *,
     members: int,
     chunk_size: int,
@@ -289,7 +298,7 @@ def run_shards(
     Args:
         draft: the artifact in the making; valid shards of an interrupted attempt are kept.
         function: does one job.
-        make_job: from (shard, start, stop) to a job.
+        job: what to do, for any members.
         members: size of the whole ensemble.
         chunk_size: members that are trained together.
         executor: where jobs run.
@@ -299,8 +308,8 @@ def run_shards(
     layout = draft.layout(beginning_as(draft.relative, wanted))
     missing = [shard for shard in range(len(layout)) if draft.shard_facts(shard) is None]
     missing = [shard for shard in missing if not take_over(draft, shard, *layout[shard])]
-    jobs = [make_job(shard, *layout[shard]) for shard in missing]
+    jobs = [replace(job.part(*layout[shard]), output=draft.path, shard=shard) for shard in missing]
     with progress(members) as advance:
-        advance(members - sum(job.stop - job.start for job in jobs))
-        for job in executor.run(function, jobs):
-            advance(job.stop - job.start)
+        advance(members - sum(one.stop - one.start for one in jobs))
+        for done in executor.run(function, jobs):
+            advance(done.stop - done.start)

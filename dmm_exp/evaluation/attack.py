@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from dmm_exp.config.schema import plain
 from dmm_exp.data import Rows, content_hash
 from dmm_exp.ensembles import RandomSubsets, member_generator, member_seed
-from dmm_exp.ensembles.work import run_shards
+from dmm_exp.ensembles.work import ShardJob, run_shards
 from dmm_exp.errors import UserError
 from dmm_exp.executors import Local
 from dmm_exp.forget import class_index
@@ -27,14 +26,6 @@ from dmm_exp.unlearners.pairs import Pair, PairsJob, unlearn_pairs
 
 EFFECTS_AT_ONCE = 1 << 25  # numbers that are predicted together, and kept in one file; 128 MiB
 KEY = "evaluation.strong_ulira"
-
-
-class Block(NamedTuple):
-    """Pairs ``start … stop-1``, whose effects are one shard."""
-
-    shard: int
-    start: int
-    stop: int
 
 
 class Attack:
@@ -147,22 +138,17 @@ class Attack:
         }
 
         def make(draft: Draft) -> None:
-            def job(shard: int, start: int, stop: int) -> PairsJob:
-                return PairsJob(
-                    pairs=tuple(self.pairs[start:stop]),
-                    unlearner=self.config.unlearner,
-                    examples=self.context.dataset.path,
-                    bases=self.base_models.path,
-                    effects=effects.path if effects else None,
-                    model=self.config.model.network,
-                    training=plain(self.config.training),
-                    trainer=self.models.chunks.trainer,
-                    seed=member_seed(self.config.seed, "attack", 0, "order"),
-                    output=draft.path,
-                    shard=shard,
-                    start=start,
-                )
-
+            job = PairsJob(
+                pairs=tuple(self.pairs),
+                unlearner=self.config.unlearner,
+                examples=self.context.dataset.path,
+                bases=self.base_models.path,
+                effects=effects.path if effects else None,
+                model=self.config.model.network,
+                training=plain(self.config.training),
+                trainer=self.models.chunks.trainer,
+                seed=member_seed(self.config.seed, "attack", 0, "order"),
+            )
             self.models.chunks.run("attacked", draft, unlearn_pairs, job, len(self.pairs))
 
         detail = f"{len(self.pairs):,} base models unlearned of {len(self.forget_sets)} small sets"
@@ -196,17 +182,16 @@ class Attack:
         learned = source.estimator.learn(source.at_size_of_pool(rows))
         masks = self.base_models.stacked("masks")
 
-        def predict(block: Block) -> None:
-            shard, start, stop = block
-            directions = torch.zeros(stop - start, self.context.examples.n_train)
-            for direction, pair in zip(directions, self.pairs[start:stop], strict=True):
+        def predict(job: ShardJob) -> None:
+            directions = torch.zeros(job.stop - job.start, rows.n_train)
+            for direction, pair in zip(directions, self.pairs[job.start : job.stop], strict=True):
                 direction[list(pair.chosen)] = masks[pair.base, list(pair.chosen)].float()
-            draft.write_shard(shard, {"effect": learned.predict(directions)}, {})
+            draft.write_shard(job.shard, {"effect": learned.predict(directions)}, {})
 
         run_shards(
             draft,
             predict,
-            Block,
+            ShardJob(),
             members=len(self.pairs),
             chunk_size=max(1, EFFECTS_AT_ONCE // (self.context.examples.n_points * self.context.examples.n_classes)),
             executor=Local(),

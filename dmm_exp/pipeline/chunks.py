@@ -14,7 +14,7 @@ from dmm_exp.config.schema import Node, TrainingByFunction, plain
 from dmm_exp.ensembles.chunk_size import MeasureJob, device_name, measure_chunk_size, said_of
 from dmm_exp.ensembles.engine import AUTO, Engine
 from dmm_exp.ensembles.stacking import Stacking, stacking_of
-from dmm_exp.ensembles.work import model_factory, run_shards, uses_gpu
+from dmm_exp.ensembles.work import ShardJob, model_factory, run_shards, uses_gpu
 from dmm_exp.pipeline.context import Context
 from dmm_exp.store import Draft, Spec
 
@@ -59,7 +59,7 @@ class Chunks:
         name: str,
         draft: Draft,
         function: Callable[[Any], None],
-        make_job: Callable[[int, int, int], Any],
+        job: ShardJob,
         members: int,
         size: int | None = None,
     ) -> None:
@@ -69,14 +69,14 @@ class Chunks:
             name: of the progress bar.
             draft: the artifact.
             function: does one job.
-            make_job: from (shard, start, stop) to a job.
+            job: what to do, for any members.
             members: of the whole ensemble.
             size: of a chunk; :attr:`size` by default.
         """
         run_shards(
             draft,
             function,
-            make_job,
+            job,
             members=members,
             chunk_size=size or self.size,
             executor=self.context.executor,

@@ -58,19 +58,13 @@ class Source(ABC):
         spec = Spec("gradients", {"estimator": known, "checkpoints": checkpoints}, inputs)
 
         def make(draft: Draft) -> None:
-            def job(shard: int, start: int, stop: int) -> GradientJob:
-                return GradientJob(
-                    estimator=settings,
-                    examples=self.context.dataset.path,
-                    originals=models.originals.path,
-                    model=config.model.network,
-                    trainer=models.chunks.trainer,
-                    output=draft.path,
-                    shard=shard,
-                    start=start,
-                    stop=stop,
-                )
-
+            job = GradientJob(
+                estimator=settings,
+                examples=self.context.dataset.path,
+                originals=models.originals.path,
+                model=config.model.network,
+                trainer=models.chunks.trainer,
+            )
             models.chunks.run("gradients", draft, gradient_chunk, job, checkpoints, size=1)
 
         return self.context.obtain("gradients", f"of every logit of {checkpoints} originals", spec, make)

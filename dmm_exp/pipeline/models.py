@@ -150,13 +150,8 @@ class Models:
         spec = Spec("ensemble", config, inputs, {"initial": initial.spec.family} if initial else {})
 
         def make(draft: Draft) -> None:
-            start = initial.path if initial else None
-            whole = replace(job, output=draft.path, initial=start, trainer=self.chunks.trainer)
-
-            def part(shard: int, start: int, stop: int) -> TrainJob:
-                return replace(whole, shard=shard, start=start, stop=stop)
-
-            self.chunks.run(name, draft, train_chunk, part, members)
+            ready = replace(job, initial=initial.path if initial else None, trainer=self.chunks.trainer)
+            self.chunks.run(name, draft, train_chunk, ready, members)
 
         return self._obtain(name, detail, spec, make)
 

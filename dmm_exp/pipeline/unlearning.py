@@ -48,21 +48,15 @@ class Unlearning:
             families |= {f"target {place}": target.spec.family} if target and part.oracles else {}
 
         def make(draft: Draft) -> None:
-            def job(shard: int, start: int, stop: int) -> UnlearnJob:
-                return UnlearnJob(
-                    parts=tuple(part for part, _ in jobs),
-                    examples=context.dataset.path,
-                    originals=subject.path,
-                    model=context.config.model.network,
-                    training=plain(context.config.training),
-                    trainer=chunks.trainer,
-                    seed=context.config.seed,
-                    output=draft.path,
-                    shard=shard,
-                    start=start,
-                    stop=stop,
-                )
-
+            job = UnlearnJob(
+                parts=tuple(part for part, _ in jobs),
+                examples=context.dataset.path,
+                originals=subject.path,
+                model=context.config.model.network,
+                training=plain(context.config.training),
+                trainer=chunks.trainer,
+                seed=context.config.seed,
+            )
             chunks.run("unlearning", draft, unlearn_chunk, job, context.config.n_models)
 
         detail = f"{context.config.n_models:,} models by {self._methods}"

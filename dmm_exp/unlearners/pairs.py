@@ -14,6 +14,7 @@ from dmm_exp.config.schema import Plain
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.work import (
     Made,
+    NetworkJob,
     evaluation_copy,
     make_chunk,
     model_factory,
@@ -42,53 +43,35 @@ class Pair:
     chosen: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class PairsJob:
-    """Unlearn some pairs, and write what they answer on the chosen examples as one shard.
+@dataclass(frozen=True, kw_only=True)
+class PairsJob(NetworkJob):
+    """Unlearn some pairs, and write their logits on the chosen examples; a pair is a member of the artifact.
 
     Attributes:
-        pairs: those of this shard; each has something to forget, and all have as many chosen examples.
+        pairs: pairs ``start … stop-1``; each has something to forget, and all have the same number of chosen examples.
         unlearner: configuration of the method.
-        examples: folder of the dataset's artifact.
         bases: folder of the base models' artifact.
-        effects: folder of the effects' artifact, a row a pair, when the method matches predictions.
-        model: configuration of the network.
+        effects: folder of the effects' artifact, one row for each pair, when the method matches predictions.
         training: configuration of the recipe of base models.
-        trainer: configuration of the Lightning trainer.
         seed: determines, with a pair's number, all randomness.
-        output: folder of the artifact in the making.
-        shard: number of the shard.
-        start: place of the first of these pairs among all.
     """
 
     pairs: tuple[Pair, ...]
     unlearner: Plain
-    examples: Path
     bases: Path
     effects: Path | None
-    model: Plain
     training: Plain
-    trainer: Plain
     seed: int
-    output: Path
-    shard: int
-    start: int
 
-    @property
-    def stop(self) -> int:
-        """Place after the last of these pairs."""
-        return self.start + len(self.pairs)
+    def part(self, start: int, stop: int) -> PairsJob:
+        """Return the job for some of these pairs."""
+        return replace(self, start=start, stop=stop, pairs=self.pairs[start - self.start : stop - self.start])
 
 
 def unlearn_pairs(job: PairsJob) -> None:
-    """Do a :class:`PairsJob`; pairs with as many examples to forget are unlearned together."""
+    """Do a :class:`PairsJob`; pairs with the same number of examples to forget are unlearned together."""
     examples = read_examples(job.examples)
-
-    def make(places: range) -> Made:
-        pairs = job.pairs[places.start - job.start : places.stop - job.start]
-        return _unlearn(replace(job, pairs=pairs, start=places.start), examples)
-
-    make_chunk(job, make)
+    make_chunk(job, lambda places: _unlearn(job.part(places.start, places.stop), examples))
 
 
 def _unlearn(job: PairsJob, examples: Examples) -> Made:
@@ -147,4 +130,4 @@ def _targets(job: PairsJob, rows: Tensor, pairs: list[Pair]) -> Tensor | None:
         return None
     effects = Artifact(job.effects, job.effects.name, cached=True)
     logits = stacked(job.bases)["logits"][[pair.base for pair in pairs]]
-    return logits - effects.rows("effect", job.start, job.start + len(job.pairs))[rows]
+    return logits - effects.rows("effect", job.start, job.stop)[rows]

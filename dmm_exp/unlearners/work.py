@@ -16,6 +16,7 @@ from dmm_exp.data import Examples
 from dmm_exp.ensembles import AllBut, Ensemble, member_seed
 from dmm_exp.ensembles.work import (
     Made,
+    NetworkJob,
     evaluation_copy,
     make_chunk,
     model_factory,
@@ -46,33 +47,21 @@ class PartJob:
     effect: Path | None
 
 
-@dataclass(frozen=True)
-class UnlearnJob:
-    """Unlearn members ``start … stop-1`` and write them as one shard.
+@dataclass(frozen=True, kw_only=True)
+class UnlearnJob(NetworkJob):
+    """Unlearn the parts of a forget set, one after another.
 
     Attributes:
-        parts: of the forget set, in the order in which they go; whatever is to go later is retained meanwhile.
-        examples: folder of the dataset's artifact.
+        parts: of the forget set, in the order in which they are unlearned; later parts are retained until then.
         originals: folder of the originals' artifact.
-        model: configuration of the network.
         training: configuration of the recipe of originals.
-        trainer: configuration of the Lightning trainer.
         seed: the run's seed.
-        output: folder of the artifact in the making.
-        shard: number of the shard.
     """
 
     parts: tuple[PartJob, ...]
-    examples: Path
     originals: Path
-    model: Plain
     training: Plain
-    trainer: Plain
     seed: int
-    output: Path
-    shard: int = 0
-    start: int = 0
-    stop: int = 0
 
 
 def unlearn_chunk(job: UnlearnJob) -> None:
