@@ -12,7 +12,7 @@ from dmm_exp.config.convex import ConvexConfig, ConvexPoolConfig
 from dmm_exp.convex.dynamics import (
     SCHEDULES,
     Descent,
-    Schedule,
+    StepSchedule,
     ascent_descent_gradient,
     descend,
     full_gradient,
@@ -61,7 +61,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Found:
+class MethodResult:
     """A method at its best step size.
 
     Attributes:
@@ -75,7 +75,7 @@ class Found:
     """
 
     method: str
-    schedule: Schedule
+    schedule: StepSchedule
     multiple: float
     descent: Descent
     at: NDArray[np.int64]
@@ -153,7 +153,7 @@ def excess_loss(task: Task, error: Floats) -> Floats:
     return (above.sum(1) + 0.5 * task.problem.penalty * (error**2).sum(1)) / len(retained)
 
 
-def best_multiples(method: str, tuning: Task, convex: ConvexConfig) -> dict[Schedule, float]:
+def best_multiples(method: str, tuning: Task, convex: ConvexConfig) -> dict[StepSchedule, float]:
     """Return by schedule the step size that ends nearest to θ(S∖F), in the geometric mean over tuning problems.
 
     Among those that end within rounding of it, the one that is nearest on the way wins.
@@ -170,7 +170,7 @@ def best_multiples(method: str, tuning: Task, convex: ConvexConfig) -> dict[Sche
     return {schedule: float(multiples[place]) for schedule, place in zip(SCHEDULES, places, strict=True)}
 
 
-def run_method(method: str, task: Task, tuning: Task, convex: ConvexConfig) -> list[Found]:
+def run_method(method: str, task: Task, tuning: Task, convex: ConvexConfig) -> list[MethodResult]:
     """Run a method from θ(S) at its best step size of every schedule."""
     best, descent = best_multiples(method, tuning, convex), descent_of(method, task, convex)
     at = record_times(descent.steps)
@@ -178,6 +178,6 @@ def run_method(method: str, task: Task, tuning: Task, convex: ConvexConfig) -> l
     found = descend(descent, task.trained, np.array(list(best.values())), decaying, at)
     distance, excess = measure(task, found.parameters)
     return [
-        Found(method, schedule, multiple, descent, at, distance[..., column], excess[..., column])
+        MethodResult(method, schedule, multiple, descent, at, distance[..., column], excess[..., column])
         for column, (schedule, multiple) in enumerate(best.items())
     ]

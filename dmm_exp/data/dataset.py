@@ -139,8 +139,8 @@ class Dataset:
         for name in (file.name, file.name.removesuffix(".gz")):
             if name in self.checksums:
                 algorithm, _, expected = self.checksums[name].partition(":")
-                with file.open("rb") if name == file.name else gzip.open(file) as opened:
-                    return hashlib.file_digest(opened, algorithm).hexdigest() == expected
+                with file.open("rb") if name == file.name else gzip.open(file) as stream:
+                    return hashlib.file_digest(stream, algorithm).hexdigest() == expected
         return True
 
     # ------------------------------------------------------------------ content

@@ -143,7 +143,7 @@ class Decoding:
 
         config = {"rules": RULES, "shape": list(shape), "resize": self.resize, "background": self.background}
         spec = Spec("decoded", config, {"pictures": _digest(chosen)})
-        file = Store(root, _Said()).obtain(spec, make).path / FILE
+        file = Store(root, _LogMessages()).obtain(spec, make).path / FILE
         try:
             found = np.load(file, mmap_mode="c")  # pages that are written to are copied: the file never changes
         except (OSError, ValueError) as error:
@@ -192,7 +192,7 @@ def _report(noted: dict[str, list[str]]) -> None:
         logging.getLogger(__name__).warning(printable(f"{count} {note}: {example}"))
 
 
-class _Said:
+class _LogMessages:
     """What the store has to say of kept images."""
 
     def warn(self, text: str) -> None:

@@ -32,7 +32,7 @@ from dmm_exp.pipeline.context import Data, content_of
 from dmm_exp.pipeline.effects import FromOriginals, FromPool
 from dmm_exp.store import Artifact, Draft, Spec
 from dmm_exp.unlearners import Unlearner
-from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
+from dmm_exp.unlearners.unlearner import UnlearningResult, UnlearningTask
 
 if TYPE_CHECKING:
     from dmm_exp.console.progress import Console
@@ -260,7 +260,7 @@ class Work:
         """Number of rows that have to go now."""
         return len(self.gone if self.new is None else self.new)
 
-    def carry_out(self, unlearner: Unlearner) -> tuple[Unlearned, Tensor | None]:
+    def carry_out(self, unlearner: Unlearner) -> tuple[UnlearningResult, Tensor | None]:
         """Unlearn the rows, and return what came out and the logits that it was to match, if any.
 
         A method that matches predictions is given everything that is gone, since that is what is predicted.

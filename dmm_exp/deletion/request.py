@@ -63,7 +63,7 @@ class Outcome:
 
     result: Unlearned
     origin: Tensor
-    made: internal.Unlearned
+    made: internal.UnlearningResult
     targets: Tensor | None
 
 
@@ -177,7 +177,7 @@ class Request:
         groups = groups_of(self.deletion, gone)
         return check_pool(f"pool={self.pool.folder}", own, self.deletion.full_answers(), groups)
 
-    def _restored(self, made: internal.Unlearned, settings: Node) -> nn.Module:
+    def _restored(self, made: internal.UnlearningResult, settings: Node) -> nn.Module:
         """Return what came out as a network like the given one.
 
         Raises:
@@ -219,7 +219,7 @@ class Request:
         return retraining_cost(epochs, self.deletion.examples.n_train - forgotten)
 
     def _cost(
-        self, made: internal.Unlearned, settings: Node, seconds: float, forgotten: int, verification: float
+        self, made: internal.UnlearningResult, settings: Node, seconds: float, forgotten: int, verification: float
     ) -> Cost:
         epochs, ratio = settings.get("epochs"), None
         if self.trainable and not isinstance(self.deletion.config.training, TrainingByFunction):

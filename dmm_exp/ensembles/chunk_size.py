@@ -80,7 +80,7 @@ def chosen_among(results: Sequence[tuple[Engine, Mapping[int, float]]]) -> Json:
     }
 
 
-def said_of(found: Json) -> str:
+def in_words(found: Json) -> str:
     """Return what was found, in words."""
     chosen = found["seconds"][str(found["chosen"])]
     together = "members together are" if found["chosen"] > 1 else "member at a time is"

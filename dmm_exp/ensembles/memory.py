@@ -11,10 +11,10 @@ import torch
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import machine_memory
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-def in_fitting_parts(make: Callable[[range], Made], members: range) -> list[Made]:
+def in_fitting_parts(make: Callable[[range], Result], members: range) -> list[Result]:
     """Return what ``make`` gives for all members together, or for halves of them (of halves ...) where memory is short.
 
     Raises:

@@ -33,7 +33,7 @@ from dmm_exp.ensembles.seeds import Role, global_numbers, member_generator, memb
 from dmm_exp.ensembles.steps import CudaGraphs, Recorder, Replayed, Step
 from dmm_exp.errors import UserError
 
-Part = tuple[Tensor, float]
+WeightedBatch = tuple[Tensor, float]
 
 
 @contextmanager
@@ -226,7 +226,7 @@ class EnsembleModule(LightningModule, ABC):
         """Return the mean loss over members and batches, one value an epoch."""
         return [float(losses.mean()) for losses in self.losses_by_epoch]
 
-    def training_step(self, part: Part, batch_index: int) -> None:
+    def training_step(self, part: WeightedBatch, batch_index: int) -> None:
         """Take a step."""
         batch, self._weight = part
         if batch_index == 0:
@@ -332,7 +332,7 @@ class _MemberBatches:
     def __init__(self, module: EnsembleModule, process: int, processes: int) -> None:
         self.module, self.process, self.processes = module, process, processes
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[WeightedBatch]:
         for batch in self.module.batches(self.module.current_epoch):
             part = batch[:, self.process :: self.processes]
             yield part, part.shape[1] * self.processes / batch.shape[1]

@@ -11,7 +11,7 @@ from torch.func import grad, vmap
 
 from dmm_exp.errors import UserError, reason_of
 
-Gradients = dict[str, Tensor]
+NamedGradients = dict[str, Tensor]
 
 SAME = 1e-3  # difference, in multiples of the largest number, up to which both ways are equal but for rounding
 
@@ -36,28 +36,28 @@ class ExampleGradients:
         output: Callable[..., Tensor],
         params: Mapping[str, Tensor],
         who: str,
-        stacked: Callable[..., Gradients] | None = None,
+        stacked: Callable[..., NamedGradients] | None = None,
     ) -> None:
         self._output, self._who = output, who
         self._params = {name: value.detach().requires_grad_() for name, value in params.items()}
         self._stacked = stacked or self._by_vmap
         self._together: bool | None = None
 
-    def __call__(self, *batch: Tensor) -> Gradients:
+    def __call__(self, *batch: Tensor) -> NamedGradients:
         """Return the gradients of the examples of a batch, by parameter."""
         if self._together is None:
             self._together = self._agree(*(values[:2] for values in batch))
         return self._stacked(*batch) if self._together else self._one_after_another(*batch)
 
-    def _by_vmap(self, *batch: Tensor) -> Gradients:
+    def _by_vmap(self, *batch: Tensor) -> NamedGradients:
         params = {name: value.detach() for name, value in self._params.items()}
         return vmap(grad(self._output), in_dims=(None, *[0] * len(batch)))(params, *batch)
 
-    def _one_after_another(self, *batch: Tensor) -> Gradients:
+    def _one_after_another(self, *batch: Tensor) -> NamedGradients:
         rows = [self._of_one(*row) for row in zip(*batch, strict=True)]
         return {name: torch.stack([row[name] for row in rows]) for name in self._params}
 
-    def _of_one(self, *row: Tensor) -> Gradients:
+    def _of_one(self, *row: Tensor) -> NamedGradients:
         with torch.enable_grad():
             output = self._output(self._params, *row)
             found = torch.autograd.grad(output, list(self._params.values()), allow_unused=True)

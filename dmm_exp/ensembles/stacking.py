@@ -44,7 +44,7 @@ KNOWN = {  # part of a message of torch, and what it comes from
     "saved_tensors_hooks": "it computes parts once more in the backward pass",
 }
 
-Found = dict[str, Tensor]
+StepResult = dict[str, Tensor]
 _known: dict[Hashable, Stacking] = {}
 
 
@@ -200,7 +200,7 @@ class _Trial:
         if not isinstance(output, Tensor):
             self.returns = type(output).__name__
 
-    def plain(self, network: nn.Module, inputs: Tensor, labels: Tensor) -> Found:
+    def plain(self, network: nn.Module, inputs: Tensor, labels: Tensor) -> StepResult:
         """Return what a step makes of an ordinary module, which it changes."""
         with global_numbers(0):
             begun = _random_states(inputs.device)
@@ -217,7 +217,7 @@ class _Trial:
             return {**found, "loss": loss.detach(), "answers": network.eval()(inputs)}
 
     def difference(
-        self, right: Sequence[Found], ensembles: Sequence[Ensemble], inputs: Tensor, labels: Tensor
+        self, right: Sequence[StepResult], ensembles: Sequence[Ensemble], inputs: Tensor, labels: Tensor
     ) -> str | None:
         """Return what is wrong with a step of all members in some ensembles, in a clause; None if nothing is.
 
@@ -242,7 +242,7 @@ class _Trial:
         return next(filter(None, map(_difference, right, found, rounded)), None)
 
 
-def _step(ensemble: Ensemble, inputs: Tensor, labels: Tensor) -> list[Found]:
+def _step(ensemble: Ensemble, inputs: Tensor, labels: Tensor) -> list[StepResult]:
     """Return what a step makes of each member of an ensemble, which it changes."""
     fresh = Ensemble.from_tensors(ensemble.skeleton, ensemble.tensors())
     with global_numbers(0):
@@ -299,7 +299,7 @@ def _rounded(network: nn.Module) -> nn.Module:
     return network
 
 
-def _difference(right: Found, found: Found, rounded: Found | None) -> str | None:
+def _difference(right: StepResult, found: StepResult, rounded: StepResult | None) -> str | None:
     """Return which number of a step differs, None if all are the same but for rounding.
 
     Args:

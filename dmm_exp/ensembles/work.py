@@ -22,7 +22,7 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.registered import registered
 from dmm_exp.config.schema import Plain
 from dmm_exp.data import Augmentation, Examples
-from dmm_exp.ensembles.by_function import by_function, teach
+from dmm_exp.ensembles.by_function import by_function, train_by_function
 from dmm_exp.ensembles.engine import Engine, TrainerFactory
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.memory import in_fitting_parts
@@ -126,7 +126,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Made:
+class ChunkResult:
     """What came out of making some members.
 
     Attributes:
@@ -147,14 +147,18 @@ def train_chunk(job: TrainJob) -> None:
     make_chunk(job, partial(_train, job, read_examples(job.examples)))
 
 
-def _train(job: TrainJob, examples: Examples, members: range) -> Made:
+def _train(job: TrainJob, examples: Examples, members: range) -> ChunkResult:
     """Return some members of a job, trained together."""
     ensemble = _initial(job, examples, members)
     trajectory = Trajectory(len(members), examples.n_train) if "trajectory" in job.keep else None
     subsets = job.subsets.indices(members)
     if by_function(job.training):
         seeds = [member_seed(job.seed, job.role, member, "order") for member in members]
-        ensemble, history, gradients = teach(registered(job.training["function"]), ensemble, subsets, seeds), [], 0
+        ensemble, history, gradients = (
+            train_by_function(registered(job.training["function"]), ensemble, subsets, seeds),
+            [],
+            0,
+        )
     else:
         module = EnsembleTraining(subsets=subsets, trajectory=trajectory, **recipe(job.training))
         module.attach(ensemble, examples, seed=job.seed, role=job.role, members=members)
@@ -169,7 +173,7 @@ def _train(job: TrainJob, examples: Examples, members: range) -> Made:
         tensors |= {f"{TRAJECTORY}{name}": values for name, values in trajectory.mean().items()}
     if "parameters" in job.keep:
         tensors |= ensemble.tensors()
-    return Made(tensors, history, gradients)
+    return ChunkResult(tensors, history, gradients)
 
 
 def rounded(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -210,7 +214,7 @@ def stacked(path: Path) -> dict[str, Tensor]:
     return {name: artifact.stacked(name) for name in artifact.stacked_names()}
 
 
-def make_chunk(job: ShardJob, make: Callable[[range], Made]) -> None:
+def make_chunk(job: ShardJob, make: Callable[[range], ChunkResult]) -> None:
     """Make the members of a job, together or in parts that fit into memory, and write them as one shard.
 
     Beside tensors, what is to be remembered of their making is written: seconds, losses by epoch, cost of one member.

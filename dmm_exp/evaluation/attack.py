@@ -1,4 +1,4 @@
-"""What the strong form of U-LiRA attacks: base models on random subsets, each made to forget many small sets."""
+"""What the strong form of U-LiRA attacks: base models on random subsets, each artifact to forget many small sets."""
 
 from __future__ import annotations
 
@@ -162,11 +162,11 @@ class Attack:
         """
         rows = Rows(self.forget_sets.unique(), self.context.examples.n_train)
         sources = {
-            name: made
-            for name, made in self.pipeline.effects.source.artifacts(rows).items()
+            name: artifact
+            for name, artifact in self.pipeline.effects.source.artifacts(rows).items()
             if name in ("pool", "gradients")
         }
-        inputs = {name: made.digest for name, made in sources.items()} | {"bases": self.base_models.digest}
+        inputs = {name: artifact.digest for name, artifact in sources.items()} | {"bases": self.base_models.digest}
         config = {
             "estimator": self.config.attribution,
             "held_out": self.config.pool.held_out,

@@ -25,15 +25,15 @@ def shared_executor(config: Plain) -> Any:
 def _executor(config: str) -> Any:
     from dmm_exp.config.instantiate import instantiate
 
-    _made.append(instantiate(json.loads(config)))
-    return _made[-1]
+    _started.append(instantiate(json.loads(config)))
+    return _started[-1]
 
 
-_made: list[Any] = []
+_started: list[Any] = []
 
 
 def close_executors() -> None:
     """End what executors of this process have started."""
-    while _made:
-        _made.pop().close()
+    while _started:
+        _started.pop().close()
     _executor.cache_clear()

@@ -40,5 +40,5 @@ def begin_computing(threads: int, device: str | None = None) -> None:
 def check_counts(**counts: int | None) -> None:
     """Raise ``UserError`` when one of an executor's numbers is below 1; None stands for a number found later."""
     if any(count is not None and count < 1 for count in counts.values()):
-        said = ", ".join(f"executor.{name}={count}" for name, count in counts.items())
-        raise UserError(f"{said}: expected numbers of at least 1")
+        given = ", ".join(f"executor.{name}={count}" for name, count in counts.items())
+        raise UserError(f"{given}: expected numbers of at least 1")

@@ -44,11 +44,11 @@ def class_index(label: float | bool | str | None, names: Sequence[str], key: str
 
 
 def _at(position: int, label: float | bool | str | None, names: Sequence[str], keys: tuple[str, str]) -> int:
-    here = f"{keys[1]}={shown(position)}"
+    given = f"{keys[1]}={shown(position)}"
     if label is not None:
-        raise UserError(f"{here}: {keys[0]}={label} is given, too; expected one of them")
+        raise UserError(f"{given}: {keys[0]}={label} is given, too; expected one of them")
     if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position < len(names):
-        raise UserError(f"{here}: expected {_places(names)}, the places of {', '.join(names)}")
+        raise UserError(f"{given}: expected {_places(names)}, the places of {', '.join(names)}")
     return position
 
 

@@ -52,7 +52,7 @@ class VisionTransformer(nn.Module):
         if width % 4 or width % heads:
             raise UserError(f"model.network.width={width}: expected a multiple of 4 and of model.network.heads={heads}")
         self.patches = nn.Conv2d(input_shape[0], width, patch, stride=patch)
-        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(TransformerBlock(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, n_classes)
         for layer in self.modules():
@@ -72,7 +72,7 @@ class VisionTransformer(nn.Module):
         return self.head(self.features(inputs))
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Self-attention, then a network of two layers on each token, each on normalised tokens and added to them."""
 
     def __init__(self, width: int, heads: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dmm_exp.config.schema import Node, TrainingByFunction, plain
-from dmm_exp.ensembles.chunk_size import MeasureJob, device_name, measure_chunk_size, said_of
+from dmm_exp.ensembles.chunk_size import MeasureJob, device_name, in_words, measure_chunk_size
 from dmm_exp.ensembles.engine import AUTO, Engine
 from dmm_exp.ensembles.stacking import Stacking, stacking_of
 from dmm_exp.ensembles.work import ShardJob, model_factory, run_shards, uses_gpu
@@ -130,5 +130,5 @@ class Chunks:
 
         measured = context.obtain("chunk size", "members trained together", Spec("chunk_size", facts, {}), make)
         found = measured.json("chunk_size")
-        context.console.note(f"{'model.chunk_size' if size == AUTO else 'engine'}=auto: {said_of(found)}")
+        context.console.note(f"{'model.chunk_size' if size == AUTO else 'engine'}=auto: {in_words(found)}")
         return found["chosen"], Engine(**found["engine"])

@@ -92,8 +92,8 @@ class Context:
         if not self.store.read_only and artifact.digest not in self._printed:
             self._printed.add(artifact.digest)
             taken_over = 0 if artifact.cached else artifact.taken_over
-            made = artifact.members - taken_over
-            self.console.stage_done(StageRecord(name, detail, artifact.seconds, artifact.cached, taken_over, made))
+            new = artifact.members - taken_over
+            self.console.stage_done(StageRecord(name, detail, artifact.seconds, artifact.cached, taken_over, new))
         return artifact
 
 

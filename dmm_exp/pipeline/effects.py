@@ -22,7 +22,7 @@ LDS_POINTS = 100  # of each group
 LEARNT_FORMAT = 1  # raised when an estimator that remembers learns, or keeps, something else
 
 
-class Source(ABC):
+class EvidenceSource(ABC):
     """Where evidence comes from.
 
     Args:
@@ -74,7 +74,7 @@ class Source(ABC):
         return Gradients(**{name: self.gradients.stacked(name) for name in ("train", "weights", "targets")})
 
 
-class FromPool(Source):
+class FromPool(EvidenceSource):
     """The pool, and for some estimators gradients, larger subset models and the originals."""
 
     @property
@@ -111,7 +111,7 @@ class FromPool(Source):
         return evidence if self.estimator.source == "pool" else replace(evidence, gradients=self.features())
 
 
-class FromOracles(Source):
+class FromOracles(EvidenceSource):
     """Originals, and models retrained without the rows; metrics compare with other retrained models."""
 
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
@@ -126,7 +126,7 @@ class FromOracles(Source):
         return Evidence(groups, rows.n_train, originals=originals, oracles=oracles)
 
 
-class FromOriginals(Source):
+class FromOriginals(EvidenceSource):
     """Gradients and answers of the originals alone."""
 
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
@@ -155,7 +155,7 @@ class Effects:
         measures_lds: whether an effect comes with scores of how well held-out models are predicted.
     """
 
-    source: Source
+    source: EvidenceSource
     last_learned: LastLearned
     measures_lds: bool = True
 

@@ -115,7 +115,7 @@ class Scores:
     def _held_out(self) -> dict[str, np.ndarray]:
         n_train, models = self.context.examples.n_train, self.models
         before, after = (
-            made.stacked("logits")[:, :n_train] for made in (models.originals, models.retrained_on_held_out)
+            artifact.stacked("logits")[:, :n_train] for artifact in (models.originals, models.retrained_on_held_out)
         )
         return {"held_out_retraining": symmetric_kl(before, after).double().numpy()}
 

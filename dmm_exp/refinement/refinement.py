@@ -8,17 +8,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.data import Rows
 from dmm_exp.errors import UserError, shown
 from dmm_exp.scores import hardness
-
-Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Part:
 
     name: str
     rows: Rows
-    unlearner: Config | None
+    unlearner: Plain | None
 
 
 class Refinement(ABC):
@@ -49,7 +48,7 @@ class Refinement(ABC):
 
     @property
     @abstractmethod
-    def unlearners(self) -> dict[str, Config | None]:
+    def unlearners(self) -> dict[str, Plain | None]:
         """Configuration of every part's unlearner, in the order in which parts are unlearned."""
 
     @abstractmethod
@@ -85,7 +84,7 @@ class Whole(Refinement):
     """No refinement: everything in one go."""
 
     @property
-    def unlearners(self) -> dict[str, Config | None]:
+    def unlearners(self) -> dict[str, Plain | None]:
         """One part, unlearned by the run's own method."""
         return {"all": None}
 
@@ -111,7 +110,7 @@ class Shuffle(Refinement):
         self.count, self.seed = count, seed
 
     @property
-    def unlearners(self) -> dict[str, Config | None]:
+    def unlearners(self) -> dict[str, Plain | None]:
         """All parts are unlearned by the run's own method."""
         return {f"part {number}": None for number in range(1, self.count + 1)}
 
@@ -144,7 +143,7 @@ class ByScore(Refinement):
         order: Literal["ascending", "descending"] = "ascending",
         candidates: list[str] | None = None,
         criterion: str = "tow",
-        **parts: Config,
+        **parts: Plain,
     ) -> None:
         if not parts:
             raise UserError("refinement: expected parts, such as low, mid and high, each with its unlearner")
@@ -155,7 +154,7 @@ class ByScore(Refinement):
         self._ascending = {name: part.get("unlearner") for name, part in parts.items()}
 
     @property
-    def unlearners(self) -> dict[str, Config | None]:
+    def unlearners(self) -> dict[str, Plain | None]:
         """Every part's unlearner, in the order in which parts are unlearned."""
         items = list(self._ascending.items())
         return dict(items if self.order == "ascending" else reversed(items))

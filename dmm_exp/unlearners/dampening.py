@@ -13,7 +13,7 @@ from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.single_examples import ExampleGradients
 from dmm_exp.ensembles.skeletons import Mounted
 from dmm_exp.errors import UserError
-from dmm_exp.unlearners.unlearner import Unlearned, Unlearner, UnlearningTask
+from dmm_exp.unlearners.unlearner import Unlearner, UnlearningResult, UnlearningTask
 
 VALUES_AT_ONCE = 1_000_000  # examples × parameters whose gradients are held together: they stay in a CPU's cache
 
@@ -39,7 +39,7 @@ class SSD(Unlearner):
             raise UserError(f"unlearner.alpha={alpha}, unlearner.dampening={dampening}: expected numbers of at least 0")
         self.alpha, self.dampening = alpha, dampening
 
-    def unlearn(self, task: UnlearningTask) -> Unlearned:
+    def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Dampen copies of all members, one after another."""
         most = task.n_train / len(task.forget)  # I_F / I_S when all importance comes from the forget set
         if most <= self.alpha < math.inf:
@@ -51,7 +51,7 @@ class SSD(Unlearner):
         for member in range(len(ensemble)):
             self._dampen(ensemble, member, task)
         cost = task.n_train  # every example's gradient once, the forget set's among them
-        return Unlearned(ensemble.cpu(), ensemble.logits(task.examples.inputs), cost, [])
+        return UnlearningResult(ensemble.cpu(), ensemble.logits(task.examples.inputs), cost, [])
 
     @torch.no_grad()
     def _dampen(self, ensemble: Ensemble, member: int, task: UnlearningTask) -> None:

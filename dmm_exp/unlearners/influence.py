@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dmm_exp.ensembles import Ensemble, member_generator
 from dmm_exp.errors import UserError, reason_of
-from dmm_exp.unlearners.unlearner import Unlearned, Unlearner, UnlearningTask, shuffled
+from dmm_exp.unlearners.unlearner import Unlearner, UnlearningResult, UnlearningTask, shuffled
 
 Tree = dict[str, Tensor]  # stacked as an ensemble's parameters are: [members, ...]
 
@@ -63,7 +63,7 @@ class Influence(Unlearner):
         self.curvature_sample, self.block_size = curvature_sample, block_size
 
     @torch.enable_grad()
-    def unlearn(self, task: UnlearningTask) -> Unlearned:
+    def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Take the step from copies of all members."""
         ensemble = task.originals.copy().eval()
         curvature, cost = self._curvature(ensemble, task)
@@ -74,7 +74,7 @@ class Influence(Unlearner):
             for name, value in ensemble.params.items():
                 value += self.scale * step[name]
         logits = ensemble.logits(task.examples.inputs)
-        return Unlearned(ensemble.cpu(), logits, task.n_forget + cost * self.iterations, [])
+        return UnlearningResult(ensemble.cpu(), logits, task.n_forget + cost * self.iterations, [])
 
     def _forget_gradient(self, ensemble: Ensemble, task: UnlearningTask) -> Tree:
         """Return ``(1/n)·Σ_{i∈F} ∇ℓ_i`` at the originals."""

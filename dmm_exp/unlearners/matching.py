@@ -16,8 +16,8 @@ from dmm_exp.unlearners.unlearner import (
     FineTuning,
     Fit,
     Target,
-    Unlearned,
     Unlearner,
+    UnlearningResult,
     UnlearningTask,
     own_rows,
     shuffled,
@@ -126,6 +126,6 @@ class DMDirect(Unlearner):
     reference: ClassVar[bool] = True
     own_sets: ClassVar[bool] = True
 
-    def unlearn(self, task: UnlearningTask) -> Unlearned:
+    def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Return the targets as the answer."""
-        return Unlearned(None, self.targets_of(task).clone(), 0, [])
+        return UnlearningResult(None, self.targets_of(task).clone(), 0, [])

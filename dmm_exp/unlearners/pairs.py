@@ -13,7 +13,7 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Plain
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.work import (
-    Made,
+    ChunkResult,
     NetworkJob,
     evaluation_copy,
     make_chunk,
@@ -74,7 +74,7 @@ def unlearn_pairs(job: PairsJob) -> None:
     make_chunk(job, lambda places: _unlearn(job.part(places.start, places.stop), examples))
 
 
-def _unlearn(job: PairsJob, examples: Examples) -> Made:
+def _unlearn(job: PairsJob, examples: Examples) -> ChunkResult:
     """Return what the pairs of a job answer, unlearned together."""
     chosen = torch.tensor([pair.chosen for pair in job.pairs])
     answers = torch.empty(*chosen.shape, examples.n_classes)
@@ -85,7 +85,7 @@ def _unlearn(job: PairsJob, examples: Examples) -> Made:
             result = unlearner.unlearn(part)
             answers[own] = own_rows(result.logits, chosen[own])
             gradients += result.sample_gradients * len(own)
-    return Made({"logits": answers}, [], round(gradients / len(job.pairs)))
+    return ChunkResult({"logits": answers}, [], round(gradients / len(job.pairs)))
 
 
 def _at_one_go(unlearner: Unlearner, rows: Tensor, task: UnlearningTask) -> list[tuple[Tensor, UnlearningTask]]:

@@ -79,7 +79,7 @@ class UnlearningTask:
 
 
 @dataclass(frozen=True)
-class Unlearned:
+class UnlearningResult:
     """What came out.
 
     Attributes:
@@ -94,7 +94,7 @@ class Unlearned:
     logits: Tensor
     sample_gradients: int
     history: list[float]
-    checkpoints: dict[int, Unlearned] = field(default_factory=dict)
+    checkpoints: dict[int, UnlearningResult] = field(default_factory=dict)
 
 
 class Unlearner(ABC):
@@ -124,7 +124,7 @@ class Unlearner(ABC):
         return False
 
     @abstractmethod
-    def unlearn(self, task: UnlearningTask) -> Unlearned:
+    def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Unlearn all members of the task together; the task's originals are not changed."""
 
     def targets_of(self, task: UnlearningTask) -> Tensor:
@@ -175,9 +175,9 @@ class FineTuning(Unlearner):
         schedule = self.optimisation.schedule
         return getattr(schedule, "nests", schedule is None)
 
-    def unlearn(self, task: UnlearningTask) -> Unlearned:
+    def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Fine-tune copies of all members together."""
-        return Fit(self, task).unlearned()
+        return Fit(self, task).result()
 
     def prepare(self, fit: Fit) -> dict[str, Tensor]:
         """Return tensors that depend on the task only, as :attr:`Fit.kept`; called before the first step.
@@ -231,7 +231,7 @@ class Fit(EnsembleModule):
         forgotten = torch.zeros(len(task.members), task.examples.n_points, dtype=torch.bool)
         forgotten.scatter_(1, task.forget.expand(len(task.members), -1), True)
         self.register_buffer("forgotten", forgotten, persistent=False)
-        self._checkpoints: dict[int, Unlearned] = {}
+        self._checkpoints: dict[int, UnlearningResult] = {}
         self.kept = method.prepare(self)
 
     @property
@@ -239,10 +239,10 @@ class Fit(EnsembleModule):
         """The class of the method."""
         return type(self.method).__name__
 
-    def unlearned(self) -> Unlearned:
+    def result(self) -> UnlearningResult:
         """Optimise, and return what came out."""
         self.fit(self.task.make_trainer)
-        return self._unlearned(self.ensemble, self._checkpoints)
+        return self._result(self.ensemble, self._checkpoints)
 
     def passes(self, epoch: int, row: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
         """Return the method's passes for the member in ``row``."""
@@ -269,11 +269,11 @@ class Fit(EnsembleModule):
         """Keep a copy of the models at a checkpoint."""
         super().on_train_epoch_end()
         if self.current_epoch + 1 in self.method.checkpoints:
-            self._checkpoints[self.current_epoch + 1] = self._unlearned(self.ensemble.copy(), {})
+            self._checkpoints[self.current_epoch + 1] = self._result(self.ensemble.copy(), {})
 
-    def _unlearned(self, ensemble: Ensemble, checkpoints: dict[int, Unlearned]) -> Unlearned:
+    def _result(self, ensemble: Ensemble, checkpoints: dict[int, UnlearningResult]) -> UnlearningResult:
         logits = ensemble.to(self.task.originals.device).logits(self.task.examples.inputs)
-        return Unlearned(ensemble.cpu(), logits, self.sample_gradients, self.history(), checkpoints)
+        return UnlearningResult(ensemble.cpu(), logits, self.sample_gradients, self.history(), checkpoints)
 
 
 def own_rows(values: Tensor, indices: Tensor) -> Tensor:

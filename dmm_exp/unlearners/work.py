@@ -15,7 +15,7 @@ from dmm_exp.config.schema import Plain
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import AllBut, Ensemble, member_seed
 from dmm_exp.ensembles.work import (
-    Made,
+    ChunkResult,
     NetworkJob,
     evaluation_copy,
     make_chunk,
@@ -27,7 +27,7 @@ from dmm_exp.ensembles.work import (
     trainer_factory,
 )
 from dmm_exp.errors import UserError
-from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
+from dmm_exp.unlearners.unlearner import UnlearningResult, UnlearningTask
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ def unlearn_chunk(job: UnlearnJob) -> None:
     make_chunk(job, partial(_unlearn, job, read_examples(job.examples)))
 
 
-def _unlearn(job: UnlearnJob, examples: Examples, members: range) -> Made:
+def _unlearn(job: UnlearnJob, examples: Examples, members: range) -> ChunkResult:
     """Return some members of a job, unlearned together."""
     ensemble = stored_ensemble(job.originals, model_factory(job.model, examples), members)
-    results: list[Unlearned] = []
+    results: list[UnlearningResult] = []
     for place, part in enumerate(job.parts):
         if results:
             ensemble = results[-1].ensemble
@@ -92,10 +92,10 @@ def _unlearn(job: UnlearnJob, examples: Examples, members: range) -> Made:
     before = sum(result.sample_gradients for result in results[:-1])
     costs = {str(epoch): before + earlier.sample_gradients for epoch, earlier in results[-1].checkpoints.items()}
     history = [loss for result in results for loss in result.history]
-    return Made(tensors, history, before + results[-1].sample_gradients, {"gradients_by_epoch": costs})
+    return ChunkResult(tensors, history, before + results[-1].sample_gradients, {"gradients_by_epoch": costs})
 
 
-def _tensors(result: Unlearned) -> dict[str, Tensor]:
+def _tensors(result: UnlearningResult) -> dict[str, Tensor]:
     return {"logits": result.logits} | (result.ensemble.tensors() if result.ensemble is not None else {})
 
 

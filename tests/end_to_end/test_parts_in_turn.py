@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dmm_exp.errors import UserError
-from dmm_exp.unlearners import Unlearned, Unlearner
+from dmm_exp.unlearners import Unlearner, UnlearningResult
 from dmm_exp.unlearners.work import PartJob, unlearn_chunk
 
 SEEN = []
@@ -33,7 +33,9 @@ class Watching(Unlearner):
         with torch.no_grad():
             for value in ensemble.parameters():
                 value += 1
-        return Unlearned(ensemble, ensemble.logits(task.examples.inputs), len(task.forget), [float(len(task.forget))])
+        return UnlearningResult(
+            ensemble, ensemble.logits(task.examples.inputs), len(task.forget), [float(len(task.forget))]
+        )
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 
 from dmm_exp.errors import UserError
 
-Frame = Any  # a pandas.DataFrame: what the package says of its own types is too narrow here
+DataFrame = Any  # a pandas.DataFrame: what the package says of its own types is too narrow here
 
 ENDS = (".csv", ".tsv")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -58,7 +58,7 @@ class Text:
     separator: str
     names: list[str]
 
-    def read(self, **options: Any) -> Frame:
+    def read(self, **options: Any) -> DataFrame:
         """Return the table as pandas reads it."""
         import pandas as pd
 
@@ -71,7 +71,7 @@ class Text:
         return table
 
 
-def read_delimited(path: Path, label: str) -> tuple[Frame, list[str]]:
+def read_delimited(path: Path, label: str) -> tuple[DataFrame, list[str]]:
     """Return a table, and how it was read where that is not plain CSV in UTF-8.
 
     A column is numbers (or true and false), or it is texts; a missing value is NaN in both. ``NA``, ``N/A``, ``None``
@@ -159,7 +159,7 @@ def _unpacked(path: Path) -> bytes:
     return content
 
 
-def _columns(text: Text) -> tuple[Frame, str]:
+def _columns(text: Text) -> tuple[DataFrame, str]:
     """Return the table, and the decimal point of its numbers."""
     import pandas as pd
 
@@ -175,7 +175,7 @@ def _columns(text: Text) -> tuple[Frame, str]:
     return table, decimal
 
 
-def _texts(text: Text, table: Frame) -> Frame:
+def _texts(text: Text, table: DataFrame) -> DataFrame:
     """Return the columns that are not plain numbers, as they stand in the file."""
     from pandas.api.types import is_numeric_dtype
 

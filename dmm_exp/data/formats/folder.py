@@ -10,7 +10,7 @@ import numpy as np
 
 from dmm_exp.data.classes import comparable
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint
-from dmm_exp.data.formats.walk import Found, divided, files, readable, report_skipped
+from dmm_exp.data.formats.walk import FolderFile, divided, files, readable, report_skipped
 from dmm_exp.data.pictures import Pictures, file_content
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import plain_name, read_json
@@ -109,7 +109,7 @@ def _part(folder: Path, classes: dict[str, str]) -> Part:
     """Return the pictures of a folder's class folders, and say which of its files were skipped."""
     names = sorted(set(classes.values()))
     inside, skipped = divided(folder)
-    chosen: list[tuple[Found, int]] = []
+    chosen: list[tuple[FolderFile, int]] = []
     for child in inside:
         if (name := class_of(child.name, classes)) is None:
             continue
@@ -123,7 +123,7 @@ def _part(folder: Path, classes: dict[str, str]) -> Part:
     return labelled(chosen)
 
 
-def labelled(found: Sequence[tuple[Found, int]]) -> Part:
+def labelled(found: Sequence[tuple[FolderFile, int]]) -> Part:
     """Return image files with their labels as a part."""
     paths = [file.path for file, _ in found]
     pictures = Pictures(
@@ -168,14 +168,14 @@ class TinyImageNet(Format):
         return Reading({TRAIN: labelled(train), TEST: labelled(_annotated(annotations, names))}, names, (annotations,))
 
 
-def _in(folder: Path) -> list[Found]:
+def _in(folder: Path) -> list[FolderFile]:
     """Return the pictures in a folder of one class; without the folder there are none."""
     found = list(files(folder)) if folder.is_dir() else []
     report_skipped(folder, [file.name for file in found if not file.is_picture])
     return [file for file in found if file.is_picture]
 
 
-def _annotated(path: Path, names: list[str]) -> list[tuple[Found, int]]:
+def _annotated(path: Path, names: list[str]) -> list[tuple[FolderFile, int]]:
     """Return the images that an annotation file lists (tab-separated: file, class, box), with their labels."""
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -185,5 +185,5 @@ def _annotated(path: Path, names: list[str]) -> list[tuple[Found, int]]:
             raise UserError(f"{path}, line {number}: '{name}' is no class of the training images")
         if not plain_name(file) or not image.is_file():
             raise UserError(f"{path}, line {number}: there is no file '{file}' in {path.parent / 'images'}")
-        found.append((Found(image, f"images/{file}", is_picture=True), names.index(name)))
+        found.append((FolderFile(image, f"images/{file}", is_picture=True), names.index(name)))
     return found

@@ -17,7 +17,7 @@ Identity = tuple[int, int]  # of a folder: its device and inode
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderFile:
     """A file in a folder.
 
     Attributes:
@@ -31,7 +31,7 @@ class Found:
     is_picture: bool
 
 
-def files(folder: Path) -> Iterator[Found]:
+def files(folder: Path) -> Iterator[FolderFile]:
     """Yield the files of a folder and of those in it, in the order of ``torchvision.datasets.ImageFolder``.
 
     Folders come in the order of their paths as text, and in each the files in that of their names. Hidden files and
@@ -44,7 +44,7 @@ def files(folder: Path) -> Iterator[Found]:
     for place, names in sorted(_walk(folder, "", above)):
         for name in sorted(names):
             path = folder / place / name
-            yield Found(path, readable(f"{place}/{name}" if place else name), is_picture(path))
+            yield FolderFile(path, readable(f"{place}/{name}" if place else name), is_picture(path))
 
 
 def divided(folder: Path) -> tuple[list[Path], list[str]]:
