@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,8 @@ from dmm_exp.console.terminal import tracked
 from dmm_exp.data.decoded import MODES, RULES, decoded
 from dmm_exp.errors import UserError, printable, reason_of, storage_errors
 from dmm_exp.files.reading import read_bytes
-
-if TYPE_CHECKING:
-    from dmm_exp.store import Draft
+from dmm_exp.files.writing import write_atomically
+from dmm_exp.store import Draft, Spec, Store
 
 AT_ONCE = 1024  # pictures decoded by all threads before more are begun
 MANY = 5000  # pictures whose decoding deserves a progress bar
@@ -130,8 +129,6 @@ class Decoding:
 
     def _kept(self, root: Path, shape: tuple[int, ...], chosen: Sequence[tuple[Pictures, np.ndarray]]) -> np.ndarray:
         """Return images from an artifact in a folder, made where it is missing or damaged."""
-        from dmm_exp.files.writing import write_atomically
-        from dmm_exp.store import Spec, Store
 
         def fill(path: Path) -> None:
             mapped = np.lib.format.open_memmap(path, "w+", np.uint8, shape)

@@ -6,6 +6,7 @@ import json
 from functools import cache
 from typing import Any
 
+from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Plain
 from dmm_exp.executors.distributed import Distributed
 from dmm_exp.executors.local import Local
@@ -23,8 +24,6 @@ def shared_executor(config: Plain) -> Any:
 
 @cache
 def _executor(config: str) -> Any:
-    from dmm_exp.config.instantiate import instantiate
-
     _started.append(instantiate(json.loads(config)))
     return _started[-1]
 
