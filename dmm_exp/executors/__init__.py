@@ -18,7 +18,7 @@ __all__ = ["Distributed", "Local", "Processes", "Ray", "Submitit", "shared_execu
 
 
 def shared_executor(config: Plain) -> Any:
-    """Return the executor of a configuration; all runs of one process share it, and with it its workers."""
+    """Return the executor of a configuration; all runs of one process share it and its workers."""
     return _executor(json.dumps(config, sort_keys=True))
 
 
@@ -32,7 +32,7 @@ _started: list[Any] = []
 
 
 def close_executors() -> None:
-    """End what executors of this process have started."""
+    """Stop the workers of all executors of this process."""
     while _started:
         _started.pop().close()
     _executor.cache_clear()
