@@ -273,7 +273,7 @@ class ListFile:
         except UserError:
             raise
         except (pa.ArrowException, ValueError) as error:
-            raise self.error(f"is not a whole parquet file ({reason_of(error)})") from error
+            raise self.error(f"is not a complete parquet file ({reason_of(error)})") from error
         return Entries(values, f"in column '{titles[place]}' of {self.path.name}")
 
 

@@ -225,7 +225,7 @@ def test_what_is_no_whole_number_is_refused_with_the_number_of_its_line(
         ("a.npy", np.array([], int), {}, "is empty"),
         ("a.npy", np.array([30]), {"column": "row"}, "an array has no columns"),
         ("a.npy", b"", {}, "cannot be read"),
-        ("a.parquet", b"PAR1", {}, "is not a whole parquet file"),
+        ("a.parquet", b"PAR1", {}, "is not a complete parquet file"),
         ("a.parquet", lambda path: FRAME.to_parquet(path), {}, "has 2 columns (user, row); choose one"),
         ("a.parquet", lambda path: FILTERED.to_parquet(path), {}, "__index_level_0__ is the index of pandas"),
         ("a.parquet", lambda path: pd.DataFrame({"row": [30.0, 7.0]}).to_parquet(path), {}, "entry 1 holds '30.0'"),
