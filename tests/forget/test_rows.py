@@ -173,7 +173,7 @@ def test_what_is_no_whole_number_is_refused_with_the_number_of_its_line(
 @pytest.mark.parametrize(
     ("name", "content", "options", "said"),
     [
-        ("a.csv", "30\n30\n7\n", {}, "line 2: 30 is there more than once"),
+        ("a.csv", "30\n30\n7\n", {}, "line 2: 30 is listed more than once"),
         ("a.csv", "row\n7\n48\n", {}, "line 3: 48 is out of range; expected indices from 0 to 47"),
         ("a.csv", "7\n-1\n", {}, "line 2: -1 is out of range"),
         ("a.csv", "7\n" + "9" * 40 + "\n", {}, "is out of range"),
@@ -192,8 +192,8 @@ def test_what_is_no_whole_number_is_refused_with_the_number_of_its_line(
         ("a.csv", "row,row\n30,1\n", {"column": "row"}, "has 2 columns named 'row'"),
         ("a.csv", "row,user\n30,1\n7\n", {"column": "row"}, "line 3 has 1 columns, line 1 has 2"),
         ("a.csv", 'row\n"30\n7"\n', {}, "line 2 cannot be read"),
-        ("a.csv", "row\n\x0030\n", {}, "bytes that are no text"),
-        ("a.csv", "row\n30\n".encode("utf-16-le"), {}, "bytes that are no text"),
+        ("a.csv", "row\n\x0030\n", {}, "bytes that are not text"),
+        ("a.csv", "row\n30\n".encode("utf-16-le"), {}, "bytes that are not text"),
         ("a.csv", b"\xff\xfa\n", {}, "is not text in UTF-8"),
         ("a.csv", "\n".join(map(str, range(1, 48))) + "\n0", {}, "is the whole training set"),
         ("a.csv", "\n".join(["true"] * 47), {}, "is a mask of 47 rows; expected true or false for each of the 48"),
@@ -439,7 +439,7 @@ def test_accents_may_be_written_in_two_ways():
         ("test/cat/7.png\n", "is no training file"),
         ("/photos/train/cat/7.png\n", "is no training file"),
         ("7.png\n", "'7.png' may be cat/7.png and dog/7.png; expected the whole path of one"),
-        ("cat/7.png\ntrain/cat/7.png\n", "line 2: train/cat/7.png is there more than once"),
+        ("cat/7.png\ntrain/cat/7.png\n", "line 2: train/cat/7.png is listed more than once"),
         ("cat/7.png\n7\n", "line 2 holds '7'"),
         ("cat/07.png\n", "is no training file"),
         ("t/7.png\n", "is no training file"),
