@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from dmm_exp.convex.problems import Floats, Problem, Subset
 
-TOLERANCE = 1e-12  # of the gradient, over that at θ = 0
+Function = Callable[[Floats], Floats]
+
+TOLERANCE = 1e-12  # of the gradient, relative to that at θ = 0
 MOST_STEPS = 100
 
 
@@ -22,19 +24,42 @@ def solve(part: Subset, tolerance: float = TOLERANCE) -> Floats:
         ArithmeticError: the gradient did not fall below ``tolerance`` times that at zero.
     """
     seeds, _, width = part.inputs.shape
-    parameters = np.zeros((seeds, width))
-    enough = tolerance * np.linalg.norm(part.gradient(parameters[..., None])[..., 0], axis=1)
+    start = np.zeros((seeds, width))
+
+    def gradient(parameters: Floats) -> Floats:
+        return part.gradient(parameters[..., None])[..., 0]
+
+    def losses(parameters: Floats) -> Floats:
+        return part.value(parameters[..., None])[:, 0]
+
+    enough = tolerance * np.linalg.norm(gradient(start), axis=1)
+    return _newton(start, enough, losses, gradient, part.hessian)
+
+
+def _newton(start: Floats, enough: Floats, losses: Function, gradient: Function, hessian: Function) -> Floats:
+    """Return the minimisers ``[models, d]`` of losses by Newton's method, from ``start``.
+
+    Args:
+        start: parameters ``[models, d]``.
+        enough: length of the gradient at which a model has converged, ``[models]``.
+        losses: from parameters to losses ``[models]``.
+        gradient: from parameters to gradients ``[models, d]``.
+        hessian: from parameters to Hessians ``[models, d, d]``.
+
+    Raises:
+        ArithmeticError: a model has not converged after :data:`MOST_STEPS` steps.
+    """
+    parameters = start
     for _ in range(MOST_STEPS):
-        gradient = part.gradient(parameters[..., None])
-        if (np.linalg.norm(gradient[..., 0], axis=1) <= enough).all():
+        slope = gradient(parameters)
+        if (np.linalg.norm(slope, axis=1) <= enough).all():
             return parameters
-        step = np.asarray(np.linalg.solve(part.hessian(parameters), gradient)[..., 0], dtype=np.float64)
-        lengths = _lengths(lambda tried: part.value(tried[..., None])[:, 0], parameters, step)
-        parameters = parameters - lengths * step
+        step = np.asarray(np.linalg.solve(hessian(parameters), slope[..., None])[..., 0], dtype=np.float64)
+        parameters = parameters - _lengths(losses, parameters, step) * step
     raise ArithmeticError(f"Newton's method has not converged after {MOST_STEPS} steps")
 
 
-def _lengths(losses: Callable[[Floats], Floats], parameters: Floats, step: Floats) -> Floats:
+def _lengths(losses: Function, parameters: Floats, step: Floats) -> Floats:
     """Return the share ``[models, 1]`` of a step ``[models, d]`` that does not raise the loss (beyond rounding)."""
     before = losses(parameters)
     allowed = before + 1e-12 * np.abs(before)
@@ -97,17 +122,15 @@ def pool_outputs(problem: Problem, seed: int, masks: NDArray[np.bool_], start: F
         single = problem.single(parameters @ inputs.T, targets)
         return (kept * single).sum(1) + 0.5 * problem.penalty * (parameters**2).sum(1)
 
-    parameters = np.tile(start, (len(masks), 1))
+    def gradient(parameters: Floats) -> Floats:
+        return (kept * (problem.mean(parameters @ inputs.T) - targets)) @ inputs + problem.penalty * parameters
+
+    def hessian(parameters: Floats) -> Floats:
+        curved = ((kept * problem.curvature(parameters @ inputs.T)) @ products).reshape(-1, width, width)
+        return curved + problem.penalty * np.eye(width)
+
     enough = 1e-6 * np.linalg.norm((kept * (problem.mean(np.zeros(count)) - targets)) @ inputs, axis=1)
-    for _ in range(MOST_STEPS):
-        outputs = parameters @ inputs.T
-        gradient = (kept * (problem.mean(outputs) - targets)) @ inputs + problem.penalty * parameters
-        if (np.linalg.norm(gradient, axis=1) <= enough).all():
-            return outputs
-        hessian = ((kept * problem.curvature(outputs)) @ products).reshape(-1, width, width)
-        step = np.linalg.solve(hessian + problem.penalty * np.eye(width), gradient[..., None])[..., 0]
-        parameters = parameters - _lengths(losses, parameters, step) * step
-    raise ArithmeticError(f"a pool's models have not converged after {MOST_STEPS} steps")
+    return _newton(np.tile(start, (len(masks), 1)), enough, losses, gradient, hessian) @ inputs.T
 
 
 def _dual_outputs(inputs: Floats, targets: Floats, kept: Floats, penalty: float) -> Floats:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dmm_exp.data.corruption import LabelCorruption
-from dmm_exp.data.examples import Examples, Normalisation, split_by_seed
+from dmm_exp.data.examples import Examples, Normalisation
 from dmm_exp.errors import UserError
 
 
@@ -36,12 +36,9 @@ class Digits:
         from sklearn.datasets import load_digits
 
         digits: Any = load_digits()
-        inputs = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
-        inputs, labels, n_train = split_by_seed(
-            inputs,
-            torch.from_numpy(digits.target).long(),
-            validation_fraction=self.validation_fraction,
-            seed=self.split_seed,
-        )
+        inputs, labels = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1), torch.from_numpy(digits.target)
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.split_seed))
+        inputs, labels = inputs[order], labels.long()[order]
+        n_train = len(labels) - round(self.validation_fraction * len(labels))
         labels, corrupted = self.corruption(labels, n_train, 10)
         return Examples(inputs, labels, n_train, [str(digit) for digit in range(10)], self.normalisation, corrupted)

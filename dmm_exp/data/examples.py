@@ -109,12 +109,3 @@ class Examples:
             class_names=facts["class_names"],
             normalisation=Normalisation(**facts["normalisation"]),
         )
-
-
-def split_by_seed(
-    inputs: Tensor, labels: Tensor, *, validation_fraction: float, seed: int
-) -> tuple[Tensor, Tensor, int]:
-    """Shuffle examples by ``seed`` and return them as (inputs, labels, n_train), training points first."""
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    n_train = len(labels) - round(validation_fraction * len(labels))
-    return inputs[order], labels[order], n_train

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+
+
+class BodyAndHead(nn.Module):
+    """A network whose ``body`` computes penultimate features and whose ``head`` computes logits from them."""
+
+    body: nn.Module
+    head: nn.Module
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Return the penultimate features ``[batch, width]``."""
+        return self.body(inputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits ``[batch, classes]``."""
+        return self.head(self.features(inputs))
 
 
 def convolution(channels_in: int, channels: int, size: int, stride: int = 1, bias: bool = False) -> list[nn.Module]:

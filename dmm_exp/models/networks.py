@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 
-from torch import Tensor, nn
+from torch import nn
 
 from dmm_exp.errors import UserError
+from dmm_exp.models.layers import BodyAndHead
 
 
-class MLP(nn.Module):
+class MLP(BodyAndHead):
     """Fully connected layers with rectified linear units.
 
     Args:
@@ -31,16 +32,8 @@ class MLP(nn.Module):
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], n_classes)
 
-    def features(self, inputs: Tensor) -> Tensor:
-        """Return the penultimate features ``[batch, width]``."""
-        return self.body(inputs)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits ``[batch, classes]``."""
-        return self.head(self.features(inputs))
-
-
-class CNN(nn.Module):
+class CNN(BodyAndHead):
     """Convolutions with rectified linear units, with 2×2 max-pooling after each or with strides, then one linear layer.
 
     Args:
@@ -92,11 +85,3 @@ class CNN(nn.Module):
             height, width = (height // 2, width // 2) if strides is None else (height, width)
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.head = nn.Linear((channels[-1] if channels else depth) * height * width, n_classes)
-
-    def features(self, inputs: Tensor) -> Tensor:
-        """Return the penultimate features ``[batch, width]``."""
-        return self.body(inputs)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits ``[batch, classes]``."""
-        return self.head(self.features(inputs))

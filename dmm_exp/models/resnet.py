@@ -8,14 +8,14 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmm_exp.models.layers import convolution
+from dmm_exp.models.layers import BodyAndHead, convolution
 from dmm_exp.models.requirements import need_images, need_positive
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # by depth, in each stage
 BOTTLENECK_FROM = 50  # depth from which blocks are bottlenecks
 
 
-class ResNet(nn.Module):
+class ResNet(BodyAndHead):
     """A residual network of 18, 34, 50 or 101 layers (He et al., "Deep residual learning", arXiv 1512.03385, table 1).
 
     The stem for small images is one 3×3 convolution of stride 1, without pooling, as is usual for CIFAR; the one of the
@@ -56,14 +56,6 @@ class ResNet(nn.Module):
                 channels = block.expansion * (width << stage)
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(channels, n_classes)
-
-    def features(self, inputs: Tensor) -> Tensor:
-        """Return the penultimate features ``[batch, 8·width]``, four times as many with bottlenecks."""
-        return self.body(inputs)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits ``[batch, classes]``."""
-        return self.head(self.features(inputs))
 
 
 class BasicBlock(nn.Module):

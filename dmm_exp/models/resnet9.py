@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from dmm_exp.models.layers import BodyAndHead
 from dmm_exp.models.requirements import need_images, need_positive
 
 
-class ResNet9(nn.Module):
+class ResNet9(BodyAndHead):
     """Eight convolutions and a linear layer without bias: 2,274,880 parameters for colour images and ten classes.
 
     BatchNorm and a rectifier follow every convolution; two pairs of convolutions are residual; logits are scaled by
@@ -45,13 +46,9 @@ class ResNet9(nn.Module):
         )
         self.head = nn.Linear(2 * width, n_classes, bias=False)
 
-    def features(self, inputs: Tensor) -> Tensor:
-        """Return the penultimate features ``[batch, 2·width]``."""
-        return self.body(inputs)
-
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits ``[batch, classes]``."""
-        return 0.2 * self.head(self.features(inputs))
+        return 0.2 * super().forward(inputs)
 
 
 class Residual(nn.Sequential):

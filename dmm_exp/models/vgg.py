@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from dmm_exp.models.layers import convolution
+from dmm_exp.models.layers import BodyAndHead, convolution
 from dmm_exp.models.requirements import need_images, need_positive
 
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # channels in multiples of the width, and number of convolutions
 
 
-class VGG16(nn.Module):
+class VGG16(BodyAndHead):
     """Thirteen 3×3 convolutions with BatchNorm, and one linear layer on the mean over positions.
 
     The convolutions are those of configuration D of Simonyan & Zisserman (arXiv 1409.1556), with biases, 14,723,136
@@ -42,11 +42,3 @@ class VGG16(nn.Module):
             layers.append(nn.MaxPool2d(2))
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(channels, n_classes)
-
-    def features(self, inputs: Tensor) -> Tensor:
-        """Return the penultimate features ``[batch, 8·width]``."""
-        return self.body(inputs)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits ``[batch, classes]``."""
-        return self.head(self.features(inputs))

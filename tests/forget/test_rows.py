@@ -256,7 +256,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path):
 
 def test_what_is_no_file_is_refused(tmp_path: Path):
     (tmp_path / "folder.csv").mkdir()
-    assert "is no file" in refused(str(tmp_path / "folder.csv"))
+    assert "is not a file" in refused(str(tmp_path / "folder.csv"))
     for name in ("absent.csv", "absent.npy", "absent.parquet", "a\0b.csv"):
         refused(str(tmp_path / name))
     refused("~nobody-at-all/rows.csv")
