@@ -1,4 +1,4 @@
-"""Estimators of what including the forget set does to every logit."""
+"""Estimators of the effect of a forget set: the change of every logit when it is included in training."""
 
 from dmm_exp.attribution.datamodel import Datamodel
 from dmm_exp.attribution.debiased import Debiased

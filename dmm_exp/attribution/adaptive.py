@@ -1,6 +1,6 @@
-"""Adaptive shrinkage: posterior means under priors that are learnt from many noisy numbers of one kind.
+"""Adaptive shrinkage: posterior means under priors that are learned from many noisy numbers of one kind.
 
-The number of standard errors z by which an estimate differs from what was expected is normal around the true one, of
+The difference between an estimate and its expectation, in standard errors z, is normal around the true difference, for
 which each cell (a kind of number) has a distribution of its own: a mixture of normals of fixed widths, all centred at
 the cell's mean (Stephens, Biostatistics 2017, with α = 1). Its weights are fitted by expectation–maximisation.
 """
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-REACH = 40.0  # the grid's end, in standard errors; beyond it nothing is shrunk further
+REACH = 40.0  # end of the grid, in standard errors; beyond it shrinkage does not increase
 STEP = 0.05
 WIDTHS = (0.0, *(0.1 * 2 ** (0.75 * step) for step in range(12)))  # of the normals: 0, 0.1 ... 30
 ROUNDS = 100
-NULL_COUNT = 10.0  # numbers without any effect that every cell is taken to have seen: small cells shrink
+NULL_COUNT = 10.0  # numbers without effect that are added to every cell, so that small cells shrink
 
 
 @dataclass(frozen=True)
 class AdaptiveShrinkage:
-    """Posterior means and variances of numbers in cells, read from tables on a grid.
+    """Posterior means and variances of numbers in cells, in tables on a grid.
 
     Attributes:
         means: the mean of every cell, ``[cells]``.
@@ -37,10 +37,10 @@ class AdaptiveShrinkage:
 
     @classmethod
     def of(cls, numbers: Tensor, cells: Tensor, count: int) -> AdaptiveShrinkage:
-        """Return what many numbers amount to.
+        """Return the tables that many numbers lead to.
 
         Args:
-            numbers: estimates less what was expected, in standard errors, ``[numbers]``.
+            numbers: estimates less their expectations, in standard errors, ``[numbers]``.
             cells: the cell of each. A cell without numbers has a prior of nothing but zeros.
             count: number of cells.
         """
@@ -69,8 +69,8 @@ class AdaptiveShrinkage:
     def posterior(self, numbers: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Return posterior means, in standard errors, and variances, in their squares.
 
-        They are read between the two nearest points of the grid, by linear interpolation; beyond it, what a number
-        exceeds it by is added to the mean.
+        Values between two points of the grid are interpolated linearly; for a number beyond the grid the excess is
+        added to the mean.
 
         Args:
             numbers: of any shape.

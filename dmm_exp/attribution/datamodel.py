@@ -19,21 +19,21 @@ from dmm_exp.errors import UserError
 from dmm_exp.files.reading import Json
 from dmm_exp.store import blocks, points_at_once
 
-NOISE_BLOCKS = 128  # blocks of members from which the variance of noise is estimated
-EIGEN_BYTES = 36  # at the peak of a Gram matrix's decomposition, an entry: float64 of it, its vectors, LAPACK's work
+NOISE_BLOCKS = 128  # number of blocks of members from which the variance of noise is estimated
+EIGEN_BYTES = 36  # largest memory for each entry of a Gram matrix that is decomposed: matrix, vectors and workspace
 
 
 class Datamodel(Estimator):
     """Ridge regression of every logit on the inclusion mask.
 
     λ is chosen for each group of outputs by leave-one-out error (leave-one-pair-out when members come in complementary
-    pairs, since a member's complement all but repeats it). It shrinks, so effects are biased towards zero.
+    pairs, since a member's complement holds nearly the same information). Effects are shrunk, so biased towards zero.
 
-    Memory beside blocks of the pool: ``36 r² + 4 M r`` bytes with M members and ``r = min(M, n_train)``.
+    Memory besides blocks of the pool: ``36 r² + 4 M r`` bytes with M members and ``r = min(M, n_train)``.
 
     Args:
         penalties: candidates for λ, in multiples of the mean squared singular value of the centred masks.
-        tuning_outputs: number of outputs of a group on which λ is chosen, drawn evenly.
+        tuning_outputs: number of evenly spaced outputs of a group on which λ is chosen.
 
     Raises:
         UserError: there are no penalties, or one is not positive.
@@ -65,7 +65,7 @@ class Datamodel(Estimator):
 
 @dataclass(frozen=True)
 class RidgeEffects(Learned):
-    """What ridge regression predicts.
+    """The result of ridge regression.
 
     Attributes:
         ridge: for every λ.
@@ -78,7 +78,7 @@ class RidgeEffects(Learned):
     penalty: Mapping[int, float]
 
     def effect(self, rows: Tensor) -> Effect:
-        """Return the prediction, and its sampling error, which knows nothing of the bias towards zero."""
+        """Return the prediction, and its sampling error, which does not include the bias towards zero."""
         errors, direction = torch.empty_like(self.ridge.logits.means), towards(rows, self.ridge.pool.n_train)
         for group, where in self.points.items():
             weights = self.ridge.member_weights(direction, self.penalty[group])[0]
@@ -100,7 +100,7 @@ class RidgeEffects(Learned):
 
 @dataclass(frozen=True)
 class Noise:
-    """What of one group's outputs no mask explains.
+    """The part of one group's outputs that no mask explains.
 
     Attributes:
         variance: ``[points, classes]``.
@@ -150,7 +150,7 @@ class Ridge:
         return self.logits.pool
 
     def member_weights(self, directions: Tensor, penalty: float) -> Tensor:
-        """Return ``directions Zᵀ(ZZᵀ + λI)⁻¹``, ``[directions, members]``; only ``Z``'s moved columns are looked at."""
+        """Return ``directions Zᵀ(ZZᵀ + λI)⁻¹``, ``[directions, members]``; only moved columns of ``Z`` are read."""
         moved = directions.any(0)
         projected = torch.zeros(len(directions), len(self.pool))
         for examples in moved.nonzero().squeeze(1).split(points_at_once(self.pool.masks)):
@@ -167,12 +167,12 @@ class Ridge:
         Args:
             values: ``[members, columns]`` centred outputs.
             penalty: λ.
-            projected: ``Uᵀ values``, for those who ask for many λ.
+            projected: ``Uᵀ values``, if it is already known.
         """
         return self.unblock(self.residual_maker(values, penalty, projected), penalty)
 
     def residual_maker(self, values: Tensor, penalty: float, projected: Tensor | None = None) -> Tensor:
-        """Return ``(I − H) values``; ``projected`` is ``Uᵀ values``, for those who ask for many λ."""
+        """Return ``(I − H) values``; ``projected`` is ``Uᵀ values``, if it is already known."""
         kept = self.squares / (self.squares + penalty)
         projected = self.left.T @ values if projected is None else projected
         return values - values.mean(0) - self.left @ (kept[:, None] * projected)
@@ -219,12 +219,12 @@ class Ridge:
 
 
 def check_memory(pool: SubsetModels, name: str, whole_matrices: int = 0) -> None:
-    """Raise ``UserError`` when matrices that do not come in blocks cannot fit into this machine's memory.
+    """Raise ``UserError`` if matrices that are not divided into blocks cannot fit into this machine's memory.
 
     Args:
-        pool: what is learnt from.
+        pool: from which the estimator learns.
         name: of the estimator.
-        whole_matrices: number of matrices ``[n_train, members]`` that it keeps whole, beside the decomposition.
+        whole_matrices: number of matrices ``[n_train, members]`` in memory besides the decomposition.
     """
     members, n_train = pool.masks.shape
     rank = min(members, n_train)
@@ -237,7 +237,7 @@ def check_memory(pool: SubsetModels, name: str, whole_matrices: int = 0) -> None
 
 
 def _evenly_drawn(logits: CentredLogits, points: Tensor, count: int) -> Tensor:
-    """Return centred outputs ``[members, outputs]`` of some points, at most as many as are wanted."""
+    """Return evenly spaced centred outputs ``[members, outputs]`` of some points, at most ``count``."""
     classes = logits.means.shape[1]
     step = max(1, len(points) * classes // count)
     drawn = torch.arange(0, len(points) * classes, step)[:count]

@@ -22,11 +22,10 @@ Shrinkage = Literal["james_stein", "elementwise", "none"]
 class Debiased(Estimator):
     """Ridge prediction plus a shrunken correction: the difference of means of ridge's leave-one-out residuals.
 
-    Residuals of a fit that has not seen a member are a function of that member's mask alone, so their difference of
-    means estimates, without bias, what ridge misses; what remains is noise of the *residual*, not of the output. The
-    correction has two parts of very different precision, and each is shrunk on its own: what a training example does
-    to itself (one difference of means), and what all others do to it (a sum of many). A part c with standard error se
-    is shrunk
+    Residuals of a fit without a member depend on that member's mask alone, so their difference of means is an unbiased
+    estimate of what ridge misses; what remains is noise of the *residual*, not of the output. The correction has two
+    parts of very different precision, which are shrunk separately: the effect of a training example on itself (one
+    difference of means), and the effect of all others on it (a sum of many). A part c with standard error se is shrunk
 
     * ``james_stein``: by ``max(0, 1 − ν/Σc²)``, one factor for each group of outputs, where ν is what Σc² would be
       were it noise alone: its mean Σse² plus ``caution`` times its standard deviation. Outputs of one model vary
@@ -35,7 +34,7 @@ class Debiased(Estimator):
     * ``elementwise``: each output by ``max(0, 1 − se²/c²)``;
     * ``none``: not at all.
 
-    Memory beside ridge's: ``4 M n_train`` bytes, the weights of all own corrections.
+    Memory besides that of ridge: ``4 M n_train`` bytes, the weights of all own corrections.
 
     Args:
         shrinkage: one of the three.
@@ -56,7 +55,7 @@ class Debiased(Estimator):
         self.caution = not_negative("caution", caution)
 
     def learn(self, evidence: Evidence) -> DebiasedEffects:
-        """Fit ridge, and correct what each training example does to itself.
+        """Fit ridge, and correct the effect of each training example on itself.
 
         Raises:
             UserError: the pool needs more memory than there is, or an example is in all members, or in none.
@@ -94,13 +93,13 @@ class Debiased(Estimator):
 
 @dataclass(frozen=True)
 class OwnCorrection:
-    """What ridge misses of the effect of training examples on their own logits, for the points of one group.
+    """The error of ridge in the effects of training examples on their own logits, for the points of one group.
 
     Attributes:
         train: which of the group's points are training examples, ``[points]`` bool.
         weights: of outputs, ``[examples, members]``.
         raw: the unbiased corrections, ``[examples, classes]``.
-        shrunken: what is left of them, ``[examples, classes]``.
+        shrunken: the shrunken corrections, ``[examples, classes]``.
     """
 
     train: Tensor
@@ -111,15 +110,15 @@ class OwnCorrection:
 
 @dataclass(frozen=True)
 class Correction:
-    """What ridge misses at the points of one group.
+    """The correction of ridge at the points of one group.
 
     Attributes:
-        method: says how corrections are shrunk.
-        ridge: that is corrected.
+        method: that shrinks corrections.
+        ridge: to correct.
         points: of the group.
         penalty: λ of the group.
         noise: of its outputs.
-        own: the part that training examples have in their own logits.
+        own: the part of training examples in their own logits.
     """
 
     method: Debiased
@@ -177,10 +176,10 @@ class Correction:
 
 @dataclass(frozen=True)
 class DebiasedEffects(Learned):
-    """What ridge predicts, corrected.
+    """The corrected prediction of ridge.
 
     Attributes:
-        ridge: what it predicts.
+        ridge: the prediction of ridge.
         corrections: of every group.
     """
 
@@ -188,7 +187,7 @@ class DebiasedEffects(Learned):
     corrections: Mapping[int, Correction]
 
     def effect(self, rows: Tensor) -> Effect:
-        """Return the corrected prediction, and its sampling error, with what shrinks the correction taken as given."""
+        """Return the corrected prediction, and its sampling error for the given amount of shrinkage."""
         direction = towards(rows, self.ridge.ridge.pool.n_train)
         mean = self.predict(direction)[0]
         errors = torch.empty_like(mean)

@@ -1,4 +1,4 @@
-"""Every single effect's posterior mean, under priors that the pool itself gives."""
+"""Posterior means of single effects, under priors that are estimated from the pool itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dmm_exp.files.reading import Json
 class EmpiricalBayes(Estimator):
     """The sum of posterior means of single effects, each example's on each logit.
 
-    What is known about the effect w of including example i on a logit f of point x is combined by its estimated risk:
+    The information about the effect w of including example i on a logit f of point x is combined by its estimated risk:
 
     * the *unbiased estimate*: ridge plus the difference of means of its leave-one-out residuals, with its standard
       error (see :class:`Debiased`);
@@ -28,8 +28,8 @@ class EmpiricalBayes(Estimator):
       and ε_i its label less their mean probabilities. Models without i that happen to answer i better differ from the
       rest in the same way as models that learn it: this is the mean's first step in an ensemble Kalman filter
       (Evensen, J. Geophys. Res. 1994), for the gradient of the cross-entropy at i;
-    * what *other effects of the kind* are like. Kinds are told apart by labels (of the example, the point and the
-      logit), by whether the point is the example itself, and by the size of the response;
+    * the distribution of *other effects of the kind*. The kind depends on labels (of the example, the point and the
+      logit), on whether the point is the example itself, and on the size of the response;
     * the *size of the training set*. Subset models are trained on a share α₁ of it, where an example matters more. With
       models trained on a larger share α₂ both parts of the effect are carried on to the whole set, taken to be linear
       in 1/α, as learning curves are: with t = (1/α₂ − 1)/(1/α₁ − 1/α₂), a quantity is q(α₂) + t·(q(α₂) − q(α₁)) there.
@@ -40,16 +40,16 @@ class EmpiricalBayes(Estimator):
 
     Each kind has a factor for the response, fitted by least squares to unbiased estimates, and a prior for what then
     remains (:class:`AdaptiveShrinkage`). A posterior mean has the smallest expected squared error: where the pool tells
-    nothing about an effect it is close to zero, where it tells much the effect is hardly shrunk.
+    nothing about an effect it is close to zero, and where it tells much the effect is hardly shrunk.
 
-    Nothing depends on the forget set until a direction is asked for; only the rows of examples that it moves are
-    computed. Memory beside ridge's: ``8 M n_train`` bytes, the weights of both kinds of estimates.
+    Nothing depends on the forget set until a direction is given; only the rows of examples that it moves are computed.
+    Memory besides that of ridge: ``8 M n_train`` bytes, the weights of both kinds of estimates.
 
     Args:
         penalties: see :class:`Datamodel`; of the ridge inside.
         tuning_outputs: see :class:`Datamodel`.
-        prior_examples: number of training examples whose effects priors are learnt from, drawn evenly.
-        prior_points: number of points at which they are, drawn evenly.
+        prior_examples: number of evenly spaced training examples from whose effects priors are learned.
+        prior_points: number of evenly spaced points for these effects.
 
     Raises:
         UserError: there are no penalties, or a number is not positive.
@@ -72,7 +72,7 @@ class EmpiricalBayes(Estimator):
         self.prior_points = at_least("prior_points", prior_points, 1)
 
     def learn(self, evidence: Evidence) -> PosteriorMeans:
-        """Learn priors, and to extrapolate where there are models trained on larger subsets.
+        """Learn priors, and how to extrapolate if there are models trained on larger subsets.
 
         Raises:
             UserError: the pool needs more memory than there is, or an example is in all members, or in none.
@@ -93,7 +93,7 @@ class EmpiricalBayes(Estimator):
         return PosteriorMeans(priors, penalty, near, own, carried)
 
     def recall(self, evidence: Evidence, tensors: Mapping[str, Tensor]) -> PosteriorMeans:
-        """Take up weights, priors, and what carries effects on."""
+        """Restore weights, priors and extrapolation from stored tensors."""
         logits = CentredLogits(evidence.subset_models, tensors["means"])
         plain = (tensors[name] for name in ("response", "lengths", "noise"))
         estimates = Estimates(logits, tensors["unbiased"].T, *plain)
@@ -106,14 +106,14 @@ class EmpiricalBayes(Estimator):
 
 @dataclass(frozen=True)
 class PosteriorMeans(Learned):
-    """Posterior means and variances of single effects, and what carries them on to the whole training set.
+    """Posterior means and variances of single effects, and their extrapolation to the whole training set.
 
     Attributes:
         priors: of effects at the size of the pool's subsets.
         penalty: λ of the ridge that estimates come from.
         near: means and variances of examples' effects on their own logits, at that size, each ``[n_train, classes]``.
-        own: the same at the size of the whole training set; the very same where nothing is carried on.
-        carried: what effects on other points are multiplied by, at that size.
+        own: the same at the size of the whole training set; the same objects if nothing is extrapolated.
+        carried: factor of effects on other points at that size.
     """
 
     priors: Priors
@@ -139,7 +139,7 @@ class PosteriorMeans(Learned):
         return self._summed(directions, points)[0]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return weights of members, priors, and what carries effects on to the whole training set."""
+        """Return weights of members, priors, and the extrapolation to the whole training set."""
         priors, estimates = self.priors, self.priors.estimates
         kept = {"means": estimates.logits.means, "unbiased": estimates.unbiased.T}
         kept |= {name: getattr(estimates, name) for name in ("response", "lengths", "noise")}
@@ -186,10 +186,10 @@ class PosteriorMeans(Learned):
         return found, torch.cat(variances)
 
     def _not_faded(self, direction: Tensor, points: Tensor) -> Tensor:
-        """Return what of the fading of effects ``[points, classes]`` has to be taken back at points that are moved.
+        """Return the part of the fading of effects ``[points, classes]`` to restore at points that are moved.
 
-        Effects fade as the training set grows because other examples teach the same. Where these are taken away too,
-        they do not: on the way from all to none of them, half are there on average, as in the pool. So the share of a
+        Effects fade as the training set grows because other examples carry the same information. If these examples are
+        removed, too, effects do not fade: on average half of them are present, as in the pool. So the share of a
         logit's effects that the direction moves (of the root of their summed squares) is left as it is in the pool.
         """
         changes, rows, moved = [], torch.arange(len(direction)), direction != 0

@@ -1,4 +1,4 @@
-"""Estimators of the effect: what *including* F does to every logit. A method, what it learns, and what that says."""
+"""Estimators of the effect, the change of every logit when F is *included*: methods, results and predictions."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Source = Literal["pool", "gradients", "oracles"]
 
 
 class Estimator(ABC):
-    """A method that estimates how the training set changes every logit: its settings, and nothing that it has learnt.
+    """A method that estimates how the training set changes every logit; it holds settings, and no result.
 
-    All estimators speak of one scale: the change of a logit when examples are included.
+    All estimators use one scale: the change of a logit when examples are included.
 
     Attributes:
         source: the evidence it needs: the pool, gradients of the originals (and the pool, for their scale), or real
             retrained models (which is not unlearning).
-        posterior: whether standard errors are posterior standard deviations, of the effect given the evidence, which
-            include what shrinking towards the prior leaves out.
-        extrapolates: whether it looks at models trained on larger subsets, and at the originals, where there are any,
-            to tell effects at the size of the whole training set from those at the size of the pool's subsets.
-        tuned_by_group: whether what is learnt depends on the groups of outputs, and so on the forget set.
-        remembers: whether what is learnt can be kept (:meth:`Learned.tensors`) and taken up again (:meth:`recall`).
+        posterior: whether standard errors are posterior standard deviations of the effect given the evidence, which
+            include the error of shrinking towards the prior.
+        extrapolates: whether it uses models trained on larger subsets, and the originals, to extrapolate effects from
+            the size of the pool's subsets to the size of the whole training set.
+        tuned_by_group: whether the result depends on the groups of outputs, and so on the forget set.
+        remembers: whether the result can be stored (:meth:`Learned.tensors`) and restored (:meth:`recall`).
     """
 
     source: ClassVar[Source] = "pool"
@@ -41,24 +41,24 @@ class Estimator(ABC):
 
     @abstractmethod
     def learn(self, evidence: Evidence) -> Learned:
-        """Return what the evidence teaches."""
+        """Return the result of learning from the evidence."""
 
     def recall(self, evidence: Evidence, tensors: Mapping[str, Tensor]) -> Learned:
-        """Return what was learnt from this very evidence, and kept as tensors."""
+        """Return the result of learning from this evidence, restored from stored tensors."""
         raise NotImplementedError(f"{type(self).__name__} does not remember")
 
     def check(self, model: nn.Module) -> None:  # noqa: B027  (most take any architecture)
-        """Raise ``UserError`` for an architecture that the estimator cannot work with."""
+        """Raise ``UserError`` for an architecture that the estimator does not support."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What including some training examples does to every logit.
+    """The change of every logit when some training examples are included.
 
     Attributes:
         mean: ``[points, classes]``, positive where inclusion raises the logit.
-        standard_error: of each of these, the sampling error unless the estimator says otherwise (``posterior``); None
-            if it cannot be told.
+        standard_error: of each value: its sampling error, or a posterior standard deviation (``posterior``); None if it
+            is not known.
     """
 
     mean: Tensor
@@ -66,7 +66,7 @@ class Effect:
 
 
 class Learned(ABC):
-    """What an estimator has learnt: a value, which predictions do not change."""
+    """The result of an estimator: a value that predictions do not change."""
 
     @abstractmethod
     def effect(self, rows: Tensor) -> Effect:
@@ -76,11 +76,11 @@ class Learned(ABC):
         """Return predicted changes of all logits, ``[directions, points, classes]``.
 
         Args:
-            directions: ``[directions, n_train]`` changes of the inclusion mask; the effect of F is asked for with ones
-                at F and zeros elsewhere.
+            directions: ``[directions, n_train]`` changes of the inclusion mask; for the effect of F, ones at F and
+                zeros elsewhere.
 
         Raises:
-            TypeError: what was learnt, from oracles, is the effect of one set of examples only.
+            TypeError: the result, from oracles, is the effect of one set of examples only.
         """
         raise TypeError(f"{type(self).__name__} knows the effect of one set of examples only")
 
@@ -89,11 +89,11 @@ class Learned(ABC):
         return self.predict(directions)[:, points]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what :meth:`Estimator.recall` takes, for estimators that remember."""
+        """Return the tensors for :meth:`Estimator.recall`, for estimators that remember."""
         raise NotImplementedError(f"{type(self).__name__} cannot be kept")
 
     def facts(self) -> Json:
-        """Return what was chosen on the way (plain numbers), for manifests and reports."""
+        """Return choices that the estimator made (plain numbers), for manifests and reports."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""What effects are estimated from: subset models, features of gradients, originals and oracles."""
+"""The evidence for effects: subset models, features of gradients, originals and oracles."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from torch import Tensor
 
 from dmm_exp.store import Stacked, blocks, points_at_once
 
-COUNTED_AT_ONCE = 1 << 24  # entries of masks, which PyTorch copies as 8-byte integers to count them
+COUNTED_AT_ONCE = 1 << 24  # entries of masks in one block; PyTorch copies them as 8-byte integers to count them
 
 
 @dataclass(frozen=True)
 class SubsetModels:
-    """What an estimator learns from: models trained on known random subsets.
+    """Models trained on known random subsets.
 
-    Masks and logits may be on disk: ``[:, points]`` of either is in memory, and what is in memory at a time is up to
-    whoever asks (:func:`dmm_exp.store.points_at_once`).
+    Masks and logits may be on disk. ``[:, points]`` reads a part into memory, and the caller limits its size
+    (:func:`dmm_exp.store.points_at_once`).
 
     Attributes:
         masks: ``[members, n_train]`` bool.
         logits: ``[members, points, classes]`` float32.
-        block: members come in blocks of this many that are not independent (1: all are); see :class:`RandomSubsets`.
-        labels: ``[points]``, where known.
-        margins: ``[members, points]`` float32, where they were kept since logits are rounded.
+        block: number of consecutive members that depend on each other (1: all are independent); see
+            :class:`RandomSubsets`.
+        labels: ``[points]``, if known.
+        margins: ``[members, points]`` float32, if they were stored because logits are rounded.
     """
 
     masks: Tensor | Stacked
@@ -52,7 +53,7 @@ class SubsetModels:
     def known_labels(self) -> Tensor:
         """The points' labels. Raises ``TypeError`` where they are not known."""
         if self.labels is None:
-            raise TypeError("subset models need labels here")
+            raise TypeError("this estimator needs subset models with labels")
         return self.labels
 
     @cached_property
@@ -78,7 +79,7 @@ class SubsetModels:
 
 @dataclass(frozen=True)
 class CentredLogits:
-    """Logits of subset models less their means over members, and sums of them that are weighted by member.
+    """Logits of subset models less their means over members, and weighted sums of them over members.
 
     Attributes:
         pool: the subset models.
@@ -90,15 +91,15 @@ class CentredLogits:
 
     @classmethod
     def of(cls, pool: SubsetModels) -> CentredLogits:
-        """Return those of all points."""
+        """Return the centred logits of all points."""
         return cls(pool, pool.mean_logits(torch.arange(pool.logits.shape[1])))
 
     def at(self, points: Tensor) -> Tensor:
-        """Return those of some points, ``[members, len(points), classes]``, a copy in memory."""
+        """Return the centred logits of some points, ``[members, len(points), classes]``, as a copy in memory."""
         return self.pool.logits[:, points].sub_(self.means[points])
 
     def parts(self, points: Tensor) -> tuple[Tensor, ...]:
-        """Cut some points into as many as are looked at together: all of them where the pool is small."""
+        """Divide some points into parts that are read together; a small pool is read in one part."""
         return points.split(points_at_once(self.pool.logits))
 
     def weigh(self, weights: Tensor, points: Tensor) -> Tensor:
@@ -106,9 +107,9 @@ class CentredLogits:
         return self.weigh_each([weights], points)[0]
 
     def weigh_each(self, weights: Sequence[Tensor], points: Tensor) -> list[Tensor]:
-        """Return what :meth:`weigh` does, by several weights; logits are looked at once.
+        """Return the results of :meth:`weigh` for several weights; logits are read once.
 
-        Means are taken off the sums, so that logits of consecutive points need not be copied.
+        Means are subtracted from the sums, so that logits of consecutive points need not be copied.
         """
         sums: list[list[Tensor]] = [[] for _ in weights]
         for part in self.parts(points):
@@ -121,8 +122,8 @@ class CentredLogits:
     def sampling_error(self, weights: Tensor) -> Tensor:
         """Return the standard error ``[points, classes]`` of one weighted sum over members, ``weights [members]``.
 
-        Members of a block depend on each other, blocks do not: it is the root of the sum of the squares of what every
-        block adds.
+        Members of a block depend on each other, blocks do not: the error is the root of the sum of the squares of the
+        blocks' contributions.
         """
         errors = []
         for part in self.parts(torch.arange(len(self.means))):
@@ -132,7 +133,7 @@ class CentredLogits:
 
 
 def consecutive(points: Tensor) -> slice | Tensor:
-    """Return the slice that some points make up, if they do, so that they are a view."""
+    """Return points as a slice if they are consecutive, so that indexing gives a view."""
     if len(points) == 0 or not torch.equal(points, torch.arange(int(points[0]), int(points[0]) + len(points))):
         return points
     return slice(int(points[0]), int(points[-1]) + 1)
@@ -146,8 +147,9 @@ class Gradients:
     ``targets[:, x, c]`` with the features of i, once an estimator has preconditioned these.
 
     Attributes:
-        train: of what training on an example raises (its margin, or minus its loss), ``[checkpoints, n_train, width]``.
-        weights: how strongly training raises it, ``[checkpoints, n_train]`` (ones for minus the loss).
+        train: features of the quantity that training on an example increases (its margin, or minus its loss),
+            ``[checkpoints, n_train, width]``.
+        weights: how strongly training increases it, ``[checkpoints, n_train]`` (ones for minus the loss).
         targets: of every logit, ``[checkpoints, points, classes, width]`` float32.
     """
 
@@ -161,12 +163,12 @@ class Gradients:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the effect is estimated from; only what the estimator's ``source`` names is there.
+    """The evidence for an effect; it holds only what the estimator's ``source`` names.
 
     Attributes:
-        groups: ``[points]`` int, outputs of one group share what is tuned (0 forget, 1 retain, 2 validation).
+        groups: ``[points]`` int, outputs of one group share tuned numbers (0 forget, 1 retain, 2 validation).
         n_train: size of the training set.
-        pool: subset models; for estimators from gradients, those that the scale is fitted to.
+        pool: subset models; estimators from gradients fit their scale to them.
         larger: models trained on larger random subsets, for estimators that extrapolate.
         gradients: features of gradients of some originals.
         originals: logits of models trained on everything, ``[members, points, classes]``.

@@ -9,12 +9,12 @@ from dmm_exp.attribution.adaptive import AdaptiveShrinkage
 from dmm_exp.attribution.evidence import SubsetModels
 from dmm_exp.attribution.priors import BLOCK_VALUES, Priors, quantiles
 
-OWN_EDGES = (0.5, 0.8, 0.95)  # quantiles of the expected size that divide own effects at the whole training set's size
+OWN_EDGES = (0.5, 0.8, 0.95)  # quantiles of the expected size that divide own effects into cells
 OWN_BINS = len(OWN_EDGES) + 1
 
 
 def steps_ahead(pool: SubsetModels, larger: SubsetModels) -> float:
-    """Return t: how far the whole training set is beyond larger subsets, in steps from the pool's size to theirs."""
+    """Return t: the distance from larger subsets to the whole training set, in steps from the pool's size to theirs."""
     sizes = (float(models.inside.sum().float() / (len(models) * models.n_train)) for models in (pool, larger))
     small, large = (1 / size for size in sizes)
     return (large - 1) / (small - large)
@@ -26,7 +26,7 @@ def own_on_everything(
     """Return means and variances ``[n_train, classes]`` of own effects at the size of the whole training set.
 
     Args:
-        known: what the pool says of them, ``[n_train, classes]``.
+        known: their estimates from the pool, ``[n_train, classes]``.
         ahead: t.
         pool: models on smaller subsets.
         larger: models on larger ones.
@@ -52,9 +52,9 @@ def own_on_everything(
 
 
 def factor_of_others(priors: Priors, own_effects: Tensor, models: SubsetModels, points: Tensor) -> float:
-    """Return what predicted effects of others have to be multiplied by to predict some models best.
+    """Return the factor with which predicted effects of others predict some models best.
 
-    Least squares over models and a sample of points; what points do to themselves is fitted beside it.
+    Least squares over models and a sample of points, fitted together with the effects of points on themselves.
     """
     masks, inclusion, n_train = models.masks, models.inclusion, models.n_train
     predicted = torch.zeros(len(models), len(points), models.logits.shape[2])
@@ -71,7 +71,7 @@ def factor_of_others(priors: Priors, own_effects: Tensor, models: SubsetModels, 
 
 
 def answers_without(models: SubsetModels) -> tuple[Tensor, Tensor]:
-    """Return what models answer on training examples that they have not seen, and its standard error.
+    """Return mean logits on training examples of models that were not trained on them, and their standard errors.
 
     Both are ``[n_train, classes]``, mean logits over the models without each example.
     """

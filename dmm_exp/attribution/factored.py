@@ -3,7 +3,7 @@
 A layer's gradient is the sum, over positions, of products of its input a and its output's gradient g:
 ``G = Σ_t g_t a_tᵀ`` (a convolution's input is a patch). So ``(B ⊗ A) vec(G) = Σ_t (B g_t)(A a_t)ᵀ`` with small random
 matrices A and B: for a convolution, random filters on its input and a 1×1 convolution of its output's gradient.
-The few gradients of a normalisation's scales and shifts are formed, and projected as they are.
+The few gradients of a normalisation's scales and shifts are computed and projected directly.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TrakFactored(GradientEstimator):
         list(factored_layers(model))
 
     def features(self, model: nn.Module, examples: Examples, number: int) -> FactoredFeatures:
-        """Return what makes features of one trained model; the projection depends on its number."""
+        """Return the features of one trained model; the projection depends on its number."""
         return FactoredFeatures(model, examples, self.proj_dim, self.seed + 1_000_003 * number)
 
     def precondition(self, train: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def factored_layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
 
 
 def _described(layer: nn.Module) -> str:
-    """Return a layer in one line; what has layers of its own is said by the parameters that are in none of them."""
+    """Return a layer in one line; a layer with inner layers is described by its own parameters."""
     if next(layer.children(), None) is None:
         return str(layer)
     return f"{type(layer).__name__} with {', '.join(layer._parameters)} outside of its layers"
@@ -118,7 +118,7 @@ class Factors:
     Args:
         layer: gives the shapes.
         width: rows of A times rows of B.
-        generator: what the factors are drawn from.
+        generator: of the random factors.
     """
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, width: int, generator: torch.Generator) -> None:
@@ -158,12 +158,12 @@ class Factors:
 
 
 class ScaleFactors:
-    """The random matrix that a normalisation's few gradients, of its scales and shifts, are multiplied by.
+    """The random projection of the few gradients of a normalisation's scales and shifts.
 
     Args:
-        layer: in eval mode, with the statistics that it was trained to.
+        layer: in eval mode, with its trained statistics.
         width: rows of the matrix.
-        generator: what the matrix is drawn from.
+        generator: of the random matrix.
     """
 
     def __init__(self, layer: NormLayer, width: int, generator: torch.Generator) -> None:
@@ -182,7 +182,7 @@ class ScaleFactors:
         return self._matrix
 
     def _normalised(self, inputs: Tensor) -> Tensor:
-        """Return what the scales multiply."""
+        """Return the normalised inputs, which the scales multiply."""
         layer = self.layer
         if isinstance(layer, nn.LayerNorm):
             return functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
@@ -224,7 +224,7 @@ class FactoredFeatures:
             layer.register_forward_hook(self._remember)
 
     def train(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features of what falls with the loss ``[examples, width]``, and ones ``[examples]``."""
+        """Return features of minus the loss ``[examples, width]``, and ones ``[examples]``."""
         labels = self.examples.labels[points]
         losses = functional.cross_entropy(self._forward(points), labels, reduction="none")
         return self._backward(-losses), torch.ones(len(points))

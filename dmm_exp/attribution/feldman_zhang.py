@@ -45,7 +45,7 @@ def summed_differences(pool: SubsetModels, directions: Tensor) -> Tensor:
     """Return ``[directions, members]`` weights of outputs: those of examples' differences of means, times directions.
 
     Args:
-        pool: whose masks are looked at where a direction moves an example.
+        pool: its masks are read only where a direction moves an example.
         directions: ``[directions, n_train]``.
     """
     total = torch.zeros(len(directions), len(pool))
@@ -80,7 +80,7 @@ class Differences(Learned):
 
     Attributes:
         logits: of the pool.
-        points: of every group; those of one are predicted together, since rounding may depend on it.
+        points: of every group; points of one group are predicted together, since rounding may depend on it.
     """
 
     logits: CentredLogits

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dmm_exp.errors import UserError
 
-FEW = 0.08  # share of weights that are not zero below which a sparse product is faster than a dense one, as measured
+FEW = 0.08  # share of nonzero weights below which a sparse product is faster than a dense one, as measured
 
 
 class Design:
@@ -27,7 +27,7 @@ class Design:
     Keeps ``G``, 4·n_train² bytes, unless members are so few that multiplying by masks twice is cheaper than by ``G``.
 
     Attributes:
-        mean: ``[n_train]``, what was subtracted.
+        mean: the subtracted means, ``[n_train]``.
         centred: ``[members, n_train]`` float32.
         curvature: an upper bound of the largest eigenvalue of ``G``.
     """
@@ -58,7 +58,7 @@ class Problems:
         design: what they share.
         correlation: ``c``, ``[outputs, n_train]``.
         power: mean square of each centred output, ``[outputs]``.
-        relative: ``v``, what each weight's penalty is multiplied by, ``[outputs, n_train]`` above 0.
+        relative: ``v``, factors of the weights' penalties, ``[outputs, n_train]`` above 0.
     """
 
     design: Design
@@ -119,9 +119,9 @@ def solve(problems: Problems, penalties: Tensor, start: Weights, *, tolerance: f
     Args:
         problems: what to solve.
         penalties: λ, ``[outputs]``.
-        start: where to begin, for example at the solution for another λ; it is left as it is.
-        tolerance: see above; single precision certifies no less than about 1e-6.
-        iterations: most steps that an output may take.
+        start: first weights, for example the solution for another λ; they are not changed.
+        tolerance: see above; single precision can certify about 1e-6 at best.
+        iterations: largest number of steps for an output.
 
     Raises:
         UserError: an output is not solved after so many steps.
@@ -139,8 +139,8 @@ def solve(problems: Problems, penalties: Tensor, start: Weights, *, tolerance: f
             return found
         descent.step()
     raise UserError(
-        f"attribution.iterations={iterations}: {len(left)} of {len(penalties)} outputs are not solved to "
-        f"attribution.tolerance={tolerance:g} by then; raise either"
+        f"attribution.iterations={iterations}: {len(left)} of {len(penalties)} outputs have not reached "
+        f"attribution.tolerance={tolerance:g} by then; increase one of them"
     )
 
 

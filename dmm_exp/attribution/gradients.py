@@ -1,8 +1,8 @@
 """Estimators from gradients of trained models: a first-order change of every logit, on a scale fitted to the pool.
 
 Including example i moves the parameters by about ``-H⁻¹∇ℓ_i`` (Koh and Liang, ICML 2017, arXiv 1703.04730), and with
-them every logit by ``-∇z_c(x)ᵀ H⁻¹ ∇ℓ_i``. What stands for H, and how gradients are made small, is what tells methods
-apart. None gets the scale right, so it is fitted to models trained on known subsets.
+them every logit by ``-∇z_c(x)ᵀ H⁻¹ ∇ℓ_i``. Methods differ in the approximation of H and in how
+gradients are reduced. None gives the right scale, so it is fitted to models trained on known subsets.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class GradientEstimator(Estimator):
     """Predicts changes by inner products of gradient features, averaged over several originals.
 
     One factor for each group of outputs is fitted by least squares to logits of subset models, centred over members,
-    on the predictions for their masks. It is never negative: a method that points the wrong way predicts nothing.
+    on the predictions for their masks. It is never negative: a method with effects of the wrong sign predicts zero.
 
-    Without subset models there is one factor for all outputs, from what leaving one out must give: an example's effect
+    Without subset models there is one factor for all outputs, from a known relation: an example's effect
     on its own margin is, averaged over training examples, the gap between margins of training and of unseen points.
     Without unseen points either, the factor is 1, the method's own scale.
 
     Args:
         checkpoints: originals whose gradients are taken, at most; all where a run has fewer.
         calibration_members: subset models that the scale is fitted to, at most; those held out for LDS are not used.
-        block_size: examples whose gradients are in memory together; changes nothing else.
+        block_size: number of examples whose gradients are in memory together; it changes no result.
         seed: of random projections.
 
     Raises:
@@ -58,7 +58,10 @@ class GradientEstimator(Estimator):
     """
 
     source: ClassVar[Source] = "gradients"
-    fitted_later: ClassVar[tuple[str, ...]] = ("calibration_members", "block_size")  # settings features do not know
+    fitted_later: ClassVar[tuple[str, ...]] = (
+        "calibration_members",
+        "block_size",
+    )  # settings that do not change features
 
     def __init__(
         self, checkpoints: int = 10, calibration_members: int = 100, block_size: int = 64, seed: int = 0
@@ -70,7 +73,7 @@ class GradientEstimator(Estimator):
 
     @abstractmethod
     def features(self, model: nn.Module, examples: Examples, number: int) -> Features:
-        """Return what makes features of one trained model.
+        """Return the features of one trained model.
 
         Args:
             model: in eval mode, on the device to compute on.
@@ -79,7 +82,7 @@ class GradientEstimator(Estimator):
         """
 
     def precondition(self, train: Tensor) -> Tensor:
-        """Return one checkpoint's training features ``[n_train, width]`` times the inverse of what stands for H."""
+        """Return one checkpoint's training features ``[n_train, width]`` times the approximate inverse of H."""
         return train
 
     def learn(self, evidence: Evidence) -> GradientEffects:
@@ -102,14 +105,14 @@ class GradientEstimator(Estimator):
 
 @dataclass(frozen=True)
 class GradientEffects(Learned):
-    """What inner products of gradient features predict.
+    """The predictions of inner products of gradient features.
 
     Attributes:
         examples: preconditioned features of training examples, ``[n_train, width]`` of every checkpoint.
         targets: features of every logit, ``[checkpoints, points, classes, width]``.
         points: of every group.
-        factor: of every group, what products are multiplied by.
-        calibrated: number of subset models that it was fitted to.
+        factor: of the products, for every group.
+        calibrated: number of subset models to which the factor was fitted.
     """
 
     examples: Sequence[Tensor]
@@ -119,9 +122,9 @@ class GradientEffects(Learned):
     calibrated: int = 0
 
     def effect(self, rows: Tensor) -> Effect:
-        """Return the prediction, and the error from having few checkpoints, which knows nothing of what gradients miss.
+        """Return the prediction, and the error from few checkpoints, without the error of the gradient approximation.
 
-        A single checkpoint tells no error.
+        With a single checkpoint the error is not known.
         """
         direction = towards(rows, len(self.examples[0]))
         mean = self.predict(direction)[0]
@@ -142,7 +145,7 @@ class GradientEffects(Learned):
         return total / len(self.examples)
 
     def facts(self) -> Json:
-        """Return every group's factor, and from how many models it comes."""
+        """Return every group's factor, and the numbers of models."""
         return {
             "factor": {str(group): value for group, value in self.factor.items()},
             "checkpoints": len(self.examples),
@@ -179,19 +182,19 @@ def scale_of_gap(found: GradientEffects, evidence: Evidence) -> float:
 
 
 def centred(examples: Tensor) -> Tensor:
-    """Return ``[n_train, width]`` less its mean: what all examples do alike, subsets of one size cannot tell."""
+    """Return ``[n_train, width]`` less its mean, since subsets of one size tell nothing about it."""
     return examples - examples.mean(0)
 
 
 def fitted_scale(predicted: Tensor, actual: Tensor) -> float:
-    """Return the factor ≥ 0 that brings predictions closest to what is (least squares); 0 if they are all zero."""
+    """Return the factor ≥ 0 with the least squared error of predictions; 0 if they are all zero."""
     size = float(predicted.double().square().sum())
     return max(0.0, float((predicted.double() * actual.double()).sum()) / size) if size > 0 else 0.0
 
 
 def projection_block(size: int, width: int) -> int:
-    """Return how many columns of a random matrix ``[size, width]`` to keep in memory; it is remade where not all fit.
+    """Return how many columns of a random matrix ``[size, width]`` to keep in memory; others are drawn again.
 
-    Packages remake a hundred columns at a time for every batch, which costs more than the projection itself.
+    Packages draw a hundred columns at a time for every batch, which costs more than the projection itself.
     """
     return ceil(width / ceil(width * size / MATRIX_VALUES))

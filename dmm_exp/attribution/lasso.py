@@ -18,12 +18,12 @@ from dmm_exp.store import blocks
 
 
 class SparseDatamodel(Estimator):
-    """Lasso of every logit on the inclusion mask, with a λ of its own.
+    """Lasso of every logit on the inclusion mask, each with its own λ.
 
-    λ walks from the smallest value at which all weights but an example's own are zero geometrically downwards, each
-    solution starting from the last. The λ with the smallest error on members that the fit has not seen is taken, and
-    the output is fitted anew, at that λ, to all members. Weights are those of masks of zeros and ones: what including
-    an example changes. (Weights of standardised masks would be half as large at α = 0.5.)
+    λ decreases geometrically from the smallest value at which all weights except an example's own are zero; each
+    solution starts from the previous one. The λ with the smallest error on members that are not fitted is chosen, and
+    the output is fitted again, with that λ, to all members. Weights are those of masks of zeros and ones: the change
+    when an example is included. (Weights of standardised masks would be half as large at α = 0.5.)
 
     An example acts on its own logits far more than any other does, so the weight of a training example in predicting
     itself is penalised less.
@@ -36,11 +36,11 @@ class SparseDatamodel(Estimator):
         own_penalty: the penalty of an example's effect on its own logits, in multiples of λ.
         path_length: number of λ, the largest included.
         smallest_penalty: the last λ, as a fraction of the largest.
-        patience: an output's path ends once so many λ in a row were no better than its best.
-        validation_fraction: share of the pool on which λ is chosen: its last members, which are as random as any.
-            Members that are not independent (complementary pairs) stay on one side.
+        patience: an output's path ends after so many λ in a row that are not better than its best.
+        validation_fraction: share of the pool on which λ is chosen: its last members, which are as random as others.
+            Members that depend on each other (complementary pairs) stay on one side.
         tolerance: largest duality gap, as a fraction of half the output's variance.
-        iterations: most steps to get there.
+        iterations: largest number of steps to reach it.
         outputs_at_once: size of a block.
 
     Raises:
@@ -70,7 +70,7 @@ class SparseDatamodel(Estimator):
         self.outputs_at_once = at_least("outputs_at_once", outputs_at_once, 1)
 
     def learn(self, evidence: Evidence) -> SparseEffects:
-        """Choose λ and solve, block by block; what is kept is sparse.
+        """Choose λ and solve, block by block; the stored weights are sparse.
 
         Raises:
             UserError: the pool needs more memory than there is, or is too small to be split, or an output is not
@@ -87,7 +87,7 @@ class SparseDatamodel(Estimator):
         return SparseEffects(weights, torch.cat(penalties), torch.cat(largest), shape)
 
     def seen_members(self, pool: SubsetModels) -> int:
-        """Return how many of the first members λ's fits see: whole blocks, at least two, with at least one left."""
+        """Return the number of first members for fits that choose λ: whole blocks, at least two, with one left."""
         blocks = len(pool) // pool.block
         unseen = max(1, round(self.validation_fraction * blocks))
         if blocks - unseen < 2:
@@ -142,8 +142,8 @@ class SparseDatamodel(Estimator):
 
         Args:
             problems: to solve.
-            masks: of members that they have not seen, centred, ``[members, n_train]``.
-            unseen: outputs of these, centred, ``[outputs, members]``.
+            masks: of members outside the fit, centred, ``[members, n_train]``.
+            unseen: outputs of these members, centred, ``[outputs, members]``.
         """
         largest = self._largest(problems)
         penalties, solution = largest.clone(), problems.zeros()
@@ -173,12 +173,12 @@ class SparseDatamodel(Estimator):
 
 @dataclass(frozen=True)
 class SparseEffects(Learned):
-    """What sparse weights of masks predict.
+    """The predictions of sparse weights of masks.
 
     Attributes:
         weights: sparse ``[outputs, n_train]`` of every block of outputs, numbered point by point.
         penalties: λ of every output.
-        largest: the λ that its path began with.
+        largest: first λ of every output's path.
         shape: ``[points, classes]``.
     """
 
@@ -188,7 +188,7 @@ class SparseEffects(Learned):
     shape: Sequence[int]
 
     def effect(self, rows: Tensor) -> Effect:
-        """Return the summed weights; their error cannot be told."""
+        """Return the summed weights; their error is not known."""
         return Effect(self.predict(towards(rows, self.weights[0].shape[1]))[0])
 
     def predict(self, directions: Tensor) -> Tensor:
@@ -212,8 +212,8 @@ class Designs:
 
     Attributes:
         whole: all members.
-        seen: those that fits for the choice of λ see.
-        unseen: masks of the others less the means of those that are seen, ``[members, n_train]``.
+        seen: members in the fits that choose λ.
+        unseen: masks of the other members less the means of the first, ``[members, n_train]``.
     """
 
     whole: Design

@@ -1,4 +1,4 @@
-"""The true mean effect, from real retrained models: not unlearning, but the ceiling of every estimator."""
+"""The true mean effect from real retrained models: not unlearning, but the best possible estimate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dmm_exp.attribution.evidence import Evidence
 
 
 class OracleEffect(Estimator):
-    """Mean logits of originals minus mean logits of oracles (of the role that scoring never sees)."""
+    """Mean logits of originals minus mean logits of oracles; metrics compare with other oracles."""
 
     source: ClassVar[Source] = "oracles"
 
@@ -41,5 +41,5 @@ class TrueEffect(Learned):
     def effect(self, rows: Tensor) -> Effect:
         """Return the effect. Raises ``ValueError`` for other examples."""
         if not torch.equal(rows, self.rows):
-            raise ValueError("oracles know the effect of the examples that they were not trained on, and of no others")
+            raise ValueError("oracles tell only the effect of the examples that they were not trained on")
         return self.measured

@@ -1,4 +1,4 @@
-"""Single effects: what the pool tells about each of them, and what effects of its kind are like."""
+"""Estimates of single effects from the pool, and priors for effects of each kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BIN_EDGES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)  # quantiles of the expecte
 BINS = len(BIN_EDGES) + 1
 OWN = KINDS * BINS  # the cell of an example's effect on its own logit of its label; the next: on its other logits
 CELLS = OWN + 2
-BLOCK_VALUES = 1 << 22  # effects in memory at a time
+BLOCK_VALUES = 1 << 22  # number of effects in memory at the same time
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Estimates:
         logits: of the pool.
         unbiased: weights of the unbiased estimate, of length 1, ``[n_train, members]`` in the layout of the transpose.
         response: weights of the response, divided by the same lengths, ``[n_train, members]``.
-        lengths: what they were divided by, ``[n_train]``.
+        lengths: the lengths by which the weights were divided, ``[n_train]``.
         noise: standard deviation of the noise of outputs, ``[points, classes]``.
     """
 
@@ -42,7 +42,7 @@ class Estimates:
 
     @classmethod
     def of(cls, ridge: Ridge, penalty: float) -> Estimates:
-        """Weigh the members of a pool."""
+        """Compute the weights of a pool's members."""
         pool = ridge.pool
         unbiased = torch.empty(len(pool), pool.n_train).T  # in the layout of products with masks
         for examples in blocks(pool.n_train, points_at_once(pool.masks)):
@@ -70,7 +70,7 @@ class Estimates:
         return numbers, responses, torch.where(own, self._own_kinds(rows)[:, None], kind)
 
     def own(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what :meth:`at` does, of examples' effects on their own logits, ``[rows, classes]``."""
+        """Return the results of :meth:`at` for examples' effects on their own logits, ``[rows, classes]``."""
         parts = []
         for part in self.logits.parts(rows):
             outputs = self.logits.at(part)
@@ -86,7 +86,7 @@ class Estimates:
 
 @dataclass(frozen=True)
 class Priors:
-    """What effects of every kind are like, and what single ones are, then.
+    """Priors of effects of every kind, and posterior means of single effects.
 
     Attributes:
         estimates: of single effects.
@@ -102,7 +102,7 @@ class Priors:
 
     @classmethod
     def of(cls, estimates: Estimates, rows: Tensor, points: Tensor) -> Priors:
-        """Learn from a sample of effects, and from all sampled examples' own ones."""
+        """Learn from a sample of effects, and from the own effects of all sampled examples."""
         numbers, responses, kind = (values.flatten() for values in estimates.at(rows, points))
         others = kind < KINDS
         pairs = zip((numbers, responses, kind), estimates.own(rows), strict=True)
@@ -128,19 +128,19 @@ class Priors:
         return self._posterior(unit, *self.estimates.own(rows))
 
     def _posterior(self, unit: Tensor, numbers: Tensor, responses: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
-        """Return posterior means and variances, of numbers in standard errors and of the ``unit`` that these are."""
+        """Return posterior means and variances of numbers in standard errors, whose size is ``unit``."""
         expected = responses * self.factors[kind]
         means, variances = self.shrinkage.posterior(numbers - expected, _cells(kind, expected, self.edges))
         return unit * (expected + means), unit.square() * variances
 
     def parts(self, points: Tensor, rows: int) -> Iterator[Tensor]:
-        """Cut points into as many as effects of so many rows can be computed at together."""
+        """Divide points into parts for which effects of ``rows`` examples fit into memory."""
         fitting = max(1, BLOCK_VALUES // max(1, rows * self.estimates.noise.shape[1]))
         yield from points.split(min(fitting, points_at_once(self.estimates.logits.pool.logits)))
 
 
 def kinds(trained: Tensor, points: Tensor, classes: int) -> Tensor:
-    """Return what a logit is to a training example, ``[examples, points, classes]`` int, from both labels.
+    """Return the kind of a logit for a training example, ``[examples, points, classes]`` int, from both labels.
 
     0: the label's logit of a point of the example's class; 1: another logit of such a point; of a point of another
     class, 2: its label's logit; 3: the logit of the example's class; 4: any other.
@@ -152,7 +152,7 @@ def kinds(trained: Tensor, points: Tensor, classes: int) -> Tensor:
 
 
 def _cells(kind: Tensor, expected: Tensor, edges: Tensor) -> Tensor:
-    """Return the cells of effects, from their kinds and from what is expected of them, in standard errors."""
+    """Return the cells of effects, from their kinds and their expectations in standard errors."""
     sizes = torch.bucketize(expected.abs(), edges)
     return torch.where(kind < KINDS, kind * BINS + sizes, kind - KINDS + OWN)
 
@@ -178,5 +178,5 @@ def response_weights(pool: SubsetModels) -> Tensor:
 
 
 def quantiles(values: Tensor, levels: Sequence[float]) -> Tensor:
-    """Return quantiles of a sample of values, as many as ``torch.quantile`` takes."""
+    """Return quantiles of a sample of values, small enough for ``torch.quantile``."""
     return torch.quantile(values[:: max(1, len(values) // 200_000)], torch.tensor(levels))

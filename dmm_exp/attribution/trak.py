@@ -17,14 +17,14 @@ from dmm_exp.ensembles.skeletons import Mounted
 from dmm_exp.errors import UserError
 from dmm_exp.models import functional_one_hot, margin
 
-MARGIN = -1  # the number of the output that examples are trained on; others are numbers of logits
+MARGIN = -1  # number of the output that stands for the margin; others are numbers of logits
 
 
 class EveryLogit:
-    """The package's description of a task: what an example's output is, and how its loss depends on it.
+    """The package's interface of a task: the output of an example, and how its loss depends on the output.
 
     The output of a training example is its margin, as in the paper, since its loss depends on nothing else:
-    ``ℓ = log(1 + exp(−margin))``. A target's is one of its logits. Which is meant is part of the batch.
+    ``ℓ = log(1 + exp(−margin))``. The output of a target is one of its logits. The batch says which output is meant.
     """
 
     @staticmethod
@@ -39,7 +39,7 @@ class EveryLogit:
         """Return one example's output; the package calls it under ``vmap``.
 
         Args:
-            model: gives the architecture.
+            model: of the architecture.
             weights: parameters by name.
             buffers: running statistics by name.
             image: one input.
@@ -67,7 +67,7 @@ def chosen_output(logits: Tensor, label: Tensor, output: Tensor) -> Tensor:
         output: ``MARGIN`` or the number of a logit, ``[]``.
 
     Raises:
-        UserError: the network gives something else for one example.
+        UserError: the network's output for one example has another shape.
     """
     if logits.ndim != 2:
         raise UserError(
@@ -80,8 +80,8 @@ def chosen_output(logits: Tensor, label: Tensor, output: Tensor) -> Tensor:
 class Trak(GradientEstimator):
     """``P∇z_c(x) · (XᵀX + λI)⁻¹ · P∇margin_i (1 − p_i)``, with X all projected gradients of margins.
 
-    Gradients, projection and the inverse are the package's own; its files are not used, since features are artifacts
-    here. Float32, and on every device the projector that needs no compiler.
+    Gradients, projection and the inverse come from the package; its files are not used, since features are artifacts.
+    All numbers are float32, and the projector that needs no compiler is used on every device.
 
     Args:
         proj_dim: width of features; well below the number of training examples, or damped.
@@ -108,7 +108,7 @@ class Trak(GradientEstimator):
         self.damping = not_negative("damping", damping)
 
     def features(self, model: nn.Module, examples: Examples, number: int) -> TrakFeatures:
-        """Return what makes features of one trained model; the projection depends on its number."""
+        """Return the features of one trained model; the projection depends on its number."""
         return TrakFeatures(model, examples, number, self.proj_dim, self.seed)
 
     def precondition(self, train: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class GradientBatch(NamedTuple):
 
 
 def gradient_chunk(job: GradientJob) -> None:
-    """Do a :class:`GradientJob`."""
+    """Run a :class:`GradientJob`."""
     clock = Clock()
     examples, members = read_examples(job.examples), range(job.start, job.stop)
     originals = stored_ensemble(job.originals, model_factory(job.model, examples), members)
