@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dmm_exp.deletion.drift import Drift, Limits
     from dmm_exp.deletion.ledger import Ledger
-    from dmm_exp.deletion.ledger_files import Receipt
     from dmm_exp.deletion.pool import Pool, prepare
-    from dmm_exp.deletion.result import Cost, Unlearned
     from dmm_exp.deletion.training import train
     from dmm_exp.deletion.unlearning import unlearn
+    from dmm_exp.records.chain import Receipt
+    from dmm_exp.records.result import Cost, Unlearned
 
 __all__ = ["Cost", "Drift", "Ledger", "Limits", "Pool", "Receipt", "Unlearned", "prepare", "train", "unlearn"]
 

@@ -16,18 +16,18 @@ from dmm_exp.data import Examples
 from dmm_exp.deletion.belonging import check_answers
 from dmm_exp.deletion.given import Given, given_by_configuration
 from dmm_exp.deletion.ledger import Ledger
-from dmm_exp.deletion.ledger_files import Receipt
 from dmm_exp.deletion.output import Output, asked_for
 from dmm_exp.deletion.pool import FILE, SIZE, Pool, prepare_given
 from dmm_exp.deletion.purge_command import purge_command
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.deletion.request import check_request, request
 from dmm_exp.deletion.rows import forget_rows, read
-from dmm_exp.deletion.signature import Key, private_key
 from dmm_exp.errors import UserError, did_you_mean, storage_errors
 from dmm_exp.executors import shared_executor
 from dmm_exp.files.reading import Json
 from dmm_exp.forget import Rows
+from dmm_exp.records.chain import Receipt
+from dmm_exp.records.signature import Key, private_key
 from dmm_exp.store.temporary import sweep
 
 PREFIX = "request."

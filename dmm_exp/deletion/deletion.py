@@ -19,7 +19,6 @@ from dmm_exp.data import Examples, Rows, content_hash
 from dmm_exp.deletion.belonging import Answers, check_answers
 from dmm_exp.deletion.fresh import Fresh
 from dmm_exp.deletion.given import Given
-from dmm_exp.deletion.purged import Purged, purged_of
 from dmm_exp.ensembles import AllBut, Ensemble
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.stacking import fingerprint
@@ -30,6 +29,7 @@ from dmm_exp.pipeline import Context, Effects, LastLearned, Models
 from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.pipeline.context import Data, content_of
 from dmm_exp.pipeline.effects import FromOriginals, FromPool
+from dmm_exp.records.purged import Purged, purged_of
 from dmm_exp.store import Artifact, Draft, Spec
 from dmm_exp.unlearners import Unlearner
 from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask

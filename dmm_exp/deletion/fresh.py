@@ -12,9 +12,9 @@ from torch.nn.utils import parametrize
 
 from dmm_exp.ensembles.skeletons import copied
 from dmm_exp.errors import UserError
+from dmm_exp.records.checkpoints import COMPILED
 
 FACTORY = "give factory=, a function that makes an untrained network"
-COMPILED = "_orig_mod"  # what torch.compile calls the network that it wraps
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,6 @@ def uncompiled(network: nn.Module) -> nn.Module:
     for name, layer in network.named_children():
         setattr(network, name, uncompiled(layer))
     return network
-
-
-def uncompiled_name(name: str) -> str:
-    """Return what a tensor of a compiled network is called in :func:`uncompiled`."""
-    return name.replace(f"{COMPILED}.", "")
 
 
 def _children_first(module: nn.Module, name: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, nn.Module]]:

@@ -16,14 +16,14 @@ from torch.utils.data import Dataset as TorchDataset
 from dmm_exp.config.registered import register
 from dmm_exp.config.schema import Node
 from dmm_exp.data import Examples
-from dmm_exp.deletion.checkpoints import fill, weights_digest
-from dmm_exp.deletion.fresh import Fresh, uncompiled, uncompiled_name
+from dmm_exp.deletion.fresh import Fresh, uncompiled
 from dmm_exp.deletion.rows import Data, dtype_of, examples_of, rows_of, with_classes
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.skeletons import copied
 from dmm_exp.ensembles.work import evaluation_copy, model_factory
 from dmm_exp.errors import UserError, reason_of, shown
 from dmm_exp.models import Normalised
+from dmm_exp.records.checkpoints import fill, uncompiled_name, weights_digest
 
 PROBED = 8  # training examples on which two networks are compared
 SAME, ALONE = 1e-5, 1e-2  # relative differences of answers: to the same batch twice, and to an example in a smaller one

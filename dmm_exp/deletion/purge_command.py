@@ -7,14 +7,14 @@ from pathlib import Path
 
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.console.progress import Console
-from dmm_exp.deletion.ledger_files import CHAIN, HEAD
 from dmm_exp.deletion.pool import FILE, Pool
-from dmm_exp.deletion.purge import Purge, purge_ledger, purge_pool
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.deletion.rows import read
-from dmm_exp.deletion.signature import private_key
 from dmm_exp.ensembles.work import read_examples
 from dmm_exp.errors import UserError
+from dmm_exp.records.chain import CHAIN, HEAD
+from dmm_exp.records.purge import Purge, purge_ledger, purge_pool
+from dmm_exp.records.signature import private_key
 from dmm_exp.store.spec import SHORT
 
 FORGET = "forget"

@@ -19,20 +19,20 @@ from dmm_exp.console.progress import Console, duration
 from dmm_exp.deletion.belonging import check_answers, check_pool
 from dmm_exp.deletion.budget import seconds_of, share_of
 from dmm_exp.deletion.cautions import cautions
-from dmm_exp.deletion.checkpoints import weights_digest
 from dmm_exp.deletion.deletion import Deletion, Work, pool_free_attribution
 from dmm_exp.deletion.exactness import check_exact
 from dmm_exp.deletion.given import Given
 from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, Pool, models_of, opened, pool_config, prepare_given
 from dmm_exp.deletion.quality import Verification, groups_of, points_table, quality
 from dmm_exp.deletion.recipes import Recipe, composed, method_of, training_of
-from dmm_exp.deletion.result import Cost, Unlearned, counts, names_of, rows_digest
 from dmm_exp.deletion.rows import RAW
 from dmm_exp.deletion.timing import seconds_of_training
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.errors import UserError, shown, storage_errors
 from dmm_exp.metrics import retraining_cost
 from dmm_exp.metrics.klom import FEWEST_MODELS
+from dmm_exp.records.checkpoints import weights_digest
+from dmm_exp.records.result import Cost, Unlearned, counts, names_of, rows_digest
 from dmm_exp.store import Store
 from dmm_exp.store.temporary import temporary_folder
 from dmm_exp.unlearners import Retrain, Unlearner

@@ -16,9 +16,9 @@ from dmm_exp.deletion.given import given
 from dmm_exp.deletion.pool import Pool, opened
 from dmm_exp.deletion.recipes import Recipe
 from dmm_exp.deletion.request import request
-from dmm_exp.deletion.result import Unlearned
 from dmm_exp.deletion.rows import Data, forget_rows, read
 from dmm_exp.errors import UserError, shown
+from dmm_exp.records.result import Unlearned
 
 
 def unlearn(

@@ -18,8 +18,8 @@ from dmm_exp import prepare
 from dmm_exp.commands.cli import unlearn
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.recipes import composed
-from dmm_exp.deletion.record import read as read_record
-from dmm_exp.deletion.record import write
+from dmm_exp.records.record import read as read_record
+from dmm_exp.records.record import write
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.files.writing import settle
 
@@ -152,7 +152,7 @@ def content(folder):
 def test_a_record_that_could_not_be_saved_is_in_the_ledger_and_comes_with_the_same_request(folder, monkeypatch, capsys):
     asked = [*ASKED, "request.ledger=book"]
     with monkeypatch.context() as patch:
-        patch.setattr("dmm_exp.deletion.record._replace", full)
+        patch.setattr("dmm_exp.records.record._replace", full)
         code, _, err = start(monkeypatch, capsys, *asked)
     assert code == 2
     assert "the disk is full" in err
@@ -264,9 +264,9 @@ def into_place(source, target):
 
 
 STEPS = {
-    "put into place": ("dmm_exp.deletion.record.os.replace", os.replace, into_place, len(FILES)),
-    "on the disk": ("dmm_exp.deletion.record.settle", settle, lambda path: True, len(FILES) + 1),
-    "written": ("dmm_exp.deletion.record.write", write, lambda *arguments: True, 1),
+    "put into place": ("dmm_exp.records.record.os.replace", os.replace, into_place, len(FILES)),
+    "on the disk": ("dmm_exp.records.record.settle", settle, lambda path: True, len(FILES) + 1),
+    "written": ("dmm_exp.records.record.write", write, lambda *arguments: True, 1),
 }
 
 

@@ -16,7 +16,7 @@ from scipy import stats
 
 from dmm_exp import Unlearned, prepare, unlearn
 from dmm_exp.deletion import quality
-from dmm_exp.deletion.comparison import compared, distances, verdict_on_method, verdict_on_network
+from dmm_exp.records.comparison import compared, distances, verdict_on_method, verdict_on_network
 from dmm_exp.metrics import margins
 
 WIDTH, CLASSES, ROWS, NETWORKS = 4, 3, 60, 5

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dmm_exp.deletion.signature import SIGNATURE, SIGNER, Key, is_signed
 from dmm_exp.errors import UserError, shown
 from dmm_exp.files.reading import Json, plain_name, read_json
 from dmm_exp.files.writing import checksum
+from dmm_exp.records.signature import SIGNATURE, SIGNER, Key, is_signed
 from dmm_exp.store.store import SEAL, is_intact, sealed
 
 FORMAT = 2  # since 2: verdict, kept, surfaces
@@ -30,7 +30,20 @@ def signed(value: Json, about: str, key: Key | None) -> Json:
 
 def is_whole(value: Any) -> bool:
     """Return whether a JSON object has the checksum that it was written with; its signature is not looked at."""
-    return isinstance(value, dict) and SEAL in value and is_intact({k: v for k, v in value.items() if k != SIGNATURE})
+    return isinstance(value, dict) and is_intact({k: v for k, v in value.items() if k != SIGNATURE})
+
+
+def read_whole(path: Path) -> Json:
+    """Return a JSON object from a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON object, or does not have the checksum that it was written with.
+    """
+    value = read_json(path)
+    if not is_whole(value):
+        raise ValueError("it was changed after it was written")
+    return value
 
 
 def _is_complete(record: Json) -> bool:

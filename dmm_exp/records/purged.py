@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmm_exp.errors import UserError
-from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_durably
-from dmm_exp.store.store import SEAL, is_intact, sealed
+from dmm_exp.records.files import read_whole
+from dmm_exp.store.store import sealed
 
 FILE = "purged.json"
 FORMAT = 1
@@ -38,9 +38,9 @@ def purged_of(folder: Path) -> Purged | None:
     """
     path = folder / FILE
     try:
-        facts = read_json(path)
-        if SEAL not in facts or not is_intact(facts) or facts["format"] != FORMAT:
-            raise ValueError
+        facts = read_whole(path)
+        if facts["format"] != FORMAT:
+            raise ValueError(facts["format"])
         return Purged(tuple(facts["rows"]), facts["content"], facts["blank"])
     except FileNotFoundError:
         return None
@@ -52,6 +52,6 @@ def purged_of(folder: Path) -> Purged | None:
 
 
 def write_purged(folder: Path, purged: Purged) -> None:
-    """Write it down, before anything is removed."""
+    """Write what is going to be removed; this comes before anything is."""
     facts = {"format": FORMAT, "rows": list(purged.rows), "content": purged.content, "blank": purged.blank}
     write_durably(folder / FILE, json.dumps(sealed(facts), indent=2, sort_keys=True) + "\n")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dmm_exp import unlearn
-from dmm_exp.deletion.checkpoints import fill
+from dmm_exp.records.checkpoints import fill
 from dmm_exp.errors import UserError
 
 WIDTH, CLASSES = 4, 3
