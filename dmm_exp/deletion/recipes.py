@@ -47,7 +47,7 @@ def training_of(recipe: Recipe, given: Given) -> Node:
     if isinstance(recipe, Mapping):
         return _checked(_differences(recipe))
     if callable(recipe) and not isinstance(recipe, (type, nn.Module)):
-        return {"function": register(f"recipe {_fingerprint(recipe)}", _teacher(recipe, given)), "epochs": 1}
+        return {"function": register(f"recipe {_fingerprint(recipe)}", _training_function(recipe, given)), "epochs": 1}
     raise UserError(
         f"recipe is a {type(recipe).__name__}; expected the name of one of conf/training, a mapping, or a function "
         "(model, dataset, seed) -> model"
@@ -91,13 +91,23 @@ def method_of(method: str | Plain) -> Node:
             f"method={shown(method)}: expected the name of one of conf/unlearner, or a mapping with a _target_"
         )
     check_targets({"method": settings})
-    with _said("method"):
-        kind = get_class(settings["_target_"])
+    with _settings_errors("method"):
+        kind = kind_of(settings)
     if not issubclass(kind, Unlearner):
         raise UserError(f"method: {settings['_target_']} is no unlearner; expected a class derived from Unlearner")
-    with _said("method"):
+    with _settings_errors("method"):
         instantiate(settings)
     return settings
+
+
+def kind_of(settings: Node) -> type[Unlearner]:
+    """Return the class of an unlearner that :func:`method_of` returned the configuration of."""
+    return get_class(settings["_target_"])
+
+
+def predicts(settings: Node) -> bool:
+    """Return whether such an unlearner matches predictions."""
+    return kind_of(settings).target == "predicted"
 
 
 def _named(recipe: str) -> Node:
@@ -132,19 +142,19 @@ def _checked(training: Node) -> Node:
     Raises:
         UserError: a value is not what is expected.
     """
-    with _said("recipe"):
+    with _settings_errors("recipe"):
         typed: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(TrainingConfig), training))
     for key in ("epochs", "batch_size"):
         if isinstance(training[key], bool) or typed[key] < 1:
             raise UserError(f"recipe: {key}={training[key]}; expected a whole number of at least 1")
     check_targets({"recipe": training})
-    with _said("recipe"):
+    with _settings_errors("recipe"):
         EnsembleTraining(subsets=torch.zeros(1, 1), **parts_of(training))
     return typed
 
 
 @contextmanager
-def _said(key: str) -> Iterator[None]:
+def _settings_errors(key: str) -> Iterator[None]:
     """Turn what goes wrong while something is made from settings into a sentence."""
     try:
         yield
@@ -155,7 +165,7 @@ def _said(key: str) -> Iterator[None]:
         raise UserError(f"{key}: cannot be made from these settings ({reason}); expected those of conf/") from error
 
 
-def _teacher(recipe: Callable[..., nn.Module], given: Given) -> Callable[[nn.Module, Tensor, int], nn.Module]:
+def _training_function(recipe: Callable[..., nn.Module], given: Given) -> Callable[[nn.Module, Tensor, int], nn.Module]:
     """Return a function of training indices that hands the recipe the user's own kind of dataset."""
     return lambda network, rows, seed: recipe(network, given.rows(rows), seed)
 

@@ -49,10 +49,10 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.utils import get_class
 
+from dmm_exp.data import GROUPS
 from dmm_exp.errors import UserError, storage_errors
 from dmm_exp.files.reading import Json
 from dmm_exp.files.writing import checksum, settle, write_json, write_table, write_text
-from dmm_exp.data import GROUPS
 from dmm_exp.records.checkpoints import write_network
 from dmm_exp.records.comparison import distances_of, verdict_on_method, verdict_on_network
 from dmm_exp.records.files import CHECKPOINT, FILES, FORMAT, PAGE, POINTS, RECEIPT, RECORD, signed

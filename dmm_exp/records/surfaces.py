@@ -27,17 +27,16 @@ def surfaces(record: Json, earlier: int) -> list[Surface]:
         earlier: number of networks of earlier requests that a ledger holds.
     """
     pool, is_exact = record["pool"], record["method"]["exact"]
-    was_kept = pool is not None and pool["kept"]
     found = listed(
         ["exact network" if is_exact else "network", "record", "points", "page", "temporary folder"],
         file=record["network"]["file"],
-        names=", and the names of their files" if record["removed"]["names"] else "",
-        of_a_pool="" if pool is None or was_kept else " of the pool that was made for this call",
+        and_names=", and the names of their files" if record["removed"]["names"] else "",
+        of_a_pool=" of the pool that was made for this call" if pool and not pool["kept"] else "",
     )
     if ledger := record["ledger"]:
         names = ["ledger", "ledger's request"] + (["ledger's earlier networks"] if earlier else [])
         found += listed(names, ledger["folder"], request=request_name(ledger["request"]), earlier=earlier)
-    if was_kept:
+    if pool and pool["kept"]:
         purged, gone = purged_of(Path(pool["folder"])), set(record["removed"]["indices"])
         found += pool_surfaces(pool["folder"], purged, gone, requests=True, verified=record["quality"]["verified"])
     return [*found, *elsewhere()]

@@ -16,13 +16,13 @@ from dmm_exp.config.folders import config_directory
 from dmm_exp.config.loading import YAML_BYTES
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import register
+from dmm_exp.errors import UserError
+from dmm_exp.files.writing import checksum
 from dmm_exp.records import files
 from dmm_exp.records.chain import CHAIN
 from dmm_exp.records.chain_reading import read
 from dmm_exp.records.files import CHECKPOINT, FORMAT, RECORD
 from dmm_exp.records.signature import public_key
-from dmm_exp.errors import UserError
-from dmm_exp.files.writing import checksum
 from dmm_exp.runs.batch import _recorded
 from dmm_exp.store.lock import holder_in
 from dmm_exp.store.manifest import sealed

@@ -18,10 +18,10 @@ from dmm_exp import prepare
 from dmm_exp.commands.cli import unlearn
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.recipes import composed
-from dmm_exp.records.record import read as read_record
-from dmm_exp.records.record import write
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.files.writing import settle
+from dmm_exp.records.files import read as read_record
+from dmm_exp.records.record import write
 
 POOL = ["request.checkpoint=net.pt", "request.recipe=true", "request.pool=p", "request.size=40"]
 ASKED = ["request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=finetune"]
@@ -370,6 +370,5 @@ def test_help_says_every_key():
     done = subprocess.run(
         [sys.executable, "-m", "dmm_exp.unlearn", "--help"], capture_output=True, text=True, check=True
     )
-    from dmm_exp.deletion.command import Asked
 
-    assert all(f"request.{key}=" in done.stdout for key in Asked.__dataclass_fields__)
+    assert all(f"request.{key}=" in done.stdout for key in Keys.__dataclass_fields__)

@@ -16,11 +16,11 @@ from torch import nn
 from dmm_exp import Ledger, Limits, train
 from dmm_exp.deletion import ledger as ledger_module
 from dmm_exp.deletion.drift import Drift
+from dmm_exp.errors import UserError
 from dmm_exp.records import chain as chain_module
 from dmm_exp.records.chain import CHAIN, Chain
 from dmm_exp.records.chain_reading import read
 from dmm_exp.records.files import read as read_record
-from dmm_exp.errors import UserError
 
 FEW = "finetune epochs=1"
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dmm_exp import unlearn
-from dmm_exp.records.checkpoints import fill
 from dmm_exp.errors import UserError
+from dmm_exp.records.checkpoints import fill
 
 WIDTH, CLASSES = 4, 3
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from dmm_exp import Ledger, Pool, prepare, train, unlearn
 from dmm_exp.console.progress import Console
 from dmm_exp.data import Examples, Normalisation
+from dmm_exp.errors import UserError
 from dmm_exp.records import purge, purged
 from dmm_exp.records.chain import CHAIN, Chain
 from dmm_exp.records.chain_reading import read
-from dmm_exp.records.purge import purge_pool
 from dmm_exp.records.files import read as read_record
+from dmm_exp.records.purge import purge_pool
 from dmm_exp.records.surfaces import ELSEWHERE, ERASED, REMAINS
-from dmm_exp.errors import UserError
 from dmm_exp.store.lock import Lock
 
 QUIET = Console(quiet=True)

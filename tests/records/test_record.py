@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_model
 from torch import nn
 
 from dmm_exp import unlearn
+from dmm_exp.data import Rows, content_hash
+from dmm_exp.deletion.quality import Change
+from dmm_exp.errors import UserError
+from dmm_exp.metrics import margins
 from dmm_exp.records import files, page, record
 from dmm_exp.records.checkpoints import fill, weights_digest
 from dmm_exp.records.pool import Pool
-from dmm_exp.deletion.quality import points_table
 from dmm_exp.records.result import Unlearned
-from dmm_exp.errors import UserError
-from dmm_exp.metrics import margins
-from dmm_exp.data import content_hash
 
 GONE = [3, 5, 8, 21]
 ORACLES = 100
@@ -348,7 +348,8 @@ def test_retrained_networks_are_summed_up_by_mean_and_spread() -> None:
     labels, logits = torch.tensor([0, 1, 1]), torch.randn(5, 3, 2)
     examples = SimpleNamespace(labels=labels, class_names=["a", "b"], n_points=3, n_train=2)
     deletion: Any = SimpleNamespace(examples=examples, given=SimpleNamespace(blank=()))
-    table = points_table(deletion, torch.tensor([0]), logits[:1], logits[1:2], logits[2:3], logits)
+    change = Change(deletion, Rows(torch.tensor([0]), 2), logits[:1], logits[1:2], logits[2:3])
+    table = change.table(logits)
     each = margins(logits, labels.numpy())
     np.testing.assert_allclose(table["margin_retrained"], each.mean(0))
     np.testing.assert_allclose(table["margin_retrained_std"], each.std(0, ddof=1))

@@ -18,11 +18,11 @@ from torch import nn
 
 from dmm_exp import Ledger, unlearn
 from dmm_exp.commands.cli import verify
+from dmm_exp.errors import UserError
 from dmm_exp.records.chain import CHAIN, HEAD, Receipt, text_of
 from dmm_exp.records.chain_reading import read
 from dmm_exp.records.files import Unfit, signed
 from dmm_exp.records.signature import private_key, public_key
-from dmm_exp.errors import UserError
 from dmm_exp.store.store import SEAL, is_intact
 
 INPUTS = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
