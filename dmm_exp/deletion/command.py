@@ -1,43 +1,6 @@
-"""``python -m dmm_exp.unlearn``: the configuration of experiments, and a few keys of the request."""
+r"""Delete rows from a trained network.
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any, get_type_hints
-
-from dmm_exp.config.instantiate import check_targets, instantiate
-from dmm_exp.config.ranges import check_ranges
-from dmm_exp.config.schema import Config, Node, plain
-from dmm_exp.config.texts import value_of
-from dmm_exp.console.progress import Console
-from dmm_exp.data import Examples, Rows
-from dmm_exp.deletion.belonging import check_answers
-from dmm_exp.deletion.given import Given, given_by_configuration
-from dmm_exp.deletion.ledger import Ledger
-from dmm_exp.deletion.options import Options, check_request
-from dmm_exp.deletion.output import Output, digest_of_command
-from dmm_exp.deletion.pool import SIZE, prepare_given
-from dmm_exp.deletion.purge_command import purge_command
-from dmm_exp.deletion.recipes import composed
-from dmm_exp.deletion.request import request
-from dmm_exp.deletion.rows import forget_rows, read
-from dmm_exp.errors import UserError, did_you_mean, storage_errors
-from dmm_exp.executors import shared_executor
-from dmm_exp.files.reading import Json
-from dmm_exp.records.chain import Receipt
-from dmm_exp.records.pool import Pool, is_finished
-from dmm_exp.records.result import Unlearned
-from dmm_exp.records.signature import Key, private_key
-from dmm_exp.store.temporary import sweep
-
-PREFIX = "request."
-
-HELP = """\
-Delete rows from a trained network.
-
-    python -m dmm_exp.unlearn dataset=folder dataset.path=photos model.network._target_=my_package.Net \\
+    python -m dmm_exp.unlearn dataset=folder dataset.path=photos model.network._target_=my_package.Net \
         request.checkpoint=net.safetensors forget.indices=rows.csv
 
 Writes unlearned.safetensors, deletion.json (what was removed, how, how well, and what that does not guarantee) and
@@ -74,12 +37,49 @@ Remove what is known of deleted rows, and is not needed for further requests:
                                 what verifications made go; of a pool, the inputs of the ledger's rows, or of those
                                 named, are overwritten. What remains is printed
 
-python -m dmm_exp.verify FOLDER checks a ledger or a record."""
+python -m dmm_exp.verify FOLDER checks a ledger or a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from dmm_exp.config.instantiate import check_targets, instantiate
+from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.schema import Config, Node, plain
+from dmm_exp.config.texts import value_of
+from dmm_exp.console.progress import Console
+from dmm_exp.data import Examples, Rows
+from dmm_exp.deletion.belonging import check_answers
+from dmm_exp.deletion.given import Given, given_by_configuration
+from dmm_exp.deletion.ledger import Ledger
+from dmm_exp.deletion.options import Options, check_request
+from dmm_exp.deletion.output import Output, digest_of_command
+from dmm_exp.deletion.pool import SIZE, prepare_given
+from dmm_exp.deletion.purge_command import purge_command
+from dmm_exp.deletion.recipes import composed
+from dmm_exp.deletion.request import request
+from dmm_exp.deletion.rows import forget_rows, read
+from dmm_exp.errors import UserError, did_you_mean, storage_errors
+from dmm_exp.executors import shared_executor
+from dmm_exp.files.reading import Json
+from dmm_exp.records.chain import Receipt
+from dmm_exp.records.pool import Pool, is_finished
+from dmm_exp.records.result import Unlearned
+from dmm_exp.records.signature import Key, private_key
+from dmm_exp.store.temporary import sweep
+
+PREFIX = "request."
+
+HELP = (__doc__ or "").rstrip()
 
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of a request; :data:`HELP` says what they are."""
+    """The keys of a request; the docstring of this module explains them."""
 
     checkpoint: str | None = None
     prefix: str | None = None
@@ -212,9 +212,16 @@ class _Command:
             if getattr(keys, name):
                 raise UserError(f"request.{name}: is for single requests; expected no request.ledger beside it")
         receipt = None if keys.receipt is None else Receipt.read(keys.receipt, "request.receipt")
-        options, executor = Options(self.config.unlearner, seed=self.config.seed), shared_executor(self.config.executor)
-        folder = Path(keys.ledger or "").expanduser()
-        ledger = Ledger.of(folder, self.known, options, executor, self.console, keys.signing, receipt)
+        method, seed, executor = self.config.unlearner, self.config.seed, shared_executor(self.config.executor)
+        ledger = Ledger(
+            keys.ledger or "",
+            self.known,
+            method=method,
+            seed=seed,
+            key=keys.signing,
+            receipt=receipt,
+            executor=executor,
+        )
         if (found := ledger.recorded(rows, keys.budget)) is not None:
             Output(keys.output, place=found.place).check()
         else:

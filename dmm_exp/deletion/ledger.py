@@ -62,7 +62,8 @@ class Ledger:
 
     Args:
         folder: of the ledger; made by the first request.
-        model: the network as it was trained; see :func:`dmm_exp.unlearn`, as for all that follow.
+        model: the network as it was trained; see :func:`dmm_exp.unlearn`, as for all that follow. Or a network and its
+            data that were checked already, and then no ``train``, ``validation``, ``factory`` and ``prefix``.
         train: what it was trained on.
         method: of all requests.
         recipe: how it was trained.
@@ -74,6 +75,7 @@ class Ledger:
         limits: when retraining is due.
         key: PEM file of a private Ed25519 key that every line and record is signed with; the first request decides.
         receipt: of an earlier request (:attr:`receipt`): a ledger that does not have it is refused.
+        executor: where networks are trained; in this process by default.
         progress: whether to show on standard error what is being done.
 
     Raises:
@@ -95,8 +97,8 @@ class Ledger:
     def __init__(
         self,
         folder: str | Path,
-        model: nn.Module | str | Path,
-        train: Data,
+        model: nn.Module | str | Path | Given,
+        train: Data = None,
         *,
         method: str | Plain = "dmm",
         recipe: Recipe | None = None,
@@ -108,49 +110,24 @@ class Ledger:
         limits: Limits | None = None,
         key: str | Path | Key | None = None,
         receipt: Receipt | str | None = None,
+        executor: Executor | None = None,
         progress: bool = True,
     ) -> None:
-        known = given(model, train, validation_of(validation, pool, train), factory, prefix)
-        options, console = Options(method, recipe, pool, seed), Console(quiet=not progress)
-        self._open(Path(folder), known, options, local_executor(known), console, key, receipt)
-        self.limits = limits or self.limits
-        for sentence in known.examples.taken:
-            console.note(sentence)
-
-    @classmethod
-    def of(
-        cls,
-        folder: Path,
-        known: Given,
-        options: Options,
-        executor: Executor,
-        console: Console,
-        key: Key | None,
-        receipt: Receipt | None,
-    ) -> Ledger:
-        """Return the ledger of a network that was checked; the budget of the options does not count."""
-        ledger = cls.__new__(cls)
-        ledger._open(folder, known, options, executor, console, key, receipt)
-        return ledger
-
-    def _open(
-        self,
-        folder: Path,
-        known: Given,
-        options: Options,
-        executor: Executor,
-        console: Console,
-        key: str | Path | Key | None,
-        receipt: Receipt | str | None,
-    ) -> None:
         sweep()
-        self.folder = folder.expanduser()
-        self.limits = Limits()
-        self.options = options
-        self._given, self._executor, self._console = known, executor, console
-        self._key: Key | None = None if key is None else private_key(key)
+        self._console = Console(quiet=not progress)
+        if isinstance(model, Given):
+            self._given = model
+        else:
+            self._given = given(model, train, validation_of(validation, pool, train), factory, prefix)
+            for sentence in self._given.examples.taken:
+                self._console.note(sentence)
+        self.folder = Path(folder).expanduser()
+        self.limits = limits or Limits()
+        self.options = Options(method, recipe, pool, seed)
+        self._executor = executor or local_executor(self._given)
+        self._key = None if key is None else private_key(key)
         self._receipt = None if receipt is None else Receipt.read(receipt)
-        self._network = content_hash(*known.ensemble.tensors().values())
+        self._network = content_hash(*self._given.ensemble.tensors().values())
         self._contents: dict[tuple[int, ...], str] = {}
         self._chain: Chain | None = None
         self._read()

@@ -68,6 +68,31 @@ if TYPE_CHECKING:
     from dmm_exp.records.signature import Key
 
 DRAFT = ".deletion."  # start of the name of a folder in the making
+RECORDED = {  # attributes of a result that are written as they are: the section and the key
+    "when": ("when",),
+    "asked": ("asked",),
+    "taken": ("taken",),
+    "warnings": ("warnings",),
+    "forgotten": ("removed", "indices"),
+    "rows": ("removed", "sha256"),
+    "read": ("removed", "read"),
+    "names": ("removed", "names"),
+    "examples": ("removed", "of"),
+    "method": ("method", "settings"),
+    "attribution": ("method", "attribution"),
+    "seed": ("method", "seed"),
+    "kept": ("method", "kept"),
+    "normalisation": ("network", "normalisation"),
+    "metrics": ("quality", "metrics"),
+    "verification": ("quality", "verification"),
+}
+KLOM = {  # names of KLoM in the record, and its metrics by group
+    "value": "klom/{}/p95",
+    "low": "klom/{}/p95_low",
+    "high": "klom/{}/p95_high",
+    "floor": "klom_floor/{}/p95",
+    "doing_nothing": "klom_original/{}/p95",
+}
 
 
 @storage_errors()
@@ -132,81 +157,47 @@ def content(result: Unlearned, checkpoint: str) -> Json:
         result: the deletion.
         checkpoint: SHA-256 of the checkpoint.
     """
-    place = result.place
-    record: Json = {
-        "format": FORMAT,
-        "when": result.when,
-        "asked": result.asked,
-        "taken": result.taken,
-        "removed": _removed(result),
-        "method": _method(result),
-        "network": _network(result, checkpoint),
-        "quality": _quality(result),
-        "cost": vars(result.cost),
-        "pool": _pool(result),
-        "ledger": place and {"folder": str(place.ledger), "request": place.number, "salt": place.salt},
-        "warnings": result.warnings,
-        "versions": provenance(),
-    }
-    record = _finite(record)
+    place, target = result.place, result.method["_target_"]
+    record = _finite(_recorded(result))
+    record |= {"format": FORMAT, "cost": _finite(vars(result.cost)), "pool": _pool(result), "versions": provenance()}
+    record["removed"] |= {"rows": len(result.forgotten)}
+    record["method"] |= {"name": target.rpartition(".")[2], "epochs": result.cost.epochs}
+    record["method"] |= {"exact": get_class(target) is Retrain and not result.kept}
+    kind = f"{type(result.model).__module__}.{type(result.model).__qualname__}"
+    record["network"] |= {**result.weights, "type": kind, "file": CHECKPOINT, "sha256": checkpoint}
+    record["ledger"] = place and {"folder": str(place.ledger), "request": place.number, "salt": place.salt}
+    record["quality"] |= _finite(_compared(result.verification))
     record["quality"]["in_words"] = in_words(record)
     record["surfaces"] = surfaces(record, place.earlier if place else 0)
     return record | {"guaranteed": guaranteed(record), "not_guaranteed": not_guaranteed(record)}
 
 
-def _removed(result: Unlearned) -> Json:
-    return {
-        "rows": len(result.forgotten),
-        "indices": result.forgotten,
-        "sha256": result.rows,
-        "read": result.read,
-        "names": result.names,
-        "of": result.examples,
-    }
+def _recorded(result: Unlearned) -> Json:
+    record: Json = {}
+    for attribute, (*section, key) in RECORDED.items():
+        target = record.setdefault(section[0], {}) if section else record
+        target[key] = getattr(result, attribute)
+    return record
 
 
-def _method(result: Unlearned) -> Json:
-    target = result.method["_target_"]
-    return {
-        "name": target.rpartition(".")[2],
-        "settings": result.method,
-        "attribution": result.attribution,
-        "epochs": result.cost.epochs,
-        "seed": result.seed,
-        "exact": get_class(target) is Retrain and not result.kept,
-        "kept": result.kept,
-    }
+def read_attributes(record: Json) -> Json:
+    """Return the attributes of a result that its record holds as they are."""
+    found = {}
+    for attribute, (*section, key) in RECORDED.items():
+        source = record[section[0]] if section else record
+        found[attribute] = source[key]
+    return found
 
 
-def _network(result: Unlearned, checkpoint: str) -> Json:
-    return {
-        "type": f"{type(result.model).__module__}.{type(result.model).__qualname__}",
-        **result.weights,
-        "file": CHECKPOINT,
-        "sha256": checkpoint,
-        "normalisation": result.normalisation,
-    }
-
-
-def _quality(result: Unlearned) -> Json:
-    found = result.verification
+def _compared(found: Mapping[str, float]) -> Json:
+    """Return what the comparison with retrained networks amounts to, if there was one."""
     quality: Json = {"verified": bool(found), "retrained_networks": int(found.get("oracles", 0))}
-    quality |= {"klom_p95": None, "verdict": None, "metrics": result.metrics, "verification": found}
-    if found:
-        names = {
-            "value": "klom/{}/p95",
-            "low": "klom/{}/p95_low",
-            "high": "klom/{}/p95_high",
-            "floor": "klom_floor/{}/p95",
-            "doing_nothing": "klom_original/{}/p95",
-        }
-        quality["klom_p95"] = {
-            group: {name: found.get(metric.format(group)) for name, metric in names.items()} for group in GROUPS
-        }
-        distances = distances_of(found, "forget")
-        verdicts = {"network": verdict_on_network(distances), "method": verdict_on_method(distances)}
-        quality["verdict"] = {name: vars(verdict) for name, verdict in verdicts.items()}
-    return quality
+    if not found:
+        return {**quality, "klom_p95": None, "verdict": None}
+    klom = {group: {name: found.get(metric.format(group)) for name, metric in KLOM.items()} for group in GROUPS}
+    distances = distances_of(found, "forget")
+    verdicts = {"network": verdict_on_network(distances), "method": verdict_on_method(distances)}
+    return {**quality, "klom_p95": klom, "verdict": {name: vars(verdict) for name, verdict in verdicts.items()}}
 
 
 def _pool(result: Unlearned) -> Json | None:

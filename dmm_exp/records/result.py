@@ -14,7 +14,7 @@ from dmm_exp.files.reading import Json, check_parquet
 from dmm_exp.records.chain import Receipt, request_name
 from dmm_exp.records.files import POINTS, read
 from dmm_exp.records.pool import Pool, is_finished
-from dmm_exp.records.record import content, write
+from dmm_exp.records.record import content, read_attributes, write
 from dmm_exp.records.signature import Key, private_key
 from dmm_exp.records.words import headline
 
@@ -129,30 +129,15 @@ class Unlearned:
             UserError: the files do not fit together.
         """
         record, points = read(place.folder), place.folder / POINTS
-        removed, method, quality, network = (record[key] for key in ("removed", "method", "quality", "network"))
         pool = None if record["pool"] is None else Path(record["pool"]["folder"])
         return cls(
             model=model,
-            metrics=quality["metrics"],
-            verification=quality["verification"],
             cost=Cost(**{part.name: record["cost"][part.name] for part in fields(Cost)}),
-            warnings=record["warnings"],
-            forgotten=removed["indices"],
-            method=method["settings"],
-            attribution=method["attribution"],
-            seed=method["seed"],
-            examples=removed["of"],
-            rows=removed["sha256"],
-            weights={name: network[name] for name in ("before", "after")},
-            when=record["when"],
+            weights={name: record["network"][name] for name in ("before", "after")},
             points=_table(points) if points.exists() else pd.DataFrame(),
             pool=Pool.open(pool) if pool is not None and is_finished(pool) else None,
-            kept=method["kept"],
-            read=removed["read"],
-            names=removed["names"],
-            normalisation=network["normalisation"],
             place=place,
-            taken=record.get("taken", []),  # records of earlier versions do not have it
+            **read_attributes({"taken": [], **record}),  # records of earlier versions do not have it
         )
 
     @property

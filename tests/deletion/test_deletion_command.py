@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from dmm_exp import prepare
 from dmm_exp.commands.cli import unlearn
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.deletion.command import Keys
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.files.writing import settle
@@ -266,7 +267,7 @@ def into_place(source, target):
 STEPS = {
     "put into place": ("dmm_exp.records.record.os.replace", os.replace, into_place, len(FILES)),
     "on the disk": ("dmm_exp.records.record.settle", settle, lambda path: True, len(FILES) + 1),
-    "written": ("dmm_exp.records.record.write", write, lambda *arguments: True, 1),
+    "written": ("dmm_exp.records.result.write", write, lambda *arguments: True, 1),
 }
 
 

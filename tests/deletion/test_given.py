@@ -448,9 +448,7 @@ def test_what_is_gone_cannot_go_again():
 
 def test_a_class_may_not_vanish_over_several_requests():
     gone = rows_of(list(range(0, ROWS - CLASSES, CLASSES)))
-    assert "no example of class 0" in refused(
-        lambda: forget_rows([ROWS - CLASSES], known().examples, gone=gone)
-    )
+    assert "no example of class 0" in refused(lambda: forget_rows([ROWS - CLASSES], known().examples, gone=gone))
 
 
 def test_nothing_is_written_when_something_is_refused(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from dmm_exp.config.identity import run_name
 from dmm_exp.config.preflight import composer
 from dmm_exp.config.schema import Config, ModelConfig, plain
 from dmm_exp.console.progress import Console
+from dmm_exp.data import Rows
 from dmm_exp.deletion.deletion import Deletion
 from dmm_exp.deletion.given import given
 from dmm_exp.deletion.pool import pool_config
@@ -99,7 +100,7 @@ def deletion_keys() -> dict[str, str]:
     config = replace(config, model=ModelConfig(1, {"_target_": "torch.nn.Linear"}))
     found = Deletion(known, True, config, store, Local(), Console(quiet=True))
     _ = found.context.dataset, found.models.pool, found.models.larger, found.models.originals
-    found.effects.of(torch.tensor([1, 5, 9]))
+    found.effects.of(Rows(torch.tensor([1, 5, 9]), 60))
     return store.found
 
 
