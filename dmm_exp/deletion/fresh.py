@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dmm_exp.ensembles.skeletons import copied
-from dmm_exp.errors import UserError
+from dmm_exp.errors import REASON, UserError, explained
 from dmm_exp.records.checkpoints import COMPILED
 
 FACTORY = "give factory=, a function that makes an untrained network"
@@ -122,11 +122,10 @@ def _initialise_parametrised(name: str, layer: nn.Module) -> None:
         trained = any(value.requires_grad for value in lists[key].parameters())
         plain.register_parameter(key, nn.Parameter(getattr(layer, key).detach().clone(), requires_grad=trained))
     _initialise(name, plain)
-    try:
+    sentence = f"model: layer '{name}' cannot be initialised again ({REASON}); {FACTORY}"
+    with explained(sentence, NotImplementedError, RuntimeError, AttributeError):
         for key in lists:
             setattr(layer, key, getattr(plain, key).detach())
-    except (NotImplementedError, RuntimeError, AttributeError) as error:
-        raise UserError(f"model: layer '{name}' cannot be initialised again ({error}); {FACTORY}") from error
     with torch.no_grad():
         for key, value in layer._parameters.items():
             if isinstance(value, Tensor):

@@ -21,11 +21,12 @@ from dmm_exp.deletion.rows import Data, dtype_of, examples_of, rows_of, with_cla
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.skeletons import copied
 from dmm_exp.ensembles.work import evaluation_copy, model_factory
-from dmm_exp.errors import UserError, reason_of, shown
+from dmm_exp.errors import REASON, UserError, explained, shown
 from dmm_exp.models import Normalised
 from dmm_exp.records.checkpoints import fill, uncompiled_name, weights_digest
 from dmm_exp.records.pool import PROBED
 
+FACTORY = "expected a function without arguments that makes an untrained network"
 SAME, ALONE = 1e-5, 1e-2  # relative differences of answers: to the same batch twice, and to an example in a smaller one
 
 
@@ -182,15 +183,10 @@ def _checked(
 def _network(model: nn.Module | str | Path, factory: Callable[[], nn.Module] | None, prefix: str | None) -> nn.Module:
     """Return the trained network itself, or filled from a checkpoint, if its numbers are finite."""
     if factory is not None and (not callable(factory) or isinstance(factory, nn.Module)):
-        raise UserError(
-            f"factory is a {type(factory).__name__}; expected a function without arguments that makes an untrained "
-            "network"
-        )
+        raise UserError(f"factory is a {type(factory).__name__}; {FACTORY}")
     if isinstance(model, (str, Path)):
         if factory is None:
-            raise UserError(
-                f"model={model}: a checkpoint holds numbers only; expected factory=, which makes the network"
-            )
+            raise UserError(f"model={model}: a checkpoint holds numbers only; expected factory= for the network")
         module = fill(_from_factory(factory), Path(model).expanduser(), prefix)
     elif not isinstance(model, nn.Module):
         raise UserError(f"model is a {type(model).__name__}; expected a torch.nn.Module, or the path of a checkpoint")
@@ -212,35 +208,23 @@ def check_numbers(module: nn.Module) -> None:
         if value.is_complex() or (isinstance(value, nn.Parameter) and not value.is_floating_point()):
             raise UserError(f"model: '{name}' is {dtype_of(value)}; expected floating-point numbers")
         if value.is_floating_point() and not value.isfinite().all():
-            raise UserError(
-                f"model: '{name}' holds numbers that are NaN or infinite; expected a network that trained well"
-            )
+            raise UserError(f"model: '{name}' holds numbers that are NaN or infinite; expected finite numbers")
 
 
 def _plain(network: nn.Module) -> nn.Module:
     """Return a copy of a network in float32 on the CPU, in eval mode; if all of it is frozen, nothing is."""
     if isinstance(network, torch.jit.ScriptModule):
         raise UserError(f"model: {type(network).__name__} is TorchScript; expected the nn.Module that it was made from")
-    try:
+    expected = "expected a network that copy.deepcopy can copy"
+    with explained(f"model: {type(network).__name__} cannot be copied ({REASON}); {expected}"):
         plain = uncompiled(copied(network)).to("cpu", torch.float32).eval()
-    except Exception as error:
-        raise UserError(
-            f"model: {type(network).__name__} cannot be copied ({reason_of(error)}); expected a network that "
-            "copy.deepcopy can copy"
-        ) from error
     frozen = not any(value.requires_grad for value in plain.parameters())
     return plain.requires_grad_() if frozen else plain
 
 
 def _from_factory(factory: Callable[[], nn.Module]) -> nn.Module:
-    try:
+    with explained(f"factory raised {REASON}; {FACTORY}"):
         network = factory()
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"factory raised {reason_of(error)}; expected a function without arguments that makes an untrained network"
-        ) from error
     if not isinstance(network, nn.Module):
         raise UserError(f"factory returned a {type(network).__name__}; expected a torch.nn.Module")
     return network
@@ -320,13 +304,9 @@ def _near(one: Tensor, other: Tensor, tolerance: float) -> bool:
 @torch.no_grad()
 def _logits(network: nn.Module, inputs: Tensor) -> Tensor:
     """Return the logits ``[examples, classes]`` of some inputs, if the network gives such."""
-    try:
+    shape = list(inputs.shape)
+    with explained(f"model: cannot be applied to inputs {shape} of train ({REASON}); expected data that fits it"):
         found = network(inputs)
-    except Exception as error:
-        raise UserError(
-            f"model: cannot be applied to inputs {list(inputs.shape)} of train ({reason_of(error)}); expected "
-            "data that fits the network"
-        ) from error
     if not isinstance(found, Tensor):
         raise UserError(f"model: gives a {type(found).__name__}; expected a tensor of logits [examples, classes]")
     if found.ndim != 2 or len(found) != len(inputs) or found.shape[1] < 2 or not found.is_floating_point():

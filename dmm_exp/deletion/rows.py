@@ -15,7 +15,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from dmm_exp.data import Dataset, Examples, Normalisation, Rows
 from dmm_exp.data.numbers import check_distinct, check_scales
-from dmm_exp.errors import UserError, listed, reason_of
+from dmm_exp.errors import REASON, UserError, explained, listed
 from dmm_exp.forget import Selector, read_rows
 from dmm_exp.models import Normalised
 
@@ -93,32 +93,25 @@ def _checked_inputs(inputs: Tensor, key: str) -> Tensor:
 
 def _tensor(value: Any, what: str) -> Tensor:
     """Return numbers as an ordinary tensor on the CPU."""
-    try:
+    sentence = f"{what}: cannot be made into a tensor ({REASON}); expected numbers"
+    with explained(sentence, TypeError, ValueError, RuntimeError):
         if not isinstance(value, Tensor):
             return torch.from_numpy(np.require(value, requirements=["C", "W"]))
         if value.layout != torch.strided or value.is_quantized:
             raise TypeError(f"{value.layout}, {value.dtype}")
         return value.detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{what}: cannot be made into a tensor ({reason_of(error)}); expected numbers") from error
 
 
 def _collected(data: TorchDataset[Any], key: str) -> tuple[Tensor, Tensor]:
     """Return all examples of a map-style dataset, each fetched once."""
-    try:
+    expected = "a length, and (input, label) for every index, all inputs of one shape, labels being whole numbers"
+    with explained(f"{key}: this dataset cannot be read ({REASON}); expected {expected}"):
         with torch.random.fork_rng(devices=[]):  # what a dataset draws (augmentation) is the same in every call
             torch.manual_seed(0)
             pairs = [data[index] for index in range(len(data))]  # pyright: ignore[reportArgumentType]
         inputs = [_tensor(pair[0], f"{key} inputs") for pair in pairs]
         labels = [operator.index(pair[1]) for pair in pairs]
         return torch.stack(inputs), torch.tensor(labels, dtype=torch.long)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{key}: this dataset cannot be read ({reason_of(error)}); expected a length, and (input, label) for every "
-            "index, all inputs of one shape, labels being whole numbers"
-        ) from error
 
 
 def with_classes(examples: Examples, answer: Tensor) -> Examples:

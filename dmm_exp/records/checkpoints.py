@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dmm_exp.errors import UserError, listed, reason_of, shown
+from dmm_exp.errors import REASON, UserError, explained, listed, shown
 from dmm_exp.files.reading import check_archive
 from dmm_exp.files.writing import write_tensors
 
@@ -171,12 +171,10 @@ def _load(network: nn.Module, found: Tensors, path: Path) -> None:
                 f"{path}: '{name}' holds {kind} ({_type(value)}), that of the network {_kind(own[name])} "
                 f"({_type(own[name])}); expected numbers of the same kind"
             )
-    try:
+    with explained(
+        f"{path}: does not fit the network ({REASON}); expected a checkpoint of it", RuntimeError, TypeError
+    ):
         network.load_state_dict(found, strict=False)  # what is no tensor, and counters, stay as they are
-    except (RuntimeError, TypeError) as error:
-        raise UserError(
-            f"{path}: does not fit the network ({reason_of(error)}); expected a checkpoint of it"
-        ) from error
     for name, value in _tensors_of(network).items():
         if name in found and not _holds(value, found[name]):
             raise UserError(
@@ -254,20 +252,15 @@ def read_tensors(path: Path) -> Tensors:
     if not os.path.isfile(path):
         raise UserError(f"{shown(path)}: there is no such file; expected a checkpoint")
     if path.suffix == ".safetensors":
-        try:
+        with explained(f"{path}: cannot be read as safetensors ({REASON})", SafetensorError, OSError):
             return _named(_safetensors(path).items(), path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
-    try:
+    code = (
+        f"{path}: holds more than numbers and would run code when it is loaded, which is refused; expected a state "
+        "dict (torch.save(model.state_dict(), FILE)) or safetensors"
+    )
+    with explained(f"{path}: cannot be read as a checkpoint ({REASON})"), explained(code, pickle.UnpicklingError):
         check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: holds more than numbers and would run code when it is loaded, which is refused; expected a state "
-            "dict (torch.save(model.state_dict(), FILE)) or safetensors"
-        ) from error
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as a checkpoint ({reason_of(error)})") from error
     if tensors := _named(_within(content), path):
         return tensors
     names = [str(name) for name in content] if isinstance(content, Mapping) else []

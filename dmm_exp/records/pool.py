@@ -13,7 +13,7 @@ from dmm_exp.config.schema import Node
 from dmm_exp.console.progress import duration
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.work import read_examples
-from dmm_exp.errors import UserError, shown
+from dmm_exp.errors import UserError, explained, shown
 from dmm_exp.files.writing import write_json
 from dmm_exp.pipeline import LastLearned
 from dmm_exp.records.files import read_whole
@@ -71,10 +71,8 @@ class Pool:
         path = Path(folder).expanduser()
         if not is_finished(path):
             raise UserError(f"pool={shown(folder)}: holds no finished pool; expected a folder of prepare()")
-        try:
+        with explained(f"pool={folder}: {FILE} is damaged; prepare() mends it", OSError, ValueError):
             facts = read_whole(path / FILE)
-        except (OSError, ValueError) as error:
-            raise UserError(f"pool={folder}: {FILE} is damaged; prepare() mends it") from error
         if facts.pop("format") != FORMAT:
             raise UserError(f"pool={folder}: is of another version of this package; expected another folder")
         return cls(path, **{name: value for name, value in facts.items() if name != SEAL})

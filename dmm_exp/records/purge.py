@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from dmm_exp.console.progress import Console
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.work import read_examples, stacked
-from dmm_exp.errors import UserError
+from dmm_exp.errors import REASON, UserError, explained
 from dmm_exp.files.reading import Json, read_json
 from dmm_exp.files.writing import checksum, rows_at, settle, write_json, write_tensors
 from dmm_exp.pipeline.context import content_of
@@ -153,11 +153,9 @@ def _to_purge(pool: Pool, rows: list[int]) -> Purged:
         UserError: an index is out of range, or the pool's copy of the data is damaged.
     """
     before, damaged = purged_of(pool.folder), f"pool={pool.folder}: its copy of the data is damaged; delete the pool"
-    try:
+    with explained(damaged, OSError, ValueError, LookupError, TypeError):
         artifact = Artifact(pool.data, pool.dataset, cached=True)
         content, examples = artifact.spec.inputs["content"], Examples.read(artifact)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(damaged) from error
     for row in rows:
         if not 0 <= row < examples.n_train:
             raise UserError(f"forget: {row} is out of range; expected indices from 0 to {examples.n_train - 1}")
@@ -173,10 +171,8 @@ def _to_purge(pool: Pool, rows: list[int]) -> Purged:
 def _overwrite(data: Path, rows: Sequence[int]) -> None:
     """Overwrite the inputs of rows with zeros where they are on the disk, and adapt the manifest."""
     path = data / DATA
-    try:
+    with explained(f"{path}: is damaged ({REASON}); delete the pool", ValueError):
         start, size = rows_at(path, "inputs")
-    except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error}); delete the pool") from error
     with path.open("r+b") as file:
         for row in rows:
             file.seek(start + row * size)

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmm_exp.errors import UserError
+from dmm_exp.errors import explained
 from dmm_exp.files.writing import write_durably
 from dmm_exp.records.files import read_whole
 from dmm_exp.store.store import sealed
@@ -37,18 +37,17 @@ def purged_of(folder: Path) -> Purged | None:
         UserError: the file that says so is damaged.
     """
     path = folder / FILE
-    try:
+    if not path.exists():
+        return None
+    sentence = (
+        f"{path}: is damaged, and without it rows that were purged could come back; purge the pool again with all rows "
+        "that are gone, after removing this file, or prepare another pool"
+    )
+    with explained(sentence, OSError, ValueError, LookupError, TypeError):
         facts = read_whole(path)
         if facts["format"] != FORMAT:
-            raise ValueError(facts["format"])
+            raise LookupError(facts["format"])
         return Purged(tuple(facts["rows"]), facts["content"], facts["blank"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(
-            f"{path}: is damaged, and without it rows that were purged could come back; purge the pool again with all "
-            "rows that are gone, after removing this file, or prepare another pool"
-        ) from error
 
 
 def write_purged(folder: Path, purged: Purged) -> None:

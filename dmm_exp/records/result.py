@@ -9,7 +9,7 @@ import pandas as pd
 from torch import nn
 
 from dmm_exp.config.schema import Node
-from dmm_exp.errors import UserError, reason_of
+from dmm_exp.errors import REASON, UserError, explained
 from dmm_exp.files.reading import Json, check_parquet
 from dmm_exp.records.chain import Receipt, request_name
 from dmm_exp.records.files import POINTS, read
@@ -172,8 +172,7 @@ class Unlearned:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    try:
+    damage = ValueError, LookupError, TypeError, NotImplementedError
+    with explained(f"{path}: cannot be read as a table ({REASON}); restore it from a copy", *damage):
         check_parquet(path)
         return pd.read_parquet(path)
-    except (ValueError, LookupError, TypeError, NotImplementedError) as error:
-        raise UserError(f"{path}: cannot be read as a table ({reason_of(error)}); restore it from a copy") from error

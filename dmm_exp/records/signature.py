@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dmm_exp.errors import UserError, reason_of, shown
+from dmm_exp.errors import REASON, UserError, explained, shown
 from dmm_exp.files.reading import read_bytes
 
 SIGNATURE, SIGNER = "signature", "signed_by"  # keys of a JSON object
@@ -64,21 +64,16 @@ def _read_key(path: str | Path, name: str, kind: str, command: str) -> Any:
     """Return a ``private`` or ``public`` Ed25519 key, as the package has it."""
     serialization, ed25519 = _package(name)
     key, expected = f"{name}={shown(path)}", f"expected the {kind} Ed25519 key that '{command}' writes"
-    try:
+    with explained(f"{key}: cannot be read ({REASON}); {expected}", OSError, ValueError):
         content = read_bytes(Path(path).expanduser(), KEY_BYTES)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{key}: cannot be read ({reason_of(error)}); {expected}") from error
-    try:
+    is_other = kind == "public" and b"PRIVATE KEY" in content
+    state = "is a private key" if is_other else f"holds no {kind} key in PEM"
+    locked = f"{key}: is protected by a password; {expected}, without one"
+    with explained(f"{key}: {state}; {expected}"), explained(locked, TypeError):  # other exceptions differ by version
         if kind == "private":
             found = serialization.load_pem_private_key(content, password=None)
         else:
             found = serialization.load_pem_public_key(content)
-    except TypeError as error:
-        raise UserError(f"{key}: is protected by a password; {expected}, without one") from error
-    except Exception as error:  # what is raised differs between versions of the package
-        is_other = kind == "public" and b"PRIVATE KEY" in content
-        state = "is a private key" if is_other else f"holds no {kind} key in PEM"
-        raise UserError(f"{key}: {state}; {expected}") from error
     if not isinstance(found, (ed25519.Ed25519PrivateKey, ed25519.Ed25519PublicKey)):
         raise UserError(f"{key}: is a {type(found).__name__.strip('_')}; {expected}")
     return found
@@ -104,9 +99,7 @@ def _message(about: str, checksum: str) -> bytes:
 
 
 def _package(name: str) -> tuple[Any, Any]:
-    try:
+    with explained(f"{name}: signatures need the package cryptography: pip install 'dmm_exp[sign]'", ImportError):
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError as error:
-        raise UserError(f"{name}: signatures need the package cryptography: pip install 'dmm_exp[sign]'") from error
     return serialization, ed25519
