@@ -1,4 +1,4 @@
-"""What a person should know about the rows to delete before trusting the result."""
+"""Warnings about the rows to delete, which a person should know before trusting the result."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class Keys:
 
 @storage_errors()
 def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
-    """Do what a command line asks for, and return the folder of the results.
+    """Carry out a command line, and return the folder of the results.
 
     Args:
         overrides: ``key=value`` of the configuration and of the request.

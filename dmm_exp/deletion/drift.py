@@ -28,7 +28,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a network is from what is known of a retrained one; None where that cannot be told.
+    """How far a network is from what is known of a retrained one; None where that is not known.
 
     Logits are measured in the spread of retraining: the root mean square, over retained and unseen points and classes,
     of the standard deviation of logits over networks trained alike (the pool's originals).

@@ -39,10 +39,10 @@ WORSE = 0.02  # of accuracy on unseen points that is worth a warning
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a request made.
+    """What came of a request.
 
     Attributes:
-        result: for the person who asked.
+        result: for the caller.
         change: answers before and after, in float32.
     """
 
@@ -128,7 +128,7 @@ class Execution:
         return check_pool(f"pool={self.pool.folder}", own, self.deletion.full_answers(), groups)
 
     def _within_budget(self, work: Work, spent: float) -> tuple[Node, list[str]]:
-        """Return the method's settings with as many epochs as fit into the budget, and what to say of it.
+        """Return the method's settings with as many epochs as fit into the budget, and a note if some were cut.
 
         One epoch is carried out to see how long it takes.
         """
@@ -163,7 +163,7 @@ class Execution:
     def _result(
         self, change: Change, unlearned: internal.Unlearned, settings: Node, seconds: float, warnings: list[str]
     ) -> Unlearned:
-        """Measure what came of a deletion, and return it for the person who asked."""
+        """Measure a deletion, and return its result."""
         known, gone = self.deletion.given, change.gone
         model = self._restored(unlearned)
         if not known.is_exact:

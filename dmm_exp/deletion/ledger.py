@@ -1,4 +1,4 @@
-"""Deletions that follow one another: a ledger, the network as it is now, and a word when retraining is due."""
+"""A ledger: deletions that follow one another, the network as it is now, and a notice when retraining is due."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dmm_exp.deletion.drift import Drift, Limits, drift_of
 from dmm_exp.deletion.given import Given, given
 from dmm_exp.deletion.identity import content_without, digest_of_rows, row_digests, zeros_among
 from dmm_exp.deletion.options import Options
-from dmm_exp.deletion.pool import opened
+from dmm_exp.deletion.pool import pool_of
 from dmm_exp.deletion.recipes import Recipe, method_of, predicts
 from dmm_exp.deletion.request import request
 from dmm_exp.deletion.rows import Data, forget_rows, read
@@ -251,7 +251,7 @@ class Ledger:
         """
         self._read()
         for number, line in enumerate(self.entries, 1):
-            if line["rows"] == rows.tolist() and line["asked"] == self._asked(budget):
+            if line["rows"] == rows.tolist() and line["asked"] == self._determining(budget):
                 return self._kept(number)
         return None
 
@@ -267,7 +267,8 @@ class Ledger:
         place = Place(self.folder, number, self._chain.header["salt"], number - 1, receipt)
         return Unlearned.kept_by(place, self._network_after(number))
 
-    def _asked(self, budget: float | str | None) -> Json:
+    def _determining(self, budget: float | str | None) -> Json:
+        """Return what determines the result of a request, beside the rows."""
         return {"method": method_of(self.options.method), "seed": self.options.seed, "budget": budget}
 
     def check(self, rows: Rows, whole_classes: bool) -> None:
@@ -276,7 +277,7 @@ class Ledger:
         check_state(self._network_after(0))
         if self._key is None and self._chain is not None and self._chain.is_signed:
             raise UserError(f"folder={self.folder}: this ledger is signed; give the key that it was begun with as key=")
-        if self._given.blank and predicts(method_of(self.options.method)) and opened(self.options.pool) is None:
+        if self._given.blank and predicts(method_of(self.options.method)) and pool_of(self.options.pool) is None:
             raise UserError(
                 f"train: row {self._given.blank[0]} was deleted before and is zeros now, and this method predicts from "
                 "the inputs of all rows that are gone; give pool=, or the data as it was"
@@ -284,7 +285,7 @@ class Ledger:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        """Hold the ledger, after completing or removing what a killed process left."""
+        """Hold the ledger's lock; files that a killed process left are completed or removed."""
         with Lock(self.folder / ".lock", lambda holder: self._console.note(f"waiting for {holder}")):
             self._read()
             if self._chain is not None:
@@ -306,7 +307,7 @@ class Ledger:
     def _append(
         self, number: int, rows: Rows, result: Unlearned, drift: Drift, budget: float | str | None
     ) -> Unlearned:
-        """Write all that came of a request, then the line that makes it count, and return it as it is kept."""
+        """Write the files of a request, then its line, which makes it count; returns the result as it is kept."""
         chain, due = self._chain or self._begun(), drift.due(self.limits)
         digests = row_digests(chain.header["salt"], self._given.examples, rows.tolist())
         result = self._placed(result, chain, number, dict(zip(rows.tolist(), digests, strict=True)), due)
@@ -316,7 +317,7 @@ class Ledger:
             "rows": rows.tolist(),
             "digests": digests,
             "kept": self._content(result.forgotten),
-            "asked": self._asked(budget),
+            "asked": self._determining(budget),
             "method": result.method,
             "seed": result.seed,
             "seconds": round(result.cost.seconds, 3),
@@ -340,7 +341,7 @@ class Ledger:
     def _placed(
         self, result: Unlearned, chain: Chain, number: int, new: Mapping[int, str], due: list[str]
     ) -> Unlearned:
-        """Return a result with what only the ledger knows."""
+        """Return a result with the facts that only the ledger knows."""
         earlier = sum((chain.path(line) / CHECKPOINT).exists() for line in range(1, number))
         place = Place(self.folder, number, chain.header["salt"], earlier)
         warnings = [*result.warnings, *(f"retraining is due: {reason}" for reason in due)]
@@ -362,7 +363,7 @@ class Ledger:
         self._read()
         if self._chain is None:
             raise UserError(f"folder={self.folder}: holds no ledger yet; expected one with requests in it")
-        pool = opened(self.options.pool)
+        pool = pool_of(self.options.pool)
         purge = purge_ledger(self.folder, self._key, [] if pool is None else [pool.folder], self._console)
         self._read()
         return purge

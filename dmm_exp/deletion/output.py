@@ -1,4 +1,4 @@
-"""The folder that a deletion is written to: whether it can be, and what is there already."""
+"""The folder that a deletion is written to: whether it can be written, and what it holds already."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ def digest_of_command(config: Config, request: Plain, known: Given, rows: Rows) 
 
 @dataclass(frozen=True)
 class Output:
-    """A folder for what comes of one request.
+    """A folder for the results of one request.
 
     A record that is there already may be that request's own: then the command was interrupted after it had written
     the record, or is given once more.
 
     Attributes:
         name: of the folder, as it was typed.
-        asked: digest of the command (:func:`digest_of_command`); None for one of a ledger.
+        command: its digest (:func:`digest_of_command`); None for a request of a ledger.
         key: that the record is to be signed with, if it is.
         place: where a ledger keeps the request, if one does.
     """
 
     name: str
-    asked: str | None = None
+    command: str | None = None
     key: Key | None = None
     place: Place | None = None
 
@@ -113,8 +113,8 @@ class Output:
         try:
             if self.place is not None:
                 return path.read_bytes() == (self.place.folder / RECORD).read_bytes()
-            found = {} if self.asked is None else read_whole(path)
+            found = {} if self.command is None else read_whole(path)
         except (OSError, ValueError):
             return False
         signer = None if self.key is None else self.key.public
-        return bool(found) and (found.get("asked"), found.get(SIGNER)) == (self.asked, signer)
+        return bool(found) and (found.get("asked"), found.get(SIGNER)) == (self.command, signer)

@@ -41,7 +41,7 @@ ONE_BY_ONE = 5  # models of a chunk that a function trains; an interruption cost
 ALIKE = 1e-3  # relative difference of the logits of two networks that are the same one
 
 
-def opened(pool: Pool | str | Path | bool | None) -> Pool | None:
+def pool_of(pool: Pool | str | Path | bool | None) -> Pool | None:
     """Return the pool that an argument stands for, None where it stands for none, or for one yet to be prepared (True).
 
     Raises:

@@ -1,4 +1,4 @@
-"""How well a deletion went: what can be told without retrained networks, and what some of them tell."""
+"""How well a deletion went: metrics without retrained networks, and a comparison with some of them."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ class Change:
         return known if self.targets is None else {**known, "predicted": self.targets}
 
     def metrics(self) -> dict[str, float]:
-        """Return what can be told without retrained networks.
+        """Return the metrics that need no retrained networks.
 
         Returns:
             ``accuracy/{given,unlearned}/{forget,retain,val}`` and ``margin/…`` (means); with unseen points
             ``mia/{given,unlearned}``, the share of forget points that a membership attack takes for unseen; with
-            targets also ``accuracy/predicted/…``, ``margin/predicted/…`` and ``matched/…``: the share of the way to the
-            targets that was gone, 1 minus the ratio of root mean square distances of logits, after to before.
+            targets also ``accuracy/predicted/…``, ``margin/predicted/…`` and ``matched/…``: the covered share of the way
+            to the targets, 1 minus the ratio of root mean square distances of logits, after to before.
         """
         found = self._attacked()
         for name, logits in self._answers.items():

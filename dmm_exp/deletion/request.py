@@ -17,7 +17,7 @@ from dmm_exp.deletion.deletion import Deletion, pool_free_attribution
 from dmm_exp.deletion.execution import Execution
 from dmm_exp.deletion.given import Given
 from dmm_exp.deletion.options import Options, check_request, taken_over
-from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, deletion_from, opened, pool_config, prepare_given
+from dmm_exp.deletion.pool import ONE_BY_ONE, SIZE, deletion_from, pool_config, pool_of, prepare_given
 from dmm_exp.deletion.recipes import Recipe, composed, method_of, predicts, training_of
 from dmm_exp.deletion.timing import seconds_of_training
 from dmm_exp.ensembles.by_function import by_function
@@ -42,7 +42,7 @@ def request(known: Given, options: Options, executor: Executor, console: Console
     Raises:
         UserError: the options do not go together.
     """
-    settings, pool = method_of(options.method), opened(options.pool)
+    settings, pool = method_of(options.method), pool_of(options.pool)
     training = _training(options.recipe, pool, known)
     check_request(settings, training, options, known)
     if options.pool is True and training is None and predicts(settings):
@@ -112,7 +112,7 @@ def _seconds_of_retraining(deletion: Deletion, training: Node | None, pool: Pool
 
 
 def _about_predictions(execution: Execution) -> list[str]:
-    """Return what to beware of in where predictions come from."""
+    """Return warnings about the source of predictions."""
     pool = execution.options.pool
     if not execution.predicts or (execution.pool is not None and pool is not True):
         return []

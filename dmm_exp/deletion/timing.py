@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 from math import ceil
-from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
 from dmm_exp.config.schema import Node, TrainingByFunction, plain
+from dmm_exp.deletion.deletion import Deletion
 from dmm_exp.deletion.given import Given
 from dmm_exp.ensembles.work import recipe
-
-if TYPE_CHECKING:
-    from dmm_exp.deletion.deletion import Deletion
 
 LEAST_SECONDS, LEAST_STEPS = 0.1, 5  # of timing
 

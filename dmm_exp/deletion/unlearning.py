@@ -14,7 +14,7 @@ from dmm_exp.data import Dataset, Examples
 from dmm_exp.deletion.deletion import local_executor
 from dmm_exp.deletion.given import given
 from dmm_exp.deletion.options import Options
-from dmm_exp.deletion.pool import check_seed, opened
+from dmm_exp.deletion.pool import check_seed, pool_of
 from dmm_exp.deletion.recipes import Recipe
 from dmm_exp.deletion.request import request
 from dmm_exp.deletion.rows import Data, forget_rows
@@ -101,7 +101,7 @@ def validation_of(
     validation: Data | None, pool: Pool | str | Path | bool | None, train: Data
 ) -> tuple[Tensor, Tensor] | Data | None:
     """Return unseen points: those given, or those of the pool, where the training set has none of its own."""
-    kept = opened(pool)
+    kept = pool_of(pool)
     if validation is not None or kept is None or isinstance(train, (Dataset, Examples)):
         return validation
     return kept.unseen()

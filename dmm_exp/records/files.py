@@ -47,7 +47,7 @@ def read_whole(path: Path) -> Json:
 
 
 def _is_complete(record: Json) -> bool:
-    """Return whether a record has what is read of it; a checksum can be computed of anything."""
+    """Return whether a record has the values that are read from it; anything can have a fitting checksum."""
     removed, network = record.get("removed"), record.get("network")
     if not isinstance(removed, dict) or not isinstance(network, dict):
         return False
@@ -56,7 +56,7 @@ def _is_complete(record: Json) -> bool:
 
 
 def check_signature(value: Json, about: str, where: str, public: str | None) -> None:
-    """Raise :class:`Unfit` unless an object is signed by whom it says, and by the holder of a public key if given."""
+    """Raise :class:`Unfit` unless an object is signed by its signer, who must hold the public key if one is given."""
     signer = value.get(SIGNER)
     if public is not None and signer != public:
         said = "is not signed" if signer is None else "is signed with another key"

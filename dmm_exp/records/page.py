@@ -40,7 +40,7 @@ def render(record: Record, points: pd.DataFrame) -> str:
 
     Args:
         record: content of ``deletion.json``; see :mod:`dmm_exp.records.record`.
-        points: see :func:`dmm_exp.deletion.quality.points_table`.
+        points: see :func:`dmm_exp.deletion.quality.Change.table`.
     """
     return page(
         Path(__file__).with_name("page.html.j2"),

@@ -21,8 +21,9 @@
   group ``value``, ``low``, ``high`` (95 % interval over models), ``floor`` and ``doing_nothing``, in nats, or null;
   ``verdict``, for ``network`` and ``method`` each whether it can be told ``from_retraining`` and
   ``from_doing_nothing`` on the deleted rows (:class:`dmm_exp.records.comparison.Verdict`), or null;
-  ``metrics``, what was measured on this network (:func:`dmm_exp.deletion.quality.quality`); ``verification``, what
-  retrained networks tell (:class:`dmm_exp.deletion.quality.Verification`), empty without; ``in_words``, sentences.
+  ``metrics``, what was measured on this network (:func:`dmm_exp.deletion.quality.Change.metrics`);
+  ``verification``, the comparison with retrained networks (:func:`dmm_exp.deletion.quality.verify`), empty without;
+  ``in_words``, sentences.
 * ``cost``: the fields of :class:`dmm_exp.records.result.Cost`.
 * ``pool``: null, or ``folder``, whether it was ``kept``, ``models``, ``seconds``, ``break_even_requests`` (null where
   a retraining takes less than twice as long as the request) and ``in_words``, which says so.

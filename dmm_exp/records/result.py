@@ -1,4 +1,4 @@
-"""What comes of a deletion."""
+"""The result of a deletion."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Unlearned:
-    """What became of a network.
+    """The result of a deletion: the unlearned network, and what is known of it.
 
     Attributes:
         model: of the type, mode, devices and dtypes of the network that was given, which is unchanged.
-        metrics: what can be told without retrained networks; see :func:`dmm_exp.deletion.quality.quality`.
+        metrics: those that need no retrained networks; see :func:`dmm_exp.deletion.quality.Change.metrics`.
         normalisation: ``scale``, ``mean`` and ``std`` that inputs of a dataset of this package go through before they
             reach the network, ``(input / scale - mean) / std``; None where the network gets them as they are.
-        verification: what retrained networks tell, empty without; see :class:`dmm_exp.deletion.quality.Verification`.
+        verification: the comparison with retrained networks (:func:`dmm_exp.deletion.quality.verify`), empty without.
         cost: what it took.
         warnings: what to beware of, in sentences.
         forgotten: sorted training indices that are gone.
@@ -86,8 +86,8 @@ class Unlearned:
         names: of the files that are gone, where training examples are files; None elsewhere.
         weights: digests of the network's tensors, ``before`` and ``after``.
         when: the moment at which it was done, in UTC, as ISO 8601 writes it.
-        points: a row for every point; see :func:`dmm_exp.deletion.quality.points_table`.
-        pool: what predictions came from, None where it was no pool; one that was prepared for this call is gone.
+        points: a row for every point; see :func:`dmm_exp.deletion.quality.Change.table`.
+        pool: the source of predictions, None where it was no pool; one that was prepared for this call is gone.
         kept: names of tensors that a retrained network took over from the given one.
         place: where a ledger keeps the deletion, None where it is of no ledger.
         taken: how the files of the data were read where they leave it open, in sentences.
