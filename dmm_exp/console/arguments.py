@@ -12,11 +12,10 @@ class Parser(argparse.ArgumentParser):
     """A parser whose texts are shown as they are written, and that reports errors as the rest of the package does."""
 
     @classmethod
-    def of(cls, command: str, description: str, epilog: str) -> Parser:
-        """Return the parser of ``python -m dmm_exp.COMMAND``; options have to be written in full."""
+    def of(cls, program: str, description: str, epilog: str) -> Parser:
+        """Return the parser of a command; its options have to be written in full."""
         form = argparse.RawDescriptionHelpFormatter
-        name = f"python -m dmm_exp.{command}"
-        return cls(name, description=description, epilog=epilog, formatter_class=form, allow_abbrev=False)
+        return cls(program, description=description, epilog=epilog, formatter_class=form, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Raise ``UserError``: an argument is wrong."""

@@ -73,8 +73,8 @@ class Change:
         Returns:
             ``accuracy/{given,unlearned}/{forget,retain,val}`` and ``margin/…`` (means); with unseen points
             ``mia/{given,unlearned}``, the share of forget points that a membership attack takes for unseen; with
-            targets also ``accuracy/predicted/…``, ``margin/predicted/…`` and ``matched/…``: the covered share of the way
-            to the targets, 1 minus the ratio of root mean square distances of logits, after to before.
+            targets also ``accuracy/predicted/…``, ``margin/predicted/…`` and ``matched/…``: the covered share of the
+            way to the targets, 1 minus the ratio of root mean square distances of logits, after to before.
         """
         found = self._attacked()
         for name, logits in self._answers.items():

@@ -28,7 +28,7 @@ NEVER_SHOWN = "never shown: that the rows' influence is gone from the network, o
 
 def parser() -> Parser:
     """Return the parser of the command line."""
-    found = Parser.of("verify", DESCRIPTION, EPILOG)
+    found = Parser.of("python -m dmm_exp.verify", DESCRIPTION, EPILOG)
     found.add_argument("folder", metavar="FOLDER", help="of a ledger, or of a record (deletion.json)")
     found.add_argument("--key", metavar="FILE", help="public Ed25519 key (PEM) of whoever wrote it")
     found.add_argument("--receipt", metavar="TEXT", help="that a ledger gave for a request")
