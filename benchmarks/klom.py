@@ -11,7 +11,7 @@ from scipy import stats
 
 from benchmarks.timing import TABLE_HEAD, compare
 from dmm_exp.metrics import klom, lds, ulira_scores
-from dmm_exp.metrics._klom_counts import Options, Pair, histograms
+from dmm_exp.metrics._klom_counts import MarginPair, Options, histograms
 
 MEMBERS, POINTS = 100, 50_000
 LOOPED = 500  # points that a loop is timed on
@@ -104,7 +104,7 @@ def _replicates() -> str:
     """Time KLoM between random halves of the members, all points each time."""
     generator = np.random.default_rng(1)
     unlearned, oracle = generator.normal(size=(2, MEMBERS, REPLICATED_POINTS)).astype(np.float32)
-    pair, half = Pair(unlearned, oracle, Options()), MEMBERS // 2
+    pair, half = MarginPair(unlearned, oracle, Options()), MEMBERS // 2
     start = time.process_time()
     for _ in range(REPLICATES):
         rows, columns = generator.permutation(MEMBERS)[:half], generator.permutation(MEMBERS)[:half]
@@ -133,7 +133,7 @@ def _counts() -> str:
         ),
     ]
     shape = (2, 40, COUNTED // len(kinds))
-    pair = Pair(*np.concatenate([np.ascontiguousarray(kind(shape)) for kind in kinds], axis=2), Options())
+    pair = MarginPair(*np.concatenate([np.ascontiguousarray(kind(shape)) for kind in kinds], axis=2), Options())
     members = np.arange(pair.members)
     looped = [_one_histogram(p, q) for p, q in zip(pair.first.T, pair.second.T, strict=True)]
     expected = np.transpose(looped, (1, 2, 0))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmm_exp.metrics import klom_intervals
-from dmm_exp.metrics._klom_counts import Options, Pair
+from dmm_exp.metrics._klom_counts import MarginPair, Options
 from dmm_exp.metrics.klom_intervals import Statistic, statistics
 
 MEMBERS, POINTS, EFFECTS, SHARE = 100, 200, 3, 0.1
@@ -35,15 +35,15 @@ class Margins:
         own = self.generator.normal(size=(MEMBERS, POINTS))
         return self.generator.normal(size=(MEMBERS, EFFECTS)) @ self.loadings + np.sqrt(1 - SHARE) * own + shift
 
-    def pair(self) -> Pair:
+    def pair(self) -> MarginPair:
         """Draw both ensembles."""
-        return Pair(self.side(self.shift), self.side(0.0), Options())
+        return MarginPair(self.side(self.shift), self.side(0.0), Options())
 
-    def statistics(self, pair: Pair, *members: NDArray[np.int64]) -> NDArray[np.float64]:
+    def statistics(self, pair: MarginPair, *members: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the statistics of KLoM between some members of both sides."""
         return statistics(pair.values(*members), STATISTICS)
 
-    def bootstrap(self, pair: Pair) -> NDArray[np.float64]:
+    def bootstrap(self, pair: MarginPair) -> NDArray[np.float64]:
         """Return low and high ``[2, statistics]`` of the percentile bootstrap."""
         drawn = self.generator.integers(MEMBERS, size=(RESAMPLES, 2, MEMBERS))
         return np.quantile([self.statistics(pair, *members) for members in drawn], [0.025, 0.975], axis=0)

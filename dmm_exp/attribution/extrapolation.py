@@ -33,9 +33,9 @@ def own_on_everything(
         originals: mean logits of models trained on everything, ``[points, classes]``.
     """
     n_train = larger.n_train
-    (here, here_error), (there, there_error) = (answers_without(models) for models in (pool, larger))
-    without = there + ahead * (there - here)
-    error = ((1 + ahead) ** 2 * there_error.square() + ahead**2 * here_error.square()).sqrt().clamp(min=1e-12)
+    (small, small_error), (large, large_error) = (answers_without(models) for models in (pool, larger))
+    without = large + ahead * (large - small)
+    error = ((1 + ahead) ** 2 * large_error.square() + ahead**2 * small_error.square()).sqrt().clamp(min=1e-12)
     numbers, known = (originals[:n_train] - without) / error, known / error
     label = (torch.arange(originals.shape[1]) == pool.known_labels[:n_train, None]).long()
     factors = torch.stack(

@@ -68,8 +68,8 @@ class TrakFactored(GradientEstimator):
         return (train.double() @ torch.linalg.pinv(gram, hermitian=True)).float()
 
 
-Normalisation = nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm
-Layer = nn.Linear | nn.Conv2d | Normalisation
+NormLayer = nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm
+Layer = nn.Linear | nn.Conv2d | NormLayer
 
 
 def factored_layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
@@ -85,13 +85,13 @@ def factored_layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
             yield name, layer  # pyright: ignore[reportReturnType]
         else:
             raise UserError(
-                f"attribution=trak_factored: layer '{name}' ({_said(layer)}) has parameters but is neither linear nor "
-                "an ordinary two-dimensional convolution, nor a normalisation by fixed statistics or by an example's "
-                "own; use attribution=trak, which takes any layer"
+                f"attribution=trak_factored: layer '{name}' ({_described(layer)}) has parameters but is neither linear "
+                "nor an ordinary two-dimensional convolution, nor a normalisation by fixed statistics or by an "
+                "example's own; use attribution=trak, which takes any layer"
             )
 
 
-def _said(layer: nn.Module) -> str:
+def _described(layer: nn.Module) -> str:
     """Return a layer in one line; what has layers of its own is said by the parameters that are in none of them."""
     if next(layer.children(), None) is None:
         return str(layer)
@@ -166,7 +166,7 @@ class ScaleFactors:
         generator: what the matrix is drawn from.
     """
 
-    def __init__(self, layer: Normalisation, width: int, generator: torch.Generator) -> None:
+    def __init__(self, layer: NormLayer, width: int, generator: torch.Generator) -> None:
         self.layer = layer
         size = sum(value.numel() for value in layer.parameters())
         self._matrix = random_rows(width, size, generator).to(layer.weight.device)

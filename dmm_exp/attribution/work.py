@@ -1,4 +1,4 @@
-"""Gradient features as pieces of work that any process can do: some checkpoints go in, a shard comes out."""
+"""Jobs that compute the gradient features of some checkpoints and write them as a shard; any process can run them."""
 
 from __future__ import annotations
 
@@ -16,38 +16,26 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Plain
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble
-from dmm_exp.ensembles.work import Clock, model_factory, read_examples, stored_ensemble, trainer_factory
+from dmm_exp.ensembles.work import Clock, NetworkJob, model_factory, read_examples, stored_ensemble, trainer_factory
 from dmm_exp.errors import UserError
 from dmm_exp.store import Draft
 
 
-@dataclass(frozen=True)
-class GradientJob:
-    """Make the features of originals ``start … stop-1`` and write them as one shard.
+@dataclass(frozen=True, kw_only=True)
+class GradientJob(NetworkJob):
+    """Compute the gradient features of some originals.
 
     Attributes:
-        estimator: configuration of the estimator whose features they are.
-        examples: folder of the dataset's artifact.
+        estimator: configuration of the estimator that uses the features.
         originals: folder of the originals' artifact.
-        model: configuration of the network.
-        trainer: configuration of the Lightning trainer.
-        output: folder of the artifact in the making.
-        shard: number of the shard.
     """
 
     estimator: Plain
-    examples: Path
     originals: Path
-    model: Plain
-    trainer: Plain
-    output: Path
-    shard: int = 0
-    start: int = 0
-    stop: int = 0
 
 
-class Block(NamedTuple):
-    """Examples of one checkpoint whose gradients are taken together.
+class GradientBatch(NamedTuple):
+    """Examples of one checkpoint whose gradients are computed together.
 
     Attributes:
         row: place of the checkpoint in its chunk.
@@ -73,10 +61,10 @@ def gradient_chunk(job: GradientJob) -> None:
 
 
 class FeatureExtraction(LightningModule):
-    """Fills the features of a chunk of checkpoints; its predict loop goes over checkpoints and blocks of examples.
+    """Computes the features of a chunk of checkpoints; its predict loop goes over checkpoints and batches of examples.
 
     Args:
-        estimator: makes the features.
+        estimator: defines the features.
         originals: the chunk of checkpoints.
         examples: the dataset; it moves to the device with the module.
         numbers: of the checkpoints among the originals.
@@ -105,42 +93,43 @@ class FeatureExtraction(LightningModule):
         Raises:
             UserError: a feature is not finite.
         """
-        trainer.predict(self, dataloaders=self.blocks(), return_predictions=False)
+        trainer.predict(self, dataloaders=self.batches(), return_predictions=False)
         if not all(values.isfinite().all() for values in self.tensors.values()):
             name = type(self.estimator).__name__
             raise UserError(f"attribution: {name} got gradients that are not finite; raise its damping if it has one")
         return self.tensors
 
-    def blocks(self) -> DataLoader[Block]:
+    def batches(self) -> DataLoader[GradientBatch]:
         """Return all work, checkpoint by checkpoint."""
-        blocks: list[Block] = []
+        batches: list[GradientBatch] = []
         for row in range(len(self.numbers)):
             for training, points in ((True, self._examples.n_train), (False, self._examples.n_points)):
-                blocks += [Block(row, part, training) for part in torch.arange(points).split(self.estimator.block_size)]
-        return DataLoader(blocks, batch_size=None)  # pyright: ignore[reportArgumentType]
+                parts = torch.arange(points).split(self.estimator.block_size)
+                batches += [GradientBatch(row, part, training) for part in parts]
+        return DataLoader(batches, batch_size=None)  # pyright: ignore[reportArgumentType]
 
-    def predict_step(self, block: Block, block_index: int) -> None:
-        """Make the features of one block, and keep them on the CPU."""
-        maker, points = self._features(block.row), block.points
+    def predict_step(self, batch: GradientBatch, batch_index: int) -> None:
+        """Compute the features of one batch, and keep them on the CPU."""
+        features = self._features(batch.row)
         with torch.enable_grad():
-            if block.training:
-                features, weights = maker.train(points)
-                self._keep("train", block, features)
-                self._keep("weights", block, weights)
+            if batch.training:
+                values, weights = features.train(batch.points)
+                self._keep("train", batch, values)
+                self._keep("weights", batch, weights)
             else:
-                self._keep("targets", block, maker.targets(points))
+                self._keep("targets", batch, features.targets(batch.points))
 
     def _features(self, row: int) -> Features:
         if self._current is None or self._current[0] != row:
-            self._current = None  # let go of the last checkpoint's tensors before the next makes its own
+            self._current = None  # frees the tensors of the last checkpoint before the next one allocates its own
             model = self.originals.member(row).to(self.device)
             with torch.enable_grad():
-                made = self.estimator.features(model, self._examples.to(self.device), self.numbers[row])
-            self._current = row, made
+                features = self.estimator.features(model, self._examples.to(self.device), self.numbers[row])
+            self._current = row, features
         return self._current[1]
 
-    def _keep(self, name: str, block: Block, values: Tensor) -> None:
+    def _keep(self, name: str, batch: GradientBatch, values: Tensor) -> None:
         if name not in self.tensors:
             points = self._examples.n_points if name == "targets" else self._examples.n_train
             self.tensors[name] = torch.empty(len(self.numbers), points, *values.shape[1:])
-        self.tensors[name][block.row, block.points.cpu()] = values.detach().float().cpu()
+        self.tensors[name][batch.row, batch.points.cpu()] = values.detach().float().cpu()

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dmm_exp.convex.problems import Floats, Part, Problem
+from dmm_exp.convex.problems import Floats, Problem, Subset
 
 Gradient = Callable[[int, Floats], Floats]  # of a step's number and parameters [seeds, d, k]
-Schedule = Literal["constant", "decaying"]
-SCHEDULES: tuple[Schedule, ...] = ("constant", "decaying")
+StepSchedule = Literal["constant", "decaying"]
+SCHEDULES: tuple[StepSchedule, ...] = ("constant", "decaying")
 RECORDS = 45  # of a trajectory
 DECAY = 20  # a decaying step is halved after one part in so many of all steps
 
@@ -36,7 +36,7 @@ class Descent:
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class ParameterPath:
     """Parameters on the way.
 
     Attributes:
@@ -69,7 +69,7 @@ def step_sizes(largest: Floats, multiples: Floats, decaying: NDArray[np.bool_], 
 
 def descend(
     descent: Descent, start: Floats, multiples: Floats, decaying: NDArray[np.bool_], at: NDArray[np.int64]
-) -> Trajectory:
+) -> ParameterPath:
     """Take steps from ``start [seeds, d]`` with ``k`` step sizes; those that diverge end as infinities or NaN."""
     parameters = np.repeat(start[..., None], len(multiples), axis=2)
     kept = [parameters]
@@ -80,10 +80,10 @@ def descend(
             parameters = parameters - sizes * descent.gradient(step, parameters)
             if step + 1 in wanted:
                 kept.append(parameters)
-    return Trajectory(at, np.stack(kept))
+    return ParameterPath(at, np.stack(kept))
 
 
-def full_gradient(part: Part) -> Gradient:
+def full_gradient(part: Subset) -> Gradient:
     """Return the gradient of the mean loss on some examples, with the penalty divided by their number.
 
     For the squared error it is ``(H θ − b)/n`` with H and b computed once.
@@ -96,7 +96,7 @@ def full_gradient(part: Part) -> Gradient:
     return lambda _, parameters: hessian @ parameters + offset
 
 
-def stochastic_gradient(part: Part, batch: int, steps: int, seeds: range) -> Gradient:
+def stochastic_gradient(part: Subset, batch: int, steps: int, seeds: range) -> Gradient:
     """Return the gradient on a batch, drawn evenly with replacement; all step sizes see the same batches."""
     count, penalty = len(part), part.problem.penalty / len(part)
     rows = np.stack([np.random.default_rng([seed, 1]).integers(0, count, (steps, batch)) for seed in seeds], axis=1)

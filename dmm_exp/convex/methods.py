@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from dmm_exp.attribution import Estimator, Evidence, SubsetModels, towards
 from dmm_exp.config.convex import ConvexConfig, ConvexPoolConfig
+from dmm_exp.config.instantiate import instantiate
 from dmm_exp.convex.dynamics import (
     SCHEDULES,
     Descent,
-    Schedule,
+    StepSchedule,
     ascent_descent_gradient,
     descend,
     full_gradient,
@@ -22,9 +24,6 @@ from dmm_exp.convex.dynamics import (
 from dmm_exp.convex.problems import Floats, Problem
 from dmm_exp.convex.solutions import exact_influence, pool_masks, pool_outputs, solve
 from dmm_exp.convex.theory import batch_smoothness, smoothness
-
-if TYPE_CHECKING:
-    from dmm_exp.attribution import Estimator
 
 METHODS = ("gd", "sgd", "ascent_descent", "om", "om_stochastic", "dmm_exact", "dmm_pool")
 STOCHASTIC = ("sgd", "om_stochastic")
@@ -61,7 +60,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Found:
+class MethodResult:
     """A method at its best step size.
 
     Attributes:
@@ -75,7 +74,7 @@ class Found:
     """
 
     method: str
-    schedule: Schedule
+    schedule: StepSchedule
     multiple: float
     descent: Descent
     at: NDArray[np.int64]
@@ -92,11 +91,6 @@ def make_task(problem: Problem, seeds: range, pool: ConvexPoolConfig) -> Task:
 
 def _from_pool(problem: Problem, seeds: range, trained: Floats, pool: ConvexPoolConfig) -> Floats:
     """Return outputs ``[seeds, n]`` of θ(S) less the effect of F that the pool's estimator sees."""
-    import torch
-
-    from dmm_exp.attribution import Evidence, SubsetModels, towards
-    from dmm_exp.config.instantiate import instantiate
-
     estimator: Estimator = instantiate(pool.estimator)
     count, targets = problem.inputs.shape[1], []
     groups = (torch.arange(count) >= problem.size).long()
@@ -153,7 +147,7 @@ def excess_loss(task: Task, error: Floats) -> Floats:
     return (above.sum(1) + 0.5 * task.problem.penalty * (error**2).sum(1)) / len(retained)
 
 
-def best_multiples(method: str, tuning: Task, convex: ConvexConfig) -> dict[Schedule, float]:
+def best_multiples(method: str, tuning: Task, convex: ConvexConfig) -> dict[StepSchedule, float]:
     """Return by schedule the step size that ends nearest to θ(S∖F), in the geometric mean over tuning problems.
 
     Among those that end within rounding of it, the one that is nearest on the way wins.
@@ -170,7 +164,7 @@ def best_multiples(method: str, tuning: Task, convex: ConvexConfig) -> dict[Sche
     return {schedule: float(multiples[place]) for schedule, place in zip(SCHEDULES, places, strict=True)}
 
 
-def run_method(method: str, task: Task, tuning: Task, convex: ConvexConfig) -> list[Found]:
+def run_method(method: str, task: Task, tuning: Task, convex: ConvexConfig) -> list[MethodResult]:
     """Run a method from θ(S) at its best step size of every schedule."""
     best, descent = best_multiples(method, tuning, convex), descent_of(method, task, convex)
     at = record_times(descent.steps)
@@ -178,6 +172,6 @@ def run_method(method: str, task: Task, tuning: Task, convex: ConvexConfig) -> l
     found = descend(descent, task.trained, np.array(list(best.values())), decaying, at)
     distance, excess = measure(task, found.parameters)
     return [
-        Found(method, schedule, multiple, descent, at, distance[..., column], excess[..., column])
+        MethodResult(method, schedule, multiple, descent, at, distance[..., column], excess[..., column])
         for column, (schedule, multiple) in enumerate(best.items())
     ]

@@ -43,19 +43,19 @@ class Problem:
     matched: int
 
     @property
-    def forgotten(self) -> Part:
+    def forgotten(self) -> Subset:
         """The forget set F."""
-        return Part(self, slice(0, self.size))
+        return Subset(self, slice(0, self.size))
 
     @property
-    def retained(self) -> Part:
+    def retained(self) -> Subset:
         """The retain set R = S∖F."""
-        return Part(self, slice(self.size, None))
+        return Subset(self, slice(self.size, None))
 
     @property
-    def whole(self) -> Part:
+    def whole(self) -> Subset:
         """The training set S."""
-        return Part(self, slice(None))
+        return Subset(self, slice(None))
 
     def mean(self, outputs: Floats) -> Floats:
         """Return what the model answers at outputs z; less the target it is ∂φ/∂z."""
@@ -81,7 +81,7 @@ def _logistic(outputs: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """Some examples of every problem, with the loss on them."""
 
     problem: Problem

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmm_exp.convex.dynamics import Descent, descend, stochastic_gradient
-from dmm_exp.convex.methods import Found, Task, excess_loss
+from dmm_exp.convex.methods import MethodResult, Task, excess_loss
 from dmm_exp.convex.problems import Floats
 from dmm_exp.convex.theory import (
     batch_smoothness,
@@ -40,7 +40,7 @@ def measured_rate(at: NDArray[np.int64], distance: Floats) -> float:
     return float(np.exp(np.polyfit(at[window], np.log(distance[window]), 1)[0]))
 
 
-def rates_of(task: Task, found: Found) -> dict[str, float]:
+def rates_of(task: Task, found: MethodResult) -> dict[str, float]:
     """Return ``rate_measured`` and ``rate_predicted``, factors of one step; NaN where theory predicts none.
 
     They are medians over seeds. That of a stochastic method is the factor of the root mean square over batches, which a
@@ -63,7 +63,7 @@ def rates_of(task: Task, found: Found) -> dict[str, float]:
     return {"rate_measured": float(np.median(measured)), "rate_predicted": float(np.median(predicted))}
 
 
-def summary_of(task: Task, found: Found) -> Json:
+def summary_of(task: Task, found: MethodResult) -> Json:
     """Return a row of the table: how near a method came, when, and how fast."""
     gradients = found.at * found.descent.samples
     reached = found.distance <= REACHED
@@ -83,7 +83,7 @@ def summary_of(task: Task, found: Found) -> Json:
     }
 
 
-def _at(found: Found, step: int) -> float:
+def _at(found: MethodResult, step: int) -> float:
     """Return the median distance at the last record up to a step."""
     return float(np.median(found.distance[np.searchsorted(found.at, step, side="right") - 1]))
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dmm_exp.convex.problems import Floats, Part, Problem
+from dmm_exp.convex.problems import Floats, Problem, Subset
 
 TOLERANCE = 1e-12  # of the gradient, over that at θ = 0
 MOST_STEPS = 100
 
 
-def solve(part: Part, tolerance: float = TOLERANCE) -> Floats:
+def solve(part: Subset, tolerance: float = TOLERANCE) -> Floats:
     """Return the minimiser ``[seeds, d]`` of the penalised loss on some examples.
 
     Newton's method, whose first step is the closed form of ridge regression. Steps that raise the loss are halved.

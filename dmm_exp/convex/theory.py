@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from dmm_exp.convex.problems import Floats, Part
+from dmm_exp.convex.problems import Floats, Subset
 
 ZERO = 1e-10  # eigenvalues below this share of the largest are those of directions that no example has
 
 
-def smoothness(part: Part) -> Floats:
+def smoothness(part: Subset) -> Floats:
     """Return L ``[seeds]``: the mean loss has no larger curvature anywhere."""
     most = 1.0 if part.problem.loss == "ridge" else 0.25
     return (most * largest_eigenvalue(part.inputs) + part.problem.penalty) / len(part)
@@ -24,7 +24,7 @@ def largest_eigenvalue(inputs: Floats) -> Floats:
     return np.linalg.norm(inputs, ord=2, axis=(1, 2)) ** 2
 
 
-def batch_smoothness(part: Part, batch: int) -> Floats:
+def batch_smoothness(part: Subset, batch: int) -> Floats:
     """Return L_b ``[seeds]`` with ``E[A²] ≤ L_b E[A]`` for the curvature A of a batch drawn with replacement.
 
     ``L_b = (R² + μ)/b + (1 − 1/b) L`` with R² the largest curvature of a single example and μ the penalty's.
@@ -86,14 +86,14 @@ def mean_square_rate(inputs: Floats, batch: int, steps: Floats, iterations: int 
     return size
 
 
-def gradient_variance(part: Part, parameters: Floats) -> Floats:
+def gradient_variance(part: Subset, parameters: Floats) -> Floats:
     """Return ``tr C`` ``[seeds]``, the variance of a single example's gradient (with its penalty) at parameters."""
     errors = part.problem.mean(part.inputs @ parameters[..., None]) - part.targets[..., None]
     single = errors * part.inputs + part.problem.penalty / len(part) * parameters[:, None, :]
     return ((single - single.mean(1, keepdims=True)) ** 2).sum((1, 2)) / len(part)
 
 
-def noise_floor(part: Part, parameters: Floats, batch: int, steps: Floats) -> tuple[Floats, Floats]:
+def noise_floor(part: Subset, parameters: Floats, batch: int, steps: Floats) -> tuple[Floats, Floats]:
     """Return bounds ``[seeds]`` of the mean loss above its minimum at which SGD on ridge regression stays.
 
     ``η tr C/4b ≤ E[excess] ≤ η tr C/4b / (1 − η L_b/2)``.

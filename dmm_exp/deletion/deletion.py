@@ -33,7 +33,7 @@ from dmm_exp.pipeline.effects import FromOriginals, FromPool
 from dmm_exp.records.purged import Purged, purged_of
 from dmm_exp.store import Artifact, Draft, Spec
 from dmm_exp.unlearners import Unlearner
-from dmm_exp.unlearners.unlearner import Unlearned, UnlearningTask
+from dmm_exp.unlearners.unlearner import UnlearningResult, UnlearningTask
 
 if TYPE_CHECKING:
     from dmm_exp.console.progress import Console
@@ -255,7 +255,7 @@ class Work:
     gone: Rows
     seed: int
 
-    def carry_out(self, unlearner: Unlearner) -> tuple[Unlearned, Tensor | None]:
+    def carry_out(self, unlearner: Unlearner) -> tuple[UnlearningResult, Tensor | None]:
         """Unlearn the rows, and return the result and the logits that it was to match, if any.
 
         A method that matches predictions is given everything that is gone, since that is what is predicted.

@@ -29,7 +29,7 @@ from dmm_exp.records.checkpoints import weights_digest
 from dmm_exp.records.pool import Pool
 from dmm_exp.records.result import Cost, Unlearned
 from dmm_exp.unlearners import Retrain
-from dmm_exp.unlearners import unlearner as internal
+from dmm_exp.unlearners.unlearner import UnlearningResult
 
 if TYPE_CHECKING:
     from dmm_exp.ensembles import Ensemble
@@ -161,7 +161,7 @@ class Execution:
         return retraining_cost(epochs, self.deletion.examples.n_train - forgotten)
 
     def _result(
-        self, change: Change, unlearned: internal.Unlearned, settings: Node, seconds: float, warnings: list[str]
+        self, change: Change, unlearned: UnlearningResult, settings: Node, seconds: float, warnings: list[str]
     ) -> Unlearned:
         """Measure a deletion, and return its result."""
         known, gone = self.deletion.given, change.gone
@@ -196,7 +196,7 @@ class Execution:
             normalisation=None if known.examples.normalisation == RAW else dict(vars(known.examples.normalisation)),
         )
 
-    def _restored(self, unlearned: internal.Unlearned) -> nn.Module:
+    def _restored(self, unlearned: UnlearningResult) -> nn.Module:
         """Return the unlearned network, like the given one.
 
         Raises:
@@ -210,7 +210,7 @@ class Execution:
         return self.deletion.given.restore(unlearned.ensemble.member(0))
 
     def _cost(
-        self, unlearned: internal.Unlearned, settings: Node, seconds: float, forgotten: int, verification: float
+        self, unlearned: UnlearningResult, settings: Node, seconds: float, forgotten: int, verification: float
     ) -> Cost:
         epochs, ratio = settings.get("epochs"), None
         if self.has_recipe and not isinstance(self.deletion.config.training, TrainingByFunction):

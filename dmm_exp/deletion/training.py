@@ -10,7 +10,7 @@ from dmm_exp.deletion.given import given
 from dmm_exp.deletion.recipes import Recipe, composed, training_of
 from dmm_exp.deletion.rows import Data
 from dmm_exp.ensembles import AllBut, EnsembleTraining, member_seed
-from dmm_exp.ensembles.by_function import by_function, teach
+from dmm_exp.ensembles.by_function import by_function, train_by_function
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.stacking import stacking_of
 from dmm_exp.ensembles.work import recipe as made_of
@@ -41,7 +41,7 @@ def train(model: nn.Module, data: Data, recipe: Recipe = "sgd_one_cycle", *, see
     rows = AllBut(known.examples.n_train, ()).indices(members)
     if by_function(training):
         seeds = [member_seed(seed, "original", 0, "order")]
-        ensemble = teach(registered(training["function"]), ensemble, rows, seeds)
+        ensemble = train_by_function(registered(training["function"]), ensemble, rows, seeds)
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         stacking_of(lambda: known.ensemble.member(0), known.examples, device).check()

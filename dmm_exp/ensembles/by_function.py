@@ -1,4 +1,4 @@
-"""Members trained by a function of the user's own, one after another, in place of a recipe."""
+"""Training by a user's own function, one member after another, instead of by a recipe."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.seeds import global_numbers
 from dmm_exp.errors import UserError, reason_of
 
-Teacher = Callable[[nn.Module, Tensor, int], nn.Module]
-"""From (fresh network, training indices, seed) to the network trained on them."""
+TrainFunction = Callable[[nn.Module, Tensor, int], nn.Module]
+"""A function from (fresh network, training indices, seed) to the trained network."""
 
 
 def by_function(training: Plain) -> bool:
-    """Say whether a training configuration names a registered :data:`Teacher` and no recipe."""
+    """Return whether a training configuration names a registered :data:`TrainFunction` instead of a recipe."""
     return "function" in training
 
 
-def teach(teacher: Teacher, ensemble: Ensemble, subsets: Tensor, seeds: Sequence[int]) -> Ensemble:
-    """Return the members that a function trains.
+def train_by_function(train: TrainFunction, ensemble: Ensemble, subsets: Tensor, seeds: Sequence[int]) -> Ensemble:
+    """Train every member by a function, and return the trained members.
 
-    Random numbers of torch, Python and numpy that the function draws without a generator of its own depend on the
+    The global random numbers of torch, Python and numpy are seeded for each member, so that the result depends on the
     member's seed alone.
 
     Args:
-        teacher: trains one network; it may change the one it is given, and must return it or one like it.
+        train: trains one network; it may change the given network, and returns it or one of the same architecture.
         ensemble: of fresh members behind the dataset's normalisation.
         subsets: training indices ``[members, size]``.
-        seeds: one a member.
+        seeds: one for each member.
 
     Raises:
-        UserError: the function failed, or returned something else than a network of the same architecture.
+        UserError: the function failed, or did not return a network of the same architecture.
     """
-    taught = []
+    trained = []
     for row, seed in enumerate(seeds):
         member = ensemble.member(row)
         network: Any = member.network
         with global_numbers(seed):
-            found = _taught(teacher, network.train(), subsets[row], seed)
+            found = _trained(train, network.train(), subsets[row], seed)
         if not isinstance(found, nn.Module):
             raise UserError(f"recipe: the function returned {type(found).__name__}; expected the trained nn.Module")
         try:
             network.load_state_dict(found.state_dict())
         except RuntimeError as error:
             raise UserError("recipe: the function returned a network of another architecture") from error
-        taught.append(member.cpu())
-    return Ensemble.stack(taught)
+        trained.append(member.cpu())
+    return Ensemble.stack(trained)
 
 
-def _taught(teacher: Teacher, network: nn.Module, rows: Tensor, seed: int) -> Any:
+def _trained(train: TrainFunction, network: nn.Module, rows: Tensor, seed: int) -> Any:
     try:
-        return teacher(network, rows, seed)
+        return train(network, rows, seed)
     except UserError:
         raise
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Gradients of single examples: of all together (``vmap``) where the network can, and else of one after another."""
+"""Gradients of single examples: of a batch together (``vmap``) where that works, and one by one otherwise."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch.func import grad, vmap
 
 from dmm_exp.errors import UserError, reason_of
 
-Gradients = dict[str, Tensor]
+NamedGradients = dict[str, Tensor]
 
-SAME = 1e-3  # difference, in multiples of the largest number, up to which both ways are equal but for rounding
+SAME = 1e-3  # largest difference between both ways that counts as rounding, in multiples of the largest number
 
 
 class ExampleGradients:
-    """Returns the gradients of an output of single examples, ``[examples, ...]`` for every parameter.
+    """Computes the gradients of an output of single examples, ``[examples, ...]`` for every parameter.
 
-    On its first examples it looks whether both ways give the same. If they do not, it goes one after another.
+    The first call compares both ways on a few examples. If the results differ, gradients are computed one by one.
 
     Args:
         output: from parameters and one row of each tensor of a batch to the output ``[]``.
         params: by name.
-        who: asks for gradients, as a message names it, with its key.
-        stacked: gives the gradients of a batch together; by default ``vmap`` of ``grad`` does.
+        who: the option that needs gradients, for error messages, such as ``unlearner=ssd``.
+        stacked: computes the gradients of a batch together; ``vmap`` of ``grad`` by default.
 
     Raises:
-        UserError: in a call, the network has no gradients of single examples.
+        UserError: in a call, if the network cannot compute gradients of single examples.
     """
 
     def __init__(
@@ -36,28 +36,28 @@ class ExampleGradients:
         output: Callable[..., Tensor],
         params: Mapping[str, Tensor],
         who: str,
-        stacked: Callable[..., Gradients] | None = None,
+        stacked: Callable[..., NamedGradients] | None = None,
     ) -> None:
         self._output, self._who = output, who
         self._params = {name: value.detach().requires_grad_() for name, value in params.items()}
         self._stacked = stacked or self._by_vmap
         self._together: bool | None = None
 
-    def __call__(self, *batch: Tensor) -> Gradients:
+    def __call__(self, *batch: Tensor) -> NamedGradients:
         """Return the gradients of the examples of a batch, by parameter."""
         if self._together is None:
             self._together = self._agree(*(values[:2] for values in batch))
         return self._stacked(*batch) if self._together else self._one_after_another(*batch)
 
-    def _by_vmap(self, *batch: Tensor) -> Gradients:
+    def _by_vmap(self, *batch: Tensor) -> NamedGradients:
         params = {name: value.detach() for name, value in self._params.items()}
         return vmap(grad(self._output), in_dims=(None, *[0] * len(batch)))(params, *batch)
 
-    def _one_after_another(self, *batch: Tensor) -> Gradients:
+    def _one_after_another(self, *batch: Tensor) -> NamedGradients:
         rows = [self._of_one(*row) for row in zip(*batch, strict=True)]
         return {name: torch.stack([row[name] for row in rows]) for name in self._params}
 
-    def _of_one(self, *row: Tensor) -> Gradients:
+    def _of_one(self, *row: Tensor) -> NamedGradients:
         with torch.enable_grad():
             output = self._output(self._params, *row)
             found = torch.autograd.grad(output, list(self._params.values()), allow_unused=True)
@@ -72,12 +72,12 @@ class ExampleGradients:
             raise
         except Exception as error:
             raise UserError(
-                f"{self._who}: takes gradients of single examples, which this network has not ({reason_of(error)}); "
+                f"{self._who}: takes gradients of single examples, which fails for this network ({reason_of(error)}); "
                 "expected a network that can be applied to one example, or another choice"
             ) from error
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that some operations are slow under vmap
+                warnings.simplefilter("ignore")  # warnings about slow operations under vmap
                 found = self._stacked(*batch)
         except Exception:
             return False

@@ -1,6 +1,6 @@
-"""Chunks of members as pieces of work that any process can do: a job goes in, a shard comes out.
+"""Jobs on chunks of members: any process can run a job, which writes one shard.
 
-A job is small and plain (paths, configuration, numbers); tensors travel through the store.
+A job is small and plain (paths, configuration, numbers); tensors are passed through the store.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.registered import registered
 from dmm_exp.config.schema import Plain
 from dmm_exp.data import Augmentation, Examples
-from dmm_exp.ensembles.by_function import by_function, teach
+from dmm_exp.ensembles.by_function import by_function, train_by_function
 from dmm_exp.ensembles.engine import Engine, TrainerFactory
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.memory import in_fitting_parts
@@ -37,7 +37,7 @@ from dmm_exp.files.reading import Json
 from dmm_exp.models import Normalised, margin
 from dmm_exp.store import Artifact, Draft
 
-TRAJECTORY = "trajectory/"  # what proxies of the trajectory are called among a shard's tensors, before their name
+TRAJECTORY = "trajectory/"  # prefix of the trajectory's proxies among a shard's tensors
 
 
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
@@ -51,39 +51,61 @@ class Executor(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TrainJob:
-    """Train members ``start … stop-1`` of a role and write them as one shard.
+@dataclass(frozen=True, kw_only=True)
+class ShardJob:
+    """Compute members ``start … stop-1`` of an artifact and write them as one shard.
+
+    Attributes:
+        output: folder of the unfinished artifact.
+        shard: number of the shard.
+    """
+
+    output: Path = Path()
+    shard: int = 0
+    start: int = 0
+    stop: int = 0
+
+    def part(self, start: int, stop: int) -> Self:
+        """Return the same job for other members."""
+        return replace(self, start=start, stop=stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkJob(ShardJob):
+    """A job on members that are networks.
 
     Attributes:
         examples: folder of the dataset's artifact.
         model: configuration of the network.
-        training: configuration of the recipe.
         trainer: configuration of the Lightning trainer.
-        seed: the run's seed.
-        role: with the member's number, determines all randomness.
-        subsets: what members are trained on; the shard of a random one holds its masks.
-        keep: what else the shard holds beside the logits: the ``parameters``, the proxies of the ``trajectory``.
-        logits_dtype: how logits are stored; beside rounded ones (float16) their ``margins`` are, in float32.
-        initial: folder of the ensemble whose members are trained on; fresh members when None.
-        output: folder of the artifact in the making.
-        shard: number of the shard.
     """
 
     examples: Path
     model: Plain
-    training: Plain
     trainer: Plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob(NetworkJob):
+    """Train members of a role.
+
+    Attributes:
+        training: configuration of the recipe.
+        seed: the run's seed.
+        role: with the member's number, determines all randomness.
+        subsets: the points that members are trained on; with random subsets the shard also holds the masks.
+        keep: what the shard holds besides logits: the ``parameters``, the proxies of the ``trajectory``.
+        logits_dtype: of stored logits; with rounded logits (float16) their ``margins`` are stored, too, in float32.
+        initial: folder of the ensemble whose members are trained further; None trains new members.
+    """
+
+    training: Plain
     seed: int
     role: Role
     subsets: Subsets
     keep: tuple[Literal["parameters", "trajectory"], ...] = ("parameters",)
     logits_dtype: Literal["float32", "float16"] = "float32"
     initial: Path | None = None
-    output: Path = Path()
-    shard: int = 0
-    start: int = 0
-    stop: int = 0
 
 
 class Clock:
@@ -104,14 +126,14 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What came out of making some members.
+class ChunkResult:
+    """The result of computing some members.
 
     Attributes:
-        tensors: what their shard holds; the first dimension is the members.
+        tensors: for their shard; the first dimension is the members.
         history: mean loss of every epoch.
-        sample_gradients: gradient evaluations of single examples that one member took.
-        facts: what else is to be remembered.
+        sample_gradients: gradient evaluations of single examples for one member.
+        facts: further facts to store.
     """
 
     tensors: dict[str, Tensor]
@@ -121,18 +143,22 @@ class Made:
 
 
 def train_chunk(job: TrainJob) -> None:
-    """Do a :class:`TrainJob`."""
+    """Run a :class:`TrainJob`."""
     make_chunk(job, partial(_train, job, read_examples(job.examples)))
 
 
-def _train(job: TrainJob, examples: Examples, members: range) -> Made:
+def _train(job: TrainJob, examples: Examples, members: range) -> ChunkResult:
     """Return some members of a job, trained together."""
     ensemble = _initial(job, examples, members)
     trajectory = Trajectory(len(members), examples.n_train) if "trajectory" in job.keep else None
     subsets = job.subsets.indices(members)
     if by_function(job.training):
         seeds = [member_seed(job.seed, job.role, member, "order") for member in members]
-        ensemble, history, gradients = teach(registered(job.training["function"]), ensemble, subsets, seeds), [], 0
+        ensemble, history, gradients = (
+            train_by_function(registered(job.training["function"]), ensemble, subsets, seeds),
+            [],
+            0,
+        )
     else:
         module = EnsembleTraining(subsets=subsets, trajectory=trajectory, **recipe(job.training))
         module.attach(ensemble, examples, seed=job.seed, role=job.role, members=members)
@@ -147,11 +173,11 @@ def _train(job: TrainJob, examples: Examples, members: range) -> Made:
         tensors |= {f"{TRAJECTORY}{name}": values for name, values in trajectory.mean().items()}
     if "parameters" in job.keep:
         tensors |= ensemble.tensors()
-    return Made(tensors, history, gradients)
+    return ChunkResult(tensors, history, gradients)
 
 
 def rounded(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return ``logits`` as float16, and the ``margins [members, points]`` that they had before.
+    """Return ``logits`` as float16, and their ``margins [members, points]`` before rounding.
 
     Raises:
         UserError: a finite logit is too large for float16.
@@ -167,7 +193,7 @@ def rounded(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def _initial(job: TrainJob, examples: Examples, members: range) -> Ensemble:
-    """Return the members that training starts from."""
+    """Return the members at the start of training."""
     build = model_factory(job.model, examples)
     if job.initial is not None:
         return stored_ensemble(job.initial, build, members).copy()
@@ -175,7 +201,7 @@ def _initial(job: TrainJob, examples: Examples, members: range) -> Ensemble:
 
 
 def stored_ensemble(path: Path, build: Callable[[], nn.Module], members: Sequence[int]) -> Ensemble:
-    """Return some members of a sharded artifact that holds parameters, in the order given; one may come twice."""
+    """Return some members of a sharded artifact with parameters, in the given order; members may be repeated."""
     chosen, tensors = list(members), stacked(path)
     parameters = {name: value[chosen] for name, value in tensors.items() if name.startswith(("params/", "stats/"))}
     return Ensemble.from_tensors(skeleton_of(build()), parameters)
@@ -188,23 +214,10 @@ def stacked(path: Path) -> dict[str, Tensor]:
     return {name: artifact.stacked(name) for name in artifact.stacked_names()}
 
 
-class ShardJob(Protocol):
-    """A job whose result is a shard: members ``start … stop-1`` of the artifact in the making at ``output``."""
+def make_chunk(job: ShardJob, make: Callable[[range], ChunkResult]) -> None:
+    """Compute the members of a job, together or in parts that fit into memory, and write them as one shard.
 
-    @property
-    def output(self) -> Path: ...  # noqa: D102
-    @property
-    def shard(self) -> int: ...  # noqa: D102
-    @property
-    def start(self) -> int: ...  # noqa: D102
-    @property
-    def stop(self) -> int: ...  # noqa: D102
-
-
-def make_chunk(job: ShardJob, make: Callable[[range], Made]) -> None:
-    """Make the members of a job, together or in parts that fit into memory, and write them as one shard.
-
-    Beside tensors, what is to be remembered of their making is written: seconds, losses by epoch, cost of one member.
+    The shard also records seconds, losses by epoch and the cost of one member.
 
     Raises:
         UserError: the logits are not finite, or not even one member fits into memory.
@@ -235,16 +248,16 @@ def read_examples(path: Path) -> Examples:
 
 
 def model_factory(config: Plain, examples: Examples) -> Callable[[], Normalised]:
-    """Return a function that makes a freshly initialised network behind the dataset's normalisation."""
+    """Return a function that makes a newly initialised network behind the dataset's normalisation."""
     shape = examples.input_shape
     make = instantiate({**config, "_partial_": True}, input_shape=list(shape), n_classes=examples.n_classes)
     return lambda: Normalised(make(), **vars(examples.normalisation), input_shape=shape)
 
 
 def recipe(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a training configuration with its optimizer, schedule and augmentation made into objects.
+    """Return a training configuration with its optimizer, schedule and augmentation as objects.
 
-    Nothing where members are trained by a function.
+    It is empty where members are trained by a function.
     """
     if by_function(training):
         return {}
@@ -255,7 +268,7 @@ def recipe(training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trainer_factory(trainer: Plain) -> TrainerFactory:
-    """Return what makes a Lightning trainer that prints nothing and writes nothing, from ``max_epochs``."""
+    """Return a factory of Lightning trainers that print nothing and write no files."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     options = {key: value for key, value in trainer.items() if key != "engine"}
@@ -268,39 +281,39 @@ def evaluation_copy(ensemble: Ensemble, trainer: Plain) -> Ensemble:
 
 
 def uses_gpu(trainer: Plain) -> bool:
-    """Return whether a trainer's configuration stands for a CUDA device of this machine."""
+    """Return whether a trainer of this configuration uses a CUDA device of this machine."""
     return trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def run_shards(
     draft: Draft,
     function: Callable[[Any], None],
-    make_job: Callable[[int, int, int], Any],
+    job: ShardJob,
     *,
     members: int,
     chunk_size: int,
     executor: Executor,
     progress: Progress,
 ) -> None:
-    """Write all shards of an artifact that are not there yet.
+    """Write all missing shards of an artifact.
 
-    Members that a finished artifact of the same family has are taken over from it; only the rest are made.
+    Members that a finished artifact of the same family has are copied from it; only the others are computed.
 
     Args:
-        draft: the artifact in the making; valid shards of an interrupted attempt are kept.
-        function: does one job.
-        make_job: from (shard, start, stop) to a job.
+        draft: the unfinished artifact; valid shards of an interrupted attempt are kept.
+        function: runs one job.
+        job: what to do, for any members.
         members: size of the whole ensemble.
         chunk_size: members that are trained together.
         executor: where jobs run.
-        progress: from the number of members to a context, in which it is told how many more are there.
+        progress: from the number of members to a context with a function that is called with finished members.
     """
     wanted = [[start, min(start + chunk_size, members)] for start in range(0, members, chunk_size)]
     layout = draft.layout(beginning_as(draft.relative, wanted))
     missing = [shard for shard in range(len(layout)) if draft.shard_facts(shard) is None]
     missing = [shard for shard in missing if not take_over(draft, shard, *layout[shard])]
-    jobs = [make_job(shard, *layout[shard]) for shard in missing]
+    jobs = [replace(job.part(*layout[shard]), output=draft.path, shard=shard) for shard in missing]
     with progress(members) as advance:
-        advance(members - sum(job.stop - job.start for job in jobs))
-        for job in executor.run(function, jobs):
-            advance(job.stop - job.start)
+        advance(members - sum(one.stop - one.start for one in jobs))
+        for done in executor.run(function, jobs):
+            advance(done.stop - done.start)

@@ -1,23 +1,22 @@
-"""All processes that ``torchrun`` started do each job together: for networks too large to train several at once."""
+"""All processes that ``torchrun`` started run each job together: for networks that are too large for one device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from dmm_exp.config.processes import ranks
 from dmm_exp.errors import UserError
+from dmm_exp.executors.jobs import Job
 from dmm_exp.store.temporary import temporary_folder
 
-Job = TypeVar("Job")
-
-PATIENCE = timedelta(days=7)  # others wait while rank 0 does what only it does
+PATIENCE = timedelta(days=7)  # how long other ranks wait while rank 0 does the work that is done only once
 
 
 class Distributed:
-    """Do one job after another, each by all ranks; rank 0 decides what is done, and what it writes is what counts.
+    """Run one job after another, each on all ranks; rank 0 chooses the jobs, and only its results are kept.
 
     Raises:
         UserError: the command was not started by ``torchrun``, or by one process only.
@@ -33,29 +32,29 @@ class Distributed:
         self._waiting = True
 
     def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[Job]:
-        """Run ``function`` on every job in order, on all ranks, yielding each job when it is done."""
+        """Run ``function`` on every job in order, on all ranks, and yield each job when it is done."""
         for job in jobs:
-            self._waiting = False  # the others are at work, and cannot be told to end
-            _tell((function, job))
+            self._waiting = False  # the other ranks are busy and would not receive a message to end
+            _broadcast((function, job))
             function(job)
             self._waiting = True
             yield job
 
     def warm_up(self) -> None:
-        """All processes run already."""
+        """Do nothing: all processes have been started by ``torchrun``."""
 
     def close(self) -> None:
-        """Let the other ranks end, unless a job failed that they are still at: then ``torchrun`` ends them."""
+        """Let the other ranks end. If a job failed and they are still running it, ``torchrun`` ends them."""
         if self._waiting:
             self._waiting = False
-            _tell(None)
+            _broadcast(None)
             _leave()
 
 
 def serve() -> None:
-    """Do what rank 0 does, as another rank: what comes out is thrown away."""
+    """Run the same jobs as rank 0 on another rank; the results are discarded."""
     _join()
-    while (work := _tell(None)) is not None:
+    while (work := _broadcast(None)) is not None:
         function, job = work
         with temporary_folder() as folder:
             function(replace(job, output=folder))
@@ -65,9 +64,9 @@ def serve() -> None:
 def _join() -> None:
     """Start the group of all ranks.
 
-    ``torch.distributed.nn`` takes the group that exists when it is imported as default of its functions. Imported
-    later, it would keep the group and its threads after ``_leave``, and a thread that still works while Python ends
-    aborts the process.
+    ``torch.distributed.nn`` is imported before the group exists: its functions take the group that exists at import as
+    their default. Imported later, it would keep the group and its threads alive after ``_leave``, and a thread that
+    runs while Python exits aborts the process.
     """
     import torch
     import torch.distributed.nn
@@ -84,10 +83,10 @@ def _leave() -> None:
     torch.distributed.destroy_process_group()
 
 
-def _tell(work: Any) -> Any:
-    """Return what rank 0 tells all."""
+def _broadcast(work: Any) -> Any:
+    """Send an object from rank 0 to all other ranks, and return it there, too."""
     import torch
 
-    told = [work]
-    torch.distributed.broadcast_object_list(told, src=0, device=torch.device("cpu"))
-    return told[0]
+    message = [work]
+    torch.distributed.broadcast_object_list(message, src=0, device=torch.device("cpu"))
+    return message[0]

@@ -1,4 +1,4 @@
-"""KLoM of checked margins: histograms of many points at once, whose counts are those of a plain loop over points."""
+"""KLoM of checked margins by histograms of many points at once, with the same counts as a loop over points."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ DIRECTIONS = ("unlearned_oracle", "oracle_unlearned")
 Floats = NDArray[np.floating]
 Members = NDArray[np.int64]
 
-NEAR_EDGE = 1e-6  # in bins; a sample further than this from every edge cannot be guessed into the wrong bin
-NARROW = 1e-8  # times bins: below this range relative to the values, rounding of the edges could exceed NEAR_EDGE
-TINY = 1e-290  # a range below this leaves steps that are no longer represented to full precision
 _LOG_OF_NONE = -1e300  # stands for ln 0; finite, so that 0 times it is 0
-_SAMPLES_PER_BLOCK = 250_000  # measured: what is passed over twice stays in the cache
+_SAMPLES_PER_BLOCK = 250_000  # so that they stay in the processor's cache, as measured
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Pair:
+class MarginPair:
     """Checked margins ``[members, points]`` of both sides of the divergence, the first side of KL first."""
 
     first: Floats
@@ -73,90 +70,53 @@ class Pair:
         return np.concatenate([_divergence(histograms(self, rows, columns, block), self.options) for block in blocks])
 
 
-class Grid:
-    """Equal bins over the range of every point of a block.
-
-    Attributes:
-        bins: their number.
-        low, high: ends ``[points]``; where they were equal, ``high`` is one more.
-        scale: bins per unit ``[points]``, for guessing.
-        edges: ``[bins + 1, points]``, each column bit for bit what ``numpy.linspace`` gives for one point.
-        narrow: points ``[n]`` whose edges are rounded so much that only a search among them finds the right bin.
-        top: the bin that ``high`` falls into ``[points]``: the last, unless a narrow point's edges coincide.
-    """
-
-    def __init__(self, low: NDArray[np.float64], high: NDArray[np.float64], bins: int) -> None:
-        high = np.where(high > low, high, low + 1.0)
-        width = high - low
-        self.bins, self.low, self.high = bins, low, high
-        self.scale = bins / np.maximum(width, TINY)
-        number, step = np.arange(bins + 1.0)[:, None], width / bins
-        self.edges = number * step
-        if not step.all():  # linspace itself changes its arithmetic for all points as soon as one step underflows
-            self.edges = np.where(step == 0.0, number / bins * width, self.edges)
-        self.edges += low
-        self.edges[-1] = high
-        self.narrow = np.flatnonzero(width < NARROW * bins * np.maximum(np.abs(low), np.abs(high)) + TINY)
-        self.top = np.full(len(low), bins - 1)
-        for point in self.narrow.tolist():
-            self.top[point] = self.search(high[point], point)
-
-    def search(self, values: NDArray[np.float64], point: int) -> NDArray[np.int64]:
-        """Return the bins of one point's values by a search among its edges."""
-        return np.searchsorted(self.edges[1:-1, point], values, side="right")
-
-
-def histograms(pair: Pair, rows: Members, columns: Members, block: slice) -> NDArray[np.integer]:
+def histograms(pair: MarginPair, rows: Members, columns: Members, block: slice) -> NDArray[np.integer]:
     """Return the counts ``[2, bins, points]`` of a block of points."""
     options = pair.options
     sides = [_clipped(pair.first[rows, block], options.clip), _clipped(pair.second[columns, block], options.clip)]
     low = np.minimum(*(side.min(axis=0) for side in sides))
     high = np.maximum(*(side.max(axis=0) for side in sides))
-    grid = Grid(low, high, int(options.bins))
-    counts = np.stack([_tally(side, grid) for side in sides])
+    edges = _edges(low, high, int(options.bins))
+    counts = np.stack([_tally(side, edges) for side in sides])
     if options.drop_maximum:
-        at_maximum = np.stack([np.count_nonzero(side == grid.high, axis=0) for side in sides])
+        at_maximum = np.stack([np.count_nonzero(side == edges[-1], axis=0) for side in sides])
         kept = (at_maximum < [[len(rows)], [len(columns)]]).all(axis=0)
-        counts[:, grid.top, np.arange(len(low))] -= np.where(kept, at_maximum, 0).astype(counts.dtype)
+        top = np.count_nonzero(edges[1:-1] <= edges[-1], axis=0)  # the last bin, unless rounded edges coincide
+        counts[:, top, np.arange(len(low))] -= np.where(kept, at_maximum, 0).astype(counts.dtype)
     return counts
 
 
-def _tally(samples: NDArray[np.float64], grid: Grid) -> NDArray[np.signedinteger]:
-    """Return the counts ``[bins, points]``: how many bins have at least each number, and the differences of that."""
-    bin_of = _bins(samples, grid)
-    at_least = np.zeros((grid.bins + 1, samples.shape[1]), dtype=np.min_scalar_type(-len(samples) - 1))
-    at_least[0] = len(samples)
-    is_so = np.empty(samples.shape, dtype=bool)
-    for number in range(1, grid.bins):
-        np.greater_equal(bin_of, bin_of.dtype.type(number), out=is_so)
-        at_least[number] = np.add.reduce(is_so.view(np.uint8), axis=0, dtype=np.min_scalar_type(len(samples)))
+def _edges(low: NDArray[np.float64], high: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    """Return the edges ``[bins + 1, points]`` of equal bins, each column exactly as ``numpy.linspace`` gives it.
+
+    Where both ends are equal the range is 1 wide.
+    """
+    high = np.where(high > low, high, low + 1.0)
+    number, width = np.arange(bins + 1.0)[:, None], high - low
+    step = width / bins
+    edges = number * step
+    if not step.all():  # linspace itself changes its arithmetic for all points as soon as one step underflows
+        edges = np.where(step == 0.0, number / bins * width, edges)
+    edges += low
+    edges[-1] = high
+    return edges
+
+
+def _tally(samples: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.signedinteger]:
+    """Return the counts ``[bins, points]``, as differences of how many samples are at or above each edge."""
+    members, bins = len(samples), len(edges) - 1
+    at_least = np.zeros((bins + 1, samples.shape[1]), dtype=np.min_scalar_type(-members - 1))
+    at_least[0] = members
+    is_above = np.empty(samples.shape, dtype=bool)
+    for number in range(1, bins):
+        np.greater_equal(samples, edges[number], out=is_above)
+        at_least[number] = np.add.reduce(is_above.view(np.uint8), axis=0, dtype=np.min_scalar_type(members))
     return at_least[:-1] - at_least[1:]
 
 
 def _clipped(samples: Floats, clip: float) -> NDArray[np.float64]:
     """Return new float64 samples within the clip."""
     return np.clip(samples.astype(np.float64), -clip, clip)
-
-
-def _bins(samples: NDArray[np.float64], grid: Grid) -> NDArray[np.unsignedinteger]:
-    """Return the bin of every sample ``[members, points]``.
-
-    Arithmetic guesses the bin, from slightly above and from slightly below; where the two differ, the sample is so near
-    an edge that rounding could mislead, and it is compared with the edge itself.
-    """
-    number = np.min_scalar_type(grid.bins)
-    place = samples - grid.low
-    place *= grid.scale
-    place += NEAR_EDGE
-    guess = place.astype(number)
-    place -= 2 * NEAR_EDGE
-    near = np.flatnonzero(guess != place.astype(number))
-    edge, point = guess.ravel()[near], near % samples.shape[1]
-    below = samples.ravel()[near] < grid.edges[edge, point]
-    guess.ravel()[near] = np.minimum(edge - below, grid.bins - 1)
-    for column in grid.narrow.tolist():
-        guess[:, column] = grid.search(samples[:, column], column)
-    return guess
 
 
 def _divergence(counts: NDArray[np.integer], options: Options) -> NDArray[np.float64]:

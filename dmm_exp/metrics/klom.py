@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dmm_exp.errors import UserError
 from dmm_exp.metrics._inputs import member_matrix, same_shape
-from dmm_exp.metrics._klom_counts import Floats, Options, Pair
+from dmm_exp.metrics._klom_counts import Floats, MarginPair, Options
 
 FEWEST_MODELS = 80
 """With fewer models than this an ensemble's KLoM is mostly sampling noise."""
@@ -71,7 +71,7 @@ def check_options(**options: Unpack[KlomOptions]) -> None:
     Options(**options)
 
 
-def checked_pair(unlearned: ArrayLike, oracle: ArrayLike, options: Options, fewest_members: int = 1) -> Pair:
+def checked_pair(unlearned: ArrayLike, oracle: ArrayLike, options: Options, fewest_members: int = 1) -> MarginPair:
     """Return both sides in the order of the divergence: the first argument of KL first."""
     first = member_matrix("unlearned", unlearned, fewest_members=fewest_members)
     second = member_matrix("oracle", oracle, fewest_members=fewest_members)
@@ -82,7 +82,7 @@ def checked_pair(unlearned: ArrayLike, oracle: ArrayLike, options: Options, fewe
         )
     same_shape("unlearned", first, "oracle", second)
     sides = (first, second) if options.direction == "unlearned_oracle" else (second, first)
-    return Pair(*_alike(*sides), options)
+    return MarginPair(*_alike(*sides), options)
 
 
 def _alike(first: Floats, second: Floats) -> tuple[Floats, Floats]:

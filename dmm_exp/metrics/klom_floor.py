@@ -8,7 +8,7 @@ from typing import NamedTuple, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dmm_exp.metrics._klom_counts import Options, Pair
+from dmm_exp.metrics._klom_counts import MarginPair, Options
 from dmm_exp.metrics.klom import KlomOptions, checked_pair
 from dmm_exp.metrics.klom_intervals import Statistic, statistics
 
@@ -55,7 +55,7 @@ def split_half_floor(
     return {name: SplitHalfFloor(float(at_half[i]), float(at_full[i])) for i, name in enumerate(quantiles)}
 
 
-def _between_halves(pair: Pair, quantiles: Sequence[Statistic]) -> NDArray[np.float64]:
+def _between_halves(pair: MarginPair, quantiles: Sequence[Statistic]) -> NDArray[np.float64]:
     """Return every statistic between halves, a mean over random divisions."""
     generator, half = np.random.default_rng(0), pair.members // 2
     orders = (generator.permutation(pair.members) for _ in range(_SPLITS))
@@ -63,7 +63,7 @@ def _between_halves(pair: Pair, quantiles: Sequence[Statistic]) -> NDArray[np.fl
     return np.mean([statistics(found, quantiles) for found in values], axis=0)
 
 
-def _fall_from_half(pair: Pair, quantiles: Sequence[Statistic]) -> NDArray[np.float64]:
+def _fall_from_half(pair: MarginPair, quantiles: Sequence[Statistic]) -> NDArray[np.float64]:
     """Return the floor at N over that at N/2 for ensembles drawn from the smoothed margins of evenly spaced points."""
     generator = np.random.default_rng(1)
     chosen = np.unique(np.linspace(0, pair.points - 1, _SMOOTHED_POINTS).astype(int))
@@ -76,10 +76,12 @@ def _fall_from_half(pair: Pair, quantiles: Sequence[Statistic]) -> NDArray[np.fl
     return np.divide(full, half, out=np.ones_like(full), where=half > 0)
 
 
-def _smoothed(pair: Pair, margins: NDArray[np.float64], members: int, generator: np.random.Generator) -> Pair:
+def _smoothed(
+    pair: MarginPair, margins: NDArray[np.float64], members: int, generator: np.random.Generator
+) -> MarginPair:
     """Return two ensembles drawn from every point's margins, each margin moved a little."""
     width = _BANDWIDTH * margins.std(axis=0) * len(margins) ** -0.2
     shape = (2, members, margins.shape[1])
     drawn = margins[generator.integers(len(margins), size=shape), np.arange(margins.shape[1])]
     first, second = drawn + width * generator.standard_normal(shape)
-    return Pair(first, second, pair.options)
+    return MarginPair(first, second, pair.options)

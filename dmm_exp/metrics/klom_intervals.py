@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dmm_exp.errors import UserError
 from dmm_exp.metrics._inputs import open_unit
-from dmm_exp.metrics._klom_counts import Options, Pair
+from dmm_exp.metrics._klom_counts import MarginPair, Options
 from dmm_exp.metrics.klom import KlomOptions, checked_pair
 
 Statistic = float | Literal["mean"]
@@ -86,7 +86,7 @@ def statistics(values: NDArray[np.float64], quantiles: Sequence[Statistic]) -> N
     return np.array([values.mean() if quantile == "mean" else next(found) for quantile in quantiles])
 
 
-def _spread_of_halves(pair: Pair, quantiles: Sequence[Statistic]) -> NDArray[np.float64]:
+def _spread_of_halves(pair: MarginPair, quantiles: Sequence[Statistic]) -> NDArray[np.float64]:
     """Return the standard error of every statistic at N/2."""
     generator = np.random.default_rng(0)
     variances = np.empty((_SPLITS, len(quantiles)))
@@ -97,7 +97,7 @@ def _spread_of_halves(pair: Pair, quantiles: Sequence[Statistic]) -> NDArray[np.
 
 
 def _of_halves(
-    pair: Pair, rows: NDArray[np.int64], columns: NDArray[np.int64], quantiles: Sequence[Statistic]
+    pair: MarginPair, rows: NDArray[np.int64], columns: NDArray[np.int64], quantiles: Sequence[Statistic]
 ) -> list[NDArray[np.float64]]:
     """Return the statistics of two halves that share no member."""
     half = pair.members // 2
@@ -105,7 +105,7 @@ def _of_halves(
     return [statistics(pair.values(rows[piece], columns[piece]), quantiles) for piece in pieces]
 
 
-def _fall_from_half(pair: Pair, quantiles: Sequence[Statistic]) -> NDArray[np.float64]:
+def _fall_from_half(pair: MarginPair, quantiles: Sequence[Statistic]) -> NDArray[np.float64]:
     """Return the standard error at N over that at N/2, for independent Gaussian margins like those of the pair."""
     generator = np.random.default_rng(1)
     first, second = (_moments(side, pair.options.clip) for side in (pair.first, pair.second))
@@ -115,7 +115,7 @@ def _fall_from_half(pair: Pair, quantiles: Sequence[Statistic]) -> NDArray[np.fl
     for _ in range(_REFERENCE_DRAWS):
         normal = generator.standard_normal((2, pair.members, means.shape[1]))
         one, other = (means[:, None] + deviations[:, None] * normal).astype(pair.first.dtype)
-        drawn = Pair(one, other, pair.options)
+        drawn = MarginPair(one, other, pair.options)
         whole.append(statistics(drawn.values(), quantiles))
         halves += _of_halves(drawn, members, members, quantiles)
     at_half = np.std(halves, axis=0)

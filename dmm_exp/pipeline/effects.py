@@ -1,4 +1,4 @@
-"""What leaving out training points is predicted to change: evidence, what an estimator learns from it, and effects."""
+"""Predicted effects of training rows: the evidence, what an estimator learns from it, and the effects."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from dmm_exp.pipeline.models import Models
 from dmm_exp.store import Artifact, Draft, Spec
 
 LDS_POINTS = 100  # of each group
-LEARNT_FORMAT = 1  # raised when an estimator that remembers learns, or keeps, something else
+LEARNT_FORMAT = 1  # increased when the stored result of an estimator that remembers changes
 
 
-class Source(ABC):
-    """Where evidence comes from.
+class EvidenceSource(ABC):
+    """Provides the evidence for an estimator.
 
     Args:
         models: of the experiment.
-        estimator: that learns from the evidence.
+        estimator: that uses the evidence.
     """
 
     def __init__(self, models: Models, estimator: Estimator) -> None:
@@ -44,12 +44,12 @@ class Source(ABC):
         """Return what the effect of some rows is estimated from."""
 
     def shared(self) -> list[Artifact]:
-        """Return what is trained once for many forget sets."""
+        """Return the artifacts that many forget sets share."""
         return []
 
     @cached_property
     def gradients(self) -> Artifact:
-        """Features of gradients of some originals, which know no forget set."""
+        """Features of gradients of some originals; they do not depend on the forget set."""
         estimator, models, config = self.estimator, self.models, self.context.config
         assert isinstance(estimator, GradientEstimator)
         settings, checkpoints = config.attribution, min(estimator.checkpoints, config.n_models)
@@ -58,19 +58,13 @@ class Source(ABC):
         spec = Spec("gradients", {"estimator": known, "checkpoints": checkpoints}, inputs)
 
         def make(draft: Draft) -> None:
-            def job(shard: int, start: int, stop: int) -> GradientJob:
-                return GradientJob(
-                    estimator=settings,
-                    examples=self.context.dataset.path,
-                    originals=models.originals.path,
-                    model=config.model.network,
-                    trainer=models.chunks.trainer,
-                    output=draft.path,
-                    shard=shard,
-                    start=start,
-                    stop=stop,
-                )
-
+            job = GradientJob(
+                estimator=settings,
+                examples=self.context.dataset.path,
+                originals=models.originals.path,
+                model=config.model.network,
+                trainer=models.chunks.trainer,
+            )
             models.chunks.run("gradients", draft, gradient_chunk, job, checkpoints, size=1)
 
         return self.context.obtain("gradients", f"of every logit of {checkpoints} originals", spec, make)
@@ -80,16 +74,16 @@ class Source(ABC):
         return Gradients(**{name: self.gradients.stacked(name) for name in ("train", "weights", "targets")})
 
 
-class FromPool(Source):
-    """The pool, and for some estimators gradients, larger subset models and the originals."""
+class FromPool(EvidenceSource):
+    """Evidence from the pool and, for some estimators, gradients, larger subset models and the originals."""
 
     @property
     def extrapolates(self) -> bool:
-        """Whether the estimator looks at larger subset models, and there are any."""
+        """Whether the estimator uses larger subset models, and there are any."""
         return self.estimator.extrapolates and self.context.config.pool.larger.size > 0
 
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
-        """Return the pool, and what else the estimator looks at."""
+        """Return the pool, and what else the estimator uses."""
         models, alphas = self.models, self.context.config.pool.lds_alphas
         further = {f"lds/alpha_{alpha:g}": models.of_other_subsets(alpha) for alpha in alphas}
         gradients = {"gradients": self.gradients} if self.estimator.source == "gradients" else {}
@@ -97,12 +91,12 @@ class FromPool(Source):
         return {"pool": models.pool} | gradients | further | extrapolated
 
     def shared(self) -> list[Artifact]:
-        """Return the pool, gradients and larger subset models, as far as the estimator looks at them."""
+        """Return the pool, gradients and larger subset models, as far as the estimator uses them."""
         gradients = [self.gradients] if self.estimator.source == "gradients" else []
         return [self.models.pool, *gradients, *([self.models.larger] if self.extrapolates else [])]
 
     def evidence(self, rows: Rows) -> Evidence:
-        """Return all that the estimator looks at."""
+        """Return all that the estimator uses."""
         evidence, models = self.at_size_of_pool(rows), self.models
         if not self.extrapolates:
             return evidence
@@ -117,7 +111,7 @@ class FromPool(Source):
         return evidence if self.estimator.source == "pool" else replace(evidence, gradients=self.features())
 
 
-class FromOracles(Source):
+class FromOracles(EvidenceSource):
     """Originals, and models retrained without the rows; metrics compare with other retrained models."""
 
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
@@ -132,15 +126,15 @@ class FromOracles(Source):
         return Evidence(groups, rows.n_train, originals=originals, oracles=oracles)
 
 
-class FromOriginals(Source):
-    """Gradients and answers of the originals alone."""
+class FromOriginals(EvidenceSource):
+    """Evidence from gradients and logits of the originals alone."""
 
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
         """Return gradients and originals."""
         return {"gradients": self.gradients, "originals": self.models.originals}
 
     def evidence(self, rows: Rows) -> Evidence:
-        """Return gradients, answers and labels."""
+        """Return gradients, logits and labels."""
         examples = self.context.examples
         return Evidence(
             rows.groups(examples.n_points),
@@ -158,10 +152,10 @@ class Effects:
     Attributes:
         source: where evidence comes from.
         last_learned: what the estimator learned last, for experiments that share it.
-        measures_lds: whether an effect comes with scores of how well held-out models are predicted.
+        measures_lds: whether it is also measured how well the estimator predicts held-out models.
     """
 
-    source: Source
+    source: EvidenceSource
     last_learned: LastLearned
     measures_lds: bool = True
 

@@ -1,4 +1,4 @@
-"""The ensembles of an experiment that are trained by its recipe, each made at most once."""
+"""The ensembles of an experiment that are trained by its recipe, each at most once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.store import Artifact, Draft, Spec
 
 Obtain = Callable[[str, str, Spec, Callable[[Draft], None]], Artifact]
-"""From (name, detail, spec, maker) to an artifact, as :meth:`Context.obtain`."""
+"""From (name, detail, spec, function that writes it) to an artifact, as :meth:`Context.obtain`."""
 
 
 class Models:
@@ -28,8 +28,8 @@ class Models:
 
     Args:
         chunks: how members are trained.
-        originals: models that stand for those trained on everything; they are trained by default.
-        obtain: gives an ensemble; by default it is trained if it is not there.
+        originals: returns models that replace those trained on everything; by default these are trained.
+        obtain: returns an ensemble; by default it is trained if it does not exist.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Models:
 
     @property
     def subsets(self) -> RandomSubsets:
-        """What the members of the pool are trained on."""
+        """The training subsets of the pool's members."""
         pool, seed = self.context.config.pool, self.context.config.seed
         return RandomSubsets(self.context.examples.n_train, pool.alpha, seed, pool.complementary)
 
@@ -62,7 +62,7 @@ class Models:
 
     @property
     def larger_subsets(self) -> RandomSubsets:
-        """What the models on larger subsets are trained on."""
+        """The training subsets of the models on larger subsets."""
         alpha, seed = self.context.config.pool.larger.alpha, self.context.config.seed
         return RandomSubsets(self.context.examples.n_train, alpha, seed, complementary=True, role="larger")
 
@@ -73,7 +73,7 @@ class Models:
         return self.trained("larger pool", f"{size:,} larger subset models", size, job)
 
     def of_other_subsets(self, alpha: float) -> Artifact:
-        """Return models trained on random subsets of another size, to see how well estimators predict them."""
+        """Return models trained on random subsets of another size, to test how well estimators predict them."""
         n_train, seed = self.context.examples.n_train, self.context.config.seed
         subsets = RandomSubsets(n_train, alpha, seed, complementary=False, role="lds")
         members, job = self.context.config.pool.held_out, self._subset_job("lds", subsets)
@@ -87,7 +87,7 @@ class Models:
 
     @cached_property
     def retrained_on_held_out(self) -> Artifact:
-        """The originals after fine-tuning on the validation points, which a score then depends on."""
+        """The originals after fine-tuning on the validation points, for a score that uses these points."""
         config, examples = self.context.config, self.context.examples
         points = Only(range(examples.n_train, examples.n_points))
         job = replace(self.job("held_out"), subsets=points, training=plain(config.scores.held_out), keep=())
@@ -96,11 +96,11 @@ class Models:
 
     @cached_property
     def of_pool(self) -> SubsetModels:
-        """Masks and logits of the whole pool, on disk where they are large."""
+        """Masks and logits of the whole pool; large ones stay on disk."""
         return self.answers(self.pool, self.subsets.block)
 
     def answers(self, artifact: Artifact, block: int = 1) -> SubsetModels:
-        """Return the masks and logits of models trained on random subsets, on disk where they are large."""
+        """Return the masks and logits of models trained on random subsets; large ones stay on disk."""
         return SubsetModels(
             artifact.opened("masks"),
             artifact.opened("logits"),
@@ -110,13 +110,13 @@ class Models:
         )
 
     def margins_of(self, models: SubsetModels, points: Tensor | slice) -> NDArray[np.float32]:
-        """Return margins ``[members, points]`` of some points: those that were kept, else from logits."""
+        """Return margins ``[members, points]`` of some points: stored ones, or computed from logits."""
         if models.margins is not None:
             return models.margins[:, points].numpy()
         return margins(models.logits[:, points], self.context.examples.labels[points])
 
     def job(self, role: Role) -> TrainJob:
-        """Return the job of training on everything by the recipe; what differs is replaced."""
+        """Return the job of training on everything by the recipe; other jobs replace what differs."""
         config = self.context.config
         return TrainJob(
             examples=self.context.dataset.path,
@@ -129,12 +129,12 @@ class Models:
         )
 
     def _subset_job(self, role: Role, subsets: RandomSubsets) -> TrainJob:
-        """Return the job of training on random subsets, of whose models only the answers are kept."""
+        """Return the job of training on random subsets, of which only the logits are stored."""
         dtype = self.context.config.pool.logits_dtype
         return replace(self.job(role), subsets=subsets, keep=(), logits_dtype=dtype)
 
     def trained(self, name: str, detail: str, members: int, job: TrainJob, initial: Artifact | None = None) -> Artifact:
-        """Return the ensemble that a job makes, from the members of another one if that is given."""
+        """Return the ensemble of a job, which starts from the members of ``initial`` if that is given."""
         config = {
             "role": job.role,
             "members": members,
@@ -150,18 +150,13 @@ class Models:
         spec = Spec("ensemble", config, inputs, {"initial": initial.spec.family} if initial else {})
 
         def make(draft: Draft) -> None:
-            start = initial.path if initial else None
-            whole = replace(job, output=draft.path, initial=start, trainer=self.chunks.trainer)
-
-            def part(shard: int, start: int, stop: int) -> TrainJob:
-                return replace(whole, shard=shard, start=start, stop=stop)
-
-            self.chunks.run(name, draft, train_chunk, part, members)
+            ready = replace(job, initial=initial.path if initial else None, trainer=self.chunks.trainer)
+            self.chunks.run(name, draft, train_chunk, ready, members)
 
         return self._obtain(name, detail, spec, make)
 
 
 def without_defaults(training: Plain) -> Plain:
-    """Return a recipe without the options that are off: artifacts from before there were any keep their keys."""
+    """Return a recipe without options that are off, so that older artifacts keep their keys."""
     off = {"augmentation": {"flip": False, "crop_padding": 0, "cutout": 0}, "label_smoothing": 0.0}
     return {key: value for key, value in training.items() if key not in off or value != off[key]}

@@ -1,4 +1,4 @@
-"""How a forget set is split, in which order its parts are unlearned, and by what.
+"""How a forget set is split, in which order its parts are unlearned, and by which methods.
 
 RUM: Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024, arXiv 2406.01257, section 5.
 """
@@ -8,17 +8,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from dmm_exp.config.schema import Plain
 from dmm_exp.data import Rows
 from dmm_exp.errors import UserError, shown
 from dmm_exp.scores import hardness
-
-Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,15 @@ class Part:
 
     name: str
     rows: Rows
-    unlearner: Config | None
+    unlearner: Plain | None
 
 
 class Refinement(ABC):
     """Splits a forget set.
 
     Attributes:
-        needs_scores: whether :meth:`parts` wants the table of scores.
-        score: the column that it looks at, when it does.
+        needs_scores: whether :meth:`parts` needs the table of scores.
+        score: column of the table of scores that is used, if any.
     """
 
     needs_scores: ClassVar[bool] = False
@@ -49,7 +48,7 @@ class Refinement(ABC):
 
     @property
     @abstractmethod
-    def unlearners(self) -> dict[str, Config | None]:
+    def unlearners(self) -> dict[str, Plain | None]:
         """Configuration of every part's unlearner, in the order in which parts are unlearned."""
 
     @abstractmethod
@@ -82,10 +81,10 @@ class Refinement(ABC):
 
 
 class Whole(Refinement):
-    """No refinement: everything in one go."""
+    """No refinement: the whole set in one step."""
 
     @property
-    def unlearners(self) -> dict[str, Config | None]:
+    def unlearners(self) -> dict[str, Plain | None]:
         """One part, unlearned by the run's own method."""
         return {"all": None}
 
@@ -95,14 +94,14 @@ class Whole(Refinement):
 
 
 class Shuffle(Refinement):
-    """Random parts of nearly equal size in turn: the control of refinements that look at scores.
+    """Random parts of nearly equal size in turn: the control for refinements by scores.
 
     Args:
         count: number of parts.
         seed: of the draw.
 
     Raises:
-        UserError: there are no parts, or one is something else.
+        UserError: the number of parts is below 1.
     """
 
     def __init__(self, *, count: int = 3, seed: int = 0) -> None:
@@ -111,7 +110,7 @@ class Shuffle(Refinement):
         self.count, self.seed = count, seed
 
     @property
-    def unlearners(self) -> dict[str, Config | None]:
+    def unlearners(self) -> dict[str, Plain | None]:
         """All parts are unlearned by the run's own method."""
         return {f"part {number}": None for number in range(1, self.count + 1)}
 
@@ -122,17 +121,17 @@ class Shuffle(Refinement):
 
 
 class ByScore(Refinement):
-    """Parts of nearly equal size, cut by a score.
+    """Parts of nearly equal size, divided by a score.
 
     Args:
-        score: column of the table of scores; what is harder to unlearn counts as higher, whatever the score's sign.
+        score: column of the table of scores; examples that are harder to unlearn count as higher, whatever its sign.
         order: ``ascending`` unlearns the lowest part first, as the paper does.
         candidates: unlearners to choose from, for parts whose unlearner is ``auto``.
         criterion: metric that chooses among candidates.
         **parts: from the lowest to the highest score: name → ``{unlearner: configuration, or null for the run's own}``.
 
     Raises:
-        UserError: there are no parts, or one is something else.
+        UserError: there are no parts, or one is not a mapping.
     """
 
     needs_scores: ClassVar[bool] = True
@@ -144,7 +143,7 @@ class ByScore(Refinement):
         order: Literal["ascending", "descending"] = "ascending",
         candidates: list[str] | None = None,
         criterion: str = "tow",
-        **parts: Config,
+        **parts: Plain,
     ) -> None:
         if not parts:
             raise UserError("refinement: expected parts, such as low, mid and high, each with its unlearner")
@@ -155,7 +154,7 @@ class ByScore(Refinement):
         self._ascending = {name: part.get("unlearner") for name, part in parts.items()}
 
     @property
-    def unlearners(self) -> dict[str, Config | None]:
+    def unlearners(self) -> dict[str, Plain | None]:
         """Every part's unlearner, in the order in which parts are unlearned."""
         items = list(self._ascending.items())
         return dict(items if self.order == "ascending" else reversed(items))

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import ClassVar
 
 from dmm_exp.ensembles import Ensemble, EnsembleTraining, member_seed
-from dmm_exp.unlearners.unlearner import Unlearned, Unlearner, UnlearningTask
+from dmm_exp.unlearners.unlearner import Unlearner, UnlearningResult, UnlearningTask
 
 
 class DoNothing(Unlearner):
-    """Return the originals: the reference that a method must beat."""
+    """Return the originals unchanged: the reference that a method must improve on."""
 
     reference: ClassVar[bool] = True
     own_sets: ClassVar[bool] = True
 
-    def unlearn(self, task: UnlearningTask) -> Unlearned:
+    def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Return copies of the originals."""
         ensemble = task.originals.copy()
-        return Unlearned(ensemble, ensemble.logits(task.examples.inputs), 0, [])
+        return UnlearningResult(ensemble, ensemble.logits(task.examples.inputs), 0, [])
 
 
 class Retrain(Unlearner):
@@ -30,7 +30,7 @@ class Retrain(Unlearner):
     reference: ClassVar[bool] = True
     own_sets: ClassVar[bool] = True
 
-    def unlearn(self, task: UnlearningTask) -> Unlearned:
+    def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Train as many new models as there are originals."""
         seeds = (member_seed(task.seed, "retrained", index, "initialisation") for index in task.members)
         ensemble = Ensemble.initialise(task.build, seeds)
@@ -39,4 +39,4 @@ class Retrain(Unlearner):
         training.attach(ensemble, task.examples, seed=task.seed, role="retrained", members=task.members)
         training.fit(task.make_trainer)
         logits = ensemble.to(task.originals.device).logits(task.examples.inputs)
-        return Unlearned(ensemble.cpu(), logits, training.sample_gradients, training.history())
+        return UnlearningResult(ensemble.cpu(), logits, training.sample_gradients, training.history())

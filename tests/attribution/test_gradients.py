@@ -227,7 +227,10 @@ def test_the_number_of_workers_and_their_order_change_nothing(tmp_path):
     Draft(folders["originals"]).write_shard(0, originals().tensors(), {})
     dataset, models = finished(folders["dataset"]), finished(folders["originals"])
     settings = {**METHODS["trak_factored"], **SMALL}
-    job = GradientJob(settings, dataset.path, models.path, MLP, TRAINER, folders["one"], stop=2)
+    job = GradientJob(
+        estimator=settings, examples=dataset.path, originals=models.path, model=MLP, trainer=TRAINER,
+        output=folders["one"], stop=2,
+    )  # fmt: skip
     gradient_chunk(job)
     for row in (1, 0):
         gradient_chunk(replace(job, output=folders["two"], shard=row, start=row, stop=row + 1))

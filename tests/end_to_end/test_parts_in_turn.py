@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dmm_exp.errors import UserError
-from dmm_exp.unlearners import Unlearned, Unlearner
+from dmm_exp.unlearners import Unlearner, UnlearningResult
 from dmm_exp.unlearners.work import PartJob, unlearn_chunk
 
 SEEN = []
@@ -33,7 +33,9 @@ class Watching(Unlearner):
         with torch.no_grad():
             for value in ensemble.parameters():
                 value += 1
-        return Unlearned(ensemble, ensemble.logits(task.examples.inputs), len(task.forget), [float(len(task.forget))])
+        return UnlearningResult(
+            ensemble, ensemble.logits(task.examples.inputs), len(task.forget), [float(len(task.forget))]
+        )
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def test_costs_and_losses_are_those_of_all_parts(job):
 
 def test_a_method_without_models_can_only_be_last(start, tmp_path):
     parts = ["refinement=rum", "refinement.low.unlearner=dm_direct"]
-    with pytest.raises(UserError, match="makes no models; it can only be last"):
+    with pytest.raises(UserError, match="returns predictions and no models; it can only be last"):
         start(tmp_path, *TINY, *parts)
     start(tmp_path, *TINY, "refinement=rum", "refinement.high.unlearner=dm_direct")
 

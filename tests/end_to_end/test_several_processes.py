@@ -93,9 +93,9 @@ def test_no_thread_of_the_group_outlives_it(tmp_path):
     script = tmp_path / "leaves.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from dmm_exp.executors.distributed import _join, _leave, _tell\n"
+        "from dmm_exp.executors.distributed import _join, _leave, _broadcast\n"
         "_join()\n"
-        "_tell('hello')\n"
+        "_broadcast('hello')\n"
         "import lightning.pytorch, torch.distributed.nn.functional\n"
         "names = lambda: [(task / 'comm').read_text().strip() for task in Path('/proc/self/task').iterdir()]\n"
         "assert any('gloo' in name for name in names()), names()\n"

@@ -8,7 +8,7 @@ from torch import nn
 
 from dmm_exp.data import Digits, Normalisation
 from dmm_exp.ensembles import chunk_size
-from dmm_exp.ensembles.chunk_size import Measurement, chosen_among, fastest, said_of
+from dmm_exp.ensembles.chunk_size import Measurement, chosen_among, fastest, in_words
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.errors import UserError
@@ -72,17 +72,17 @@ def test_measuring_ends_at_a_size_that_fails(monkeypatch, error):
 
 def test_what_was_chosen_is_said():
     found = chosen_among([(PLAIN, {1: 0.01, 50: 0.0005})])
-    assert said_of(found) == (
+    assert in_words(found) == (
         "50 members together are fastest on this device (0.5 ms a step and member, 20.0 times as fast as one at a time)"
     )
-    assert "1 member at a time is fastest" in said_of(chosen_among([(PLAIN, {1: 0.01})]))
+    assert "1 member at a time is fastest" in in_words(chosen_among([(PLAIN, {1: 0.01})]))
 
 
 def test_the_fastest_engine_is_chosen_and_named():
     other = Engine("graph", "apart", "rows")
     found = chosen_among([(PLAIN, {1: 3.0, 2: 2.0}), (other, {1: 3.0, 2: 1.0})])
     assert (found["chosen"], Engine(**found["engine"])) == (2, replace(other, measured=True))
-    assert "by step=graph, members=apart, memory=rows (1e+03 ms a step and member, 3.0 times" in said_of(found)
+    assert "by step=graph, members=apart, memory=rows (1e+03 ms a step and member, 3.0 times" in in_words(found)
 
 
 def test_a_host_looks_at_stacked_members_and_at_images_that_are_channels_last():
@@ -116,8 +116,8 @@ def test_an_engine_that_trains_wrongly_is_left_out(monkeypatch):
     found = list(images.everything(None))
     assert [engine.members for engine, _ in found] == ["together"]
     (reason,) = images.left_out.values()
-    assert reason == "its loss after a few steps is 2, plainly 1"
-    said = said_of(chosen_among(found) | {"left out": images.left_out})
+    assert reason == "its loss after a few steps is 2 instead of 1"
+    said = in_words(chosen_among(found) | {"left out": images.left_out})
     assert said.endswith(f"; left out: step=eager, members=apart, memory=channels_last ({reason})")
 
 

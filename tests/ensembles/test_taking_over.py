@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dmm_exp.ensembles.taking_over import beginning_as
-from dmm_exp.ensembles.work import run_shards
+from dmm_exp.ensembles.work import ShardJob, run_shards
 from dmm_exp.executors import Local
 from dmm_exp.store import Artifact, Draft, Spec, Store
 
@@ -31,15 +31,11 @@ class Said:
         pass
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class Job(ShardJob):
     """Members to make, and where their making is noted."""
 
-    output: Path
     log: Path
-    shard: int
-    start: int
-    stop: int
 
 
 def values(start: int, stop: int) -> dict[str, torch.Tensor]:
@@ -63,7 +59,7 @@ def ensemble(root: Path, members: int, chunk_size: int, executor: Any = None, sa
         run_shards(
             draft,
             make_chunk,
-            lambda *place: Job(draft.path, root / "log", *place),
+            Job(log=root / "log"),
             members=members,
             chunk_size=chunk_size,
             executor=executor or Local(),

@@ -10,7 +10,7 @@ import pytest
 
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import klom, klom_interval, klom_intervals, split_half_floor
-from dmm_exp.metrics._klom_counts import Options, Pair, histograms
+from dmm_exp.metrics._klom_counts import MarginPair, Options, histograms
 
 OPTIONS = [
     {"direction": direction, "drop_maximum": drop, "renormalise": renormalise, "bins": bins, "clip": clip}
@@ -81,7 +81,7 @@ def test_klom_is_the_obvious_computation(options, dtype):
 @pytest.mark.parametrize("drop_maximum", [False, True])
 def test_every_point_is_counted_as_a_loop_counts_it(drop_maximum):
     sides = np.concatenate([awkward_margins() * scale for scale in np.geomspace(1e-3, 1e3, 20)], axis=2)
-    pair, members = Pair(*sides, Options(drop_maximum=drop_maximum)), np.arange(sides.shape[1])
+    pair, members = MarginPair(*sides, Options(drop_maximum=drop_maximum)), np.arange(sides.shape[1])
     counts = [reference_counts(p, q, 20, 100.0, drop_maximum) for p, q in zip(*(side.T for side in sides), strict=True)]
     expected = np.transpose(counts, (1, 2, 0))
     np.testing.assert_array_equal(histograms(pair, members, members, slice(0, pair.points)), expected)
@@ -89,10 +89,10 @@ def test_every_point_is_counted_as_a_loop_counts_it(drop_maximum):
 
 def test_a_choice_of_members_needs_no_copy_of_their_margins():
     generator = np.random.default_rng(11)
-    pair = Pair(*generator.normal(size=(2, 30, 40)), Options())
+    pair = MarginPair(*generator.normal(size=(2, 30, 40)), Options())
     rows, columns = generator.permutation(30)[:12], generator.integers(30, size=12)
     np.testing.assert_array_equal(
-        pair.values(rows, columns), Pair(pair.first[rows], pair.second[columns], Options()).values()
+        pair.values(rows, columns), MarginPair(pair.first[rows], pair.second[columns], Options()).values()
     )
 
 

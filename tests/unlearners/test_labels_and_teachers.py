@@ -134,7 +134,7 @@ def test_divergence_is_torchs_times_the_squared_temperature(temperature):
 
 def test_scrub_moves_the_student_and_not_its_teacher():
     before, fit = originals(task()), ready("scrub", task(), epochs=2)
-    result = fit.unlearned()
+    result = fit.result()
     assert torch.equal(fit.kept["teacher"], before)
     assert torch.equal(originals(task()), before)
     assert (movement(result, task()) > 0.01).all()
@@ -181,7 +181,7 @@ def test_bad_teaching_moves_the_forget_set_towards_the_untrained_network():
     adam = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.001}
     settings = {"epochs": 10, "temperature": 1.0, "retain_fraction": 0.3, "optimizer": adam}
     fit = ready("bad_teacher", task(), **settings)
-    before, after, teacher = originals(task()), fit.unlearned().logits, fit.kept["teacher"]
+    before, after, teacher = originals(task()), fit.result().logits, fit.kept["teacher"]
     forget, retain = task().forget, task().retain
     assert (apart(teacher, after, forget) < 0.75 * apart(teacher, before, forget)).all()
     assert (apart(before, after, retain) < 0.05).all()

@@ -29,13 +29,13 @@ def test_a_method_does_the_same_to_a_task_whatever_it_did_before(name):
 def test_two_fits_of_one_method_know_nothing_of_each_other(name):
     method = make(name)
     first, second = Fit(method, tiny()), Fit(method, tiny("mlp", 30))
-    second.unlearned()
-    assert same(first.unlearned(), usual(name))
+    second.result()
+    assert same(first.result(), usual(name))
 
 
 @pytest.mark.parametrize(("name", "kept"), [("dmm", "targets"), ("oracle_matching", "targets"), ("scrub", "teacher")])
 def test_what_a_method_keeps_for_a_task_stays_as_it_was(name, kept):
     fit = ready(name, tiny(), epochs=1)
     before = fit.kept[kept].clone()
-    fit.unlearned()
+    fit.result()
     assert torch.equal(fit.kept[kept], before)

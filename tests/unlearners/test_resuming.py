@@ -78,21 +78,14 @@ def unlearned(
     def write(draft: Draft) -> None:
         sources = {name: made[name].path if name == target else None for name in ("oracles", "effect")}
         part = PartJob(config, tuple(range(20)), **sources)
-
-        def job(shard: int, start: int, stop: int) -> UnlearnJob:
-            return UnlearnJob(
-                parts=(part,),
-                **{name: made[name].path for name in ("examples", "originals")},
-                model=MLP,
-                training=TRAINING,
-                trainer=TRAINER,
-                seed=0,
-                output=draft.path,
-                shard=shard,
-                start=start,
-                stop=stop,
-            )
-
+        job = UnlearnJob(
+            parts=(part,),
+            **{name: made[name].path for name in ("examples", "originals")},
+            model=MLP,
+            training=TRAINING,
+            trainer=TRAINER,
+            seed=0,
+        )
         run_shards(
             draft,
             unlearn_chunk,

@@ -19,7 +19,7 @@ from dmm_exp.data import Digits, Examples, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, member_seed
 from dmm_exp.ensembles.schedules import OneCycle
 from dmm_exp.ensembles.work import model_factory, trainer_factory
-from dmm_exp.unlearners import Fit, Unlearned, UnlearningTask
+from dmm_exp.unlearners import Fit, UnlearningResult, UnlearningTask
 from dmm_exp.unlearners.distillation import divergence
 
 CONF = Path(config_directory())
@@ -119,13 +119,13 @@ def make(name: str, **settings: Any) -> Any:
     return instantiate(configured(name, **settings))
 
 
-def unlearn(name: str, task: UnlearningTask, **settings: Any) -> Unlearned:
+def unlearn(name: str, task: UnlearningTask, **settings: Any) -> UnlearningResult:
     """Return what a method for small data makes of a task."""
     return make(name, **settings).unlearn(task)
 
 
 @lru_cache
-def usual(name: str, network: str = "mlp", forget: int = 20) -> Unlearned:
+def usual(name: str, network: str = "mlp", forget: int = 20) -> UnlearningResult:
     """Return what a method makes of a tiny task; tests share it, so they must not change it."""
     return unlearn(name, tiny(network, forget))
 
@@ -135,18 +135,18 @@ def sgd(**settings: Any) -> dict[str, Any]:
     return {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.01, **settings}
 
 
-def everything(result: Unlearned) -> dict[str, Tensor]:
+def everything(result: UnlearningResult) -> dict[str, Tensor]:
     """Return all tensors of a result."""
     return {"logits": result.logits} | ({} if result.ensemble is None else result.ensemble.tensors())
 
 
-def same(left: Unlearned, right: Unlearned) -> bool:
+def same(left: UnlearningResult, right: UnlearningResult) -> bool:
     """Say whether two results have the same tensors, bit for bit."""
     first, second = everything(left), everything(right)
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def movement(result: Unlearned, task: UnlearningTask) -> Tensor:
+def movement(result: UnlearningResult, task: UnlearningTask) -> Tensor:
     """Return how far every member's parameters are from its original's ``[members]``."""
     assert result.ensemble is not None
     before = task.originals.params
@@ -160,7 +160,7 @@ def task() -> UnlearningTask:
     return forgetting(digits(), range(0, 200, 10), members=3, network={**MLP, "hidden": [24]})
 
 
-def full(name: str, task: UnlearningTask, **settings: Any) -> Unlearned:
+def full(name: str, task: UnlearningTask, **settings: Any) -> UnlearningResult:
     """Return what a method makes of a task with the settings of its file."""
     return instantiate({**METHODS[name], **settings}).unlearn(task)
 
