@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 # C0 and C1 but for tab and line feed; invisible marks that change the direction of writing; line separators; halves.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+REASON = "{reason}"
 _GOES_ON = "the same command then goes on where this one stopped"
 _NO_ROOM = {
     errno.ENOSPC: "the disk is full",
@@ -73,6 +74,23 @@ def reason_of(error: BaseException) -> str:
     """Return an error in one line, for a message that names what it came from."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def explained(sentence: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn exceptions into a :class:`UserError`; one that is raised already passes as it is.
+
+    Args:
+        sentence: of the error; :data:`REASON` in it stands for the exception in one line.
+        kinds: of exceptions; all by default.
+    """
+    expected = kinds or (Exception,)
+    try:
+        yield
+    except UserError:
+        raise
+    except expected as error:
+        raise UserError(sentence.replace(REASON, reason_of(error.__cause__ or error))) from error
 
 
 def did_you_mean(word: str, accepted: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits, load_wine
 from torch import Tensor, nn
 
-from dmm_exp.deletion.belonging import FAR, FARTHEST, distance
+from dmm_exp.deletion.belonging import FAR, distance
 from dmm_exp.deletion.given import Given, given
 from dmm_exp.deletion.recipes import composed, training_of
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, Role, member_seed
@@ -28,6 +28,7 @@ from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.work import recipe as made_of
 from dmm_exp.ensembles.work import trainer_factory
 from dmm_exp.metrics import margins
+from dmm_exp.records.pool import FARTHEST
 
 POOLS, LARGEST = (8, 20, 100), 100
 Data = tuple[Tensor, Tensor]

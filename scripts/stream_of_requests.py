@@ -24,9 +24,11 @@ from torch import Tensor
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Config
 from dmm_exp.console.progress import Console
+from dmm_exp.data import Rows
 from dmm_exp.deletion.deletion import Deletion, Work
 from dmm_exp.deletion.drift import Limits, drift_of
 from dmm_exp.deletion.given import Given
+from dmm_exp.deletion.quality import Change
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.ensembles import member_seed
 from dmm_exp.ensembles.work import model_factory, stored_ensemble
@@ -67,18 +69,18 @@ def stream(config: Config, requests: int, rows: int, every: int, draw: int) -> I
     deletion = Deletion(given, True, config, store, executor, console)
     origin = pipeline.models.originals.stacked("logits")
     order = torch.randperm(examples.n_train, generator=torch.Generator().manual_seed(draw))
-    current, gone = originals, torch.zeros(0, dtype=torch.long)
+    current, gone = originals, Rows(torch.zeros(0, dtype=torch.long), examples.n_train)
     for number in range(1, requests + 1):
-        new = order[(number - 1) * rows : number * rows].sort().values
-        gone = torch.cat([gone, new]).sort().values
+        new = Rows(order[(number - 1) * rows : number * rows].sort().values, examples.n_train)
+        gone = gone | new
         seed = config.seed if number == 1 else member_seed(config.seed, "unlearned", number, "subset")
         made, targets = Work(deletion, current, origin, new, gone, seed).carry_out(instantiate(config.unlearner))
         assert made.ensemble is not None
         current = made.ensemble
-        drift = drift_of(deletion, gone, origin, made.logits, targets)
+        drift = drift_of(Change(deletion, gone, origin, made.logits, targets))
         if number % every and number != requests:
             continue
-        joint, _ = Work(deletion, originals, origin, None, gone, config.seed).carry_out(instantiate(config.unlearner))
+        joint, _ = Work(deletion, originals, origin, gone, gone, config.seed).carry_out(instantiate(config.unlearner))
         points = {"_target_": "dmm_exp.forget.Points", "points": gone.tolist()}
         retrained = Pipeline(Context(replace(config, forget=points), store, executor, Console(quiet=True)))
         yield {
@@ -90,7 +92,7 @@ def stream(config: Config, requests: int, rows: int, every: int, draw: int) -> I
         }
 
 
-def compared(retrained: Pipeline, ensembles: Mapping[str, Tensor], gone: Tensor) -> dict[str, float]:
+def compared(retrained: Pipeline, ensembles: Mapping[str, Tensor], gone: Rows) -> dict[str, float]:
     """Return 95th percentiles of KLoM on rows that are gone and on unseen points, and accuracies."""
     labels, n_train = retrained.context.examples.labels.numpy(), retrained.context.examples.n_train
     oracle = margins(retrained.oracles.stacked("logits"), labels)
@@ -98,7 +100,7 @@ def compared(retrained: Pipeline, ensembles: Mapping[str, Tensor], gone: Tensor)
     found: dict[str, float] = {}
     for name, logits in ensembles.items():
         values = klom(margins(logits, labels), oracle)
-        found[f"forget/{name}"] = float(np.quantile(values[gone], 0.95))
+        found[f"forget/{name}"] = float(np.quantile(values[gone.indices], 0.95))
         if name in ("stream", "floor"):
             found[f"val/{name}"] = float(np.quantile(values[n_train:], 0.95))
     found["accuracy"] = float(accuracy(ensembles["stream"], labels)[:, n_train:].mean())

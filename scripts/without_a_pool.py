@@ -100,7 +100,7 @@ def without(pipeline: Pipeline, share: int) -> Tensor:
         ensemble = stored_ensemble(pipeline.models.originals.path, model_factory(network, examples), members)
         deletion = alone(pipeline, ensemble)
         origin = pipeline.models.originals.stacked("logits")[members.start : members.stop]
-        work = Work(deletion, ensemble, origin, None, pipeline.forget.indices, config.seed + start)
+        work = Work(deletion, ensemble, origin, pipeline.forget, pipeline.forget, config.seed + start)
         made, _ = work.carry_out(instantiate(compose_unlearner(config_directory(), "dmm")))
         parts.append(made.logits)
     return torch.cat(parts)

@@ -302,7 +302,7 @@ def _unlearn() -> int:
 
 
 def _verify() -> int:
-    from dmm_exp.deletion.verify_command import verify
+    from dmm_exp.records.verify_command import verify
 
     return verify(sys.argv[1:])
 

@@ -14,16 +14,16 @@ from torch import Tensor
 from dmm_exp.data import Examples
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import accuracy, margins
+from dmm_exp.records.pool import FARTHEST
+from dmm_exp.records.words import NAMES
 
 LEAST_AGREEMENT = 0.1  # with the labels, beyond chance: 0 is chance, 1 is always right
 CLEAR_AGREEMENT = 0.5  # is enough, however few the rows are
 ERRORS = 3.0  # standard errors that accuracy has to be above chance
 BETTER_ORDER = 0.05  # accuracy that another order of the classes may add, beside these standard errors
-FARTHEST = 4.0  # from a pool's full models, where these are about 1 from each other; more is refused
-FAR = 2.5  # the same; more is a warning
+FAR = 2.5  # from a pool's full models, where these are about 1 from each other; more is a warning
 SPREAD_FLOOR = 0.01  # nats, and share of the margins: full models that differ by less count as alike
 WORSE, DEVIATIONS = 0.1, 5.0  # accuracy below that of the full models, and the same in their standard deviations
-ELSEWHERE = {"retain": "kept rows", "val": "unseen points"}
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ def check_answers(logits: Tensor, examples: Examples, blank: Sequence[int] = ())
     Raises:
         UserError: the network is near chance, or its classes are in another order.
     """
-    there = torch.ones(examples.n_train, dtype=torch.bool)
-    there[list(blank)] = False
-    rows = int(there.sum())
-    confused = _confusion(logits[0, : len(there)][there], examples.labels[: len(there)][there])
+    readable = torch.ones(examples.n_train, dtype=torch.bool)
+    readable[list(blank)] = False
+    rows = int(readable.sum())
+    confused = _confusion(logits[0, : examples.n_train][readable], examples.labels[: examples.n_train][readable])
     answered, labelled = confused.sum(1), confused.sum(0)
     if np.count_nonzero(labelled) < 2:
         return
@@ -145,7 +145,7 @@ def check_pool(
     Raises:
         UserError: the network is farther away than ``FARTHEST``, or far less accurate on the kept rows.
     """
-    points = {name: groups[name] for name in ELSEWHERE if name in groups}
+    points = {name: groups[name] for name in ("retain", "val") if name in groups}
     found = {name: distance(own.margins[0, rows], full.margins[:, rows]) for name, rows in points.items()}
     worst = max(found, key=lambda name: found[name])
     theirs = full.right[:, points["retain"]].mean(1)
@@ -153,7 +153,7 @@ def check_pool(
     spread = float(theirs.std(ddof=1)) * (1 + 1 / len(theirs)) ** 0.5
     if found[worst] > FARTHEST or usual - accurate > max(WORSE, DEVIATIONS * spread):
         raise UserError(
-            f"{pool}: the network does not belong to it: on {ELSEWHERE[worst]} it is {found[worst]:.1f} times as far "
+            f"{pool}: the network does not belong to it: on {NAMES[worst]} it is {found[worst]:.1f} times as far "
             f"from the mean margins of the pool's {len(theirs)} full models as these are themselves (about 1 is "
             f"expected, at most {FARTHEST:g}), and it answers {accurate:.1%} of the kept rows right, these "
             f"{usual:.1%}; probably it was trained by another recipe or on inputs that were prepared otherwise, or it "
@@ -162,7 +162,7 @@ def check_pool(
     warnings = []
     if found[worst] > FAR:
         warnings.append(
-            f"the network may have been trained by another recipe than the pool: on {ELSEWHERE[worst]} it is "
+            f"the network may have been trained by another recipe than the pool: on {NAMES[worst]} it is "
             f"{found[worst]:.1f} times as far from the pool's full models as these are from each other (1 is expected, "
             f"more than {FARTHEST:g} is refused)"
         )

@@ -1,4 +1,4 @@
-"""What a person should know about the rows to delete before trusting the result."""
+"""Warnings about the rows to delete, which a person should know before trusting the result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmm_exp.data import Examples
+from dmm_exp.data import Examples, Rows
 from dmm_exp.errors import listed
 
 LARGE_SHARE = 0.2  # of a class that goes: effects of single rows do not add up any more (docs/unlearn_your_model.md)
@@ -16,22 +16,22 @@ FEWEST_ROWS = 20  # below which the 95th percentile over rows is the largest of 
 NAMED = 5  # copies that a sentence names
 
 
-def cautions(examples: Examples, gone: Tensor, there: Tensor | None = None) -> list[str]:
+def cautions(examples: Examples, gone: Rows, readable: Rows | None = None) -> list[str]:
     """Return sentences about rows that are to be deleted.
 
     Args:
         examples: the dataset.
-        gone: sorted training indices that are gone afterwards.
-        there: those of them whose inputs are there; all by default.
+        gone: the rows that are gone afterwards.
+        readable: those of them whose inputs are there; all by default.
     """
-    there = gone if there is None else there
-    return [*_large_shares(examples, gone), *_copies(examples, there), *_few(there)]
+    readable = gone if readable is None else readable
+    return [*_large_shares(examples, gone), *_copies(examples, readable), *_few(readable)]
 
 
-def _large_shares(examples: Examples, gone: Tensor) -> list[str]:
+def _large_shares(examples: Examples, gone: Rows) -> list[str]:
     """Warn of classes that lose a large share of their rows."""
     labels, classes = examples.labels[: examples.n_train], examples.n_classes
-    whole, lost = (torch.bincount(values, minlength=classes) for values in (labels, labels[gone]))
+    whole, lost = (torch.bincount(values, minlength=classes) for values in (labels, labels[gone.indices]))
     shares = {name: int(lost[c]) / int(whole[c]) for c, name in enumerate(examples.class_names) if whole[c]}
     large = {name: share for name, share in shares.items() if share > LARGE_SHARE}
     if not large:
@@ -43,29 +43,29 @@ def _large_shares(examples: Examples, gone: Tensor) -> list[str]:
     ]
 
 
-def _copies(examples: Examples, gone: Tensor) -> list[str]:
+def _copies(examples: Examples, gone: Rows) -> list[str]:
     """Warn of rows whose inputs stay: in the training set, or among unseen points."""
-    there = copies(examples.inputs, gone)
-    kept, unseen = there[there < examples.n_train], there[there >= examples.n_train]
-    found = []
+    found = copies(examples.inputs, gone.indices)
+    kept, unseen = found[found < examples.n_train], found[found >= examples.n_train]
+    sentences = []
     if len(kept):
-        found.append(
+        sentences.append(
             f"{len(kept)} exact cop{'y' if len(kept) == 1 else 'ies'} of deleted rows stay in the training set: "
             f"{_numbers(kept)}; what the network knows of them is not removed"
         )
     if len(unseen):
-        found.append(
+        sentences.append(
             f"{len(unseen)} exact cop{'y' if len(unseen) == 1 else 'ies'} of deleted rows are unseen points: "
-            f"{_numbers(unseen - examples.n_train)} of validation; comparisons on unseen points hold deleted rows"
+            f"{_numbers(unseen - examples.n_train)} of validation; comparisons on unseen points include deleted rows"
         )
-    return found
+    return sentences
 
 
 def _numbers(rows: Tensor) -> str:
     return "row " + listed([str(row) for row in rows.tolist()], NAMED).replace("'", "")
 
 
-def _few(gone: Tensor) -> list[str]:
+def _few(gone: Rows) -> list[str]:
     """Warn where a percentile over rows is their largest value."""
     if len(gone) >= FEWEST_ROWS:
         return []

@@ -1,41 +1,6 @@
-"""``python -m dmm_exp.unlearn``: the configuration of experiments, and a few keys of the request."""
+r"""Delete rows from a trained network.
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any, get_type_hints
-
-from dmm_exp.config.instantiate import check_targets, instantiate
-from dmm_exp.config.ranges import check_ranges
-from dmm_exp.config.schema import Config, Node, plain
-from dmm_exp.config.texts import value_of
-from dmm_exp.console.progress import Console
-from dmm_exp.data import Examples
-from dmm_exp.deletion.belonging import check_answers
-from dmm_exp.deletion.given import Given, given_by_configuration
-from dmm_exp.deletion.ledger import Ledger
-from dmm_exp.deletion.ledger_files import Receipt
-from dmm_exp.deletion.output import Output, asked_for
-from dmm_exp.deletion.pool import FILE, SIZE, Pool, prepare_given
-from dmm_exp.deletion.purge_command import purge_command
-from dmm_exp.deletion.recipes import composed
-from dmm_exp.deletion.request import check_request, request
-from dmm_exp.deletion.rows import forget_rows, read
-from dmm_exp.deletion.signature import Key, private_key
-from dmm_exp.errors import UserError, did_you_mean, storage_errors
-from dmm_exp.executors import shared_executor
-from dmm_exp.files.reading import Json
-from dmm_exp.forget import Rows
-from dmm_exp.store.temporary import sweep
-
-PREFIX = "request."
-
-HELP = """\
-Delete rows from a trained network.
-
-    python -m dmm_exp.unlearn dataset=folder dataset.path=photos model.network._target_=my_package.Net \\
+    python -m dmm_exp.unlearn dataset=folder dataset.path=photos model.network._target_=my_package.Net \
         request.checkpoint=net.safetensors forget.indices=rows.csv
 
 Writes unlearned.safetensors, deletion.json (what was removed, how, how well, and what that does not guarantee) and
@@ -72,12 +37,49 @@ Remove what is known of deleted rows, and is not needed for further requests:
                                 what verifications made go; of a pool, the inputs of the ledger's rows, or of those
                                 named, are overwritten. What remains is printed
 
-python -m dmm_exp.verify FOLDER checks a ledger or a record."""
+python -m dmm_exp.verify FOLDER checks a ledger or a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from dmm_exp.config.instantiate import check_targets, instantiate
+from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.schema import Config, Node, plain
+from dmm_exp.config.texts import value_of
+from dmm_exp.console.progress import Console
+from dmm_exp.data import Examples, Rows
+from dmm_exp.deletion.belonging import check_answers
+from dmm_exp.deletion.given import Given, given_by_configuration
+from dmm_exp.deletion.ledger import Ledger
+from dmm_exp.deletion.options import Options, check_request
+from dmm_exp.deletion.output import Output, digest_of_command
+from dmm_exp.deletion.pool import SIZE, prepare_given
+from dmm_exp.deletion.purge_command import purge_command
+from dmm_exp.deletion.recipes import composed
+from dmm_exp.deletion.request import request
+from dmm_exp.deletion.rows import forget_rows, read
+from dmm_exp.errors import UserError, did_you_mean, storage_errors
+from dmm_exp.executors import shared_executor
+from dmm_exp.files.reading import Json
+from dmm_exp.records.chain import Receipt
+from dmm_exp.records.pool import Pool, is_finished
+from dmm_exp.records.result import Unlearned
+from dmm_exp.records.signature import Key, private_key
+from dmm_exp.store.temporary import sweep
+
+PREFIX = "request."
+
+HELP = (__doc__ or "").rstrip()
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The keys of a request; :data:`HELP` says what they are."""
+class Keys:
+    """The keys of a request; the docstring of this module explains them."""
 
     checkpoint: str | None = None
     prefix: str | None = None
@@ -95,17 +97,31 @@ class Asked:
     whole_classes: bool = False
     keep: list[str] = field(default_factory=list)
 
+    @classmethod
+    def read(cls, texts: Sequence[str]) -> Keys:
+        """Return the keys that words ``request.KEY=VALUE`` of a command line set."""
+        hints = get_type_hints(cls)
+        values: Node = {}
+        for text in texts:
+            key, equals, _ = text.removeprefix(PREFIX).partition("=")
+            if key not in hints or not equals:
+                hint = did_you_mean(key, hints)
+                raise UserError(f"'{text}': expected request.KEY=VALUE with a KEY of {', '.join(hints)}{hint}")
+            values[key] = value_of(text, hints[key])
+        check_targets({"request": {"_target_": f"{__name__}.Keys", **values}})
+        return cls(**values)
+
     @property
-    def given(self) -> list[str]:
+    def changed(self) -> list[str]:
         """The keys that have another value than by default."""
-        usual = Asked()
+        usual = Keys()
         return [part.name for part in fields(self) if getattr(self, part.name) != getattr(usual, part.name)]
 
     @property
     def determining(self) -> Json:
         """The keys that change what comes of a request of no ledger, beside the network and the rows."""
         names = ("recipe", "size", "prepare_budget", "budget", "verify", "keep")
-        pool = None if self.pool is None else str(Path(self.pool).expanduser().absolute())
+        pool = None if self.pool_folder is None else str(self.pool_folder.absolute())
         return {name: getattr(self, name) for name in names} | {"pool": pool}
 
     @property
@@ -113,10 +129,15 @@ class Asked:
         """The private key, None where none was given."""
         return None if self.key is None else private_key(self.key, "request.key")
 
+    @property
+    def pool_folder(self) -> Path | None:
+        """The folder of the pool, None where none was given."""
+        return None if self.pool is None else Path(self.pool).expanduser()
+
 
 @storage_errors()
 def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
-    """Do what a command line asks for, and return the folder of the results.
+    """Carry out a command line, and return the folder of the results.
 
     Args:
         overrides: ``key=value`` of the configuration and of the request.
@@ -126,142 +147,129 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
         UserError: something does not fit; nothing was written then.
     """
     sweep()
-    asked = _asked([text for text in overrides if text.startswith(PREFIX)])
+    keys = Keys.read([text for text in overrides if text.startswith(PREFIX)])
     others = [text for text in overrides if not text.startswith(PREFIX)]
-    if asked.purge is not None:
-        return purge_command(asked.purge, asked.pool, asked.key, others, asked.given)
+    if keys.purge is not None:
+        return purge_command(keys.purge, keys.pool, keys.key, others, keys.changed)
     _check_prefix(others)
     if not any(text.startswith("forget=") for text in others):
         others.insert(0, "forget=indices")
     config = composed(["logger=none", *others], more)
     check_ranges(config)
     check_targets(config)
-    known = _given(config, asked)
-    rows, console = read(instantiate(config.forget), known.examples), Console()
-    carry_out = _single if asked.ledger is None else _of_ledger
-    return carry_out(config, asked, known, rows, console)
-
-
-def _single(config: Config, asked: Asked, known: Given, rows: Rows, console: Console) -> Path:
-    """Carry out a request that is of no ledger, unless its folder holds what came of it already."""
-    if asked.receipt is not None:
-        raise UserError("request.receipt: is of a ledger; expected request.ledger=FOLDER beside it")
-    chosen = forget_rows(rows, known.examples, whole_classes=asked.whole_classes)
-    output = Output(asked.output, asked_for(config, asked.determining, known, chosen), asked.signing)
-    if (record := output.finished()) is not None:
-        console.note(f"{asked.output}: holds this deletion already, of {record['when']}")
-        for warning in record["warnings"]:
-            console.warn(warning)
-        return output.folder
-    pool, recipe, executor = _pool_of(config, asked, known, rows, console, output)
-    with request(
-        known,
-        config.unlearner,
-        recipe,
-        pool,
-        config.seed,
-        asked.verify,
-        executor,
-        console,
-        asked.budget,
-        asked.keep,
-    ) as work:
-        result = replace(work.delete(chosen, read=rows.read).result, asked=output.asked)
-    for warning in result.warnings:
-        console.warn(warning)
-    return result.save(output.folder, output.key)
-
-
-def _of_ledger(config: Config, asked: Asked, known: Given, rows: Rows, console: Console) -> Path:
-    """Carry out a request to a ledger, or take what it keeps of the same one."""
-    if asked.verify:
-        raise UserError("request.verify: is for single requests; expected no request.ledger beside it")
-    if asked.keep:
-        raise UserError("request.keep: is for single requests; expected no request.ledger beside it")
-    folder, executor = Path(asked.ledger or "").expanduser(), shared_executor(config.executor)
-    receipt = None if asked.receipt is None else Receipt.read(asked.receipt, "request.receipt")
-
-    def ledger(recipe: Any, pool: Pool | None) -> Ledger:
-        asking = (config.unlearner, recipe, pool, config.seed)
-        return Ledger.of(folder, known, asking, executor, console, asked.signing, receipt)
-
-    work = ledger(None, None)
-    if (found := work.recorded(rows, asked.budget)) is not None:
-        Output(asked.output, place=found.place).check()
-    else:
-        forget_rows(rows, known.examples, whole_classes=asked.whole_classes, gone=work.gone)
-        pool, recipe, _ = _pool_of(config, asked, known, rows, console, Output(asked.output))
-        work = ledger(recipe, pool)
-    result = work.delete(rows, whole_classes=asked.whole_classes, budget=asked.budget)
-    for warning in result.warnings:
-        console.warn(warning)
-    console.note(f"receipt of the ledger, to be kept elsewhere: {result.receipt}")
-    output = Output(asked.output, place=result.place)
-    return result.save(output.folder) if output.finished() is None else output.folder
-
-
-def _pool_of(
-    config: Config, asked: Asked, known: Given, rows: Rows, console: Console, output: Output
-) -> tuple[Pool | None, Node | None, Any]:
-    """Return a request's pool, recipe and executor, after checking that what comes of it can be written."""
-    kept, recipe = _kept(asked), plain(config.training) if asked.recipe else None
-    check_request(config.unlearner, recipe if kept is None else kept.training, asked.verify, asked.budget, known)
-    output.check()
-    for sentence in (*known.examples.taken, f"rows to delete: {rows.read}"):
-        console.note(sentence)
-    executor = shared_executor(config.executor)
-    return kept or _prepared(config, asked, known, executor, console), recipe, executor
-
-
-def _asked(texts: Sequence[str]) -> Asked:
-    """Return the keys of a request."""
-    hints = get_type_hints(Asked)
-    values: Node = {}
-    for text in texts:
-        key, equals, _ = text.removeprefix(PREFIX).partition("=")
-        if key not in hints or not equals:
-            hint = did_you_mean(key, hints)
-            raise UserError(f"'{text}': expected request.KEY=VALUE with a KEY of {', '.join(hints)}{hint}")
-        values[key] = value_of(text, hints[key])
-    check_targets({"request": {"_target_": f"{__name__}.Asked", **values}})
-    return Asked(**values)
+    command = _Command(config, keys, _given(config, keys), Console())
+    rows = read(instantiate(config.forget), command.known.examples)
+    return command.delete(rows) if keys.ledger is None else command.delete_by_ledger(rows)
 
 
 def _check_prefix(texts: Sequence[str]) -> None:
     """Refuse a key of the request that lacks its ``request.``."""
     for text in texts:
         key, equals, value = text.partition("=")
-        if equals and key in get_type_hints(Asked):
+        if equals and key in get_type_hints(Keys):
             raise UserError(f"{text}: there is no key '{key}'; did you mean '{PREFIX}{key}={value}'?")
 
 
-def _given(config: Config, asked: Asked) -> Given:
+def _given(config: Config, keys: Keys) -> Given:
     """Return the trained network and its data."""
-    if asked.checkpoint is None:
+    if keys.checkpoint is None:
         raise UserError("request.checkpoint: has no value and needs one; give it as request.checkpoint=FILE")
     examples: Examples = instantiate(config.dataset).load()
-    checkpoint = Path(asked.checkpoint).expanduser()
-    return given_by_configuration(config.model.network, examples, checkpoint, asked.prefix)
+    return given_by_configuration(config.model.network, examples, Path(keys.checkpoint).expanduser(), keys.prefix)
 
 
-def _kept(asked: Asked) -> Pool | None:
-    """Return the pool that is there; None where none was asked for, or it is to be prepared."""
-    if asked.pool is None or asked.recipe:
-        return None
-    if not (Path(asked.pool).expanduser() / FILE).exists():
-        raise UserError(
-            f"request.pool={asked.pool}: holds no finished pool; give request.recipe=true, if the network was trained "
-            "as training=… says, and it is prepared"
+@dataclass(frozen=True)
+class _Command:
+    """A command that deletes rows from a network."""
+
+    config: Config
+    keys: Keys
+    known: Given
+    console: Console
+
+    def delete(self, rows: Rows) -> Path:
+        """Carry out a request that is of no ledger, unless its folder holds the results already."""
+        keys = self.keys
+        if keys.receipt is not None:
+            raise UserError("request.receipt: is of a ledger; expected request.ledger=FOLDER beside it")
+        rows = forget_rows(rows, self.known.examples, whole_classes=keys.whole_classes)
+        digest = digest_of_command(self.config, keys.determining, self.known, rows)
+        output = Output(keys.output, digest, keys.signing)
+        if (record := output.finished()) is not None:
+            self.console.note(f"{keys.output}: holds this deletion already, of {record['when']}")
+            self._warn(record["warnings"])
+            return output.folder
+        options, executor = self._options(rows, output), shared_executor(self.config.executor)
+        with request(self.known, options, executor, self.console) as execution:
+            result = replace(execution.delete(rows).result, asked=digest)
+        self._warn(result.warnings)
+        return result.save(output.folder, output.key)
+
+    def delete_by_ledger(self, rows: Rows) -> Path:
+        """Carry out a request to a ledger, or take the results that it keeps of the same one."""
+        keys = self.keys
+        for name in ("verify", "keep"):
+            if getattr(keys, name):
+                raise UserError(f"request.{name}: is for single requests; expected no request.ledger beside it")
+        receipt = None if keys.receipt is None else Receipt.read(keys.receipt, "request.receipt")
+        method, seed, executor = self.config.unlearner, self.config.seed, shared_executor(self.config.executor)
+        ledger = Ledger(
+            keys.ledger or "",
+            self.known,
+            method=method,
+            seed=seed,
+            key=keys.signing,
+            receipt=receipt,
+            executor=executor,
         )
-    return Pool.open(asked.pool)
+        if (found := ledger.recorded(rows, keys.budget)) is not None:
+            Output(keys.output, place=found.place).check()
+        else:
+            ledger.check(rows, keys.whole_classes)
+            ledger.options = self._options(rows, Output(keys.output))
+        result = ledger.delete(rows, whole_classes=keys.whole_classes, budget=keys.budget)
+        self._warn(result.warnings)
+        self.console.note(f"receipt of the ledger, to be kept elsewhere: {result.receipt}")
+        return self._copied(result)
 
+    def _copied(self, result: Unlearned) -> Path:
+        output = Output(self.keys.output, place=result.place)
+        return result.save(output.folder) if output.finished() is None else output.folder
 
-def _prepared(config: Config, asked: Asked, known: Given, executor: Any, console: Console) -> Pool | None:
-    """Return the pool that was asked for, prepared by the recipe; None where none was."""
-    if asked.pool is None:
-        return None
-    if not (Path(asked.pool).expanduser() / FILE).exists():
-        check_answers(known.answers, known.examples)  # before a pool is trained for nothing
-    budget, folder, seed = asked.prepare_budget, Path(asked.pool), config.seed
-    training = plain(config.training)
-    return prepare_given(known, training, folder, executor, console, size=asked.size, budget=budget, seed=seed)
+    def _warn(self, warnings: Sequence[str]) -> None:
+        for warning in warnings:
+            self.console.warn(warning)
+
+    def _options(self, rows: Rows, output: Output) -> Options:
+        """Return the options of a request, after checking that its results can be written; prepares its pool."""
+        keys, config = self.keys, self.config
+        pool, recipe = self._finished_pool(), plain(config.training) if keys.recipe else None
+        options = Options(config.unlearner, recipe, pool, config.seed, keys.verify, keys.budget, keys.keep)
+        check_request(config.unlearner, recipe if pool is None else pool.training, options, self.known)
+        output.check()
+        for sentence in (*self.known.examples.taken, f"rows to delete: {rows.read}"):
+            self.console.note(sentence)
+        return options if pool is not None else replace(options, pool=self._prepared_pool())
+
+    def _finished_pool(self) -> Pool | None:
+        """Return the pool that is there; None where none was named, or it is to be prepared."""
+        folder = self.keys.pool_folder
+        if folder is None or self.keys.recipe:
+            return None
+        if not is_finished(folder):
+            raise UserError(
+                f"request.pool={self.keys.pool}: holds no finished pool; give request.recipe=true, if the network was "
+                "trained as training=… says, and it is prepared"
+            )
+        return Pool.open(folder)
+
+    def _prepared_pool(self) -> Pool | None:
+        """Return the pool that was named, prepared by the recipe; None where none was."""
+        folder, config, keys = self.keys.pool_folder, self.config, self.keys
+        if folder is None:
+            return None
+        if not is_finished(folder):
+            check_answers(self.known.answers, self.known.examples)  # before a pool is trained for nothing
+        training, executor = plain(config.training), shared_executor(config.executor)
+        more: dict[str, Any] = {"size": keys.size, "budget": keys.prepare_budget, "seed": config.seed}
+        return prepare_given(self.known, training, folder, executor, self.console, **more)

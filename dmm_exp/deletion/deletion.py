@@ -19,8 +19,8 @@ from dmm_exp.data import Examples, Rows, content_hash
 from dmm_exp.deletion.belonging import Answers, check_answers
 from dmm_exp.deletion.fresh import Fresh
 from dmm_exp.deletion.given import Given
-from dmm_exp.deletion.purged import Purged, purged_of
-from dmm_exp.ensembles import AllBut, Ensemble
+from dmm_exp.deletion.recipes import composed
+from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.stacking import fingerprint
 from dmm_exp.ensembles.work import evaluation_copy, model_factory, recipe, trainer_factory
@@ -30,6 +30,7 @@ from dmm_exp.pipeline import Context, Effects, LastLearned, Models
 from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.pipeline.context import Data, content_of
 from dmm_exp.pipeline.effects import FromOriginals, FromPool
+from dmm_exp.records.purged import Purged, purged_of
 from dmm_exp.store import Artifact, Draft, Spec
 from dmm_exp.unlearners import Unlearner
 from dmm_exp.unlearners.unlearner import UnlearningResult, UnlearningTask
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 SMALL = 1_000_000  # parameters
 
 
-def here(given: Given) -> Local:
-    """Return what trains such networks in this process: small ones with one thread, which several only slow down."""
+def local_executor(given: Given) -> Local:
+    """Return what trains such networks in this process: small ones with one thread, since more only slow them down."""
     size = sum(value.numel() for value in given.ensemble.parameters())
     return Local(threads=1 if size < SMALL and not torch.cuda.is_available() else None)
 
@@ -199,12 +200,13 @@ class Deletion:
 
         What the estimator learns for it is kept, and serves the requests that follow.
         """
-        found = float(self.effects.lds(Rows(torch.zeros(0, dtype=torch.long), self.examples.n_train))["lds"].nanmean())
+        nothing = Rows(torch.zeros(0, dtype=torch.long), self.examples.n_train)
+        found = float(self.effects.lds(nothing)["lds"].nanmean())
         return found if isfinite(found) else None
 
-    def predicted(self, gone: Tensor) -> dict[str, Tensor]:
-        """Return the ``effect`` of some training points ``[points, classes]``, and its ``standard_error`` if known."""
-        return self.effects.of(Rows(gone, self.examples.n_train)).tensors("effect")
+    def predicted(self, gone: Rows) -> dict[str, Tensor]:
+        """Return the ``effect`` of some training rows ``[points, classes]``, and its ``standard_error`` if known."""
+        return self.effects.of(gone).tensors("effect")
 
 
 def data_of(given: Given, purged: Purged | None) -> Data:
@@ -224,8 +226,6 @@ def data_of(given: Given, purged: Purged | None) -> Data:
 
 def pool_free_attribution(given: Given) -> Node:
     """Return the configuration of an estimator that needs the given network alone: factored TRAK where it can."""
-    from dmm_exp.deletion.recipes import composed
-
     factored = composed(["attribution=trak_factored"]).attribution
     try:
         estimator: Estimator = instantiate(factored)
@@ -243,25 +243,20 @@ class Work:
         deletion: predicts effects.
         current: the networks as they are now; earlier deletions may have changed them.
         origin: logits ``[members, points, classes]`` of the networks as they were first given.
-        new: sorted training indices that have to go now; None for all.
-        gone: all that have to be gone afterwards.
+            new: rows that have to go now.
+        gone: all rows that have to be gone afterwards.
         seed: of the method.
     """
 
     deletion: Deletion
     current: Ensemble
     origin: Tensor
-    new: Tensor | None
-    gone: Tensor
+    new: Rows
+    gone: Rows
     seed: int
 
-    @property
-    def count(self) -> int:
-        """Number of rows that have to go now."""
-        return len(self.gone if self.new is None else self.new)
-
     def carry_out(self, unlearner: Unlearner) -> tuple[UnlearningResult, Tensor | None]:
-        """Unlearn the rows, and return what came out and the logits that it was to match, if any.
+        """Unlearn the rows, and return the result and the logits that it was to match, if any.
 
         A method that matches predictions is given everything that is gone, since that is what is predicted.
         """
@@ -271,8 +266,8 @@ class Work:
         task = UnlearningTask(
             originals=evaluation_copy(self.current, config.trainer),
             examples=examples,
-            forget=self.deletion.given.still_there(self.gone if predicts or self.new is None else self.new),
-            retain=AllBut(examples.n_train, self.gone).indices(range(1))[0],
+            forget=self.deletion.given.readable(self.gone if predicts else self.new).indices,
+            retain=self.gone.others,
             seed=self.seed,
             members=range(len(self.current)),
             targets=targets,

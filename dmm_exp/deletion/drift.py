@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor
 
-from dmm_exp.deletion.deletion import Deletion
+from dmm_exp.deletion.quality import Change
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a network is from what is known of a retrained one; None where that cannot be told.
+    """How far a network is from what is known of a retrained one; None where that is not known.
 
     Logits are measured in the spread of retraining: the root mean square, over retained and unseen points and classes,
     of the standard deviation of logits over networks trained alike (the pool's originals).
@@ -52,7 +51,7 @@ class Drift:
         >>> Drift(doubt=0.2, drift=0.1, accuracy=0.0, share=0.3).due(Limits(share=0.25))
         ['30.0% of the training set are gone (limit 0.25)']
         """
-        said = {
+        reasons = {
             "doubt": "predictions are as uncertain as {value:.2f} times the spread of retraining",
             "drift": "the network is {value:.2f} times the spread of retraining away from what is predicted",
             "accuracy": "accuracy on unseen points fell by {value:.3f}",
@@ -62,32 +61,23 @@ class Drift:
         for name, limit in asdict(limits).items():
             value = getattr(self, name)
             if value is not None and value > limit:
-                found.append(f"{said[name].format(value=value)} (limit {limit:g})")
+                found.append(f"{reasons[name].format(value=value)} (limit {limit:g})")
         return found
 
 
-def drift_of(deletion: Deletion, gone: Tensor, origin: Tensor, now: Tensor, targets: Tensor | None) -> Drift:
-    """Return how far networks are from what is known of retrained ones.
-
-    Args:
-        deletion: the pipeline.
-        gone: sorted training indices that are gone.
-        origin: logits ``[members, points, classes]`` of the networks as they were given.
-        now: their logits now.
-        targets: predicted logits, None where the method goes by none.
-    """
-    examples = deletion.examples
-    others = torch.ones(examples.n_points, dtype=torch.bool)
-    others[gone] = False
+def drift_of(change: Change) -> Drift:
+    """Return how far a network is from what is known of retrained ones, now that all of ``change.gone`` is gone."""
+    deletion, gone, examples = change.deletion, change.gone, change.deletion.examples
+    others = torch.ones(examples.n_points, dtype=torch.bool).index_fill_(0, gone.indices, False)
     doubt = drift = accuracy = None
-    if targets is not None and deletion.pooled:
+    if change.targets is not None and deletion.pooled:
         logits = deletion.models.originals.stacked("logits")[:, others]
         spread = float(logits.var(0).mean().sqrt())
-        drift = float((now - targets)[:, others].square().mean().sqrt()) / spread
+        drift = float((change.after - change.targets)[:, others].square().mean().sqrt()) / spread
         error = deletion.predicted(gone).get("standard_error")
         doubt = None if error is None else float(error[others].square().mean().sqrt()) / spread
     if examples.n_points > examples.n_train:
-        labels = examples.labels[examples.n_train :]
-        right = [(logits[:, examples.n_train :].argmax(-1) == labels).float().mean() for logits in (origin, now)]
-        accuracy = float(right[0] - right[1])
+        labels, answers = examples.labels[examples.n_train :], (change.before, change.after)
+        before, after = ((logits[:, examples.n_train :].argmax(-1) == labels).float().mean() for logits in answers)
+        accuracy = float(before - after)
     return Drift(doubt, drift, accuracy, len(gone) / examples.n_train)

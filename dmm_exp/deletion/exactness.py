@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmm_exp.deletion.given import Given, again
+from dmm_exp.deletion.fresh import Fresh
+from dmm_exp.deletion.given import Given
 from dmm_exp.errors import UserError, did_you_mean, listed, shown
 
 
@@ -57,7 +58,7 @@ def carried_over(known: Given) -> list[str]:
     with torch.random.fork_rng(devices=[]):
         if not known.has_factory:
             changed = _changed(given)
-            return sorted(_alike(again(changed)(), changed))
+            return sorted(_alike(Fresh(changed)(), changed))
         fresh: nn.Module = known.build().network  # pyright: ignore[reportAssignmentType]
     trained = {name for name, value in fresh.named_parameters(remove_duplicate=False) if value.requires_grad}
     return sorted(name for name in _alike(fresh, given) if name not in trained and not name.endswith(_COUNTER))

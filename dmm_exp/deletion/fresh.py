@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dmm_exp.ensembles.skeletons import copied
-from dmm_exp.errors import UserError
+from dmm_exp.errors import REASON, UserError, explained
+from dmm_exp.records.checkpoints import COMPILED
 
 FACTORY = "give factory=, a function that makes an untrained network"
-COMPILED = "_orig_mod"  # what torch.compile calls the network that it wraps
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,6 @@ def uncompiled(network: nn.Module) -> nn.Module:
     for name, layer in network.named_children():
         setattr(network, name, uncompiled(layer))
     return network
-
-
-def uncompiled_name(name: str) -> str:
-    """Return what a tensor of a compiled network is called in :func:`uncompiled`."""
-    return name.replace(f"{COMPILED}.", "")
 
 
 def _children_first(module: nn.Module, name: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, nn.Module]]:
@@ -127,11 +122,10 @@ def _initialise_parametrised(name: str, layer: nn.Module) -> None:
         trained = any(value.requires_grad for value in lists[key].parameters())
         plain.register_parameter(key, nn.Parameter(getattr(layer, key).detach().clone(), requires_grad=trained))
     _initialise(name, plain)
-    try:
+    sentence = f"model: layer '{name}' cannot be initialised again ({REASON}); {FACTORY}"
+    with explained(sentence, NotImplementedError, RuntimeError, AttributeError):
         for key in lists:
             setattr(layer, key, getattr(plain, key).detach())
-    except (NotImplementedError, RuntimeError, AttributeError) as error:
-        raise UserError(f"model: layer '{name}' cannot be initialised again ({error}); {FACTORY}") from error
     with torch.no_grad():
         for key, value in layer._parameters.items():
             if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""What a person hands over (a network and its data), checked, and in this package's terms."""
+"""The network and the data that a person hands over, checked, in the types of this package."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from torch.utils.data import Dataset as TorchDataset
 
 from dmm_exp.config.registered import register
 from dmm_exp.config.schema import Node
-from dmm_exp.data import Examples
-from dmm_exp.deletion.checkpoints import fill, weights_digest
-from dmm_exp.deletion.fresh import Fresh, uncompiled, uncompiled_name
+from dmm_exp.data import Examples, Rows, content_hash
+from dmm_exp.deletion.fresh import Fresh, uncompiled
 from dmm_exp.deletion.rows import Data, dtype_of, examples_of, rows_of, with_classes
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.skeletons import copied
 from dmm_exp.ensembles.work import evaluation_copy, model_factory
-from dmm_exp.errors import UserError, reason_of, shown
+from dmm_exp.errors import REASON, UserError, explained, shown
 from dmm_exp.models import Normalised
+from dmm_exp.records.checkpoints import fill, uncompiled_name, weights_digest
+from dmm_exp.records.pool import PROBED
 
-PROBED = 8  # training examples on which two networks are compared
+FACTORY = "expected a function without arguments that makes an untrained network"
 SAME, ALONE = 1e-5, 1e-2  # relative differences of answers: to the same batch twice, and to an example in a smaller one
 
 
@@ -81,9 +82,25 @@ class Given:
         """Return the logits ``[1, points, classes]`` of a network like the given one, as its precision rounds it."""
         return self.stacked(network).logits(self.examples.inputs)
 
-    def still_there(self, rows: Tensor) -> Tensor:
-        """Return those of some training indices whose inputs are there."""
-        return rows[~torch.isin(rows, torch.tensor(self.blank, dtype=rows.dtype))]
+    def readable(self, rows: Rows) -> Rows:
+        """Return those of some rows whose inputs are there."""
+        is_blank = torch.isin(rows.indices, torch.tensor(self.blank, dtype=torch.long))
+        return Rows(rows.indices[~is_blank], rows.n_train)
+
+    def counts(self) -> dict[str, int]:
+        """Return numbers of training examples, unseen ones and classes."""
+        examples = self.examples
+        unseen = examples.n_points - examples.n_train
+        return {"train": examples.n_train, "unseen": unseen, "classes": examples.n_classes}
+
+    def digest_of(self, rows: Rows) -> str:
+        """Return the SHA-256 of the inputs and labels of some rows."""
+        return content_hash(self.examples.inputs[rows.indices], self.examples.labels[rows.indices])
+
+    def names_of(self, rows: Rows) -> list[str] | None:
+        """Return the names of the files that some rows are; None where they are no files."""
+        names = self.examples.names
+        return None if names is None else [names[row] for row in rows.tolist()]
 
     def probe(self) -> Tensor:
         """Return the logits ``[1, examples, classes]`` of the network that seed 0 initialises, on a few examples."""
@@ -106,11 +123,11 @@ def given(
     examples = examples_of(train, validation)
 
     def fresh(plain: nn.Module) -> Node:
-        build = again(plain) if factory is None else _fresh(factory, plain)
+        build = Fresh(plain) if factory is None else _fresh(factory, plain)
         name = register(f"network {architecture(plain)}", build)
         return {"_target_": "dmm_exp.config.registered.network", "name": name}
 
-    return _together(network, examples, fresh, rows_of(train, examples), factory is not None)
+    return _checked(network, examples, fresh, rows_of(train, examples), factory is not None)
 
 
 def given_by_configuration(config: Node, examples: Examples, checkpoint: Path, prefix: str | None) -> Given:
@@ -128,10 +145,10 @@ def given_by_configuration(config: Node, examples: Examples, checkpoint: Path, p
     network = model_factory(config, examples)().network
     fill(network, checkpoint, prefix, key="request.prefix")
     check_numbers(network)
-    return _together(network, examples, lambda _: dict(config), rows_of(examples, examples), True)
+    return _checked(network, examples, lambda _: dict(config), rows_of(examples, examples), True)
 
 
-def _together(
+def _checked(
     network: nn.Module,
     examples: Examples,
     configuration: Callable[[nn.Module], Node],
@@ -166,16 +183,11 @@ def _together(
 def _network(model: nn.Module | str | Path, factory: Callable[[], nn.Module] | None, prefix: str | None) -> nn.Module:
     """Return the trained network itself, or filled from a checkpoint, if its numbers are finite."""
     if factory is not None and (not callable(factory) or isinstance(factory, nn.Module)):
-        raise UserError(
-            f"factory is a {type(factory).__name__}; expected a function without arguments that makes an untrained "
-            "network"
-        )
+        raise UserError(f"factory is a {type(factory).__name__}; {FACTORY}")
     if isinstance(model, (str, Path)):
         if factory is None:
-            raise UserError(
-                f"model={model}: a checkpoint holds numbers only; expected factory=, which makes the network"
-            )
-        module = fill(_made(factory), Path(model).expanduser(), prefix)
+            raise UserError(f"model={model}: a checkpoint holds numbers only; expected factory= for the network")
+        module = fill(_from_factory(factory), Path(model).expanduser(), prefix)
     elif not isinstance(model, nn.Module):
         raise UserError(f"model is a {type(model).__name__}; expected a torch.nn.Module, or the path of a checkpoint")
     elif prefix is not None:
@@ -196,38 +208,26 @@ def check_numbers(module: nn.Module) -> None:
         if value.is_complex() or (isinstance(value, nn.Parameter) and not value.is_floating_point()):
             raise UserError(f"model: '{name}' is {dtype_of(value)}; expected floating-point numbers")
         if value.is_floating_point() and not value.isfinite().all():
-            raise UserError(
-                f"model: '{name}' holds numbers that are NaN or infinite; expected a network that trained well"
-            )
+            raise UserError(f"model: '{name}' holds numbers that are NaN or infinite; expected finite numbers")
 
 
 def _plain(network: nn.Module) -> nn.Module:
     """Return a copy of a network in float32 on the CPU, in eval mode; if all of it is frozen, nothing is."""
     if isinstance(network, torch.jit.ScriptModule):
         raise UserError(f"model: {type(network).__name__} is TorchScript; expected the nn.Module that it was made from")
-    try:
+    expected = "expected a network that copy.deepcopy can copy"
+    with explained(f"model: {type(network).__name__} cannot be copied ({REASON}); {expected}"):
         plain = uncompiled(copied(network)).to("cpu", torch.float32).eval()
-    except Exception as error:
-        raise UserError(
-            f"model: {type(network).__name__} cannot be copied ({reason_of(error)}); expected a network that "
-            "copy.deepcopy can copy"
-        ) from error
     frozen = not any(value.requires_grad for value in plain.parameters())
     return plain.requires_grad_() if frozen else plain
 
 
-def _made(factory: Callable[[], nn.Module]) -> nn.Module:
-    try:
-        made = factory()
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"factory raised {reason_of(error)}; expected a function without arguments that makes an untrained network"
-        ) from error
-    if not isinstance(made, nn.Module):
-        raise UserError(f"factory returned a {type(made).__name__}; expected a torch.nn.Module")
-    return made
+def _from_factory(factory: Callable[[], nn.Module]) -> nn.Module:
+    with explained(f"factory raised {REASON}; {FACTORY}"):
+        network = factory()
+    if not isinstance(network, nn.Module):
+        raise UserError(f"factory returned a {type(network).__name__}; expected a torch.nn.Module")
+    return network
 
 
 def _fresh(factory: Callable[[], nn.Module], network: nn.Module) -> Callable[[], nn.Module]:
@@ -238,23 +238,18 @@ def _fresh(factory: Callable[[], nn.Module], network: nn.Module) -> Callable[[],
     """
 
     def build() -> nn.Module:
-        made, wanted = uncompiled(_made(factory)).to("cpu", torch.float32), _shapes(network)
-        if _shapes(made) != wanted:
-            wrong = next(iter(dict(_shapes(made).items() ^ wanted.items())))
+        fresh, wanted = uncompiled(_from_factory(factory)).to("cpu", torch.float32), _shapes(network)
+        if _shapes(fresh) != wanted:
+            wrong = next(iter(dict(_shapes(fresh).items() ^ wanted.items())))
             raise UserError(f"factory makes another network than model ('{wrong}' differs); expected the same layers")
         trainable = {name: value.requires_grad for name, value in network.named_parameters()}
-        for name, value in made.named_parameters():
+        for name, value in fresh.named_parameters():
             value.requires_grad_(trainable.get(name, True))
-        return made
+        return fresh
 
     with torch.random.fork_rng(devices=[]):
         build()
     return build
-
-
-def again(network: nn.Module) -> Callable[[], nn.Module]:
-    """Return a function that makes copies of a network with its layers initialised once more."""
-    return Fresh(network)
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -281,12 +276,12 @@ def _like(network: nn.Module) -> Callable[[nn.Module], nn.Module]:
 def _answer(network: nn.Module, examples: Examples) -> Tensor:
     """Return what the network answers on a few examples, ``[examples, classes]``, if each has one answer.
 
-    A copy is asked, with random numbers of its own, so that being asked changes nothing.
+    A copy answers, with random numbers of its own, so that nothing else is changed.
     """
     network, inputs = copied(network), examples.inputs[:PROBED]
     with torch.random.fork_rng(devices=[]):
-        found, again = _logits(network, inputs), _logits(network, inputs)
-        if not _near(again, found, SAME):
+        found, repeated = _logits(network, inputs), _logits(network, inputs)
+        if not _near(repeated, found, SAME):
             raise UserError(
                 "model: answers the same inputs differently in two calls, although it is in eval mode; expected no "
                 "randomness there, such as dropout that is always on, and nothing that changes from call to call"
@@ -309,13 +304,9 @@ def _near(one: Tensor, other: Tensor, tolerance: float) -> bool:
 @torch.no_grad()
 def _logits(network: nn.Module, inputs: Tensor) -> Tensor:
     """Return the logits ``[examples, classes]`` of some inputs, if the network gives such."""
-    try:
+    shape = list(inputs.shape)
+    with explained(f"model: cannot be applied to inputs {shape} of train ({REASON}); expected data that fits it"):
         found = network(inputs)
-    except Exception as error:
-        raise UserError(
-            f"model: cannot be applied to inputs {list(inputs.shape)} of train ({reason_of(error)}); expected "
-            "data that fits the network"
-        ) from error
     if not isinstance(found, Tensor):
         raise UserError(f"model: gives a {type(found).__name__}; expected a tensor of logits [examples, classes]")
     if found.ndim != 2 or len(found) != len(inputs) or found.shape[1] < 2 or not found.is_floating_point():

@@ -1,4 +1,4 @@
-"""The folder that a deletion is written to: whether it can be, and what is there already."""
+"""The folder that a deletion is written to: whether it can be written, and what it holds already."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dmm_exp.config.identity import identified
 from dmm_exp.config.schema import Config, Plain
-from dmm_exp.data import content_hash
+from dmm_exp.data import Rows
 from dmm_exp.deletion.given import Given
-from dmm_exp.deletion.record import DRAFT
-from dmm_exp.deletion.record_files import FILES, RECORD, is_whole, read
-from dmm_exp.deletion.result import Place, rows_digest
-from dmm_exp.deletion.signature import SIGNER, Key
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
-from dmm_exp.files.reading import Json, read_json
+from dmm_exp.files.reading import Json
+from dmm_exp.pipeline.context import content_of
+from dmm_exp.records.files import FILES, RECORD, read, read_whole
+from dmm_exp.records.record import DRAFT
+from dmm_exp.records.result import Place
+from dmm_exp.records.signature import SIGNER, Key
 from dmm_exp.store.temporary import sweep, temporary_folder
 
 PROBE = ".probe."  # start of the name of a folder that is made to see whether it can be
 DATA = ("dataset", "forget")  # groups that count by what is read of them
 
 
-def asked_for(config: Config, request: Plain, known: Given, rows: Any) -> str:
+def digest_of_command(config: Config, request: Plain, known: Given, rows: Rows) -> str:
     """Return the digest of all that determines a request: the same command has the same one again.
 
     Args:
         config: composed; where things are done does not count.
         request: further plain values, such as the number of networks to compare with.
         known: the network and its data, which count by their content.
-        rows: training indices to delete.
+        rows: to delete.
     """
     examples = known.examples
     return digest_of(
@@ -40,10 +40,10 @@ def asked_for(config: Config, request: Plain, known: Given, rows: Any) -> str:
             "config": {key: value for key, value in identified(config).items() if key not in DATA},
             "request": dict(request),
             "network": known.weights,
-            "data": content_hash(examples.inputs, examples.labels, examples.corrupted),
+            "data": content_of(examples),
             "normalisation": {name: str(value) for name, value in vars(examples.normalisation).items()},
             "train": examples.n_train,
-            "rows": rows_digest(known, rows),
+            "rows": known.digest_of(rows),
             "indices": rows.tolist(),
         }
     )
@@ -51,20 +51,20 @@ def asked_for(config: Config, request: Plain, known: Given, rows: Any) -> str:
 
 @dataclass(frozen=True)
 class Output:
-    """A folder for what comes of one request.
+    """A folder for the results of one request.
 
     A record that is there already may be that request's own: then the command was interrupted after it had written
     the record, or is given once more.
 
     Attributes:
         name: of the folder, as it was typed.
-        asked: digest of the request (:func:`asked_for`); None for one of a ledger.
+        command: its digest (:func:`digest_of_command`); None for a request of a ledger.
         key: that the record is to be signed with, if it is.
         place: where a ledger keeps the request, if one does.
     """
 
     name: str
-    asked: str | None = None
+    command: str | None = None
     key: Key | None = None
     place: Place | None = None
 
@@ -94,7 +94,7 @@ class Output:
                     folder.rmdir()
 
     def finished(self) -> Json | None:
-        """Return the request's record, where it and all that belongs to it is there; what a killed process left goes.
+        """Return the request's record, where it and its files are there; files that a killed process left are removed.
 
         None where the request has to be carried out, also because a file beside its record is missing or was changed.
         """
@@ -113,8 +113,8 @@ class Output:
         try:
             if self.place is not None:
                 return path.read_bytes() == (self.place.folder / RECORD).read_bytes()
-            found: Any = None if self.asked is None else read_json(path)
+            found = {} if self.command is None else read_whole(path)
         except (OSError, ValueError):
             return False
         signer = None if self.key is None else self.key.public
-        return is_whole(found) and (found.get("asked"), found.get(SIGNER)) == (self.asked, signer)
+        return bool(found) and (found.get("asked"), found.get(SIGNER)) == (self.command, signer)

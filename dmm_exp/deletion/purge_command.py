@@ -7,15 +7,13 @@ from pathlib import Path
 
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.console.progress import Console
-from dmm_exp.deletion.ledger_files import CHAIN, HEAD
-from dmm_exp.deletion.pool import FILE, Pool
-from dmm_exp.deletion.purge import Purge, purge_ledger, purge_pool
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.deletion.rows import read
-from dmm_exp.deletion.signature import private_key
-from dmm_exp.ensembles.work import read_examples
 from dmm_exp.errors import UserError
-from dmm_exp.store.spec import SHORT
+from dmm_exp.records.chain import CHAIN, HEAD
+from dmm_exp.records.pool import FILE, Pool, is_finished
+from dmm_exp.records.purge import purge_ledger, purge_pool
+from dmm_exp.records.signature import private_key
 
 FORGET = "forget"
 
@@ -45,19 +43,22 @@ def purge_command(name: str, pool: str | None, key: str | None, others: Sequence
             raise UserError(
                 f"{others[0]}: a ledger knows the rows that it deleted; expected request.purge=POOL beside it"
             )
-        signing = None if key is None else private_key(key, "request.key")
         pools = [] if pool is None else [_pool(pool, "request.pool")]
-        done = purge_ledger(folder, signing, pools, console)
+        signing = None if key is None else private_key(key, "request.key")
+        purge = purge_ledger(folder, signing, pools, console)
     else:
         pool_folder = _pool(name, "request.purge")
-        done = purge_pool(pool_folder, _rows(others, pool_folder), console)
-    _print(done)
+        purge = purge_pool(pool_folder, _rows(others, pool_folder), console)
+    for removed in purge.removed:
+        print(f"removed: {removed}")
+    for entry in purge.surfaces:
+        print(f"{entry['state']}: {entry['where']}: {entry['what']} ({entry['how']})")
     return folder
 
 
 def _pool(name: str, key: str) -> Path:
     folder = Path(name).expanduser()
-    if not (folder / FILE).is_file():
+    if not is_finished(folder):
         expected = "a ledger, or a pool that was prepared" if key == "request.purge" else "a pool that was prepared"
         raise UserError(f"{key}={name}: holds neither {CHAIN} nor {FILE}; expected {expected}")
     return folder
@@ -68,12 +69,4 @@ def _rows(texts: Sequence[str], folder: Path) -> list[int]:
     if not texts:
         return []
     selector = instantiate(composed(["logger=none", "forget=indices", *texts]).forget)
-    data = folder / "artifacts" / "dataset" / Pool.open(folder).dataset[:SHORT]
-    return read(selector, read_examples(data)).indices.tolist()
-
-
-def _print(done: Purge) -> None:
-    for name in done.removed:
-        print(f"removed: {name}")
-    for entry in done.surfaces:
-        print(f"{entry['state']}: {entry['where']}: {entry['what']} ({entry['how']})")
+    return read(selector, Pool.open(folder).examples()).tolist()

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from functools import cache, partial
 from typing import Any
@@ -25,7 +25,7 @@ from dmm_exp.config.schema import Config, Node, Plain, TrainingConfig, plain
 from dmm_exp.deletion.given import Given
 from dmm_exp.ensembles import EnsembleTraining
 from dmm_exp.ensembles.work import recipe as parts_of
-from dmm_exp.errors import UserError, did_you_mean, reason_of, shown
+from dmm_exp.errors import REASON, UserError, did_you_mean, explained, shown
 from dmm_exp.unlearners import Unlearner
 
 Recipe = str | Plain | Callable[..., nn.Module]
@@ -47,7 +47,7 @@ def training_of(recipe: Recipe, given: Given) -> Node:
     if isinstance(recipe, Mapping):
         return _checked(_differences(recipe))
     if callable(recipe) and not isinstance(recipe, (type, nn.Module)):
-        return {"function": register(f"recipe {_fingerprint(recipe)}", _teacher(recipe, given)), "epochs": 1}
+        return {"function": register(f"recipe {_fingerprint(recipe)}", _training_function(recipe, given)), "epochs": 1}
     raise UserError(
         f"recipe is a {type(recipe).__name__}; expected the name of one of conf/training, a mapping, or a function "
         "(model, dataset, seed) -> model"
@@ -91,13 +91,23 @@ def method_of(method: str | Plain) -> Node:
             f"method={shown(method)}: expected the name of one of conf/unlearner, or a mapping with a _target_"
         )
     check_targets({"method": settings})
-    with _said("method"):
-        kind = get_class(settings["_target_"])
+    with _usable_settings("method"):
+        kind = kind_of(settings)
     if not issubclass(kind, Unlearner):
         raise UserError(f"method: {settings['_target_']} is no unlearner; expected a class derived from Unlearner")
-    with _said("method"):
+    with _usable_settings("method"):
         instantiate(settings)
     return settings
+
+
+def kind_of(settings: Node) -> type[Unlearner]:
+    """Return the class of an unlearner that :func:`method_of` returned the configuration of."""
+    return get_class(settings["_target_"])
+
+
+def predicts(settings: Node) -> bool:
+    """Return whether such an unlearner matches predictions."""
+    return kind_of(settings).target == "predicted"
 
 
 def _named(recipe: str) -> Node:
@@ -132,30 +142,22 @@ def _checked(training: Node) -> Node:
     Raises:
         UserError: a value is not what is expected.
     """
-    with _said("recipe"):
+    with _usable_settings("recipe"):
         typed: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(TrainingConfig), training))
     for key in ("epochs", "batch_size"):
         if isinstance(training[key], bool) or typed[key] < 1:
             raise UserError(f"recipe: {key}={training[key]}; expected a whole number of at least 1")
     check_targets({"recipe": training})
-    with _said("recipe"):
+    with _usable_settings("recipe"):
         EnsembleTraining(subsets=torch.zeros(1, 1), **parts_of(training))
     return typed
 
 
-@contextmanager
-def _said(key: str) -> Iterator[None]:
-    """Turn what goes wrong while something is made from settings into a sentence."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        reason = reason_of(error.__cause__ or error)
-        raise UserError(f"{key}: cannot be made from these settings ({reason}); expected those of conf/") from error
+def _usable_settings(key: str) -> AbstractContextManager[None]:
+    return explained(f"{key}: cannot be made from these settings ({REASON}); expected those of conf/")
 
 
-def _teacher(recipe: Callable[..., nn.Module], given: Given) -> Callable[[nn.Module, Tensor, int], nn.Module]:
+def _training_function(recipe: Callable[..., nn.Module], given: Given) -> Callable[[nn.Module, Tensor, int], nn.Module]:
     """Return a function of training indices that hands the recipe the user's own kind of dataset."""
     return lambda network, rows, seed: recipe(network, given.rows(rows), seed)
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset, TensorDataset
 
-from dmm_exp.data import Dataset, Examples, Normalisation
+from dmm_exp.data import Dataset, Examples, Normalisation, Rows
 from dmm_exp.data.numbers import check_distinct, check_scales
-from dmm_exp.errors import UserError, listed, reason_of
-from dmm_exp.forget import Rows, Selector, read_rows
+from dmm_exp.errors import REASON, UserError, explained, listed
+from dmm_exp.forget import Selector, read_rows
 from dmm_exp.models import Normalised
 
 Data = Any  # (inputs, labels), a map-style torch Dataset of such pairs, or a dataset of this package
@@ -35,14 +35,17 @@ def examples_of(train: Data, validation: Data | None) -> Examples:
         if validation is not None:
             raise UserError("validation: train is a dataset of this package, which has unseen points of its own")
         return train
-    parts = [_tensors(train, "train")] + ([] if validation is None else [_tensors(validation, "validation")])
-    if len(parts) == 2 and (parts[0][0].shape[1:], parts[0][0].dtype) != (parts[1][0].shape[1:], parts[1][0].dtype):
-        shapes = [f"{list(inputs.shape[1:])} {str(inputs.dtype).removeprefix('torch.')}" for inputs, _ in parts]
-        raise UserError(f"validation: its inputs are {shapes[1]}, those of train {shapes[0]}")
-    if len(parts) == 2 and parts[0][0].is_floating_point():
-        check_scales({key: inputs.numpy() for key, (inputs, _) in zip(("train", "validation"), parts, strict=True)})
-    inputs, labels = (torch.cat(both) for both in zip(*parts, strict=True))
-    return Examples(inputs, labels, len(parts[0][1]), [], RAW, torch.zeros(len(labels), dtype=torch.bool))
+    parts = {"train": _tensors(train, "train")}
+    if validation is not None:
+        parts["validation"] = _tensors(validation, "validation")
+        kinds = [(list(inputs.shape[1:]), dtype_of(inputs)) for inputs, _ in parts.values()]
+        if kinds[0] != kinds[1]:
+            own, wanted = (f"{shape} {dtype}" for shape, dtype in reversed(kinds))
+            raise UserError(f"validation: its inputs are {own}, those of train {wanted}")
+        if parts["train"][0].is_floating_point():
+            check_scales({key: inputs.numpy() for key, (inputs, _) in parts.items()})
+    inputs, labels = (torch.cat(both) for both in zip(*parts.values(), strict=True))
+    return Examples(inputs, labels, len(parts["train"][1]), [], RAW, torch.zeros(len(labels), dtype=torch.bool))
 
 
 def _tensors(data: Data, key: str) -> tuple[Tensor, Tensor]:
@@ -62,51 +65,53 @@ def _tensors(data: Data, key: str) -> tuple[Tensor, Tensor]:
             f"{key}: inputs {list(inputs.shape)} and labels {list(labels.shape)}; expected [examples, ...] and "
             "[examples], at least one"
         )
+    return _checked_inputs(inputs, key), _checked_labels(labels, key)
+
+
+def _checked_labels(labels: Tensor, key: str) -> Tensor:
     if labels.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
         raise UserError(f"{key}: labels are {dtype_of(labels)}; expected whole numbers, one class for each example")
     if int(labels.min()) < 0:
         raise UserError(f"{key}: a label is {int(labels.min())}; expected classes from 0 on")
-    if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
+    return labels.long()
+
+
+def _checked_inputs(inputs: Tensor, key: str) -> Tensor:
+    if inputs.dtype == torch.uint8:
+        return inputs
+    if not inputs.is_floating_point():
         raise UserError(
             f"{key}: inputs are {dtype_of(inputs)}; expected floating-point numbers or 8-bit images (uint8)"
         )
-    if inputs.is_floating_point():
-        given, inputs = inputs, inputs.float()
-        if not inputs.isfinite().all():
-            raise UserError(f"{key}: an input is NaN or infinite; expected finite numbers")
-        if given.dtype == torch.float64:
-            check_distinct(given.numpy(), inputs.numpy(), f"{key} inputs")
-    return inputs, labels.long()
+    single = inputs.float()
+    if not single.isfinite().all():
+        raise UserError(f"{key}: an input is NaN or infinite; expected finite numbers")
+    if inputs.dtype == torch.float64:
+        check_distinct(inputs.numpy(), single.numpy(), f"{key} inputs")
+    return single
 
 
 def _tensor(value: Any, what: str) -> Tensor:
     """Return numbers as an ordinary tensor on the CPU."""
-    try:
+    sentence = f"{what}: cannot be made into a tensor ({REASON}); expected numbers"
+    with explained(sentence, TypeError, ValueError, RuntimeError):
         if not isinstance(value, Tensor):
             return torch.from_numpy(np.require(value, requirements=["C", "W"]))
         if value.layout != torch.strided or value.is_quantized:
             raise TypeError(f"{value.layout}, {value.dtype}")
         return value.detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{what}: cannot be made into a tensor ({reason_of(error)}); expected numbers") from error
 
 
 def _collected(data: TorchDataset[Any], key: str) -> tuple[Tensor, Tensor]:
     """Return all examples of a map-style dataset, each fetched once."""
-    try:
+    expected = "a length, and (input, label) for every index, all inputs of one shape, labels being whole numbers"
+    with explained(f"{key}: this dataset cannot be read ({REASON}); expected {expected}"):
         with torch.random.fork_rng(devices=[]):  # what a dataset draws (augmentation) is the same in every call
             torch.manual_seed(0)
             pairs = [data[index] for index in range(len(data))]  # pyright: ignore[reportArgumentType]
         inputs = [_tensor(pair[0], f"{key} inputs") for pair in pairs]
         labels = [operator.index(pair[1]) for pair in pairs]
         return torch.stack(inputs), torch.tensor(labels, dtype=torch.long)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{key}: this dataset cannot be read ({reason_of(error)}); expected a length, and (input, label) for every "
-            "index, all inputs of one shape, labels being whole numbers"
-        ) from error
 
 
 def with_classes(examples: Examples, answer: Tensor) -> Examples:
@@ -129,7 +134,7 @@ def with_classes(examples: Examples, answer: Tensor) -> Examples:
 
 
 def _are_other_numbers(names: Sequence[str], classes: int) -> bool:
-    """Say whether names are labels, smaller than the number of logits, that were numbered again without gaps."""
+    """Return whether names are labels, smaller than the number of logits, that were numbered again without gaps."""
     if not all(name.isdecimal() for name in names):
         return False
     labels = [int(name) for name in names]
@@ -171,33 +176,30 @@ def read(forget: Any, examples: Examples, key: str = "forget") -> Rows:
     return forget.rows(examples)
 
 
-def forget_rows(forget: Any, examples: Examples, *, whole_classes: bool = False, gone: Sequence[int] = ()) -> Tensor:
-    """Return the sorted training indices that have to go.
+def forget_rows(forget: Any, examples: Examples, *, whole_classes: bool = False, gone: Rows | None = None) -> Rows:
+    """Return the training rows that have to go, if they can go.
 
     Args:
         forget: what :func:`read` takes, or returned.
         examples: the dataset.
         whole_classes: whether a class may lose its last example.
-        gone: indices that went before; they cannot go again.
+        gone: rows that went before; they cannot go again.
 
     Raises:
         UserError: there are no such rows, or they cannot go.
     """
-    rows, n_train = read(forget, examples), examples.n_train
-    again = set(rows.indices.tolist()) & set(gone)
-    if again:
-        raise UserError(f"{rows.key}: {min(again)} was deleted before; expected indices that are still there")
-    kept = torch.ones(n_train, dtype=torch.bool)
-    kept[list(gone)] = False
-    before = torch.bincount(examples.labels[:n_train][kept], minlength=examples.n_classes)
-    kept[rows.indices] = False
-    if not kept.any():
+    rows, labels = read(forget, examples), examples.labels[: examples.n_train]
+    left = torch.ones(examples.n_train, dtype=torch.bool) if gone is None else ~gone.mask
+    again = rows.indices[~left[rows.indices]]
+    if len(again):
+        raise UserError(f"{rows.key}: {int(again[0])} was deleted before; expected indices that are still there")
+    before, after = (torch.bincount(labels[kept], minlength=examples.n_classes) for kept in (left, left & ~rows.mask))
+    if not after.any():
         raise UserError(f"{rows.key}: nothing of the training set would be left; expected some of it to be retained")
-    after = torch.bincount(examples.labels[:n_train][kept], minlength=examples.n_classes)
     vanished = ((before > 0) & (after == 0)).nonzero().squeeze(1)
     if len(vanished) and not whole_classes:
         raise UserError(
             f"{rows.key}: no example of class {examples.class_names[int(vanished[0])]} would be left; pass "
             "whole_classes=True (on the command line request.whole_classes=true) if that is meant"
         )
-    return rows.indices
+    return rows

@@ -1,23 +1,18 @@
-"""What training one network takes here, as a plain loop of its own would do it; and when a pool pays off."""
+"""How long training one network takes on this machine, in a plain loop."""
 
 from __future__ import annotations
 
 import time
-from math import ceil, floor, log10
-from typing import TYPE_CHECKING
+from math import ceil
 
 import torch
 from torch.nn import functional
 
 from dmm_exp.config.schema import Node, TrainingByFunction, plain
-from dmm_exp.console.progress import duration
+from dmm_exp.deletion.deletion import Deletion
 from dmm_exp.deletion.given import Given
 from dmm_exp.ensembles.work import recipe
 
-if TYPE_CHECKING:
-    from dmm_exp.deletion.deletion import Deletion
-
-CHEAPER = 2.0  # times as long as a request that a retraining must take, so that requests save anything worth naming
 LEAST_SECONDS, LEAST_STEPS = 0.1, 5  # of timing
 
 
@@ -56,34 +51,3 @@ def seconds_of_step(known: Given, training: Node, batch: int) -> float:
     while len(times) < LEAST_STEPS or sum(times) < LEAST_SECONDS:
         times.append(step())
     return min(times)
-
-
-def requests_to_break_even(pool: float, retraining: float, request: float) -> int | None:
-    """Return after how many requests a pool took less time than retraining, to two digits; None if it never pays.
-
-    A request that takes more than half of a retraining saves too little for a number that means anything.
-
-    Args:
-        pool: seconds of preparing it.
-        retraining: seconds of training one network.
-        request: seconds of answering one request from the pool.
-
-    >>> requests_to_break_even(pool=900.0, retraining=100.0, request=12.3)
-    11
-    >>> requests_to_break_even(pool=900.0, retraining=100.0, request=60.0) is None
-    True
-    """
-    if retraining < CHEAPER * request:
-        return None
-    count = pool / (retraining - request)
-    unit = 10 ** max(0, floor(log10(max(count, 1))) - 1)
-    return ceil(count / unit) * unit
-
-
-def break_even_in_words(pool: float, retraining: float, request: float) -> str:
-    """Say in a sentence whether a pool pays off."""
-    took = f"this request took {duration(request)}, retraining one network takes {duration(retraining)}"
-    count = requests_to_break_even(pool, retraining, request)
-    if count is None:
-        return f'{took}: retraining is cheaper here, and exact (method="retrain")'
-    return f"{took}: the pool ({duration(pool)}) pays off after about {count:,} requests"

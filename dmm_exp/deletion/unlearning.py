@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from dmm_exp.config.schema import Plain
 from dmm_exp.console.progress import Console
 from dmm_exp.data import Dataset, Examples
-from dmm_exp.deletion.deletion import here
+from dmm_exp.deletion.deletion import local_executor
 from dmm_exp.deletion.given import given
-from dmm_exp.deletion.pool import Pool, opened
+from dmm_exp.deletion.options import Options
+from dmm_exp.deletion.pool import check_seed, pool_of
 from dmm_exp.deletion.recipes import Recipe
 from dmm_exp.deletion.request import request
-from dmm_exp.deletion.result import Unlearned
-from dmm_exp.deletion.rows import Data, forget_rows, read
-from dmm_exp.errors import UserError, shown
+from dmm_exp.deletion.rows import Data, forget_rows
+from dmm_exp.records.pool import Pool
+from dmm_exp.records.result import Unlearned
 
 
 def unlearn(
@@ -87,21 +88,20 @@ def unlearn(
     """
     console = Console(quiet=not progress)
     known = given(model, train, validation_of(validation, pool, train), factory, prefix)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
-    rows = read(forget, known.examples)
-    chosen = forget_rows(rows, known.examples, whole_classes=whole_classes)
+    check_seed(seed)
+    rows = forget_rows(forget, known.examples, whole_classes=whole_classes)
     for sentence in (*known.examples.taken, f"rows to delete: {rows.read}"):
         console.note(sentence)
-    with request(known, method, recipe, pool, seed, verify, here(known), console, budget, keep) as asked:
-        return asked.delete(chosen, read=rows.read).result
+    options = Options(method, recipe, pool, seed, verify, budget, keep)
+    with request(known, options, local_executor(known), console) as execution:
+        return execution.delete(rows).result
 
 
 def validation_of(
     validation: Data | None, pool: Pool | str | Path | bool | None, train: Data
 ) -> tuple[Tensor, Tensor] | Data | None:
     """Return unseen points: those given, or those of the pool, where the training set has none of its own."""
-    kept = opened(pool)
+    kept = pool_of(pool)
     if validation is not None or kept is None or isinstance(train, (Dataset, Examples)):
         return validation
     return kept.unseen()

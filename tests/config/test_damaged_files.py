@@ -16,12 +16,13 @@ from dmm_exp.config.folders import config_directory
 from dmm_exp.config.loading import YAML_BYTES
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import register
-from dmm_exp.deletion import record
-from dmm_exp.deletion.ledger_files import CHAIN, read
-from dmm_exp.deletion.record_files import CHECKPOINT, FORMAT, RECORD
-from dmm_exp.deletion.signature import public_key
 from dmm_exp.errors import UserError
 from dmm_exp.files.writing import checksum
+from dmm_exp.records import files
+from dmm_exp.records.chain import CHAIN
+from dmm_exp.records.chain_reading import read
+from dmm_exp.records.files import CHECKPOINT, FORMAT, RECORD
+from dmm_exp.records.signature import public_key
 from dmm_exp.runs.batch import _recorded
 from dmm_exp.store.lock import holder_in
 from dmm_exp.store.manifest import sealed
@@ -53,7 +54,7 @@ def written_record(folder: Path, **changes: object) -> Path:
 
 
 def test_a_record_has_what_is_read_of_it(tmp_path: Path):
-    assert record.read(written_record(tmp_path))["removed"] == {"rows": 1}
+    assert files.read(written_record(tmp_path))["removed"] == {"rows": 1}
 
 
 @pytest.mark.parametrize(
@@ -73,11 +74,11 @@ def test_a_record_has_what_is_read_of_it(tmp_path: Path):
 )
 def test_a_sealed_record_with_something_else_in_a_place_is_refused(changes: dict[str, object], tmp_path: Path):
     with pytest.raises(UserError, match="lacks what a record holds"):
-        record.read(written_record(tmp_path, **changes))
+        files.read(written_record(tmp_path, **changes))
 
 
 READERS: list[tuple[str, Callable[[Path], object]]] = [
-    (RECORD, lambda path: record.read(path)),
+    (RECORD, lambda path: files.read(path)),
     (CHAIN, lambda path: read(path.parent)),
     ("key.pub", lambda path: public_key(path)),
 ]

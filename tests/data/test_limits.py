@@ -23,10 +23,10 @@ from dataset_files import made_up, png, write_svhn
 from dmm_exp.data.formats import CifarBinary, Idx, Npz, Parquet, SvhnMat, Table, TinyImageNet
 from dmm_exp.data.formats.folder import read_groups
 from dmm_exp.data.formats.idx import read_idx
-from dmm_exp.deletion.checkpoints import read_tensors
 from dmm_exp.errors import UserError
 from dmm_exp.files import reading as foreign
 from dmm_exp.forget.files import ListFile
+from dmm_exp.records.checkpoints import read_tensors
 
 ROWS = 100_000
 

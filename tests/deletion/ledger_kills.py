@@ -97,20 +97,22 @@ def started(context: Any, folder: Path, writer: int) -> Any:
 
 def wrong_in(folder: Path) -> list[str]:
     """Return what is wrong in a ledger that all writers have written."""
-    from dmm_exp.deletion import ledger_files, record_files
+    from dmm_exp.records import files
+    from dmm_exp.records.chain import Receipt
+    from dmm_exp.records.chain_reading import read
     from dmm_exp.store.temporary import sweep
 
     book, wrong = folder / "book", []
     receipts = [line for path in folder.glob("receipts-*") for line in path.read_text().splitlines()]
-    chain = ledger_files.read(book)
+    chain = read(book)
     assert chain is not None
     wanted = sorted(rows for writer in range(WRITERS) for rows in rows_of(writer))
     if sorted(line["rows"] for line in chain.requests) != wanted:
         wrong.append(f"requests are lost, or there twice: {[line['rows'] for line in chain.requests]}")
     for receipt in receipts:
-        ledger_files.read(book, receipt=ledger_files.Receipt.read(receipt))
+        read(book, receipt=Receipt.read(receipt))
     for number in range(1, len(chain.requests) + 1):
-        record_files.read(chain.path(number))
+        files.read(chain.path(number))
     names = {"ledger.jsonl", "head.json", *(chain.path(number).name for number in range(1, len(chain.requests) + 1))}
     wrong += [f"{path} is left" for path in book.iterdir() if path.name not in names]
     sweep(folder / "tmp")

@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 from dmm_exp import prepare
 from dmm_exp.commands.cli import unlearn
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.deletion.command import Keys
 from dmm_exp.deletion.recipes import composed
-from dmm_exp.deletion.record import read as read_record
-from dmm_exp.deletion.record import write
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.files.writing import settle
+from dmm_exp.records.files import read as read_record
+from dmm_exp.records.record import write
 
 POOL = ["request.checkpoint=net.pt", "request.recipe=true", "request.pool=p", "request.size=40"]
 ASKED = ["request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=finetune"]
@@ -152,7 +153,7 @@ def content(folder):
 def test_a_record_that_could_not_be_saved_is_in_the_ledger_and_comes_with_the_same_request(folder, monkeypatch, capsys):
     asked = [*ASKED, "request.ledger=book"]
     with monkeypatch.context() as patch:
-        patch.setattr("dmm_exp.deletion.record._replace", full)
+        patch.setattr("dmm_exp.records.record._replace", full)
         code, _, err = start(monkeypatch, capsys, *asked)
     assert code == 2
     assert "the disk is full" in err
@@ -264,9 +265,9 @@ def into_place(source, target):
 
 
 STEPS = {
-    "put into place": ("dmm_exp.deletion.record.os.replace", os.replace, into_place, len(FILES)),
-    "on the disk": ("dmm_exp.deletion.record.settle", settle, lambda path: True, len(FILES) + 1),
-    "written": ("dmm_exp.deletion.record.write", write, lambda *arguments: True, 1),
+    "put into place": ("dmm_exp.records.record.os.replace", os.replace, into_place, len(FILES)),
+    "on the disk": ("dmm_exp.records.record.settle", settle, lambda path: True, len(FILES) + 1),
+    "written": ("dmm_exp.records.result.write", write, lambda *arguments: True, 1),
 }
 
 
@@ -370,6 +371,5 @@ def test_help_says_every_key():
     done = subprocess.run(
         [sys.executable, "-m", "dmm_exp.unlearn", "--help"], capture_output=True, text=True, check=True
     )
-    from dmm_exp.deletion.command import Asked
 
-    assert all(f"request.{key}=" in done.stdout for key in Asked.__dataclass_fields__)
+    assert all(f"request.{key}=" in done.stdout for key in Keys.__dataclass_fields__)

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 import dmm_exp
-from dmm_exp import deletion
+from dmm_exp import deletion, records
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "delete_rows.py"
-MODULES = sorted(f"dmm_exp.deletion.{module.name}" for module in pkgutil.iter_modules(deletion.__path__))
+MODULES = sorted(
+    f"{room.__name__}.{module.name}" for room in (deletion, records) for module in pkgutil.iter_modules(room.__path__)
+)
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from dmm_exp import unlearn
 from dmm_exp.deletion.exactness import carried_over
 from dmm_exp.deletion.given import given
-from dmm_exp.deletion.record import content
 from dmm_exp.errors import UserError
+from dmm_exp.records.record import content
 
 DATA, UNSEEN, GONE = blobs(60, 4, 3), blobs(30, 4, 3, seed=9), [3, 10, 20, 41]
 

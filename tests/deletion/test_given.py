@@ -14,7 +14,7 @@ from networks import NETWORKS, Pairs, Tied, batch_normed, blobs, cnn, dropping, 
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from dmm_exp.data import Examples, Normalisation
+from dmm_exp.data import Examples, Normalisation, Rows
 from dmm_exp.deletion.given import given
 from dmm_exp.deletion.rows import forget_rows
 from dmm_exp.errors import UserError
@@ -26,6 +26,10 @@ DATA = blobs(ROWS, WIDTH, CLASSES)
 
 def known(model: Any = None, train: Any = DATA, **more: Any) -> Any:
     return given(nn.Linear(WIDTH, CLASSES) if model is None else model, train, **more)
+
+
+def rows_of(indices: list[int]) -> Rows:
+    return Rows(torch.tensor(indices), ROWS)
 
 
 def refused(call: Callable[[], object]) -> str:
@@ -439,11 +443,11 @@ def test_a_class_may_vanish_if_that_is_meant():
 
 
 def test_what_is_gone_cannot_go_again():
-    assert "4 was deleted before" in refused(lambda: forget_rows([4, 5], known().examples, gone=[4]))
+    assert "4 was deleted before" in refused(lambda: forget_rows([4, 5], known().examples, gone=rows_of([4])))
 
 
 def test_a_class_may_not_vanish_over_several_requests():
-    gone = list(range(0, ROWS - CLASSES, CLASSES))
+    gone = rows_of(list(range(0, ROWS - CLASSES, CLASSES)))
     assert "no example of class 0" in refused(lambda: forget_rows([ROWS - CLASSES], known().examples, gone=gone))
 
 

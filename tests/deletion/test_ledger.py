@@ -15,10 +15,12 @@ from torch import nn
 
 from dmm_exp import Ledger, Limits, train
 from dmm_exp.deletion import ledger as ledger_module
-from dmm_exp.deletion import ledger_files, record
 from dmm_exp.deletion.drift import Drift
-from dmm_exp.deletion.ledger_files import CHAIN, read
 from dmm_exp.errors import UserError
+from dmm_exp.records import chain as chain_module
+from dmm_exp.records.chain import CHAIN, Chain
+from dmm_exp.records.chain_reading import read
+from dmm_exp.records.files import read as read_record
 
 FEW = "finetune epochs=1"
 
@@ -159,7 +161,7 @@ def test_what_is_saved_are_the_files_of_the_ledger_and_the_receipt(tmp_path, net
     folder, kept = result.save(tmp_path / "out"), tmp_path / "book" / "request-00001"
     assert {name: (folder / name).read_bytes() for name in content(kept)} == content(kept)
     assert (folder / "receipt.txt").read_text() == f"{result.receipt}\n"
-    found = record.read(folder)
+    found = read_record(folder)
     assert found["ledger"]["request"] == 1
     assert found["removed"]["sha256"] == result.rows
     with pytest.raises(UserError, match="give the key to Ledger"):
@@ -183,7 +185,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("place", "earlier"),
-    [("begin", 0), ("write_files", 1), ("settle", 0), ("rename", 1), *product(("_write_chain", "write_head"), (0, 1))],
+    [("append", 0), ("write_files", 1), ("settle", 0), ("rename", 1), *product(("_write_lines", "write_head"), (0, 1))],
 )
 def test_killed_anywhere_nothing_is_lost_and_nothing_there_twice(tmp_path, network, data, monkeypatch, place, earlier):
     """Killed before and after each step; the same request again is carried out once, and the ledger fits."""
@@ -192,7 +194,7 @@ def test_killed_anywhere_nothing_is_lost_and_nothing_there_twice(tmp_path, netwo
         for row in range(earlier):
             ledger(folder, network, data).delete([row])
         with monkeypatch.context() as patch:
-            where = ledger_module if place in ("write_files",) else os if place == "rename" else ledger_files
+            where = {"write_files": ledger_module, "rename": os, "settle": chain_module}.get(place, Chain)
             step = getattr(where, place)
 
             def killed(*arguments, step=step, moment=moment, **more):

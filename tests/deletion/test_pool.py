@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from dmm_exp import Pool, prepare, train, unlearn
 from dmm_exp.attribution import EmpiricalBayes
-from dmm_exp.deletion.pool import FILE
 from dmm_exp.ensembles import by_function
 from dmm_exp.errors import UserError
+from dmm_exp.records.pool import FILE
 
 WIDTH, CLASSES, ROWS = 4, 3, 30
 DATA = blobs(ROWS, WIDTH, CLASSES)

@@ -16,8 +16,8 @@ from scipy import stats
 
 from dmm_exp import Unlearned, prepare, unlearn
 from dmm_exp.deletion import quality
-from dmm_exp.deletion.comparison import compared, distances, verdict_on_method, verdict_on_network
 from dmm_exp.metrics import margins
+from dmm_exp.records.comparison import compared, distances, verdict_on_method, verdict_on_network
 
 WIDTH, CLASSES, ROWS, NETWORKS = 4, 3, 60, 5
 DATA, UNSEEN, GONE = blobs(ROWS, WIDTH, CLASSES), blobs(30, WIDTH, CLASSES, seed=9), [3, 10, 20, 41]

@@ -44,13 +44,13 @@ from dmm_exp.config.preflight import compose_cells, compose_unlearner
 from dmm_exp.config.schema import plain, register
 from dmm_exp.data import Dataset, Decoding, Examples, Normalisation, Split
 from dmm_exp.data import formats as known
-from dmm_exp.deletion import checkpoints, ledger_files, record
-from dmm_exp.deletion.ledger_files import CHAIN, HEAD
 from dmm_exp.deletion.recipes import composed as composed_alone
-from dmm_exp.deletion.verify_command import verify
 from dmm_exp.ensembles.work import model_factory
 from dmm_exp.errors import UserError
 from dmm_exp.forget import read_rows
+from dmm_exp.records import chain_reading, checkpoints, files
+from dmm_exp.records.chain import CHAIN, HEAD
+from dmm_exp.records.verify_command import verify
 from dmm_exp.runs.job import do
 from dmm_exp.store import Draft, Spec, Store
 
@@ -165,12 +165,12 @@ def every_checkpoint(folder: Path) -> None:
 
 def every_record(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
-        answered(functools.partial(record.read, path))
+        answered(functools.partial(files.read, path))
         answered(functools.partial(verify, [str(path)]))
 
 
 def the_ledger(folder: Path) -> None:
-    answered(functools.partial(ledger_files.read, folder))
+    answered(functools.partial(chain_reading.read, folder))
     answered(functools.partial(verify, [str(folder)]))
     answered(functools.partial(verify, [str(folder / "request-00001")]))
 

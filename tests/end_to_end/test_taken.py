@@ -13,7 +13,7 @@ import torch
 from dmm_exp import Ledger, prepare, train, unlearn
 from dmm_exp.data import Dataset, Split
 from dmm_exp.data.formats import Table
-from dmm_exp.deletion.record import read
+from dmm_exp.records.files import read
 
 SMALLEST = [
     "model=logistic",

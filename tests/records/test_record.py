@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_model
 from torch import nn
 
 from dmm_exp import unlearn
-from dmm_exp.data import content_hash
-from dmm_exp.deletion import page, record
-from dmm_exp.deletion.checkpoints import fill, weights_digest
-from dmm_exp.deletion.pool import Pool
-from dmm_exp.deletion.quality import points_table
-from dmm_exp.deletion.result import Unlearned
+from dmm_exp.data import Rows, content_hash
+from dmm_exp.deletion.quality import Change
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import margins
+from dmm_exp.records import files, page, record
+from dmm_exp.records.checkpoints import fill, weights_digest
+from dmm_exp.records.pool import Pool
+from dmm_exp.records.result import Unlearned
 
 GONE = [3, 5, 8, 21]
 ORACLES = 100
@@ -86,7 +86,7 @@ def text_of(folder: Path) -> str:
 
 
 def test_a_record_says_what_when_how_and_with_what(result: Unlearned, tmp_path: Path) -> None:
-    found = record.read(result.save(tmp_path / "out"))
+    found = files.read(result.save(tmp_path / "out"))
     inputs, labels = data(60, 0)
     assert found["removed"]["indices"] == GONE
     assert found["removed"]["rows"] == len(GONE)
@@ -103,7 +103,7 @@ def test_a_record_says_what_when_how_and_with_what(result: Unlearned, tmp_path: 
 
 
 def test_the_checkpoint_is_the_unlearned_network(result: Unlearned, tmp_path: Path) -> None:
-    found = record.read(result.save(tmp_path))
+    found = files.read(result.save(tmp_path))
     loaded = fill(nn.Linear(3, 2), tmp_path / "unlearned.safetensors")
     torch.testing.assert_close(loaded.state_dict(), result.model.state_dict(), rtol=0, atol=0)
     assert found["network"]["before"] == weights_digest(network())
@@ -133,7 +133,7 @@ def test_a_changed_record_is_refused(result: Unlearned, tmp_path: Path, change: 
     change(found)
     path.write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(UserError, match=sentence):
-        record.read(tmp_path)
+        files.read(tmp_path)
 
 
 def test_a_changed_or_missing_checkpoint_is_refused(result: Unlearned, tmp_path: Path) -> None:
@@ -142,10 +142,10 @@ def test_a_changed_or_missing_checkpoint_is_refused(result: Unlearned, tmp_path:
     content[-1] ^= 1
     network_file.write_bytes(content)
     with pytest.raises(UserError, match=r"unlearned\.safetensors: was changed .* not the network of deletion\.json"):
-        record.read(tmp_path / "deletion.json")
+        files.read(tmp_path / "deletion.json")
     network_file.unlink()
     with pytest.raises(UserError, match="is missing"):
-        record.read(tmp_path)
+        files.read(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "3"])
@@ -153,14 +153,14 @@ def test_what_is_no_record_is_refused_in_one_sentence(tmp_path: Path, content: s
     if content is not None:
         (tmp_path / "deletion.json").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=r"deletion\.json: [^\n]+$"):
-        record.read(tmp_path)
+        files.read(tmp_path)
 
 
 def test_numbers_that_are_not_finite_are_null(result: Unlearned, tmp_path: Path) -> None:
     metrics = result.metrics | {"margin/unlearned/forget": float("nan")}
     points = result.points.assign(margin_unlearned=np.nan)
     folder = replace(result, metrics=metrics, points=points).save(tmp_path)
-    assert record.read(folder)["quality"]["metrics"]["margin/unlearned/forget"] is None
+    assert files.read(folder)["quality"]["metrics"]["margin/unlearned/forget"] is None
     assert not re.search(r"\bnan\b|\bNone\b|\bInfinity\b", text_of(folder))
 
 
@@ -229,7 +229,7 @@ def test_a_digest_knows_names_types_shapes_and_every_number() -> None:
 
 def test_without_retrained_networks_it_is_called_not_verified(result: Unlearned, tmp_path: Path) -> None:
     folder = result.save(tmp_path)
-    found = record.read(folder)
+    found = files.read(folder)
     assert not found["quality"]["verified"]
     assert found["quality"]["klom_p95"] is None
     assert found["quality"]["in_words"][0].startswith("Not verified")
@@ -240,7 +240,7 @@ def test_without_retrained_networks_it_is_called_not_verified(result: Unlearned,
 
 def test_with_retrained_networks_klom_stands_between_its_ends(verified: Unlearned, tmp_path: Path) -> None:
     folder = verified.save(tmp_path)
-    found = record.read(folder)
+    found = files.read(folder)
     klom = {"value": 1.25, "low": 1.0, "high": 1.5, "floor": 0.75, "doing_nothing": 3.5}
     assert found["quality"]["klom_p95"]["forget"] == klom
     assert found["quality"]["retrained_networks"] == ORACLES
@@ -254,7 +254,7 @@ def test_with_retrained_networks_klom_stands_between_its_ends(verified: Unlearne
 
 def test_metrics_of_other_networks_do_not_pass_for_those_of_this_one(verified: Unlearned, tmp_path: Path) -> None:
     folder = verified.save(tmp_path)
-    found = record.read(folder)["quality"]
+    found = files.read(folder)["quality"]
     assert found["metrics"] == verified.metrics
     assert found["verification"]["accuracy/unlearned/forget"] == 0.111
     numbers = re.search(r'<section id="numbers">(.*?)</section>', text_of(folder), re.DOTALL)[1]
@@ -348,7 +348,8 @@ def test_retrained_networks_are_summed_up_by_mean_and_spread() -> None:
     labels, logits = torch.tensor([0, 1, 1]), torch.randn(5, 3, 2)
     examples = SimpleNamespace(labels=labels, class_names=["a", "b"], n_points=3, n_train=2)
     deletion: Any = SimpleNamespace(examples=examples, given=SimpleNamespace(blank=()))
-    table = points_table(deletion, torch.tensor([0]), logits[:1], logits[1:2], logits[2:3], logits)
+    change = Change(deletion, Rows(torch.tensor([0]), 2), logits[:1], logits[1:2], logits[2:3])
+    table = change.table(logits)
     each = margins(logits, labels.numpy())
     np.testing.assert_allclose(table["margin_retrained"], each.mean(0))
     np.testing.assert_allclose(table["margin_retrained_std"], each.std(0, ddof=1))

@@ -1,25 +1,22 @@
-"""What comes of a deletion."""
+"""The result of a deletion."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+import pandas as pd
+from torch import nn
 
 from dmm_exp.config.schema import Node
-from dmm_exp.data import content_hash
-from dmm_exp.deletion.given import Given
-from dmm_exp.deletion.ledger_files import Receipt, request_name
-from dmm_exp.deletion.pool import Pool
-from dmm_exp.errors import UserError
-from dmm_exp.files.reading import Json
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from dmm_exp.deletion.signature import Key
+from dmm_exp.errors import REASON, UserError, explained
+from dmm_exp.files.reading import Json, check_parquet
+from dmm_exp.records.chain import Receipt, request_name
+from dmm_exp.records.files import POINTS, read
+from dmm_exp.records.pool import Pool, is_finished
+from dmm_exp.records.record import content, read_attributes, write
+from dmm_exp.records.signature import Key, private_key
+from dmm_exp.records.words import headline
 
 
 @dataclass(frozen=True)
@@ -69,14 +66,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Unlearned:
-    """What became of a network.
+    """The result of a deletion: the unlearned network, and what is known of it.
 
     Attributes:
         model: of the type, mode, devices and dtypes of the network that was given, which is unchanged.
-        metrics: what can be told without retrained networks; see :func:`dmm_exp.deletion.quality.quality`.
+        metrics: those that need no retrained networks; see :func:`dmm_exp.deletion.quality.Change.metrics`.
         normalisation: ``scale``, ``mean`` and ``std`` that inputs of a dataset of this package go through before they
             reach the network, ``(input / scale - mean) / std``; None where the network gets them as they are.
-        verification: what retrained networks tell, empty without; see :class:`dmm_exp.deletion.quality.Verification`.
+        verification: the comparison with retrained networks (:func:`dmm_exp.deletion.quality.verify`), empty without.
         cost: what it took.
         warnings: what to beware of, in sentences.
         forgotten: sorted training indices that are gone.
@@ -85,16 +82,16 @@ class Unlearned:
         seed: of all randomness.
         examples: the number of training examples, of unseen ones, and of classes.
         rows: digest of the inputs and labels that are gone; of a ledger, that of their salted digests.
-        read: in words, the rows that were asked for, as they were read: ``30, 7, 19 (3 rows) in rows.csv``.
+        read: the rows that were asked for, in words, as they were read: ``30, 7, 19 (3 rows) in rows.csv``.
         names: of the files that are gone, where training examples are files; None elsewhere.
         weights: digests of the network's tensors, ``before`` and ``after``.
         when: the moment at which it was done, in UTC, as ISO 8601 writes it.
-        points: a row for every point; see :func:`dmm_exp.deletion.quality.points_table`.
-        pool: what predictions came from, None where it was no pool; one that was prepared for this call is gone.
+        points: a row for every point; see :func:`dmm_exp.deletion.quality.Change.table`.
+        pool: the source of predictions, None where it was no pool; one that was prepared for this call is gone.
         kept: names of tensors that a retrained network took over from the given one.
         place: where a ledger keeps the deletion, None where it is of no ledger.
-        taken: what in the files of the data was taken as what, in sentences.
-        asked: digest of the command that asked for it (:func:`dmm_exp.deletion.output.asked_for`), None without one.
+        taken: how the files of the data were read where they leave it open, in sentences.
+        asked: digest of the command (:func:`dmm_exp.deletion.output.digest_of_command`), None without a command.
     """
 
     model: nn.Module
@@ -120,23 +117,43 @@ class Unlearned:
     taken: list[str] = field(default_factory=list)
     asked: str | None = field(default=None, repr=False)
 
+    @classmethod
+    def kept_by(cls, place: Place, model: nn.Module) -> Unlearned:
+        """Return what a ledger keeps of a request.
+
+        Args:
+            place: of the request.
+            model: the network that came of it.
+
+        Raises:
+            UserError: the files do not fit together.
+        """
+        record, points = read(place.folder), place.folder / POINTS
+        pool = None if record["pool"] is None else Path(record["pool"]["folder"])
+        return cls(
+            model=model,
+            cost=Cost(**{part.name: record["cost"][part.name] for part in fields(Cost)}),
+            weights={name: record["network"][name] for name in ("before", "after")},
+            points=_table(points) if points.exists() else pd.DataFrame(),
+            pool=Pool.open(pool) if pool is not None and is_finished(pool) else None,
+            place=place,
+            **read_attributes({"taken": [], **record}),  # records of earlier versions do not have it
+        )
+
     @property
     def receipt(self) -> Receipt | None:
-        """What shows later that the ledger had this request: to be kept outside the ledger. None without a ledger."""
+        """Shows later that the ledger had this request; to be kept outside the ledger. None without a ledger."""
         return None if self.place is None else self.place.receipt
 
     def __str__(self) -> str:
         """Say what was done and how well, in sentences."""
-        from dmm_exp.deletion.record import content
-        from dmm_exp.deletion.words import headline
-
         record = content(self, "")
         return "\n".join([headline(record), *record["quality"]["in_words"], *self.warnings])
 
     def save(self, folder: str | Path, key: str | Path | Key | None = None) -> Path:
         """Write ``unlearned.safetensors``, ``deletion.json``, ``report.html`` and ``points.parquet`` into a folder.
 
-        What an earlier deletion wrote there is replaced. See :mod:`dmm_exp.deletion.record`. From a ledger, its files
+        The files of an earlier deletion there are replaced. See :mod:`dmm_exp.records.record`. From a ledger, its files
         are copied, and ``receipt.txt`` is written beside them.
 
         Args:
@@ -147,29 +164,15 @@ class Unlearned:
             The folder.
 
         Raises:
-            UserError: the folder cannot be written, or the key is no such thing.
+            UserError: the folder cannot be written, or the key cannot be used.
         """
-        from dmm_exp.deletion.record import write
-        from dmm_exp.deletion.signature import private_key
-
         if self.place is not None and key is not None:
             raise UserError("key: this deletion is in a ledger, and its record is copied; give the key to Ledger(key=)")
         return write(self, Path(folder).expanduser(), None if key is None else private_key(key))
 
 
-def counts(known: Given) -> dict[str, int]:
-    """Return numbers of training examples, unseen ones and classes."""
-    examples = known.examples
-    unseen = examples.n_points - examples.n_train
-    return {"train": examples.n_train, "unseen": unseen, "classes": examples.n_classes}
-
-
-def rows_digest(known: Given, rows: Tensor) -> str:
-    """Return the SHA-256 of the inputs and labels of some training examples."""
-    return content_hash(known.examples.inputs[rows], known.examples.labels[rows])
-
-
-def names_of(known: Given, rows: Tensor) -> list[str] | None:
-    """Return the names of the files that some training examples are; None where they are no files."""
-    names = known.examples.names
-    return None if names is None else [names[row] for row in rows.tolist()]
+def _table(path: Path) -> pd.DataFrame:
+    damage = ValueError, LookupError, TypeError, NotImplementedError
+    with explained(f"{path}: cannot be read as a table ({REASON}); restore it from a copy", *damage):
+        check_parquet(path)
+        return pd.read_parquet(path)

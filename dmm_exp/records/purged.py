@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmm_exp.errors import UserError
-from dmm_exp.files.reading import read_json
+from dmm_exp.errors import explained
 from dmm_exp.files.writing import write_durably
-from dmm_exp.store.store import SEAL, is_intact, sealed
+from dmm_exp.records.files import read_whole
+from dmm_exp.store.store import sealed
 
 FILE = "purged.json"
 FORMAT = 1
@@ -37,21 +37,20 @@ def purged_of(folder: Path) -> Purged | None:
         UserError: the file that says so is damaged.
     """
     path = folder / FILE
-    try:
-        facts = read_json(path)
-        if SEAL not in facts or not is_intact(facts) or facts["format"] != FORMAT:
-            raise ValueError
-        return Purged(tuple(facts["rows"]), facts["content"], facts["blank"])
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(
-            f"{path}: is damaged, and without it rows that were purged could come back; purge the pool again with all "
-            "rows that are gone, after removing this file, or prepare another pool"
-        ) from error
+    sentence = (
+        f"{path}: is damaged, and without it rows that were purged could come back; purge the pool again with all rows "
+        "that are gone, after removing this file, or prepare another pool"
+    )
+    with explained(sentence, OSError, ValueError, LookupError, TypeError):
+        facts = read_whole(path)
+        if facts["format"] != FORMAT:
+            raise LookupError(facts["format"])
+        return Purged(tuple(facts["rows"]), facts["content"], facts["blank"])
 
 
 def write_purged(folder: Path, purged: Purged) -> None:
-    """Write it down, before anything is removed."""
+    """Write what is going to be removed; this comes before anything is."""
     facts = {"format": FORMAT, "rows": list(purged.rows), "content": purged.content, "blank": purged.blank}
     write_durably(folder / FILE, json.dumps(sealed(facts), indent=2, sort_keys=True) + "\n")

@@ -6,7 +6,6 @@ rows are overwritten with zeros where they are.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -14,26 +13,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 from dmm_exp.console.progress import Console
-from dmm_exp.data import Examples, content_hash
-from dmm_exp.deletion import ledger_files
-from dmm_exp.deletion.ledger_files import CHECKPOINT, PURGE, REMOVABLE, Chain, request_name
-from dmm_exp.deletion.pool import FILE, Pool, larger_of, originals_of
-from dmm_exp.deletion.purged import Purged, purged_of, write_purged
-from dmm_exp.deletion.signature import SIGNER, Key
-from dmm_exp.deletion.surfaces import ELSEWHERE, ERASED, REMAINS, Surface, elsewhere, pool_surfaces, surface
+from dmm_exp.data import Examples
 from dmm_exp.ensembles.work import read_examples, stacked
-from dmm_exp.errors import UserError
-from dmm_exp.files.reading import Json
+from dmm_exp.errors import REASON, UserError, explained
+from dmm_exp.files.reading import Json, read_json
 from dmm_exp.files.writing import checksum, rows_at, settle, write_json, write_tensors
+from dmm_exp.pipeline.context import content_of
+from dmm_exp.records.chain import CHECKPOINT, PURGE, REMOVABLE, Chain, request_name
+from dmm_exp.records.chain_reading import read
+from dmm_exp.records.pool import Pool, is_finished, larger_of, originals_of
+from dmm_exp.records.purged import Purged, purged_of, write_purged
+from dmm_exp.records.signature import Key
+from dmm_exp.records.surfaces import Surface, elsewhere, listed, pool_surfaces
 from dmm_exp.store import Artifact, Spec
 from dmm_exp.store.artifact import MANIFEST
 from dmm_exp.store.lock import Lock, holder_of
 from dmm_exp.store.manifest import read_manifest
 from dmm_exp.store.provenance import provenance
-from dmm_exp.store.spec import SHORT
 from dmm_exp.store.store import LOCKS, SEAL, sealed
 
 DATA = "examples.safetensors"
@@ -47,7 +46,7 @@ class Purge:
 
     Attributes:
         removed: files and folders that are not there any more.
-        surfaces: what remains, and what was erased (:mod:`dmm_exp.deletion.surfaces`).
+        surfaces: what remains, and what was erased (:mod:`dmm_exp.records.surfaces`).
     """
 
     removed: list[str]
@@ -71,27 +70,26 @@ def purge_ledger(folder: Path, key: Key | None, pools: Sequence[Path], console: 
     """
     with Lock(folder / ".lock", lambda holder: console.note(f"waiting for {holder}")):
         chain = _chain(folder, key)
-        if not chain.is_headed:
-            ledger_files.write_head(chain, key)
-        ledger_files.tidy(chain)
+        chain.complete(key)
         named = {Path(line["pool"]) for line in chain.requests if line["pool"] is not None}
         folders = sorted({*named, *(pool.absolute() for pool in pools)})
         done = [_purged_if_there(pool, chain.gone, console) for pool in folders]
         files = _removable(chain)
         if files:
             facts = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "files": files, "versions": provenance()}
-            chain = ledger_files.append(chain, PURGE, facts, key)
-            ledger_files.remove_purged(chain)
+            chain = chain.append(PURGE, facts, key)
+            chain.remove_purged()
     removed = [*(str(folder / name) for name in files), *(name for purge in done for name in purge.removed)]
-    there = [entry for purge in done for entry in purge.surfaces]
-    return Purge(removed, [*_of_ledger(chain), *there, *elsewhere()])
+    names = ["purged ledger", "purged ledger's network", "purged ledger's records", "saved results"]
+    found = listed(names, folder, network=chain.path(len(chain.requests)) / CHECKPOINT)
+    return Purge(removed, [*found, *(entry for purge in done for entry in purge.surfaces), *elsewhere()])
 
 
 def _chain(folder: Path, key: Key | None) -> Chain:
-    chain = ledger_files.read(folder, None if key is None else key.public)
+    chain = read(folder, None if key is None else key.public)
     if chain is None:
         raise UserError(f"{folder}: holds no ledger; expected the folder of one")
-    if chain.header[SIGNER] is not None and key is None:
+    if chain.is_signed and key is None:
         raise UserError(
             f"{folder}: this ledger is signed; give the key that it was begun with (key=, request.key=FILE)"
         )
@@ -101,30 +99,12 @@ def _chain(folder: Path, key: Key | None) -> Chain:
 def _removable(chain: Chain) -> list[str]:
     """Return the files of requests that nothing needs: all but records and the network as it is now."""
     last = len(chain.requests)
-    names = [(number, name) for number in range(1, last + 1) for name in REMOVABLE]
-    found = [f"{request_name(number)}/{name}" for number, name in names if (number, name) != (last, CHECKPOINT)]
-    return [name for name in found if name not in chain.purged]
+    found = [f"{request_name(number)}/{name}" for number in range(1, last + 1) for name in REMOVABLE]
+    return [name for name in found if name not in chain.purged | {f"{request_name(last)}/{CHECKPOINT}"}]
 
 
 def _purged_if_there(folder: Path, rows: Sequence[int], console: Console) -> Purge:
-    if (folder / FILE).exists():
-        return purge_pool(folder, rows, console)
-    how = "if it was moved, purge it where it is now"
-    return Purge([], [surface(str(folder), "the pool of some requests, which is not there now", ELSEWHERE, how)])
-
-
-def _of_ledger(chain: Chain) -> list[Surface]:
-    folder, proof = chain.folder, "keep it: it is the proof"
-    rows = "the rows' indices, a salted digest of each, and the names of their files where they have some"
-    files = "earlier networks, and the rows' labels and answers on them"
-    network = f"{folder / request_name(len(chain.requests))}/{CHECKPOINT}"
-    return [
-        surface(f"{folder}/request-...", files, ERASED, "removed"),
-        surface(network, "the network as it is now: what is left of the rows' influence", REMAINS, "see its record"),
-        surface(f"{folder}/ledger.jsonl, deletion.json", rows, REMAINS, proof),
-        surface("folders that results were saved to", "copies of networks, records, pages and points", ELSEWHERE,
-                "delete what nobody needs: all but deletion.json and the newest network"),
-    ]  # fmt: skip
+    return purge_pool(folder, rows, console) if is_finished(folder) else Purge([], listed(["missing pool"], folder))
 
 
 # ---------------------------------------------------------------------- a pool
@@ -143,14 +123,13 @@ def purge_pool(folder: Path, rows: Iterable[int], console: Console) -> Purge:
     """
     pool, wanted = Pool.open(folder), sorted(set(rows))
     with Lock(folder / ".lock", lambda holder: console.note(f"waiting for {holder}")):
-        for lock in (folder / "artifacts" / LOCKS).glob("*.lock"):
+        for lock in (pool.artifacts / LOCKS).glob("*.lock"):
             if holder := holder_of(lock):
                 raise UserError(f"pool={folder}: is in use by {holder}; expected to be alone: try again later")
-        _check_no_links(folder)
-        data = folder / "artifacts" / "dataset" / pool.dataset[:SHORT]
-        purged = _to_purge(pool, data, wanted)
+        _check_no_links(pool)
+        purged = _to_purge(pool, wanted)
         write_purged(folder, purged)  # first: from now on nothing writes the rows again
-        _overwrite(data, purged.rows)
+        _overwrite(pool.data, purged.rows)
         _forget_probe(pool, purged.rows)
         removed = _remove(pool)
         read_examples.cache_clear()
@@ -158,50 +137,42 @@ def purge_pool(folder: Path, rows: Iterable[int], console: Console) -> Purge:
     return Purge(removed, pool_surfaces(folder, purged, set(wanted), requests=False, verified=False))
 
 
-def _check_no_links(folder: Path) -> None:
+def _check_no_links(pool: Pool) -> None:
     """Refuse a pool with links in it: what they lead to is not the pool's, and is neither changed nor removed."""
-    for path in (folder / "artifacts", *(folder / "artifacts").rglob("*")):
+    for path in (pool.artifacts, *pool.artifacts.rglob("*")):
         if path.is_symlink():
             raise UserError(
-                f"pool={folder}: {path} is a link, and a purge follows none; remove it, or put the files there"
+                f"pool={pool.folder}: {path} is a link, and a purge follows none; remove it, or put the files there"
             )
 
 
-def _to_purge(pool: Pool, data: Path, rows: list[int]) -> Purged:
+def _to_purge(pool: Pool, rows: list[int]) -> Purged:
     """Return what will have been removed from a pool.
 
     Raises:
         UserError: an index is out of range, or the pool's copy of the data is damaged.
     """
     before, damaged = purged_of(pool.folder), f"pool={pool.folder}: its copy of the data is damaged; delete the pool"
-    try:
-        artifact = Artifact(data, pool.dataset, cached=True)
+    with explained(damaged, OSError, ValueError, LookupError, TypeError):
+        artifact = Artifact(pool.data, pool.dataset, cached=True)
         content, examples = artifact.spec.inputs["content"], Examples.read(artifact)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(damaged) from error
     for row in rows:
         if not 0 <= row < examples.n_train:
             raise UserError(f"forget: {row} is out of range; expected indices from 0 to {examples.n_train - 1}")
-    if before is not None:
-        examples.inputs[list(before.rows)] = 0
-    if _content(examples) != (content if before is None else before.blank):
+    earlier = () if before is None else before.rows
+    examples.inputs[list(earlier)] = 0
+    if content_of(examples) != (content if before is None else before.blank):
         raise UserError(damaged)
     fresh = [row for row in rows if examples.inputs[row].any()]  # zeros need no purge, and may be read as they are
     examples.inputs[fresh] = 0
-    return Purged(tuple(sorted({*fresh, *(() if before is None else before.rows)})), content, _content(examples))
-
-
-def _content(examples: Examples) -> str:
-    return content_hash(examples.inputs, examples.labels, examples.corrupted)
+    return Purged(tuple(sorted({*fresh, *earlier})), content, content_of(examples))
 
 
 def _overwrite(data: Path, rows: Sequence[int]) -> None:
-    """Overwrite the inputs of rows with zeros where they are on the disk, and say so in the manifest."""
+    """Overwrite the inputs of rows with zeros where they are on the disk, and adapt the manifest."""
     path = data / DATA
-    try:
+    with explained(f"{path}: is damaged ({REASON}); delete the pool", ValueError):
         start, size = rows_at(path, "inputs")
-    except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error}); delete the pool") from error
     with path.open("r+b") as file:
         for row in rows:
             file.seek(start + row * size)
@@ -210,26 +181,25 @@ def _overwrite(data: Path, rows: Sequence[int]) -> None:
         os.fsync(file.fileno())
     manifest = read_manifest(data)
     manifest["files"][DATA] = checksum(path)
-    write_json(data / MANIFEST, _resealed(manifest))
+    _write_resealed(data / MANIFEST, manifest)
 
 
 def _forget_probe(pool: Pool, rows: Sequence[int]) -> None:
-    """Remove an untrained network's answers on rows from what is known of a pool."""
-    facts = json.loads((pool.folder / FILE).read_text(encoding="utf-8"))
-    for answers in facts["probe"]:
+    """Remove an untrained network's answers on rows from ``pool.json``."""
+    for answers in pool.probe:
         for row in rows:
             if row < len(answers):
                 answers[row] = [0.0] * len(answers[row])
-    write_json(pool.folder / FILE, _resealed(facts))
+    pool.write()
 
 
-def _resealed(facts: Json) -> Json:
-    return sealed({name: value for name, value in facts.items() if name != SEAL})
+def _write_resealed(path: Path, facts: Json) -> None:
+    write_json(path, sealed({name: value for name, value in facts.items() if name != SEAL}))
 
 
 def _remove(pool: Pool) -> list[str]:
     """Remove all artifacts of a pool that further requests do not need, and of others what they do not need."""
-    root, removed, kept = pool.folder / "artifacts", [], {pool.dataset}
+    root, removed, kept = pool.artifacts, [], {pool.dataset}
     for aside in root.glob(f"*/*{ASIDE}"):
         _take_place(aside)
     for path in sorted(root.glob("*/*"), key=lambda path: path.parent.name == "estimator"):  # these come last
@@ -262,42 +232,33 @@ def _is_needed(spec: Spec, pool: Pool, kept: set[str]) -> bool:
     if spec.kind == "estimator":
         return inputs <= kept
     members = {"subset": pool.size, "larger": larger_of(pool.size), "original": originals_of(pool.size)}
-    whole = {"all_but": []}
     return (
         spec.kind == "ensemble"
         and inputs == {pool.dataset}
         and spec.config.get("members") == members.get(spec.config["role"])
-        and (spec.config["role"] != "original" or spec.config["subsets"] == whole)
+        and (spec.config["role"] != "original" or spec.config["subsets"] == {"all_but": []})
     )
 
 
 def _strip(path: Path) -> list[str]:
     """Remove an ensemble's networks, and all but their answers; returns files that lost something."""
-    artifact, changed = Artifact(path, path.name, cached=True), []
-    shards = [name for name in artifact.manifest["files"] if name.endswith(".safetensors")]
-    surplus = {name: [key for key in _names(path / name) if key not in NEEDED] for name in shards}
-    if not any(surplus.values()):
+    artifact = Artifact(path, path.name, cached=True)
+    if set(artifact.stacked_names()) <= set(NEEDED):
         return []
+    manifest = artifact.manifest
+    shards = [name for name in manifest["files"] if name.endswith(".safetensors")]
     aside = path.with_name(path.name + ASIDE)
     shutil.copytree(path, aside, ignore=lambda folder, names: shards)
-    files = dict(artifact.manifest["files"])
     for name in shards:
-        with safe_open(path / name, framework="pt") as shard:
-            write_tensors(aside / name, {key: shard.get_tensor(key) for key in _names(path / name) if key in NEEDED})
-        receipt = json.loads((path / name).with_suffix(".json").read_text(encoding="utf-8"))
-        write_json((aside / name).with_suffix(".json"), _resealed({**receipt, "sha256": checksum(aside / name)}))
-        changed.append(str(path / name))
-    files = {name: checksum(aside / name) for name in files}
-    write_json(aside / MANIFEST, _resealed({**artifact.manifest, "files": files}))
+        write_tensors(aside / name, {key: value for key, value in load_file(path / name).items() if key in NEEDED})
+        receipt = (aside / name).with_suffix(".json")
+        _write_resealed(receipt, {**read_json(receipt), "sha256": checksum(aside / name)})
+    files = {name: checksum(aside / name) for name in manifest["files"]}
+    _write_resealed(aside / MANIFEST, {**manifest, "files": files})
     for file in aside.iterdir():
         settle(file)
     _take_place(aside)
-    return changed
-
-
-def _names(path: Path) -> list[str]:
-    with safe_open(path, framework="pt") as shard:
-        return list(shard.keys())
+    return [str(path / name) for name in shards]
 
 
 def _take_place(aside: Path) -> None:

@@ -1,12 +1,12 @@
-"""The record of a deletion: the network that came out, ``deletion.json``, a page to read, and the points behind it.
+"""The record of a deletion: the unlearned network, ``deletion.json``, a page to read, and the points behind it.
 
 ``deletion.json`` has these keys, all always there; it is the same for the same deletion, but for ``when`` and seconds.
 
 * ``format``: 2.
 * ``when``: the moment of the deletion, UTC, ISO 8601.
-* ``asked``: digest of all that the command asked for, by which the same command finds its record again
-  (:func:`dmm_exp.deletion.output.asked_for`); null from Python and in a ledger.
-* ``taken``: what in the files of the data was taken as what, in sentences.
+* ``asked``: digest of the whole command, by which the same command finds its record again
+  (:func:`dmm_exp.deletion.output.digest_of_command`); null from Python and in a ledger.
+* ``taken``: how the files of the data were read where they leave it open, in sentences.
 * ``removed``: ``rows`` (their number), ``indices`` in the training set, ``sha256`` of their inputs and labels;
   ``read``, the list as it was read, in words; ``names`` of their files, in the order of ``indices``, or null;
   ``of``: numbers of ``train`` and ``unseen`` points and of ``classes``. From a ledger, ``sha256`` is that of the rows'
@@ -14,16 +14,17 @@
 * ``method``: ``name``, ``settings`` (of the unlearner), ``attribution`` (of the estimator of effects, or null),
   ``epochs``, ``seed``, ``exact`` (whether it retrains, and every number was made from the kept rows), ``kept`` (names
   of tensors that a retrained network took over from the given one).
-* ``network``: ``type``; ``before`` and ``after``, digests of the tensors (:func:`dmm_exp.deletion.checkpoints.
+* ``network``: ``type``; ``before`` and ``after``, digests of the tensors (:func:`dmm_exp.records.checkpoints.
   weights_digest`); ``file`` and ``sha256``, name and digest of the checkpoint; ``normalisation``, null or the
   ``scale``, ``mean`` and ``std`` that inputs go through before they reach the network.
 * ``quality``: ``verified``, whether networks were retrained, and how many (``retrained_networks``); ``klom_p95``, by
   group ``value``, ``low``, ``high`` (95 % interval over models), ``floor`` and ``doing_nothing``, in nats, or null;
   ``verdict``, for ``network`` and ``method`` each whether it can be told ``from_retraining`` and
-  ``from_doing_nothing`` on the deleted rows (:class:`dmm_exp.deletion.comparison.Verdict`), or null;
-  ``metrics``, what was measured on this network (:func:`dmm_exp.deletion.quality.quality`); ``verification``, what
-  retrained networks tell (:class:`dmm_exp.deletion.quality.Verification`), empty without; ``in_words``, sentences.
-* ``cost``: the fields of :class:`dmm_exp.deletion.Cost`.
+  ``from_doing_nothing`` on the deleted rows (:class:`dmm_exp.records.comparison.Verdict`), or null;
+  ``metrics``, what was measured on this network (:func:`dmm_exp.deletion.quality.Change.metrics`);
+  ``verification``, the comparison with retrained networks (:func:`dmm_exp.deletion.quality.verify`), empty without;
+  ``in_words``, sentences.
+* ``cost``: the fields of :class:`dmm_exp.records.result.Cost`.
 * ``pool``: null, or ``folder``, whether it was ``kept``, ``models``, ``seconds``, ``break_even_requests`` (null where
   a retraining takes less than twice as long as the request) and ``in_words``, which says so.
 * ``warnings``, ``guaranteed``, ``not_guaranteed``: sentences.
@@ -33,7 +34,7 @@
 * ``versions``: of this package and what it computes with, commit, device.
 * ``signed_by``: null, or the public key (Ed25519, hexadecimal) that belongs to the ``signature``.
 * ``checksum``: of all the rest but the signature. It shows that a record was changed; it is no signature.
-* ``signature``: of the checksum, where there is a key (:mod:`dmm_exp.deletion.signature`).
+* ``signature``: of the checksum, where there is a key (:mod:`dmm_exp.records.signature`).
 
 Numbers that are not finite are null.
 """
@@ -50,33 +51,56 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import get_class
 
 from dmm_exp.data import GROUPS
-from dmm_exp.deletion.checkpoints import write_network
-from dmm_exp.deletion.comparison import distances_of, verdict_on_method, verdict_on_network
-from dmm_exp.deletion.page import render
-from dmm_exp.deletion.record_files import CHECKPOINT, FILES, FORMAT, PAGE, POINTS, RECEIPT, RECORD, read, signed
-from dmm_exp.deletion.surfaces import surfaces
-from dmm_exp.deletion.words import guaranteed, in_words, not_guaranteed
 from dmm_exp.errors import UserError, storage_errors
 from dmm_exp.files.reading import Json
 from dmm_exp.files.writing import checksum, settle, write_json, write_table, write_text
+from dmm_exp.records.checkpoints import write_network
+from dmm_exp.records.comparison import distances_of, verdict_on_method, verdict_on_network
+from dmm_exp.records.files import CHECKPOINT, FILES, FORMAT, PAGE, POINTS, RECEIPT, RECORD, signed
+from dmm_exp.records.page import render
+from dmm_exp.records.surfaces import surfaces
+from dmm_exp.records.words import guaranteed, in_words, not_guaranteed
 from dmm_exp.store.provenance import provenance
 from dmm_exp.store.temporary import temporary_folder
 from dmm_exp.unlearners import Retrain
 
 if TYPE_CHECKING:
-    from dmm_exp.deletion.result import Place, Unlearned
-    from dmm_exp.deletion.signature import Key
-
-__all__ = ["content", "read", "write", "write_files"]
+    from dmm_exp.records.result import Place, Unlearned
+    from dmm_exp.records.signature import Key
 
 DRAFT = ".deletion."  # start of the name of a folder in the making
+RECORDED = {  # attributes of a result that are written as they are: the section and the key
+    "when": ("when",),
+    "asked": ("asked",),
+    "taken": ("taken",),
+    "warnings": ("warnings",),
+    "forgotten": ("removed", "indices"),
+    "rows": ("removed", "sha256"),
+    "read": ("removed", "read"),
+    "names": ("removed", "names"),
+    "examples": ("removed", "of"),
+    "method": ("method", "settings"),
+    "attribution": ("method", "attribution"),
+    "seed": ("method", "seed"),
+    "kept": ("method", "kept"),
+    "normalisation": ("network", "normalisation"),
+    "metrics": ("quality", "metrics"),
+    "verification": ("quality", "verification"),
+}
+KLOM = {  # names of KLoM in the record, and its metrics by group
+    "value": "klom/{}/p95",
+    "low": "klom/{}/p95_low",
+    "high": "klom/{}/p95_high",
+    "floor": "klom_floor/{}/p95",
+    "doing_nothing": "klom_original/{}/p95",
+}
 
 
 @storage_errors()
 def write(result: Unlearned, folder: Path, key: Key | None = None) -> Path:
     """Write a deletion into a folder, the record last; returns the folder.
 
-    What an earlier deletion wrote there is replaced. Before everything is written, nothing in the folder changes. The
+    The files of an earlier deletion there are replaced. Nothing in the folder changes before everything is written. The
     files of a ledger's request are copied as they are.
 
     Raises:
@@ -84,7 +108,7 @@ def write(result: Unlearned, folder: Path, key: Key | None = None) -> Path:
             files are gone.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file; expected a folder for what came of a deletion")
+        raise UserError(f"{folder}: is a file; expected a folder for the results of a deletion")
     folder.mkdir(parents=True, exist_ok=True)
     with temporary_folder(folder, DRAFT) as draft:
         write_files(result, draft, key) if result.place is None else _copy(result.place, draft)
@@ -114,7 +138,7 @@ def write_files(result: Unlearned, folder: Path, key: Key | None) -> None:
 
 
 def _copy(place: Place, folder: Path) -> None:
-    """Copy what a ledger keeps of a request, and write its receipt."""
+    """Copy the files that a ledger keeps of a request, and write its receipt."""
     missing = [name for name in (CHECKPOINT, RECORD) if not (place.folder / name).is_file()]
     if missing:
         raise UserError(f"{place.folder / missing[0]}: is not there any more, perhaps after a purge; expected the file")
@@ -124,6 +148,9 @@ def _copy(place: Place, folder: Path) -> None:
     write_text(folder / RECEIPT, f"{place.receipt}\n")
 
 
+# ---------------------------------------------------------------------- the content
+
+
 def content(result: Unlearned, checkpoint: str) -> Json:
     """Return what ``deletion.json`` holds, without its checksum.
 
@@ -131,93 +158,59 @@ def content(result: Unlearned, checkpoint: str) -> Json:
         result: the deletion.
         checkpoint: SHA-256 of the checkpoint.
     """
-    target = result.method["_target_"]
-    record: Json = {
-        "format": FORMAT,
-        "when": result.when,
-        "asked": result.asked,
-        "taken": result.taken,
-        "removed": {
-            "rows": len(result.forgotten),
-            "indices": result.forgotten,
-            "sha256": result.rows,
-            "read": result.read,
-            "names": result.names,
-            "of": result.examples,
-        },
-        "method": {
-            "name": target.rpartition(".")[2],
-            "settings": result.method,
-            "attribution": result.attribution,
-            "epochs": result.cost.epochs,
-            "seed": result.seed,
-            "exact": get_class(target) is Retrain and not result.kept,
-            "kept": result.kept,
-        },
-        "network": {
-            "type": f"{type(result.model).__module__}.{type(result.model).__qualname__}",
-            **result.weights,
-            "file": CHECKPOINT,
-            "sha256": checkpoint,
-            "normalisation": result.normalisation,
-        },
-        "quality": _quality(result),
-        "cost": vars(result.cost),
-        "pool": _pool(result),
-        "ledger": _ledger(result.place),
-        "warnings": result.warnings,
-        "versions": provenance(),
-    }
-    record = _finite(record)
+    place, target = result.place, result.method["_target_"]
+    record = _finite(_recorded(result))
+    record |= {"format": FORMAT, "cost": _finite(vars(result.cost)), "pool": _pool(result), "versions": provenance()}
+    record["removed"] |= {"rows": len(result.forgotten)}
+    record["method"] |= {"name": target.rpartition(".")[2], "epochs": result.cost.epochs}
+    record["method"] |= {"exact": get_class(target) is Retrain and not result.kept}
+    kind = f"{type(result.model).__module__}.{type(result.model).__qualname__}"
+    record["network"] |= {**result.weights, "type": kind, "file": CHECKPOINT, "sha256": checkpoint}
+    record["ledger"] = place and {"folder": str(place.ledger), "request": place.number, "salt": place.salt}
+    record["quality"] |= _finite(_compared(result.verification))
     record["quality"]["in_words"] = in_words(record)
-    record["surfaces"] = surfaces(record, 0 if result.place is None else result.place.earlier)
+    record["surfaces"] = surfaces(record, place.earlier if place else 0)
     return record | {"guaranteed": guaranteed(record), "not_guaranteed": not_guaranteed(record)}
 
 
-def _quality(result: Unlearned) -> Json:
-    found = result.verification
-    klom = {
-        group: {
-            "value": found.get(f"klom/{group}/p95"),
-            "low": found.get(f"klom/{group}/p95_low"),
-            "high": found.get(f"klom/{group}/p95_high"),
-            "floor": found.get(f"klom_floor/{group}/p95"),
-            "doing_nothing": found.get(f"klom_original/{group}/p95"),
-        }
-        for group in GROUPS
-    }
-    return {
-        "verified": bool(found),
-        "retrained_networks": int(found.get("oracles", 0)),
-        "klom_p95": klom if found else None,
-        "verdict": _verdict(found) if found else None,
-        "metrics": result.metrics,
-        "verification": found,
-    }
+def _recorded(result: Unlearned) -> Json:
+    record: Json = {}
+    for attribute, (*section, key) in RECORDED.items():
+        target = record.setdefault(section[0], {}) if section else record
+        target[key] = getattr(result, attribute)
+    return record
 
 
-def _verdict(found: Mapping[str, float]) -> Json:
-    """Return what the comparison with retrained networks can tell on the deleted rows."""
-    numbers = distances_of(found, "forget")
-    return {"network": vars(verdict_on_network(numbers)), "method": vars(verdict_on_method(numbers))}
+def read_attributes(record: Json) -> Json:
+    """Return the attributes of a result that its record holds as they are."""
+    found = {}
+    for attribute, (*section, key) in RECORDED.items():
+        source = record[section[0]] if section else record
+        found[attribute] = source[key]
+    return found
+
+
+def _compared(found: Mapping[str, float]) -> Json:
+    """Return what the comparison with retrained networks amounts to, if there was one."""
+    quality: Json = {"verified": bool(found), "retrained_networks": int(found.get("oracles", 0))}
+    if not found:
+        return {**quality, "klom_p95": None, "verdict": None}
+    klom = {group: {name: found.get(metric.format(group)) for name, metric in KLOM.items()} for group in GROUPS}
+    distances = distances_of(found, "forget")
+    verdicts = {"network": verdict_on_network(distances), "method": verdict_on_method(distances)}
+    return {**quality, "klom_p95": klom, "verdict": {name: vars(verdict) for name, verdict in verdicts.items()}}
 
 
 def _pool(result: Unlearned) -> Json | None:
-    pool = result.pool
-    if pool is None:
-        return None
-    return {
+    pool, seconds = result.pool, result.cost.seconds
+    return pool and {
         "folder": str(pool.folder),
         "kept": pool.folder.is_dir(),
         "models": pool.models,
         "seconds": pool.seconds,
-        "break_even_requests": pool.break_even(result.cost.seconds),
-        "in_words": pool.in_words(result.cost.seconds),
+        "break_even_requests": pool.break_even(seconds),
+        "in_words": pool.in_words(seconds),
     }
-
-
-def _ledger(place: Place | None) -> Json | None:
-    return None if place is None else {"folder": str(place.ledger), "request": place.number, "salt": place.salt}
 
 
 def _finite(value: Any) -> Any:

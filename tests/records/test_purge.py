@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from dmm_exp import Ledger, Pool, prepare, train, unlearn
 from dmm_exp.console.progress import Console
 from dmm_exp.data import Examples, Normalisation
-from dmm_exp.deletion import ledger_files, purge, purged
-from dmm_exp.deletion.ledger_files import CHAIN, read
-from dmm_exp.deletion.purge import purge_pool
-from dmm_exp.deletion.record_files import read as read_record
-from dmm_exp.deletion.surfaces import ELSEWHERE, ERASED, REMAINS
 from dmm_exp.errors import UserError
+from dmm_exp.records import purge, purged
+from dmm_exp.records.chain import CHAIN, Chain
+from dmm_exp.records.chain_reading import read
+from dmm_exp.records.files import read as read_record
+from dmm_exp.records.purge import purge_pool
+from dmm_exp.records.surfaces import ELSEWHERE, ERASED, REMAINS
 from dmm_exp.store.lock import Lock
 
 QUIET = Console(quiet=True)
@@ -327,8 +328,8 @@ def test_an_interrupted_purge_of_a_ledger_is_told_and_finished(place, monkeypatc
     book = place.folder / "book"
     monkeypatch.setattr(purge, "_purged_if_there", lambda *_: purge.Purge([], []))
     with monkeypatch.context() as patch:
-        original = getattr(ledger_files, step)
-        patch.setattr(ledger_files, step, lambda *arguments: (original(*arguments), killed())[0])
+        original = getattr(Chain, step)
+        patch.setattr(Chain, step, lambda *arguments: (original(*arguments), killed())[0])
         with pytest.raises(Killed):
             purge.purge_ledger(book, None, [], QUIET)
     if step == "append":

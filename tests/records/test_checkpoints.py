@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dmm_exp import unlearn
-from dmm_exp.deletion.checkpoints import fill
 from dmm_exp.errors import UserError
+from dmm_exp.records.checkpoints import fill
 
 WIDTH, CLASSES = 4, 3
 
@@ -110,9 +110,10 @@ def test_tied_weights_are_read(tmp_path):
 @pytest.fixture(scope="module")
 def lightning_checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lightning")
+    torch.manual_seed(0)
     module = Module(WIDTH, CLASSES, ["a", "b", "c"])
     trainer = lightning.Trainer(
-        max_epochs=1, logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
+        max_epochs=20, logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
         default_root_dir=folder,
     )  # fmt: skip
     trainer.fit(module, DataLoader(TensorDataset(*blobs(24, WIDTH, CLASSES)), batch_size=8))

@@ -1,18 +1,18 @@
-"""What a deletion amounts to in plain words; each function takes the record (:mod:`dmm_exp.deletion.record`)."""
+"""A deletion in plain words; each function takes the record (:mod:`dmm_exp.records.record`)."""
 
 from __future__ import annotations
 
 from dmm_exp.console.progress import duration
 from dmm_exp.console.words import number, percent
-from dmm_exp.deletion.belonging import ELSEWHERE, FARTHEST
-from dmm_exp.deletion.comparison import Verdict, distances_of, verdict_on_method, verdict_on_network
 from dmm_exp.errors import listed
 from dmm_exp.files.reading import Json
 from dmm_exp.metrics.klom import FEWEST_MODELS
+from dmm_exp.records.comparison import Verdict, distances_of, verdict_on_method, verdict_on_network
+from dmm_exp.records.pool import FARTHEST
 
 Record = Json
 FEW = 4  # channels or columns whose constants are written out
-NAMES = {"forget": "deleted rows", **ELSEWHERE}
+NAMES = {"forget": "deleted rows", "retain": "kept rows", "val": "unseen points"}  # of groups of points
 
 
 def headline(record: Record) -> str:
@@ -43,7 +43,7 @@ def _of_network(quality: Record) -> list[str]:
     """Say whether this network can be told from retraining and from doing nothing."""
     found, networks = distances_of(quality["verification"], "forget"), quality["retrained_networks"]
     sentences = [
-        f"On the deleted rows this network {_told(verdict_on_network(found))}.",
+        f"On the deleted rows this network {_of_verdict(verdict_on_network(found))}.",
         f"Its distance from {networks} retrained networks is {number(found['unlearned'])}. Of other retrained "
         f"networks 95 % are expected between {_ends(found, 'others')}, of networks left alone between "
         f"{_ends(found, 'alone')}.",
@@ -59,21 +59,21 @@ def _of_network(quality: Record) -> list[str]:
 
 
 def _of_method(quality: Record) -> list[str]:
-    """Say the same of the networks that were unlearned in this way."""
+    """Say the same of the group of networks that were unlearned in this way."""
     found = distances_of(quality["verification"], "forget")
     verdict = verdict_on_method(found)
     too_alike = verdict.from_retraining and found["method_from_others"] < 0
     nearer = " They vary less than retrained networks do." if too_alike else ""
     return [
-        f"As a group, {quality['retrained_networks']} networks unlearned in this way {_told(verdict)}.{nearer}",
+        f"As a group, {quality['retrained_networks']} networks unlearned in this way {_of_verdict(verdict)}.{nearer}",
         f"Their mean distance is {number(found['method'])}: {_more_or_less(found, 'method_from_others')} than that of "
         f"other retrained networks, {_more_or_less(found, 'method_from_alone')} than that of networks left alone "
         "(95 % intervals over networks).",
     ]
 
 
-def _told(verdict: Verdict) -> str:
-    """Say what a verdict is."""
+def _of_verdict(verdict: Verdict) -> str:
+    """Return a verdict in words."""
     if verdict.worse:
         return "can be told from retraining, and lies farther from it than doing nothing"
     can = {True: "can", False: "cannot"}
@@ -124,7 +124,7 @@ def _matched(quality: Record) -> list[str]:
 
 
 def _belongs(quality: Record) -> list[str]:
-    far = {name: quality["metrics"].get(f"pool_distance/{name}") for name in ELSEWHERE}
+    far = {name: quality["metrics"].get(f"pool_distance/{name}") for name in ("retain", "val")}
     parts = [f"{number(value)} times ({NAMES[name]})" for name, value in far.items() if value is not None]
     if not parts:
         return []
@@ -207,7 +207,7 @@ def not_guaranteed(record: Record) -> list[str]:
 
 
 def cost(record: Record) -> list[str]:
-    """Return what it took, in sentences, and when a pool pays off."""
+    """Return the cost in sentences, and when a pool pays off."""
     spent, pool = record["cost"], record["pool"]
     share = "" if spent["ratio"] is None else f", {percent(spent['ratio'])} of those of one retraining"
     found = [

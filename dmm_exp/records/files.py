@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dmm_exp.deletion.signature import SIGNATURE, SIGNER, Key, is_signed
 from dmm_exp.errors import UserError, shown
 from dmm_exp.files.reading import Json, plain_name, read_json
 from dmm_exp.files.writing import checksum
+from dmm_exp.records.signature import SIGNATURE, SIGNER, Key, is_signed
 from dmm_exp.store.store import SEAL, is_intact, sealed
 
 FORMAT = 2  # since 2: verdict, kept, surfaces
@@ -30,11 +30,24 @@ def signed(value: Json, about: str, key: Key | None) -> Json:
 
 def is_whole(value: Any) -> bool:
     """Return whether a JSON object has the checksum that it was written with; its signature is not looked at."""
-    return isinstance(value, dict) and SEAL in value and is_intact({k: v for k, v in value.items() if k != SIGNATURE})
+    return isinstance(value, dict) and is_intact({k: v for k, v in value.items() if k != SIGNATURE})
+
+
+def read_whole(path: Path) -> Json:
+    """Return a JSON object from a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON object, or does not have the checksum that it was written with.
+    """
+    value = read_json(path)
+    if not is_whole(value):
+        raise ValueError("it was changed after it was written")
+    return value
 
 
 def _is_complete(record: Json) -> bool:
-    """Return whether a record has what is read of it; a checksum can be computed of anything."""
+    """Return whether a record has the values that are read from it; anything can have a fitting checksum."""
     removed, network = record.get("removed"), record.get("network")
     if not isinstance(removed, dict) or not isinstance(network, dict):
         return False
@@ -43,7 +56,7 @@ def _is_complete(record: Json) -> bool:
 
 
 def check_signature(value: Json, about: str, where: str, public: str | None) -> None:
-    """Raise :class:`Unfit` unless an object is signed by whom it says, and by the holder of a public key if given."""
+    """Raise :class:`Unfit` unless an object is signed by its signer, who must hold the public key if one is given."""
     signer = value.get(SIGNER)
     if public is not None and signer != public:
         said = "is not signed" if signer is None else "is signed with another key"

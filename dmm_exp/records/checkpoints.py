@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dmm_exp.deletion.fresh import uncompiled_name
-from dmm_exp.errors import UserError, listed, reason_of, shown
+from dmm_exp.errors import REASON, UserError, explained, listed, shown
 from dmm_exp.files.reading import check_archive
 from dmm_exp.files.writing import write_tensors
 
@@ -21,7 +21,9 @@ Tensors = dict[str, Tensor]
 COUNTER = "num_batches_tracked"  # of BatchNorm: older files have none
 NAMED = 4  # names that a message lists
 DEPTH = 8  # mappings in mappings that are looked into
+COMPILED = "_orig_mod"  # the name that torch.compile gives the network that it wraps
 WHOLE, FRACTIONS = "whole numbers", "numbers with a fraction"
+ORDINARY = (WHOLE, FRACTIONS)  # what can be loaded
 
 
 def fill(network: nn.Module, path: Path, prefix: str | None = None, *, key: str = "prefix") -> nn.Module:
@@ -44,31 +46,36 @@ def fill(network: nn.Module, path: Path, prefix: str | None = None, *, key: str 
     """
     if prefix is not None and not isinstance(prefix, str):
         raise UserError(f"{key}={shown(prefix)}: expected what stands before the network's names, such as {key}=model.")
-    expected, tensors = _expected(network), read_tensors(path)
-    fitting = {found: names for found in _prefixes(tensors, expected) if (names := _fit(tensors, expected, found))}
-    chosen = _chosen(tensors, fitting, prefix, path, key)
+    own, tensors = _tensors_of(network), read_tensors(path)
+    expected = {uncompiled_name(name): value for name, value in own.items()}
+    fitting = [found for found in _prefixes(tensors, expected) if _fits(tensors, expected, found)]
+    chosen = _chosen(tensors, expected, fitting, prefix, path, key)
     if chosen is None:
         raise UserError(f"{path}: {_misfit(tensors, expected, prefix)}; expected a checkpoint of this network")
-    _check_leftover(tensors, fitting, chosen, path)
-    _load(network, {name: tensors[there] for name, there in fitting[chosen].items()}, path)
+    _check_leftover(tensors, expected, fitting, chosen, path)
+    names = {name: chosen + uncompiled_name(name) for name in own}
+    _load(network, {name: tensors[found] for name, found in names.items() if found in tensors}, path)
     return network
 
 
-def _expected(network: nn.Module) -> Tensors:
+def uncompiled_name(name: str) -> str:
+    """Return the name that a tensor has in the network before ``torch.compile``."""
+    return name.replace(f"{COMPILED}.", "")
+
+
+def _tensors_of(network: nn.Module) -> Tensors:
     """Return the tensors that a checkpoint has to have.
 
     Raises:
         UserError: some have no shape yet, or something of the state is no tensor, which no file of numbers holds.
     """
-    expected = {}
-    for name, value in network.state_dict().items():
-        if value is not None and not isinstance(value, Tensor):
+    state = {name: value for name, value in network.state_dict().items() if value is not None}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
             raise UserError(f"model: '{name}' of its state is a {type(value).__name__}; expected tensors alone")
-        if value is not None and nn.parameter.is_lazy(value):
+        if nn.parameter.is_lazy(value):
             raise UserError(f"model: '{name}' has no shape yet; expected a network without lazy layers")
-        if value is not None:
-            expected[name] = value
-    return expected
+    return state
 
 
 # ---------------------------------------------------------------------- which tensors of the file
@@ -76,37 +83,33 @@ def _expected(network: nn.Module) -> Tensors:
 
 def _prefixes(tensors: Tensors, expected: Tensors) -> list[str]:
     """Return what stands before the first of the network's names in the file, shortest first."""
-    first = uncompiled_name(next((name for name in expected if not name.endswith(COUNTER)), ""))
-    found = (name.removesuffix(first) for name in map(uncompiled_name, tensors) if first and name.endswith(first))
+    first = next((name for name in expected if not name.endswith(COUNTER)), "")
+    found = (name.removesuffix(first) for name in tensors if first and name.endswith(first))
     return sorted(dict.fromkeys(prefix for prefix in found if prefix == "" or prefix.endswith(".")), key=len)
 
 
-def _fit(tensors: Tensors, expected: Tensors, prefix: str) -> dict[str, str]:
-    """Return the network's names with those in the file; nothing if one is missing, or has another shape."""
-    there = {uncompiled_name(name): name for name in tensors}
-    found = {}
-    for name, value in expected.items():
-        place = there.get(prefix + uncompiled_name(name))
-        if place is not None and tensors[place].shape == value.shape:
-            found[name] = place
-        elif place is not None or not name.endswith(COUNTER):
-            return {}
-    return found
+def _fits(tensors: Tensors, expected: Tensors, prefix: str) -> bool:
+    """Return whether all of the network's tensors are there with this prefix; older files have no counters."""
+    found = {name: tensors.get(prefix + name) for name in expected}
+    return all(
+        name.endswith(COUNTER) if value is None else value.shape == expected[name].shape
+        for name, value in found.items()
+    )
 
 
 def _chosen(
-    tensors: Tensors, fitting: Mapping[str, Mapping[str, str]], prefix: str | None, path: Path, key: str
+    tensors: Tensors, expected: Tensors, fitting: list[str], prefix: str | None, path: Path, key: str
 ) -> str | None:
     """Return the prefix of the network in the file; None if none fits.
 
     Raises:
         UserError: several fit and hold different numbers.
     """
-    matching = list(fitting)
+    matching = fitting
     if prefix is not None:
-        wanted = prefix if prefix == "" or prefix.endswith(".") else f"{prefix}."
+        wanted = _ended(prefix)
         matching = [wanted] if wanted in fitting else [one for one in fitting if wanted and one.endswith(f".{wanted}")]
-    if len(matching) > 1 and len({_digest(tensors, fitting[one]) for one in matching}) > 1:
+    if len(matching) > 1 and len({_digest_under(tensors, expected, one) for one in matching}) > 1:
         names = ", ".join(f"'{one}'" for one in matching)
         raise UserError(
             f"{path}: holds several networks that fit, whose names begin with {names}; say which one with "
@@ -115,18 +118,19 @@ def _chosen(
     return matching[0] if matching else None
 
 
-def _digest(tensors: Tensors, names: Mapping[str, str]) -> bytes:
-    digest = hashlib.sha256()
-    for name, there in names.items():
-        if _kind(tensors[there]) in (WHOLE, FRACTIONS):
-            _update(digest, name, tensors[there])
-    return digest.digest()
+def _ended(prefix: str) -> str:
+    return prefix if prefix == "" or prefix.endswith(".") else f"{prefix}."
 
 
-def _check_leftover(tensors: Tensors, fitting: Mapping[str, Mapping[str, str]], prefix: str, path: Path) -> None:
+def _digest_under(tensors: Tensors, expected: Tensors, prefix: str) -> str:
+    found = {name: tensors.get(prefix + name) for name in expected}
+    return _digest((name, value) for name, value in found.items() if value is not None and _kind(value) in ORDINARY)
+
+
+def _check_leftover(tensors: Tensors, expected: Tensors, fitting: list[str], prefix: str, path: Path) -> None:
     """Raise ``UserError`` if the file has more under a prefix than the network, and than other networks that fit."""
-    taken = {there for names in fitting.values() for there in names.values()}
-    left = [name for name in tensors if uncompiled_name(name).startswith(prefix) and name not in taken]
+    taken = {found + name for found in fitting for name in expected}
+    left = [name for name in tensors if name.startswith(prefix) and name not in taken]
     if left:
         under = f" under '{prefix}'" if prefix else ""
         raise UserError(
@@ -137,18 +141,16 @@ def _check_leftover(tensors: Tensors, fitting: Mapping[str, Mapping[str, str]], 
 
 def _misfit(tensors: Tensors, expected: Tensors, prefix: str | None) -> str:
     """Say why a network does not fit: a shape, or a name, under the prefix with the most of the network's names."""
-    names = {uncompiled_name(name): name for name in expected}
-    there = {uncompiled_name(name): value for name, value in tensors.items()}
-    ends = [""] if prefix is None else [prefix if prefix.endswith(".") or not prefix else f"{prefix}."]
-    ends += [name.removesuffix(own) for name in there for own in names if name.endswith(f".{own}")]
+    ends = ["" if prefix is None else _ended(prefix)]
+    ends += [name.removesuffix(own) for name in tensors for own in expected if name.endswith(f".{own}")]
     if prefix is not None:
         ends = [end for end in ends if end == ends[0] or end.endswith(f".{ends[0]}")]
-    best = max(dict.fromkeys(ends), key=lambda end: sum(end + own in there for own in names))
-    for own, name in names.items():
-        value = there.get(best + own)
-        if value is not None and value.shape != expected[name].shape:
-            return f"'{best}{own}' is {list(value.shape)}, that of the network {list(expected[name].shape)}"
-    missing = [own for own in names if best + own not in there and not own.endswith(COUNTER)]
+    best = max(dict.fromkeys(ends), key=lambda end: sum(end + own in tensors for own in expected))
+    for own, value in expected.items():
+        found = tensors.get(best + own)
+        if found is not None and found.shape != value.shape:
+            return f"'{best}{own}' is {list(found.shape)}, that of the network {list(value.shape)}"
+    missing = [own for own in expected if best + own not in tensors and not own.endswith(COUNTER)]
     first = f"{best}{(missing or ['anything'])[0]}"
     return f"has no tensor for '{first}' of the network (it has {listed(list(tensors), NAMED)})"
 
@@ -162,20 +164,18 @@ def _load(network: nn.Module, found: Tensors, path: Path) -> None:
     Raises:
         UserError: they are of another kind than those of the network, or it cannot hold them.
     """
-    own = _expected(network)
+    own = _tensors_of(network)
     for name, value in found.items():
-        if (kind := _kind(value)) != _kind(own[name]) or kind not in (WHOLE, FRACTIONS):
+        if (kind := _kind(value)) != _kind(own[name]) or kind not in ORDINARY:
             raise UserError(
                 f"{path}: '{name}' holds {kind} ({_type(value)}), that of the network {_kind(own[name])} "
                 f"({_type(own[name])}); expected numbers of the same kind"
             )
-    try:
+    with explained(
+        f"{path}: does not fit the network ({REASON}); expected a checkpoint of it", RuntimeError, TypeError
+    ):
         network.load_state_dict(found, strict=False)  # what is no tensor, and counters, stay as they are
-    except (RuntimeError, TypeError) as error:
-        raise UserError(
-            f"{path}: does not fit the network ({reason_of(error)}); expected a checkpoint of it"
-        ) from error
-    for name, value in _expected(network).items():
+    for name, value in _tensors_of(network).items():
         if name in found and not _holds(value, found[name]):
             raise UserError(
                 f"{path}: the network does not hold '{name}' as it is in the file, perhaps because layers share it; "
@@ -207,16 +207,15 @@ def _type(value: Tensor) -> str:
 
 def weights_digest(network: nn.Module) -> str:
     """Return the SHA-256 of the names, types, shapes and bytes of a network's tensors, in hexadecimal."""
+    return _digest((name, value) for name, value in network.state_dict().items() if isinstance(value, Tensor))
+
+
+def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        if isinstance(value, Tensor):
-            _update(digest, name, value)
+    for name, value in tensors:
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _update(digest: Any, name: str, value: Tensor) -> None:
-    digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-    digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def write_network(path: Path, network: nn.Module) -> None:
@@ -243,7 +242,9 @@ def check_state(network: nn.Module) -> None:
 
 
 def read_tensors(path: Path) -> Tensors:
-    """Return the tensors of a checkpoint by name; those of a mapping in a mapping have its name and a dot in front.
+    """Return the tensors of a checkpoint, by their names without ``_orig_mod.`` of ``torch.compile``.
+
+    Those of a mapping in a mapping have its name and a dot in front.
 
     Raises:
         UserError: the file cannot be read, or holds something else than numbers, which would run code.
@@ -251,36 +252,24 @@ def read_tensors(path: Path) -> Tensors:
     if not os.path.isfile(path):
         raise UserError(f"{shown(path)}: there is no such file; expected a checkpoint")
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-
-        try:
+        with explained(f"{path}: cannot be read as safetensors ({REASON})", SafetensorError, OSError):
             return _named(_safetensors(path).items(), path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
-    try:
+    code = (
+        f"{path}: holds more than numbers and would run code when it is loaded, which is refused; expected a state "
+        "dict (torch.save(model.state_dict(), FILE)) or safetensors"
+    )
+    with explained(f"{path}: cannot be read as a checkpoint ({REASON})"), explained(code, pickle.UnpicklingError):
         check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: holds more than numbers and would run code when it is loaded, which is refused; expected a state "
-            "dict (torch.save(model.state_dict(), FILE)) or safetensors"
-        ) from error
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as a checkpoint ({reason_of(error)})") from error
     if tensors := _named(_within(content), path):
         return tensors
-    there = (
-        f" (it has {listed([str(name) for name in content], NAMED)})"
-        if isinstance(content, Mapping) and content
-        else ""
-    )
-    raise UserError(f"{path}: holds no tensors by name{there}; expected a state dict")
+    names = [str(name) for name in content] if isinstance(content, Mapping) else []
+    held = f" (it has {listed(names)})" if names else ""
+    raise UserError(f"{path}: holds no tensors by name{held}; expected a state dict")
 
 
 def _safetensors(path: Path) -> Tensors:
     """Return the tensors of a file; of tied ones ``safetensors.torch.save_model`` keeps one and says who shares it."""
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         shared: dict[str, str] = file.metadata() or {}
@@ -299,13 +288,13 @@ def _within(content: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[st
 def _named(pairs: Iterable[tuple[str, Tensor]], path: Path) -> Tensors:
     """Return tensors by name, if no two of them have the same name for a network."""
     tensors: Tensors = {}
-    names: dict[str, str] = {}
+    written: dict[str, str] = {}
     for name, value in pairs:
-        other = names.setdefault(uncompiled_name(name), name)
-        if name in tensors or other != name:
+        plain = uncompiled_name(name)
+        if plain in tensors:
             raise UserError(
-                f"{path}: '{shown(other)}' and '{shown(name)}' are the same name, but for torch.compile and levels of "
-                "nesting; expected one of them"
+                f"{path}: '{shown(written[plain])}' and '{shown(name)}' are the same name, but for torch.compile and "
+                "levels of nesting; expected one of them"
             )
-        tensors[name] = value
+        tensors[plain], written[plain] = value, name
     return tensors

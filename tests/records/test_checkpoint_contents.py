@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dmm_exp import Ledger, prepare, unlearn
-from dmm_exp.deletion.checkpoints import fill
 from dmm_exp.errors import UserError
+from dmm_exp.records.checkpoints import fill
 
 WIDTH, CLASSES = 4, 3
 Tensors = dict[str, Tensor]

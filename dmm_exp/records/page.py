@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from dmm_exp.console.progress import duration
 from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow
 from dmm_exp.console.words import number, percent
-from dmm_exp.deletion import words
-from dmm_exp.deletion.comparison import distances_of
-from dmm_exp.deletion.words import Record
 from dmm_exp.files.reading import Json
+from dmm_exp.records import words
+from dmm_exp.records.comparison import distances_of
+from dmm_exp.records.words import Record
 from dmm_exp.report.charts import Axis, Chart, Hover, Mark, Panel, axis, dots, histograms, line, thinned, whole_ticks
 from dmm_exp.report.html import Tile, page
 
@@ -39,8 +39,8 @@ def render(record: Record, points: pd.DataFrame) -> str:
     """Return the page as text.
 
     Args:
-        record: content of ``deletion.json``; see :mod:`dmm_exp.deletion.record`.
-        points: see :func:`dmm_exp.deletion.quality.points_table`.
+        record: content of ``deletion.json``; see :mod:`dmm_exp.records.record`.
+        points: see :func:`dmm_exp.deletion.quality.Change.table`.
     """
     return page(
         Path(__file__).with_name("page.html.j2"),
@@ -96,8 +96,8 @@ def _verified_tiles(record: Record) -> list[Tile]:
 def _unverified_tile(metrics: Mapping[str, float | None]) -> Tile:
     share = metrics.get("matched/forget")
     if share is not None:
-        words_of_it = "of the way to the predicted answers on deleted rows"
-        return Tile(percent(max(share, 0.0)), words_of_it, "doing nothing: 0 %; not verified by retraining")
+        label = "of the way to the predicted answers on deleted rows"
+        return Tile(percent(max(share, 0.0)), label, "doing nothing: 0 %; not verified by retraining")
     before, after = (number(metrics[f"margin/{name}/forget"]) for name in ("given", "unlearned"))
     return Tile(after, "mean margin on deleted rows, nats", f"before: {before}; not verified by retraining")
 
@@ -148,7 +148,7 @@ def _interval(klom: Mapping[str, float | None]) -> Cell:
 
 
 def _known(points: pd.DataFrame) -> list[str]:
-    """Return whose margins there are."""
+    """Return the networks whose margins are in the table."""
     return [name for name in ROLES if f"margin_{name}" in points]
 
 
@@ -161,7 +161,7 @@ def _margins(rows: pd.DataFrame, name: str) -> NDArray[np.float64]:
 
 
 def _rows_chart(points: pd.DataFrame) -> Chart:
-    """Draw deleted rows before and after, next to what was to be reached, sorted by the best that is known of it."""
+    """Draw deleted rows before and after, next to the goal, sorted by the best known estimate of it."""
     known, forget = _known(points), _of(points, "forget")
     goal = known[-1] if len(known) > 2 else "given"
     order = np.argsort(_margins(forget, goal), kind="stable")
@@ -193,30 +193,30 @@ def _retrained(x: NDArray[np.float64], rows: pd.DataFrame) -> list[Mark]:
     """Return mean ± 1 standard deviation of retrained networks: an interval each for few rows, a band for many."""
     mean, spread = (_margins(rows, name) for name in ("retrained", "retrained_std"))
     ends = np.stack([mean - spread, mean + spread])
-    words_of_it = f"{WORDS['retrained']} (mean ± 1 sd)"
+    label = f"{WORDS['retrained']} (mean ± 1 sd)"
     if len(rows) <= FEW:
-        return [dots(ROLES["retrained"], x, mean, words_of_it, ends=ends)]
+        return [dots(ROLES["retrained"], x, mean, label, ends=ends)]
     band = np.concatenate([ends[0], ends[1][::-1]])
-    area = Mark(ROLES["retrained"], "area", np.concatenate([x, x[::-1]]), band, words_of_it)
+    area = Mark(ROLES["retrained"], "area", np.concatenate([x, x[::-1]]), band, label)
     return [area, line(ROLES["retrained"], x, mean)]
 
 
 def _hover(x: NDArray[np.float64], margins: Mapping[str, NDArray[np.float64]], rows: pd.DataFrame) -> Hover:
     numbers, names = rows["point"], rows["class_name"]
     titles = [f"row {number:,} · {name}" for number, name in zip(numbers, names, strict=True)]
-    told: dict[str, Sequence[Any]] = {WORDS[name]: _told(values) for name, values in margins.items()}
+    shown: dict[str, Sequence[Any]] = {WORDS[name]: _rounded(values) for name, values in margins.items()}
     if "margin_retrained_std" in rows:
-        told["± 1 sd"] = _told(_margins(rows, "retrained_std"))
+        shown["± 1 sd"] = _rounded(_margins(rows, "retrained_std"))
     known = np.isfinite(margins["unlearned"])
-    return Hover(x, np.where(known, margins["unlearned"], margins["given"]), titles, told)
+    return Hover(x, np.where(known, margins["unlearned"], margins["given"]), titles, shown)
 
 
-def _told(values: NDArray[np.float64]) -> list[float | None]:
+def _rounded(values: NDArray[np.float64]) -> list[float | None]:
     return [round(float(value), 3) if np.isfinite(value) else None for value in values]
 
 
 def _groups_chart(points: pd.DataFrame) -> Chart:
-    """Draw how margins are distributed over the points of every group, before and after, and what was to be reached."""
+    """Draw how margins are distributed over the points of every group, before and after, and at the goal."""
     known = _known(points)
     goal = known[-1] if len(known) > 2 else ""
     shown = [name for name in (goal, "given", "unlearned") if name]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dmm_exp.errors import UserError, reason_of, shown
+from dmm_exp.errors import REASON, UserError, explained, shown
 from dmm_exp.files.reading import read_bytes
 
 SIGNATURE, SIGNER = "signature", "signed_by"  # keys of a JSON object
@@ -47,17 +47,7 @@ def private_key(path: str | Path | Key, name: str = "key") -> Key:
     """
     if isinstance(path, Key):
         return path
-    serialization, ed25519 = _package(name)
-    expected = f"expected the private Ed25519 key that '{MAKE}' writes"
-    content = _content(path, name, expected)
-    try:
-        found = serialization.load_pem_private_key(content, password=None)
-    except TypeError as error:
-        raise UserError(f"{name}={shown(path)}: is protected by a password; {expected}, without one") from error
-    except Exception as error:  # what is raised differs between versions of the package
-        raise UserError(f"{name}={shown(path)}: holds no private key in PEM; {expected}") from error
-    if not isinstance(found, ed25519.Ed25519PrivateKey):
-        raise UserError(f"{name}={shown(path)}: is a {type(found).__name__.strip('_')}; {expected}")
+    found = _read_key(path, name, "private", MAKE)
     return Key(found.public_key().public_bytes_raw().hex(), found)
 
 
@@ -67,17 +57,26 @@ def public_key(path: str | Path, name: str = "key") -> str:
     Raises:
         UserError: it cannot be read, or is no Ed25519 key; or the package is missing.
     """
+    return _read_key(path, name, "public", PUBLISH).public_bytes_raw().hex()
+
+
+def _read_key(path: str | Path, name: str, kind: str, command: str) -> Any:
+    """Return a ``private`` or ``public`` Ed25519 key, as the package has it."""
     serialization, ed25519 = _package(name)
-    expected = f"expected the public Ed25519 key that '{PUBLISH}' writes"
-    content = _content(path, name, expected)
-    try:
-        found = serialization.load_pem_public_key(content)
-    except Exception as error:  # what is raised differs between versions of the package
-        what = "is a private key" if b"PRIVATE KEY" in content else "holds no public key in PEM"
-        raise UserError(f"{name}={shown(path)}: {what}; {expected}") from error
-    if not isinstance(found, ed25519.Ed25519PublicKey):
-        raise UserError(f"{name}={shown(path)}: is a {type(found).__name__.strip('_')}; {expected}")
-    return found.public_bytes_raw().hex()
+    key, expected = f"{name}={shown(path)}", f"expected the {kind} Ed25519 key that '{command}' writes"
+    with explained(f"{key}: cannot be read ({REASON}); {expected}", OSError, ValueError):
+        content = read_bytes(Path(path).expanduser(), KEY_BYTES)
+    is_other = kind == "public" and b"PRIVATE KEY" in content
+    state = "is a private key" if is_other else f"holds no {kind} key in PEM"
+    locked = f"{key}: is protected by a password; {expected}, without one"
+    with explained(f"{key}: {state}; {expected}"), explained(locked, TypeError):  # other exceptions differ by version
+        if kind == "private":
+            found = serialization.load_pem_private_key(content, password=None)
+        else:
+            found = serialization.load_pem_public_key(content)
+    if not isinstance(found, (ed25519.Ed25519PrivateKey, ed25519.Ed25519PublicKey)):
+        raise UserError(f"{key}: is a {type(found).__name__.strip('_')}; {expected}")
+    return found
 
 
 def is_signed(public: str, about: str, checksum: str, signature: Any) -> bool:
@@ -99,17 +98,8 @@ def _message(about: str, checksum: str) -> bytes:
     return f"dmm_exp {about}\n{checksum}".encode()
 
 
-def _content(path: str | Path, name: str, expected: str) -> bytes:
-    try:
-        return read_bytes(Path(path).expanduser(), KEY_BYTES)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name}={shown(path)}: cannot be read ({reason_of(error)}); {expected}") from error
-
-
 def _package(name: str) -> tuple[Any, Any]:
-    try:
+    with explained(f"{name}: signatures need the package cryptography: pip install 'dmm_exp[sign]'", ImportError):
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError as error:
-        raise UserError(f"{name}: signatures need the package cryptography: pip install 'dmm_exp[sign]'") from error
     return serialization, ed25519

@@ -10,8 +10,8 @@ import torch
 from networks import blobs, mlp
 
 from dmm_exp import Ledger, prepare, train, unlearn
-from dmm_exp.deletion import record
-from dmm_exp.deletion.surfaces import ELSEWHERE, ERASED, REMAINS
+from dmm_exp.records import files
+from dmm_exp.records.surfaces import ELSEWHERE, ERASED, REMAINS
 
 RECIPE = {"epochs": 8, "batch_size": 16}
 TRAIN, UNSEEN = blobs(40, 4, 2), blobs(20, 4, 2, seed=1)
@@ -40,7 +40,7 @@ def listed(found: dict[str, Any]) -> list[str]:
 
 
 def test_every_file_that_a_deletion_writes_is_on_a_list(folder):
-    places = [place for name in ("verified", "out") for place in listed(record.read(folder / name))]
+    places = [place for name in ("verified", "out") for place in listed(files.read(folder / name))]
     for path in (path for path in folder.rglob("*") if path.is_file() and path.name not in NEUTRAL):
         name = str(path)
         of_pool = any(f"artifacts/{kind}" in place for place in places for kind in [path.parts[-3]])
@@ -52,14 +52,14 @@ def test_every_file_that_a_deletion_writes_is_on_a_list(folder):
 
 def test_each_surface_says_where_what_in_which_state_and_what_to_do(folder):
     for name in ("verified", "out", "exact"):
-        for surface in record.read(folder / name)["surfaces"]:
+        for surface in files.read(folder / name)["surfaces"]:
             assert set(surface) == {"where", "what", "state", "how"}
             assert all(isinstance(text, str) and text for text in surface.values())
             assert surface["state"] in (ERASED, REMAINS, ELSEWHERE)
 
 
 def test_what_was_not_made_is_not_listed(folder):
-    verified, single, exact = (record.read(folder / name) for name in ("verified", "out", "exact"))
+    verified, single, exact = (files.read(folder / name) for name in ("verified", "out", "exact"))
     assert any("evaluation" in place for place in listed(verified))
     assert not any("evaluation" in place for place in listed(single))
     assert not any("ledger.jsonl" in place for place in listed(verified))
@@ -69,13 +69,13 @@ def test_what_was_not_made_is_not_listed(folder):
 
 
 def test_an_exact_network_has_nothing_of_the_rows(folder):
-    states = {name: record.read(folder / name)["surfaces"][0]["state"] for name in ("out", "exact")}
+    states = {name: files.read(folder / name)["surfaces"][0]["state"] for name in ("out", "exact")}
     assert states == {"out": REMAINS, "exact": ERASED}
 
 
 def test_the_page_shows_the_list_and_no_picture(folder):
     page = (folder / "out" / "report.html").read_text()
-    found = record.read(folder / "out")["surfaces"]
+    found = files.read(folder / "out")["surfaces"]
     assert page.count("not ours to reach") >= sum(surface["state"] == ELSEWHERE for surface in found)
     assert all(surface["where"] in page for surface in found)
     assert "<img" not in page

@@ -18,11 +18,11 @@ from torch import nn
 
 from dmm_exp import Ledger, unlearn
 from dmm_exp.commands.cli import verify
-from dmm_exp.deletion import ledger_files
-from dmm_exp.deletion.ledger_files import CHAIN, HEAD, Receipt, read
-from dmm_exp.deletion.record_files import Unfit, signed
-from dmm_exp.deletion.signature import private_key, public_key
 from dmm_exp.errors import UserError
+from dmm_exp.records.chain import CHAIN, HEAD, Receipt, text_of
+from dmm_exp.records.chain_reading import read
+from dmm_exp.records.files import Unfit, signed
+from dmm_exp.records.signature import private_key, public_key
 from dmm_exp.store.store import SEAL, is_intact
 
 INPUTS = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
@@ -88,7 +88,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def write(folder: Path, lines: list[dict[str, Any]]) -> None:
-    (folder / CHAIN).write_text("".join(ledger_files._text(line) + "\n" for line in lines), encoding="utf-8")
+    (folder / CHAIN).write_text("".join(text_of(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def sealed_again(lines: list[dict[str, Any]], key: Any = None) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ def write_again(folder: Path, lines: list[dict[str, Any]], key: Any = None) -> N
     lines = sealed_again(lines, key)
     write(folder, lines)
     head = signed({"lines": len(lines), "last": lines[-1][SEAL]}, "head of a ledger", key)
-    (folder / HEAD).write_text(ledger_files._text(head) + "\n")
+    (folder / HEAD).write_text(text_of(head) + "\n")
 
 
 def flip(path: Path, place: int = -1) -> None:
@@ -223,7 +223,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 def write_head(folder: Path, there: list[dict[str, Any]], **more: Any) -> None:
     head = signed({"lines": len(there), "last": there[-1][SEAL], **more}, "head of a ledger", None)
-    (folder / HEAD).write_text(ledger_files._text(head) + "\n")
+    (folder / HEAD).write_text(text_of(head) + "\n")
 
 
 def append(path: Path, content: bytes) -> None:
@@ -262,7 +262,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
 
 def test_the_ledger_of_an_earlier_format_is_refused_in_one_sentence(tmp_path):
     line = {"format": 1, "data": "0", "network": "0", "before": None}
-    (tmp_path / CHAIN).write_text(ledger_files._text(signed(line, "", None)) + "\n")
+    (tmp_path / CHAIN).write_text(text_of(signed(line, "", None)) + "\n")
     with pytest.raises(UserError, match="format 1; this version goes on with format 2 only: begin a new ledger"):
         ledger(tmp_path)
 
@@ -359,7 +359,7 @@ def test_parts_of_a_signature_that_are_changed_are_noticed(signed_book):
             read(signed_book)
     write(signed_book, lines)
     unsigned = {name: value for name, value in json.loads(head).items() if name != "signature"}
-    (signed_book / HEAD).write_text(ledger_files._text(unsigned) + "\n")
+    (signed_book / HEAD).write_text(text_of(unsigned) + "\n")
     with pytest.raises(Unfit, match=r"head\.json: its signature does not fit"):
         read(signed_book)
     write_head(signed_book, lines)

@@ -1,0 +1,147 @@
+"""A finished pool, as its folder describes it: ``pool.json``, and the artifacts beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import ceil, floor, log10
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dmm_exp.config.schema import Node
+from dmm_exp.console.progress import duration
+from dmm_exp.data import Examples
+from dmm_exp.ensembles.work import read_examples
+from dmm_exp.errors import UserError, explained, shown
+from dmm_exp.files.writing import write_json
+from dmm_exp.pipeline import LastLearned
+from dmm_exp.records.files import read_whole
+from dmm_exp.store.spec import SHORT
+from dmm_exp.store.store import SEAL, sealed
+
+FILE = "pool.json"
+FORMAT = 1
+PROBED = 8  # training examples on which two networks are compared; pool.json holds answers on them
+FARTHEST = 4.0  # from a pool's full models, where these are about 1 from each other; more is refused
+CHEAPER = 2.0  # times as long as a request that a retraining must take, so that requests save anything worth naming
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A finished pool: subset models, larger ones, and originals, all trained by one recipe.
+
+    Attributes:
+        folder: where it is.
+        size: models trained on random halves; beside them there are a quarter as many on three quarters, and a tenth as
+            many on everything.
+        training: configuration of the recipe.
+        network: name of the architecture.
+        dataset: digest of the data.
+        probe: logits of the network that seed 0 initialises, on a few examples.
+        seed: determines every model.
+        seconds: wall time of the call that finished it, and of those that finished smaller ones before.
+        retraining: wall seconds of training one network alone, on everything, by a plain loop.
+        models: number of all its models.
+        lds: linear datamodeling score on members that took no part in estimation: 1 where their answers are predicted
+            in their order, 0 where nothing is; None where they all answer alike.
+        learned: what was learnt from it last, which requests to this object share; no file holds it.
+    """
+
+    folder: Path
+    size: int
+    training: Node
+    network: Node
+    dataset: str
+    probe: list[Any]
+    seed: int
+    seconds: float
+    retraining: float
+    models: int
+    lds: float | None
+    learned: LastLearned = field(default_factory=LastLearned, init=False, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Pool:
+        """Return the pool in a folder that :func:`dmm_exp.prepare` has finished.
+
+        Raises:
+            UserError: there is none.
+        """
+        path = Path(folder).expanduser()
+        if not is_finished(path):
+            raise UserError(f"pool={shown(folder)}: holds no finished pool; expected a folder of prepare()")
+        with explained(f"pool={folder}: {FILE} is damaged; prepare() mends it", OSError, ValueError):
+            facts = read_whole(path / FILE)
+        if facts.pop("format") != FORMAT:
+            raise UserError(f"pool={folder}: is of another version of this package; expected another folder")
+        return cls(path, **{name: value for name, value in facts.items() if name != SEAL})
+
+    def write(self) -> None:
+        """Write ``pool.json``, which makes the pool a finished one."""
+        facts = {name: value for name, value in vars(self).items() if name not in ("folder", "learned")}
+        write_json(self.folder / FILE, sealed({"format": FORMAT, **facts}))
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of its artifacts."""
+        return self.folder / "artifacts"
+
+    @property
+    def data(self) -> Path:
+        """The folder of its copy of the data."""
+        return self.artifacts / "dataset" / self.dataset[:SHORT]
+
+    def examples(self) -> Examples:
+        """Return its copy of the data."""
+        return read_examples(self.data)
+
+    def unseen(self) -> tuple[Tensor, Tensor] | None:
+        """Return the (inputs, labels) that the pool's models have answers for beside the training set, None if none."""
+        examples = self.examples()
+        unseen = examples.inputs[examples.n_train :], examples.labels[examples.n_train :]
+        return unseen if len(unseen[1]) else None
+
+    def break_even(self, request: float) -> int | None:
+        """Return after how many requests, of so many seconds each, the pool took less time than retraining.
+
+        The number is rounded up to two digits. It is None where a request takes more than half of a retraining: then
+        requests save too little, and retraining is the better way.
+
+        >>> pool = Pool(Path("pool"), 400, {}, {}, "", [], seed=0, seconds=900.0, retraining=100.0, models=540, lds=0.5)
+        >>> pool.break_even(request=10.0), pool.break_even(request=12.3), pool.break_even(request=60.0)
+        (10, 11, None)
+        """
+        if self.retraining < CHEAPER * request:
+            return None
+        count = self.seconds / (self.retraining - request)
+        unit = 10 ** max(0, floor(log10(max(count, 1))) - 1)
+        return ceil(count / unit) * unit
+
+    def in_words(self, request: float) -> str:
+        """Say in a sentence whether the pool pays off, if requests take so many seconds."""
+        took = f"this request took {duration(request)}, retraining one network takes {duration(self.retraining)}"
+        count = self.break_even(request)
+        if count is None:
+            return f'{took}: retraining is cheaper here, and exact (method="retrain")'
+        return f"{took}: the pool ({duration(self.seconds)}) pays off after about {count:,} requests"
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a folder holds a pool that was finished; its file may be damaged."""
+    return (folder / FILE).is_file()
+
+
+def larger_of(size: int) -> int:
+    """Return how many models on larger subsets belong to a pool of so many on halves."""
+    return max(8, size // 4 // 4 * 4)
+
+
+def originals_of(size: int) -> int:
+    """Return how many models trained on everything belong to it."""
+    return max(8, size // 10)
+
+
+def models_of(size: int) -> int:
+    """Return the number of all its models."""
+    return size + larger_of(size) + originals_of(size)
