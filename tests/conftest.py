@@ -70,8 +70,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+def pytest_configure() -> None:
+    """Keep Python's garbage collector from going through what is being imported, which holds none."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Keep Python's garbage collector from going through all that was imported, again and again."""
-    gc.collect()
+    """Let it go through what tests make, and no more through all that was imported."""
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
+    gc.enable()

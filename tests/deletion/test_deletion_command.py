@@ -3,8 +3,8 @@
 import errno
 import json
 import os
+import runpy
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -366,10 +366,13 @@ def test_the_module_is_the_function_when_it_is_imported():
     assert dmm_exp.unlearn is dmm_exp.deletion.unlearn
 
 
-def test_help_says_every_key():
-    done = subprocess.run(
-        [sys.executable, "-m", "dmm_exp.unlearn", "--help"], capture_output=True, text=True, check=True
-    )
+def test_help_says_every_key(monkeypatch, capsys):
     from dmm_exp.deletion.command import Asked
 
-    assert all(f"request.{key}=" in done.stdout for key in Asked.__dataclass_fields__)
+    monkeypatch.delitem(sys.modules, "dmm_exp.unlearn", raising=False)  # so that it is the module that is started
+    monkeypatch.setattr(sys, "argv", ["unlearn", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("dmm_exp.unlearn", run_name="__main__")
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert all(f"request.{key}=" in out for key in Asked.__dataclass_fields__)
