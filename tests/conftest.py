@@ -6,10 +6,12 @@ import contextlib
 import gc
 import io
 import logging
+import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +51,15 @@ def command_here(
 def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return the function that does a command in this process."""
     return command_here
+
+
+@pytest.fixture(scope="session")
+def processes() -> Any:
+    """Return a context that starts processes as workers are: forked from one that imported torch and lightning once."""
+    from dmm_exp.executors.processes import START, Processes
+
+    Processes().warm_up()
+    return multiprocessing.get_context(START)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,4 +1,4 @@
-"""How Hydra reads configuration files: only those of a size that a machine can hold."""
+"""How Hydra reads configuration files: only those of a size that a machine can hold, and each once."""
 
 from __future__ import annotations
 
