@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
+import multiprocessing
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +53,41 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     return command_here
 
 
+@pytest.fixture(scope="session")
+def processes() -> Any:
+    """Return a context that starts processes as workers are: forked from one that imported torch and lightning once."""
+    from dmm_exp.executors.processes import START, Processes
+
+    Processes().warm_up()
+    return multiprocessing.get_context(START)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_measurements() -> Iterator[None]:
+    """Measure how fast chunks train in a tenth of the time; what is chosen changes no result.
+
+    Where it is measured again for every folder of results, as here, that takes longer than training.
+    """
+    from dmm_exp.ensembles import chunk_size
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunk_size, "LEAST_SECONDS", chunk_size.LEAST_SECONDS / 10)
+        yield
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the modules that have slow tests, so that no worker is left with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_configure() -> None:
+    """Keep Python's garbage collector from going through what is being imported, which holds none."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Let it go through what tests make, and no more through all that was imported."""
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    gc.enable()

@@ -20,6 +20,15 @@ def test_importing_the_package_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(("asked", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_torch_sleep_while_they_wait_unless_they_are_told_otherwise(asked, found):
+    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = others | ({"OMP_WAIT_POLICY": asked} if asked else {})
+    code = "import os, dmm_exp; print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == found
+
+
 @pytest.mark.slow
 def test_an_installed_wheel_runs_from_any_folder(tmp_path):
     """Installed into an environment of its own, beside the packages of this one."""

@@ -345,4 +345,10 @@ def register_for_all() -> None:
 def _store(name: str) -> None:
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name=name, node=Config)
+    store, file = ConfigStore.instance(), f"{name}.yaml"
+    if name not in _stored or store.repo.get(file) is not _stored[name]:
+        store.store(name=name, node=Config)
+        _stored[name] = store.repo[file]
+
+
+_stored: dict[str, Any] = {}  # what Hydra's store got, which is not made again while it is there

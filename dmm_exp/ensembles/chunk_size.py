@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import product
 from math import isfinite
 from pathlib import Path
@@ -21,7 +22,7 @@ from dmm_exp.ensembles.engine import ACCEPTED, AUTO, Engine
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.memory import does_not_fit, in_fitting_parts
 from dmm_exp.ensembles.optimisation import replayable
-from dmm_exp.ensembles.seeds import global_numbers
+from dmm_exp.ensembles.seeds import global_numbers, seed_torch
 from dmm_exp.ensembles.steps import WARM_UP, CudaGraphs, Replayed
 from dmm_exp.ensembles.work import model_factory, read_examples, recipe, uses_gpu
 from dmm_exp.errors import UserError
@@ -143,6 +144,13 @@ class Measurement:
         self.left_out: dict[str, str] = {}
         self.inputs, self.labels = examples.inputs[: examples.n_train], examples.labels[: examples.n_train]
 
+    @cached_property
+    def network(self) -> nn.Module:
+        """A network that each member begins with: how fast members train does not depend on their numbers."""
+        with torch.random.fork_rng(devices=[]):
+            seed_torch(0)
+            return self.build()
+
     def engines(self) -> list[Engine]:
         """Return the engines to measure, plain ones first; an engine that was asked for is the only one."""
         options = {
@@ -244,7 +252,7 @@ class Measurement:
 
     def _steps(self, engine: Engine, size: int) -> Callable[[], Tensor]:
         """Return a function that takes a step of ``size`` members on fixed batches, and returns their mean loss."""
-        ensemble = Ensemble.initialise(self.build, range(size)).to(self.device).use(engine).train()
+        ensemble = Ensemble.stack([self.network] * size).to(self.device).use(engine).train()
         options = (replayable(self.parts["optimizer"]) or {}) if engine.step == "graph" else {}
         optimizer = self.parts["optimizer"](ensemble.parameters(), **options)
         batch = min(self.parts["batch_size"], len(self.labels))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from dmm_exp.ensembles.engine import Engine
+from dmm_exp.ensembles.seeds import seed_torch
 from dmm_exp.ensembles.skeletons import Mounted, set_mode, skeleton_of, with_tensors
 from dmm_exp.errors import UserError, reason_of
 
@@ -54,7 +55,7 @@ class Ensemble(nn.Module):
         members = []
         with torch.random.fork_rng(devices=[]):
             for seed in seeds:
-                torch.manual_seed(seed)
+                seed_torch(seed)
                 members.append(build())
         return cls.stack(members)
 

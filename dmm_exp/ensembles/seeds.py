@@ -50,12 +50,24 @@ def member_generator(seed: int, role: Role, index: int, stream: Stream, epoch: i
     return torch.Generator().manual_seed(member_seed(seed, role, index, stream, epoch))
 
 
+def seed_torch(seed: int) -> None:
+    """Seed torch's global random numbers, of all devices that this process can use.
+
+    ``torch.manual_seed`` seeds devices also where there are none, and keeps the text of the call stack for each: that
+    takes longer than making a small network.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 @contextmanager
 def global_numbers(seed: int) -> Iterator[None]:
     """Seed the global random numbers of torch, Python and numpy inside the block; afterwards restore their states."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        seed_torch(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
         try:

@@ -1,7 +1,10 @@
 """Configuration files as editors leave them."""
 
+import os
+
 import pytest
 
+from dmm_exp.config import files
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.errors import UserError
@@ -43,3 +46,21 @@ def test_a_damaged_file_is_one_sentence_that_names_it(experiment, content, said)
         experiment(content)
     assert "own.yaml" in str(error.value)
     assert said in str(error.value)
+
+
+def test_a_file_is_parsed_again_when_it_was_edited_and_only_then(experiment, tmp_path, monkeypatch):
+    parsed, parse = [], files.files.FileConfigSource.load_config
+    monkeypatch.setattr(
+        files.files.FileConfigSource, "load_config", lambda *given: parsed.append(given[1]) or parse(*given)
+    )
+    file = tmp_path / "experiment" / "own.yaml"
+    assert experiment(TEXT.encode()).pool.size == 300
+    before = file.stat()
+    parsed.clear()
+    assert experiment(TEXT.encode()).pool.size == 300
+    assert parsed == []
+    file.write_text(TEXT.replace("300", "400"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # as quick as it may be
+    (config,) = check_overrides(config_directory(), ["experiment=own"], [str(tmp_path)])
+    assert config.pool.size == 400
+    assert parsed == ["experiment/own"]

@@ -54,11 +54,19 @@ def test_a_row_is_what_the_same_overrides_are(tmp_path):
 
 
 def test_the_command_knows_the_tables_of_further_folders_when_it_starts(tmp_path):
+    """Hydra, too, which composes what runs: in a process that has composed nothing before."""
     written(tmp_path, "unlearner,unlearner.epochs\nfinetune,3\n")
-    asked = ["--config-dir", str(tmp_path), "experiment=mine/random/finetune", "dry_run=true"]
-    command = [sys.executable, "-m", "dmm_exp", *asked, f"paths.outputs={tmp_path / 'outputs'}"]
+    code = """
+from dmm_exp.commands.cli import main
+from dmm_exp.runs import batch
+batch.from_hydra = lambda config: print("epochs", config.unlearner.epochs)
+main()
+"""
+    words = ["--config-dir", str(tmp_path), "experiment=mine/random/finetune", f"paths.outputs={tmp_path / 'outputs'}"]
+    command = [sys.executable, "-c", code, *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stdout == "epochs 3\n"
 
 
 def test_the_command_line_and_files_have_the_last_word(tmp_path):

@@ -10,6 +10,7 @@ from torch.nn import functional
 from dmm_exp.data import Digits, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, RandomSubsets, member_seed
 from dmm_exp.ensembles.schedules import OneCycle
+from dmm_exp.ensembles.seeds import seed_torch
 from dmm_exp.ensembles.work import model_factory, trainer_factory
 from dmm_exp.errors import UserError
 
@@ -131,6 +132,19 @@ def test_training_leaves_the_global_generator_alone(digits):
     torch.manual_seed(5)
     train("mlp", digits, range(2), epochs=1)
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_seeding_is_that_of_torch(monkeypatch, accelerator):
+    seeded, seed = [], torch.manual_seed
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator)
+    monkeypatch.setattr(torch, "manual_seed", lambda number: seeded.append(number) or seed(number))
+    with torch.random.fork_rng(devices=[]):
+        seed_torch(2**63 - 1)
+        found = torch.rand(3)
+        seed(2**63 - 1)
+        assert torch.equal(found, torch.rand(3))
+    assert seeded == [2**63 - 1] * accelerator  # it seeds what else there is
 
 
 def test_members_and_roles_differ(digits):

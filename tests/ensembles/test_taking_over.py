@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -209,15 +208,14 @@ def extend(root: Path, barrier: Any) -> None:
     ensemble(root, 12, 4)
 
 
-def test_two_processes_that_extend_at_once_do_it_once(tmp_path):
+def test_two_processes_that_extend_at_once_do_it_once(processes, tmp_path):
     ensemble(tmp_path, 8, 4)
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(2)
-    processes = [context.Process(target=extend, args=(tmp_path, barrier)) for _ in range(2)]
-    for process in processes:
+    barrier = processes.Barrier(2)
+    started = [processes.Process(target=extend, args=(tmp_path, barrier)) for _ in range(2)]
+    for process in started:
         process.start()
-    for process in processes:
+    for process in started:
         process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert [process.exitcode for process in started] == [0, 0]
     assert numbers_made(tmp_path) == list(range(12))
     assert_whole(ensemble(tmp_path, 12, 4), 12)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -340,19 +339,18 @@ def make_slowly(root: Path, log: Path, barrier: Any, results: Any) -> None:
     results.put((artifact.cached, len(said.notes), artifact.json("facts")))
 
 
-def test_two_processes_that_ask_at_once_make_it_once(tmp_path: Path):
-    context, log = multiprocessing.get_context("spawn"), tmp_path / "log"
-    barrier, results = context.Barrier(2), context.SimpleQueue()
-    processes = [
-        context.Process(target=make_slowly, args=(tmp_path / "artifacts", log, barrier, results)) for _ in range(2)
+def test_two_processes_that_ask_at_once_make_it_once(processes: Any, tmp_path: Path):
+    log, barrier, results = tmp_path / "log", processes.Barrier(2), processes.SimpleQueue()
+    started = [
+        processes.Process(target=make_slowly, args=(tmp_path / "artifacts", log, barrier, results)) for _ in range(2)
     ]
-    for process in processes:
+    for process in started:
         process.start()
-    for process in processes:
+    for process in started:
         process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert [process.exitcode for process in started] == [0, 0]
     assert len(log.read_text().splitlines()) == 1
-    outcomes = sorted(results.get() for _ in processes)
+    outcomes = sorted(results.get() for _ in started)
     assert [cached for cached, _, _ in outcomes] == [False, True]
     assert [notes for _, notes, _ in outcomes] == [0, 1]
     assert all(facts == {"answer": 42} for _, _, facts in outcomes)
@@ -372,9 +370,9 @@ def make_shard_by_shard(root: Path, log: Path, pause: float) -> None:
     new_store(root)[0].obtain(SPEC, make)
 
 
-def test_after_sigkill_at_most_one_shard_is_done_twice(tmp_path: Path):
+def test_after_sigkill_at_most_one_shard_is_done_twice(processes: Any, tmp_path: Path):
     root, log = tmp_path / "artifacts", tmp_path / "log"
-    process = multiprocessing.get_context("spawn").Process(target=make_shard_by_shard, args=(root, log, 0.2))
+    process = processes.Process(target=make_shard_by_shard, args=(root, log, 0.2))
     process.start()
     deadline = time.monotonic() + 60
     while not (log.exists() and log.read_text().count("\n") >= 3):
