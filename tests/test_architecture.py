@@ -1,12 +1,16 @@
 """docs/architecture.md says how the code is arranged; here it is compared with the code."""
 
 import ast
+import inspect
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from dmm_exp.commands.cli import COMMANDS
+from dmm_exp.console.command import function_of
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dmm_exp"
@@ -66,6 +70,19 @@ def test_the_way_of_a_run_names_what_exists(file, names):
         if isinstance(inner, (ast.ClassDef, ast.FunctionDef))
     }
     assert set(re.findall(r"`([\w.]+)`", names)) <= defined
+
+
+def test_every_command_is_named_by_a_function_of_words():
+    alone = [PACKAGE / name for name in ("commands/cli.py", "unlearn.py", "verify.py")]
+    named = {
+        node.value
+        for path in [*alone, *PACKAGE.glob("*/__main__.py")]
+        for node in ast.walk(TREES[path])
+        if isinstance(node, ast.Constant) and re.fullmatch(r"dmm_exp(\.\w+){2,}", str(node.value))
+    }
+    assert named == set(COMMANDS.values())
+    for name in named:
+        assert list(inspect.signature(function_of(name)).parameters) == ["words"], name
 
 
 def test_the_way_of_a_run_is_short():

@@ -1,7 +1,8 @@
-"""How Hydra reads configuration files: only those of a size that a machine can hold."""
+"""How Hydra reads configuration files: each once, and only those of a size that a machine can hold."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,12 +38,21 @@ class FileConfigSource(hydras.FileConfigSource):
     It has the name of Hydra's own class, by which Hydra knows sources again in other processes.
     """
 
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider, path)
+        self._known: dict[str, ConfigResult] = {}
+
     def load_config(self, config_path: str) -> ConfigResult:
-        """Return a file's content.
+        """Return a file's content, which the caller may change.
 
         Raises:
             UserError: it is too large, or nested too deeply.
         """
+        if config_path not in self._known:
+            self._known[config_path] = self._read(config_path)
+        return copy.deepcopy(self._known[config_path])
+
+    def _read(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
         try:
             check_yaml(read_bytes(path, YAML_BYTES).decode("utf-8"))

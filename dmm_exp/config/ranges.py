@@ -10,7 +10,6 @@ from typing import Any, get_type_hints
 from dmm_exp.config.convex import check_convex
 from dmm_exp.config.instantiate import describe, fits
 from dmm_exp.config.places import check_named
-from dmm_exp.config.processes import ranks
 from dmm_exp.config.schema import (
     Config,
     LargerConfig,
@@ -20,6 +19,7 @@ from dmm_exp.config.schema import (
     TrainingConfig,
     plain,
 )
+from dmm_exp.console.ranks import ranks
 from dmm_exp.errors import UserError, did_you_mean, shown
 
 LOGITS_DTYPES = ("float32", "float16")

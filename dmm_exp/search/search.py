@@ -13,27 +13,28 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from dmm_exp.config.identity import identified
 from dmm_exp.config.schema import Config, Node
 from dmm_exp.config.tables import row_of, write_row
+from dmm_exp.console.progress import Console
 from dmm_exp.errors import UserError
+from dmm_exp.evaluation import Evaluation
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json, write_text
 from dmm_exp.metrics import lower_is_better
+from dmm_exp.pipeline import Pipeline
 from dmm_exp.search.spaces import Range, Settings, read_space, with_settings
 from dmm_exp.search.strategies import Strategy
 from dmm_exp.store.lock import Lock
 
-if TYPE_CHECKING:
-    from dmm_exp.console.progress import Console
-    from dmm_exp.pipeline import Pipeline
-
 MOST_SHARED = 0.5  # of the reported forget set's examples; a set for tuning that holds more of them is refused
 
-MakePipeline = Callable[[Config], "Pipeline"]
+MakePipeline = Callable[[Config], Pipeline]
 
 
 @dataclass(frozen=True)
@@ -230,8 +231,6 @@ class _Trials:
             self._record(settings, {text: metrics[place] for text, metrics in found.items()}, None)
 
     def _measure(self, alike: Sequence[Settings], forget: Node) -> list[dict[str, float]]:
-        from dmm_exp.evaluation import Evaluation
-
         last, epochs = dict(alike[-1]), [settings.get("epochs") for settings in alike]
         if len(alike) > 1:
             last["epochs"] = sorted({int(number) for number in epochs if number})
@@ -314,8 +313,6 @@ def _told(metrics: Mapping[str, float], names: Sequence[str]) -> str:
 
 
 def _csv(ranked: Sequence[Trial]) -> str:
-    import pandas as pd
-
     rows = [
         {
             "value": trial.value,

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.help import help_text
 from dmm_exp.config.identity import run_name
 from dmm_exp.config.instantiate import check_targets
-from dmm_exp.config.loading import config_loader, groups_of, options_of
+from dmm_exp.config.loader import config_loader
+from dmm_exp.config.loading import groups_of, options_of
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config, plain, register

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.identity import run_name
 from dmm_exp.config.preflight import check_overrides, compose_cells
 from dmm_exp.config.ranges import check_ranges

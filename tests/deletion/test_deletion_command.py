@@ -15,7 +15,7 @@ from networks import trained
 from safetensors.torch import load_file
 
 from dmm_exp import prepare
-from dmm_exp.commands.cli import unlearn
+from dmm_exp.commands.cli import main
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.deletion.record import read as read_record
@@ -43,13 +43,13 @@ def folder(tmp_path, monkeypatch):
 
 def start(monkeypatch, capsys, *arguments):
     own = [] if any(text.startswith("request.purge") for text in arguments) else SMALL
-    monkeypatch.setattr(sys, "argv", ["unlearn", *own, *arguments])
+    monkeypatch.setattr(sys, "argv", ["dmm-exp", "unlearn", *own, *arguments])
     return end(capsys)
 
 
 def end(capsys):
     with pytest.raises(SystemExit) as ended:
-        unlearn()
+        main()
     said = capsys.readouterr()
     return ended.value.code, said.out, said.err
 
