@@ -260,7 +260,7 @@ def test_an_accepted_name_that_leads_elsewhere_is_refused_before_it_is_called():
 
 def test_texts_that_become_configuration_later_are_checked_too():
     from dmm_exp.config.instantiate import check_targets
-    from dmm_exp.search.assignment import composed_parts
+    from dmm_exp.config.parts import composed_parts
 
     with restricted(packages(["mine"])):
         part = {"high": {"unlearner": "finetune _target_=os.system"}}
