@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -36,7 +35,7 @@ class Loader(ConfigLoaderImpl):
         super().__init__(config_search_path)
         self.repository = _Repository(config_search_path)
         self._files = Files(self)
-        self._composed: dict[tuple[str | None, tuple[str, ...], RunMode], bytes] = {}
+        self._composed: dict[tuple[str | None, tuple[str, ...], RunMode], DictConfig] = {}
 
     def load_configuration(
         self,
@@ -53,8 +52,8 @@ class Loader(ConfigLoaderImpl):
             if run_mode == RunMode.RUN:
                 with flag_override(config, ["struct", "readonly"], [False, False]):
                     drop_replaced(config, parsed(overrides, self), self, self._files)
-            self._composed[key] = pickle.dumps(config)  # a twentieth of the memory that the containers take
-        return pickle.loads(self._composed[key])
+            self._composed[key] = config
+        return copy.deepcopy(self._composed[key])
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what other processes get: nothing composed, which would be much for a large sweep."""

@@ -96,8 +96,7 @@ def method_of(method: str | Plain) -> Node:
         kind = get_class(settings["_target_"])
     if not issubclass(kind, Unlearner):
         raise UserError(f"method: {settings['_target_']} is no unlearner; expected a class derived from Unlearner")
-    with _said("method"):
-        instantiate(settings)
+    instantiate(settings, "method")
     return settings
 
 

@@ -25,7 +25,7 @@ def shared_executor(config: Plain) -> Any:
 def _executor(config: str) -> Any:
     from dmm_exp.config.instantiate import instantiate
 
-    _made.append(instantiate(json.loads(config)))
+    _made.append(instantiate(json.loads(config), "executor"))
     return _made[-1]
 
 

@@ -54,7 +54,7 @@ class Leaderboard(ManyRuns[Entry]):
                 method=entry.method,
                 kind=entry.kind,
                 forget=entry.forget,
-                reference=instantiate(entry.config.unlearner).reference,
+                reference=instantiate(entry.config.unlearner, "unlearner").reference,
                 metrics=result.metrics,
                 epochs=result.epochs,
                 error=result.error,

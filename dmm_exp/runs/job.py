@@ -76,7 +76,7 @@ def do(
         _start_workers(config, choices)
     with _without_collections():
         check_targets(config.job, "job")
-    job: Job = instantiate(config.job)
+    job: Job = instantiate(config.job, "job")
     settings = {"leaderboard.methods": config.leaderboard.methods, "study.tables": config.study.tables}
     for key, value in (settings | {"convex.loss": config.convex.loss}).items():
         name = key.split(".")[0]

@@ -102,7 +102,7 @@ def _searched(config: Config, choices: Mapping[str, str], pipeline_of: PipelineO
     found = search(
         without,
         choices["unlearner"],
-        instantiate(config.hparams_search),
+        instantiate(config.hparams_search, "hparams_search"),
         {text: scaled_part("forget", forget, config) for text, forget in tuning.items()},
         lambda changed: pipeline_of(changed, quiet),
         console,
@@ -128,7 +128,7 @@ def _assigned(config: Config, pipeline_of: PipelineOf, console: Console) -> Conf
 
 def _run_in(folder: Path, attack: Attack, choices: Mapping[str, str], console: Console) -> RunResult:
     pipeline, config = attack.pipeline, attack.context.config
-    tracker = instantiate(config.logger)
+    tracker = instantiate(config.logger, "logger")
     write_config(folder, config, choices, pipeline.context.examples.taken)
     tracker.start(folder.name, {**plain(config), "choices": dict(choices)}, folder)
     try:
