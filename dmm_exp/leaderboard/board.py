@@ -16,11 +16,11 @@ from dmm_exp.console.tables import print_table
 from dmm_exp.leaderboard.page import write_leaderboard
 from dmm_exp.leaderboard.ranking import Outcome
 from dmm_exp.leaderboard.tables import leaderboard_table
-from dmm_exp.runs.many import Cell, CellResult, ManyRuns, named_folder
+from dmm_exp.runs.many import ManyRuns, PlannedRun, RunOutcome, named_folder
 
 
 @dataclass(frozen=True)
-class Entry(Cell):
+class Entry(PlannedRun):
     """One method on one forget set.
 
     Attributes:
@@ -47,7 +47,7 @@ class Leaderboard(ManyRuns[Entry]):
         """Return where the leaderboard lives."""
         return named_folder(config, "leaderboards", config.leaderboard.title, cells)
 
-    def show(self, config: Config, outcomes: Sequence[tuple[Entry, CellResult]], folder: Path, command: str) -> Path:
+    def show(self, config: Config, outcomes: Sequence[tuple[Entry, RunOutcome]], folder: Path, command: str) -> Path:
         """Print the ranking and write the page."""
         found = [
             Outcome(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import Json, read_json
 from dmm_exp.files.writing import write_json, write_text
-from dmm_exp.runs.job import FinishedRun, do
+from dmm_exp.runs.job import FinishedRun, do, failure
 from dmm_exp.runs.tables import SweepCell, sweep_table
 from dmm_exp.store.temporary import temporary_folder
 
@@ -103,10 +102,7 @@ def run_cell(config: Config, choices: Mapping[str, str], overrides: list[str], n
         with _this_sweep():
             cell = _done(config, cell)
     except Exception as error:
-        if not isinstance(error, UserError):
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        cell = replace(cell, status="failed", error=str(error) or type(error).__name__)
+        cell = replace(cell, status="failed", error=failure(error))
     if not config.dry_run:
         folder.mkdir(parents=True, exist_ok=True)
         record = {name: value for name, value in vars(cell).items() if value is not None}

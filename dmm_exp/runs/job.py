@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,6 +91,14 @@ def _start_workers(config: Config, choices: Mapping[str, str]) -> None:
     check_targets(config.executor, "executor")
     if not config.dry_run and not is_finished(folder_of(config, choices)):
         shared_executor(config.executor).warm_up()
+
+
+def failure(error: Exception) -> str:
+    """Print why one of many runs failed, with a traceback unless it is bad input, and return the sentence."""
+    if not isinstance(error, UserError):
+        traceback.print_exception(error)
+    print(f"error: {error}", file=sys.stderr)
+    return str(error) or type(error).__name__
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search ended with.
 
     Attributes:
@@ -87,7 +87,7 @@ def search(
     make_pipeline: MakePipeline,
     console: Console,
     conf: Path,
-) -> Found:
+) -> SearchResult:
     """Search the settings of ``config``'s unlearner.
 
     Args:
@@ -126,7 +126,7 @@ def search(
         with Lock(table.with_suffix(".lock")):
             write_row(table, row)
     write_text(folder / "trials.csv", _csv(ranked))
-    return Found(unlearner, ranked[0], ranked, tables[-1], folder)
+    return SearchResult(unlearner, ranked[0], ranked, tables[-1], folder)
 
 
 def _check_save(strategy: Strategy, conf: Path) -> None:
@@ -293,7 +293,7 @@ def how_found(
         "n_models": str(config.n_models),
         "max_cost": f"{strategy.max_cost:g}",
         "metrics": ", ".join(strategy.metrics),
-        "tuned_on": "; ".join(f"{text}: {_told(best.by_set[text], strategy.metrics)}" for text in tuning),
+        "tuned_on": "; ".join(f"{text}: {_written(best.by_set[text], strategy.metrics)}" for text in tuning),
         "command": shlex.join(["python", "-m", "dmm_exp", *_said(sys.argv[1:])]),
     }
 
@@ -307,7 +307,7 @@ def _said(arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def _told(metrics: Mapping[str, float], names: Sequence[str]) -> str:
+def _written(metrics: Mapping[str, float], names: Sequence[str]) -> str:
     values = " / ".join(f"{metrics[name]:.2f}" for name in names)
     return f"{values}, ToW {metrics['tow']:.3f}, cost {metrics['cost/ratio']:.2g}"
 

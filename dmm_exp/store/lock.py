@@ -59,12 +59,12 @@ class Lock:
         self._release()
 
     def _wait(self) -> None:
-        watch, told = Watch(self.path), False
+        watch, announced = Watch(self.path), False
         while not _created(self.path, self._text):
             if watch.stale() and self._took_over(watch.text):
                 return
-            if not told and watch.text:
-                told = True
+            if not announced and watch.text:
+                announced = True
                 self._waiting(in_words(watch.text))
             time.sleep(LOOK_EVERY)
 

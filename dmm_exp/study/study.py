@@ -13,7 +13,7 @@ from dmm_exp.config.preflight import Composer, composer
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config, StudyConfig, plain
 from dmm_exp.errors import UserError
-from dmm_exp.runs.many import Cell, CellResult, ManyRuns, named_folder
+from dmm_exp.runs.many import ManyRuns, PlannedRun, RunOutcome, named_folder
 from dmm_exp.study.page import Scatter, write_study
 from dmm_exp.study.tables import Record, View, print_study
 
@@ -21,7 +21,7 @@ OWN = ("experiment=", "study", "seed=")  # overrides of a study's command line t
 
 
 @dataclass(frozen=True)
-class StudyCell(Cell):
+class StudyCell(PlannedRun):
     """A run of a table.
 
     Attributes:
@@ -57,7 +57,7 @@ class Study(ManyRuns[StudyCell]):
         return named_folder(config, "studies", config.study.title, cells)
 
     def show(
-        self, config: Config, outcomes: Sequence[tuple[StudyCell, CellResult]], folder: Path, command: str
+        self, config: Config, outcomes: Sequence[tuple[StudyCell, RunOutcome]], folder: Path, command: str
     ) -> Path:
         """Print the tables and write the page."""
         study = config.study
