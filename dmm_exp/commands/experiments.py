@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.types import RunMode
+
 from dmm_exp.commands.options import folders, option, questions, read_options
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.help import config_text, help_text
@@ -122,6 +124,9 @@ def _accept(cells: Composed, choices: Mapping[str, str]) -> int:
 
 
 def _single(compose: Composer, options: Namespace) -> int:
+    """Run what a command line stands for."""
+    if compose.first(options.overrides).hydra.mode == RunMode.MULTIRUN:
+        raise UserError("hydra.mode=MULTIRUN: is set in a file; expected -m on the command line instead")
     refused: list[UserError | Closed] = []
     compose.start(options.overrides, partial(_do, sys.argv[1:], refused))
     if refused:

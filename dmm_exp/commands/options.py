@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
+from dmm_exp.config.overrides import MULTIRUN
 from dmm_exp.errors import UserError, did_you_mean
 
 QUESTIONS = ("help", "hydra_help", "info", "shell_completion")  # options that ask for no work
@@ -35,6 +36,7 @@ def read_options(words: Sequence[str]) -> Namespace:
     given = [name for name in ONE_OF if getattr(options, name, None)]
     if len(given) > 1 and options.cfg != "job":
         raise UserError(f"{option(given[0])} and {option(given[1])}: expected one of them")
+    options.multirun = options.multirun or MULTIRUN in options.overrides
     for key in ("config_dir", "config_path"):
         folder = getattr(options, key)
         if folder is not None and (key == "config_path" or "://" not in folder):
