@@ -141,7 +141,7 @@ def _sweep(compose: Composer, options: Namespace, cells: Composed) -> int:
     config, task = cells[0][0], partial(_do, sys.argv[1:], [])
     batch.begin(options.overrides)
     if config.dry_run:
-        with batch.nowhere():
+        with batch.temporary_place():
             compose.start(options.overrides, task, multirun=True)
         return 0
     folder = batch.prepared(config)

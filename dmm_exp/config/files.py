@@ -33,7 +33,7 @@ def limited_files() -> Iterator[None]:
 
 
 class FileConfigSource(hydras.FileConfigSource):
-    """A folder of configuration whose files are ordinary ones, and small also where all they repeat is written out.
+    """A folder of configuration files that are regular files, and small even when their aliases are written out.
 
     It has the name of Hydra's own class, by which Hydra knows sources again in other processes.
     """

@@ -68,7 +68,7 @@ def _in_full(error: InstantiationException, config: Any, path: str) -> UserError
 
 
 def _check_trust(config: Any) -> None:
-    """Refuse classes that are not accepted, where only some are: by their names first, and then by what these are."""
+    """Where only some classes are accepted, refuse others: first by name, then by what the name leads to."""
     if is_restricted():
         plain = OmegaConf.to_container(config)
         check_names(plain)

@@ -89,7 +89,7 @@ def in_shell(text: str) -> str:
 
 
 def _check_value(override: Any, text: str) -> None:
-    """Refuse a key without a value, such as a variable of the shell that is not set leaves."""
+    """Refuse a key without a value, as an unset variable of the shell leaves it."""
     if not text.startswith("~") and text.endswith("=") and override.value() == "":
         raise UserError(f"'{text}': has no value; expected {text}VALUE, or {text}'\"\"' for an empty text")
 

@@ -73,7 +73,7 @@ def _check_types(before: str, node: Any) -> None:
 
 
 def _check_numbers(path: str, value: Any) -> None:
-    """Refuse what has no address, and seeds that generators of random numbers do not take; that at the root may be any.
+    """Refuse what JSON cannot hold, and seeds that random generators do not take; ``seed`` at the root may be any.
 
     An artifact's key is the hash of JSON, which has neither NaN nor infinities nor halves of characters. Names of files
     may hold those: the files count by their content.

@@ -61,7 +61,7 @@ def exit_with(command: Callable[[], int]) -> NoReturn:
 def _code(command: Callable[[], int], received: Interruptions) -> int:
     """Run a command and return the exit code."""
     try:
-        with received.heeded(), storage_errors():
+        with received.raising(), storage_errors():
             return command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Signals that end a process: Ctrl-C and SIGTERM break off what a command does, and its clean-up is left alone."""
+"""Signals that end a process: Ctrl-C and SIGTERM break off a command, but not its clean-up."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ AGAIN = 0.05  # seconds after which an interruption that Python passed over come
 CLEANING = 30.0  # seconds after a signal to end during which further ones are ignored, so that all is cleaned up
 
 
-class Ended(KeyboardInterrupt):
-    """A signal to end came.
+class Interrupted(KeyboardInterrupt):
+    """A signal asked this process to end.
 
     It is no plain ``KeyboardInterrupt``: where one comes out of ``exec`` or ``eval`` of a text, as in a module that
     makes data classes, Python ends itself by SIGINT at its end, whoever caught it.
@@ -34,41 +34,41 @@ class Interruptions:
     Attributes:
         first: the number of the first one.
         since: when it came.
-        heeding: whether a signal breaks off what is done. It does while a command runs, and neither before, when the
+        raises: whether a signal breaks off what is done. It does while a command runs, and neither before, when the
             command has not begun, nor after, when only its exit code is left.
     """
 
     first: int | None = None
     since: float = 0.0
-    heeding: bool = False
+    raises: bool = False
 
     @contextmanager
-    def heeded(self) -> Iterator[None]:
+    def raising(self) -> Iterator[None]:
         """Let a signal that came before, or that comes while the body runs, raise ``KeyboardInterrupt``."""
-        self.heeding = True
+        self.raises = True
         try:
             if self.first is not None:
-                raise Ended
+                raise Interrupted
             yield
         finally:
-            self.heeding = False
+            self.raises = False
 
     def note(self, number: int, frame: object) -> None:
-        """Take notice of a signal. Those that come after the first one do not break off the clean-up."""
+        """Remember a signal and break off what is done; later ones do not break off the clean-up."""
         if self.first is not None and time.monotonic() - self.since < CLEANING:
             return
         self.first, self.since = self.first or number, time.monotonic()
-        if self.heeding:
-            raise Ended
+        if self.raises:
+            raise Interrupted
 
     def repeat(self, passed_over: Callable[[Any], object], lost: Any) -> None:
-        """Let an interruption come again that was raised where Python passes over errors, as in a callback of its own.
+        """Raise an interruption again if Python ignored it, as it ignores errors in callbacks of its own.
 
         Args:
             passed_over: what is done about other errors of this kind.
             lost: what Python says of the error (see ``sys.unraisablehook``).
         """
-        if not isinstance(lost.exc_value, Ended):
+        if not isinstance(lost.exc_value, Interrupted):
             passed_over(lost)
             return
         self.since = -CLEANING
@@ -78,7 +78,7 @@ class Interruptions:
 
 @contextmanager
 def interruptions() -> Iterator[Interruptions]:
-    """Take notice of SIGTERM and Ctrl-C while the body runs, and say by what is given when they break something off.
+    """Handle SIGTERM and Ctrl-C while the body runs, and give an object that knows which of them came.
 
     Signals that come while Python itself ends are ignored, so that the exit code is that of the command. Signals that
     the caller of this process ignores stay ignored. Ranks of ``torchrun`` end at once, as it expects: they may be

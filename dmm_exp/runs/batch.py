@@ -53,7 +53,7 @@ class CellRecord:
 
 
 def from_hydra(config: Any) -> None:
-    """Do what Hydra composed, as a single job, whose folder is printed, or as a cell of a sweep."""
+    """Do what Hydra composed: a single job, whose folder is printed, or a cell of a sweep."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -75,8 +75,8 @@ def begin(overrides: Sequence[str]) -> None:
 
 
 @contextmanager
-def nowhere() -> Iterator[None]:
-    """Let Hydra write nothing of a sweep that stays, as for a dry run."""
+def temporary_place() -> Iterator[None]:
+    """Let Hydra write its own files of a sweep into a folder that is removed afterwards, as for a dry run."""
     with temporary_folder() as folder:
         os.environ[PLACE] = str(folder)
         try:

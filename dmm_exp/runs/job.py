@@ -103,7 +103,7 @@ def failure(error: Exception) -> str:
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Keep Python's garbage collector from going through what is being imported, which holds none."""
+    """Stop Python's garbage collector while modules are imported: they make many objects, and no garbage."""
     gc.disable()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Jobs that consist of many runs: their one loop, which resumes, and goes on when a run fails."""
+"""Jobs that consist of many runs: one loop, which skips finished runs and goes on when a run fails."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ TABLE_ROWS = 5_000  # wandb checks the type of every cell (half a millisecond a 
 
 
 class Tracker:
-    """What the pipeline tells about a run: ``start`` once, then ``finish`` or ``fail`` once."""
+    """What is called for a run: ``start`` once, then ``finish`` or ``fail`` once."""
 
     def start(self, run_name: str, config: Plain, folder: Path) -> None:
         """Begin tracking a run that writes into ``folder``."""

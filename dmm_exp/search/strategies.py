@@ -16,7 +16,7 @@ Evaluate = Callable[[Sequence[Settings]], "list[float]"]
 
 
 class Strategy(ABC):
-    """How a search goes about it.
+    """How a search chooses settings.
 
     Args:
         spaces: candidates, by unlearner.

@@ -1,4 +1,4 @@
-"""Locks between processes and machines that share a file system, and that survive none of them.
+"""Locks between processes, also of several machines with one file system; no lock outlives its process for long.
 
 A lock is a file that says who holds it, and whose time is renewed while it is held. It is stale when its holder is a
 process of this machine that is gone, or when it was not renewed for a while: no clocks of two machines are compared.

@@ -91,6 +91,10 @@ def test_a_sweep_is_composed_cell_by_cell():
     ]
 
 
+def test_of_a_key_that_a_sweep_has_twice_the_last_values_count_as_in_hydra():
+    assert [cell.seed for cell in check_overrides(config_directory(), ["seed=1,2", "n_models=3", "seed=4,5"])] == [4, 5]
+
+
 def test_groups_and_choices_are_those_that_hydra_knows():
     register()
     with config_loader(config_directory()) as loader:
