@@ -9,7 +9,6 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
@@ -33,7 +32,6 @@ class Loader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
-        self.repository = _Repository(config_search_path)
         self._files = Files(self)
         self._composed: dict[tuple[str | None, tuple[str, ...], RunMode], DictConfig] = {}
 
@@ -58,16 +56,6 @@ class Loader(ConfigLoaderImpl):
     def __getstate__(self) -> dict[str, Any]:
         """Return what other processes get: nothing composed, which would be much for a large sweep."""
         return {**vars(self), "_composed": {}}
-
-
-class _Repository(ConfigRepository):
-    """Configuration files and what is registered; copies share the sources, which Hydra only reads.
-
-    Hydra copies a repository for every composition, and with it all that is registered: a quarter of the time.
-    """
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Repository:
-        return copy.copy(self)
 
 
 @contextmanager

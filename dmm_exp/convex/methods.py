@@ -97,7 +97,7 @@ def _from_pool(problem: Problem, seeds: range, trained: Floats, pool: ConvexPool
     from dmm_exp.attribution import Evidence, SubsetModels, towards
     from dmm_exp.config.instantiate import instantiate
 
-    estimator: Estimator = instantiate(pool.estimator, "convex.pool.estimator")
+    estimator: Estimator = instantiate(pool.estimator)
     count, targets = problem.inputs.shape[1], []
     groups = (torch.arange(count) >= problem.size).long()
     for place, seed in enumerate(seeds):

@@ -67,7 +67,7 @@ def _rows(texts: Sequence[str], folder: Path) -> list[int]:
     """Return the training indices that the command line names; none where it names none."""
     if not texts:
         return []
-    selector = instantiate(composed(["logger=none", "forget=indices", *texts]).forget, "forget")
+    selector = instantiate(composed(["logger=none", "forget=indices", *texts]).forget)
     data = folder / "artifacts" / "dataset" / Pool.open(folder).dataset[:SHORT]
     return read(selector, read_examples(data)).indices.tolist()
 
