@@ -137,7 +137,7 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
     check_ranges(config)
     check_targets(config)
     known = _given(config, asked)
-    rows, console = read(instantiate(config.forget, "forget"), known.examples), Console()
+    rows, console = read(instantiate(config.forget), known.examples), Console()
     carry_out = _single if asked.ledger is None else _of_ledger
     return carry_out(config, asked, known, rows, console)
 
@@ -239,7 +239,7 @@ def _given(config: Config, asked: Asked) -> Given:
     """Return the trained network and its data."""
     if asked.checkpoint is None:
         raise UserError("request.checkpoint: has no value and needs one; give it as request.checkpoint=FILE")
-    examples: Examples = instantiate(config.dataset, "dataset").load()
+    examples: Examples = instantiate(config.dataset).load()
     checkpoint = Path(asked.checkpoint).expanduser()
     return given_by_configuration(config.model.network, examples, checkpoint, asked.prefix)
 

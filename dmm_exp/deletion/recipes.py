@@ -96,7 +96,8 @@ def method_of(method: str | Plain) -> Node:
         kind = get_class(settings["_target_"])
     if not issubclass(kind, Unlearner):
         raise UserError(f"method: {settings['_target_']} is no unlearner; expected a class derived from Unlearner")
-    instantiate(settings, "method")
+    with _said("method"):
+        instantiate(settings)
     return settings
 
 

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from dmm_exp.console.command import Parser
 from dmm_exp.deletion import ledger_files
 from dmm_exp.deletion.ledger_files import CHAIN, HEAD, Chain, Receipt
 from dmm_exp.deletion.record_files import RECORD, Unfit, read
@@ -25,9 +25,16 @@ ledger that was rolled back, or written again, is noticed. With --key, so is one
 key; openssl pkey -in key.pem -pubout -out public.pem writes the public one."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong as the rest of the package does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help shows what is accepted")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = Parser(
+    made = _Parser(
         prog="python -m dmm_exp.verify",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -40,13 +47,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def verify(words: Sequence[str]) -> int:
+def verify(arguments: Sequence[str]) -> int:
     """Do what a command line asks for, and return the exit code: 0 where all fits, 1 where something does not.
 
     Raises:
         UserError: an argument is wrong, or there is neither a ledger nor a record.
     """
-    asked = parser().parse_args(words)
+    asked = parser().parse_args(arguments)
     folder = Path(asked.folder).expanduser()
     public = None if asked.key is None else public_key(asked.key, "--key")
     receipt = None if asked.receipt is None else Receipt.read(asked.receipt, "--receipt")
