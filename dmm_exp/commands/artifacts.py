@@ -33,13 +33,7 @@ examples:
 
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = Parser(
-        prog="python -m dmm_exp.artifacts",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser.of("python -m dmm_exp.artifacts", DESCRIPTION, EXAMPLES)
     shared = Parser(add_help=False)
     shared.add_argument(
         "--outputs", metavar="DIR", default="outputs", help="the folder that paths.outputs names (default: outputs)"

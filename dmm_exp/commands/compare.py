@@ -51,13 +51,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
 
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = Parser(
-        prog="python -m dmm_exp.compare",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser.of("python -m dmm_exp.compare", DESCRIPTION, EXAMPLES)
     parser.add_argument(
         "paths",
         metavar="PATH",

@@ -42,8 +42,8 @@ def instantiate(node: Plain, path: str = "", **extra: Any) -> Any:
         extra: arguments that come from code and win over configuration.
 
     Raises:
-        UserError: raised by the class itself, with the key in full where it begins with the name of an argument; or
-            the class cannot be made from these arguments.
+        UserError: raised by the class itself, with the key that the user wrote where it begins with an argument; or the
+            class cannot be made from these arguments.
     """
     config = OmegaConf.create(_with_texts(dict(node))) if not OmegaConf.is_config(node) else node
     _check_trust(config)
@@ -62,9 +62,11 @@ def _in_full(error: InstantiationException, config: Any, path: str) -> UserError
     if not isinstance(cause, UserError):
         target = node.get(TARGET) if OmegaConf.is_dict(node) else config.get(TARGET)
         return UserError(f"{place}{place and ': '}{target}: cannot be made from these settings ({reason_of(cause)})")
-    argument = re.match(r"\w+(?=[=:.\[])", str(cause))
-    known = place and argument and OmegaConf.is_dict(node) and argument[0] in node
-    return UserError(f"{place}.{cause}") if known else cause
+    argument = re.match(r"((?:\w+\.)*)(\w+)(?=[=:\[])", str(cause))
+    if not (place and argument and OmegaConf.is_dict(node) and argument[2] in node):
+        return cause
+    usual = argument[1]  # where such a class usually stands, if it says so
+    return UserError(str(cause).replace(usual, f"{place}.") if usual else f"{place}.{cause}")
 
 
 def _check_trust(config: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from importlib import import_module
 from typing import NoReturn
@@ -19,6 +19,17 @@ USAGE_ERROR = 2
 
 class Parser(ArgumentParser):
     """A parser of options that refuses as the rest of the package does."""
+
+    @classmethod
+    def of(cls, program: str, description: str, epilog: str) -> Parser:
+        """Return the parser of a command; its texts are shown as they are written."""
+        return cls(
+            prog=program,
+            description=description,
+            epilog=epilog,
+            formatter_class=RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise a ``UserError``."""

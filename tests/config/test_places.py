@@ -48,6 +48,8 @@ def test_what_is_wrong_with_a_class_has_the_key_that_the_user_wrote():
         instantiate(search, "hparams_search")
     with pytest.raises(UserError, match=r"^job\.search\.trials=0: expected at least 1$"):
         instantiate({"_target_": "builtins.dict", "search": search}, "job")
+    with pytest.raises(UserError, match=r"^recipe\.schedule\.peak=2: expected a fraction"):  # it says schedule.peak
+        instantiate({"_target_": "dmm_exp.ensembles.schedules.OneCycle", "peak": 2}, "recipe.schedule")
     with pytest.raises(UserError, match=r"^trials=0: expected at least 1$"):
         instantiate(search)
     with pytest.raises(UserError, match=rf"^method: {OTHER}: cannot be made from these settings"):
