@@ -247,7 +247,7 @@ def test_scores_are_written_with_their_correlations(local, tmp_path):
         assert -1 <= found[name] <= 1
     assert found["confidence"] < -0.2
     assert {"scores.parquet", "scores.html", "figures.json"} <= {path.name for path in folder.iterdir()}
-    assert "-m" in local("scores", "-m", "seed=0,1", cwd=tmp_path).stderr
+    assert "[1] job=scores seed=1" in local("scores", "-m", "seed=0,1", "dry_run=true", cwd=tmp_path).stderr
 
 
 def test_early_epochs_are_powers_of_two_and_the_last():
