@@ -52,13 +52,16 @@ def cells_of(overrides: Sequence[Any], loader: Any, *, multirun: bool = False) -
         multirun: whether this is a sweep also where every key has one value.
 
     Raises:
-        UserError: a sweep without values to list, such as ``interval(0,1)``, or over none, such as ``range(0)``.
+        UserError: a sweep without values to list, such as ``interval(0,1)``, over none, such as ``range(0)``, or over
+            settings of Hydra itself.
     """
     several = [override for override in overrides if override.is_sweep_override()]
     if not several and not multirun:
         yield list(overrides)
         return
     for override in several:
+        if override.is_hydra_override():
+            raise UserError(f"{override.input_line}: sets how Hydra itself works; expected one value")
         if not override.is_discrete_sweep():
             raise UserError(
                 f"{override.input_line}: has no list of values to go through; expected key=a,b or range(a,b)"

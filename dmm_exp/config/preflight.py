@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dmm_exp.config.files import limited_files
 from dmm_exp.config.folders import further_folders
-from dmm_exp.config.loader import config_loader
+from dmm_exp.config.loader import Loader, config_loader
 from dmm_exp.config.loading import is_group, options_of, readable_files
 from dmm_exp.config.overrides import MULTIRUN, cells_of, in_shell, parsed
 from dmm_exp.config.scale import scaled
@@ -80,7 +80,7 @@ class Composer:
         name: of the primary configuration.
     """
 
-    def __init__(self, loader: Any, name: str = PRIMARY) -> None:
+    def __init__(self, loader: Loader, name: str = PRIMARY) -> None:
         self._loader = loader
         self._name = name
 
