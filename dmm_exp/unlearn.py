@@ -6,9 +6,9 @@ Imported, this name is the function :func:`dmm_exp.deletion.unlearn`, as ``from 
 import sys
 
 if __name__ == "__main__":
-    from dmm_exp.commands.cli import unlearn
+    from dmm_exp.console.command import start
 
-    unlearn()
+    start("dmm_exp.commands.experiments.unlearn")
 else:
     from dmm_exp.deletion.unlearning import unlearn
 

@@ -1,6 +1,6 @@
 """``python -m dmm_exp.verify``: check the ledger or the record of deletions."""
 
-from dmm_exp.commands.cli import verify
+from dmm_exp.console.command import start
 
 if __name__ == "__main__":
-    verify()
+    start("dmm_exp.records.verify_command.verify")

@@ -19,9 +19,7 @@ from dmm_exp.commands import cli
 from dmm_exp.runs import batch
 
 
-def command_here(
-    *arguments: object, cwd: Path, main: Callable[[], None] = cli.main, full: bool = False
-) -> subprocess.CompletedProcess[str]:
+def command_here(*arguments: object, cwd: Path, full: bool = False) -> subprocess.CompletedProcess[str]:
     """Do in this process what a command does in its own, seconds faster: torch and lightning are imported already.
 
     With ``full``, its standard output is a device that takes nothing.
@@ -38,7 +36,7 @@ def command_here(
         patch.setattr(root, "handlers", [*root.handlers])  # Hydra adds some that write to what is closed afterwards
         patch.setattr(root, "level", root.level)
         with pytest.raises(SystemExit) as ended:
-            main()
+            cli.main()
     code = ended.value.code
     assert isinstance(code, int)
     said = out.getvalue() if isinstance(out, io.StringIO) else ""

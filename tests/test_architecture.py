@@ -1,12 +1,16 @@
 """docs/architecture.md says how the code is arranged; here it is compared with the code."""
 
 import ast
+import inspect
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from dmm_exp.commands.cli import COMMANDS
+from dmm_exp.console.command import function_of
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dmm_exp"
@@ -56,6 +60,29 @@ def test_no_module_imports_itself_by_way_of_others():
     assert not graph
 
 
+LATE = {  # modules with imports of ours inside functions → why, beside commands/ and __init__, which are quick by them
+    "dmm_exp.runs.trackers": "matplotlib is imported where figures are drawn, and few runs ask for that",
+    "dmm_exp.convex.experiment": "an experiment that is listed, or done already, needs neither pandas nor methods",
+    "dmm_exp.convex.methods": "torch is imported for the one method that uses a pool",
+    "dmm_exp.data.pictures": "only pictures that are kept need a store",
+    "dmm_exp.deletion.deletion": "a circle of its room",
+    "dmm_exp.deletion.pool": "a circle of its room",
+    "dmm_exp.deletion.result": "a circle of its room",
+}
+
+
+def test_our_own_modules_are_imported_at_the_top_of_a_module():
+    late = {
+        module_of(path)
+        for path, tree in TREES.items()
+        if path.name != "__init__.py" and path.parent.name != "commands"
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for _ in imported(ast.Module(function.body, []))
+    }
+    assert late <= LATE.keys()
+
+
 @pytest.mark.parametrize(("file", "names"), re.findall(r"`(\w+/\w+\.py)`: ((?:`[\w.]+`(?:, | and )?)+)", DOCUMENT))
 def test_the_way_of_a_run_names_what_exists(file, names):
     defined = {
@@ -66,6 +93,19 @@ def test_the_way_of_a_run_names_what_exists(file, names):
         if isinstance(inner, (ast.ClassDef, ast.FunctionDef))
     }
     assert set(re.findall(r"`([\w.]+)`", names)) <= defined
+
+
+def test_every_command_is_named_by_a_function_of_words():
+    alone = [PACKAGE / name for name in ("commands/cli.py", "unlearn.py", "verify.py")]
+    named = {
+        node.value
+        for path in [*alone, *PACKAGE.glob("*/__main__.py")]
+        for node in ast.walk(TREES[path])
+        if isinstance(node, ast.Constant) and re.fullmatch(r"dmm_exp(\.\w+){2,}", str(node.value))
+    }
+    assert named == set(COMMANDS.values())
+    for name in named:
+        assert list(inspect.signature(function_of(name)).parameters) in (["words"], ["arguments"]), name
 
 
 def test_the_way_of_a_run_is_short():

@@ -52,7 +52,7 @@ def test_an_installed_wheel_runs_from_any_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (elsewhere / "outputs" / "runs").is_dir()
     where = subprocess.run(
-        [script[0], "-c", "import dmm_exp.commands.cli as cli; print(cli.config_directory())"],
+        [script[0], "-c", "from dmm_exp.config.folders import config_directory; print(config_directory())"],
         cwd=elsewhere, env=clean, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert where.stdout.strip() == str(site / "dmm_exp" / "conf")

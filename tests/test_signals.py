@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from dmm_exp.commands import cli
+from dmm_exp.console import command as terminal_command
+from dmm_exp.console import signals
+from dmm_exp.console.command import exit_with
 from dmm_exp.console.progress import Console
-from dmm_exp.runs import run
+from dmm_exp.runs import folder as runs_folder
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +35,7 @@ def heeded() -> Iterator[None]:
 
 def code_of(command: Callable[[], int]) -> object:
     with pytest.raises(SystemExit) as ended:
-        cli._end(command)
+        exit_with(command)
     return ended.value.code
 
 
@@ -53,7 +55,7 @@ def test_a_signal_to_end_is_one_sentence_and_an_exit_code(capsys, number, code):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_signal_before_a_command_begins_ends_it_and_one_after_it_changes_nothing(monkeypatch, number, code, when):
-    begun, usual = [], cli.safe_output
+    begun, usual = [], terminal_command.safe_output
 
     @contextmanager
     def output() -> Iterator[None]:
@@ -64,7 +66,7 @@ def test_a_signal_before_a_command_begins_ends_it_and_one_after_it_changes_nothi
         if when == "after":
             kill(number)
 
-    monkeypatch.setattr(cli, "safe_output", output)
+    monkeypatch.setattr(terminal_command, "safe_output", output)
     assert code_of(lambda: begun.append(True) or 3) == (code if when == "before" else 3)
     assert bool(begun) == (when == "after")
 
@@ -86,7 +88,7 @@ def test_a_second_signal_does_not_break_off_the_clean_up(second):
 
 
 def test_a_clean_up_that_hangs_can_be_ended(monkeypatch):
-    monkeypatch.setattr(cli, "CLEANING", 0.1)
+    monkeypatch.setattr(signals, "CLEANING", 0.1)
 
     def command() -> int:
         try:
@@ -102,14 +104,14 @@ def test_a_clean_up_that_hangs_can_be_ended(monkeypatch):
 def test_a_signal_while_python_ends_changes_neither_exit_code_nor_output(number):
     program = (
         "import atexit, os, sys, time\n"
-        "from dmm_exp.commands import cli\n"
+        "from dmm_exp.console.command import exit_with\n"
         "def late():\n"
         "    os.kill(os.getpid(), int(sys.argv[1]))\n"
         "    time.sleep(0.05)\n"
         "def command():\n"
         "    atexit.register(late)\n"
         "    return 0\n"
-        "cli._end(command)\n"
+        "exit_with(command)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(int(number))], capture_output=True, text=True, timeout=60, check=False
@@ -122,7 +124,7 @@ def test_a_signal_where_python_passes_over_errors_comes_again(number, code):
     """As in a callback of a weak reference, of which Python's own imports make use."""
     program = (
         "import os, sys, time\n"
-        "from dmm_exp.commands import cli\n"
+        "from dmm_exp.console.command import exit_with\n"
         "class Passing:\n"
         "    def __del__(self):\n"
         "        os.kill(os.getpid(), int(sys.argv[1]))\n"
@@ -130,7 +132,7 @@ def test_a_signal_where_python_passes_over_errors_comes_again(number, code):
         "def command():\n"
         "    Passing()\n"
         "    time.sleep(30)\n"
-        "cli._end(command)\n"
+        "exit_with(command)\n"
     )
     words = [sys.executable, "-c", program, str(int(number))]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
@@ -142,8 +144,8 @@ def test_a_signal_while_a_text_is_executed_ends_alike(tmp_path, number, code):
     """As in a module that makes data classes: Python itself would end by SIGINT afterwards."""
     (tmp_path / "program.py").write_text(
         "import sys\n"
-        "from dmm_exp.commands import cli\n"
-        "cli._end(lambda: exec('import os, time; os.kill(os.getpid(), int(sys.argv[1])); time.sleep(5)'))\n"
+        "from dmm_exp.console.command import exit_with\n"
+        "exit_with(lambda: exec('import os, time; os.kill(os.getpid(), int(sys.argv[1])); time.sleep(5)'))\n"
     )
     words, where = [sys.executable, "-m", "program", str(int(number))], os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(
@@ -169,7 +171,7 @@ def test_signals_that_are_ignored_stay_ignored(number):
 def test_a_program_that_uses_the_package_keeps_its_handlers():
     mine = lambda number, frame: None  # noqa: E731
     signal.signal(signal.SIGTERM, mine)
-    with cli.interruptions():
+    with signals.interruptions():
         assert signal.getsignal(signal.SIGTERM) is mine
 
 
@@ -179,8 +181,8 @@ def test_other_threads_and_ranks_leave_signals_alone(monkeypatch):
     thread.start()
     thread.join()
     assert codes == [0]
-    monkeypatch.setattr(cli, "ranks", lambda: 2)
-    with cli.interruptions():
+    monkeypatch.setattr(signals, "ranks", lambda: 2)
+    with signals.interruptions():
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -208,7 +210,7 @@ def test_a_sigterm_that_workers_get_too_stops_them_and_is_no_traceback(tmp_path)
         "sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
         "import executor_jobs as work\n"
-        "from dmm_exp.commands import cli\n"
+        "from dmm_exp.console.command import exit_with\n"
         "from dmm_exp.executors import Processes\n"
         "def command():\n"
         "    threading.Timer(4.0, os.killpg, [0, signal.SIGTERM]).start()\n"
@@ -216,7 +218,7 @@ def test_a_sigterm_that_workers_get_too_stops_them_and_is_no_traceback(tmp_path)
         "        pass\n"
         "    return 0\n"
         "if __name__ == '__main__':\n"
-        "    cli._end(command)\n"
+        "    exit_with(command)\n"
     )
     (tmp_path / "program.py").write_text(program)
     jobs = os.path.join(os.path.dirname(__file__), "executors")
@@ -231,7 +233,7 @@ def test_a_sigterm_that_workers_get_too_stops_them_and_is_no_traceback(tmp_path)
 @pytest.mark.parametrize("interrupted_at", ["running", "work", "finished"])
 def test_a_run_that_is_interrupted_is_never_left_as_running(tmp_path, monkeypatch, interrupted_at):
     """Wherever the signal comes: just after the status says that it runs, during its work, before it says the end."""
-    write = run.write_json
+    write = runs_folder.write_json
 
     def interrupt(path: Path, value: dict[str, object]) -> None:
         if value["state"] == "running":
@@ -241,11 +243,11 @@ def test_a_run_that_is_interrupted_is_never_left_as_running(tmp_path, monkeypatc
         write(path, value)
 
     def work() -> None:
-        with run._holding(tmp_path, Console(quiet=True)):
+        with runs_folder.held(tmp_path, Console(quiet=True)):
             if interrupted_at == "work":
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "write_json", interrupt)
+    monkeypatch.setattr(runs_folder, "write_json", interrupt)
     with pytest.raises(KeyboardInterrupt):
         work()
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"

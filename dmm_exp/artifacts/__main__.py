@@ -1,6 +1,6 @@
 """``python -m dmm_exp.artifacts``."""
 
-from dmm_exp.commands.cli import artifacts
+from dmm_exp.console.command import start
 
 if __name__ == "__main__":
-    artifacts()
+    start("dmm_exp.commands.artifacts.artifacts")

@@ -46,7 +46,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """What it is."""
+        """The kind of artifact, such as ``ensemble``."""
         return self.path.parent.name
 
     @property

@@ -1,6 +1,6 @@
 """``python -m dmm_exp.compare``."""
 
-from dmm_exp.commands.cli import compare
+from dmm_exp.console.command import start
 
 if __name__ == "__main__":
-    compare()
+    start("dmm_exp.commands.compare.compare_runs")

@@ -27,12 +27,12 @@ def filtered(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
 
     Args:
         runs: to choose from.
-        conditions: ``key=value`` or ``key!=value``; several values asked of one key mean any of them.
+        conditions: ``key=value`` or ``key!=value``; several values of one key mean any of them.
 
     Raises:
         UserError: a condition has another form, a key that no run has, or leaves nothing.
     """
-    asked: dict[str, list[str]] = {}
+    wanted: dict[str, list[str]] = {}
     for condition in conditions:
         key, equals, value = condition.partition("=")
         known = sorted({name for run in runs for name in run.facts})
@@ -42,8 +42,8 @@ def filtered(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
                 f"--where '{condition}' is unknown; expected key=value or key!=value, with a group such as unlearner "
                 f"or a configuration key of these runs such as pool.size{hint}"
             )
-        asked.setdefault(key, []).append(value)
-    for key, values in asked.items():
+        wanted.setdefault(key, []).append(value)
+    for key, values in wanted.items():
         runs = _meeting(runs, key, values)
     return list(runs)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dmm_exp.config.loading import config_loader, groups_of, options_of
+from dmm_exp.config.loader import config_loader
+from dmm_exp.config.loading import groups_of, options_of
 from dmm_exp.config.preflight import Composer
 from dmm_exp.errors import UserError
 

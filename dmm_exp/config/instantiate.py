@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
 from typing import Any
+
+import hydra.utils
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
 
 from dmm_exp.config.places import TARGET, check_place
 from dmm_exp.config.schema import Hints, Plain, plain
@@ -26,34 +31,46 @@ SPECIAL = {  # Hydra's own keys, and their types
 SUPPLIED = {"network": ("input_shape", "n_classes")}  # arguments that code gives, by the name of the node
 
 
-def instantiate(node: Plain, **extra: Any) -> Any:
+def instantiate(node: Plain, path: str = "", **extra: Any) -> Any:
     """Make the object that ``node`` describes: ``_target_`` names the class, the other keys are its arguments.
 
     Containers arrive as plain lists and dicts, and numbers as texts where the class takes nothing but a text.
-    ``extra`` arguments come from code and win over configuration.
+
+    Args:
+        node: configuration of an object.
+        path: what the user calls it, such as ``forget``; errors name keys within it. Empty where nobody wrote it.
+        extra: arguments that come from code and win over configuration.
 
     Raises:
-        UserError: raised by the class itself, unchanged; or the class cannot be made from these arguments.
+        UserError: raised by the class itself, with the key that the user wrote where it begins with an argument; or the
+            class cannot be made from these arguments.
     """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate as hydra_instantiate
-    from omegaconf import OmegaConf
-
     config = OmegaConf.create(_with_texts(dict(node))) if not OmegaConf.is_config(node) else node
     _check_trust(config)
     try:
-        return hydra_instantiate(config, **extra, _convert_="all")
+        return hydra.utils.instantiate(config, **extra, _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from error
-        reason = reason_of(error.__cause__ or error)
-        raise UserError(f"{node.get('_target_')}: cannot be made from these settings ({reason})") from error
+        raise _in_full(error, config, path) from error
+
+
+def _in_full(error: InstantiationException, config: Any, path: str) -> UserError:
+    """Return what is wrong with a class or its arguments, with the keys that the user wrote."""
+    inner = re.search(r"\nfull_key: (\S+)$", str(error))
+    node = OmegaConf.select(config, inner[1]) if inner else config
+    place = ".".join(filter(None, [path, inner[1] if inner else ""]))
+    cause = error.__cause__ or error
+    if not isinstance(cause, UserError):
+        target = node.get(TARGET) if OmegaConf.is_dict(node) else config.get(TARGET)
+        return UserError(f"{place}{place and ': '}{target}: cannot be made from these settings ({reason_of(cause)})")
+    argument = re.match(r"((?:\w+\.)*)(\w+)(?=[=:\[])", str(cause))
+    if not (place and argument and OmegaConf.is_dict(node) and argument[2] in node):
+        return cause
+    usual = argument[1]  # where such a class usually stands, if it says so
+    return UserError(str(cause).replace(usual, f"{place}.") if usual else f"{place}.{cause}")
 
 
 def _check_trust(config: Any) -> None:
-    """Refuse classes that are not accepted, where only some are: by their names first, and then by what these are."""
-    from omegaconf import OmegaConf
-
+    """Where only some classes are accepted, refuse others: first by name, then by what the name leads to."""
     if is_restricted():
         plain = OmegaConf.to_container(config)
         check_names(plain)
@@ -240,9 +257,7 @@ def _inspect(target: str) -> tuple[inspect.Signature, Hints]:
 
 
 def _object(target: str) -> Any:
-    from hydra.utils import get_object
-
-    return get_object(target)
+    return hydra.utils.get_object(target)
 
 
 def _constructor(cls: type) -> tuple[inspect.Signature, Hints]:

@@ -1,51 +1,17 @@
-"""Where Hydra looks for configuration, and what is there: groups, choices, files."""
+"""What Hydra finds where it looks for configuration: groups, choices, files."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dmm_exp.config.schema import Plain
-from dmm_exp.config.tables import register_tables
 from dmm_exp.errors import UserError, reason_of
 from dmm_exp.files.reading import YAML_BYTES, parse_yaml, read_bytes
-
-
-@contextmanager
-def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Any]:
-    """Let Hydra look for configuration in some folders while the body runs, also inside a run that Hydra started.
-
-    Args:
-        config_dir: absolute path of the folder with the primary configuration.
-        more: absolute paths of further folders to look for groups in (``--config-dir``).
-    """
-    from hydra import version
-    from hydra._internal.hydra import Hydra
-    from hydra._internal.utils import create_config_search_path
-    from hydra.core.config_search_path import SearchPathQuery
-    from hydra.core.global_hydra import GlobalHydra
-
-    from dmm_exp.config.files import limited_files
-    from dmm_exp.config.schema import register
-
-    register()
-    version.setbase("1.3")
-    search_path = create_config_search_path(config_dir)
-    for folder in more:
-        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    current = GlobalHydra.instance()
-    before, current.hydra = current.hydra, None
-    try:
-        with limited_files():
-            Hydra.create_main_hydra2(task_name="dmm_exp", config_search_path=search_path)
-            register_tables(*more, config_dir)  # after Hydra's plugins: ours registers the tables of conf/ alone
-            yield current.config_loader()
-    finally:
-        current.hydra = before
 
 
 def options_of(group: str, loader: Any) -> list[str]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 
 from dmm_exp.errors import UserError
 
 DASHES = "‐‑‒–—―−"  # what editors make of the dashes of an option
 QUOTES = "“”„‟‘’‚‛«»"  # and of quotes
 EQUALS = "＝﹦"
+MULTIRUN = "hydra.mode=MULTIRUN"  # which cells of a sweep have, and the command line that they come from
 
 
 def parsed(texts: Sequence[str], loader: Any = None) -> list[Any]:
@@ -25,9 +30,6 @@ def parsed(texts: Sequence[str], loader: Any = None) -> list[Any]:
     Raises:
         UserError: one of them is none; the sentence shows it quoted where that is what it needs.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     parser, found = OverridesParser.create(loader), []
     for place, text in enumerate(texts):
         try:
@@ -41,35 +43,40 @@ def parsed(texts: Sequence[str], loader: Any = None) -> list[Any]:
     return found
 
 
-def cells_of(overrides: Sequence[Any], loader: Any) -> Iterator[list[Any]]:
-    """Yield the overrides of every cell of a sweep; of what is none, its only cell.
+def cells_of(overrides: Sequence[Any], loader: Any, *, multirun: bool = False) -> Iterator[list[Any]]:
+    """Yield the overrides of every cell of a sweep, as Hydra writes them for a cell; of what is none, its only cell.
+
+    Args:
+        overrides: parsed.
+        loader: of Hydra, where values such as ``glob(*)`` are to be looked up.
+        multirun: whether this is a sweep also where every key has one value.
 
     Raises:
-        UserError: a sweep without values to list, such as ``interval(0,1)``, or over none, such as ``range(0)``.
+        UserError: a sweep without values to list, such as ``interval(0,1)``, over none, such as ``range(0)``, or over
+            settings of Hydra itself.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parser, choices = OverridesParser.create(loader), []
-    for override in overrides:
-        if not override.is_sweep_override():
-            choices.append([override])
-        elif not override.is_discrete_sweep():
+    several = [override for override in overrides if override.is_sweep_override()]
+    if not several and not multirun:
+        yield list(overrides)
+        return
+    for override in several:
+        if override.is_hydra_override():
+            raise UserError(f"{override.input_line}: sets how Hydra itself works; expected one value")
+        if not override.is_discrete_sweep():
             raise UserError(
                 f"{override.input_line}: has no list of values to go through; expected key=a,b or range(a,b)"
             )
-        else:
-            key = override.get_key_element()
-            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
-            if not values:
-                raise UserError(f"{override.input_line}: stands for no value; expected at least one to go through")
-            choices.append(parser.parse_overrides(values))
-    yield from (list(cell) for cell in itertools.product(*choices))
+        if next(override.sweep_string_iterator(), None) is None:
+            raise UserError(f"{override.input_line}: stands for no value; expected at least one to go through")
+    parser = OverridesParser.create(loader)
+    of_hydra = [override.input_line for override in overrides if override.is_hydra_override()]
+    own = [override for override in overrides if not override.is_hydra_override()]
+    (cells,) = BasicSweeper.split_arguments(own, None)
+    yield from (parser.parse_overrides([*of_hydra, MULTIRUN, *cell]) for cell in cells)
 
 
 def quoted(text: str) -> str:
     """Return a text as a value that Hydra takes for this very text, whatever it holds."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
     literal = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
     return QuotedString(literal, Quote.double).with_quotes()
 
@@ -85,7 +92,7 @@ def in_shell(text: str) -> str:
 
 
 def _check_value(override: Any, text: str) -> None:
-    """Refuse a key without a value, such as a variable of the shell that is not set leaves."""
+    """Refuse a key without a value, as an unset variable of the shell leaves it."""
     if not text.startswith("~") and text.endswith("=") and override.value() == "":
         raise UserError(f"'{text}': has no value; expected {text}VALUE, or {text}'\"\"' for an empty text")
 
@@ -121,9 +128,6 @@ def _mended(text: str) -> str:
 
 
 def _is_override(text: str) -> bool:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     try:
         OverridesParser.create().parse_override(text)
     except HydraException:

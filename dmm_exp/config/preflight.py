@@ -7,23 +7,33 @@ exist gets a suggestion.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
+import hydra
+from hydra._internal.hydra import Hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dmm_exp.config.files import limited_files
 from dmm_exp.config.folders import further_folders
-from dmm_exp.config.loading import Files, config_loader, is_group, options_of, readable_files
-from dmm_exp.config.overrides import cells_of, in_shell, parsed
+from dmm_exp.config.loader import Loader, config_loader
+from dmm_exp.config.loading import is_group, options_of, readable_files
+from dmm_exp.config.overrides import MULTIRUN, cells_of, in_shell, parsed
 from dmm_exp.config.scale import scaled
-from dmm_exp.config.schema import Config, Node
+from dmm_exp.config.schema import Config, Node, register
 from dmm_exp.config.suggestions import did_you_mean_key
-from dmm_exp.config.targets import TARGET, drop_replaced, names_class, together
+from dmm_exp.config.targets import TARGET, names_class, together
 from dmm_exp.config.texts import as_typed
 from dmm_exp.errors import UserError, did_you_mean
 
 OPTIONAL = ("experiment", "hparams_search", "scale")  # groups that may be left out
 PRIMARY = "config"  # the name of the primary configuration
+Task = Callable[[Any], object]  # gets what Hydra composed, without Hydra's own part
 Composed = list[tuple[Config, dict[str, str]]]  # a configuration and group → choice for every cell
 
 
@@ -70,14 +80,40 @@ class Composer:
         name: of the primary configuration.
     """
 
-    def __init__(self, loader: Any, name: str = PRIMARY) -> None:
+    def __init__(self, loader: Loader, name: str = PRIMARY) -> None:
         self._loader = loader
         self._name = name
-        self._files = Files(loader)
 
-    def __call__(self, overrides: Sequence[str]) -> Composed:
-        """Return the configuration and the choices of every cell that a command line stands for."""
-        return [self._resolved(cell) for cell in cells_of(self._parsed(overrides), self._loader)]
+    def __call__(self, overrides: Sequence[str], *, multirun: bool = False) -> Composed:
+        """Return the configuration and the choices of every cell that a command line stands for.
+
+        Args:
+            overrides: as on the command line.
+            multirun: whether they are those of a sweep, also where every key has one value.
+        """
+        return [self._resolved(cell) for cell in cells_of(self._parsed(overrides), self._loader, multirun=multirun)]
+
+    def several(self, overrides: Sequence[str]) -> str | None:
+        """Return an override with several values; None where a command line stands for one configuration."""
+        found = self._parsed(overrides)
+        sweeps = len(list(cells_of(found, self._loader))) > 1
+        return next(override.input_line for override in found if override.is_sweep_override()) if sweeps else None
+
+    def has(self, group: str, choice: str) -> bool:
+        """Say whether a group has a choice, which may lie in a folder of the group."""
+        return _is_choice(choice, group, self._loader)
+
+    def start(self, overrides: Sequence[str], task: Task, *, multirun: bool = False) -> None:
+        """Let Hydra run a task on what a command line composes to, or a sweep's launcher on each of its cells."""
+        application = _application()
+        begin = application.multirun if multirun else application.run
+        with _one_sentence():
+            begin(self._name, task, [*self.understood(overrides), *([MULTIRUN] if multirun else [])])
+
+    def show(self, overrides: Sequence[str], part: str, package: str | None, *, resolve: bool) -> None:
+        """Print what a command line composes to with Hydra's own part (``all``), or that part alone (``hydra``)."""
+        with _one_sentence():
+            _application().show_cfg(self._name, self.understood(overrides), part, package, resolve)
 
     def first(self, overrides: Sequence[str]) -> Any:
         """Return what a command line composes to (of a sweep, its first cell), unresolved and with Hydra's own part."""
@@ -101,31 +137,20 @@ class Composer:
 
     def _files_alone(self, overrides: Sequence[str]) -> Any:
         """Return what the chosen files compose to, the first ones of a sweep, as plain unresolved containers."""
-        from omegaconf import OmegaConf
-
         cell = next(cells_of(parsed(overrides, self._loader), self._loader))
         return OmegaConf.to_container(self._composed([one for one in cell if is_group(one, self._loader)]))
 
     def _resolved(self, cell: Sequence[Any]) -> tuple[Config, dict[str, str]]:
         """Return a cell's configuration and choices."""
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-
         config = self._composed(cell)
-        chosen = OmegaConf.to_container(config.pop("hydra").runtime.choices)
+        chosen = config.pop("hydra").runtime.choices
         try:
-            resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            return resolved(config), choices_of(chosen)
         except OmegaConfBaseException as error:
             raise UserError(_sentence(error, cell)) from error
-        assert isinstance(resolved, dict)
-        assert isinstance(chosen, dict)
-        return Config.of(scaled({str(key): value for key, value in resolved.items()})), choices_of(chosen)
 
     def _composed(self, cell: Sequence[Any]) -> Any:
         """Return what a cell composes to, with Hydra's own part."""
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
         groups = [override for override in cell if is_group(override, self._loader)]
         for override in groups:
             _check_choice(override, self._loader)
@@ -133,9 +158,7 @@ class Composer:
         for override in values:
             _check_deletion(override)
         try:
-            config = self._merged(cell)
-            drop_replaced(config, cell, self._loader, self._files)
-            return config
+            return self._merged(cell)
         except (HydraException, AssertionError) as error:  # OmegaConf asserts that no parent of a key is null
             self._check_keys(values, groups)
             raise UserError(_sentence(error, cell)) from error
@@ -144,12 +167,9 @@ class Composer:
 
     def _merged(self, overrides: Iterable[Any]) -> Any:
         """Return what Hydra composes, with its own part; it may be changed."""
-        from hydra import compose
-        from omegaconf import OmegaConf
-
         lines = [override.input_line for override in overrides]
         with readable_files(self._loader):
-            config = compose(self._name, overrides=lines, return_hydra_config=True)
+            config = hydra.compose(self._name, overrides=lines, return_hydra_config=True)
         OmegaConf.set_struct(config, False)
         OmegaConf.set_readonly(config, False)
         return config
@@ -159,8 +179,6 @@ class Composer:
 
         Hydra has refused it already, in words that need a reader who knows Hydra.
         """
-        from hydra.errors import HydraException
-
         try:
             base = self._merged(groups)
         except HydraException as error:
@@ -173,25 +191,33 @@ class Composer:
             raise UserError(f"{override.input_line}: there is no key '{key}'{_suggestion(key, known)}")
 
 
-def running(config: Any, loader: Any) -> Any:
-    """Return what Hydra composed for the running command, without the arguments of replaced classes.
+def resolved(config: Any) -> Config:
+    """Return what Hydra composed, resolved and typed, within the bounds of ``scale``."""
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    return Config.of(scaled({str(key): value for key, value in container.items()}))
 
-    Args:
-        config: without Hydra's own part, as a task gets it.
-        loader: of Hydra, by which it was composed.
-    """
-    import copy
 
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
+def ask_hydra(config_dir: str) -> None:
+    """Let Hydra answer what the command line of this process asks of it: its help, information, completions."""
+    register()
+    with limited_files(), _one_sentence():
+        hydra.main(version_base="1.3", config_path=config_dir, config_name=PRIMARY)(lambda config: None)()
 
-    whole = copy.deepcopy(config)
-    OmegaConf.set_struct(whole, False)
-    OmegaConf.set_readonly(whole, False)
-    whole.hydra = HydraConfig.get()
-    drop_replaced(whole, parsed(whole.hydra.overrides.task, loader), loader, Files(loader))
-    del whole["hydra"]
-    return whole
+
+def _application() -> Hydra:
+    application = GlobalHydra.instance().hydra
+    assert application is not None
+    return application
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Say in one sentence what Hydra cannot compose."""
+    try:
+        yield
+    except (ConfigCompositionException, MissingConfigException, OverrideParseException) as error:
+        raise UserError(str(error.__cause__ or error)) from error
 
 
 def _with_class(values: Sequence[Any]) -> Iterator[str]:
@@ -208,12 +234,6 @@ def _is_within(key: str, node: str) -> bool:
     return f"{key}.".startswith(f"{node}.") and key != f"{node}.{TARGET}"
 
 
-def has_choice(config_dir: str, group: str, choice: str, more: Sequence[str] = ()) -> bool:
-    """Say whether a group has a choice, which may lie in a folder of the group."""
-    with config_loader(config_dir, more) as loader:
-        return _is_choice(choice, group, loader)
-
-
 def _is_choice(choice: str, group: str, loader: Any) -> bool:
     folder, _, name = choice.rpartition("/")
     return name in options_of(f"{group}/{folder}" if folder else group, loader)
@@ -225,7 +245,8 @@ def compose_forget_sets(config_dir: str, texts: Sequence[str]) -> dict[str, Node
     Raises:
         UserError: there is no such choice, or it has no such key.
     """
-    return {text: check_overrides(config_dir, forget_overrides(text), further_folders())[0].forget for text in texts}
+    with composer(config_dir, further_folders()) as compose:
+        return {text: compose(forget_overrides(text))[0][0].forget for text in texts}
 
 
 def forget_overrides(text: str) -> list[str]:
@@ -314,16 +335,12 @@ def _suggestion(key: str, known: list[str]) -> str:
 
 
 def _has(config: Any, key: str) -> bool:
-    from omegaconf import DictConfig, OmegaConf
-
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     return isinstance(node, DictConfig) and last in node.keys()  # noqa: SIM118  (`in` hides keys whose value is missing)
 
 
 def _keys(config: Any, prefix: str = "") -> Iterator[str]:
-    from omegaconf import DictConfig
-
     for key in config:
         yield f"{prefix}{key}"
         node = config._get_node(key)

@@ -10,7 +10,6 @@ from typing import Any, get_type_hints
 from dmm_exp.config.convex import check_convex
 from dmm_exp.config.instantiate import describe, fits
 from dmm_exp.config.places import check_named
-from dmm_exp.config.processes import ranks
 from dmm_exp.config.schema import (
     Config,
     LargerConfig,
@@ -20,6 +19,7 @@ from dmm_exp.config.schema import (
     TrainingConfig,
     plain,
 )
+from dmm_exp.console.ranks import ranks
 from dmm_exp.errors import UserError, did_you_mean, shown
 
 LOGITS_DTYPES = ("float32", "float16")
@@ -73,7 +73,7 @@ def _check_types(before: str, node: Any) -> None:
 
 
 def _check_numbers(path: str, value: Any) -> None:
-    """Refuse what has no address, and seeds that generators of random numbers do not take; that at the root may be any.
+    """Refuse what JSON cannot hold, and seeds that random generators do not take; ``seed`` at the root may be any.
 
     An artifact's key is the hash of JSON, which has neither NaN nor infinities nor halves of characters. Names of files
     may hold those: the files count by their content.

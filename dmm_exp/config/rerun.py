@@ -29,7 +29,10 @@ MANY_RUNS = (
     ("leaderboard", "methods"),
     ("study", "tables"),
 )  # what consists of many runs, each given as a command line
-MOVED = {"dmm_exp.report.trackers.": "dmm_exp.runs.trackers."}  # start of a class's name, then and now
+MOVED = {  # start of a class's name, then and now
+    "dmm_exp.report.trackers.": "dmm_exp.runs.trackers.",
+    "dmm_exp.runs.job.Run": "dmm_exp.runs.run.Run",
+}
 _CHOICE = re.compile(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*")
 _GROUP = re.compile(r"[a-z_]+(/[a-z_]+)*")
 

@@ -32,7 +32,7 @@ def _marks_inside(**marks: Sequence[str]) -> dict[str, dict[str, str]]:
     return {"marks": {key: mark for mark, keys in marks.items() for key in keys}}
 
 
-RUN = "dmm_exp.runs.job.Run"  # the job of a configuration that names none
+RUN = "dmm_exp.runs.run.Run"  # the job of a configuration that names none
 PLACE, PRESENTATION, JOB, LATER = ({"marks": {"": mark}} for mark in ("place", "presentation", "job", "later"))
 
 

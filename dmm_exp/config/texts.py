@@ -1,4 +1,4 @@
-"""Values that YAML reads as something else than the text that was typed: where a key takes a text, the text is meant.
+"""Where a key takes a text, a value is the text that was typed, even if YAML would read something else.
 
 ``dataset.path=2021`` names a folder and ``paths.outputs=1e3`` does, too: neither is a number. Numbers whose text is
 plain (``2021``) become texts where objects are made (:func:`dmm_exp.config.instantiate.instantiate`); what YAML would

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from dmm_exp.config.folders import config_directory, further_folders
 from dmm_exp.config.instantiate import check_targets, instantiate
-from dmm_exp.config.loading import config_loader, options_of
+from dmm_exp.config.loader import config_loader
+from dmm_exp.config.loading import options_of
 from dmm_exp.config.preflight import check_overrides, unlearner_overrides
 from dmm_exp.config.registered import register
 from dmm_exp.config.schema import Config, Node, Plain, TrainingConfig, plain

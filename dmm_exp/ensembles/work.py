@@ -250,7 +250,9 @@ def read_examples(path: Path) -> Examples:
 def model_factory(config: Plain, examples: Examples) -> Callable[[], Normalised]:
     """Return a function that makes a newly initialised network behind the dataset's normalisation."""
     shape = examples.input_shape
-    make = instantiate({**config, "_partial_": True}, input_shape=list(shape), n_classes=examples.n_classes)
+    make = instantiate(
+        {**config, "_partial_": True}, "model.network", input_shape=list(shape), n_classes=examples.n_classes
+    )
     return lambda: Normalised(make(), **vars(examples.normalisation), input_shape=shape)
 
 
@@ -261,7 +263,7 @@ def recipe(training: Mapping[str, Any]) -> dict[str, Any]:
     """
     if by_function(training):
         return {}
-    parts = {key: instantiate(training[key]) for key in ("optimizer", "schedule")}
+    parts = {key: instantiate(training[key], f"training.{key}") for key in ("optimizer", "schedule")}
     parts["augmentation"] = Augmentation(**training.get("augmentation", {}))
     parts["label_smoothing"] = training.get("label_smoothing", 0.0)
     return {"epochs": training["epochs"], "batch_size": training["batch_size"], **parts}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from dmm_exp.config.processes import ranks
+from dmm_exp.console.ranks import ranks
 from dmm_exp.errors import UserError
 from dmm_exp.executors.jobs import Job
 from dmm_exp.store.temporary import temporary_folder

@@ -1,6 +1,6 @@
 """``python -m dmm_exp.export``."""
 
-from dmm_exp.commands.cli import export
+from dmm_exp.console.command import start
 
 if __name__ == "__main__":
-    export()
+    start("dmm_exp.commands.export.export_figures")

@@ -40,8 +40,8 @@ def checksum(path: Path) -> str:
 def checksum_once(path: Path) -> str:
     """Return a file's checksum, from memory if this process has read the file and it has not been written since.
 
-    That it has not is told by its inode, size and time of change. What was changed a moment before it was read is read
-    again the next time: a change after that might have left the same time.
+    Its inode, size and time of change show whether it was written. A file that changed a moment before it was read is
+    read again the next time: a further change might have left the same time.
 
     Raises:
         OSError: it cannot be read.

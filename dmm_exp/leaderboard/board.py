@@ -7,13 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.config.folders import config_directory, further_folders
 from dmm_exp.config.instantiate import check_targets, instantiate
+from dmm_exp.config.preflight import composer, forget_overrides
+from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config, LeaderboardConfig
-from dmm_exp.runs.many import Cell, CellResult, ManyRuns, named_folder
+from dmm_exp.console.tables import print_table
+from dmm_exp.leaderboard.page import write_leaderboard
+from dmm_exp.leaderboard.ranking import Outcome
+from dmm_exp.leaderboard.tables import leaderboard_table
+from dmm_exp.runs.many import ManyRuns, PlannedRun, RunOutcome, named_folder
 
 
 @dataclass(frozen=True)
-class Entry(Cell):
+class Entry(PlannedRun):
     """One method on one forget set.
 
     Attributes:
@@ -40,19 +47,14 @@ class Leaderboard(ManyRuns[Entry]):
         """Return where the leaderboard lives."""
         return named_folder(config, "leaderboards", config.leaderboard.title, cells)
 
-    def show(self, config: Config, outcomes: Sequence[tuple[Entry, CellResult]], folder: Path, command: str) -> Path:
+    def show(self, config: Config, outcomes: Sequence[tuple[Entry, RunOutcome]], folder: Path, command: str) -> Path:
         """Print the ranking and write the page."""
-        from dmm_exp.console.tables import print_table
-        from dmm_exp.leaderboard.page import write_leaderboard
-        from dmm_exp.leaderboard.ranking import Outcome
-        from dmm_exp.leaderboard.tables import leaderboard_table
-
         found = [
             Outcome(
                 method=entry.method,
                 kind=entry.kind,
                 forget=entry.forget,
-                reference=instantiate(entry.config.unlearner).reference,
+                reference=instantiate(entry.config.unlearner, "unlearner").reference,
                 metrics=result.metrics,
                 epochs=result.epochs,
                 error=result.error,
@@ -73,21 +75,16 @@ def compose_entries(board: LeaderboardConfig, overrides: Sequence[str]) -> Itera
     Raises:
         UserError: a method, forget set or value does not exist.
     """
-    from dmm_exp.config.folders import config_directory, further_folders
-    from dmm_exp.config.preflight import composer, forget_overrides, has_choice
-    from dmm_exp.config.ranges import check_ranges
-
-    folder, more = config_directory(), further_folders()
     shared = list(board.overrides)
     shared += [text for text in overrides if not text.lstrip("+~").startswith(("experiment=", "leaderboard"))]
     settings = board.settings
     where = {kind: (f"{settings}/{kind}", settings) for kind in board.forget_sets if settings is not None}
-    with composer(folder, more) as compose:
+    with composer(config_directory(), further_folders()) as compose:
         for kind, texts in board.forget_sets.items():
             for forget in texts:
                 for method in board.methods:
                     places = [f"{place}/{method}" for place in where.get(kind, ())]
-                    found = [place for place in places if has_choice(folder, "experiment", place, more)]
+                    found = [place for place in places if compose.has("experiment", place)]
                     own = [f"experiment={found[0]}" if found else f"unlearner={method}", *forget_overrides(forget)]
                     own.append("evaluation.report=false")
                     config, choices = compose([*own, *shared])[0]

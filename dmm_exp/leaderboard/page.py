@@ -15,7 +15,7 @@ from dmm_exp.leaderboard.ranking import COST, Outcome, floors, grid, paths, stan
 from dmm_exp.leaderboard.tables import gaps_of, leaderboard_data, leaderboard_markdown, plain
 from dmm_exp.report.charts import Chart, Mark, Panel, dots, line, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
-from dmm_exp.runs.figures import cost_axis, cost_scale, frontier_line
+from dmm_exp.runs.cost_figure import cost_axis, cost_scale, frontier_line
 
 CAPTION = (
     "One panel a kind of forget set, mean over its draws. Down and to the left is better: as close as retraining, for "

@@ -66,7 +66,7 @@ class Context:
         """The dataset."""
         if self._given is not None:
             return self._given
-        examples = instantiate(self.config.dataset).load()
+        examples = instantiate(self.config.dataset, "dataset").load()
         for sentence in examples.taken:
             self.console.note(sentence)
         return Data.of(examples)

@@ -162,7 +162,7 @@ class Effects:
     @classmethod
     def of_experiment(cls, models: Models, learned: LastLearned) -> Effects:
         """Return the effects that a configuration's estimator predicts."""
-        estimator: Estimator = instantiate(models.context.config.attribution)
+        estimator: Estimator = instantiate(models.context.config.attribution, "attribution")
         source = FromOracles if estimator.source == "oracles" else FromPool
         return cls(source(models, estimator), learned)
 

@@ -102,11 +102,11 @@ class Models:
     def answers(self, artifact: Artifact, block: int = 1) -> SubsetModels:
         """Return the masks and logits of models trained on random subsets; large ones stay on disk."""
         return SubsetModels(
-            artifact.opened("masks"),
-            artifact.opened("logits"),
+            artifact.lazy("masks"),
+            artifact.lazy("logits"),
             block,
             self.context.examples.labels,
-            margins=artifact.opened("margins") if "margins" in artifact.stacked_names() else None,
+            margins=artifact.lazy("margins") if "margins" in artifact.stacked_names() else None,
         )
 
     def margins_of(self, models: SubsetModels, points: Tensor | slice) -> NDArray[np.float32]:

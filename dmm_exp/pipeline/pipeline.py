@@ -64,9 +64,9 @@ class Pipeline:
         self.models = models or Models(Chunks(context))
         self.scores = Scores(self.models)
         self.effects = effects or Effects.of_experiment(self.models, learned or LastLearned())
-        self.selector: Selector = instantiate(config.forget)
-        self.refinement: Refinement = instantiate({**config.refinement, "_recursive_": False})
-        self.unlearner: Unlearner = instantiate(config.unlearner)
+        self.selector: Selector = instantiate(config.forget, "forget")
+        self.refinement: Refinement = instantiate({**config.refinement, "_recursive_": False}, "refinement")
+        self.unlearner: Unlearner = instantiate(config.unlearner, "unlearner")
         self._forget = forget
 
     def check(self) -> None:
@@ -143,7 +143,10 @@ class Pipeline:
     def unlearners(self) -> list[Unlearner]:
         """The unlearner of each part, in the order of parts."""
         own = self.context.config.unlearner
-        return [instantiate(unlearner or own) for unlearner in self.refinement.unlearners.values()]
+        return [
+            instantiate(unlearner, f"refinement.{name}.unlearner") if unlearner else instantiate(own, "unlearner")
+            for name, unlearner in self.refinement.unlearners.items()
+        ]
 
     @property
     def targets(self) -> list[Target]:

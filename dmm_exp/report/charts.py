@@ -72,7 +72,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Hover:
-    """What a page tells of the dot nearest to a pointer; files show nothing of it.
+    """What a page shows of the dot nearest to a pointer; files do not show it.
 
     Attributes:
         x: of the dots ``[n]``.
@@ -146,8 +146,8 @@ class Chart:
         return list(first.values())
 
     @property
-    def tells(self) -> bool:
-        """Whether a page tells of dots when one points at them."""
+    def has_hover(self) -> bool:
+        """Whether a page shows facts of a dot when one points at it."""
         return any(isinstance(panel, Panel) and panel.hover is not None for panel in self.panels)
 
 

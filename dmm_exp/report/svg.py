@@ -62,7 +62,7 @@ def drawing(chart: Chart, panel: Panel) -> Markup:
         *(piece for mark in panel.marks for piece in _notes(frame, mark)),
         "</svg>",
     ]
-    return Markup("".join(body) + (_told(frame, panel.hover) if panel.hover else ""))
+    return Markup("".join(body) + (_hover_data(frame, panel.hover) if panel.hover else ""))
 
 
 def _frame(chart: Chart, panel: Panel) -> Frame:
@@ -165,9 +165,9 @@ def image(picture: Picture | NDArray[np.float32]) -> Markup:
     return Markup(f'<img class="pixels" width="{width}" height="{height}" alt="{_attribute(words)}" src="{source}">')
 
 
-def _told(frame: Frame, hover: Hover) -> str:
-    """Return what the page tells of dots as data beside the drawing: no element a dot, and nothing is run."""
-    told: Json = {
+def _hover_data(frame: Frame, hover: Hover) -> str:
+    """Return what the page shows of dots as data beside the drawing: no element a dot, and nothing is run."""
+    data: Json = {
         "x": np.round(frame.left + frame.across(hover.x), 1).tolist(),
         "y": np.round(TOP + frame.down(hover.y), 1).tolist(),
         "titles": list(hover.titles),
@@ -176,9 +176,9 @@ def _told(frame: Frame, hover: Hover) -> str:
     if hover.pictures is not None and len(hover.pictures):
         pixels, across = sheet(hover.pictures)
         count, height, width = hover.pictures.shape[:3]
-        told["sheet"] = {"count": count, "across": across, "width": width, "height": height}
-        told["sheet"] |= {"down": len(pixels) // height, "source": data_uri(png_of(pixels))}
-    text = json.dumps(told, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+        data["sheet"] = {"count": count, "across": across, "width": width, "height": height}
+        data["sheet"] |= {"down": len(pixels) // height, "source": data_uri(png_of(pixels))}
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return f'<script type="application/json">{text.replace("<", chr(92) + "u003c")}</script>'
 
 

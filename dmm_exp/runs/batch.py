@@ -5,26 +5,26 @@ from __future__ import annotations
 import os
 import re
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from dmm_exp.config.identity import CHOICES
+from dmm_exp.config.preflight import choices_of, resolved
 from dmm_exp.config.schema import Config
+from dmm_exp.console.tables import print_table
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import Json, read_json
 from dmm_exp.files.writing import write_json, write_text
-from dmm_exp.runs.job import do
-from dmm_exp.runs.run import FinishedRun, resolved
-
-if TYPE_CHECKING:
-    from dmm_exp.runs.tables import SweepCell
+from dmm_exp.runs.job import FinishedRun, do, failure
+from dmm_exp.runs.tables import SweepCell, sweep_table
+from dmm_exp.store.temporary import temporary_folder
 
 SWEEP = "DMM_EXP_SWEEP"  # in the environment, so that cells in other processes know which sweep they belong to
+PLACE = "DMM_EXP_SWEEP_FOLDER"  # likewise, where Hydra writes of a sweep; in the sweep's own folder without it
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CellRecord:
 
 
 def from_hydra(config: Any) -> None:
-    """Do what Hydra composed, as a single job, whose folder is printed, or as a cell of a sweep."""
+    """Do what Hydra composed: a single job, whose folder is printed, or a cell of a sweep."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -74,6 +74,17 @@ def begin(overrides: Sequence[str]) -> None:
     os.environ[SWEEP] = digest_of(list(overrides))[:10]
 
 
+@contextmanager
+def temporary_place() -> Iterator[None]:
+    """Let Hydra write its own files of a sweep into a folder that is removed afterwards, as for a dry run."""
+    with temporary_folder() as folder:
+        os.environ[PLACE] = str(folder)
+        try:
+            yield
+        finally:
+            os.environ.pop(PLACE)
+
+
 def prepared(config: Config) -> Path:
     """Return the folder of the sweep that has begun, without records of an earlier attempt."""
     folder = _folder(config)
@@ -91,10 +102,7 @@ def run_cell(config: Config, choices: Mapping[str, str], overrides: list[str], n
         with _this_sweep():
             cell = _done(config, cell)
     except Exception as error:
-        if not isinstance(error, UserError):
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        cell = replace(cell, status="failed", error=str(error) or type(error).__name__)
+        cell = replace(cell, status="failed", error=failure(error))
     if not config.dry_run:
         folder.mkdir(parents=True, exist_ok=True)
         record = {name: value for name, value in vars(cell).items() if value is not None}
@@ -136,9 +144,6 @@ def finish(folder: Path, expected: int) -> int:
         folder: of the sweep.
         expected: number of cells; those without a record were ended from outside, or have not begun.
     """
-    from dmm_exp.console.tables import print_table
-    from dmm_exp.runs.tables import sweep_table
-
     found = {path.name: _record_in(path) for path in folder.glob("cell-*.json")}
     cells = [found.get(f"cell-{number:05d}.json") or _ended(number) for number in range(expected)]
     shown = [replace(cell, overrides=_telling(cell, cells)) for cell in cells]
@@ -175,8 +180,6 @@ def _telling(cell: CellRecord, cells: Sequence[CellRecord]) -> list[str]:
 
 def _rows(cell: CellRecord) -> list[SweepCell]:
     """Return a row for each number of epochs that a cell was evaluated at; one, if it was evaluated at its end only."""
-    from dmm_exp.runs.tables import SweepCell
-
     whole = SweepCell(cell.choices, cell.metrics or {}, cell.overrides, cell.error)
     at = [
         replace(whole, metrics=found["metrics"], overrides=[*whole.overrides, f"epoch {found['epoch']}"])
@@ -198,8 +201,6 @@ def _csv(cells: Sequence[CellRecord]) -> str:
 
 def _choices(hydra: Any) -> dict[str, str]:
     """Return group → choice as composed; for a run that is run again, as they were the first time."""
-    from dmm_exp.config.preflight import choices_of
-
     choices = choices_of(hydra.runtime.choices)
     if "unlearner" in choices:
         return choices

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from dmm_exp.config.instantiate import check_targets, instantiate
-from dmm_exp.config.schema import Config, plain
+from dmm_exp.config.parts import composed_parts
+from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.schema import RUN, Config, plain
+from dmm_exp.config.trust import named
 from dmm_exp.errors import UserError
-from dmm_exp.runs.run import FinishedRun, run
+from dmm_exp.executors import shared_executor
+from dmm_exp.runs.folder import folder_of, is_finished
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """Where a run's results are, and its headline numbers.
+
+    Attributes:
+        folder: the run's.
+        metrics: ``metrics.json``.
+        checkpoints: metrics by number of epochs, of an unlearner with several; the last are those of ``metrics``.
+    """
+
+    folder: Path
+    metrics: dict[str, float]
+    checkpoints: dict[int, dict[str, float]]
 
 
 class Job(ABC):
@@ -40,16 +63,6 @@ class Job(ABC):
         """
 
 
-class Run(Job):
-    """One experiment."""
-
-    def do(
-        self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
-    ) -> FinishedRun | None:
-        """Do it, or print its plan; see :func:`dmm_exp.runs.run.run`."""
-        return run(config, choices, table=table)
-
-
 def do(
     config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
 ) -> FinishedRun | Path | None:
@@ -58,8 +71,13 @@ def do(
     Raises:
         UserError: the configuration asks for what cannot be, or has settings of another job.
     """
-    check_targets(config.job, "job")
-    job: Job = instantiate(config.job)
+    if config.job == {"_target_": RUN}:
+        config = composed_parts(config)
+        check_ranges(config)
+        _start_workers(config, choices)
+    with _without_collections():
+        check_targets(config.job, "job")
+    job: Job = instantiate(config.job, "job")
     settings = {"leaderboard.methods": config.leaderboard.methods, "study.tables": config.study.tables}
     for key, value in (settings | {"convex.loss": config.convex.loss}).items():
         name = key.split(".")[0]
@@ -68,16 +86,37 @@ def do(
     return job.do(config, choices, overrides, table=table)
 
 
+def _start_workers(config: Config, choices: Mapping[str, str]) -> None:
+    """Start the workers of a run that has work to do: they import torch while this process does."""
+    check_targets(config.executor, "executor")
+    if not config.dry_run and not is_finished(folder_of(config, choices)):
+        shared_executor(config.executor).warm_up()
+
+
+def failure(error: Exception) -> str:
+    """Print why one of many runs failed, with a traceback unless it is bad input, and return the sentence."""
+    if not isinstance(error, UserError):
+        traceback.print_exception(error)
+    print(f"error: {error}", file=sys.stderr)
+    return str(error) or type(error).__name__
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Stop Python's garbage collector while modules are imported: they make many objects, and no garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def print_accepted(config: Config, choices: Mapping[str, str]) -> None:
     """Say what a folder that is run again would do, without making anything that it names.
 
     Raises:
         UserError: a number is out of range.
     """
-    from dmm_exp.config.ranges import check_ranges
-    from dmm_exp.config.trust import named
-    from dmm_exp.runs.run import folder_of, is_finished
-
     check_ranges(config)
     folder = folder_of(config, choices)
     print(f"it would run as {folder} ({'finished before' if is_finished(folder) else 'not finished before'})")

@@ -1,10 +1,9 @@
-"""Jobs that consist of many runs: their one loop, which resumes, and goes on when a run fails."""
+"""Jobs that consist of many runs: one loop, which skips finished runs and goes on when a run fails."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-import traceback
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +19,12 @@ from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json
 from dmm_exp.pipeline.learning import LastLearned
 from dmm_exp.runs.batch import begin
-from dmm_exp.runs.job import Job
+from dmm_exp.runs.job import Job, failure
 from dmm_exp.runs.run import run
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedRun:
     """One of many runs.
 
     Attributes:
@@ -42,7 +41,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class CellResult:
+class RunOutcome:
     """What came of a cell.
 
     Attributes:
@@ -56,7 +55,7 @@ class CellResult:
     error: str | None = None
 
 
-C = TypeVar("C", bound=Cell)
+C = TypeVar("C", bound=PlannedRun)
 
 
 class ManyRuns(Job, Generic[C]):
@@ -79,7 +78,7 @@ class ManyRuns(Job, Generic[C]):
         """Return where the job's results are: the same job always has the same folder."""
 
     @abstractmethod
-    def show(self, config: Config, outcomes: Sequence[tuple[C, CellResult]], folder: Path, command: str) -> Path:
+    def show(self, config: Config, outcomes: Sequence[tuple[C, RunOutcome]], folder: Path, command: str) -> Path:
         """Print the table, write the page and return its path."""
 
     def do(self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True) -> Path:
@@ -112,14 +111,14 @@ class ManyRuns(Job, Generic[C]):
         return folder
 
 
-def named_folder(config: Config, kind: str, title: str, cells: Sequence[Cell]) -> Path:
+def named_folder(config: Config, kind: str, title: str, cells: Sequence[PlannedRun]) -> Path:
     """Return the folder of a job by its kind, its title and its cells."""
     name = "".join(letter if letter.isalnum() else "_" for letter in title.lower())
     identity = many_runs_digest([(cell.overrides, cell.config) for cell in cells])
     return config.outputs / kind / f"{name}__{identity[:10]}"
 
 
-def _result(cell: Cell, folder: Path, learned: LastLearned) -> CellResult:
+def _result(cell: PlannedRun, folder: Path, learned: LastLearned) -> RunOutcome:
     """Do a run, or read what it found before, and return what came of it."""
     path = folder / f"{run_name(cell.config, cell.choices)}.json"
     if (before := _found_before(path)) is not None:
@@ -127,23 +126,20 @@ def _result(cell: Cell, folder: Path, learned: LastLearned) -> CellResult:
     try:
         finished = run(cell.config, cell.choices, table=False, learned=learned)
     except Exception as error:
-        if not isinstance(error, UserError):
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return CellResult(error=str(error) or type(error).__name__)
+        return RunOutcome(error=failure(error))
     assert finished is not None
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = CellResult(finished.metrics, finished.checkpoints)
+    found = RunOutcome(finished.metrics, finished.checkpoints)
     write_json(path, {"package": __version__, "metrics": found.metrics, "epochs": list(found.epochs.items())})
     return found
 
 
-def _found_before(path: Path) -> CellResult | None:
+def _found_before(path: Path) -> RunOutcome | None:
     """Return what an earlier, interrupted job found in a run; None when there is nothing to trust."""
     try:
         found = read_json(path)
         if found["package"] != __version__:
             return None
-        return CellResult(dict(found["metrics"]), {int(epoch): dict(metrics) for epoch, metrics in found["epochs"]})
+        return RunOutcome(dict(found["metrics"]), {int(epoch): dict(metrics) for epoch, metrics in found["epochs"]})
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -9,11 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from dmm_exp.config.identity import ARTIFACTS, identified
+from dmm_exp.config.instantiate import check_targets
+from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config
+from dmm_exp.console.progress import Console
+from dmm_exp.console.tables import print_table, text_table
 from dmm_exp.errors import storage_errors
+from dmm_exp.executors import shared_executor
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.writing import write_table, write_text
+from dmm_exp.pipeline import Context, Pipeline
 from dmm_exp.runs.job import Job
+from dmm_exp.runs.scores_page import TITLE, correlation_rows, correlations, write_scores_page
+from dmm_exp.scores import FAMILIES
+from dmm_exp.store import Store
 
 DEPENDS_ON = ("dataset", "model", "training", "pool", "scores", "n_models", "seed")
 UNUSED = {
@@ -45,16 +54,6 @@ def run_scores(config: Config, choices: Mapping[str, str]) -> Path | None:
     Raises:
         UserError: the configuration asks for what cannot be.
     """
-    from dmm_exp.config.instantiate import check_targets
-    from dmm_exp.config.ranges import check_ranges
-    from dmm_exp.console.progress import Console
-    from dmm_exp.console.tables import print_table, text_table
-    from dmm_exp.executors import shared_executor
-    from dmm_exp.pipeline import Context, Pipeline
-    from dmm_exp.runs.scores_page import TITLE, correlation_rows, correlations, write_scores_page
-    from dmm_exp.scores import FAMILIES
-    from dmm_exp.store import Store
-
     check_ranges(config)
     check_targets(config)
     console, outputs = Console(), config.outputs

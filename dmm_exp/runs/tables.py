@@ -134,10 +134,10 @@ def _sweep_columns(cells: Sequence[SweepCell]) -> list[str]:
     """Choose the leading columns: forget set and unlearner, then whatever is used or sets cells apart."""
     names = dict.fromkeys(name for cell in cells for name in cell.choices if name not in _MAIN_CHOICES)
     apart = [name for name in names if len({cell.choice(name) for cell in cells}) > 1]
-    told = [
+    further = [
         name for name in ("attribution", *apart, "overrides") if any(cell.choice(name) != MISSING for cell in cells)
     ]
-    return ["forget", "unlearner", *told]
+    return ["forget", "unlearner", *further]
 
 
 def _sweep_row(cell: SweepCell, columns: Sequence[str]) -> list[str]:

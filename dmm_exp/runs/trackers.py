@@ -17,6 +17,7 @@ from dmm_exp.config.schema import Plain
 from dmm_exp.errors import UserError
 from dmm_exp.files.writing import write_text
 from dmm_exp.report.figures import FIGURES, kept
+from dmm_exp.runs.page import write_report
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ TABLE_ROWS = 5_000  # wandb checks the type of every cell (half a millisecond a 
 
 
 class Tracker:
-    """What the pipeline tells about a run: ``start`` once, then ``finish`` or ``fail`` once."""
+    """What is called for a run: ``start`` once, then ``finish`` or ``fail`` once."""
 
     def start(self, run_name: str, config: Plain, folder: Path) -> None:
         """Begin tracking a run that writes into ``folder``."""
@@ -169,8 +170,6 @@ def _report(result: RunResult, folder: Path) -> Path:
     """Return the run's page; it is written here if nobody did before."""
     report = folder / "report.html"
     if not (report.exists() and (folder / FIGURES).exists()):
-        from dmm_exp.runs.page import write_report
-
         write_report(result, folder)
     return report
 

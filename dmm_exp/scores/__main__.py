@@ -1,6 +1,6 @@
 """``python -m dmm_exp.scores``."""
 
-from dmm_exp.commands.cli import scores
+from dmm_exp.console.command import start
 
 if __name__ == "__main__":
-    scores()
+    start("dmm_exp.commands.experiments.scores")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
-from dmm_exp.config.folders import config_directory
-from dmm_exp.config.preflight import compose_unlearner
-from dmm_exp.config.scale import scaled_part
+import torch
+from torch import Tensor
+
+from dmm_exp.config.parts import auto_parts, composed_part
 from dmm_exp.config.schema import Config, Node
+from dmm_exp.console.progress import Console
 from dmm_exp.errors import UserError
+from dmm_exp.evaluation import Evaluation
+from dmm_exp.metrics import lower_is_better
+from dmm_exp.pipeline import Pipeline
+from dmm_exp.scores import hardness
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from dmm_exp.console.progress import Console
-    from dmm_exp.pipeline import Pipeline
-
-AUTO = "auto"
-
-MakePipeline = Callable[[Config], "Pipeline"]
+MakePipeline = Callable[[Config], Pipeline]
 
 
 @dataclass(frozen=True)
@@ -32,31 +29,6 @@ class Trial:
     value: float
 
 
-def composed_parts(config: Config) -> Config:
-    """Return a configuration in which every part's unlearner is a configuration (or ``auto``, or None), not a text.
-
-    Raises:
-        UserError: an unlearner does not exist.
-    """
-    refinement = {
-        key: {**part, "unlearner": _composed(part["unlearner"], config)}
-        if isinstance(part, Mapping) and isinstance(part.get("unlearner"), str)
-        else part
-        for key, part in config.refinement.items()
-    }
-    return replace(config, refinement=refinement)
-
-
-def _composed(text: str, config: Config) -> Any:
-    return text if text == AUTO else scaled_part("unlearner", compose_unlearner(config_directory(), text), config)
-
-
-def auto_parts(config: Config) -> list[str]:
-    """Return the names of the parts whose unlearner is to be chosen."""
-    parts = config.refinement.items()
-    return [name for name, part in parts if isinstance(part, Mapping) and part.get("unlearner") == AUTO]
-
-
 def assign(config: Config, make_pipeline: MakePipeline, console: Console) -> tuple[Config, list[Trial]]:
     """Choose the unlearner of every part that says ``auto``, and return the configuration with these, and all trials.
 
@@ -66,10 +38,6 @@ def assign(config: Config, make_pipeline: MakePipeline, console: Console) -> tup
     Raises:
         UserError: there are no candidates, or none worked for a part.
     """
-    import torch
-
-    from dmm_exp.scores import hardness
-
     refinement = config.refinement
     candidates, names = refinement.get("candidates") or [], auto_parts(config)
     if not candidates:
@@ -89,7 +57,7 @@ def assign(config: Config, make_pipeline: MakePipeline, console: Console) -> tup
                 advance(1)
     for name in names:
         best = _best([trial for trial in trials if trial.part == name], refinement.get("criterion", "tow"))
-        settled[name] = {"unlearner": _composed(best.candidate, config)}
+        settled[name] = {"unlearner": composed_part(best.candidate, config)}
         console.note(f"refinement.{name}.unlearner: {best.candidate} ({best.value:.3f}; {_others(trials, best)})")
     return replace(config, refinement=settled), trials
 
@@ -108,8 +76,6 @@ def resembling(values: Tensor, part: Tensor, forget: Tensor) -> Tensor:
     Raises:
         UserError: too few examples are left.
     """
-    import torch
-
     free = torch.ones(len(values), dtype=torch.bool)
     free[forget] = False
     if int(free.sum()) < len(part):
@@ -125,12 +91,10 @@ def resembling(values: Tensor, part: Tensor, forget: Tensor) -> Tensor:
 
 def _value(config: Config, forget: Node, candidate: str, make_pipeline: MakePipeline) -> float:
     """Return the criterion of a candidate that unlearns a set alone; NaN if it fails."""
-    from dmm_exp.evaluation import Evaluation
-
     whole = {"_target_": "dmm_exp.refinement.Whole"}
     criterion = config.refinement.get("criterion", "tow")
     try:
-        unlearner = _composed(candidate, config)
+        unlearner = composed_part(candidate, config)
         pipeline = make_pipeline(replace(config, forget=forget, refinement=whole, unlearner=unlearner))
         pipeline.make()
     except UserError:
@@ -144,8 +108,6 @@ def _value(config: Config, forget: Node, candidate: str, make_pipeline: MakePipe
 
 
 def _best(trials: list[Trial], criterion: str) -> Trial:
-    from dmm_exp.metrics import lower_is_better
-
     worked = [trial for trial in trials if trial.value == trial.value]  # NaN: it failed
     if not worked:
         raise UserError(f"refinement.candidates: none worked for part {trials[0].part}")

@@ -13,27 +13,28 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from dmm_exp.config.identity import identified
 from dmm_exp.config.schema import Config, Node
 from dmm_exp.config.tables import row_of, write_row
+from dmm_exp.console.progress import Console
 from dmm_exp.errors import UserError
+from dmm_exp.evaluation import Evaluation
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json, write_text
 from dmm_exp.metrics import lower_is_better
+from dmm_exp.pipeline import Pipeline
 from dmm_exp.search.spaces import Range, Settings, read_space, with_settings
 from dmm_exp.search.strategies import Strategy
 from dmm_exp.store.lock import Lock
 
-if TYPE_CHECKING:
-    from dmm_exp.console.progress import Console
-    from dmm_exp.pipeline import Pipeline
-
 MOST_SHARED = 0.5  # of the reported forget set's examples; a set for tuning that holds more of them is refused
 
-MakePipeline = Callable[[Config], "Pipeline"]
+MakePipeline = Callable[[Config], Pipeline]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search ended with.
 
     Attributes:
@@ -86,7 +87,7 @@ def search(
     make_pipeline: MakePipeline,
     console: Console,
     conf: Path,
-) -> Found:
+) -> SearchResult:
     """Search the settings of ``config``'s unlearner.
 
     Args:
@@ -125,7 +126,7 @@ def search(
         with Lock(table.with_suffix(".lock")):
             write_row(table, row)
     write_text(folder / "trials.csv", _csv(ranked))
-    return Found(unlearner, ranked[0], ranked, tables[-1], folder)
+    return SearchResult(unlearner, ranked[0], ranked, tables[-1], folder)
 
 
 def _check_save(strategy: Strategy, conf: Path) -> None:
@@ -230,8 +231,6 @@ class _Trials:
             self._record(settings, {text: metrics[place] for text, metrics in found.items()}, None)
 
     def _measure(self, alike: Sequence[Settings], forget: Node) -> list[dict[str, float]]:
-        from dmm_exp.evaluation import Evaluation
-
         last, epochs = dict(alike[-1]), [settings.get("epochs") for settings in alike]
         if len(alike) > 1:
             last["epochs"] = sorted({int(number) for number in epochs if number})
@@ -294,7 +293,7 @@ def how_found(
         "n_models": str(config.n_models),
         "max_cost": f"{strategy.max_cost:g}",
         "metrics": ", ".join(strategy.metrics),
-        "tuned_on": "; ".join(f"{text}: {_told(best.by_set[text], strategy.metrics)}" for text in tuning),
+        "tuned_on": "; ".join(f"{text}: {_written(best.by_set[text], strategy.metrics)}" for text in tuning),
         "command": shlex.join(["python", "-m", "dmm_exp", *_said(sys.argv[1:])]),
     }
 
@@ -308,14 +307,12 @@ def _said(arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def _told(metrics: Mapping[str, float], names: Sequence[str]) -> str:
+def _written(metrics: Mapping[str, float], names: Sequence[str]) -> str:
     values = " / ".join(f"{metrics[name]:.2f}" for name in names)
     return f"{values}, ToW {metrics['tow']:.3f}, cost {metrics['cost/ratio']:.2g}"
 
 
 def _csv(ranked: Sequence[Trial]) -> str:
-    import pandas as pd
-
     rows = [
         {
             "value": trial.value,

@@ -16,7 +16,7 @@ Evaluate = Callable[[Sequence[Settings]], "list[float]"]
 
 
 class Strategy(ABC):
-    """How a search goes about it.
+    """How a search chooses settings.
 
     Args:
         spaces: candidates, by unlearner.
@@ -39,7 +39,7 @@ class Strategy(ABC):
         save: str | None = None,
     ) -> None:
         if not metrics:
-            raise UserError("hparams_search.metrics=[]: expected at least one name of metrics.json")
+            raise UserError("metrics=[]: expected at least one name of metrics.json")
         self.spaces, self.metrics, self.max_cost, self.save = spaces, list(metrics), max_cost, save
 
     @abstractmethod
@@ -93,7 +93,7 @@ class Optuna(Strategy):
     def __init__(self, *, trials: int = 20, seed: int = 0, **strategy: Any) -> None:
         super().__init__(**strategy)
         if trials < 1:
-            raise UserError(f"hparams_search.trials={trials}: expected at least 1")
+            raise UserError(f"trials={trials}: expected at least 1")
         self.trials, self.seed = trials, seed
 
     def size(self, space: Space) -> int:

@@ -103,7 +103,7 @@ class Artifact:
                 parts.append(shard.get_tensor(name))
         return torch.cat(parts)
 
-    def opened(self, name: str) -> Tensor | Stacked:
+    def lazy(self, name: str) -> Tensor | Stacked:
         """Return tensor ``name`` of all shards: read whole, or, if it is large, left on disk.
 
         Floating numbers are float32. Large is what would take more than :data:`dmm_exp.store.stacked.WHOLE_BYTES`.

@@ -1,4 +1,4 @@
-"""Locks between processes and machines that share a file system, and that survive none of them.
+"""Locks between processes, also of several machines with one file system; no lock outlives its process for long.
 
 A lock is a file that says who holds it, and whose time is renewed while it is held. It is stale when its holder is a
 process of this machine that is gone, or when it was not renewed for a while: no clocks of two machines are compared.
@@ -59,12 +59,12 @@ class Lock:
         self._release()
 
     def _wait(self) -> None:
-        watch, told = Watch(self.path), False
+        watch, announced = Watch(self.path), False
         while not _created(self.path, self._text):
             if watch.stale() and self._took_over(watch.text):
                 return
-            if not told and watch.text:
-                told = True
+            if not announced and watch.text:
+                announced = True
                 self._waiting(in_words(watch.text))
             time.sleep(LOOK_EVERY)
 

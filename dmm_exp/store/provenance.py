@@ -8,6 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from dmm_exp import __version__
 from dmm_exp.files.reading import Json
 
 PACKAGES = ("torch", "lightning", "numpy", "pandas", "scikit-learn", "hydra-core")
@@ -16,8 +17,6 @@ PACKAGES = ("torch", "lightning", "numpy", "pandas", "scikit-learn", "hydra-core
 @cache
 def provenance() -> Json:
     """Return the package's version and commit, the versions of what it computes with, and the device."""
-    from dmm_exp import __version__
-
     return {
         "dmm_exp": __version__,
         "commit": _commit(),

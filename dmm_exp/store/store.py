@@ -345,7 +345,7 @@ class Store:
         if path.exists():
             self._salvage(spec, draft.path)
         draft.path.mkdir(parents=True, exist_ok=True)
-        _remove_strangers(draft.path)  # temporary files of a process that was killed, too
+        _remove_foreign(draft.path)  # temporary files of a process that was killed, too
         started, cpu = time.perf_counter(), time.process_time()
         make(draft)
         own = time.process_time() - cpu
@@ -390,8 +390,8 @@ def _size(path: Path) -> int:
     return Artifact(path, "", cached=True).members
 
 
-def _remove_strangers(folder: Path) -> None:
-    """Remove from work in progress what no process of ours leaves there: links, folders, and what is damaged."""
+def _remove_foreign(folder: Path) -> None:
+    """Remove from unfinished work what this package does not write there: links, folders, and damaged files."""
     for path in list(folder.iterdir()):
         if not is_real_file(path) or not plain_name(path.name) or _is_damaged_receipt(path):
             remove(path)

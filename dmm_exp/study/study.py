@@ -6,20 +6,22 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dmm_exp.config.folders import config_directory, further_folders
+from dmm_exp.config.instantiate import check_targets
+from dmm_exp.config.preflight import Composer, composer
+from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config, StudyConfig, plain
 from dmm_exp.errors import UserError
-from dmm_exp.runs.many import Cell, CellResult, ManyRuns, named_folder
-
-if TYPE_CHECKING:
-    from dmm_exp.study.tables import View
+from dmm_exp.runs.many import ManyRuns, PlannedRun, RunOutcome, named_folder
+from dmm_exp.study.page import Scatter, write_study
+from dmm_exp.study.tables import Record, View, print_study
 
 OWN = ("experiment=", "study", "seed=")  # overrides of a study's command line that are not those of its runs
 
 
 @dataclass(frozen=True)
-class StudyCell(Cell):
+class StudyCell(PlannedRun):
     """A run of a table.
 
     Attributes:
@@ -55,12 +57,9 @@ class Study(ManyRuns[StudyCell]):
         return named_folder(config, "studies", config.study.title, cells)
 
     def show(
-        self, config: Config, outcomes: Sequence[tuple[StudyCell, CellResult]], folder: Path, command: str
+        self, config: Config, outcomes: Sequence[tuple[StudyCell, RunOutcome]], folder: Path, command: str
     ) -> Path:
         """Print the tables and write the page."""
-        from dmm_exp.study.page import Scatter, write_study
-        from dmm_exp.study.tables import Record, print_study
-
         study = config.study
         records = [
             Record(cell.table, cell.row, cell.column, cell.seed, result.metrics, result.error)
@@ -73,8 +72,6 @@ class Study(ManyRuns[StudyCell]):
 
 def _views(study: StudyConfig) -> list[View]:
     """Return what is shown of every table."""
-    from dmm_exp.study.tables import View
-
     metrics = study.metrics
     return [
         View(name, metric, table.caption, table.differences, alone=len(metrics) == 1)
@@ -91,17 +88,11 @@ def compose_cells_of(study: StudyConfig, overrides: Sequence[str]) -> Iterator[S
     Raises:
         UserError: a row, column or value does not exist.
     """
-    from dmm_exp.config.folders import config_directory, further_folders
-    from dmm_exp.config.instantiate import check_targets
-    from dmm_exp.config.preflight import composer
-    from dmm_exp.config.ranges import check_ranges
-
-    folder, more = config_directory(), further_folders()
     shared = [*study.overrides, "evaluation.report=false"]
     shared += [text for text in overrides if not text.lstrip("+~").startswith(OWN)]
-    with composer(folder, more) as compose:
+    with composer(config_directory(), further_folders()) as compose:
         for name, table in study.tables.items():
-            rows = table.rows if table.rows is not None else _method_rows(study, folder, more)
+            rows = table.rows if table.rows is not None else _method_rows(study, compose)
             if not rows or not table.columns:
                 raise UserError(f"study.tables.{name}: expected rows (or study.methods) and columns")
             for row, row_text in rows.items():
@@ -113,13 +104,11 @@ def compose_cells_of(study: StudyConfig, overrides: Sequence[str]) -> Iterator[S
                     yield StudyCell(f"{name}: {row}, {column}", own, config, choices, name, row, column)
 
 
-def _method_rows(study: StudyConfig, folder: str, more: Sequence[str]) -> dict[str, str]:
+def _method_rows(study: StudyConfig, compose: Composer) -> dict[str, str]:
     """Return label → override of every method."""
-    from dmm_exp.config.preflight import has_choice
-
     rows = {}
     for method in study.methods:
         found = f"{study.settings}/{method}"
-        tuned = study.settings is not None and has_choice(folder, "experiment", found, more)
+        tuned = study.settings is not None and compose.has("experiment", found)
         rows[method] = f"experiment={found}" if tuned else f"unlearner={method}"
     return rows

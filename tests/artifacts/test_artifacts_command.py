@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmm_exp.artifacts.command import artifacts, size
+from dmm_exp.commands.artifacts import artifacts, size
 from dmm_exp.errors import UserError
 from dmm_exp.files.writing import write_json
 from dmm_exp.store import Artifact, Draft, Spec, Store

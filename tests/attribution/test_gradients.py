@@ -17,7 +17,7 @@ from dmm_exp.attribution.factored import FactoredFeatures, Factors, factors_of
 from dmm_exp.attribution.gradients import fitted_scale
 from dmm_exp.attribution.trak import MARGIN, EveryLogit
 from dmm_exp.attribution.work import FeatureExtraction, GradientJob, gradient_chunk
-from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Digits, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, RandomSubsets, member_seed

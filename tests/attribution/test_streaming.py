@@ -84,7 +84,7 @@ def on_disk(monkeypatch):
 
 
 def opened(artifact: Artifact, block: int = 2) -> SubsetModels:
-    return SubsetModels(artifact.opened("masks"), artifact.opened("logits"), block, LABELS)
+    return SubsetModels(artifact.lazy("masks"), artifact.lazy("logits"), block, LABELS)
 
 
 def answers(name: str, pool: SubsetModels, **more) -> dict[str, torch.Tensor]:
@@ -102,7 +102,7 @@ def test_a_tensor_on_disk_gives_what_was_written(tmp_path, on_disk):
     artifact = written(tmp_path, tensors)
     points = torch.tensor([5, 0, 88, 5])
     for name, whole in tensors.items():
-        lazy, expected = artifact.opened(name), whole.float() if whole.is_floating_point() else whole
+        lazy, expected = artifact.lazy(name), whole.float() if whole.is_floating_point() else whole
         assert isinstance(lazy, Stacked)
         assert (lazy.shape, lazy.dtype, len(lazy)) == (tuple(whole.shape), expected.dtype, MEMBERS)
         if name == "masks":
@@ -192,7 +192,7 @@ def test_memorization_of_rounded_logits_comes_from_the_margins(tmp_path, on_disk
     tensors = subset_models()
     artifact = written(tmp_path, tensors | rounded(tensors["logits"], LABELS))
     pool = opened(artifact)
-    found = memorization_columns(pool.logits, pool.masks, LABELS, artifact.opened("margins"))
+    found = memorization_columns(pool.logits, pool.masks, LABELS, artifact.lazy("margins"))
     expected = memorization_columns(tensors["logits"], tensors["masks"], LABELS)
     rough = memorization_columns(pool.logits, pool.masks, LABELS)
     for name in ("memorization", "memorization_se"):

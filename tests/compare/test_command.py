@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dmm_exp.compare.command import compare_runs
+from dmm_exp.commands.compare import compare_runs
 
 
 def command(*arguments, cwd):
@@ -89,7 +89,7 @@ def test_a_hundred_runs_are_compared_without_torch_in_seconds(written, tmp_path)
         for unlearner in ("dmm", "finetune", "scrub"):
             written(unlearner, seed, tow=draw.uniform(0.5, 0.9, 100))
     code = (
-        "import sys; from dmm_exp.compare.command import compare_runs; compare_runs(sys.argv[1:]); "
+        "import sys; from dmm_exp.commands.compare import compare_runs; compare_runs(sys.argv[1:]); "
         "assert not {'torch', 'lightning', 'hydra', 'matplotlib'} & set(sys.modules)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.help import help_text
 from dmm_exp.config.identity import run_name
 from dmm_exp.config.instantiate import check_targets
-from dmm_exp.config.loading import config_loader, groups_of, options_of
+from dmm_exp.config.loader import config_loader
+from dmm_exp.config.loading import groups_of, options_of
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config, plain, register
@@ -88,6 +89,10 @@ def test_a_sweep_is_composed_cell_by_cell():
         *((seed, True) for seed in (1, 2, 3)),
         *((seed, False) for seed in (1, 2, 3)),
     ]
+
+
+def test_of_a_key_that_a_sweep_has_twice_the_last_values_count_as_in_hydra():
+    assert [cell.seed for cell in check_overrides(config_directory(), ["seed=1,2", "n_models=3", "seed=4,5"])] == [4, 5]
 
 
 def test_groups_and_choices_are_those_that_hydra_knows():

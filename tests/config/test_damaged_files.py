@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dmm_exp.compare.command import compare_runs
+from dmm_exp.commands.compare import compare_runs
 from dmm_exp.config.convex import ConvexConfig, settings_of
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.loading import YAML_BYTES

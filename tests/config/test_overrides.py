@@ -100,6 +100,10 @@ def test_an_empty_text_in_quotes_is_one():
         ),
         (["seed=interval(0,1)", "-m"], "seed=interval(0,1): has no list of values"),
         (["seed=range(0)"], "seed=range(0): stands for no value"),
+        (
+            ["-m", "hydra.verbose=true,false"],
+            "hydra.verbose=true,false: sets how Hydra itself works; expected one value",
+        ),
         (["unlearner.epochs=glob(*)", "-m"], "unlearner.epochs=glob(*): stands for no value"),
         (["unlearner@elsewhere=dmm"], "Could not override 'unlearner@elsewhere'"),
         (["~seed"], "~seed: every run has seed"),

@@ -42,6 +42,20 @@ def test_a_class_that_cannot_be_made_is_one_sentence():
         instantiate({"_target_": OTHER, "_args_": ["x"]})
 
 
+def test_what_is_wrong_with_a_class_has_the_key_that_the_user_wrote():
+    search = {"_target_": "dmm_exp.search.Optuna", "spaces": {}, "trials": 0}
+    with pytest.raises(UserError, match=r"^hparams_search\.trials=0: expected at least 1$"):
+        instantiate(search, "hparams_search")
+    with pytest.raises(UserError, match=r"^job\.search\.trials=0: expected at least 1$"):
+        instantiate({"_target_": "builtins.dict", "search": search}, "job")
+    with pytest.raises(UserError, match=r"^recipe\.schedule\.peak=2: expected a fraction"):  # it says schedule.peak
+        instantiate({"_target_": "dmm_exp.ensembles.schedules.OneCycle", "peak": 2}, "recipe.schedule")
+    with pytest.raises(UserError, match=r"^trials=0: expected at least 1$"):
+        instantiate(search)
+    with pytest.raises(UserError, match=rf"^method: {OTHER}: cannot be made from these settings"):
+        instantiate({"_target_": OTHER, "_args_": ["x"]}, "method")
+
+
 @pytest.mark.parametrize("part", [True, 3, "finetune", []])
 def test_a_part_of_a_refinement_that_is_none_is_refused(part):
     with pytest.raises(UserError, match=r"refinement\.high=.*: expected a part"):

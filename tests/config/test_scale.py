@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.identity import run_name
+from dmm_exp.config.parts import composed_parts
 from dmm_exp.config.preflight import check_overrides, compose_cells
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.scale import scaled, scaled_part
 from dmm_exp.config.schema import plain, register
 from dmm_exp.errors import UserError
 from dmm_exp.leaderboard.board import compose_entries
-from dmm_exp.search.assignment import composed_parts
 from dmm_exp.study.study import compose_cells_of
 
 

@@ -9,8 +9,9 @@ from hydra.core.config_store import ConfigStore
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import check_targets
-from dmm_exp.config.loading import config_loader, options_of
-from dmm_exp.config.preflight import check_overrides, composer, has_choice
+from dmm_exp.config.loader import config_loader
+from dmm_exp.config.loading import options_of
+from dmm_exp.config.preflight import check_overrides, composer
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.tables import cell_of, read_rows, row_of, settings_in, tables_of, value_of, write_row
 from dmm_exp.errors import UserError
@@ -77,8 +78,10 @@ def test_the_command_line_and_files_have_the_last_word(tmp_path):
 
 def test_tables_are_those_of_the_folders_that_are_asked(tmp_path):
     written(tmp_path, "unlearner\nfinetune\n")
-    assert has_choice(str(CONF), "experiment", "mine/random/finetune", [str(tmp_path)])
-    assert not has_choice(str(CONF), "experiment", "mine/random/finetune")
+    with composer(str(CONF), [str(tmp_path)]) as compose:
+        assert compose.has("experiment", "mine/random/finetune")
+    with composer(str(CONF)) as compose:
+        assert not compose.has("experiment", "mine/random/finetune")
     with config_loader(str(CONF)) as loader:
         assert options_of("experiment/digits/class", loader) == sorted(read_rows(tables_of(CONF)["digits/class"]))
 

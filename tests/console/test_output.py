@@ -15,7 +15,8 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from dmm_exp.commands import cli
+from dmm_exp.commands.artifacts import artifacts
+from dmm_exp.console.command import exit_with
 from dmm_exp.console.progress import Console
 from dmm_exp.console.tables import print_table
 from dmm_exp.console.terminal import safe_output
@@ -32,7 +33,7 @@ def is_printable(text: str) -> bool:
 
 def ended(command: Callable[[], int]) -> int:
     with pytest.raises(SystemExit) as caught:
-        cli._end(command)
+        exit_with(command)
     assert isinstance(caught.value.code, int)
     return caught.value.code
 
@@ -104,7 +105,7 @@ def test_names_of_artifacts_are_printable(tmp_path: Path, capsys: pytest.Capture
     folder.mkdir(parents=True)
     for words in (["list"], ["verify"], ["explain", "key"], ["prune"]):
         monkeypatch.setattr(sys, "argv", ["artifacts", *words, "--outputs", str(tmp_path)])
-        ended(cli._artifacts)
+        ended(lambda: artifacts(sys.argv[1:]))
     assert "\x1b[2J" not in "".join(capsys.readouterr())
 
 

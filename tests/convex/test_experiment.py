@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import register

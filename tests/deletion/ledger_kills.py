@@ -32,7 +32,7 @@ def rows_of(writer: int) -> list[list[int]]:
 
 def write(folder: str, writer: int) -> None:
     """Ask for all requests of a writer, one after another, and keep the receipts; run in a process of its own."""
-    from dmm_exp.commands import cli
+    from dmm_exp.console.command import exit_with
 
     def command() -> int:
         import torch
@@ -55,7 +55,7 @@ def write(folder: str, writer: int) -> None:
         return 0
 
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # "interrupted; ..."
-        cli._end(command)
+        exit_with(command)
 
 
 def wrong_after_kills(folder: Path, kills: int, seed: int, told: bool = False) -> list[str]:

@@ -4,7 +4,6 @@ import pytest
 import torch
 from networks import trained
 
-from dmm_exp.commands import cli
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.ensembles.work import model_factory
@@ -40,7 +39,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_documented_way_to_name_ones_own_network_works_with_any_names(command, folder):
     names = ["request.checkpoint=net (1), größe.pt", "request.output=007"]
-    done = command(*NET, *ASKED, *names, cwd=folder, main=cli.unlearn)
+    done = command("unlearn", *NET, *ASKED, *names, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "007"
     assert (folder / "007" / "deletion.json").exists()
@@ -59,6 +58,6 @@ def test_the_documented_way_to_name_ones_own_network_works_with_any_names(comman
     ],
 )
 def test_a_slip_is_one_sentence(command, folder, arguments, said):
-    done = command(*arguments, cwd=folder, main=cli.unlearn)
+    done = command("unlearn", *arguments, cwd=folder)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert said in done.stderr

@@ -15,7 +15,7 @@ from networks import trained
 from safetensors.torch import load_file
 
 from dmm_exp import prepare
-from dmm_exp.commands.cli import unlearn
+from dmm_exp.commands.cli import main
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.command import Keys
 from dmm_exp.deletion.recipes import composed
@@ -44,13 +44,13 @@ def folder(tmp_path, monkeypatch):
 
 def start(monkeypatch, capsys, *arguments):
     own = [] if any(text.startswith("request.purge") for text in arguments) else SMALL
-    monkeypatch.setattr(sys, "argv", ["unlearn", *own, *arguments])
+    monkeypatch.setattr(sys, "argv", ["dmm-exp", "unlearn", *own, *arguments])
     return end(capsys)
 
 
 def end(capsys):
     with pytest.raises(SystemExit) as ended:
-        unlearn()
+        main()
     said = capsys.readouterr()
     return ended.value.code, said.out, said.err
 
@@ -187,9 +187,9 @@ def test_a_signed_ledger_is_purged_with_its_key(folder, monkeypatch, capsys):
     (folder / "rows.csv").write_text("7\n")
     assert start(monkeypatch, capsys, *asked, "request.output=second")[0] == 0
     assert json.loads((folder / "second/deletion.json").read_text())["signature"]
-    monkeypatch.setattr(sys, "argv", ["unlearn", "request.purge=book"])
+    monkeypatch.setattr(sys, "argv", ["dmm-exp", "unlearn", "request.purge=book"])
     assert end(capsys)[0] == 2
-    monkeypatch.setattr(sys, "argv", ["unlearn", "request.purge=book", "request.key=key.pem"])
+    monkeypatch.setattr(sys, "argv", ["dmm-exp", "unlearn", "request.purge=book", "request.key=key.pem"])
     code, out, err = end(capsys)
     assert code == 0, err
     assert "removed: book/request-00001/unlearned.safetensors" in out
@@ -204,13 +204,13 @@ def test_a_pool_is_purged_of_the_rows_of_a_file(folder, monkeypatch, capsys):
     prepare(network, (inputs, torch.arange(40) % 2), {"epochs": 1}, "p", size=40, progress=False)
     (copy,) = folder.glob("p/artifacts/dataset/*/examples.safetensors")
     for arguments, there in (([], True), (["forget.indices=rows.csv"], False)):
-        monkeypatch.setattr(sys, "argv", ["unlearn", "request.purge=p", *arguments])
+        monkeypatch.setattr(sys, "argv", ["dmm-exp", "unlearn", "request.purge=p", *arguments])
         code, out, err = end(capsys)
         assert code == 0, err
         assert (inputs[3].numpy().tobytes() in copy.read_bytes()) == there
         assert inputs[2].numpy().tobytes() in copy.read_bytes()
     assert "erased: p/artifacts/dataset: inputs of 3 rows" in out
-    monkeypatch.setattr(sys, "argv", ["unlearn", "request.purge=p", "forget=rum_high_mem"])
+    monkeypatch.setattr(sys, "argv", ["dmm-exp", "unlearn", "request.purge=p", "forget=rum_high_mem"])
     code, _, err = end(capsys)
     assert (code, "needs scores" in err) == (2, True)
 

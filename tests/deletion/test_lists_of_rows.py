@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from dmm_exp import Ledger, train, unlearn
-from dmm_exp.commands.cli import unlearn as command
+from dmm_exp.commands.cli import main
 from dmm_exp.data import Dataset, Decoding
 from dmm_exp.data.formats import ImageFolder
 from dmm_exp.errors import UserError
@@ -139,9 +139,9 @@ def test_many_names_are_folded(here: Path):
 def start(monkeypatch, capsys, *arguments: str) -> tuple[int, str]:
     fixed = ["dataset=folder", "dataset.path=photos", "dataset.decoding.size=4", "dataset.decoding.channels=1"]
     fixed += ["model=logistic", "executor=local", "unlearner=finetune", "unlearner.epochs=1"]
-    monkeypatch.setattr(sys, "argv", ["unlearn", *fixed, "request.checkpoint=net.pt", *arguments])
+    monkeypatch.setattr(sys, "argv", ["dmm-exp", "unlearn", *fixed, "request.checkpoint=net.pt", *arguments])
     with pytest.raises(SystemExit) as ended:
-        command()
+        main()
     return int(ended.value.code or 0), capsys.readouterr().err
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import register
 from dmm_exp.runs.run import run

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from results_of_runs import SMALLEST
 
 from dmm_exp.config.schema import Config, PathsConfig
@@ -56,6 +57,30 @@ def test_last_line_is_the_folder_and_its_configuration_runs_again(command, tmp_p
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[-1] == folder
     assert "computed" not in again.stderr.replace("reused", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "times"),
+    [
+        (["--cfg", "job"], 1),
+        (["--cfg", "all"], 1),
+        (["--help"], 1),
+        (["dry_run=true"], 1),
+        (["dry_run=true", "model=mlp", "model.network._target_=dmm_exp.models.MLP"], 1),
+        (["dry_run=true", "-m", "seed=1,2", "n_models=2,3"], 5),  # each cell, and what they have in common
+    ],
+)
+def test_a_command_line_composes_each_cell_once(command, tmp_path, monkeypatch, words, times):
+    composed, compose = [], ConfigLoaderImpl.load_configuration
+
+    def counted(self, config_name, overrides, *arguments, **more):
+        composed.append(overrides)
+        return compose(self, config_name, overrides, *arguments, **more)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(composed) == times
 
 
 def test_sweep_ends_in_one_table_and_a_failing_cell_does_not_stop_the_others(command, tmp_path):

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from dmm_exp.compare.command import compare_runs
+from dmm_exp.commands.compare import compare_runs
 
 SMALL = ("n_models=4", "training.epochs=1", "training.batch_size=512", "forget=random")
 

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 from results_of_runs import SMALLEST
 
-from dmm_exp.commands import cli
+from dmm_exp.commands.export import Request, parse
 from dmm_exp.errors import UserError
-from dmm_exp.export.command import Asked, parse
 from dmm_exp.report.figures import kept
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -47,7 +46,7 @@ def test_an_ordinary_run_writes_its_page_and_draws_no_files(folder: Path) -> Non
 
 
 def test_every_figure_of_the_page_is_exported_in_every_format(command: Command, folder: Path, tmp_path: Path) -> None:
-    done = command(folder, main=cli.export, cwd=tmp_path)
+    done = command("export", folder, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     paths = [Path(line) for line in done.stdout.splitlines()]
     names = {chart.name for chart in kept(folder)}
@@ -88,13 +87,13 @@ def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
 
 
 def test_what_is_asked_for_is_understood() -> None:
-    assert parse(["."]) == Asked(Path("."))
-    assert parse(["format=[svg,pdf,svg]", "."]) == Asked(Path("."), ("svg", "pdf"))
-    assert parse([".", "width=3.3"]) == Asked(Path("."), width=3.3)
+    assert parse(["."]) == Request(Path("."))
+    assert parse(["format=[svg,pdf,svg]", "."]) == Request(Path("."), ("svg", "pdf"))
+    assert parse([".", "width=3.3"]) == Request(Path("."), width=3.3)
 
 
 def test_a_folder_without_a_page_is_one_sentence(command: Command, tmp_path: Path) -> None:
-    done = command(tmp_path, main=cli.export, cwd=tmp_path)
+    done = command("export", tmp_path, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path}: has no figures.json; expected the folder of a run")
     assert list(tmp_path.iterdir()) == []

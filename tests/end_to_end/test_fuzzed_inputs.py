@@ -34,9 +34,8 @@ sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("data", "com
 import dataset_files
 
 from dmm_exp import Ledger, unlearn
-from dmm_exp.artifacts.command import artifacts
-from dmm_exp.commands import cli
-from dmm_exp.compare.command import compare_runs
+from dmm_exp.commands.artifacts import artifacts
+from dmm_exp.commands.compare import compare_runs
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.identity import run_name
 from dmm_exp.config.instantiate import instantiate
@@ -513,7 +512,7 @@ def test_command_lines_end_with_an_exit_code_and_sentences(
     (here / "own").mkdir()
     before = listing(tmp_path)
     with within_seconds():
-        done = command(*words, cwd=here, main=getattr(cli, name), full=full)
+        done = command(*([] if name == "main" else [name]), *words, cwd=here, full=full)
     event(f"{name}: {done.returncode}")
     assert done.returncode in (0, 1, 2), done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from results_of_runs import SMALLEST
 
-from dmm_exp.commands import cli
 from dmm_exp.config.schema import Config, plain
 from dmm_exp.config.trust import Trust, packages, restricted
 from dmm_exp.errors import UserError
+from dmm_exp.runs import batch
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SMALL = [*SMALLEST, "executor=local", "n_models=2", "unlearner=finetune"]
@@ -131,7 +131,7 @@ def test_a_plan_of_a_folder_makes_nothing(
 
 def test_a_run_knows_how_it_was_started(command: Command, finished: Path, monkeypatch: pytest.MonkeyPatch, here: Path):
     seen: list[list[str]] = []
-    monkeypatch.setattr(cli, "_run", lambda config: seen.append(list(sys.argv[1:])))
+    monkeypatch.setattr(batch, "from_hydra", lambda config: seen.append(list(sys.argv[1:])))
     assert command("--config-path", finished, "seed=3", cwd=here).returncode == 0
     assert seen == [["--config-path", str(finished), "seed=3"]]
 
@@ -260,7 +260,7 @@ def test_an_accepted_name_that_leads_elsewhere_is_refused_before_it_is_called():
 
 def test_texts_that_become_configuration_later_are_checked_too():
     from dmm_exp.config.instantiate import check_targets
-    from dmm_exp.search.assignment import composed_parts
+    from dmm_exp.config.parts import composed_parts
 
     with restricted(packages(["mine"])):
         part = {"high": {"unlearner": "finetune _target_=os.system"}}

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from results_of_runs import SMALLEST
 
-from dmm_exp.commands import cli
 from dmm_exp.executors import close_executors
 from dmm_exp.leaderboard.board import early_epochs
 
@@ -237,7 +236,7 @@ def test_a_study_with_a_mistake_starts_nothing(local, study, tmp_path):
 
 
 def test_scores_are_written_with_their_correlations(local, tmp_path):
-    done = local(*SMALL, "training.epochs=4", "training.batch_size=64", cwd=tmp_path, main=cli.scores)
+    done = local("scores", *SMALL, "training.epochs=4", "training.batch_size=64", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip().splitlines()[-1])
     scores = list(csv.DictReader((folder / "scores.csv").open()))
@@ -248,7 +247,7 @@ def test_scores_are_written_with_their_correlations(local, tmp_path):
         assert -1 <= found[name] <= 1
     assert found["confidence"] < -0.2
     assert {"scores.parquet", "scores.html", "figures.json"} <= {path.name for path in folder.iterdir()}
-    assert "-m" in local("-m", "seed=0,1", cwd=tmp_path, main=cli.scores).stderr
+    assert "[1] job=scores seed=1" in local("scores", "-m", "seed=0,1", "dry_run=true", cwd=tmp_path).stderr
 
 
 def test_early_epochs_are_powers_of_two_and_the_last():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config, plain, register

@@ -17,7 +17,7 @@ from networks import trained
 from torch import nn
 
 from dmm_exp import Ledger, unlearn
-from dmm_exp.commands.cli import verify
+from dmm_exp.commands.cli import main
 from dmm_exp.errors import UserError
 from dmm_exp.records.chain import CHAIN, HEAD, Receipt, text_of
 from dmm_exp.records.chain_reading import read
@@ -254,9 +254,9 @@ def test_whatever_was_changed_is_noticed_and_the_error_says_what_to_do(book, cap
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
-    monkeypatch.setattr(sys, "argv", ["verify", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["dmm-exp", "verify", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        verify()
+        main()
     return ended.value.code
 
 
@@ -438,9 +438,9 @@ def test_what_is_neither_ledger_nor_record_is_bad_usage(tmp_path, monkeypatch, c
 
 def test_verify_starts_without_torch(book):
     code = (
-        "import sys; sys.argv = ['verify', sys.argv[1]]\n"
-        "from dmm_exp.commands.cli import verify\n"
-        "try:\n    verify()\n"
+        "import sys; sys.argv = ['dmm-exp', 'verify', sys.argv[1]]\n"
+        "from dmm_exp.commands.cli import main\n"
+        "try:\n    main()\n"
         "finally:\n    assert not {'torch', 'lightning', 'pandas', 'numpy'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(book)], capture_output=True, text=True, check=False)

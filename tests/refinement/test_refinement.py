@@ -4,12 +4,13 @@ import pandas as pd
 import pytest
 import torch
 
+from dmm_exp.config.parts import auto_parts, composed_parts
 from dmm_exp.config.schema import Config, register
 from dmm_exp.data import Rows
 from dmm_exp.errors import UserError
 from dmm_exp.refinement import ByScore, Shuffle, Whole
 from dmm_exp.scores import hardness
-from dmm_exp.search.assignment import auto_parts, composed_parts, resembling
+from dmm_exp.search.assignment import resembling
 
 FORGET = Rows(torch.tensor([2, 3, 5, 7, 11, 13, 17]), 20)
 SCORES = pd.DataFrame(

@@ -144,7 +144,7 @@ def test_only_the_canvas_imports_matplotlib_and_only_files_need_the_canvas() -> 
         "report/canvas.py"
     ]
     assert {path for path, found in names.items() if "dmm_exp.report.canvas" in found} == {
-        "export/command.py",
+        "commands/export.py",
         "runs/trackers.py",  # where logger.figures=true asks for pictures
     }
 

@@ -17,7 +17,7 @@ from dmm_exp.report.canvas import save
 from dmm_exp.report.charts import Panel, Picture
 from dmm_exp.report.figures import kept, shown
 from dmm_exp.report.palette import DARK, LIGHT
-from dmm_exp.runs import figures
+from dmm_exp.runs import cost_figure, figures, point_figures
 from dmm_exp.runs.page import render, write_report
 from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.words import narrative, share_within_floor
@@ -293,7 +293,10 @@ def test_an_empty_forget_set_is_no_reason_to_fail(make_run: Callable[..., RunRes
     assert figures.klom_against_memorization(empty) is None
     assert figures.forgotten_images(empty) is None
     assert figures.klom_by_group(empty) is not None
-    assert [words for words, _ in figures.chosen_points(empty)] == ["typical retain point", "typical validation point"]
+    assert [words for words, _ in point_figures.chosen_points(empty)] == [
+        "typical retain point",
+        "typical validation point",
+    ]
     assert share_within_floor(empty) is None
 
 
@@ -325,7 +328,7 @@ def test_a_method_worse_than_nothing_is_called_that(run: RunResult, make_run: Ca
 
 
 def test_chosen_points_are_the_extremes_and_an_ordinary_one_of_each_group(run: RunResult) -> None:
-    chosen = dict(figures.chosen_points(run))
+    chosen = dict(point_figures.chosen_points(run))
     points, forget = run.points, run.points[run.points["group"] == "forget"]
     change = (forget["margin_oracle"] - forget["margin_original"]).abs()
     ranked = [row for row in change.sort_values(ascending=False).index if row != chosen["most memorized"]]
@@ -347,7 +350,7 @@ def test_histograms_count_every_model_once(run: RunResult) -> None:
 
 def test_the_frontier_holds_what_nothing_cheaper_beats() -> None:
     points = [(0.0, 10.0), (0.5, 2.0), (0.2, 3.0), (0.4, 3.0), (1.0, 0.6), (0.5, 1.9), (0.9, 5.0)]
-    assert figures.frontier(points) == [(0.0, 10.0), (0.2, 3.0), (0.5, 1.9), (1.0, 0.6)]
+    assert cost_figure.frontier(points) == [(0.0, 10.0), (0.2, 3.0), (0.5, 1.9), (1.0, 0.6)]
 
 
 def test_other_runs_stand_beside_this_one(run: RunResult, page: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from wandb_files import Written, written_runs
 
-from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import compose_cells
 from dmm_exp.config.schema import register
 from dmm_exp.errors import UserError
@@ -37,7 +37,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("outputs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(sweep.SWEEP, "")  # restored afterwards
-        patch.setattr("dmm_exp.runs.page.write_report", lambda _, to: (to / "report.html").write_text("page"))
+        patch.setattr("dmm_exp.runs.trackers.write_report", lambda _, to: (to / "report.html").write_text("page"))
         patch.setattr("dmm_exp.runs.trackers.TABLE_ROWS", 100)
         sweep.begin(OVERRIDES)
         cells = compose_cells(config_directory(), [*OVERRIDES, f"paths.outputs={folder}"], [])

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides, compose_forget_sets, forget_overrides
 from dmm_exp.config.schema import register
 from dmm_exp.config.tables import read_rows, settings_in
@@ -165,9 +165,9 @@ def test_an_unknown_metric_is_refused(outputs):
 def test_settings_are_saved_as_a_row_that_composes(finished, outputs, tmp_path, monkeypatch):
     conf = tmp_path / "conf"
     conf.mkdir()
-    monkeypatch.setattr("dmm_exp.config.folders.config_directory", lambda: str(conf))
+    monkeypatch.setattr("dmm_exp.runs.run.config_directory", lambda: str(conf))
     monkeypatch.setattr(
-        "dmm_exp.config.preflight.compose_forget_sets",
+        "dmm_exp.runs.run.compose_forget_sets",
         lambda folder, texts: compose_forget_sets(config_directory(), texts),
     )
     searched(outputs, "hparams_search.save=small/random")

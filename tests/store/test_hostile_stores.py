@@ -192,9 +192,9 @@ HUGE_HEADER = (1 << 62).to_bytes(8, "little") + b"{}"
         ("shard-00000.safetensors", HUGE_HEADER, lambda found: found.stacked("logits")),
         ("shard-00000.safetensors", HUGE_HEADER, lambda found: found.stacked_names()),
         ("shard-00000.safetensors", b"", lambda found: found.rows("logits", 0, 1)),
-        ("shard-00000.safetensors", HUGE_HEADER, lambda found: found.opened("logits")),
+        ("shard-00000.safetensors", HUGE_HEADER, lambda found: found.lazy("logits")),
         ("shard-00000.json", b"{}", lambda found: found.shard_facts()),
-        ("layout.json", b'[["a", "b"]]', lambda found: found.opened("logits")),
+        ("layout.json", b'[["a", "b"]]', lambda found: found.lazy("logits")),
     ],
 )
 def test_whole_files_that_are_something_else_are_one_sentence(

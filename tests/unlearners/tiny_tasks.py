@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor
 from torch.nn import functional
 
-from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Digits, Examples, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, member_seed

@@ -7,9 +7,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from dmm_exp.console.command import Parser
 from dmm_exp.errors import UserError
+from dmm_exp.files.writing import write_table, write_text
 
 if TYPE_CHECKING:
     from dmm_exp.compare.tables import Comparison
@@ -47,65 +49,53 @@ OPTIONS: dict[str, tuple[str, str]] = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong as the rest of the package does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help shows what is accepted")
-
-
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = _Parser(
-        prog="python -m dmm_exp.compare",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    made.add_argument(
+    parser = Parser.of("python -m dmm_exp.compare", DESCRIPTION, EXAMPLES)
+    parser.add_argument(
         "paths",
         metavar="PATH",
         nargs="+",
         help="a run's folder, a folder of runs such as outputs/runs, or a pattern of either",
     )
-    for option, (value, words) in OPTIONS.items():
-        made.add_argument(option, metavar=value, action="append", default=[], help=words)
-    made.add_argument(
+    for option, (value, text) in OPTIONS.items():
+        parser.add_argument(option, metavar=value, action="append", default=[], help=text)
+    parser.add_argument(
         "--baseline",
         metavar="METHOD",
         help="method the others are tested against (default: the one with the best mean rank)",
     )
-    made.add_argument("--csv", metavar="FILE", help="write one row a run here, with its settings and all its metrics")
-    made.add_argument("--parquet", metavar="FILE", help="the same as parquet")
-    made.add_argument("--html", metavar="FILE", help="write tables and a figure here, as one page that opens offline")
-    return made
+    parser.add_argument("--csv", metavar="FILE", help="write one row a run here, with its settings and all its metrics")
+    parser.add_argument("--parquet", metavar="FILE", help="the same as parquet")
+    parser.add_argument("--html", metavar="FILE", help="write tables and a figure here, as one page that opens offline")
+    return parser
 
 
-def compare_runs(arguments: Sequence[str]) -> int:
+def compare_runs(words: Sequence[str]) -> int:
     """Do what a command line asks for, and return the exit code.
 
     Raises:
         UserError: an argument is wrong; nothing was written.
     """
-    asked = parser().parse_args(arguments)
-    targets = {name: _target(name, getattr(asked, name)) for name in ("csv", "parquet", "html") if getattr(asked, name)}
+    options = _parser().parse_args(words)
+    given = {name: getattr(options, name) for name in ("csv", "parquet", "html")}
+    targets = {name: _target(name, value) for name, value in given.items() if value}
     from dmm_exp.compare.comparison import compare
     from dmm_exp.compare.labels import filtered
     from dmm_exp.compare.runs import find_folders, read_runs
     from dmm_exp.compare.tables import print_comparison
 
-    folders = find_folders(asked.paths)
+    folders = find_folders(options.paths)
     runs, left_out = read_runs(folders)
     if not runs:
         raise UserError(
-            f"PATH {' '.join(asked.paths)}: none of {len(folders)} runs can be compared; the first: {left_out[0]}"
+            f"PATH {' '.join(options.paths)}: none of {len(folders)} runs can be compared; the first: {left_out[0]}"
         )
-    found, repeated = compare(filtered(runs, asked.where), asked.metric, asked.by, asked.baseline)
+    found, repeated = compare(filtered(runs, options.where), options.metric, options.by, options.baseline)
     for line in (*left_out, *repeated):
         print(line, file=sys.stderr)
     print_comparison(found)
-    _write(found, targets, [*left_out, *repeated], shlex.join(["python", "-m", "dmm_exp.compare", *arguments]))
+    _write(found, targets, [*left_out, *repeated], shlex.join(["python", "-m", "dmm_exp.compare", *words]))
     return 0
 
 
@@ -117,8 +107,6 @@ def _target(name: str, value: str) -> Path:
 
 
 def _write(found: Comparison, targets: dict[str, Path], left_out: Sequence[str], command: str) -> None:
-    from dmm_exp.files.writing import write_table, write_text
-
     if "csv" in targets:
         write_text(targets["csv"], found.runs.to_csv(index=False))
     if "parquet" in targets:

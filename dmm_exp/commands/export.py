@@ -28,7 +28,7 @@ NARROWEST, WIDEST = 2.0, 20.0  # inches
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What a command line asks for; ``width`` is in inches, None for each figure's own."""
 
     folder: Path
@@ -36,41 +36,40 @@ class Asked:
     width: float | None = None
 
 
-def export_figures(arguments: Sequence[str]) -> int:
+def export_figures(words: Sequence[str]) -> int:
     """Do what a command line asks for, print the path of every file, and return the exit code.
 
     Raises:
         UserError: an argument is wrong, or the folder has no figures; nothing was written.
     """
-    if {"-h", "--help"} & set(arguments):
+    if {"-h", "--help"} & set(words):
         print(str(__doc__).strip())
         return 0
-    asked = parse(arguments)
+    request = parse(words)
+    from dmm_exp.report.canvas import save
     from dmm_exp.report.figures import FIGURES, kept
 
     try:
-        charts = kept(asked.folder)
+        charts = kept(request.folder)
     except FileNotFoundError as error:
         raise UserError(
-            f"{asked.folder}: has no {FIGURES}; expected the folder of a run (with evaluation.report=true), "
+            f"{request.folder}: has no {FIGURES}; expected the folder of a run (with evaluation.report=true), "
             "leaderboard, study, convex experiment or scores"
         ) from error
-    from dmm_exp.report.canvas import save
-
     for chart in charts:
-        for path in save(chart, asked.folder / "figures", asked.formats, asked.width):
+        for path in save(chart, request.folder / "figures", request.formats, request.width):
             print(path)
     return 0
 
 
-def parse(arguments: Sequence[str]) -> Asked:
-    """Return what arguments ask for.
+def parse(words: Sequence[str]) -> Request:
+    """Return what the words of a command line ask for.
 
     Raises:
         UserError: an argument is missing, unknown, given twice or out of range.
     """
     folders, values = [], {}
-    for word in filter(None, arguments):  # make gives an empty one where RUN is missing
+    for word in filter(None, words):  # make gives an empty one where RUN is missing
         key, equals, value = word.partition("=")
         if not equals or Path(word).is_dir():
             folders.append(word)
@@ -85,7 +84,7 @@ def parse(arguments: Sequence[str]) -> Asked:
     if not Path(folders[0]).is_dir():
         raise UserError(f"{folders[0]}: there is no such folder")
     formats = _formats(values["format"]) if "format" in values else FORMATS
-    return Asked(Path(folders[0]), formats, _width(values["width"]) if "width" in values else None)
+    return Request(Path(folders[0]), formats, _width(values["width"]) if "width" in values else None)
 
 
 def _formats(text: str) -> tuple[str, ...]:

@@ -7,13 +7,17 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
+import yaml
+from rich.table import Table
+
+from dmm_exp.artifacts.inventory import Entry, Inventory, remove
+from dmm_exp.console.command import Parser
+from dmm_exp.console.progress import Console, duration
+from dmm_exp.console.tables import print_table
 from dmm_exp.errors import UserError, storage_errors
 from dmm_exp.files.reading import is_real_folder
-
-if TYPE_CHECKING:
-    from dmm_exp.artifacts.inventory import Entry, Inventory
+from dmm_exp.store import Store
 
 DESCRIPTION = """\
 Look at what runs have made: pools, models, effects, evaluations, each a folder below OUTPUTS/artifacts."""
@@ -27,27 +31,14 @@ examples:
   python -m dmm_exp.artifacts prune --yes    remove it"""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong as the rest of the package does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help shows what is accepted")
-
-
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = _Parser(
-        prog="python -m dmm_exp.artifacts",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    shared = _Parser(add_help=False)
+    parser = Parser.of("python -m dmm_exp.artifacts", DESCRIPTION, EXAMPLES)
+    shared = Parser(add_help=False)
     shared.add_argument(
         "--outputs", metavar="DIR", default="outputs", help="the folder that paths.outputs names (default: outputs)"
     )
-    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", parents=[shared], help="one line for each artifact")
     listing.add_argument("--kind", help="only these, such as ensemble, unlearned or evaluation")
     explaining = commands.add_parser("explain", parents=[shared], help="what made one, from what, and how long it took")
@@ -60,35 +51,28 @@ def parser() -> argparse.ArgumentParser:
     pruning.add_argument(
         "--unrecorded", action="store_true", help="although some runs have not recorded what they need"
     )
-    return made
+    return parser
 
 
 @storage_errors()
-def artifacts(arguments: Sequence[str]) -> int:
+def artifacts(words: Sequence[str]) -> int:
     """Do what a command line asks for, and return the exit code: 1 when ``verify`` finds damage.
 
     Raises:
         UserError: an argument is wrong, or nothing can be removed now.
     """
-    asked = parser().parse_args(arguments)
-    from dmm_exp.artifacts.inventory import Inventory
-
-    inventory = Inventory(Path(asked.outputs).expanduser().absolute())
-    if asked.command == "list":
-        return _list(inventory, asked.kind)
-    if asked.command == "explain":
-        return _explain(inventory, inventory.named(asked.key))
-    if asked.command == "verify":
-        return _verify([inventory.named(key) for key in asked.keys] or inventory.entries)
-    return _prune(inventory, asked)
+    options = _parser().parse_args(words)
+    inventory = Inventory(Path(options.outputs).expanduser().absolute())
+    if options.command == "list":
+        return _list(inventory, options.kind)
+    if options.command == "explain":
+        return _explain(inventory, inventory.named(options.key))
+    if options.command == "verify":
+        return _verify([inventory.named(key) for key in options.keys] or inventory.entries)
+    return _prune(inventory, options)
 
 
 def _list(inventory: Inventory, kind: str | None) -> int:
-    from rich.table import Table
-
-    from dmm_exp.console.progress import duration
-    from dmm_exp.console.tables import print_table
-
     kinds = sorted({entry.kind for entry in inventory.entries})
     if kind is not None and kind not in kinds:
         raise UserError(f"--kind {kind}: there are none; expected one of {', '.join(kinds)}")
@@ -105,10 +89,6 @@ def _list(inventory: Inventory, kind: str | None) -> int:
 
 
 def _explain(inventory: Inventory, entry: Entry) -> int:
-    import yaml
-
-    from dmm_exp.console.progress import duration
-
     print(f"{entry.kind} {entry.key}: {entry.state}, {size(entry.bytes)}, {entry.path}")
     if entry.spec is None:
         print("  nothing is known of it until the run that needs it is started again")
@@ -146,9 +126,6 @@ def _named(inventory: Inventory, digest: str) -> str:
 
 
 def _verify(entries: Sequence[Entry]) -> int:
-    from dmm_exp.console.progress import Console
-    from dmm_exp.store import Store
-
     console, damaged, unfinished = Console(), 0, 0
     with console.progress("artifacts", len(entries)) as advance:
         for entry in entries:
@@ -173,34 +150,32 @@ def _verify(entries: Sequence[Entry]) -> int:
     return int(damaged > 0)
 
 
-def _prune(inventory: Inventory, asked: argparse.Namespace) -> int:
-    from dmm_exp.artifacts.inventory import remove
-
+def _prune(inventory: Inventory, options: argparse.Namespace) -> int:
     unrecorded = [folder for folder, digests in inventory.uses.items() if digests is None]
-    if unrecorded and not asked.unrecorded:
+    if unrecorded and not options.unrecorded:
         raise UserError(
             f"prune: {len(unrecorded)} runs have not recorded what they need, the first {unrecorded[0]}; start them "
             "again (what they made is reused), remove their folders, or give --unrecorded to prune nevertheless"
         )
-    if asked.yes and (busy := inventory.at_work()):
+    if options.yes and (busy := inventory.at_work()):
         raise UserError(f"prune: {busy[0]} is using these artifacts; wait until it has ended")
-    if asked.yes and not is_real_folder(inventory.root):
+    if options.yes and not is_real_folder(inventory.root):
         raise UserError(
-            f"--outputs {asked.outputs}: {inventory.root} is a link, and prune follows none; give the folder that "
+            f"--outputs {options.outputs}: {inventory.root} is a link, and prune follows none; give the folder that "
             "holds the artifacts themselves"
         )
     chosen = inventory.unneeded()
-    chosen += [entry for entry in inventory.entries if asked.unfinished and entry.state == "unfinished"]
+    chosen += [entry for entry in inventory.entries if options.unfinished and entry.state == "unfinished"]
     chosen = [entry for entry in chosen if not entry.is_beyond_a_link]
     total = sum(entry.freed for entry in chosen)
     for entry in (entry for entry in inventory.entries if entry.is_beyond_a_link):
         print(f"left alone {entry.kind} {entry.key}: it is a link, or lies in one", file=sys.stderr)
     for entry in chosen:
-        print(f"{'removed' if asked.yes else 'would remove'} {entry.kind} {entry.key}, {size(entry.bytes)}")
-        if asked.yes:
+        print(f"{'removed' if options.yes else 'would remove'} {entry.kind} {entry.key}, {size(entry.bytes)}")
+        if options.yes:
             remove(entry)
     print(f"{len(chosen)} of {len(inventory.entries)} artifacts, {size(total)}")
-    if chosen and not asked.yes:
+    if chosen and not options.yes:
         print("nothing was removed; --yes removes", file=sys.stderr)
     return 0
 

@@ -1,0 +1,44 @@
+"""The parts of a refined forget set: the unlearner of each, where it has its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from dmm_exp.config.folders import config_directory
+from dmm_exp.config.preflight import compose_unlearner
+from dmm_exp.config.scale import scaled_part
+from dmm_exp.config.schema import Config
+
+AUTO = "auto"  # in the place of a part's unlearner: it is chosen among candidates
+
+
+def composed_parts(config: Config) -> Config:
+    """Return a configuration in which every part's unlearner is a configuration (or ``auto``, or None), not a text.
+
+    Raises:
+        UserError: an unlearner does not exist.
+    """
+    refinement = {
+        key: {**part, "unlearner": composed_part(part["unlearner"], config)}
+        if isinstance(part, Mapping) and isinstance(part.get("unlearner"), str)
+        else part
+        for key, part in config.refinement.items()
+    }
+    return replace(config, refinement=refinement)
+
+
+def composed_part(text: str, config: Config) -> Any:
+    """Return the configuration of a part's unlearner that is given as a text; ``auto`` stays.
+
+    Raises:
+        UserError: there is no such unlearner.
+    """
+    return text if text == AUTO else scaled_part("unlearner", compose_unlearner(config_directory(), text), config)
+
+
+def auto_parts(config: Config) -> list[str]:
+    """Return the names of the parts whose unlearner is to be chosen."""
+    parts = config.refinement.items()
+    return [name for name, part in parts if isinstance(part, Mapping) and part.get("unlearner") == AUTO]
