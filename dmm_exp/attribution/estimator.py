@@ -29,6 +29,7 @@ class Estimator(ABC):
             include what shrinking towards the prior leaves out.
         extrapolates: whether it looks at models trained on larger subsets, and at the originals, where there are any,
             to tell effects at the size of the whole training set from those at the size of the pool's subsets.
+        uses_designs: whether it looks at models trained by design, and at the originals.
         tuned_by_group: whether what is learnt depends on the groups of outputs, and so on the forget set.
         remembers: whether what is learnt can be kept (:meth:`Learned.tensors`) and taken up again (:meth:`recall`).
     """
@@ -36,6 +37,7 @@ class Estimator(ABC):
     source: ClassVar[Source] = "pool"
     posterior: ClassVar[bool] = False
     extrapolates: ClassVar[bool] = False
+    uses_designs: ClassVar[bool] = False
     tuned_by_group: ClassVar[bool] = True
     remembers: ClassVar[bool] = False
 

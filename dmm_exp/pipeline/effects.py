@@ -82,22 +82,33 @@ class FromPool(EvidenceSource):
         """Whether the estimator looks at larger subset models, and there are any."""
         return self.estimator.extrapolates and self.context.config.pool.larger.size > 0
 
+    @property
+    def designs(self) -> list[str]:
+        """Names of the parts of the pool that are trained by design, where the estimator looks at them."""
+        return self.models.design_names if self.estimator.uses_designs else []
+
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
         """Return the pool, and what else the estimator looks at."""
         models, alphas = self.models, self.context.config.pool.lds_alphas
         further = {f"lds/alpha_{alpha:g}": models.of_other_subsets(alpha) for alpha in alphas}
         gradients = {"gradients": self.gradients} if self.estimator.source == "gradients" else {}
         extrapolated = {"larger": models.larger, "originals": models.originals} if self.extrapolates else {}
-        return {"pool": models.pool} | gradients | further | extrapolated
+        designed = {f"design/{name}": models.designed(name) for name in self.designs}
+        designed |= {"originals": models.originals} if designed else {}
+        return {"pool": models.pool} | gradients | further | extrapolated | designed
 
     def shared(self) -> list[Artifact]:
         """Return the pool, gradients and larger subset models, as far as the estimator looks at them."""
         gradients = [self.gradients] if self.estimator.source == "gradients" else []
-        return [self.models.pool, *gradients, *([self.models.larger] if self.extrapolates else [])]
+        designed = [self.models.designed(name) for name in self.designs]
+        return [self.models.pool, *gradients, *([self.models.larger] if self.extrapolates else []), *designed]
 
     def evidence(self, rows: Rows) -> Evidence:
         """Return all that the estimator looks at."""
         evidence, models = self.at_size_of_pool(rows), self.models
+        if self.designs:
+            known, originals = models.known, models.originals.stacked("logits")
+            evidence = replace(evidence, designs=models.of_designs, known=known, originals=originals)
         if not self.extrapolates:
             return evidence
         larger = models.answers(models.larger, models.larger_subsets.block)

@@ -30,6 +30,7 @@ from dmm_exp.pipeline.models import Models
 from dmm_exp.pipeline.plan import Stage, training
 from dmm_exp.pipeline.scores import Scores
 from dmm_exp.pipeline.unlearning import Unlearning
+from dmm_exp.pools import role_of
 from dmm_exp.refinement import Part, Refinement
 from dmm_exp.scores import FROM_POOL, families_of
 from dmm_exp.store import Artifact
@@ -181,6 +182,10 @@ class Pipeline:
         if isinstance(source, FromPool) and source.extrapolates:
             larger = config.pool.larger
             yield training(context, "larger", lambda: models.larger, larger.size, larger.alpha)
+        for name in source.designs if isinstance(source, FromPool) else ():
+            design = models.designs[name]
+            make = partial(models.designed, name)
+            yield training(context, role_of(name), make, design.members, 1 - design.about)
         if self.families:
             yield Stage("scores", lambda: self.needed_scores)
         yield training(context, "originals", lambda: models.originals, config.n_models)

@@ -63,7 +63,7 @@ def planned(stage: Stage) -> PlannedStage:
     try:
         stage.make()
     except Missing as missing:
-        own = missing.spec.config.get("role", missing.spec.kind) == MADE_AS.get(stage.name)
+        own = missing.spec.config.get("role", missing.spec.kind) == MADE_AS.get(stage.name, stage.name)
         taken_over = min(missing.relative.members, stage.models) if own and missing.relative else 0
         todo = stage.models - taken_over
         gradients = round(stage.sample_gradients * todo / max(1, stage.models))
