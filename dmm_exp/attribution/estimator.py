@@ -31,6 +31,7 @@ class Estimator(ABC):
             to tell effects at the size of the whole training set from those at the size of the pool's subsets.
         uses_designs: whether it looks at models trained by design, and at the originals.
         tuned_by_group: whether what is learnt depends on the groups of outputs, and so on the forget set.
+        oracles: number of models retrained without the forget set that correct its prediction; their cost counts.
         remembers: whether what is learnt can be kept (:meth:`Learned.tensors`) and taken up again (:meth:`recall`).
     """
 
@@ -40,6 +41,7 @@ class Estimator(ABC):
     uses_designs: ClassVar[bool] = False
     tuned_by_group: ClassVar[bool] = True
     remembers: ClassVar[bool] = False
+    oracles: int = 0
 
     @abstractmethod
     def learn(self, evidence: Evidence) -> Learned:
@@ -65,6 +67,25 @@ class Effect:
 
     mean: Tensor
     standard_error: Tensor | None = None
+
+    def corrected(self, originals: Tensor, retrained: Tensor) -> Effect:
+        """Return the posterior after some models were retrained without the rows: a normal update.
+
+        Args:
+            originals: logits of models trained on everything, ``[members, points, classes]``.
+            retrained: logits of the models without the rows, ``[few, points, classes]``. Each differs from the mean of
+                all such models as much as an original differs from theirs.
+
+        Raises:
+            TypeError: the effect does not say how uncertain it is.
+        """
+        if self.standard_error is None:
+            raise TypeError("an effect without standard errors cannot be corrected")
+        observed, noise = originals.mean(0) - retrained.mean(0), originals.var(0) * (1 / len(retrained))
+        noise = noise + originals.var(0) / len(originals)
+        prior = self.standard_error.square()
+        weight = prior / (prior + noise).clamp(min=1e-30)
+        return Effect(self.mean + weight * (observed - self.mean), ((1 - weight) * prior).sqrt())
 
 
 class Learned(ABC):

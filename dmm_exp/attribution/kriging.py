@@ -53,6 +53,7 @@ class GroupKriging(Estimator):
         sample: members whose likelihood amplitudes are fitted to.
         prior_examples: see :class:`EmpiricalBayes`.
         prior_points: see :class:`EmpiricalBayes`.
+        oracles: see :class:`Estimator`.
 
     Raises:
         UserError: a number is too small, or there is no such sense of likeness.
@@ -71,7 +72,9 @@ class GroupKriging(Estimator):
         sample: int = 600,
         prior_examples: int = 2000,
         prior_points: int = 250,
+        oracles: int = 0,
     ) -> None:
+        self.oracles = at_least("oracles", oracles, 0)
         self.clusters, self.alike = at_least("clusters", clusters, 1), tuple(alike)
         self.iterations, self.sample = at_least("iterations", iterations, 1), at_least("sample", sample, 10)
         self.singles = EmpiricalBayes(prior_examples=prior_examples, prior_points=prior_points)

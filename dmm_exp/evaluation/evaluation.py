@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -320,11 +321,11 @@ class Evaluation:
 
     def _attribution_cost(self) -> float:
         """Return gradient evaluations of what the effect is estimated from, shared by several forget sets."""
-        shared = self.pipeline.effects.source.shared()
-        gradients = sum(
-            facts["sample_gradients"] * facts["members"] for artifact in shared for facts in artifact.shard_facts()
-        )
-        return gradients / self.config.pool.amortised_over
+        effects, unlearning = self.pipeline.effects, self.pipeline.unlearning
+        predicted = [place for place, target in enumerate(self.pipeline.targets) if target == "predicted"]
+        correcting = [effects.correcting(unlearning.gone(place)) for place in predicted]
+        own = [artifacts["few_oracles"] for artifacts in correcting if artifacts]
+        return gradients_of(effects.source.shared()) / self.config.pool.amortised_over + gradients_of(own)
 
     def _points(self) -> pd.DataFrame:
         table = pd.DataFrame(
@@ -352,3 +353,10 @@ class Evaluation:
             columns |= {f"accuracy/{name}/{group}": values for group, values in self._accuracies(name).items()}
             columns[f"mia/{name}"] = self._attack_scores[name]
         return pd.DataFrame(columns)
+
+
+def gradients_of(artifacts: Iterable[Artifact]) -> int:
+    """Return gradient evaluations of single examples that the members of some ensembles took."""
+    return sum(
+        facts["sample_gradients"] * facts["members"] for artifact in artifacts for facts in artifact.shard_facts()
+    )

@@ -12,6 +12,7 @@ from torch import Tensor
 from dmm_exp.attribution import Estimator, Evidence, GradientEstimator, Gradients, Learned, SubsetModels
 from dmm_exp.attribution.work import GradientJob, gradient_chunk
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.schema import Node
 from dmm_exp.data import GROUPS, Rows
 from dmm_exp.metrics import lds, margins
 from dmm_exp.pipeline.learning import LastLearned
@@ -192,8 +193,8 @@ class Effects:
             rows: to forget.
             name: of these rows in the output.
         """
-        context, sources = self.source.context, self.source.artifacts(rows)
-        config = {"estimator": context.config.attribution}
+        context, sources = self.source.context, self.source.artifacts(rows) | self.correcting(rows)
+        config = {"estimator": self._settings}
         if "pool" in sources:
             config |= {"held_out": context.config.pool.held_out}
         config |= {} if self.measures_lds else {"lds": False}
@@ -201,9 +202,24 @@ class Effects:
         detail = f"effect of {name or f'{len(rows)} forget points'} by {type(self.estimator).__name__}"
         return context.obtain("attribution", detail, Spec("effect", config, inputs), partial(self._write, rows))
 
+    def correcting(self, rows: Rows) -> dict[str, Artifact]:
+        """Return the models retrained without some rows that correct what is predicted, and the originals."""
+        models, count = self.source.models, self.estimator.oracles
+        if not count:
+            return {}
+        few = models.retrained("few oracles", "few_oracle", rows, count)
+        return {"originals": models.originals, "few_oracles": few}
+
+    @property
+    def _settings(self) -> Node:
+        """What identifies the estimator; models that correct it are artifacts of their own."""
+        return {key: value for key, value in self.source.context.config.attribution.items() if key != "oracles"}
+
     def _write(self, rows: Rows, draft: Draft) -> None:
         learned = self.learned(rows)
         effect = learned.effect(rows.indices)
+        if correcting := self.correcting(rows):
+            effect = effect.corrected(*(artifact.stacked("logits") for artifact in correcting.values()))
         tensors = {"effect": effect.mean}
         if effect.standard_error is not None:
             tensors["standard_error"] = effect.standard_error
@@ -215,7 +231,7 @@ class Effects:
     def learned(self, rows: Rows) -> Learned:
         """Return what the estimator learns from the evidence about some rows."""
         config = self.source.context.config
-        facts = {"estimator": config.attribution, "held_out": config.pool.held_out, "format": LEARNT_FORMAT}
+        facts = {"estimator": self._settings, "held_out": config.pool.held_out, "format": LEARNT_FORMAT}
         inputs = {name: artifact.digest for name, artifact in self.source.artifacts(rows).items()}
         inputs |= {"forget": rows.digest} if self.estimator.tuned_by_group else {}
         spec = Spec("estimator", facts, inputs)

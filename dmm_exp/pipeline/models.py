@@ -138,10 +138,10 @@ class Models:
         members, job = self.context.config.pool.held_out, self._subset_job("lds", subsets)
         return self.trained("LDS models", f"{members:,} models on random subsets of {alpha:.0%}", members, job)
 
-    def retrained(self, name: str, role: Role, excluded: Rows) -> Artifact:
-        """Return N models trained on everything but some training rows."""
+    def retrained(self, name: str, role: Role, excluded: Rows, members: int | None = None) -> Artifact:
+        """Return models (N by default) trained on everything but some training rows."""
         job = replace(self.job(role), subsets=AllBut(excluded.n_train, tuple(excluded.tolist())))
-        members = self.context.config.n_models
+        members = self.context.config.n_models if members is None else members
         return self.trained(name, f"{members:,} models without the forget set", members, job)
 
     @cached_property

@@ -195,6 +195,9 @@ class Pipeline:
             if target == "oracle":
                 yield training(context, "target_oracles", partial(self._job, place), config.n_models)
             elif target == "predicted":
+                if few := self.effects.estimator.oracles:
+                    rows = self.unlearning.gone(place)
+                    yield training(context, "few_oracles", partial(self.effects.correcting, rows), few)
                 yield Stage("effect", partial(self._job, place))
         yield Stage("unlearned", lambda: self.unlearned, config.n_models)
 

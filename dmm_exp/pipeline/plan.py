@@ -16,6 +16,7 @@ MADE_AS = {  # stage → the role of its models, or the kind of its artifact
     "oracles": "oracle",
     "floor_oracles": "floor_oracle",
     "target_oracles": "target_oracle",
+    "few_oracles": "few_oracle",
     "unlearned": "unlearned",
     "base_models": "base",
     "attacked": "attacked",

@@ -28,6 +28,10 @@ SIZES = 64  # kept rows are a multiple of about 1/64 of the training set, so tha
 class Design(ABC):
     """A rule for the rows that members are trained without.
 
+    Attributes:
+        about: share of the rows that a member is trained without, roughly, as costs are estimated before there is a
+            pool.
+
     Args:
         members: number of models.
 
@@ -35,15 +39,12 @@ class Design(ABC):
         UserError: the number is negative.
     """
 
+    about: float = 0.1
+
     def __init__(self, members: int) -> None:
         if members < 0:
             raise UserError(f"members={members}: expected a whole number of at least 0")
         self.members = members
-
-    @property
-    @abstractmethod
-    def about(self) -> float:
-        """The share of rows that a member is trained without, roughly, as costs are estimated before a pool is made."""
 
     @abstractmethod
     def chosen(self, index: int, known: Known, generator: torch.Generator) -> Tensor:
@@ -85,12 +86,7 @@ class WithoutShare(Design):
 
     def __init__(self, members: int, share: float = 0.12) -> None:
         super().__init__(members)
-        self.share = fraction("share", share)
-
-    @property
-    def about(self) -> float:
-        """The share."""
-        return self.share
+        self.share = self.about = fraction("share", share)
 
     def chosen(self, index: int, known: Known, generator: torch.Generator) -> Tensor:
         """Return a random share."""
@@ -103,8 +99,6 @@ class WithoutClass(Design):
     Args:
         members: see :class:`Design`.
     """
-
-    about = 0.1
 
     def chosen(self, index: int, known: Known, generator: torch.Generator) -> Tensor:
         """Return all rows of a class."""
@@ -130,6 +124,8 @@ class WithoutPart(Design):
         UserError: a number is not between 0 and 1.
     """
 
+    about = 0.05
+
     def __init__(
         self, members: int, alike: str = "answers", smooth: float = 0.9, least: float = 0.15, most: float = 0.95
     ) -> None:
@@ -140,11 +136,6 @@ class WithoutPart(Design):
             fraction("least", least),
             fraction("most", most),
         )
-
-    @property
-    def about(self) -> float:
-        """Half a class of ten."""
-        return 0.05
 
     def chosen(self, index: int, known: Known, generator: torch.Generator) -> Tensor:
         """Return a part of a class; members in a row take equal shares of theirs, one for each class."""
@@ -188,11 +179,6 @@ class WithoutLevelSet(Design):
         if len(self.rates) != 2 or not 0 < self.rates[0] <= self.rates[1]:
             raise UserError(f"rates={self.rates}: expected two numbers above 0, the smaller first")
 
-    @property
-    def about(self) -> float:
-        """What is left out where a tenth of the rows is memorized."""
-        return 0.1
-
     def chosen(self, index: int, known: Known, generator: torch.Generator) -> Tensor:
         """Return a level set."""
         rate = self.rates[0] + (self.rates[1] - self.rates[0]) * ((index // TOGETHER + 0.5) * GOLDEN % 1)
@@ -210,8 +196,6 @@ class WithoutGroup(Design):
         members: see :class:`Design`.
         column: of the dataset.
     """
-
-    about = 0.1
 
     def __init__(self, members: int, column: str) -> None:
         super().__init__(members)

@@ -71,7 +71,7 @@ class Known:
             UserError: the dataset has no such column.
         """
         if column not in self.columns:
-            there = listed(self.columns) if self.columns else "none: the dataset names no groups of rows"
+            there = listed(list(self.columns)) if self.columns else "none: the dataset names no groups of rows"
             raise UserError(f"column={column}: expected one of the dataset's columns ({there})")
         return self.columns[column]
 
