@@ -88,7 +88,7 @@ class GroupKriging(Estimator):
         designs, originals, known = evidence.designs, evidence.originals, evidence.known
         if designs is None or originals is None or known is None or len(designs) < 2:
             raise UserError(
-                "attribution=kriging: expected members that are trained by design (pool.designs), as in pool=groups"
+                "pool.designs: GroupKriging expects at least two members that are trained by design, as in pool=groups"
             )
         left_out = (~designs.masks[:, :]).float()
         neighbourhoods = Neighbourhoods.of(known, self.clusters, self.alike)

@@ -13,6 +13,9 @@ from dmm_exp.config.schema import Config, Node, Plain
 from dmm_exp.errors import UserError
 
 
+EACH = "each"  # stands for all keys of a part whose names a user chooses, as in scale.pool.designs.each.members
+
+
 def scaled(config: Plain) -> Node:
     """Return a configuration none of whose values exceeds what its ``scale`` has in its place.
 
@@ -41,7 +44,7 @@ def scaled_part(group: str, node: Plain, config: Config) -> Node:
 
 def _bounded(node: Plain, bounds: Plain, prefix: str) -> Node:
     found = dict(node)
-    for key, bound in bounds.items():
+    for key, bound in [pair for key, bound in bounds.items() for pair in _named(key, bound, node)]:
         if key not in node or bound is None:
             continue
         value, name = node[key], f"{prefix}{key}"
@@ -52,6 +55,11 @@ def _bounded(node: Plain, bounds: Plain, prefix: str) -> Node:
         else:
             found[key] = _at_most(value, bound, name)
     return found
+
+
+def _named(key: str, bound: Any, node: Plain) -> list[tuple[str, Any]]:
+    """Return a bound with its key; one on ``each`` with every key that a part of the configuration has."""
+    return [(name, bound) for name in node] if key == EACH else [(key, bound)]
 
 
 def _at_most(value: Any, bound: float, name: str) -> Any:

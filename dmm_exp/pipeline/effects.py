@@ -14,6 +14,7 @@ from dmm_exp.attribution.work import GradientJob, gradient_chunk
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Node
 from dmm_exp.data import GROUPS, Rows
+from dmm_exp.errors import UserError
 from dmm_exp.metrics import lds, margins
 from dmm_exp.pipeline.learning import LastLearned
 from dmm_exp.pipeline.models import Models
@@ -182,6 +183,14 @@ class Effects:
     def estimator(self) -> Estimator:
         """The method."""
         return self.source.estimator
+
+    def check(self) -> None:
+        """Raise ``UserError`` if the pool lacks what the estimator looks at."""
+        if self.estimator.uses_designs and not self.source.models.design_names:
+            raise UserError(
+                f"pool.designs: {type(self.estimator).__name__} expects members that are trained by design, of which "
+                "this pool has none; choose pool=groups"
+            )
 
     def of(self, rows: Rows, name: str | None = None) -> Artifact:
         """Return how much including some training rows changes every logit.

@@ -81,6 +81,7 @@ class Pipeline:
         model = model_factory(config.model.network, examples)()
         if "predicted" in self.targets:
             self.effects.estimator.check(model)
+            self.effects.check()
         self.scores.check(self.families)
         Engine(**plain(config.engine))
         self._check_recipe(recipe(plain(config.training)))
