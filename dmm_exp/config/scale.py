@@ -12,7 +12,6 @@ from typing import Any
 from dmm_exp.config.schema import Config, Node, Plain
 from dmm_exp.errors import UserError
 
-
 EACH = "each"  # stands for all keys of a part whose names a user chooses, as in scale.pool.designs.each.members
 
 
@@ -44,7 +43,7 @@ def scaled_part(group: str, node: Plain, config: Config) -> Node:
 
 def _bounded(node: Plain, bounds: Plain, prefix: str) -> Node:
     found = dict(node)
-    for key, bound in [pair for key, bound in bounds.items() for pair in _named(key, bound, node)]:
+    for key, bound in _named(bounds, node):
         if key not in node or bound is None:
             continue
         value, name = node[key], f"{prefix}{key}"
@@ -57,9 +56,9 @@ def _bounded(node: Plain, bounds: Plain, prefix: str) -> Node:
     return found
 
 
-def _named(key: str, bound: Any, node: Plain) -> list[tuple[str, Any]]:
-    """Return a bound with its key; one on ``each`` with every key that a part of the configuration has."""
-    return [(name, bound) for name in node] if key == EACH else [(key, bound)]
+def _named(bounds: Plain, node: Plain) -> list[tuple[str, Any]]:
+    """Return bounds with their keys; one on ``each`` with every key that a part of the configuration has."""
+    return [(name, bound) for key, bound in bounds.items() for name in (node if key == EACH else [key])]
 
 
 def _at_most(value: Any, bound: float, name: str) -> Any:
