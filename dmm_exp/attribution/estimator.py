@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -32,6 +32,8 @@ class Estimator(ABC):
         uses_designs: whether it looks at models trained by design, and at the originals.
         tuned_by_group: whether what is learnt depends on the groups of outputs, and so on the forget set.
         oracles: number of models retrained without the forget set that correct its prediction; their cost counts.
+        spread: whether predicted models differ from their mean as much as retrained models are predicted to, and not
+            as much as the originals do.
         remembers: whether what is learnt can be kept (:meth:`Learned.tensors`) and taken up again (:meth:`recall`).
     """
 
@@ -42,6 +44,7 @@ class Estimator(ABC):
     tuned_by_group: ClassVar[bool] = True
     remembers: ClassVar[bool] = False
     oracles: int = 0
+    spread: bool = False
 
     @abstractmethod
     def learn(self, evidence: Evidence) -> Learned:
@@ -63,10 +66,13 @@ class Effect:
         mean: ``[points, classes]``, positive where inclusion raises the logit.
         standard_error: of each of these, the sampling error unless the estimator says otherwise (``posterior``); None
             if it cannot be told.
+        spread: standard deviation of each logit over models without the rows, divided by that over the originals;
+            None if it cannot be told.
     """
 
     mean: Tensor
     standard_error: Tensor | None = None
+    spread: Tensor | None = None
 
     def corrected(self, originals: Tensor, retrained: Tensor) -> Effect:
         """Return the posterior after some models were retrained without the rows: a normal update.
@@ -85,7 +91,9 @@ class Effect:
         noise = noise + originals.var(0) / len(originals)
         prior = self.standard_error.square()
         weight = prior / (prior + noise).clamp(min=1e-30)
-        return Effect(self.mean + weight * (observed - self.mean), ((1 - weight) * prior).sqrt())
+        return replace(
+            self, mean=self.mean + weight * (observed - self.mean), standard_error=((1 - weight) * prior).sqrt()
+        )
 
 
 class Learned(ABC):

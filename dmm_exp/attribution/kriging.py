@@ -14,6 +14,7 @@ from dmm_exp.attribution.estimator import Effect, Estimator, Learned, at_least
 from dmm_exp.attribution.evidence import Evidence, SubsetModels
 from dmm_exp.attribution.priors import BLOCK_VALUES
 from dmm_exp.attribution.shared_rows import Neighbourhoods, SharedRows
+from dmm_exp.attribution.spread import Spread, fitted
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import Json
 
@@ -22,6 +23,7 @@ SCATTERED = 0.5  # largest share of any class that members leave out from whom s
 SAMPLED_POINTS = 600  # that slopes and amplitudes are learnt from
 CONSTANT = 0.01  # covariance that all effects share: the sampling error of the originals' mean
 RIDGE = 1e-4
+SPREAD_POINTS = 15  # of each cluster, from which it is learnt how much models vary
 LABEL, OTHER = 0, 1  # kinds of logits: of the point's label, and the others
 
 
@@ -54,6 +56,7 @@ class GroupKriging(Estimator):
         prior_examples: see :class:`EmpiricalBayes`.
         prior_points: see :class:`EmpiricalBayes`.
         oracles: see :class:`Estimator`.
+        spread: see :class:`Estimator`.
 
     Raises:
         UserError: a number is too small, or there is no such sense of likeness.
@@ -73,7 +76,9 @@ class GroupKriging(Estimator):
         prior_examples: int = 2000,
         prior_points: int = 250,
         oracles: int = 0,
+        spread: bool = False,
     ) -> None:
+        self.spread = spread
         self.oracles = at_least("oracles", oracles, 0)
         self.clusters, self.alike = at_least("clusters", clusters, 1), tuple(alike)
         self.iterations, self.sample = at_least("iterations", iterations, 1), at_least("sample", sample, 10)
@@ -104,7 +109,8 @@ class GroupKriging(Estimator):
         )
         residuals = observed - sums.combined(parts, points)
         amplitudes = self._amplitudes(shared, left_out, points, residuals, sums)
-        return Kriged.of(sums, shared, amplitudes, left_out, designs)
+        spread = Spread.of(shared, evidence.subset_models, len(known.labels))
+        return Kriged.of(sums, shared, amplitudes, spread, designs)
 
     def _amplitudes(
         self, shared: SharedRows, left_out: Tensor, points: Tensor, residuals: Tensor, sums: Sums
@@ -143,7 +149,8 @@ class GroupKriging(Estimator):
         shared = SharedRows(neighbourhoods, tensors["sizes"], known.memorization, known.classes)
         left_out = (~evidence.designs.masks[:, :]).float()
         kept = {name: tensors[name] for name in ("amplitudes", "factors", "residuals", "gain", "shrinkage")}
-        return Kriged(sums, shared, left_out, **kept)
+        spread = Spread(shared, tensors["spread/unseen"], tensors["spread/coefficients"])
+        return Kriged(sums, shared, left_out, **kept, spread=spread)
 
 
 @dataclass(frozen=True)
@@ -291,6 +298,7 @@ class Kriged(Learned):
         residuals: what members leave to explain, in standard deviations, ``[members, points, classes]`` float16.
         gain: mean error of points' effects on themselves, beyond their sums, ``[points, classes]``.
         shrinkage: posterior variance of that error, ``[points, classes]``.
+        spread: of retrained models' logits.
     """
 
     sums: Sums
@@ -303,12 +311,14 @@ class Kriged(Learned):
     shrinkage: Tensor
 
     @classmethod
-    def of(cls, sums: Sums, shared: SharedRows, amplitudes: Tensor, left_out: Tensor, designs: SubsetModels) -> Kriged:
-        """Factor covariances, and find the errors of points' effects on themselves."""
+    def of(cls, sums: Sums, shared: SharedRows, amplitudes: Tensor, spread: Spread, designs: SubsetModels) -> Kriged:
+        """Factor covariances, find the errors of points' effects on themselves, and learn how much models vary."""
+        left_out = (~designs.masks[:, :]).float()
         clusters, members, shape = len(shared.neighbourhoods.label), len(left_out), sums.mean.shape
         factors = torch.empty(clusters, 2, members, members)
         residuals = torch.empty(members, *shape, dtype=torch.float16)
         weighed, known = torch.zeros(shape), torch.zeros(shape)
+        left: dict[int, list[tuple[Tensor, ...]]] = {LABEL: [], OTHER: []}
         anywhere = list(shared.anywhere(left_out, left_out))
         for cluster in range(clusters):
             points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
@@ -319,18 +329,26 @@ class Kriged(Learned):
                 covariance = _covariance(amplitudes[kind], [*shared.near(cluster, kind, left_out, left_out), *anywhere])
                 covariance.diagonal().add_(amplitudes[kind, -1])
                 factors[cluster, kind] = torch.linalg.cholesky(covariance)
+                some = torch.arange(0, len(points), max(1, len(points) // SPREAD_POINTS))
+                features = spread.features(cluster, points[some], left_out)[:, kinds[some] == kind]
+                noise, factor = amplitudes[kind, -1], factors[cluster, kind]
+                left[kind].append(
+                    (features.flatten(0, 1), *_left_out(factor, rest[:, some][:, kinds[some] == kind], noise))
+                )
                 solved = torch.cholesky_solve(goes, factors[cluster, kind])
                 own = torch.einsum("mp,mpc->pc", solved, rest)
                 weighed[points] = torch.where(kinds == kind, own, weighed[points])
                 seen = (goes * solved).sum(0)[:, None].expand_as(own)
                 known[points] = torch.where(kinds == kind, seen, known[points])
         variance = _own_variance(weighed, known, sums)
+        coefficients = [fitted(*map(torch.cat, zip(*left[kind], strict=True))) for kind in (LABEL, OTHER)]
+        spread = replace(spread, coefficients=torch.stack(coefficients))
         shrinkage = variance / (1 + variance * known)
-        return cls(sums, shared, left_out, amplitudes, factors, residuals, shrinkage * weighed, shrinkage)
+        return cls(sums, shared, left_out, amplitudes, factors, residuals, shrinkage * weighed, shrinkage, spread)
 
     def effect(self, rows: Tensor) -> Effect:
-        """Return the effect of including rows, and its posterior standard deviation."""
-        sums, shared = self.sums, self.shared
+        """Return the effect of including rows, its posterior standard deviation, and the spread of models without."""
+        sums, shared, spread = self.sums, self.shared, torch.empty_like(self.sums.mean)
         forget = torch.zeros(1, self.left_out.shape[1])
         forget[0, rows] = 1
         mean, variance = torch.empty_like(sums.mean), torch.empty_like(sums.mean)
@@ -339,6 +357,7 @@ class Kriged(Learned):
             points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
             base = sums.combined(sums.parts(forget, points), points)[0]
             rest, kinds = self.residuals[:, points].float(), sums.kinds(points)
+            spread[points] = self.spread.ratio(cluster, points, forget, kinds)[0]
             for kind in (LABEL, OTHER):
                 near = shared.near(cluster, kind, forget, self.left_out)
                 toward = _covariance(self.amplitudes[kind], [*near, *across])[0]
@@ -350,7 +369,7 @@ class Kriged(Learned):
                 doubt = (prior - toward @ weights).clamp(min=0) + left.square() * self.shrinkage[points]
                 mean[points] = torch.where(kinds == kind, effect, mean[points])
                 variance[points] = torch.where(kinds == kind, doubt, variance[points])
-        return Effect(mean * sums.deviation, variance.sqrt() * sums.deviation)
+        return Effect(mean * sums.deviation, variance.sqrt() * sums.deviation, spread)
 
     def predict(self, directions: Tensor) -> Tensor:
         """Return summed single effects at the size of the pool's subsets, ``[directions, points, classes]``."""
@@ -364,6 +383,7 @@ class Kriged(Learned):
         """Return all that was learnt; what members by design were trained without stands with them."""
         near = self.shared.neighbourhoods
         kept = {name: getattr(self, name) for name in ("amplitudes", "factors", "residuals", "gain", "shrinkage")}
+        kept |= {f"spread/{name}": getattr(self.spread, name) for name in ("unseen", "coefficients")}
         kept |= {name: getattr(self.sums, name) for name in ("mean", "deviation", "slopes")}
         kept |= {"cluster": near.cluster, "label": near.label, "near": near.near, "sizes": self.shared.sizes}
         return kept | {f"singles/{name}": value for name, value in self.sums.singles.tensors().items()}
@@ -371,6 +391,7 @@ class Kriged(Learned):
     def facts(self) -> Json:
         """Return slopes, amplitudes, and what the single effects chose."""
         chosen = {"slopes": self.sums.slopes.tolist(), "amplitudes": self.amplitudes.tolist()}
+        chosen |= {"spread": self.spread.coefficients.tolist()}
         return chosen | {"singles": self.sums.singles.facts()}
 
 
@@ -380,6 +401,17 @@ def _covariance(amplitudes: Tensor, terms: Sequence[Tensor]) -> Tensor:
     for amplitude, term in zip(amplitudes[:-1].tolist(), terms, strict=True):
         total.add_(term, alpha=amplitude)
     return total
+
+
+def _left_out(factor: Tensor, residuals: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Return squared errors of predicting every member from the others, and the variance that predictions have.
+
+    Both are ``[members · logits]``, in closed form: ``K⁻¹r / diag K⁻¹``, and ``1 / diag K⁻¹`` less the noise.
+    """
+    precision = torch.cholesky_inverse(factor)
+    alone = precision.diagonal()[:, None]
+    squares = (precision @ residuals / alone).square()
+    return squares.flatten(), (1 / alone - noise).clamp(min=0).expand_as(squares).flatten()
 
 
 def _goes(sets: Tensor, points: Tensor) -> Tensor:

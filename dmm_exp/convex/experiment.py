@@ -7,24 +7,26 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 
 from dmm_exp import __version__
 from dmm_exp.config.convex import SEEDS, ConvexConfig, SettingConfig, settings_of
+from dmm_exp.config.instantiate import check_targets
+from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config, plain
+from dmm_exp.console.progress import Console
+from dmm_exp.convex.methods import METHODS, make_task, run_method
+from dmm_exp.convex.page import print_convex, write_page
+from dmm_exp.convex.problems import Loss, make_problem
+from dmm_exp.convex.rates import facts_of, floors_of, spectra_of, summary_of
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import Json, check_parquet, read_json
 from dmm_exp.files.writing import write_json, write_table, write_text
 from dmm_exp.runs.job import Job
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from dmm_exp.convex.problems import Loss
-
 
 LEADING = ["setting", "method", "schedule", "multiple", "distance", "excess", "reached", "gradients_to_1e-6"]
 
@@ -74,10 +76,6 @@ def run_convex(config: Config, overrides: Sequence[str]) -> Path:
     Raises:
         UserError: a value is out of range.
     """
-    from dmm_exp.config.instantiate import check_targets
-    from dmm_exp.config.ranges import check_ranges
-    from dmm_exp.console.progress import Console
-
     check_ranges(config)
     check_targets(config.convex, "convex")
     convex, console, folder = config.convex, Console(), _folder(config)
@@ -111,17 +109,10 @@ def compute(name: str, setting: SettingConfig, convex: ConvexConfig, seed: int) 
         convex: the configuration ``convex``.
         seed: of the configuration; it stands for the seeds of all problems.
     """
-    import pandas as pd
-
-    from dmm_exp.convex.methods import METHODS, make_task, run_method
-    from dmm_exp.convex.problems import make_problem
-    from dmm_exp.convex.rates import facts_of, floors_of, spectra_of, summary_of
-
     shown = range(SEEDS * seed, SEEDS * seed + convex.repeats)
     tuned = range(SEEDS * seed + SEEDS // 2, SEEDS * seed + SEEDS // 2 + convex.tuning_repeats)
     task, tuning = (
-        make_task(make_problem(setting, cast("Loss", convex.loss), seeds), seeds, convex.pool)
-        for seeds in (shown, tuned)
+        make_task(make_problem(setting, cast(Loss, convex.loss), seeds), seeds, convex.pool) for seeds in (shown, tuned)
     )
     found = [one for method in METHODS for one in run_method(method, task, tuning, convex)]
     curves = [
@@ -160,8 +151,6 @@ def _keep(path: Path, result: SettingResult) -> None:
 
 def _kept(path: Path, name: str) -> SettingResult | None:
     """Return a setting that an earlier, perhaps interrupted, experiment finished."""
-    import pandas as pd
-
     try:
         kept = read_json(path.with_suffix(".json"))
         check_parquet(path.with_suffix(".parquet"))
@@ -183,10 +172,6 @@ def _without_nan(value: Any) -> Any:
 
 def _write(results: Sequence[SettingResult], folder: Path, convex: ConvexConfig, command: str) -> None:
     """Write tables, figures and the page, and print the headline table."""
-    import pandas as pd
-
-    from dmm_exp.convex.page import print_convex, write_page
-
     rows = [{"setting": result.name, **result.facts, **row} for result in results for row in result.methods]
     table = pd.DataFrame(rows)
     table = table.reindex(columns=[*LEADING, *(column for column in table if column not in LEADING)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from dmm_exp.attribution import Estimator, Evidence, SubsetModels, towards
 from dmm_exp.config.convex import ConvexConfig, ConvexPoolConfig
+from dmm_exp.config.instantiate import instantiate
 from dmm_exp.convex.dynamics import (
     SCHEDULES,
     Descent,
@@ -22,9 +24,6 @@ from dmm_exp.convex.dynamics import (
 from dmm_exp.convex.problems import Floats, Problem
 from dmm_exp.convex.solutions import exact_influence, pool_masks, pool_outputs, solve
 from dmm_exp.convex.theory import batch_smoothness, smoothness
-
-if TYPE_CHECKING:
-    from dmm_exp.attribution import Estimator
 
 METHODS = ("gd", "sgd", "ascent_descent", "om", "om_stochastic", "dmm_exact", "dmm_pool")
 STOCHASTIC = ("sgd", "om_stochastic")
@@ -92,11 +91,6 @@ def make_task(problem: Problem, seeds: range, pool: ConvexPoolConfig) -> Task:
 
 def _from_pool(problem: Problem, seeds: range, trained: Floats, pool: ConvexPoolConfig) -> Floats:
     """Return outputs ``[seeds, n]`` of θ(S) less the effect of F that the pool's estimator sees."""
-    import torch
-
-    from dmm_exp.attribution import Evidence, SubsetModels, towards
-    from dmm_exp.config.instantiate import instantiate
-
     estimator: Estimator = instantiate(pool.estimator)
     count, targets = problem.inputs.shape[1], []
     groups = (torch.arange(count) >= problem.size).long()

@@ -1,9 +1,9 @@
 """Random augmentation of images on the device they are on, for all members of an ensemble at once.
 
-Random numbers come from a counter, not from a generator with a state: each is a hash of (the member's seed, the step,
-the point, what it is for). So they depend neither on which members are computed together, nor on the worker, the device
-or the order of a batch, and there is no loop over members or examples. Images are what the dataset stores (uint8 or
-float32, not normalised), and stay so.
+Random numbers come from a counter instead of a generator with a state: each is a hash of (the member's seed, the step,
+the point, the use). So they do not depend on which members are computed together, on the worker, the device or the
+order of a batch, and no loop over members or examples is needed. Images keep the type in which the dataset stores them
+(uint8 or float32, not normalised).
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch import Tensor
 
 from dmm_exp.errors import UserError
 
-FLIP, DOWN, ACROSS, CUTOUT_DOWN, CUTOUT_ACROSS = range(5)  # what a random number is for
+FLIP, DOWN, ACROSS, CUTOUT_DOWN, CUTOUT_ACROSS = range(5)  # uses of random numbers
 # SplitMix64 (Steele, Lea & Flood 2014), as signed 64-bit numbers
 GAMMA, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to an image before a model is trained on it; nothing by default.
+    """Random changes of an image before a model is trained on it; none by default.
 
-    The order is crop, flip, cutout. An image that is padded by ``crop_padding`` on every side and cropped back to its
-    size is moved by up to that many pixels, all moves being equally likely. A flip is left to right, with probability
-    ½. Cutout (DeVries & Taylor 2017, arXiv 1708.04552) blanks a square around a random pixel, cut off at the border.
+    The order is crop, flip, cutout. A crop pads an image by ``crop_padding`` on every side and cuts it back to its
+    size, which moves it by up to that many pixels; all moves are equally likely. A flip has probability ½.
+    Cutout (DeVries & Taylor 2017, arXiv 1708.04552) fills a square around a random pixel, cut off at the border.
 
     Attributes:
         flip: whether to flip at random.
         crop_padding: pixels on every side; 0 for no crop.
-        cutout: side of the blanked square in pixels; 0 for none.
+        cutout: side of the filled square in pixels; 0 for none.
     """
 
     flip: bool = False
@@ -47,7 +47,7 @@ class Augmentation:
                 )
 
     def __bool__(self) -> bool:
-        """Whether it changes anything."""
+        """Return whether images are changed at all."""
         return bool(self.flip or self.crop_padding or self.cutout)
 
     def __call__(
@@ -60,18 +60,18 @@ class Augmentation:
     ) -> Tensor:
         """Return augmented images, of the same shape and type; ``inputs`` are not changed.
 
-        A point that is met again in another step is augmented anew; twice in one batch of a member, alike.
+        A point gets new random numbers in every step. If it is twice in one batch of a member, both are changed alike.
 
         Args:
             inputs: ``[members, batch, channels, height, width]``.
-            seeds: ``[members]`` int64, one a member.
-            points: ``[members, batch]`` int64, which point each image is.
+            seeds: ``[members]`` int64, one for each member.
+            points: ``[members, batch]`` int64, the index of the point of each image.
             step: number of the optimisation step, from 0; an int64 tensor where steps are recorded and replayed.
-            fill: value of padding and blanks as the dataset stores it, for each channel or for all; the mean is
+            fill: value of padded and filled pixels in the dataset's type, for each channel or for all; the mean is
                 neutral. A tensor where steps are recorded.
 
         Raises:
-            UserError: the inputs are no images, or padding or square are larger than these.
+            UserError: the inputs are not images, or the padding or the square is larger than the images.
         """
         if not self:
             return inputs
@@ -97,7 +97,7 @@ class Augmentation:
                 )
 
     def _moved(self, inputs: Tensor, keys: Tensor, colour: Tensor) -> Tensor:
-        """Crop and flip: every row and column of the result is a row and column of the image, or filled."""
+        """Return cropped and flipped images: each row and column is one of the image, or filled."""
         height, width = inputs.shape[-2:]
         down, across = (_below(2 * self.crop_padding + 1, keys, use) - self.crop_padding for use in (DOWN, ACROSS))
         rows = torch.arange(height, device=inputs.device) + down[..., None]
@@ -121,14 +121,14 @@ class Augmentation:
         return torch.where(square[:, :, None], colour, inputs)
 
     def _blanked(self, size: int, centre: Tensor, device: torch.device) -> Tensor:
-        """Return which of ``size`` places along one side are blanked, ``[members, batch, size]``."""
+        """Return which of ``size`` places along one side are filled, ``[members, batch, size]``."""
         start = centre[..., None] - self.cutout // 2
         places = torch.arange(size, device=device)
         return (places >= start) & (places < start + self.cutout)
 
 
 def _taken(images: Tensor, places: Tensor, dim: int) -> Tensor:
-    """Take rows (``dim`` 3) or columns (4) of images; places beyond the border give any pixels."""
+    """Return rows (``dim`` 3) or columns (4) of images; places beyond the border give arbitrary pixels."""
     shape = [*images.shape]
     places = places.clamp(0, shape[dim] - 1)
     index = places[:, :, None, :, None] if dim == 3 else places[:, :, None, None, :]
@@ -140,19 +140,19 @@ def _outside(places: Tensor, size: int) -> Tensor:
 
 
 def _below(count: int, keys: Tensor, use: int) -> Tensor:
-    """Return whole numbers from 0 to ``count - 1``, one a key, equally likely (to 1 in 2³¹ for small counts)."""
+    """Return whole numbers from 0 to ``count - 1``, one for each key, equally likely (to 1 in 2³¹ for small counts)."""
     return (_mixed(keys + _times_gamma(use + 1)) >> 32 & 0x7FFFFFFF) * count >> 31
 
 
 def _times_gamma(count: int | Tensor) -> int | Tensor:
-    """Return ``count × GAMMA`` as products of 64-bit numbers wrap around."""
+    """Return ``count × GAMMA`` as 64-bit numbers, which wrap around."""
     if isinstance(count, Tensor):
         return count * GAMMA
     return (GAMMA * count + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _mixed(values: Tensor) -> Tensor:
-    """Return SplitMix64's finaliser of int64 numbers (products wrap around)."""
+    """Return SplitMix64's finaliser of int64 numbers; products wrap around."""
     values = (values ^ _shifted(values, 30)) * FIRST
     values = (values ^ _shifted(values, 27)) * SECOND
     return values ^ _shifted(values, 31)

@@ -1,4 +1,4 @@
-"""Classes: from labels as files have them to numbers from 0, and what has to hold of them in every format."""
+"""Classes: from the labels in files to numbers from 0, with the checks that every format needs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from dmm_exp.errors import UserError, listed
 
-FEW = 20  # different labels that are classes however few examples there are
+FEW = 20  # up to so many different labels count as classes, however few examples there are
 
 
 def comparable(name: str) -> str:
-    r"""Return a class name as it is compared with others: one text for all ways in which Unicode can write it.
+    r"""Return a class name in the form in which names are compared: Unicode can write the same text in several ways.
 
     >>> comparable("e\u0301") == comparable("\u00e9")
     True
@@ -24,16 +24,16 @@ def comparable(name: str) -> str:
 def classes_of(labels: Mapping[str, np.ndarray], source: str) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return labels as numbers from 0, and the classes' names: the sorted different labels of all parts.
 
-    That is what scikit-learn's ``LabelEncoder`` does. Texts that differ only in how Unicode writes them are one class.
+    scikit-learn's ``LabelEncoder`` does the same. Texts that differ only in their Unicode form are one class.
 
     Args:
         labels: numbers or texts ``[examples]`` by part.
-        source: where they come from, which errors begin with.
+        source: of the labels; errors begin with it.
 
     Raises:
-        UserError: they look like identifiers, or like a quantity.
+        UserError: the labels look like identifiers or like a quantity.
     """
-    together = np.concatenate(list(labels.values()))  # numbers become texts where another part has texts
+    together = np.concatenate(list(labels.values()))  # numbers become texts if another part has texts
     found = np.unique(together)
     if found.dtype.kind == "U":
         _check_spaces(found, source)
@@ -47,43 +47,43 @@ def classes_of(labels: Mapping[str, np.ndarray], source: str) -> tuple[dict[str,
 
 
 def numbered(labels: Mapping[str, np.ndarray], source: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return labels that are classes without names as numbers from 0, and their names.
+    """Return labels of classes without names as numbers from 0, and names for the classes.
 
-    Labels from 0 on without a gap stay what they are. Others, such as 1 to 3, are coded by :func:`classes_of`, so that
-    there is no class without examples.
+    Labels from 0 on without a gap stay as they are. Others, such as 1 to 3, are coded by :func:`classes_of`, so that
+    every class has examples.
 
     Raises:
-        UserError: they look like identifiers, or some are negative.
+        UserError: the labels look like identifiers, or some are negative.
     """
     for part, values in labels.items():
         if values.dtype.kind == "i" and values.min() < 0 and set(np.unique(values).tolist()) != {-1, 1}:
             raise UserError(
                 f"labels of the {part} part go from {values.min()} to {values.max()} ({source}): expected whole "
-                "numbers from 0, or -1 and 1; leave out examples whose label stands for no label"
+                "numbers from 0, or -1 and 1; remove examples without a label"
             )
     return classes_of(labels, source)
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise ``UserError`` for two classes whose names differ only in how Unicode writes them."""
+    """Raise ``UserError`` for two classes whose names differ only in their Unicode form."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(comparable(name), name)
         if other != name:
             raise UserError(
-                f"the classes '{other}' and '{name}' have one name, written in two ways of Unicode (NFC, NFD); rename "
-                "one of them"
+                f"the classes '{other}' and '{name}' have the same name in two Unicode forms (NFC, NFD); rename one of "
+                "them"
             )
 
 
 def check_classes(train: np.ndarray, unseen: np.ndarray, names: Sequence[str], *, may_be_empty: bool) -> None:
-    """Raise ``UserError`` where there is nothing to tell apart, or a class has no training example.
+    """Raise ``UserError`` if there is only one class, or a class has no training example.
 
     Args:
         train: labels of training examples ``[examples]``.
         unseen: labels of unseen examples ``[examples]``.
         names: of all classes.
-        may_be_empty: whether a class may be without any examples.
+        may_be_empty: whether a class without any examples is accepted.
     """
     trained, kept_unseen = (np.bincount(labels, minlength=len(names)) for labels in (train, unseen))
     if (trained > 0).sum() == 1:

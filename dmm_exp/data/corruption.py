@@ -1,4 +1,4 @@
-"""Wrong labels, put there on purpose: the practical case for unlearning."""
+"""Wrong labels that are introduced on purpose: the practical case for unlearning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LabelCorruption:
 
     Attributes:
         fraction: share of the training set, in [0, 1).
-        seed: which examples, and which wrong labels.
+        seed: of the choice of examples and of wrong labels.
     """
 
     fraction: float = 0.0

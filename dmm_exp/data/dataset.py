@@ -24,28 +24,28 @@ from dmm_exp.errors import UserError, did_you_mean, listed
 
 @dataclass(frozen=True)
 class Dataset:
-    """Examples from files, or by name.
+    """Examples from files, or from a hub of datasets.
 
     Attributes:
-        formats: how the files may be laid out, by name.
-        path: the files: a folder, or the one file of some formats. None looks in ``folders``, then asks ``hub``.
+        formats: possible layouts of the files, by name.
+        path: a folder, or a file for formats that are one file. None looks in ``folders``, then asks ``hub``.
         folders: places to look in, in order; the first that holds files of a format is read.
-        format: which of ``formats``; None takes the first that the files look like.
-        hub: the dataset by name.
-        class_names: a name for every class, for files without: labels are then their places, and a class may have no
-            examples. None takes the sorted different labels as classes, so that every class has some.
-        decoding: how images are decoded, for formats that hold them encoded.
-        split: what is trained on, and what stays unseen.
-        normalisation: constants for the model's input. None takes them from the *unseen* points, which are no part of
-            any training set: an oracle must see nothing of the forget set, not even through a mean.
-        train_size: number of training points to keep, drawn at random; all when None.
+        format: the name of one of ``formats``; None takes the first that fits the files.
+        hub: a dataset that can be downloaded by its name.
+        class_names: a name for every class, for files without names: labels are then positions in this list, and a
+            class may have no examples. None takes the sorted different labels as classes.
+        decoding: how images are decoded, for formats with encoded images.
+        split: which examples are trained on, and which stay unseen.
+        normalisation: constants for the model's input. None computes them from the *unseen* points, which belong to no
+            training set: an oracle must know nothing of the forget set, not even through a mean.
+        train_size: number of training points to keep, drawn at random; None keeps all.
         validation_size: the same for unseen points.
         subset_seed: seed of these draws.
         published: numbers of examples that the files should hold, by part.
-        checksums: digests of the original files by their name, ``md5:…`` or ``sha256:…``; under a name without
-            ``.gz`` that of a compressed file's content, since the same content may be compressed in several ways.
+        checksums: digests of the original files by their name, ``md5:…`` or ``sha256:…``. The digest of a name without
+            ``.gz`` is that of a compressed file's content, since the same content can be compressed in several ways.
         verify: refuse files that differ from ``published`` or ``checksums``.
-        corruption: wrong labels to put into the training set.
+        corruption: wrong labels to introduce into the training set.
     """
 
     formats: Mapping[str, Format]
@@ -74,7 +74,7 @@ class Dataset:
         """Return the examples: inputs uint8 or float32 ``[points, ...]``, training points first.
 
         Raises:
-            UserError: there are no files, they are damaged, or they are not what they should be.
+            UserError: there are no files, or they are damaged, or they do not hold what is expected.
         """
         reading = self._read()
         self._check(reading)
@@ -122,10 +122,10 @@ class Dataset:
         return f"dataset.path={self.path} {what}; expected {expected}{advice}"
 
     def _verify(self, reading: Reading) -> None:
-        """Compare files with those published."""
+        """Compare the files with the published ones."""
         if not self.verify:
             return
-        way_out = "download it again, or read it all the same with dataset.verify=false"
+        way_out = "download it again, or accept it with dataset.verify=false"
         for file in reading.files:
             if not self._is_original(file):
                 raise UserError(f"{file} differs from the published file (checksum); {way_out}")
@@ -135,7 +135,7 @@ class Dataset:
                 raise UserError(f"the {part} part has {there:,} examples, published are {expected:,}; {way_out}")
 
     def _is_original(self, file: Path) -> bool:
-        """Say whether a file has the published checksum; True when none is known."""
+        """Return whether a file has the published checksum; True when none is known."""
         for name in (file.name, file.name.removesuffix(".gz")):
             if name in self.checksums:
                 algorithm, _, expected = self.checksums[name].partition(":")
@@ -168,7 +168,7 @@ class Dataset:
         return labels, names
 
     def _taken(self, reading: Reading, names: list[str]) -> tuple[str, ...]:
-        """Say which labels are classes, where the files do not name these and their numbers are not those from 0."""
+        """Return a sentence that lists the classes, if files do not name them and labels are not 0, 1, 2, …."""
         if (
             reading.class_names is not None
             or self.class_names is not None
@@ -217,7 +217,7 @@ class Dataset:
         return part, indices[torch.randperm(len(indices), generator=generator)[:size].numpy()]
 
     def _inputs(self, chosen: Sequence[tuple[np.ndarray | Pictures, np.ndarray]]) -> np.ndarray:
-        """Return the chosen rows of arrays or encoded images, one after the other."""
+        """Return the chosen rows of arrays or encoded images, joined."""
         pictures = [(source, rows) for source, rows in chosen if isinstance(source, Pictures)]
         if pictures:
             return self._decoding.array(pictures)

@@ -1,10 +1,10 @@
-"""One image file → its pixels in 8 bits, upright and without transparency: a rule for every mode of Pillow.
+"""Decoding of one image file to 8-bit pixels, upright and without transparency: a rule for every mode of Pillow.
 
-| mode | what becomes of it |
+| mode | how it is converted |
 |---|---|
-| 1, L, P, RGB, RGBX, CMYK, YCbCr, HSV | what Pillow's ``convert`` makes of it |
-| LA, La, PA, RGBA, RGBa, and others with a transparent colour | laid over a grey background |
-| I;16 in any byte order; I of PNG and PNM files, where it stands for 16 bits | divided by 257, rounded; of 12-bit TIFF files by 4095/255 |
+| 1, L, P, RGB, RGBX, CMYK, YCbCr, HSV | by Pillow's ``convert`` |
+| LA, La, PA, RGBA, RGBa, and others with a transparent colour | put over a grey background |
+| I;16 in any byte order; I of PNG and PNM files, where it means 16 bits | divided by 257, rounded; of 12-bit TIFF files by 4095/255 |
 | F | times 255, rounded, if all values are in [0, 1]; otherwise refused |
 | I of other files, LAB, and all others | refused: their range is not known |
 """  # noqa: E501
@@ -21,22 +21,22 @@ import numpy as np
 
 from dmm_exp.errors import UserError, reason_of
 
-RULES = 2  # version of the rules above, which is part of the address of what is kept decoded
+RULES = 2  # version of the rules above; part of the key of stored decoded images
 MODES = {1: "L", 3: "RGB"}
 AS_PILLOW = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
-# Pillow knows these, but other programs have to draw them: Ghostscript, for one, runs what is in an EPS file.
+# Pillow knows these, but other programs draw them; Ghostscript, for example, executes the content of an EPS file.
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 ONE_PICTURE = ("MPO", "PSD")  # formats whose further frames are other versions of the first, or its layers
 ORIENTATION = 0x0112  # tag of EXIF
 BITS = 258  # tag of TIFF
-LARGE = 1 << 24  # pixels from which images are decoded one at a time
+LARGE = 1 << 24  # images with more pixels than this are decoded one at a time
 
-# What is said of images of which something was lost or changed.
+# Notes about images of which something was lost or changed.
 TURNED = "turned upright, as the EXIF orientation says"
-COMPOSED = "laid over a grey background where transparent (dataset.decoding.background={background})"
+COMPOSED = "put over a grey background where transparent (dataset.decoding.background={background})"
 SCALED = "scaled from {range} to 8 bits"
-FIRST_FRAME = "taken by the first frame of several"
+FIRST_FRAME = "reduced to the first frame of several"
 
 _one_at_a_time = threading.Lock()
 
@@ -55,12 +55,12 @@ def decoded(content: bytes, name: str, channels: int, background: int) -> tuple[
 
     Args:
         content: of the file.
-        name: what to call it in an error.
+        name: of the image in error messages.
         channels: 1 for grey, 3 for colour.
-        background: grey value from 0 to 255 behind what is transparent.
+        background: grey value from 0 to 255 behind transparent pixels.
 
     Raises:
-        UserError: it is no whole image, too large, or of a mode whose range is not known.
+        UserError: it is not a complete image, too large, or of a mode whose range is not known.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -72,15 +72,15 @@ def decoded(content: bytes, name: str, channels: int, background: int) -> tuple[
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{name} is not a whole image (its format is none that is decoded)") from error
+        raise UserError(f"{name} is not a complete image (its format is not supported)") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{name}: {_too_large(error)}") from error
-    except Exception as error:  # a stranger's file may raise anything in one of Pillow's many readers
-        raise UserError(f"{name} is not a whole image ({reason_of(error)})") from error
+    except Exception as error:  # a damaged file may raise any exception in one of Pillow's many readers
+        raise UserError(f"{name} is not a complete image ({reason_of(error)})") from error
 
 
 def _check_size(image: Any) -> None:
-    """Refuse what Pillow refuses for its number of pixels, however it is limited by then."""
+    """Refuse images of too many pixels by Pillow's own limit, even where that limit was switched off."""
     from PIL import Image
 
     if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or 2**28):
@@ -88,7 +88,7 @@ def _check_size(image: Any) -> None:
 
 
 def _too_large(what: object) -> str:
-    return f"it has too many pixels to be decoded safely ({what}); make it smaller, or leave it out"
+    return f"it has too many pixels to be decoded safely ({what}); make it smaller, or remove it"
 
 
 def _in_8_bits(image: Any, channels: int, background: int) -> tuple[Any, list[str]]:
@@ -123,7 +123,7 @@ def _composed(image: Any, background: int) -> tuple[Any, bool]:
 
 
 def _scaled(image: Any, background: int) -> tuple[Any, str]:
-    """Return numbers of more than 8 bits in 8 bits, and what is said of it."""
+    """Return values of more than 8 bits in 8 bits, and a note about it."""
     from PIL import Image
 
     values = np.asarray(image)
@@ -142,16 +142,16 @@ def _scaled(image: Any, background: int) -> tuple[Any, str]:
 
 
 def _orientation(image: Any) -> int:
-    """Return the EXIF orientation, from 1 (upright) to 8; damaged EXIF data say nothing."""
+    """Return the EXIF orientation, from 1 (upright) to 8; damaged EXIF data count as upright."""
     try:
         found = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # its readers raise anything
+    except Exception:  # damaged data may raise any exception
         return 1
     return found if found in range(1, 9) else 1
 
 
 def _upright(flat: Any, image: Any) -> Any:
-    """Return an image turned as the EXIF orientation of what it was made of says; Pillow turns TIFF files itself."""
+    """Return the converted image turned by the EXIF orientation of its source; Pillow turns TIFF files itself."""
     from PIL import ImageOps
 
     if _orientation(image) == 1:

@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 real handwritten digits (8×8, 17 grey levels): embedded, so that everything runs anywhere."""
+"""scikit-learn's 1,797 handwritten digits (8×8, 17 grey levels), which need no download."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Digits:
     Attributes:
         validation_fraction: share of all examples kept for validation.
         split_seed: seed of the split; not the run's seed, so that ensembles of several seeds share one dataset.
-        corruption: wrong labels to put into the training set.
+        corruption: wrong labels to introduce into the training set.
     """
 
     normalisation: Normalisation

@@ -1,4 +1,4 @@
-"""Examples in memory, or mapped into it: one index space for training and validation points."""
+"""Examples in memory, or memory-mapped: one index space for training and validation points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Normalisation:
     """Constants of ``(input / scale - mean) / std``, which the model applies to its input.
 
     They are fixed in the dataset's configuration or computed from the unseen points (:meth:`of`), never from the run's
-    training set: an oracle must see nothing of the forget set, not even through a mean.
+    training set: an oracle must know nothing of the forget set, not even through a mean.
     """
 
     scale: float
@@ -30,7 +30,7 @@ class Normalisation:
     def of(cls, inputs: Tensor) -> Normalisation:
         """Return constants that give inputs ``[points, channels or columns, ...]`` zero mean and unit variance.
 
-        The points must not be training points. What does not vary is left at a standard deviation of 1.
+        The points must not be training points. Where a value does not vary, the standard deviation is 1.
         """
         scale = 255.0 if inputs.dtype == torch.uint8 else 1.0
         axes = [axis for axis in range(inputs.ndim) if axis != 1]
@@ -44,21 +44,20 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Examples:
-    """A dataset as tensors; points are indexed train first, then validation: all that a run keeps unseen.
+    """A dataset as tensors; training points come first, then validation points, which a run never trains on.
 
     Attributes:
-        inputs: ``[points, ...]``, uint8 or float32, as stored: normalisation belongs to the model. Perhaps a
-            mapped file.
+        inputs: ``[points, ...]``, uint8 or float32, as stored: normalisation belongs to the model. They may be a
+            memory-mapped file.
         labels: ``[points]`` int64, what models are trained on (corrupted labels included).
         n_train: points ``0 … n_train-1`` are the training set.
         class_names: a name for every class.
         normalisation: constants for the model's input.
         corrupted: ``[points]`` bool, whose labels were changed.
         names: of the files of training points, ``[n_train]``: paths in the folder of training images, such as
-            ``cat/1.png``; None where points are no files of their own. They are not written to artifacts and determine
-            nothing.
-        taken: sentences that say what in the files was taken as what, where they leave it open. They are not written
-            to artifacts and determine nothing, either.
+            ``cat/1.png``; None where points are not files. They are not written to artifacts and change no result.
+        taken: sentences that say how the files were read where that was not obvious. They are not written to artifacts
+            and change no result, either.
     """
 
     inputs: Tensor

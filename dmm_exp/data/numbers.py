@@ -1,4 +1,4 @@
-"""Numbers as float32: what they hold, what is lost on the way there, and whether two parts are on one scale."""
+"""Conversion of numbers to float32, with checks for lost precision and for parts on different scales."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from dmm_exp.errors import UserError
 
-EXACT = 2**24  # whole numbers up to here are all different in float32
-LOST = 0.25  # share of a column's different values that may become equal in float32
-COLUMNS = 100  # columns of large numbers that are looked at
-SMALL, FACTOR = 10, 50  # one part within ±10, another one 50 times larger: 255 or 65,535, less what the draw may do
-FEW = 8  # values from which a column's size can be judged
+EXACT = 2**24  # up to this value float32 represents all whole numbers exactly
+LOST = 0.25  # accepted share of a column's different values that become equal in float32
+COLUMNS = 100  # number of columns that are checked
+SMALL, FACTOR = 10, 50  # parts differ in scale if one is within ±10 and the other 50 times larger (255 or 65,535)
+FEW = 8  # number of values that a column needs for its scale to be judged
 
 
 def numbers(values: np.ndarray, where: str, way_out: str = "") -> np.ndarray:
@@ -21,11 +21,11 @@ def numbers(values: np.ndarray, where: str, way_out: str = "") -> np.ndarray:
 
     Args:
         values: ``[examples, ...]``.
-        where: what errors call them.
-        way_out: a clause for columns that float32 cannot hold, such as how to leave them out.
+        where: name of the values in errors.
+        way_out: a clause for errors, such as how to leave a column out.
 
     Raises:
-        UserError: they are no numbers, some are missing or infinite, or float32 makes different ones equal.
+        UserError: the values are not numbers, some are missing or infinite, or different ones are equal in float32.
     """
     if values.dtype.kind not in "biuf":
         raise UserError(f"{where}: expected numbers, found {values.dtype}")
@@ -44,9 +44,9 @@ def check_distinct(values: np.ndarray, single: np.ndarray, where: str, way_out: 
     """Raise ``UserError`` where different values of a column become equal in float32, as identifiers and times do.
 
     Args:
-        values: finite numbers ``[examples, ...]`` as they were given.
+        values: the original finite numbers ``[examples, ...]``.
         single: the same in float32.
-        where: what errors call them.
+        where: name of the values in errors.
         way_out: a clause that says how to leave a column out.
     """
     if values.dtype.kind not in "iuf" or values.dtype.itemsize < 4 or values.dtype == np.float32 or not values.size:
@@ -54,22 +54,22 @@ def check_distinct(values: np.ndarray, single: np.ndarray, where: str, way_out: 
     before, after = values.reshape(len(values), -1), single.reshape(len(values), -1)
     large = np.maximum(after.max(0), -after.min(0)) >= EXACT
     for column in np.flatnonzero(large)[:COLUMNS]:
-        told_apart, different = len(np.unique(after[:, column])), len(np.unique(before[:, column]))
-        if told_apart < (1 - LOST) * different:
+        remaining, different = len(np.unique(after[:, column])), len(np.unique(before[:, column]))
+        if remaining < (1 - LOST) * different:
             name = f"column {column} of {where}" if before.shape[1] > 1 else where
             raise UserError(
-                f"{name}: float32 makes {told_apart:,} of its {different:,} different numbers (the largest is "
-                f"{before[:, column].max()}), as happens with identifiers and times; take less of them, for example "
-                f"their difference from the first{way_out}"
+                f"{name}: in float32 only {remaining:,} of its {different:,} different numbers remain different (the "
+                f"largest is {before[:, column].max()}), as is usual with identifiers and times; make the numbers "
+                f"smaller, for example by subtracting the first{way_out}"
             )
 
 
 def check_scales(parts: Mapping[str, np.ndarray], way_out: str = "") -> None:
-    """Raise ``UserError`` where one part of the inputs was scaled and another was not, such as 0 to 1 and 0 to 255.
+    """Raise ``UserError`` if one part of the inputs was scaled and another was not, such as 0 to 1 and 0 to 255.
 
     Args:
         parts: floating-point inputs ``[examples, columns or channels, ...]`` by their name in errors.
-        way_out: a clause that says what to do.
+        way_out: a clause for the error that says what to do.
     """
     for (one, small), (other, large) in combinations(parts.items(), 2):
         if np.abs(small).max() > np.abs(large).max():
@@ -83,7 +83,7 @@ def check_scales(parts: Mapping[str, np.ndarray], way_out: str = "") -> None:
 
 
 def _ratio(small: np.ndarray, large: np.ndarray) -> float:
-    """Return how many times larger the numbers of one part are, in the median column or channel; 0 where unknown."""
+    """Return by which factor one part is larger, as the median over columns or channels; 0 where unknown."""
     chosen = np.unique(np.linspace(0, small.shape[1] - 1, COLUMNS).astype(int))
     found = [(_size(small[:, column]), _size(large[:, column])) for column in chosen]
     ratios = [high / low for low, high in found if low and high]
@@ -91,6 +91,6 @@ def _ratio(small: np.ndarray, large: np.ndarray) -> float:
 
 
 def _size(values: np.ndarray) -> float:
-    """Return how large most numbers are, zeros apart; 0 for too few of them."""
+    """Return the typical size of numbers other than zero; 0 if there are too few of them."""
     sizes = np.abs(values[values != 0])
     return float(np.quantile(sizes, 0.9)) if len(sizes) >= FEW else 0.0

@@ -1,4 +1,4 @@
-"""Encoded images, and how they become arrays: at once in memory, or in a file that is mapped."""
+"""Encoded images, and their decoding to an array in memory or in a memory-mapped file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,25 +17,24 @@ from dmm_exp.console.terminal import tracked
 from dmm_exp.data.decoded import MODES, RULES, decoded
 from dmm_exp.errors import UserError, printable, reason_of, storage_errors
 from dmm_exp.files.reading import read_bytes
+from dmm_exp.files.writing import write_atomically
+from dmm_exp.store import Draft, Spec, Store
 
-if TYPE_CHECKING:
-    from dmm_exp.store import Draft
-
-AT_ONCE = 1024  # pictures decoded by all threads before more are begun
-MANY = 5000  # pictures whose decoding deserves a progress bar
-ENCODED_BYTES = 1 << 30  # of one image file
+AT_ONCE = 1024  # pictures that are decoded by all threads before the next ones start
+MANY = 5000  # number of pictures from which a progress bar is shown
+ENCODED_BYTES = 1 << 30  # largest size of one image file
 FILE = "pictures.npy"  # of decoded pixels, in its artifact
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images in files or columns, not decoded yet.
+    """Encoded images in files or columns.
 
     Attributes:
-        count: how many there are.
+        count: number of images.
         content: index → the bytes of an image file (JPEG, PNG, ...).
-        name: index → what to call it in an error.
-        fingerprint: changes when any of them may have changed.
+        name: index → name of the image in error messages.
+        fingerprint: changes when any of the images may have changed.
     """
 
     count: int
@@ -51,7 +50,7 @@ def file_content(path: Path) -> bytes:
     """Return the bytes of an image file.
 
     Raises:
-        UserError: it cannot be read, is no ordinary file, or is too large for one image.
+        UserError: it cannot be read, is not an ordinary file, or is too large for one image.
     """
     try:
         return read_bytes(path, ENCODED_BYTES)
@@ -66,10 +65,10 @@ class Decoding:
     Attributes:
         size: height and width in pixels.
         channels: 3 for colour, 1 for grey.
-        resize: scale and crop images of other sizes (the centre of the shorter side); otherwise they are an error.
-        keep_in: folder for the decoded pixels, an artifact that is mapped into memory instead of held there, and
-            found again by the next run; None decodes into memory.
-        background: grey value from 0 (black) to 255 (white) behind what is transparent.
+        resize: scale images of other sizes and crop them around the centre; otherwise other sizes are an error.
+        keep_in: folder for an artifact with the decoded pixels, which is memory-mapped and used again by later runs;
+            None decodes into memory.
+        background: grey value from 0 (black) to 255 (white) behind transparent pixels.
     """
 
     size: int
@@ -95,12 +94,12 @@ class Decoding:
         """Return one image, uint8 ``[channels, size, size]``.
 
         Raises:
-            UserError: it is no whole image or cannot be decoded safely, or has another size and ``resize`` is off.
+            UserError: it is not a complete image, cannot be decoded safely, or has another size without ``resize``.
         """
         return self._decode(content, name)[0]
 
     def _decode(self, content: bytes, name: str) -> tuple[np.ndarray, list[str]]:
-        """Return one image, and what was changed about it."""
+        """Return one image, and notes on how it was changed."""
         from PIL import Image, ImageOps
 
         image, notes = decoded(content, name, self.channels, self.background)
@@ -114,10 +113,10 @@ class Decoding:
         return np.asarray(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1), notes
 
     def array(self, chosen: Sequence[tuple[Pictures, np.ndarray]]) -> np.ndarray:
-        """Return images ``[images, channels, size, size]`` uint8, those of several sources one after the other.
+        """Return images ``[images, channels, size, size]`` uint8 of several sources, joined.
 
         Args:
-            chosen: sources, and which of their images ``[images]`` in which order.
+            chosen: sources, and the indices ``[images]`` of the images to take, in order.
 
         Raises:
             UserError: one cannot be decoded, or ``keep_in`` cannot be written.
@@ -129,9 +128,7 @@ class Decoding:
             return self._kept(Path(self.keep_in).expanduser().absolute(), shape, chosen)
 
     def _kept(self, root: Path, shape: tuple[int, ...], chosen: Sequence[tuple[Pictures, np.ndarray]]) -> np.ndarray:
-        """Return images from an artifact in a folder, made where it is missing or damaged."""
-        from dmm_exp.files.writing import write_atomically
-        from dmm_exp.store import Spec, Store
+        """Return images from an artifact in a folder, which is written if it is missing or damaged."""
 
         def fill(path: Path) -> None:
             mapped = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
@@ -145,7 +142,7 @@ class Decoding:
         spec = Spec("decoded", config, {"pictures": _digest(chosen)})
         file = Store(root, _LogMessages()).obtain(spec, make).path / FILE
         try:
-            found = np.load(file, mmap_mode="c")  # pages that are written to are copied: the file never changes
+            found = np.load(file, mmap_mode="c")  # copy on write: the file itself never changes
         except (OSError, ValueError) as error:
             raise UserError(_not_ours(file, reason_of(error))) from error
         if found.shape != shape or found.dtype != np.uint8:
@@ -153,7 +150,7 @@ class Decoding:
         return found
 
     def _fill(self, out: np.ndarray, chosen: Sequence[tuple[Pictures, np.ndarray]]) -> Any:
-        """Decode into ``out``, several images at a time: decoders leave Python's lock alone."""
+        """Decode into ``out`` in several threads: decoders release Python's global lock."""
         work = [(pictures, int(row)) for pictures, rows in chosen for row in rows]
         starts = range(0, len(work), AT_ONCE)
         noted: dict[str, list[str]] = defaultdict(list)
@@ -181,11 +178,11 @@ def _digest(chosen: Sequence[tuple[Pictures, np.ndarray]]) -> str:
 
 
 def _not_ours(file: Path, found: str) -> str:
-    return f"{file} is none of the decoded images of dataset.decoding.keep_in ({found}); remove {file.parent}"
+    return f"{file} is not the expected file of decoded images ({found}); remove {file.parent}"
 
 
 def _report(noted: dict[str, list[str]]) -> None:
-    """Say once for each kind of change how many images it was made to."""
+    """Log, for each kind of change, how many images were changed."""
     for note, names in noted.items():
         count = "1 image was" if len(names) == 1 else f"{len(names):,} images were"
         example = names[0] if len(names) == 1 else f"the first is {names[0]}"
@@ -193,7 +190,7 @@ def _report(noted: dict[str, list[str]]) -> None:
 
 
 class _LogMessages:
-    """What the store has to say of kept images."""
+    """Writes the messages of the store to the log."""
 
     def warn(self, text: str) -> None:
         logging.getLogger(__name__).warning(text)

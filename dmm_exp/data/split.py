@@ -1,4 +1,4 @@
-"""Which examples are trained on, and which a run keeps unseen."""
+"""The split of examples into training points and unseen points."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Chosen = tuple[str, np.ndarray]  # a part of the files, and the numbers of the e
 class Split:
     """Training, validation and test examples; a run has one set of unseen points, one of the last two.
 
-    Whatever is set aside holds every class in the same proportion (stratified), leaves at least one example of every
-    class where that is possible, and depends on ``seed`` alone, not on the run's seed. RUM's split of
-    CIFAR (arXiv 2406.01257), 45,000 / 5,000 / 10,000, is ``validation=5000``: settings are searched with
+    Examples are set aside with the same proportion of every class (stratified), at least one example of every class is
+    left where that is possible, and the choice depends on ``seed`` alone, not on the run's seed. RUM's split of CIFAR
+    (arXiv 2406.01257), 45,000 / 5,000 / 10,000, is ``validation=5000``: settings are searched with
     ``unseen=validation`` and reported with ``unseen=test``.
 
     Attributes:
-        validation: training examples set aside: a number of them, or a share in (0, 1); 0 for none.
-        test: the same for a test part, where the files have none of their own; where they have one, this is not used.
-        unseen: which of the two the run's unseen points are; the other takes no part in the run.
-        seed: of what is set aside.
+        validation: training examples to set aside: a number, or a share in (0, 1); 0 for none.
+        test: the same for a test part; only used where the files have no test part.
+        unseen: which of the two parts is the run's unseen points; the other part is not used.
+        seed: of the choice.
     """
 
     validation: float = 0
@@ -48,7 +48,7 @@ class Split:
         if self.unseen == "validation" and not self.validation:
             raise UserError(
                 "dataset.split.unseen=validation: no examples are set aside; give dataset.split.validation, a number "
-                "of training examples or a share of them"
+                "of training examples or a share"
             )
 
     def __call__(self, labels: Mapping[str, np.ndarray]) -> tuple[Chosen, Chosen]:
@@ -58,7 +58,7 @@ class Split:
             labels: of the parts that the files have: ``train`` and perhaps ``test``, ``[examples]`` each.
 
         Raises:
-            UserError: there is no test part, or more is asked for than there is.
+            UserError: there is no test part, or there are fewer examples than asked for.
         """
         train, test = np.arange(len(labels[TRAIN])), None
         if TEST not in labels and self.test:
@@ -89,9 +89,9 @@ class Split:
 
 
 def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Draw ``size`` rows with the classes' proportions (to within one row each), sorted ``[size]``.
+    """Return ``size`` random rows with the classes' proportions (to within one row each), sorted ``[size]``.
 
-    One row of every class is left where ``size`` allows; other classes then give one more.
+    At least one row of every class is left where ``size`` allows that; other classes then give one row more.
     """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).numpy()
     classes, counts = np.unique(labels, return_counts=True)
@@ -106,7 +106,7 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def _leaving_one(quota: np.ndarray, shares: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return rows to draw of every class, as many together as before, of which none draws a class empty."""
+    """Return the number of rows to draw of every class, with the same total, so that one row of each class is left."""
     quota = np.minimum(quota, counts - 1)
     while (more := round(shares.sum()) - quota.sum()) > 0:
         room = np.flatnonzero(quota < counts - 1)

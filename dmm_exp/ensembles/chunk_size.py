@@ -1,4 +1,4 @@
-"""How many members train fastest together, and by which engine: measured where they will be trained."""
+"""Measures the chunk size and the engine with which members train fastest, on the device where they will be trained."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from dmm_exp.files.reading import Json
 from dmm_exp.store import Draft
 
 CANDIDATES = (1, 2, 5, 10, 25, 50, 100, 200)
-CLOSE = 1.05  # the smallest size within this factor of the fastest is chosen: small chunks spread over more workers
-LEAST_SECONDS, LEAST_STEPS = 0.1, 3  # for each candidate
-HOPELESS = 1.5  # a size this much slower than the fastest so far ends the search
-SAME = 0.05  # relative difference of losses after a few steps up to which an engine's answer is that of the plain one
+CLOSE = 1.05  # the smallest size within this factor of the fastest is chosen: small chunks can use more workers
+LEAST_SECONDS, LEAST_STEPS = 0.1, 3  # of measurement for each candidate
+HOPELESS = 1.5  # a size slower than the fastest by this factor ends the search
+SAME = 0.05  # largest relative difference between the losses of an engine and the plain engine after a few steps
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class MeasureJob:
         model: configuration of the network.
         training: configuration of the recipe.
         trainer: configuration of the Lightning trainer, its engine included.
-        size: the only chunk size to measure; None for all that are worth it.
-        output: folder of the artifact in the making.
+        size: the only chunk size to measure; None for all candidates.
+        output: folder of the unfinished artifact.
     """
 
     examples: Path
@@ -57,7 +57,7 @@ class MeasureJob:
 
 
 def measure_chunk_size(job: MeasureJob) -> None:
-    """Do a :class:`MeasureJob`."""
+    """Run a :class:`MeasureJob`."""
     examples = read_examples(job.examples)
     build = model_factory(job.model, examples)
     measured = Measurement(build, examples, job.training, job.trainer)
@@ -66,10 +66,10 @@ def measure_chunk_size(job: MeasureJob) -> None:
 
 
 def chosen_among(results: Sequence[tuple[Engine, Mapping[int, float]]]) -> Json:
-    """Return the fastest engine, the chunk size to take with it, and all that was measured.
+    """Return the fastest engine, the best chunk size for it, and all measurements.
 
     Args:
-        results: of every engine, the seconds of a step and member by chunk size; at least one.
+        results: for every engine, the seconds for a step of one member, by chunk size; at least one.
     """
     engine, seconds = min(results, key=lambda result: min(result[1].values()))
     return {
@@ -81,7 +81,7 @@ def chosen_among(results: Sequence[tuple[Engine, Mapping[int, float]]]) -> Json:
 
 
 def in_words(found: Json) -> str:
-    """Return what was found, in words."""
+    """Return the result of a measurement in words."""
     chosen = found["seconds"][str(found["chosen"])]
     together = "members together are" if found["chosen"] > 1 else "member at a time is"
     alone = [seconds["1"] for seconds in found["measured"].values() if "1" in seconds]
@@ -93,18 +93,18 @@ def in_words(found: Json) -> str:
 
 
 def _alike(loss: float, right: float) -> bool:
-    """Return whether two engines have the same loss, but for rounding; where steps diverge, both have none."""
+    """Return whether two losses are equal up to rounding; where training diverges, neither is finite."""
     return abs(loss - right) <= SAME * abs(right) if isfinite(right) else not isfinite(loss)
 
 
 def fastest(seconds: Mapping[int, float]) -> int:
-    """Return the smallest chunk size that is nearly as fast, per member, as the fastest."""
+    """Return the smallest chunk size that is nearly as fast per member as the fastest one."""
     limit = CLOSE * min(seconds.values())
     return min(size for size, value in seconds.items() if value <= limit)
 
 
 def device_name(trainer: Plain) -> str:
-    """Return what a measurement holds for: the GPU's name, or the processor's."""
+    """Return the name of the GPU or the processor, for which a measurement is valid."""
     if uses_gpu(trainer):
         return torch.cuda.get_device_name()
     try:
@@ -122,10 +122,10 @@ class Measurement:
         build: makes a network.
         examples: the dataset.
         training: configuration of the recipe.
-        trainer: configuration of the Lightning trainer; its engine says what is left open.
+        trainer: configuration of the Lightning trainer; its engine says which choices are open.
 
     Attributes:
-        left_out: why engines were not taken, by their words.
+        left_out: by engine in words, why it was not considered.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Measurement:
         self.inputs, self.labels = examples.inputs[: examples.n_train], examples.labels[: examples.n_train]
 
     def engines(self) -> list[Engine]:
-        """Return the engines worth measuring, plain ones first; an engine that was asked for is the only one."""
+        """Return the engines to measure, plain ones first; an engine that was asked for is the only one."""
         options = {
             "step": ("eager", "graph") if self._recordable() else ("eager",),
             "members": ("together", "apart"),
@@ -159,15 +159,15 @@ class Measurement:
             if values[1:] != ("together", "channels_last")
         ]
         on_host = self.device.type == "cpu" and self.asked.members == AUTO
-        # one after another, a host gains nothing from several members: images that are channels last are worth a look
+        # on a CPU members run one after another, so that only channels last may be faster than the plain engine
         return [
             engine for engine in engines if not on_host or (engine.members == "together") == (engine.memory == "rows")
         ]
 
     def everything(self, size: int | None) -> Iterator[tuple[Engine, dict[int, float]]]:
-        """Yield every engine that trains rightly, and its seconds of a step and member by chunk size.
+        """Yield every engine that trains correctly, and its seconds for a step of one member, by chunk size.
 
-        The first one is plain: what is wrong with it is raised. Of others, it is kept in ``left_out``.
+        The first engine is the plain one, whose errors are raised. Errors of others are kept in ``left_out``.
         """
         right: list[float] = []
         for number, engine in enumerate(self.engines()):
@@ -180,17 +180,17 @@ class Measurement:
                     yield engine, self._of_size(engine, size) if size else self.seconds_per_member(engine, sizes)
                 else:
                     loss, wanted = wrong[-1]
-                    self.left_out[engine.words()] = f"its loss after a few steps is {loss:.4g}, plainly {wanted:.4g}"
+                    self.left_out[engine.words()] = f"its loss after a few steps is {loss:.4g} instead of {wanted:.4g}"
             except (UserError, RuntimeError) as error:
                 if number == 0:
                     raise
                 self.left_out[engine.words()] = str(error).splitlines()[0]
 
     def losses(self, engine: Engine) -> list[float]:
-        """Return the losses of one member in the first and the last of a few steps, by which engines are compared.
+        """Return the losses of one member in the first and the last of a few steps, to compare engines.
 
-        At the recipe's full learning rate the last one may not be finite, although the recipe, which begins with a
-        smaller one, works.
+        At the recipe's full learning rate the last loss may not be finite, although the recipe itself works, since it
+        begins with a smaller rate.
         """
         with global_numbers(0):
             step = self._steps(engine, 1)
@@ -200,8 +200,8 @@ class Measurement:
     def seconds_per_member(self, engine: Engine, sizes: Sequence[int] = CANDIDATES) -> dict[int, float]:
         """Return the seconds of one training step, divided by the members that take it, for rising chunk sizes.
 
-        It ends early at a size that does not fit into memory, that the architecture refuses (dropout), or that is far
-        slower than the best so far.
+        The search ends at a size that does not fit into memory, that is impossible for the architecture (dropout), or
+        that is far slower than the best size so far.
         """
         found: dict[int, float] = {}
         for size in sizes:
@@ -220,12 +220,12 @@ class Measurement:
         return found
 
     def _of_size(self, engine: Engine, size: int) -> dict[int, float]:
-        """Return the seconds of a step and member of one chunk size; what does not fit goes in halves, as training."""
+        """Return the seconds for a step of one member at one chunk size; a chunk that does not fit is halved."""
         parts = in_fitting_parts(lambda members: self._seconds(engine, len(members)), range(size))
         return {size: sum(parts) / size}
 
     def _seconds(self, engine: Engine, size: int) -> float:
-        """Return the seconds of a step of ``size`` members: of several, the least disturbed."""
+        """Return the seconds of a step of ``size`` members: the shortest of several."""
         step = self._steps(engine, size)
 
         def timed() -> float:
@@ -243,7 +243,7 @@ class Measurement:
         return min(times)
 
     def _steps(self, engine: Engine, size: int) -> Callable[[], Tensor]:
-        """Return what takes a step of ``size`` members on the same batches again, and returns their mean loss."""
+        """Return a function that takes a step of ``size`` members on fixed batches, and returns their mean loss."""
         ensemble = Ensemble.initialise(self.build, range(size)).to(self.device).use(engine).train()
         options = (replayable(self.parts["optimizer"]) or {}) if engine.step == "graph" else {}
         optimizer = self.parts["optimizer"](ensemble.parameters(), **options)

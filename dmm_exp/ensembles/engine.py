@@ -1,4 +1,4 @@
-"""The choices of the engine that change how fast members train, and not what they become (up to rounding)."""
+"""Choices of how members are trained, which change the speed but not the result (up to rounding)."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Engine:
     """How a chunk of members is trained.
 
     Attributes:
-        step: ``eager`` carries out one operation after another; ``graph`` records a step once as a CUDA graph and
-            replays it; ``compiled`` lets ``torch.compile`` fuse the operations of the networks.
+        step: ``eager`` runs one operation after another; ``graph`` records a step once as a CUDA graph and replays it;
+            ``compiled`` lets ``torch.compile`` fuse the operations of the networks.
         members: ``together`` stacks the operations of all members (under ``vmap``; convolutions become grouped ones);
             ``apart`` runs one ordinary network after another, on a GPU each on a stream of its own.
-        memory: of images and convolutions of members that are ``apart``: ``rows`` or ``channels_last``.
-        measured: whether this was chosen by measurement, and not asked for: what then cannot be recorded (an
-            unlearner's optimizer that counts on the host, say) is carried out eagerly, otherwise it is refused.
+        memory: layout of images and convolutions of members that are ``apart``: ``rows`` or ``channels_last``.
+        measured: whether the engine was chosen by measurement. Steps that cannot be recorded, for example because an
+            optimizer keeps a counter on the host, then run eagerly; for an engine that was asked for they are an error.
 
-    ``auto`` is what is fastest on the device by measurement, see :mod:`dmm_exp.ensembles.chunk_size`.
+    ``auto`` is the fastest choice on the device by measurement, see :mod:`dmm_exp.ensembles.chunk_size`.
 
     Raises:
         UserError: a choice is unknown.
@@ -53,7 +53,7 @@ class Engine:
 
     @classmethod
     def of(cls, trainer: Plain) -> Engine:
-        """Return the engine that jobs get with their trainer's configuration."""
+        """Return the engine in a job's configuration of the trainer."""
         return cls(**trainer.get("engine", {}))
 
     @property
@@ -62,7 +62,7 @@ class Engine:
         return AUTO in asdict(self).values()
 
     def settled(self) -> Engine:
-        """Return the engine with what runs anywhere in place of ``auto``."""
+        """Return the engine with choices that work on every device in place of ``auto``."""
         members = "together" if self.members == AUTO and self.memory != "channels_last" else self.members
         return replace(
             self,
@@ -78,7 +78,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class TrainerFactory:
-    """Makes Lightning trainers, and says with which engine they train.
+    """Creates Lightning trainers, and holds the engine for them.
 
     Attributes:
         make: from options such as ``max_epochs`` to a trainer.

@@ -16,15 +16,15 @@ from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.skeletons import Mounted, set_mode, skeleton_of, with_tensors
 from dmm_exp.errors import UserError, reason_of
 
-VALUES_AT_ONCE = 400_000  # members × points × input size evaluated together on a CPU: activations stay in its cache
-STREAMS = 8  # members that a GPU carries out side by side, at most, where they run apart
+VALUES_AT_ONCE = 400_000  # members × points × input size of one evaluation on a CPU, so that it fits into the cache
+STREAMS = 8  # largest number of members that run at the same time on a GPU, where they run apart
 
 
 class Ensemble(nn.Module):
     """Members of one architecture; ``params[name]`` and ``stats[name]`` have shape ``[members, ...]``.
 
-    One member runs as an ordinary model; several run together under :func:`torch.func.vmap`, or one after another where
-    the engine says so.
+    One member runs as an ordinary model; several run together under :func:`torch.func.vmap`, or one after another,
+    depending on the engine.
 
     Args:
         skeleton: a module of the architecture, on the meta device; it holds no numbers.
@@ -35,10 +35,10 @@ class Ensemble(nn.Module):
     def __init__(self, skeleton: nn.Module, params: Mapping[str, Tensor], stats: Mapping[str, Tensor]) -> None:
         super().__init__()
         self._skeleton = (skeleton,)  # in a tuple, so that it does not become a submodule
-        self.freeze_batch_norm = False  # in train mode, leave BatchNorm's statistics alone and normalise with them
+        self.freeze_batch_norm = False  # in train mode, normalise with BatchNorm's statistics and do not change them
         self.engine = Engine().settled()
-        self._checked = False  # whether members that run apart have been seen to draw no random numbers
-        self._own: list[Mounted] = []  # a network for each member that is trained apart, once there is one
+        self._checked = False  # whether members that run apart are known to draw no random numbers
+        self._own: list[Mounted] = []  # a network for each member that is trained apart, created when needed
         for name, value in params.items():
             self.register_parameter(_mangled(name), nn.Parameter(_column_major(value.detach())))
         for name, value in stats.items():
@@ -46,7 +46,7 @@ class Ensemble(nn.Module):
 
     @classmethod
     def initialise(cls, build: Callable[[], nn.Module], seeds: Iterable[int]) -> Ensemble:
-        """Make one member a seed. ``build()`` may draw from torch's global generator, which is seeded and restored.
+        """Make one member for each seed; ``build()`` may use torch's global generator, which is seeded and restored.
 
         Raises:
             UserError: there are no seeds.
@@ -62,7 +62,7 @@ class Ensemble(nn.Module):
     def stack(cls, modules: Sequence[nn.Module]) -> Ensemble:
         """Make an ensemble of separate modules of one architecture; their tensors are copied.
 
-        Parameters that are frozen (``requires_grad`` is False) count as statistics: nothing trains them.
+        Frozen parameters (``requires_grad`` is False) count as statistics, since they are not trained.
         """
         if not modules:
             raise UserError("an ensemble needs at least one member")
@@ -105,7 +105,7 @@ class Ensemble(nn.Module):
         return Ensemble(self.skeleton, params, stats).use(self.engine)
 
     def use(self, engine: Engine) -> Self:
-        """Run by an engine, ``auto`` being settled, and return the ensemble; its numbers stay, their layout may not."""
+        """Set the engine (without ``auto``), and return the ensemble; numbers stay, their memory layout may change."""
         self.engine = engine.settled()
         for value in self.parameters() if self.engine.memory == "channels_last" else ():
             if value.ndim == 5:  # stacked convolutions
@@ -166,7 +166,7 @@ class Ensemble(nn.Module):
     def _apart(
         self, module: nn.Module, params: dict[str, Tensor], stats: dict[str, Tensor], inputs: Tensor, shared: bool
     ) -> Tensor:
-        """Return what members give one after another, on a GPU each on a stream of its own."""
+        """Return the outputs of members that run one after another, on a GPU each on a stream of its own."""
         run, images = self._by_member(module), inputs.ndim == (4 if shared else 5)
         names, values = [*params, *stats], [_rows(value) for value in (*params.values(), *stats.values())]
         outputs, drawn = [], self._random_states()
@@ -184,9 +184,9 @@ class Ensemble(nn.Module):
         return torch.stack(branches.joined(outputs))
 
     def _by_member(self, module: nn.Module) -> Callable[[int, dict[str, Tensor], Tensor], Tensor]:
-        """Return what gives a member's outputs from its number, its tensors and its inputs.
+        """Return the function from a member's number, tensors and inputs to its outputs.
 
-        Where gradients are taken, each member has a network of its own; see :class:`Mounted`.
+        With gradients, each member has a network of its own; see :class:`Mounted`.
         """
         if module is self.skeleton and torch.is_grad_enabled() and self.engine.step != "compiled":
             return self._by_own_network
@@ -194,20 +194,20 @@ class Ensemble(nn.Module):
         return lambda _, tensors, inputs: run(module, tensors, inputs)
 
     def _by_own_network(self, member: int, tensors: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        """Return the outputs of a member's own network, and keep the buffers that it replaces while training."""
+        """Return the outputs of a member's own network; in training, buffers that it replaces are stored."""
         if not self._own:
             self._own = [Mounted(self.skeleton) for _ in range(len(self))]
         own = self._own[member]
         set_mode(own.module, self.training, self.freeze_batch_norm)
         outputs = own(tensors, inputs)
         for name, value in own.replaced(tensors, self.stats).items() if self.training else ():
-            stacked = self.stats[name].clone()  # what stood there may be needed for gradients
+            stacked = self.stats[name].clone()  # the old tensor may be needed for gradients
             stacked[member] = value
             self._buffers[_mangled(name)] = stacked
         return outputs
 
     def _random_states(self) -> list[Tensor]:
-        """Return the states of the generators that a network may draw from, for the first step of several members."""
+        """Return the states of the global generators; empty unless several members take their first step."""
         if self._checked or not self.training or len(self) == 1:
             return []
         return [torch.get_rng_state()] + ([torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [])
@@ -220,7 +220,7 @@ class Ensemble(nn.Module):
         )
 
     def _carried_out(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """Return a function as the engine carries it out while it trains: as it is, or compiled."""
+        """Return a function as it is, or compiled if the engine says so in training."""
         return _compiled(function) if self.training and self.engine.step == "compiled" else function
 
     def logits(self, inputs: Tensor) -> Tensor:
@@ -256,7 +256,7 @@ class Ensemble(nn.Module):
 
     @classmethod
     def from_tensors(cls, skeleton: nn.Module, tensors: Mapping[str, Tensor]) -> Ensemble:
-        """Make an ensemble of what :meth:`tensors` returned; other names are passed over."""
+        """Make an ensemble of what :meth:`tensors` returned; other names are ignored."""
         kinds = ("params", "stats")
         params, stats = ({n.split("/", 1)[1]: t for n, t in tensors.items() if n.startswith(f"{k}/")} for k in kinds)
         return cls(skeleton, params, stats)
@@ -276,7 +276,7 @@ class Ensemble(nn.Module):
 
 
 def is_of_stacking(error: RuntimeError) -> bool:
-    """Return whether an error says that an operation cannot be carried out for several members or examples at once."""
+    """Return whether an error says that an operation has no form for several members or examples at once."""
     return "vmap" in str(error) or "Batching rule" in str(error)
 
 
@@ -321,16 +321,16 @@ def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         except BackendCompilerFailed as error:
             reason = str(error.inner_exception).strip().splitlines()[0]
             raise UserError(
-                f"engine.step=compiled: this network cannot be compiled here ({reason}); use engine.step=eager"
+                f"engine.step=compiled: this network cannot be compiled ({reason}); use engine.step=eager"
             ) from error
 
     return run
 
 
 class _Branches:
-    """Streams on which members are carried out side by side on a GPU; elsewhere there are none.
+    """CUDA streams on which members run at the same time on a GPU; there are none on other devices.
 
-    They begin after the work of the current stream, which goes on when they have ended.
+    They wait for the current stream, and the current stream waits for them at the end.
     """
 
     def __init__(self, device: torch.device, count: int) -> None:
@@ -342,7 +342,7 @@ class _Branches:
         return self
 
     def of(self, member: int, read: Tensor) -> AbstractContextManager[object]:
-        """Return the context of a member, which reads a tensor of the current stream."""
+        """Return the context in which a member runs, which reads a tensor of the current stream."""
         if not self._streams:
             return nullcontext()
         stream = self._streams[member % len(self._streams)]
@@ -354,7 +354,7 @@ class _Branches:
             torch.cuda.current_stream().wait_stream(stream)
 
     def joined(self, outputs: list[Tensor]) -> list[Tensor]:
-        """Return what was made on the streams, for use on the current one."""
+        """Return outputs of the streams, for use on the current stream."""
         for output in outputs if self._streams else ():
             output.record_stream(torch.cuda.current_stream())
         return outputs
@@ -366,12 +366,12 @@ def _side_streams(device: torch.device, count: int) -> list[torch.cuda.Stream]:
 
 
 def _rows(value: Tensor) -> Sequence[Tensor]:
-    """Return every member's part of a stacked tensor; a single one as a view that may be changed in place."""
+    """Return every member's part of a stacked tensor; that of a single member may be changed in place."""
     return [value.squeeze(0)] if len(value) == 1 else value.unbind(0)
 
 
 def _column_major(value: Tensor) -> Tensor:
-    """Return stacked matrices in the memory layout of their gradients, which then need no copy in every step."""
+    """Return stacked matrices in the memory layout of their gradients, which saves a copy in every step."""
     if value.ndim == 3:
         return value.transpose(1, 2).clone(memory_format=torch.contiguous_format).transpose(1, 2)
     return value.clone(memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""Chunks that do not fit into memory are made in halves; what cannot be halved is refused before it is begun."""
+"""Memory limits: chunks that do not fit are computed in halves, and other work that cannot fit is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 
 def in_fitting_parts(make: Callable[[range], Result], members: range) -> list[Result]:
-    """Return what ``make`` gives for all members together, or for halves of them (of halves ...) where memory is short.
+    """Return the results of ``make`` for all members together, or for halves of them while memory is too small.
 
     Raises:
         UserError: a single member does not fit.
@@ -30,13 +30,13 @@ def in_fitting_parts(make: Callable[[range], Result], members: range) -> list[Re
                 "training.batch_size: not even one model of this size fits into the memory of the device; use smaller "
                 "batches or a smaller network"
             ) from error
-    # outside the handler, which would keep the failed attempt's tensors alive
+    # outside the handler, which would keep the tensors of the failed attempt alive
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     half = len(members) // 2
     print(
         f"  {len(members)} models together do not fit into memory: trying {len(members) - half} "
-        f"(model.chunk_size={len(members) - half} asks for it at once)",
+        f"(model.chunk_size={len(members) - half} does so from the start)",
         file=sys.stderr,
     )
     return in_fitting_parts(make, members[:-half]) + in_fitting_parts(make, members[-half:])
@@ -48,15 +48,15 @@ def does_not_fit(error: BaseException) -> bool:
 
 
 def require_memory(needed: float, what: str, instead: str) -> None:
-    """Check that something large fits into this machine, before it is begun.
+    """Check that a large computation fits into the memory of this machine, before it starts.
 
     Args:
         needed: bytes.
-        what: needs them, beginning with the key that it depends on.
-        instead: what to ask for where they are not there.
+        what: the computation, beginning with the key that it depends on.
+        instead: what to choose if memory is too small.
 
     Raises:
-        UserError: they are more than the machine has, as far as the operating system says how much that is.
+        UserError: the machine has less memory, as far as the operating system tells.
     """
     if needed > machine_memory():
         raise UserError(

@@ -38,7 +38,7 @@ WeightedBatch = tuple[Tensor, float]
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let ``KeyboardInterrupt`` through; Lightning ends the process instead, with exit code 1 and deaf to Ctrl-C."""
+    """Raise ``KeyboardInterrupt`` on Ctrl-C, where Lightning would end the process with exit code 1."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -52,11 +52,10 @@ def _interruptible() -> Iterator[None]:
 class EnsembleModule(LightningModule, ABC):
     """Optimises stacked parameters; the sum of the members' losses gives each member exactly its own gradient.
 
-    A subclass says what a member sees in an epoch (:meth:`passes`) and what it minimises (:meth:`losses`). So that
-    steps can be recorded and replayed, a loss may depend on its batch and on tensors only, and of the time that has
-    passed on :attr:`elapsed`.
+    A subclass defines a member's points of an epoch (:meth:`passes`) and its losses (:meth:`losses`). Steps may be
+    recorded and replayed, so a loss may depend only on its batch, on tensors, and on :attr:`elapsed` for the time.
 
-    The data stays on the device as it was stored; an epoch's batches go there at once; nothing in a step waits for it.
+    The data stays on the device as it was stored; an epoch's batches are moved there together, and no step waits.
 
     Attributes:
         elapsed: epochs, in fractions, that had passed before the current step; a tensor where steps are recorded.
@@ -78,18 +77,18 @@ class EnsembleModule(LightningModule, ABC):
 
     @property
     def method_name(self) -> str:
-        """What optimises, for messages."""
+        """Name of the method in messages."""
         return type(self).__name__
 
     def attach(self, ensemble: Ensemble, examples: Examples, *, seed: int, role: Role, members: Sequence[int]) -> None:
-        """Say which members to optimise, on which examples.
+        """Set the members to optimise, and the examples.
 
         Args:
             ensemble: changed in place.
             examples: the dataset.
             seed: the run's seed.
-            role: with ``members``, determines all randomness.
-            members: their numbers within the role.
+            role: determines, with ``members``, all randomness.
+            members: numbers of the members within the role.
         """
         self.ensemble = ensemble
         ensemble.freeze_batch_norm = self.optimisation.batch_norm == "frozen"
@@ -116,9 +115,9 @@ class EnsembleModule(LightningModule, ABC):
     def passes(self, epoch: int, row: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
         """Return the passes of an epoch for the member in ``row``, each a sample and its batch size.
 
-        A sample is what the member sees, in order: point indices ``[points]``, or rows of several numbers
-        ``[points, numbers]``, which stay together, and :meth:`losses` gets as they are. All members see equally many,
-        and no batch holds rows of two passes.
+        A sample holds the member's points in order: indices ``[points]``, or rows of several numbers
+        ``[points, numbers]``, which stay together and which :meth:`losses` gets unchanged. All members have the same
+        number of points, and no batch holds rows of two passes.
         """
 
     @abstractmethod
@@ -158,8 +157,8 @@ class EnsembleModule(LightningModule, ABC):
     def fit(self, make_trainer: Callable[..., Trainer]) -> None:
         """Optimise: ``make_trainer(max_epochs=...)`` gives the Lightning trainer; afterwards tensors are on the CPU.
 
-        Member seeds alone determine the result: randomness that a single ordinary model draws from the global
-        generator (dropout) is seeded by the member, too.
+        Only the members' seeds determine the result: global random numbers that a single ordinary model uses (dropout)
+        are seeded by the member, too.
         """
         if self.epochs == 0:
             return
@@ -172,7 +171,7 @@ class EnsembleModule(LightningModule, ABC):
         self.cpu()
 
     def _take_over(self, trainer: Trainer, engine: Engine) -> None:
-        """Take over what a trainer leaves to modules that step their optimizers themselves, and the engine's choices.
+        """Read the trainer's clipping and accumulation, which this module applies itself, and set the engine.
 
         Raises:
             UserError: they exclude each other.
@@ -200,7 +199,7 @@ class EnsembleModule(LightningModule, ABC):
         if self.recorder is CudaGraphs and device.type != "cuda":
             return f"needs a CUDA device, not {device}"
         if trainer.world_size > 1:
-            return "not with trainer=ddp, whose processes talk in every step"
+            return "not with trainer=ddp, whose processes communicate in every step"
         if self._accumulated > 1:
             return f"trainer.accumulate_grad_batches={self._accumulated} is not recorded, expected 1"
         if trainer.precision == "16-mixed":
@@ -211,7 +210,7 @@ class EnsembleModule(LightningModule, ABC):
         return None
 
     def on_fit_start(self) -> None:
-        """Bring the data to the device, and choose how steps are carried out."""
+        """Move the data to the device, and prepare eager or recorded steps."""
         self._resident = self.examples.to(self.device)
         self._sum = torch.zeros(len(self.members), device=self.device)
         self.steps = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -223,7 +222,7 @@ class EnsembleModule(LightningModule, ABC):
             self.elapsed = torch.zeros((), device=self.device)
 
     def history(self) -> list[float]:
-        """Return the mean loss over members and batches, one value an epoch."""
+        """Return the mean loss over members and batches, one value for each epoch."""
         return [float(losses.mean()) for losses in self.losses_by_epoch]
 
     def training_step(self, part: WeightedBatch, batch_index: int) -> None:
@@ -258,13 +257,13 @@ class EnsembleModule(LightningModule, ABC):
         return self._taken
 
     def _is_whole(self) -> bool:
-        """Return whether the optimizer steps after this batch: after every few, and after the last of an epoch."""
+        """Return whether the optimizer steps after this batch: with accumulation not after every one."""
         begun, end = self._starts[self.current_epoch : self.current_epoch + 2]
         done = self._batches_done + 1
         return (done - begun) % self._accumulated == 0 or done == end
 
     def after_step(self) -> None:
-        """Do what is to be done to the members after every step of the optimizer."""
+        """Change the members after every step of the optimizer; nothing by default."""
 
     def on_train_epoch_end(self) -> None:
         """Keep the epoch's mean losses."""
@@ -294,7 +293,7 @@ class EnsembleModule(LightningModule, ABC):
             clip_norms(self.ensemble.parameters(), limit)
 
     def progress(self, batches: int | None = None) -> float:
-        """Return how many epochs, in fractions, have passed after a number of batches (by default those done)."""
+        """Return the number of epochs, with fractions, after a number of batches (by default those done so far)."""
         batches = self._batches_done if batches is None else batches
         epoch = bisect_right(self._starts, batches) - 1
         if epoch >= self.epochs:
@@ -302,7 +301,7 @@ class EnsembleModule(LightningModule, ABC):
         return epoch + (batches - self._starts[epoch]) / (self._starts[epoch + 1] - self._starts[epoch])
 
     def _count_batches(self) -> list[int]:
-        """Return the number of batches before every epoch, and in all."""
+        """Return the number of batches before every epoch, and in total."""
         first = [self._passes(epoch, 0) for epoch in range(self.epochs)]
         lengths = (sum(math.ceil(len(rows) / size) for rows, size in passes) for passes in first)
         return list(accumulate(lengths, initial=0))
@@ -324,9 +323,9 @@ class EnsembleModule(LightningModule, ABC):
 
 
 class _MemberBatches:
-    """One process's parts of the batches of the current epoch; without a length, since epochs may differ in theirs.
+    """One process's parts of the batches of the current epoch; without a length, since that may differ by epoch.
 
-    With each part comes its weight: how much larger it is than a part of the batch is on average.
+    Each part comes with its weight: its size relative to the mean size of the batch's parts.
     """
 
     def __init__(self, module: EnsembleModule, process: int, processes: int) -> None:

@@ -1,4 +1,4 @@
-"""Optimizers of stacked members: which ones keep them independent, their learning rates, and clipping."""
+"""Settings of the optimisation of stacked members: independent optimizers, learning rates and clipping."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Optimisation:
     """How members are optimised.
 
     Attributes:
-        epochs: passes over a member's sample; several numbers ask for the largest, with checkpoints at the others.
+        epochs: passes over a member's sample; of several numbers the largest, with checkpoints at the others.
         batch_size: rows of one member's sample in one step; a pass is cut into batches of nearly equal size.
         optimizer: makes the optimizer from an iterable of parameters.
         schedule: multiplier of the learning rate.
         clip_norm: largest norm of one member's gradient; longer gradients are scaled down to it.
         batch_norm: whether BatchNorm normalises with the batch's statistics and updates the running ones (``train``),
             or uses the running ones and leaves them alone (``frozen``).
-        precision: of the optimisation, in Lightning's words; None is the trainer's own.
+        precision: of the optimisation, as Lightning names it; None is the trainer's precision.
 
     Raises:
         UserError: a number is out of range.
@@ -57,12 +57,12 @@ class Optimisation:
 
     @property
     def stops(self) -> list[int]:
-        """Numbers of epochs at which members are looked at, in order; the last is the end."""
+        """Numbers of epochs at which results are taken, in order; the last is the end."""
         return [self.epochs] if isinstance(self.epochs, int) else sorted(set(self.epochs))
 
 
 def check_optimizer(make: OptimizerFactory | None, key: str) -> None:
-    """Raise ``UserError`` when an optimizer refuses its settings; ``key`` is where they stand in the configuration."""
+    """Raise ``UserError`` when an optimizer refuses its settings; ``key`` is their place in the configuration."""
     if make is None:
         return
     try:
@@ -72,7 +72,7 @@ def check_optimizer(make: OptimizerFactory | None, key: str) -> None:
 
 
 def independent(optimizer: torch.optim.Optimizer, members: int) -> torch.optim.Optimizer:
-    """Return an optimizer of stacked members that treats each number alone.
+    """Return an optimizer of stacked members, if it treats every number independently.
 
     Raises:
         UserError: it would mix members.
@@ -94,7 +94,7 @@ def replayable(make: OptimizerFactory) -> dict[str, bool] | None:
 
 
 def clip_norms(parameters: Iterable[Tensor], limit: float) -> None:
-    """Scale every member's gradient down to a norm of at most ``limit``, by its own norm alone."""
+    """Scale every member's gradient down to a norm of at most ``limit``, independently of other members."""
     gradients = [value.grad for value in parameters if value.grad is not None]
     if not gradients:
         return
@@ -105,7 +105,7 @@ def clip_norms(parameters: Iterable[Tensor], limit: float) -> None:
 
 
 class Rates:
-    """The learning rates of an optimizer's groups, in multiples of what they were at first.
+    """The learning rates of an optimizer's groups, in multiples of their first values.
 
     Args:
         optimizer: whose rates are set.

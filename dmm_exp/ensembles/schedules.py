@@ -14,7 +14,7 @@ class Schedule(Protocol):
     """A multiplier of the learning rate.
 
     Attributes:
-        nests: whether it does not depend on the number of epochs, so that a short run is the beginning of a longer one.
+        nests: whether it is independent of the number of epochs, so that a short run is the beginning of a longer one.
     """
 
     nests: ClassVar[bool]

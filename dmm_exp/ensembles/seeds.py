@@ -18,15 +18,15 @@ Stream = Literal["initialisation", "order", "subset", "noise", "augmentation"]
 def member_seed(seed: int, role: Role, index: int, stream: Stream, epoch: int = 0) -> int:
     """Return the 63-bit seed of one stream of randomness of one member.
 
-    Two different arguments give unrelated seeds, so roles never share one, and adding members or workers changes
-    nothing for those that exist.
+    Different arguments give unrelated seeds: roles never share a seed, and more members or workers change nothing for
+    existing members.
 
     Args:
         seed: the run's seed.
-        role: what the member is for.
-        index: its number within the role.
-        stream: what the randomness is used for.
-        epoch: for streams that start anew every epoch.
+        role: purpose of the member.
+        index: number of the member within the role.
+        stream: use of the random numbers.
+        epoch: for streams that start again in every epoch.
     """
     name = f"{seed}/{role}/{index}/{stream}/{epoch}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
@@ -39,7 +39,7 @@ def member_generator(seed: int, role: Role, index: int, stream: Stream, epoch: i
 
 @contextmanager
 def global_numbers(seed: int) -> Iterator[None]:
-    """Seed the global random numbers of torch, Python and numpy; afterwards they go on as if nothing had been drawn."""
+    """Seed the global random numbers of torch, Python and numpy inside the block; afterwards restore their states."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Gradients of single examples: of all together (``vmap``) where the network can, and else of one after another."""
+"""Gradients of single examples: of a batch together (``vmap``) where that works, and one by one otherwise."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from dmm_exp.errors import UserError, reason_of
 
 NamedGradients = dict[str, Tensor]
 
-SAME = 1e-3  # difference, in multiples of the largest number, up to which both ways are equal but for rounding
+SAME = 1e-3  # largest difference between both ways that counts as rounding, in multiples of the largest number
 
 
 class ExampleGradients:
-    """Returns the gradients of an output of single examples, ``[examples, ...]`` for every parameter.
+    """Computes the gradients of an output of single examples, ``[examples, ...]`` for every parameter.
 
-    On its first examples it looks whether both ways give the same. If they do not, it goes one after another.
+    The first call compares both ways on a few examples. If the results differ, gradients are computed one by one.
 
     Args:
         output: from parameters and one row of each tensor of a batch to the output ``[]``.
         params: by name.
-        who: asks for gradients, as a message names it, with its key.
-        stacked: gives the gradients of a batch together; by default ``vmap`` of ``grad`` does.
+        who: the option that needs gradients, for error messages, such as ``unlearner=ssd``.
+        stacked: computes the gradients of a batch together; ``vmap`` of ``grad`` by default.
 
     Raises:
-        UserError: in a call, the network has no gradients of single examples.
+        UserError: in a call, if the network cannot compute gradients of single examples.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class ExampleGradients:
             raise
         except Exception as error:
             raise UserError(
-                f"{self._who}: takes gradients of single examples, which this network has not ({reason_of(error)}); "
+                f"{self._who}: takes gradients of single examples, which fails for this network ({reason_of(error)}); "
                 "expected a network that can be applied to one example, or another choice"
             ) from error
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that some operations are slow under vmap
+                warnings.simplefilter("ignore")  # warnings about slow operations under vmap
                 found = self._stacked(*batch)
         except Exception:
             return False

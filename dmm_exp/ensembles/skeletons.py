@@ -1,4 +1,4 @@
-"""Copies of a network with other tensors: skeletons, which hold no numbers, and networks for the tensors of members."""
+"""Copies of a network with other tensors: skeletons, which hold no numbers, and networks for single members."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from torch import Tensor, nn
 def copied(module: nn.Module, others: Mapping[int, Any] | None = None) -> Any:
     """Return a deep copy of a module.
 
-    Tensors that its forward has left behind in attributes are copied as numbers: without their graph, which cannot be
-    copied.
+    Tensors that ``forward`` has stored in attributes are copied without their graph, which cannot be copied.
 
     Args:
         module: is not changed.
-        others: what stands in the place of its tensors, by their ``id``.
+        others: replacements of its tensors, by their ``id``.
     """
     computed = (value for _, value in plain_tensors(module) if not value.is_leaf)
     return copy.deepcopy(module, {id(value): value.detach().clone() for value in computed} | dict(others or {}))
@@ -38,11 +37,11 @@ def skeleton_of(module: nn.Module) -> nn.Module:
 
 
 def with_tensors(module: nn.Module, tensor: Callable[[str, Tensor], Tensor]) -> nn.Module:
-    """Return a copy of a module with other tensors in place of its own; what layers share (tied weights) stays shared.
+    """Return a copy of a module with other tensors in place of its own; shared tensors (tied weights) stay shared.
 
     Args:
         module: is not changed.
-        tensor: from the name of a parameter or buffer, and its value, to what stands in its place.
+        tensor: from the name and the value of a parameter or buffer to its replacement.
     """
     others: dict[int, Tensor] = {id(value): tensor(name, value) for name, value in module.named_buffers()}
     for name, value in module.named_parameters():
@@ -51,10 +50,10 @@ def with_tensors(module: nn.Module, tensor: Callable[[str, Tensor], Tensor]) -> 
 
 
 class Mounted:
-    """A network of one member's own, whose tensors are replaced before a call and stay there afterwards.
+    """A network for one member, whose tensors are replaced before a call and stay in place afterwards.
 
-    ``torch.func.functional_call`` puts a module's own tensors back as soon as forward ends. Forward may run once more
-    in the backward pass (activation checkpointing), and then needs the same tensors again. Attributes that forward
+    ``torch.func.functional_call`` restores a module's own tensors as soon as ``forward`` ends. But ``forward`` may run
+    again in the backward pass (activation checkpointing), and then needs the same tensors. Attributes that ``forward``
     sets, such as counters, belong to this member alone, too.
 
     Args:

@@ -1,7 +1,7 @@
-"""Whether networks of an architecture can be trained stacked: found by one real step, stacked and one at a time.
+"""Tests by one real step whether networks of an architecture can be trained stacked.
 
-Stacked, the operations of all members are carried out together (``vmap``). Networks with operations that have no such
-form, or that look at single values, are trained one at a time. Both ways have to give what a network becomes when it is
+Stacked means that the operations of all members run together (``vmap``). Networks with operations that have no such
+form, or that read single values, are trained one at a time. In both ways a network must become the same as when it is
 trained as an ordinary module.
 """
 
@@ -26,14 +26,14 @@ from dmm_exp.ensembles.seeds import global_numbers
 from dmm_exp.ensembles.skeletons import copied, detached, plain_tensors
 from dmm_exp.errors import UserError, reason_of, shown
 
-ROWS = 4  # examples that each of two members takes a step on
-RATE = 0.01  # of that step
-SAME = 0.01  # difference, in multiples of the largest number, up to which results are equal but for rounding
+ROWS = 4  # number of examples in the step of each of two members
+RATE = 0.01  # learning rate of that step
+SAME = 0.01  # largest difference that counts as rounding, in multiples of the largest number
 ZERO = 1e-6
-TINY, MAGNIFIED = 1e-6, 30  # change of parameters that is like rounding, and how many times what it makes is allowed
+TINY, MAGNIFIED = 1e-6, 30  # size of a change like rounding, and the accepted multiple of its effect
 FAILS = "a step of training fails"
 
-KNOWN = {  # part of a message of torch, and what it comes from
+KNOWN = {  # part of a message of torch → its cause
     "data-dependent control flow": "it branches on values",
     "calling .item()": "it reads single values with .item()",
     "vmap: inplace arithmetic": "it writes into a tensor of its own in place",
@@ -53,9 +53,9 @@ class Stacking:
     """How networks of an architecture can be trained.
 
     Attributes:
-        reason: why they are not trained stacked, in a clause; None if they are.
-        answers: whether they can be evaluated stacked, as those can that draw random numbers in training alone.
-        failure: why they cannot be trained at all, in a sentence; None if they can.
+        reason: why they are not trained stacked, as a clause; None if they are.
+        answers: whether they can be evaluated stacked; networks that draw random numbers only in training can.
+        failure: why they cannot be trained at all, as a sentence; None if they can.
         returns: the type of what a network returns in training, where that is no tensor.
         changed: names of the buffers that a training step changes.
     """
@@ -72,7 +72,7 @@ class Stacking:
             raise UserError(self.failure)
 
     def settled(self, size: int | str, engine: Engine) -> tuple[int | str, Engine]:
-        """Return a chunk size and an engine that the networks can be trained by; ``auto`` stays where it works.
+        """Return a chunk size and an engine that work for the networks; ``auto`` stays where it works.
 
         Raises:
             UserError: ``engine.members=together`` was asked for, and they cannot be stacked.
@@ -87,7 +87,7 @@ class Stacking:
         return 1, engine if self.answers else replace(engine, members="apart")
 
     def notice(self, one_at_a_time: bool) -> str | None:
-        """Return what to know about the training of these networks, None if there is nothing.
+        """Return a notice about the training of these networks, None if there is nothing to say.
 
         Args:
             one_at_a_time: whether members are trained one at a time because they cannot be stacked.
@@ -105,13 +105,13 @@ class Stacking:
 def stacking_of(
     build: Callable[[], nn.Module], examples: Examples, device: torch.device, known_as: Hashable = None
 ) -> Stacking:
-    """Return how networks can be trained; a process finds it once for each architecture and shape of the data.
+    """Return how networks can be trained; a process tests each architecture and shape of the data once.
 
     Args:
-        build: makes a freshly initialised network behind the normalisation.
+        build: makes a newly initialised network behind the normalisation.
         examples: the dataset.
         device: to train on.
-        known_as: what tells these networks from others, so that none has to be built when it is asked again.
+        known_as: identifies these networks, so that none has to be built for a second call.
     """
     where = (examples.inputs.dtype, examples.input_shape, examples.n_classes, str(device))
     if known_as is not None and (*where, known_as) in _known:
@@ -128,7 +128,7 @@ def stacking_of(
 
 
 def fingerprint(network: nn.Module) -> Hashable:
-    """Return what tells one architecture from another: classes, shapes and settings of its layers."""
+    """Return an identifier of an architecture: classes, shapes and settings of its layers."""
     simple = (bool, int, float, str, tuple, type(None))
     layers = [
         (name, type(layer), *((key, repr(value)) for key, value in vars(layer).items() if isinstance(value, simple)))
@@ -139,7 +139,7 @@ def fingerprint(network: nn.Module) -> Hashable:
 
 
 def _own_numbers(networks: Sequence[nn.Module]) -> list[str]:
-    """Return names of tensors that are neither parameters nor buffers, and not the same in two networks."""
+    """Return names of tensors that are neither parameters nor buffers and differ between two networks."""
     first, second = (
         {name: value for name, value in plain_tensors(network) if not isinstance(value, nn.Parameter)}
         for network in networks
@@ -148,7 +148,7 @@ def _own_numbers(networks: Sequence[nn.Module]) -> list[str]:
 
 
 def _found(networks: Sequence[nn.Module], examples: Examples, device: torch.device) -> Stacking:
-    """Return how these two networks, which are used up, can be trained."""
+    """Return how two networks can be trained; they are changed."""
     points = (torch.arange(len(networks) * ROWS) % examples.n_train).view(len(networks), ROWS)
     inputs, labels = (values[points].to(device) for values in (examples.inputs, examples.labels))
     networks = [network.to(device) for network in networks]
@@ -178,10 +178,10 @@ def _found(networks: Sequence[nn.Module], examples: Examples, device: torch.devi
 
 
 class _Trial:
-    """Takes steps of training, and compares what comes of them.
+    """Takes steps of training, and compares the results.
 
     Args:
-        networks: in which the steps begin.
+        networks: at the beginning of the steps.
 
     Attributes:
         returns: the type of what the network returns in training, where that is no tensor.
@@ -201,7 +201,7 @@ class _Trial:
             self.returns = type(output).__name__
 
     def plain(self, network: nn.Module, inputs: Tensor, labels: Tensor) -> StepResult:
-        """Return what a step makes of an ordinary module, which it changes."""
+        """Return the result of a step of an ordinary module, which is changed."""
         with global_numbers(0):
             begun = _random_states(inputs.device)
             logits = network.train()(inputs)
@@ -219,11 +219,11 @@ class _Trial:
     def difference(
         self, right: Sequence[StepResult], ensembles: Sequence[Ensemble], inputs: Tensor, labels: Tensor
     ) -> str | None:
-        """Return what is wrong with a step of all members in some ensembles, in a clause; None if nothing is.
+        """Return how a step of all members in some ensembles differs, as a clause; None if it does not.
 
         Args:
-            right: what the step makes of each member as an ordinary module.
-            ensembles: that hold the members, one after another; they are changed.
+            right: the result for each member as an ordinary module.
+            ensembles: that hold the members, in order; they are changed.
             inputs: ``[members, examples, ...]``.
             labels: ``[members, examples]``.
         """
@@ -243,7 +243,7 @@ class _Trial:
 
 
 def _step(ensemble: Ensemble, inputs: Tensor, labels: Tensor) -> list[StepResult]:
-    """Return what a step makes of each member of an ensemble, which it changes."""
+    """Return the result of a step for each member of an ensemble, which is changed."""
     fresh = Ensemble.from_tensors(ensemble.skeleton, ensemble.tensors())
     with global_numbers(0):
         losses = [_loss(*own) for own in zip(fresh.train()(inputs), labels, strict=True)]
@@ -267,7 +267,7 @@ def _loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of one member.
 
     Raises:
-        UserError: its logits are none.
+        UserError: its outputs are not logits.
     """
     if logits.ndim != 2 or len(logits) != len(labels) or not logits.is_floating_point():
         raise UserError(
@@ -291,7 +291,7 @@ def _gradient(value: Tensor) -> Tensor:
 
 
 def _rounded(network: nn.Module) -> nn.Module:
-    """Return a network after changing its parameters by as little as rounding does."""
+    """Change the parameters of a network by as little as rounding does, and return it."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for value in network.parameters():
@@ -300,18 +300,18 @@ def _rounded(network: nn.Module) -> nn.Module:
 
 
 def _difference(right: StepResult, found: StepResult, rounded: StepResult | None) -> str | None:
-    """Return which number of a step differs, None if all are the same but for rounding.
+    """Return which value of a step differs, None if all are equal up to rounding.
 
     Args:
-        right: what the step makes of a member as an ordinary module.
-        found: what it makes of the member another way.
-        rounded: what it makes of the module after a change like rounding, which some deep networks magnify.
+        right: the result for a member as an ordinary module.
+        found: the result for the member in another way.
+        rounded: the result for the module after a change like rounding, which some deep networks magnify.
     """
     gradients = [value.abs().max() for name, value in right.items() if name.startswith("gradient") and value.numel()]
     largest = torch.stack(gradients).max()
     for name, value in found.items():
         wanted = right.get(name)
-        if wanted is None:  # a parameter that is frozen: nothing changes it
+        if wanted is None:  # a frozen parameter, which does not change
             continue
         if not value.is_floating_point():
             same = torch.equal(value, wanted)
@@ -332,13 +332,13 @@ def _failure(wrong: str, networks: Sequence[nn.Module]) -> str:
     own = _own_numbers(networks)
     kept = f"; the network keeps numbers in {', '.join(own[:3])}, which is no buffer" if own else ""
     return (
-        f"model: a network with the same parameters and buffers is trained to something else ({wrong}{kept}); expected "
-        "a network whose parameters and buffers alone decide what it answers"
+        f"model: networks with the same parameters and buffers are trained to different results ({wrong}{kept}); "
+        "expected a network whose outputs depend on its parameters and buffers alone"
     )
 
 
 def _answer_alike(together: Ensemble, apart: Sequence[Ensemble], inputs: Tensor) -> bool:
-    """Return whether stacked members answer as they do apart, in eval mode."""
+    """Return whether stacked members have the same outputs as apart, in eval mode."""
     try:
         with torch.no_grad():
             wanted = torch.cat([one.eval()(inputs[0], shared=True) for one in apart])
@@ -349,14 +349,14 @@ def _answer_alike(together: Ensemble, apart: Sequence[Ensemble], inputs: Tensor)
 
 
 def _random_states(device: torch.device) -> tuple[Any, ...]:
-    """Return the states of the generators that a network may draw from."""
+    """Return the states of the global random generators."""
     cuda = torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else b""
     name, keys, *rest = np.random.get_state()
     return torch.get_rng_state().numpy().tobytes(), cuda, random.getstate(), str(name), np.asarray(keys).tobytes(), rest
 
 
 def _short(reason: str) -> str:
-    """Return a reason in a few words, since some of torch's are paragraphs."""
+    """Return a reason in a few words; some of torch's messages are paragraphs."""
     missing = re.search(r"Batching rule not implemented for aten::(\w+)", reason)
     if missing:
         return f"{missing[1]} has no stacked form"

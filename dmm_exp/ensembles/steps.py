@@ -1,8 +1,8 @@
-"""How training steps are carried out: one operation after another, or recorded once and replayed.
+"""Training steps that are recorded once as a CUDA graph and then replayed.
 
-A step of small batches on a GPU is bound by the launch of its kernels. A CUDA graph records them once and launches them
-all together. What is recorded is numbers in memory, not Python: a step may depend on its batch and on tensors that stay
-where they are, and on nothing else.
+With small batches on a GPU, the launch of kernels takes most of a step. A CUDA graph records the kernels once and
+launches them all together. It records operations on memory, not Python: a step may depend only on its batch and on
+tensors whose memory stays the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-WARM_UP = 3  # steps before the first recording: libraries choose their algorithms, optimizers make their state
+WARM_UP = 3  # steps before the first recording, in which libraries choose algorithms and optimizers create their state
 
 Step = Callable[[Tensor], int]
 
@@ -22,22 +22,22 @@ class Recorder(Protocol):
     """What records the operations of a function.
 
     Attributes:
-        executes: whether operations are carried out while they are recorded.
+        executes: whether operations also run while they are recorded.
     """
 
     executes: ClassVar[bool]
 
     def warm_up(self, function: Callable[[], int]) -> int:
-        """Carry out a function without recording it, and return what it returns."""
+        """Run a function without recording it, and return its result."""
         ...
 
     def record(self, function: Callable[[], int]) -> tuple[Callable[[], None], int]:
-        """Return what replays the operations of a function, and what the function returned."""
+        """Return a function that replays the operations of ``function``, and the result of ``function``."""
         ...
 
 
 class CudaGraphs:
-    """CUDA graphs of one device, which share their memory: only one of them runs at a time."""
+    """CUDA graphs of one device that share their memory; only one of them runs at a time."""
 
     executes: ClassVar[bool] = False
 
@@ -46,7 +46,7 @@ class CudaGraphs:
         self._stream = torch.cuda.Stream()
 
     def warm_up(self, function: Callable[[], int]) -> int:
-        """Carry out a function on a stream beside the current one, as recording will."""
+        """Run a function on a stream other than the current one, as recording does."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             returned = function()
@@ -66,8 +66,8 @@ class Replayed:
     """Steps that are recorded once for every shape of a batch, and then replayed.
 
     Args:
-        step: takes a batch and returns a number, which is taken to be the same for all batches of a shape.
-        recorder: records it.
+        step: takes a batch and returns a number, which must be the same for all batches of one shape.
+        recorder: records the step.
     """
 
     def __init__(self, step: Step, recorder: Recorder) -> None:
@@ -76,7 +76,7 @@ class Replayed:
         self._taken = 0
 
     def __call__(self, batch: Tensor) -> int:
-        """Take a step; return what the step returned when it was recorded."""
+        """Take a step; return the number that the step returned when it was recorded."""
         self._taken += 1
         if self._taken <= WARM_UP:
             return self._recorder.warm_up(lambda: self._step(batch))

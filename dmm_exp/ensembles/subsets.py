@@ -1,4 +1,4 @@
-"""Which points each member is trained on."""
+"""The points that each member is trained on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AllBut:
         return kept.nonzero().squeeze(1).expand(len(members), -1)
 
     def identity(self) -> dict[str, object]:
-        """Return what tells these subsets from others, in plain values."""
+        """Return plain values that identify these subsets."""
         return {"all_but": [int(index) for index in self.excluded]}
 
 
@@ -52,7 +52,7 @@ class Only:
         return torch.arange(self.points.start, self.points.stop).expand(len(members), -1)
 
     def identity(self) -> dict[str, object]:
-        """Return what tells these subsets from others, in plain values."""
+        """Return plain values that identify these subsets."""
         return {"only": [self.points.start, self.points.stop]}
 
 
@@ -99,7 +99,7 @@ class RandomSubsets:
         return masks.scatter_(1, self.indices(members), True)
 
     def identity(self) -> dict[str, object]:
-        """Return what tells these subsets from others, beside the run's seed, in plain values."""
+        """Return plain values that, with the run's seed, identify these subsets."""
         return {"alpha": self.alpha, "complementary": self.complementary}
 
     def _member(self, index: int) -> Tensor:

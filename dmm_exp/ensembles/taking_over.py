@@ -1,7 +1,7 @@
-"""Members that another artifact has already, taken over instead of being made again.
+"""Members that another artifact already has are copied from it instead of being computed again.
 
-A member depends on its role and number alone, so the members of an ensemble are the first members of every larger one
-that differs from it in nothing else.
+A member depends on its role and number alone, so the members of an ensemble are the first members of every larger
+ensemble that is equal in everything else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dmm_exp.store import Artifact, Draft
 
 
 def beginning_as(relative: Artifact | None, wanted: list[list[int]]) -> list[list[int]]:
-    """Return ``wanted`` cut as another ensemble is for as far as that goes, so that whole shards can be shared.
+    """Return ``wanted`` with the shard limits of another ensemble where it has members, so that shards can be shared.
 
     Args:
         relative: the other ensemble.
@@ -36,13 +36,13 @@ def take_over(draft: Draft, shard: int, start: int, stop: int) -> bool:
             draft.take_shard(shard, relative, relative.layout.index([start, stop]))
         else:
             _cut(draft, shard, start, stop, relative)
-    except FileNotFoundError:  # it was removed meanwhile
+    except FileNotFoundError:  # it has been removed in the meantime
         return False
     return True
 
 
 def _cut(draft: Draft, shard: int, start: int, stop: int, relative: Artifact) -> None:
-    """Write a shard that the other ensemble has in other pieces."""
+    """Write a shard whose members are in several shards of the other ensemble."""
     tensors, shares, facts = [], [], relative.shard_facts()
     for place, (first, end) in enumerate(relative.layout):
         if first < stop and end > start:
@@ -54,9 +54,9 @@ def _cut(draft: Draft, shard: int, start: int, stop: int, relative: Artifact) ->
 
 
 def _joined_facts(shares: list[tuple[Json, int, int]]) -> Json:
-    """Return the facts of some members: of (facts of a shard, number of its members that are taken, their total).
+    """Return the facts of some members, from (facts of a shard, number of its members that are copied, its members).
 
-    Seconds are shared out, losses are averaged over members; what is said of one member is the same in all shards.
+    Seconds are divided in proportion, losses are averaged over members; facts about one member are equal in all shards.
     """
     taken = sum(count for _, count, _ in shares)
     curves = [[loss * count / taken for loss in facts["history"]] for facts, count, _ in shares]

@@ -1,4 +1,4 @@
-"""Training from scratch: originals, oracles and the pool are all made here, by one recipe."""
+"""Training from scratch by one recipe: originals, oracles and the pool."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ class EnsembleTraining(EnsembleModule):
 
     Args:
         subsets: ``[members, size]`` indices of the points that every member is trained on.
-        trajectory: is told what members answer on the way.
-        augmentation: what is done to images before a member sees them; a member's seed, the step and the point
-            determine it.
+        trajectory: gets the logits of members during training.
+        augmentation: random changes of images; the member's seed, the step and the point determine them.
         label_smoothing: share of every target that is spread over all classes (Szegedy et al., arXiv 1512.00567).
         **recipe: ``epochs``, ``batch_size``, ``optimizer`` and ``schedule`` of :class:`Optimisation`.
     """
@@ -48,7 +47,7 @@ class EnsembleTraining(EnsembleModule):
         self.label_smoothing = label_smoothing
 
     def attach(self, ensemble: Ensemble, examples: Examples, *, seed: int, role: Role, members: Sequence[int]) -> None:
-        """Say which members to train; see :meth:`EnsembleModule.attach`."""
+        """Set the members to train; see :meth:`EnsembleModule.attach`."""
         super().attach(ensemble, examples, seed=seed, role=role, members=members)
         seeds = [member_seed(seed, role, index, "augmentation") for index in members]
         self.register_buffer("member_seeds", torch.tensor(seeds), persistent=False)
@@ -69,7 +68,7 @@ class EnsembleTraining(EnsembleModule):
         return subset[torch.randperm(len(subset), generator=generator)]
 
     def predict_batch(self, indices: Tensor) -> Tensor:
-        """Return the members' logits, as in every module; the trajectory takes note of them."""
+        """Return the members' logits, and pass them to the trajectory."""
         logits = super().predict_batch(indices)
         if self.trajectory is not None:
             self.trajectory.update(indices, logits.detach(), self.labels[indices])
@@ -80,6 +79,6 @@ class EnsembleTraining(EnsembleModule):
         return self.cross_entropies(indices, label_smoothing=self.label_smoothing).mean(1)
 
     def on_train_end(self) -> None:
-        """Join what the processes that share every batch have seen of the trajectory."""
+        """Add up the trajectory over the processes that share every batch."""
         if self.trajectory is not None:
             self.trajectory.join(lambda sums: self.over_processes(sums, "sum"))

@@ -1,8 +1,8 @@
-"""What members answer on their own training points while they learn, read off the training steps themselves.
+"""Averages of members' outputs on their own training points during training.
 
 These are the proxies of memorization that Zhao et al., "Scalability of memorization-based machine unlearning", arXiv
-2410.16516, average over the epochs of training. The answers are those that the loss is computed from: nothing is
-evaluated for them.
+2410.16516, average over the epochs of training. The logits are those from which the loss is computed, so that no extra
+evaluation is needed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Trajectory:
         self._sums.scatter_add_(2, indices.expand(len(values), -1, -1), torch.stack(values))
 
     def join(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Add up what several processes saw: ``total`` returns the sum over processes of a tensor that each has."""
+        """Add up the values of several processes; ``total`` returns the sum of a tensor over processes."""
         self._sums = total(self._sums)
 
     def mean(self) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
-"""Chunks of members as pieces of work that any process can do: a job goes in, a shard comes out.
+"""Jobs on chunks of members: any process can run a job, which writes one shard.
 
-A job is small and plain (paths, configuration, numbers); tensors travel through the store.
+A job is small and plain (paths, configuration, numbers); tensors are passed through the store.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from dmm_exp.files.reading import Json
 from dmm_exp.models import Normalised, margin
 from dmm_exp.store import Artifact, Draft
 
-TRAJECTORY = "trajectory/"  # what proxies of the trajectory are called among a shard's tensors, before their name
+TRAJECTORY = "trajectory/"  # prefix of the trajectory's proxies among a shard's tensors
 
 
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
@@ -95,9 +95,9 @@ class TrainJob(NetworkJob):
         training: configuration of the recipe.
         seed: the run's seed.
         role: with the member's number, determines all randomness.
-        subsets: what members are trained on; the shard of a random one holds its masks.
-        keep: what else the shard holds beside the logits: the ``parameters``, the proxies of the ``trajectory``.
-        logits_dtype: how logits are stored; beside rounded ones (float16) their ``margins`` are, in float32.
+        subsets: the points that members are trained on; with random subsets the shard also holds the masks.
+        keep: what the shard holds besides logits: the ``parameters``, the proxies of the ``trajectory``.
+        logits_dtype: of stored logits; with rounded logits (float16) their ``margins`` are stored, too, in float32.
         initial: folder of the ensemble whose members are trained further; None trains new members.
     """
 
@@ -129,13 +129,13 @@ class Clock:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What came out of making some members.
+    """The result of computing some members.
 
     Attributes:
-        tensors: what their shard holds; the first dimension is the members.
+        tensors: for their shard; the first dimension is the members.
         history: mean loss of every epoch.
-        sample_gradients: gradient evaluations of single examples that one member took.
-        facts: what else is to be remembered.
+        sample_gradients: gradient evaluations of single examples for one member.
+        facts: further facts to store.
     """
 
     tensors: dict[str, Tensor]
@@ -145,7 +145,7 @@ class ChunkResult:
 
 
 def train_chunk(job: TrainJob) -> None:
-    """Do a :class:`TrainJob`."""
+    """Run a :class:`TrainJob`."""
     make_chunk(job, partial(_train, job, read_examples(job.examples)))
 
 
@@ -195,7 +195,7 @@ def _train_together(job: TrainJob, examples: Examples, members: Sequence[int]) -
 
 
 def rounded(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return ``logits`` as float16, and the ``margins [members, points]`` that they had before.
+    """Return ``logits`` as float16, and their ``margins [members, points]`` before rounding.
 
     Raises:
         UserError: a finite logit is too large for float16.
@@ -219,7 +219,7 @@ def _initial(job: TrainJob, examples: Examples, members: Sequence[int]) -> Ensem
 
 
 def stored_ensemble(path: Path, build: Callable[[], nn.Module], members: Sequence[int]) -> Ensemble:
-    """Return some members of a sharded artifact that holds parameters, in the order given; one may come twice."""
+    """Return some members of a sharded artifact with parameters, in the given order; members may be repeated."""
     chosen, tensors = list(members), stacked(path)
     parameters = {name: value[chosen] for name, value in tensors.items() if name.startswith(("params/", "stats/"))}
     return Ensemble.from_tensors(skeleton_of(build()), parameters)
@@ -233,9 +233,9 @@ def stacked(path: Path) -> dict[str, Tensor]:
 
 
 def make_chunk(job: ShardJob, make: Callable[[range], ChunkResult]) -> None:
-    """Make the members of a job, together or in parts that fit into memory, and write them as one shard.
+    """Compute the members of a job, together or in parts that fit into memory, and write them as one shard.
 
-    Beside tensors, what is to be remembered of their making is written: seconds, losses by epoch, cost of one member.
+    The shard also records seconds, losses by epoch and the cost of one member.
 
     Raises:
         UserError: the logits are not finite, or not even one member fits into memory.
@@ -266,16 +266,16 @@ def read_examples(path: Path) -> Examples:
 
 
 def model_factory(config: Plain, examples: Examples) -> Callable[[], Normalised]:
-    """Return a function that makes a freshly initialised network behind the dataset's normalisation."""
+    """Return a function that makes a newly initialised network behind the dataset's normalisation."""
     shape = examples.input_shape
     make = instantiate({**config, "_partial_": True}, input_shape=list(shape), n_classes=examples.n_classes)
     return lambda: Normalised(make(), **vars(examples.normalisation), input_shape=shape)
 
 
 def recipe(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a training configuration with its optimizer, schedule and augmentation made into objects.
+    """Return a training configuration with its optimizer, schedule and augmentation as objects.
 
-    Nothing where members are trained by a function.
+    It is empty where members are trained by a function.
     """
     if by_function(training):
         return {}
@@ -286,7 +286,7 @@ def recipe(training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trainer_factory(trainer: Plain) -> TrainerFactory:
-    """Return what makes a Lightning trainer that prints nothing and writes nothing, from ``max_epochs``."""
+    """Return a factory of Lightning trainers that print nothing and write no files."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     options = {key: value for key, value in trainer.items() if key != "engine"}
@@ -299,7 +299,7 @@ def evaluation_copy(ensemble: Ensemble, trainer: Plain) -> Ensemble:
 
 
 def uses_gpu(trainer: Plain) -> bool:
-    """Return whether a trainer's configuration stands for a CUDA device of this machine."""
+    """Return whether a trainer of this configuration uses a CUDA device of this machine."""
     return trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
@@ -313,18 +313,18 @@ def run_shards(
     executor: Executor,
     progress: Progress,
 ) -> None:
-    """Write all shards of an artifact that are not there yet.
+    """Write all missing shards of an artifact.
 
-    Members that a finished artifact of the same family has are taken over from it; only the rest are made.
+    Members that a finished artifact of the same family has are copied from it; only the others are computed.
 
     Args:
-        draft: the artifact in the making; valid shards of an interrupted attempt are kept.
-        function: does one job.
+        draft: the unfinished artifact; valid shards of an interrupted attempt are kept.
+        function: runs one job.
         job: what to do, for any members.
         members: size of the whole ensemble.
         chunk_size: members that are trained together.
         executor: where jobs run.
-        progress: from the number of members to a context, in which it is told how many more are there.
+        progress: from the number of members to a context with a function that is called with finished members.
     """
     wanted = [[start, min(start + chunk_size, members)] for start in range(0, members, chunk_size)]
     layout = draft.layout(beginning_as(draft.relative, wanted))

@@ -1,4 +1,4 @@
-"""What the strong form of U-LiRA attacks: base models on random subsets, each artifact to forget many small sets."""
+"""The models for the strong form of U-LiRA: base models on random subsets, which forget many small sets."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from dmm_exp.refinement import Whole
 from dmm_exp.store import Artifact, Draft, Spec
 from dmm_exp.unlearners.pairs import Pair, PairsJob, unlearn_pairs
 
-EFFECTS_AT_ONCE = 1 << 25  # numbers that are predicted together, and kept in one file; 128 MiB
+EFFECTS_AT_ONCE = 1 << 25  # numbers that are predicted together and stored in one file; 128 MiB
 KEY = "evaluation.strong_ulira"
 
 
 class Attack:
-    """Base models, forget sets, and every base model unlearned of every set; absent unless it is asked for.
+    """Base models, forget sets, and every base model after unlearning every set; only if the attack is configured.
 
-    Base models are trained as the pool's members are, on subsets of their own, so that the pool can predict what
-    unlearning should change.
+    Base models are trained like the pool's members, on other subsets, so that the pool can predict what unlearning
+    should change.
 
     Args:
         pipeline: whose unlearner is attacked.
@@ -45,25 +45,25 @@ class Attack:
         self.settings = self.config.evaluation.strong_ulira
 
     @property
-    def is_asked_for(self) -> bool:
-        """Whether the attack is asked for."""
+    def is_configured(self) -> bool:
+        """Whether the attack is configured."""
         return self.settings.forget_sets > 0
 
     def check(self) -> None:
-        """Raise ``UserError`` if the attack is asked for but cannot work."""
-        if not self.is_asked_for:
+        """Raise ``UserError`` if the attack is configured but cannot work."""
+        if not self.is_configured:
             return
-        asked = f"{KEY}.forget_sets={self.settings.forget_sets}"
+        setting = f"{KEY}.forget_sets={self.settings.forget_sets}"
         if not isinstance(self.pipeline.refinement, Whole):
-            raise UserError(f"{asked}: its forget sets are too small to be split; expected refinement=none")
+            raise UserError(f"{setting}: its forget sets are too small to be split; expected refinement=none")
         if self.unlearner.target == "oracle":
             raise UserError(
-                f"{asked}: {type(self.unlearner).__name__} would need models retrained without each set; expected an "
+                f"{setting}: {type(self.unlearner).__name__} would need models retrained without each set; expected an "
                 "unlearner that matches none"
             )
         if self.unlearner.target == "predicted" and self.estimator.source == "oracles":
             raise UserError(
-                f"{asked}: {type(self.estimator).__name__} predicts the run's own forget set only; expected another "
+                f"{setting}: {type(self.estimator).__name__} predicts the run's own forget set only; expected another "
                 "attribution"
             )
         check_seen(self.base_subsets.masks(self._base_numbers).numpy(), self.base_subsets.block)
@@ -76,7 +76,7 @@ class Attack:
 
     @property
     def base_subsets(self) -> RandomSubsets:
-        """What base models are trained on: subsets like the pool's, but others."""
+        """The training subsets of base models, of the same kind as the pool's."""
         return replace(self.models.subsets, role="base")
 
     @cached_property
@@ -87,7 +87,7 @@ class Attack:
 
     @cached_property
     def forget_sets(self) -> Tensor:
-        """The examples that base models have to forget, ``[sets, size]``, each row sorted; set k depends on k alone."""
+        """The examples that base models forget, ``[sets, size]``, each row sorted; set k depends on k alone."""
         candidates = self._of_class() if self.settings.drawn_from == "class" else self.pipeline.forget.indices
         self._check_candidates(candidates)
         drawn = []
@@ -98,13 +98,12 @@ class Attack:
         return torch.stack(drawn)
 
     def _of_class(self) -> Tensor:
-        """Return the training examples of the class that sets are drawn from: the largest, or the one asked for."""
-        labels, asked = self.context.examples.labels[: self.context.examples.n_train], self.settings.label
-        position = self.settings.position
-        if asked is None and position is None:
+        """Return the training examples of the class from which sets are drawn; by default the largest class."""
+        labels, position = self.context.examples.labels[: self.context.examples.n_train], self.settings.position
+        if self.settings.label is None and position is None:
             label = int(labels.bincount().argmax())
         else:
-            label = class_index(asked, self.context.examples.class_names, f"{KEY}.label", position)
+            label = class_index(self.settings.label, self.context.examples.class_names, f"{KEY}.label", position)
         return (labels == label).nonzero().squeeze(1)
 
     def _check_candidates(self, candidates: Tensor) -> None:
@@ -116,7 +115,7 @@ class Attack:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Base models and sets with something to forget, those with as much of it next to each other."""
+        """Base models and sets with something to forget, ordered by the number of examples to forget."""
         bases, sets = len(self._base_numbers), self.forget_sets
         known = self.base_subsets.masks(self._base_numbers)[:, sets].sum(2).T.flatten()
         order = known.argsort(stable=True)
@@ -127,7 +126,7 @@ class Attack:
 
     @cached_property
     def attacked(self) -> Artifact:
-        """What every pair answers on its set's examples once it is unlearned, ``logits [pairs, size, classes]``."""
+        """The logits of every unlearned pair on the examples of its set, ``logits [pairs, size, classes]``."""
         effects = self.pair_effects if self.unlearner.target == "predicted" else None
         inputs = {"bases": self.base_models.digest, "sets": content_hash(self.forget_sets)}
         inputs |= {"effects": effects.digest} if effects else {}
@@ -156,9 +155,9 @@ class Attack:
 
     @cached_property
     def pair_effects(self) -> Artifact:
-        """What including its forget points does to every logit of a pair's base, ``effect [pairs, points, classes]``.
+        """The effect of a pair's forget points on every logit of its base, ``effect [pairs, points, classes]``.
 
-        Predicted at the size of the pool's subsets, which is that of the base models'.
+        It is predicted at the size of the pool's subsets, which is that of the base models' subsets.
         """
         rows = Rows(self.forget_sets.unique(), self.context.examples.n_train)
         sources = {
@@ -201,7 +200,7 @@ class Attack:
     def attacked_answers(self) -> tuple[Tensor, Tensor]:
         """Return logits of all base models on the examples of all sets, before and after forgetting them.
 
-        Both are ``[bases, sets, size, classes]``. A base model that knows nothing of a set stays as it is.
+        Both are ``[bases, sets, size, classes]``. A base model without any example of a set stays as it is.
         """
         bases, sets = len(self._base_numbers), self.forget_sets
         before = self.base_models.stacked("logits")[:, sets]
@@ -211,8 +210,8 @@ class Attack:
         return before, after
 
     def stages(self) -> Iterator[Stage]:
-        """Yield every stage that the attack needs beside those of the run."""
-        if self.is_asked_for:
+        """Yield every stage that the attack needs besides those of the run."""
+        if self.is_configured:
             bases, share = self.settings.base_models, self.base_subsets.size / self.context.examples.n_train
             yield training(self.context, "base_models", lambda: self.base_models, bases, share)
             yield Stage("attacked", lambda: self.attacked, bases * self.settings.forget_sets)

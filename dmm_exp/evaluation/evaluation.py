@@ -35,13 +35,13 @@ from dmm_exp.store import Artifact, Draft, Spec
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 FEWEST_FOR_INTERVALS = 20
 FEWEST_FOR_ATTACK = 3
-EVALUATION_FORMAT = 2  # raised when the same models get other numbers or columns; since 2: intervals, column ulira
+EVALUATION_FORMAT = 2  # increased when the same models get other numbers or columns; 2: intervals, column ulira
 RATES = np.union1d(np.linspace(0, 1, 101), np.logspace(-5, 0, 101))  # false-positive rates at which a curve is kept
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one ensemble answers.
+    """The outputs of one ensemble.
 
     Attributes:
         margins: ``[members, points]`` float32.
@@ -59,7 +59,7 @@ class Evaluation:
 
     Args:
         pipeline: whose models are compared.
-        epoch: a checkpoint of the unlearner; None for its end.
+        epoch: of a checkpoint of the unlearner; None for its end.
     """
 
     def __init__(self, pipeline: Pipeline, epoch: int | None = None) -> None:
@@ -102,17 +102,17 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """All of ``metrics.json`` but the seconds; what does not apply is absent."""
+        """All of ``metrics.json`` except the seconds; metrics that do not apply are absent."""
         return self.artifact.json("metrics")
 
     @property
     def points(self) -> pd.DataFrame:
-        """One row a point: ``points.parquet``."""
+        """One row for each point: ``points.parquet``."""
         return self.artifact.table("points")
 
     @property
     def members(self) -> pd.DataFrame:
-        """One row a member: ``members.parquet``. The mean of a column is the metric of this name."""
+        """One row for each member: ``members.parquet``. The mean of a column is the metric of this name."""
         return self.artifact.table("members")
 
     @property
@@ -122,7 +122,7 @@ class Evaluation:
 
     @cached_property
     def outputs(self) -> dict[str, Outputs]:
-        """What each ensemble answers, by ``original``, ``unlearned``, ``oracle``, ``floor``."""
+        """The outputs of each ensemble, by ``original``, ``unlearned``, ``oracle``, ``floor``."""
         artifacts = {
             "original": self.pipeline.models.originals,
             "unlearned": self.pipeline.unlearned,
@@ -154,7 +154,7 @@ class Evaluation:
         return {name: float(value) for part in parts for name, value in part.items()}
 
     def quick_metrics(self) -> dict[str, float]:
-        """Return what a search looks at (KLoM, accuracies, ToW, cost), without intervals; nothing is stored."""
+        """Return the metrics for a search (KLoM, accuracies, ToW, cost), without intervals; nothing is stored."""
         parts = (self._klom(), self._accuracy(), self._tow(), self._cost())
         return {name: float(value) for part in parts for name, value in part.items()}
 
@@ -228,7 +228,7 @@ class Evaluation:
         return means | {"tow_mia": values.mean(), "tow_mia/std": values.std(ddof=1)}
 
     def _attack_artifact(self, name: str, models: Artifact) -> NDArray[np.float64]:
-        """Attack an ensemble that further unlearners will be compared with; done once."""
+        """Return the stored attack on an ensemble that is the same for many unlearners."""
         pipeline = self.pipeline
         config = {**self.config.evaluation.mia, "seed": self.config.seed}
         inputs = {
@@ -300,7 +300,7 @@ class Evaluation:
         return values
 
     def _doubt(self, points: NDArray[np.intp]) -> dict[str, float]:
-        """Return how uncertain the prediction says it is, where it does."""
+        """Return the uncertainty of the prediction, if it has one."""
         error = self.pipeline.effect.tensors("effect").get("standard_error")
         if error is None:
             return {}

@@ -1,4 +1,4 @@
-"""The strong form of U-LiRA on a pipeline's unlearner: metrics, a row for every attacked example, and the ROC."""
+"""The strong form of U-LiRA on a pipeline's unlearner: metrics, a table of attacked examples, and the ROC."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dmm_exp.metrics import auc, margins, roc, tpr_at_fpr, ulira_strong, ulira_s
 from dmm_exp.scores import memorization
 from dmm_exp.store import Artifact, Draft, Spec
 
-HARDEST = 0.1  # share of the attacked examples
+HARDEST = 0.1  # share of the attacked examples that counts as hardest
 
 
 class StrongUlira:
-    """Attacks base models that were made to forget many small sets, and the same models before they were.
+    """Attacks base models after they forgot many small sets, and the same models before.
 
     Args:
-        attack: what is attacked.
+        attack: the models.
     """
 
     def __init__(self, attack: Attack) -> None:
@@ -39,17 +39,17 @@ class StrongUlira:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What goes into ``metrics.json``: ``ulira_strong/…``, and ``ulira_strong_original/…`` for doing nothing."""
+        """The metrics for ``metrics.json``: ``ulira_strong/…``, and ``ulira_strong_original/…`` for doing nothing."""
         return self.artifact.json("metrics")
 
     @property
     def examples(self) -> pd.DataFrame:
-        """One row an example of a set: ``ulira.parquet``."""
+        """One row for each example of a set: ``ulira.parquet``."""
         return self.artifact.table("examples")
 
     @property
     def roc(self) -> pd.DataFrame:
-        """The ROC over all models and examples, a row a threshold: ``ulira_roc.parquet``."""
+        """The ROC over all models and examples, one row for each threshold: ``ulira_roc.parquet``."""
         return self.artifact.table("roc")
 
     @property
@@ -101,7 +101,7 @@ class StrongUlira:
 
 
 def _most(points: NDArray[np.intp], score: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which rows ``[points]`` are among the tenth of distinct examples with the highest scores."""
+    """Return which rows ``[points]`` belong to the tenth of distinct examples with the highest scores."""
     distinct, first = np.unique(points, return_index=True)
     wanted = max(1, round(HARDEST * len(distinct)))
     return np.isin(points, distinct[np.argsort(-score[first], kind="stable")[:wanted]])

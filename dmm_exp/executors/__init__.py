@@ -6,6 +6,7 @@ import json
 from functools import cache
 from typing import Any
 
+from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Plain
 from dmm_exp.executors.distributed import Distributed
 from dmm_exp.executors.local import Local
@@ -17,14 +18,12 @@ __all__ = ["Distributed", "Local", "Processes", "Ray", "Submitit", "shared_execu
 
 
 def shared_executor(config: Plain) -> Any:
-    """Return the executor of a configuration; all runs of one process share it, and with it its workers."""
+    """Return the executor of a configuration; all runs of one process share it and its workers."""
     return _executor(json.dumps(config, sort_keys=True))
 
 
 @cache
 def _executor(config: str) -> Any:
-    from dmm_exp.config.instantiate import instantiate
-
     _started.append(instantiate(json.loads(config)))
     return _started[-1]
 
@@ -33,7 +32,7 @@ _started: list[Any] = []
 
 
 def close_executors() -> None:
-    """End what executors of this process have started."""
+    """Stop the workers of all executors of this process."""
     while _started:
         _started.pop().close()
     _executor.cache_clear()

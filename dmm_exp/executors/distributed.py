@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from dmm_exp.config.processes import ranks
 from dmm_exp.errors import UserError
+from dmm_exp.executors.jobs import Job
 from dmm_exp.store.temporary import temporary_folder
-
-Job = TypeVar("Job")
 
 PATIENCE = timedelta(days=7)  # how long other ranks wait while rank 0 does the work that is done only once
 
@@ -33,7 +32,7 @@ class Distributed:
         self._waiting = True
 
     def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[Job]:
-        """Run ``function`` on every job in order, on all ranks, yielding each job when it is done."""
+        """Run ``function`` on every job in order, on all ranks, and yield each job when it is done."""
         for job in jobs:
             self._waiting = False  # the other ranks are busy and would not receive a message to end
             _broadcast((function, job))

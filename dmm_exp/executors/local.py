@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from dmm_exp.executors.devices import check_counts
-
-Job = TypeVar("Job")
+from dmm_exp.executors.jobs import Job
 
 
 class Local:
     """Run jobs in this process.
 
     Args:
-        threads: torch threads of a job; all of torch's when None.
+        threads: torch threads of each job; None leaves torch's own number.
     """
 
     def __init__(self, threads: int | None = None) -> None:
@@ -23,7 +21,7 @@ class Local:
         self.threads = threads
 
     def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[Job]:
-        """Run ``function`` on every job in order, yielding each when it is done."""
+        """Run ``function`` on every job in order, and yield each job when it is done."""
         for job in jobs:
             with self._threads():
                 function(job)
@@ -41,7 +39,7 @@ class Local:
             torch.set_num_threads(before)
 
     def warm_up(self) -> None:
-        """Nothing needs to be started."""
+        """Do nothing: no worker has to be started."""
 
     def close(self) -> None:
-        """Nothing needs to be stopped."""
+        """Do nothing: no worker has to be stopped."""

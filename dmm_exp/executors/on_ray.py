@@ -8,23 +8,21 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from dmm_exp.errors import UserError
-from dmm_exp.executors.devices import begin_computing, check_counts, cores
-from dmm_exp.executors.failures import RETRIES, died, portable
-
-Job = TypeVar("Job")
+from dmm_exp.executors.devices import begin_computing, check_counts, check_gpus, cores
+from dmm_exp.executors.jobs import RETRIES, Job, attempt, died
 
 LOCAL = "local"
 
 
 class Ray:
-    """Run jobs in persistent actors. Ray starts an actor again that dies, and does its job again, at most twice.
+    """Run jobs in persistent actors. When an actor dies, Ray starts it and its job again, at most twice.
 
     Args:
         address: ``local`` to start a cluster on this machine, or one to join: ``auto``, ``ray://host:10001``.
-        workers: number of actors; as many as the cluster has room for when None.
+        workers: number of actors; None takes as many as the cluster has room for.
         threads: torch threads, and CPUs, of each actor.
         gpus: CUDA devices of each actor; several share one when this is a fraction.
 
@@ -36,8 +34,7 @@ class Ray:
         self, address: str = LOCAL, workers: int | None = None, threads: int = 1, gpus: float | int = 0
     ) -> None:
         check_counts(workers=workers, threads=threads)
-        if gpus < 0:
-            raise UserError(f"executor.gpus={gpus}: expected 0 or more")
+        check_gpus(gpus)
         self.address = address
         self.threads = threads
         self.gpus = gpus
@@ -50,32 +47,32 @@ class Ray:
         self._started()
 
     def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[Job]:
-        """Run ``function`` on every job, yielding each when it is done. Busy actors are killed when that fails.
+        """Run ``function`` on every job, and yield each job when it is done. After an error busy actors are killed.
 
         Raises:
-            ChildProcessError: a job's actors died again and again.
-            Exception: what a job raised.
+            ChildProcessError: the actor of a job died at every attempt.
+            Exception: the exception of a job.
         """
         ray, waiting = self._started(), deque(jobs)
         self._add_actors(len(jobs))
-        doing: dict[Any, tuple[Any, Job]] = {}
+        running: dict[Any, tuple[Any, Job]] = {}
         try:
-            while waiting or doing:
+            while waiting or running:
                 while waiting and self._idle:
                     actor, job = self._idle.pop(), waiting.popleft()
-                    doing[actor.do.remote(function, job)] = actor, job
-                (done,), _ = ray.wait(list(doing), num_returns=1)
+                    running[actor.do.remote(function, job)] = actor, job
+                (done,), _ = ray.wait(list(running), num_returns=1)
                 try:
                     error = ray.get(done)
                 except ray.exceptions.RayActorError as death:
                     raise died(self.workers) from death
-                actor, job = doing.pop(done)
+                actor, job = running.pop(done)
                 self._idle.append(actor)
                 if error is not None:
                     raise error
                 yield job
         finally:
-            for actor, _ in doing.values():
+            for actor, _ in running.values():
                 ray.kill(actor)
 
     @property
@@ -88,7 +85,7 @@ class Ray:
         return max(1, min(by_cpu, int(room.get("GPU", 0) / self.gpus)) if self.gpus else by_cpu)
 
     def close(self) -> None:
-        """Stop the actors, and the cluster if it was started here."""
+        """Stop the actors, and the cluster if this object started it."""
         if self._ray is None:
             return
         for actor in self._idle:
@@ -118,14 +115,13 @@ class Ray:
                 import ray
             except ImportError as error:
                 raise UserError("executor=ray: ray is not installed; expected: pip install 'dmm_exp[ray]'") from error
-            started: dict[str, Any] = {"include_dashboard": False}
-            started["num_cpus"] = max(cores(), self.threads * (self._wanted or 1))
+            new_cluster = {"include_dashboard": False, "num_cpus": max(cores(), self.threads * (self._wanted or 1))}
             try:
                 ray.init(
                     address=self.address,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    **(started if self.address == LOCAL else {}),
+                    **(new_cluster if self.address == LOCAL else {}),
                 )
             except ConnectionError as error:
                 raise UserError(
@@ -144,9 +140,5 @@ class _Actor:
         begin_computing(threads)
 
     def do(self, function: Callable[[Any], None], job: Any) -> Exception | None:
-        """Do a job and return what it raised, if it did."""
-        try:
-            function(job)
-        except Exception as error:
-            return portable(error)
-        return None
+        """Run a job, and return the exception that it raised, if any."""
+        return attempt(function, job)

@@ -8,33 +8,32 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from dmm_exp.errors import UserError
-from dmm_exp.executors.devices import check_counts
-from dmm_exp.executors.failures import RETRIES, died
+from dmm_exp.executors.devices import check_counts, check_gpus
+from dmm_exp.executors.jobs import RETRIES, Job, died
 from dmm_exp.executors.queue import Queue, Worker
-
-Job = TypeVar("Job")
 
 
 class Submitit:
     """Run jobs in an array of workers, each a SLURM job that takes jobs from a shared folder until none is left.
 
-    A worker that is preempted or runs out of time is queued again by submitit; one that dies is submitted again. Either
-    begins with what it had not finished. Workers end when this process has given no sign of life for some minutes.
+    submitit puts a worker that is preempted or runs out of time into the queue again; a worker that dies is submitted
+    again. Both continue with the job that they had not finished. Workers stop when this process has not updated the
+    queue for some minutes.
 
     Args:
-        folder: of queues, and of submitit's scripts and logs; on a file system that the cluster shares.
+        folder: for queues, and for submitit's scripts and logs; on a file system that the cluster shares.
         workers: number of SLURM jobs of the array.
         threads: torch threads, and CPUs, of each worker.
         gpus: CUDA devices of each worker.
         timeout_min: minutes after which SLURM ends a worker.
         cluster: ``slurm``, or ``local`` for processes of this machine.
-        parameters: what else submitit is told, such as ``slurm_partition`` or ``mem_gb``.
+        parameters: further parameters of submitit, such as ``slurm_partition`` or ``mem_gb``.
 
     Raises:
-        UserError: a number is out of range, submitit is not installed, or there is no SLURM here.
+        UserError: a number is out of range, submitit is not installed, or SLURM is not available.
     """
 
     def __init__(
@@ -48,8 +47,7 @@ class Submitit:
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
         check_counts(workers=workers, threads=threads, timeout_min=timeout_min)
-        if gpus < 0:
-            raise UserError(f"executor.gpus={gpus}: expected 0 or more")
+        check_gpus(gpus)
         self.folder = Path(folder).expanduser().absolute()
         self.workers = workers
         self.threads = threads
@@ -57,18 +55,18 @@ class Submitit:
         self._options = {"timeout_min": timeout_min, "cpus_per_task": threads, "gpus_per_node": gpus}
         self._options |= {"name": "dmm_exp", **(parameters or {})}
         self._executor: Any = None
-        self._every = 0.1 if cluster == "local" else 2.0  # seconds between two looks at the queue
+        self._interval = 0.1 if cluster == "local" else 2.0  # seconds between two looks at the queue
 
     def warm_up(self) -> None:
-        """Refuse now what could not start later."""
+        """Create the executor, so that wrong settings are reported before any work starts."""
         self._started()
 
     def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[Job]:
-        """Run ``function`` on every job, yielding each when it is done. Workers are cancelled when that fails.
+        """Run ``function`` on every job, and yield each job when it is done. After an error workers are cancelled.
 
         Raises:
-            ChildProcessError: a job's workers died again and again.
-            Exception: what a job raised.
+            ChildProcessError: the worker of a job died at every attempt.
+            Exception: the exception of a job.
         """
         if not jobs:
             return
@@ -79,12 +77,12 @@ class Submitit:
                 for index in array.newly_done():
                     yield jobs[index]
                 array.look_after_workers()
-                time.sleep(self._every)
+                time.sleep(self._interval)
         finally:
             array.end()
 
     def close(self) -> None:
-        """Nothing runs between jobs."""
+        """Do nothing: no worker runs between two calls of :meth:`run`."""
 
     def _started(self) -> Any:
         if self._executor is None:
@@ -111,7 +109,7 @@ class _Array:
     """The workers of some jobs.
 
     Attributes:
-        missing: indices of jobs that have not been seen to be done.
+        missing: indices of jobs that are not known to be done.
     """
 
     def __init__(self, executor: Any, queue: Queue, function: Callable[[Any], None], jobs: list[Any]) -> None:
@@ -120,10 +118,10 @@ class _Array:
         self._queue = queue
         self._work = function, jobs
         self._workers: dict[Worker, Any] = {}
-        self._deaths = Counter[int]()  # of jobs; of workers that had taken none, by their numbers below 0
+        self._deaths = Counter[int]()  # by job; by -1 - number for workers that had taken no job
 
     def submit(self, numbers: range, threads: int) -> None:
-        """Begin the queue and submit its workers, as one array."""
+        """Create the queue and submit its workers as one array."""
         self._queue.begin()
         workers = [Worker(self._queue, number, *self._work, threads) for number in numbers]
         with self._executor.batch():
@@ -131,14 +129,14 @@ class _Array:
         self._workers = dict(zip(workers, submitted, strict=True))
 
     def newly_done(self) -> list[int]:
-        """Return the jobs that were finished since the last look."""
+        """Return the jobs that were finished since the last call."""
         self._queue.beat()
         found = sorted(self._queue.done() & self.missing)
         self.missing -= set(found)
         return found
 
     def look_after_workers(self) -> None:
-        """Raise what a worker ended with; submit those again that died."""
+        """Raise the exception of a worker that failed; submit workers that died again."""
         from submitit.core.utils import UncompletedJobError
 
         for worker, submitted in list(self._workers.items()):
@@ -155,7 +153,7 @@ class _Array:
             del self._workers[worker]
 
     def _count(self, number: int, death: Exception) -> None:
-        """Note what a dead worker died of, and raise when that is too often."""
+        """Count the death of a worker for the job that it was running; raise when one job has had too many."""
         taken = self._queue.release(number)
         for cause in taken or [-1 - number]:
             self._deaths[cause] += 1
@@ -164,7 +162,7 @@ class _Array:
                 raise error from death
 
     def end(self) -> None:
-        """Cancel what still runs, and remove the queue."""
+        """Cancel workers that still run, and remove the queue."""
         for submitted in self._workers.values():
             if not submitted.done():
                 submitted.cancel(check=False)

@@ -1,7 +1,7 @@
 """Work in persistent processes of this machine: one for each GPU, or for each group of cores.
 
-Workers are forked from one server process that has imported torch and lightning, but computed nothing: what they need
-is imported once, in the background (:mod:`dmm_exp.executors.preload`), and shared in memory.
+Workers are forked from one server process that has imported torch and lightning but has computed nothing. The modules
+are imported once, in the background (:mod:`dmm_exp.executors.preload`), and workers share their memory.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any
 
 from dmm_exp.errors import UserError
 from dmm_exp.executors.devices import accelerators, begin_computing, check_counts, cores
-from dmm_exp.executors.failures import RETRIES, died, portable
-
-Job = TypeVar("Job")
+from dmm_exp.executors.jobs import RETRIES, Job, attempt, died
 
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOAD = "dmm_exp.executors.preload"
@@ -32,14 +30,14 @@ class Processes:
     """Run jobs in worker processes that live as long as this object.
 
     Where CUDA devices are used, every worker sees one of them (``CUDA_VISIBLE_DEVICES``). A worker that dies (out of
-    memory, killed) is replaced, and the job it was doing is done again, at most twice; other workers go on.
+    memory, killed) is replaced, and its job is started again, at most twice; other workers continue.
 
     Args:
-        workers: number of processes; when None one for each CUDA device, else for each ``threads`` cores that this
-            process may use.
+        workers: number of processes; None takes one for each CUDA device or, without devices, one for each ``threads``
+            cores that this process may use.
         threads: torch threads of each worker.
         workers_per_device: number of processes for each CUDA device, when ``workers`` is None.
-        accelerator: what the trainer computes on; devices are handed out unless it is ``cpu``.
+        accelerator: of the trainer; workers get CUDA devices unless it is ``cpu``.
 
     Raises:
         UserError: a number is below 1, or both ``workers`` and ``workers_per_device`` are set.
@@ -71,19 +69,19 @@ class Processes:
         return self._wanted or len(devices) * self._per_device or max(1, cores() // self.threads)
 
     def warm_up(self) -> None:
-        """Let the server import what jobs need, while this process goes on."""
+        """Start the server, which imports what jobs need while this process continues."""
         if START == "forkserver":
             forkserver.set_forkserver_preload([PRELOAD])
             resource_tracker.ensure_running()
-            with _interrupts_blocked():  # what is started inherits that: signals to end are for this process alone
+            with _interrupts_blocked():  # new processes inherit the mask: such signals are for this process alone
                 forkserver.ensure_running()
 
     def run(self, function: Callable[[Job], None], jobs: list[Job]) -> Iterator[Job]:
-        """Run ``function`` on every job, yielding each when it is done. Busy workers are stopped when that fails.
+        """Run ``function`` on every job, and yield each job when it is done. After an error busy workers are stopped.
 
         Raises:
-            ChildProcessError: a job's workers died again and again.
-            Exception: what a job raised.
+            ChildProcessError: the worker of a job died at every attempt.
+            Exception: the exception of a job.
         """
         waiting, deaths = deque(enumerate(jobs)), Counter[int]()
         workers = self._started(len(jobs))
@@ -105,10 +103,10 @@ class Processes:
                     else:
                         yield job
         finally:
-            self._forget_busy()
+            self._stop_busy()
 
     def _started(self, jobs: int) -> list[_Worker]:
-        """Return workers for some jobs, starting those that are missing: never more than there are jobs."""
+        """Return workers for some jobs; missing workers are started, but never more than there are jobs."""
         missing = min(self.workers, jobs) - len(self._workers)
         if missing > 0:
             self.warm_up()
@@ -119,30 +117,30 @@ class Processes:
                 self._workers.append(_Worker(self.threads, devices[place % len(devices)]))
         return self._workers
 
-    def _forget_busy(self) -> None:
-        """Stop workers whose results nobody waits for any more."""
+    def _stop_busy(self) -> None:
+        """Stop workers whose results are not needed any more."""
         for worker in self._workers:
             if worker.busy:
                 worker.stop()
         self._workers = [worker for worker in self._workers if not worker.busy]
 
     def close(self) -> None:
-        """Stop the workers; they start again when they are needed."""
+        """Stop the workers; the next :meth:`run` starts new ones."""
         for worker in self._workers:
             worker.stop()
         self._workers = []
 
 
 class _Worker:
-    """One worker process, and what it is doing.
+    """One worker process, and its job.
 
     Args:
-        threads: its torch threads.
-        device: the CUDA device that it sees; all when None.
+        threads: torch threads of the worker.
+        device: the CUDA device that the worker sees; None for all devices.
 
     Attributes:
-        busy: whether it has been given a job whose result has not been taken.
-        doing: the index of that job and the job.
+        busy: whether it has a job whose result has not been read.
+        doing: the index of that job, and the job.
     """
 
     def __init__(self, threads: int, device: str | None) -> None:
@@ -156,13 +154,13 @@ class _Worker:
         theirs.close()
 
     def give(self, function: Callable[[Any], None], index: int, job: Any) -> None:
-        """Let the worker do a job; if it is dead already, that shows in its result."""
+        """Send a job to the worker; a worker that has died is noticed when the result is read."""
         self.busy, self.doing = True, (index, job)
         with suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send((function, job))
 
     def result(self) -> None:
-        """Take note that the job is done, or raise what it raised; ``EOFError`` when the worker died."""
+        """Read the result: return if the job succeeded, raise its exception, or ``EOFError`` if the worker died."""
         try:
             error = self.connection.recv()
         except OSError:
@@ -172,26 +170,26 @@ class _Worker:
             raise error
 
     def successor(self) -> _Worker:
-        """Return a new worker like this one, which has died."""
+        """Return a new worker with the same settings as this one, which has died."""
         self.stop()
         return _Worker(*self._begins_with)
 
     def stop(self) -> None:
-        """End the process at once: whatever it was writing does not count."""
+        """Kill the process; an unfinished file of it is not used."""
         self._process.kill()
         self._process.join()
         self.connection.close()
 
 
 def _finished(workers: list[_Worker]) -> list[int]:
-    """Return the places of workers that have a result, or died; waits until there is one."""
+    """Wait until some workers have a result or have died, and return their places in the list."""
     places = {worker.connection: place for place, worker in enumerate(workers) if worker.busy}
     return [places[connection] for connection in wait(list(places)) if isinstance(connection, Connection)]
 
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C and SIGTERM for this thread and for what is started meanwhile."""
+    """Block Ctrl-C and SIGTERM for this thread and for processes that are started inside the block."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -200,7 +198,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _work(connection: Connection, threads: int, device: str | None) -> None:
-    """Be a worker: do jobs until the connection, or the main process, ends."""
+    """Run jobs in a worker until the connection, or the main process, ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a job may start processes, and end them
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -208,15 +206,7 @@ def _work(connection: Connection, threads: int, device: str | None) -> None:
     with suppress(EOFError):
         while True:
             function, job = connection.recv()
-            connection.send(_attempt(function, job))
-
-
-def _attempt(function: Callable[[Any], None], job: Any) -> Exception | None:
-    try:
-        function(job)
-    except Exception as error:
-        return portable(error)
-    return None
+            connection.send(attempt(function, job))
 
 
 def _end_with_parent() -> None:

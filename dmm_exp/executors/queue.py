@@ -1,4 +1,4 @@
-"""A folder from which workers on any machine take jobs, and the work of one of them."""
+"""A folder from which workers on any machine take jobs, and one such worker."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.executors.devices import begin_computing
-from dmm_exp.executors.failures import portable
+from dmm_exp.executors.jobs import attempt
 
-PATIENCE = 300.0  # seconds without a sign of life of the main process after which workers take no more jobs
+PATIENCE = 300.0  # seconds without an update by the main process after which workers take no more jobs
 
 
 class Queue:
-    """Which jobs are taken, by which worker, and which are done: empty files on a file system that all can see.
+    """Which jobs are taken, by which worker, and which are done: small files on a shared file system.
 
     Args:
-        folder: made by :meth:`begin`.
+        folder: created by :meth:`begin`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,13 +27,13 @@ class Queue:
         self._claims, self._done, self._alive = folder / "claims", folder / "done", folder / "alive"
 
     def begin(self) -> None:
-        """Make the folder."""
+        """Create the folder."""
         self._claims.mkdir(parents=True)
         self._done.mkdir()
         self.beat()
 
     def claim(self, index: int, worker: int) -> bool:
-        """Take a job, unless it is taken."""
+        """Take a job, and return whether that succeeded: a job is taken only once."""
         try:
             os.close(os.open(self._claims / str(index), os.O_CREAT | os.O_EXCL))
         except FileExistsError:
@@ -42,7 +42,7 @@ class Queue:
         return True
 
     def finish(self, index: int) -> None:
-        """Say that a job is done."""
+        """Mark a job as done."""
         (self._done / str(index)).touch()
 
     def done(self) -> set[int]:
@@ -50,7 +50,7 @@ class Queue:
         return {int(name) for name in os.listdir(self._done)}
 
     def release(self, worker: int) -> list[int]:
-        """Let go of what a worker took and did not finish, and return it."""
+        """Release the jobs that a worker took and did not finish, and return their indices."""
         done = self.done()
         held = [
             int(claim.name)
@@ -62,11 +62,11 @@ class Queue:
         return held
 
     def beat(self) -> None:
-        """Give a sign of life of the main process."""
+        """Show that the main process is running."""
         self._alive.touch()
 
     def last_beat(self) -> float | None:
-        """Return the time of the last sign of life, by the file system's clock; None when the folder is gone."""
+        """Return the time of the last :meth:`beat`, by the file system's clock; None when the folder does not exist."""
         try:
             return self._alive.stat().st_mtime
         except OSError:
@@ -75,12 +75,12 @@ class Queue:
 
 @dataclass(eq=False)
 class Worker:
-    """Does jobs of a queue until none is left; started again under its number, it begins with what it had taken.
+    """Runs jobs of a queue until none is left; a restarted worker of the same number continues its unfinished job.
 
     Attributes:
         queue: where jobs are taken.
         number: of the worker.
-        function: does one job.
+        function: runs one job.
         jobs: all of them.
         threads: torch threads.
     """
@@ -93,29 +93,27 @@ class Worker:
     _seen: tuple[float | None, float] = field(default=(None, 0.0), init=False)
 
     def __call__(self) -> Exception | None:
-        """Return what a job raised, if one did; the worker ends with it."""
+        """Run jobs, and return the exception of the first job that failed, if any; the worker stops there."""
         begin_computing(self.threads)
         self.queue.release(self.number)
         self._seen = (None, time.monotonic())
         for index, job in enumerate(self.jobs):
-            if not self._awaited():
+            if not self._main_is_alive():
                 break
             if self.queue.claim(index, self.number):
-                try:
-                    self.function(job)
-                except Exception as error:
-                    return portable(error)
+                if (error := attempt(self.function, job)) is not None:
+                    return error
                 self.queue.finish(index)
         return None
 
     def checkpoint(self) -> Any:
-        """Return what is submitted again when the cluster ends this worker before it is done."""
+        """Return what submitit submits again when the cluster stops this worker before it is done."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
-    def _awaited(self) -> bool:
-        """Say whether the main process lives, as far as can be seen. Clocks of two machines are not compared."""
+    def _main_is_alive(self) -> bool:
+        """Return whether the main process seems to be running; clocks of two machines are never compared."""
         beat = self.queue.last_beat()
         if beat is not None and beat != self._seen[0]:
             self._seen = beat, time.monotonic()

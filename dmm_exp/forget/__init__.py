@@ -1,4 +1,4 @@
-"""Forget sets: selectors of the training examples that have to go."""
+"""Forget sets: selectors of the training examples to forget."""
 
 from dmm_exp.data import Rows
 from dmm_exp.forget.classes import class_index

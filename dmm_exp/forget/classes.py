@@ -1,4 +1,4 @@
-"""Classes by their names, or by their places."""
+"""Classes by their names or their positions."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dmm_exp.errors import UserError, did_you_mean, shown
 
 
 def class_index(label: float | bool | str | None, names: Sequence[str], key: str, position: int | None = None) -> int:
-    """Return the number of a class that is given by its name or its place.
+    """Return the number of a class that is given by its name or its position.
 
-    A name counts as it is written. Where names look like numbers, ``label=1`` is also the class ``1.0`` or ``01``, if
-    there is one such class, and never a place. Where no name looks like a number a whole number is a place, unless a
-    class at another place has it in its name.
+    A name counts as it is written. If names look like numbers, ``label=1`` is also the class ``1.0`` or ``01``, if
+    there is exactly one such class, and never a position. If no name looks like a number, a whole number is a position,
+    unless a class at another position has this number in its name.
 
     Args:
         label: the name, or None.
         names: of all classes, in order.
-        key: where the label stands in the configuration, as in ``forget.label``; the position stands beside it.
-        position: the place from 0, or None.
+        key: of the label in the configuration, as in ``forget.label``; the position is a key of the same group.
+        position: from 0, or None.
 
     Raises:
-        UserError: there is no such class, or it is not clear which is meant.
+        UserError: there is no such class, or it is not clear which class is meant.
     """
     beside = f"{key.rpartition('.')[0]}.position".lstrip(".")
     if position is not None:
@@ -57,7 +57,7 @@ def _places(names: Sequence[str]) -> str:
 
 
 def _means(name: str, label: float | bool | str | None) -> bool:
-    """Say whether a name is a label that is written in another way."""
+    """Return whether a name is a label that is written in another way."""
     if isinstance(label, bool):
         return name.lower() == str(label).lower()
     number = _number(str(label))
@@ -65,14 +65,14 @@ def _means(name: str, label: float | bool | str | None) -> bool:
 
 
 def _is_place(label: int, names: Sequence[str]) -> bool:
-    """Say whether a whole number can only be the place of a class: no other class has this number in its name."""
+    """Return whether a whole number can only be the position of a class: no other class has it in its name."""
     if isinstance(label, bool) or not 0 <= label < len(names) or any(_number(name) is not None for name in names):
         return False
     return all(label not in map(int, re.findall("[0-9]+", name)) for place, name in enumerate(names) if place != label)
 
 
 def _number(text: str) -> Decimal | None:
-    """Return the number that a text looks like, exactly; true is 1, and false 0. None where it looks like none."""
+    """Return the exact number that a text looks like; true is 1, and false 0. None for other texts."""
     digits = {"true": "1", "false": "0"}.get(text.lower(), text)
     try:
         float(digits)

@@ -16,15 +16,15 @@ from dmm_exp.forget.selector import Selector
 
 @dataclass(frozen=True)
 class Entangled(Selector):
-    """One of the groups into which training points fall by their distance from the centroid of features.
+    """One of the groups of training points by their distance from the centroid of features.
 
-    Which group is low, medium or high is decided by its computed entanglement score, not by its number: the published
-    numbers (3, 12 and 14 of 15) hold for the authors' model only.
+    The computed entanglement score, not the number of a group, decides which group is low, medium or high: the
+    published numbers (3, 12 and 14 of 15) are valid for the authors' model only.
 
     Attributes:
         level: the group with the lowest, the median or the highest score; ``mix`` is a third of each.
         size: how many of the group's examples; None for all of them.
-        seed: of the draw, when not all are taken.
+        seed: of the draw, if not all examples are taken.
         score: column of the table of scores.
     """
 

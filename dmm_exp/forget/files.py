@@ -1,4 +1,4 @@
-"""Files that list rows: what they hold, value by value, and nothing guessed."""
+"""Files that list rows, read value by value without any guess."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dmm_exp.files.reading import Json, check_parquet
 
 TEXTS = (".txt", ".csv", ".tsv")
 ENDS = (*TEXTS, ".json", ".npy", ".parquet")
-LARGEST = 64 * 2**20  # bytes of a file: Python takes many times as many for what is in it
+LARGEST = 64 * 2**20  # largest size of a file in bytes; Python needs many times as much for its values
 MOST_LINES = 5_000_000
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 STORED_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0|")  # names under which pandas keeps its index
@@ -30,9 +30,9 @@ class Entries:
     """The values of a list.
 
     Attributes:
-        values: whole numbers, true or false, texts, or whatever else is there.
-        source: where they are, as in ``in column 'row' of rows.csv``; empty for a list in memory.
-        lines: the number of each value's line, where they are lines of a text.
+        values: whole numbers, true or false, texts, or other values.
+        source: where the values are, as in ``in column 'row' of rows.csv``; empty for a list in memory.
+        lines: the line number of each value, for text files.
     """
 
     values: list[Any]
@@ -40,7 +40,7 @@ class Entries:
     lines: Sequence[int] | None = None
 
     def where(self, number: int) -> str:
-        """Return what to call a value in an error."""
+        """Return the name of a value for errors."""
         return f"entry {number + 1}" if self.lines is None else f"line {self.lines[number]}"
 
 
@@ -50,10 +50,10 @@ class ListFile:
 
     Attributes:
         path: of the file.
-        key: what errors begin with, as in ``forget.indices=rows.csv``.
-        column: which of several columns, by its name; by its place from 0 where columns have no names.
-        header: whether the first line of a text names the columns; None where that can be seen.
-        is_name: says whether a text is the name of a training file.
+        key: beginning of errors, as in ``forget.indices=rows.csv``.
+        column: one of several columns, by its name, or by its position from 0 if columns have no names.
+        header: whether the first line of a text names the columns; None if that is clear from the file.
+        is_name: returns whether a text is the name of a training file.
     """
 
     path: Path
@@ -63,10 +63,10 @@ class ListFile:
     is_name: Callable[[str], bool]
 
     def entries(self) -> Entries:
-        """Return what the file lists.
+        """Return the values in the file.
 
         Raises:
-            UserError: it cannot be read, or it could be read in several ways.
+            UserError: the file cannot be read, or its meaning is not clear.
         """
         end = self.path.suffix.lower()
         if end not in ENDS:
@@ -79,7 +79,7 @@ class ListFile:
             return readers.get(end, self._text)()
         except UserError:
             raise
-        except Exception as error:  # the readers of arrays raise anything for a damaged file
+        except Exception as error:  # a damaged file may raise any exception in the readers of arrays
             raise self.error(f"cannot be read ({reason_of(error)})") from error
 
     def error(self, text: str) -> UserError:
@@ -96,7 +96,7 @@ class ListFile:
         if not self.path.exists():
             raise self.error("there is no such file")
         if not self.path.is_file():
-            raise self.error("is no file; expected a file that lists rows")
+            raise self.error("is not a file; expected a file that lists rows")
         size = self.path.stat().st_size
         if size > LARGEST:
             raise self.error(f"has {size:,} bytes; expected at most {LARGEST:,}")
@@ -111,7 +111,7 @@ class ListFile:
         except UnicodeDecodeError as error:
             raise self.error("is not text in UTF-8, nor in UTF-16 or UTF-32 with a byte order mark") from error
         if "\0" in text:
-            raise self.error("holds bytes that are no text; expected text in UTF-8")
+            raise self.error("holds bytes that are not text; expected text in UTF-8")
         if text.count("\n") + text.count("\r") > MOST_LINES:
             raise self.error(f"has too many lines; expected at most {MOST_LINES:,}")
         return text
@@ -136,13 +136,13 @@ class ListFile:
         for number, fields in table:
             if len(fields) != len(table[0][1]):
                 raise self.error(
-                    f"line {number} has {len(fields)} columns, line {table[0][0]} has {len(table[0][1])}; expected as "
-                    "many in every line"
+                    f"line {number} has {len(fields)} columns, line {table[0][0]} has {len(table[0][1])}; expected "
+                    "the same number in every line"
                 )
         return table
 
     def _separator(self, lines: Sequence[str]) -> str:
-        """Return what separates columns; a comma where nothing does."""
+        """Return the separator of columns; a comma if there is only one column."""
         bare = [re.sub(r'"[^"]*"', "", line) for line in lines]
         there = [mark for mark in SEPARATORS if any(mark in line for line in bare)]
         if len(there) > 1:
@@ -159,17 +159,17 @@ class ListFile:
             raise self.error(f"line {number} cannot be read ({error})") from error
 
     def _is_headed(self, table: list[tuple[int, list[str]]]) -> bool:
-        """Say whether the first line names the columns.
+        """Return whether the first line names the columns.
 
         Raises:
-            UserError: it may be a name, or a value.
+            UserError: it may be names or values.
         """
         if self.header is not None:
             return self.header
         number, first = table[0]
         below = [fields[0] for _, fields in table[1:]]
         if first[0] == "" and len(first) > 1 and _counts(below):
-            return True  # pandas writes no name above its index
+            return True  # pandas leaves the name of its index empty
         if all(self._is_title(text) or (text == "" and len(first) > 1) for text in first) and any(first):
             return len(first) > 1 or not self._is_doubtful(first[0], number, below)
         if len(first) > 1 or first[0] == "0":
@@ -181,7 +181,7 @@ class ListFile:
         return False
 
     def _is_title(self, text: str) -> bool:
-        """Say whether a text of a first line is the name of a column: it holds a letter, and is no value."""
+        """Return whether a text of a first line is the name of a column: it holds a letter, and is not a value."""
         if not any(letter.isalpha() for letter in text) or isinstance(_value(text), bool) or self.is_name(text):
             return False
         starts_a_number = text[0].isnumeric() or text[0] in "+-."
@@ -205,7 +205,7 @@ class ListFile:
         return f"in column {name} of {self.path.name}"
 
     def _place(self, titles: Sequence[str] | None, count: int, rows: Sequence[Sequence[Any]]) -> int:
-        """Return the place of the column that was asked for, or of the only one."""
+        """Return the position of the chosen column, or of the only one."""
         if self.column is None:
             if count == 1:
                 return 0
@@ -273,12 +273,12 @@ class ListFile:
         except UserError:
             raise
         except (pa.ArrowException, ValueError) as error:
-            raise self.error(f"is not a whole parquet file ({reason_of(error)})") from error
+            raise self.error(f"is not a complete parquet file ({reason_of(error)})") from error
         return Entries(values, f"in column '{titles[place]}' of {self.path.name}")
 
 
 def _value(text: str) -> int | bool | str:
-    """Return a text of a file as the whole number or truth value that it is, or as it stands."""
+    """Return a text of a file as a whole number or truth value if it is one, or unchanged."""
     if re.fullmatch(r"0|-?[1-9][0-9]{0,4000}", text):
         return int(text)
     return {"true": True, "false": False}.get(text.lower(), text)
@@ -293,7 +293,7 @@ def _is_float(text: str) -> bool:
 
 
 def _counts(values: Sequence[Any]) -> bool:
-    """Say whether values are 0, 1, 2, ... as pandas numbers its rows."""
+    """Return whether values are 0, 1, 2, ..., like the index of pandas."""
     return len(values) > 0 and all(str(value) == str(number) for number, value in enumerate(values))
 
 
@@ -302,7 +302,7 @@ def _quoted(name: str) -> str:
 
 
 def _likely(titles: Sequence[str]) -> str:
-    """Return the column that an example names: the only one beside the index of pandas, if there is only one."""
+    """Return the column to name in an example: the only one besides the index of pandas, if there is only one."""
     others = [title for title in titles if not STORED_INDEX.fullmatch(title)]
     return others[0] if len(others) == 1 else "NAME"
 
@@ -312,7 +312,7 @@ def _listed(titles: Sequence[str] | None) -> str:
 
 
 def _index(titles: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> str:
-    """Return what to say of a column in which pandas keeps its index, if there is one."""
+    """Return a clause about a column with the index of pandas, if there is one."""
     counts = _counts([row[0] for row in rows])
     if titles is None:
         return "; column 0 only counts 0, 1, 2, …, as the index of pandas does" if counts else ""

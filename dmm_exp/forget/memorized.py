@@ -19,16 +19,16 @@ from dmm_exp.scores import hardness
 class Memorized(Selector):
     """The most, the medium or the least memorized examples (or by another score), or a third of each.
 
-    High is the top, low the bottom, and mid what is nearest the middle among what the other two leave, so that groups
-    of one size are disjoint on every dataset; the middle is 0.5 for memorization and the median for other scores. A
-    score that is high for easy examples is turned round. Ties are broken by index (stable sort).
+    High are the largest scores, low the smallest, and mid the scores nearest to the middle among the remaining
+    examples, so that the groups are always disjoint; the middle is 0.5 for memorization and the median for other
+    scores. A score that is high for easy examples is negated. Equal scores are ordered by index (stable sort).
 
     Attributes:
         level: which group; ``both`` is half of high and half of low.
         size: how many; ``fraction`` of the training set when None.
         fraction: share of the training set.
-        skip: leave out this many of the group's first choices; a disjoint group of the same kind, to search
-            hyper-parameters on.
+        skip: number of the group's first examples to leave out; this gives a disjoint group of the same kind, on which
+            hyper-parameters can be searched.
         score: column of the table of scores.
     """
 
@@ -45,7 +45,7 @@ class Memorized(Selector):
             raise UserError(f"forget.skip={self.skip}: expected a whole number of at least 0")
 
     def check(self, examples: Examples) -> None:
-        """Check the size before scores are computed."""
+        """Check the size before any score is computed."""
         size = forget_size(self.size, self.fraction, examples.n_train)
         memorization_groups(torch.zeros(examples.n_train), max(self._sizes(size).values()), self.skip)
 
@@ -65,7 +65,7 @@ class Memorized(Selector):
         return chosen
 
     def _sizes(self, size: int) -> dict[str, int]:
-        """Return how many examples of each group are wanted."""
+        """Return the number of examples of each group."""
         if self.level == "mix":
             return {"low": size - 2 * (size // 3), "mid": size // 3, "high": size // 3}
         if self.level == "both":
@@ -82,8 +82,8 @@ def memorization_groups(values: Tensor, size: int, skip: int = 0, middle: float 
     Args:
         values: ``[n_train]`` scores.
         size: of each group.
-        skip: number of first choices of every group to leave out.
-        middle: the value that the medium group lies around.
+        skip: number of first examples of every group to leave out.
+        middle: the value around which the medium group lies.
 
     Raises:
         UserError: the training set is too small for three such groups.

@@ -1,4 +1,4 @@
-"""Names of training files, and the rows that they stand for."""
+"""Names of training files, and the rows of these files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dmm_exp.data.split import TRAIN
 from dmm_exp.errors import did_you_mean
 
-COMPARED = 2000  # names that an unknown one is compared with, to find what was meant
+COMPARED = 2000  # number of names with which an unknown name is compared to suggest one
 
 
 class FileNames:
     """Finds rows by the names of their files.
 
-    A file has one name, its path in the folder of training images (``cat/1.png``). It is found by this name, by the
-    same name with ``train/`` before it, and by the last parts of it (``1.png``) as long as no other file has these.
+    The name of a file is its path in the folder of training images (``cat/1.png``). It is found by this name, with
+    ``train/`` before it, and by the last parts of the name (``1.png``) if no other file ends with them.
 
     Args:
         names: of the training files, in the order of rows.
@@ -30,7 +30,7 @@ class FileNames:
                 self._endings.setdefault(ending, []).append(row)
 
     def find(self, text: str) -> list[int]:
-        """Return the rows that a name may stand for: one if it is clear, none if it is unknown."""
+        """Return the rows that a name may mean: one if it is clear, none if it is unknown."""
         for path in dict.fromkeys([text, text.replace("\\", "/")]):
             path = path.removeprefix("./")
             for name in (path, path.removeprefix(f"{TRAIN}/")):
@@ -42,7 +42,7 @@ class FileNames:
         return []
 
     def hint(self, text: str) -> str:
-        """Return a question that names a file like ``text``, or an empty string."""
+        """Return a question that suggests a file with a similar name, or an empty string."""
         path = text.replace("\\", "/").casefold()
         same = [name for name in self.names if name.casefold() == path]
         if same:
@@ -58,5 +58,5 @@ def _endings(name: str) -> list[str]:
 
 
 def _composed(text: str) -> str:
-    """Return text with letters and accents joined: systems write the same name in two ways."""
+    """Return text with letters and accents joined (NFC), since systems write the same name in two forms."""
     return unicodedata.normalize("NFC", text)

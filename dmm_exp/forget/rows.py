@@ -1,4 +1,4 @@
-"""The one reader of rows to forget: from a file, a list, an array, a set, a mask or file names to training indices."""
+"""Reads rows to forget from a file, a list, an array, a set, a mask or file names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dmm_exp.errors import UserError, reason_of, shown
 from dmm_exp.forget.files import TEXTS, Entries, ListFile
 from dmm_exp.forget.names import FileNames
 
-SHOWN = 10  # rows that are named when it is said what was read
+SHOWN = 10  # number of rows that a description lists
 
 
 def read_rows(
@@ -31,22 +31,22 @@ def read_rows(
     column: str | int | None = None,
     header: bool | None = None,
 ) -> Rows:
-    """Return the training rows that a file or a value names.
+    """Return the training rows that a file or a value lists.
 
-    Whole numbers are training indices, each there once. True and false, one for each training example, are a mask.
-    Texts are names of training files, where the data has such names. Nothing is guessed: what could be read in two
-    ways is refused.
+    Whole numbers are training indices, each at most once. True and false, one for each training example, are a mask.
+    Texts are names of training files, if the data has such names. Nothing is guessed: input with two possible meanings
+    is refused.
 
     Args:
         source: path of a file (:data:`dmm_exp.forget.files.ENDS`); or a list, tuple, range, set, array, tensor, pandas
-            Series or Index; or rows that were read already.
+            Series or Index; or :class:`Rows`.
         examples: the dataset.
-        key: what errors begin with.
-        column: which of several columns of a file, by its name; by its place where columns have no names.
-        header: whether the first line of a text file names its columns; None where that can be seen.
+        key: beginning of errors.
+        column: one of several columns of a file, by its name, or by its position if columns have no names.
+        header: whether the first line of a text file names its columns; None if that is clear from the file.
 
     Raises:
-        UserError: there are no such rows, or it is not clear which are meant.
+        UserError: there are no such rows, or it is not clear which rows are meant.
     """
     if isinstance(source, Rows):
         return source
@@ -63,7 +63,7 @@ def read_rows(
 
 
 def described(rows: Sequence[object]) -> str:
-    """Return rows in words: the first of them, and how many there are.
+    """Return a description of rows: the first ones, and their number.
 
     >>> described([30, 7, 19])
     '30, 7, 19 (3 rows)'
@@ -78,11 +78,11 @@ def distinct(rows: Sequence[int], n_train: int, key: str, entries: Entries | Non
     Args:
         rows: training indices.
         n_train: number of training examples.
-        key: what errors begin with.
-        entries: what they were read from, if an error should say where the wrong one is.
+        key: beginning of errors.
+        entries: the values from which the rows were read, so that errors can name the place of a wrong one.
 
     Raises:
-        UserError: there are none, one is out of range or there twice, or no training example would be left.
+        UserError: there are none, one is out of range or repeated, or no training example would be left.
     """
     if not len(rows):
         raise UserError(f"{key}: is empty; expected at least one row")
@@ -98,7 +98,7 @@ def distinct(rows: Sequence[int], n_train: int, key: str, entries: Entries | Non
             bits = "; a mask holds true and false, not 1 and 0" if len(rows) == n_train and set(rows) <= {0, 1} else ""
             name = row if entries is None else _short(entries.values[number])
             raise UserError(
-                f"{key}: {_at(entries, number)}{name} is there more than once; expected distinct indices{bits}"
+                f"{key}: {_at(entries, number)}{name} is listed more than once; expected distinct indices{bits}"
             )
     if len(rows) == n_train:
         raise UserError(f"{key}: is the whole training set; expected some of it to be retained")
@@ -106,13 +106,13 @@ def distinct(rows: Sequence[int], n_train: int, key: str, entries: Entries | Non
 
 
 def _at(entries: Entries | None, number: int) -> str:
-    """Return where a row stands in a file, for an error; of a list in memory the row says enough."""
+    """Return the place of a row in a file, for errors; empty for a list in memory."""
     return f"{entries.where(number)}: " if entries is not None and entries.source else ""
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Turns the values of a list into rows."""
+    """Converts the values of a list to rows."""
 
     entries: Entries
     examples: Examples
@@ -138,7 +138,7 @@ class _Reader:
         return Rows(distinct(rows, n_train, self.key, entries), n_train, described(written) + place, self.key)
 
     def _wrong(self, kinds: Sequence[type | None]) -> int:
-        """Return the number, from 1, of the first value that does not belong there; 0 if there is none."""
+        """Return the number, from 1, of the first value of a wrong kind; 0 if there is none."""
         accepted = {int, bool} if self.names is None else {int, bool, str}
         for number, kind in enumerate(kinds, 1):
             if kind not in accepted or kind is not kinds[0]:
@@ -185,7 +185,7 @@ class _Reader:
 
 
 def _check_numbers_are_no_names(entries: Entries, names: FileNames, key: str) -> None:
-    """Raise ``UserError`` where a text of digits is a row number and the name of a file, too."""
+    """Raise ``UserError`` if a text of digits may be a row number and also the name of a file."""
     for number, value in enumerate(entries.values):
         found = names.find(str(value)) if _kind(value) is int else []
         if found:
@@ -196,7 +196,7 @@ def _check_numbers_are_no_names(entries: Entries, names: FileNames, key: str) ->
 
 
 def _values(source: Any, key: str) -> list[Any]:
-    """Return the values of a list, an array, a tensor, a set or something like them, as Python has them."""
+    """Return the values of a list, an array, a tensor, a set or a similar object as Python's own."""
     expected = "expected a list of whole numbers, a mask, or the path of a file that lists them"
     if isinstance(source, (bytes, bytearray, memoryview, Mapping, pd.DataFrame)) or not hasattr(source, "__len__"):
         raise UserError(f"{key} is a {type(source).__name__}; {expected}")
@@ -231,12 +231,12 @@ def _plain(value: Any) -> Any:
 
 
 def _kind(value: Any) -> type | None:
-    """Return what a value is taken for: ``bool``, ``int`` or ``str``; None for anything else."""
+    """Return the kind of a value: ``bool``, ``int`` or ``str``; None for anything else."""
     return next((kind for kind in (bool, int, str) if isinstance(value, kind)), None)
 
 
 def _short(value: object) -> str:
     try:
         return shown(value)
-    except ValueError:  # Python writes no number of more than 4,300 digits
+    except ValueError:  # Python does not convert numbers of more than 4,300 digits
         return "a huge number"

@@ -1,4 +1,4 @@
-"""Selectors: who has to go."""
+"""Selectors of forget sets."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Selector(ABC):
     """Chooses the forget set.
 
     Attributes:
-        needs_scores: whether :meth:`select` wants the table of scores.
-        score: the column that it looks at, when it does.
+        needs_scores: whether :meth:`select` needs the table of scores.
+        score: column of the table of scores that is used, if any.
     """
 
     needs_scores: ClassVar[bool] = False
@@ -35,7 +35,7 @@ class Selector(ABC):
 
         Args:
             examples: the dataset.
-            scores: one row a training point, when ``needs_scores``.
+            scores: one row for each training point, when ``needs_scores``.
 
         Raises:
             UserError: no such forget set exists on this dataset.

@@ -1,4 +1,4 @@
-"""Forget sets that need nothing but the dataset."""
+"""Forget sets that depend on the dataset alone."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class OneClass(Selector):
     """A class, or a random part of it.
 
     Attributes:
-        label: name of the class; or its place from 0, where no name looks like a number (:func:`class_index`).
+        label: name of the class, or its position from 0 if no name looks like a number (:func:`class_index`).
         fraction: share of the class.
         seed: of the draw of a part.
-        position: place of the class from 0, instead of its name; the first where neither is given.
+        position: of the class from 0, instead of its name; 0 if neither is given.
     """
 
     label: float | bool | str | None = None
@@ -82,14 +82,14 @@ class OneClass(Selector):
 
 @dataclass(frozen=True)
 class SubClass(Selector):
-    """Part of a class that belongs together: one of the clusters of its inputs (k-means).
+    """A part of a class with similar inputs: one of its clusters (k-means).
 
     Attributes:
-        label: name of the class; or its place from 0, where no name looks like a number (:func:`class_index`).
-        cluster: which cluster, the largest being 0.
-        clusters: how many the class is cut into.
+        label: name of the class, or its position from 0 if no name looks like a number (:func:`class_index`).
+        cluster: number of the cluster; the largest is 0.
+        clusters: number of clusters of the class.
         seed: of the clustering.
-        position: place of the class from 0, instead of its name; the first where neither is given.
+        position: of the class from 0, instead of its name; 0 if neither is given.
     """
 
     label: float | bool | str | None = None
@@ -116,7 +116,7 @@ class SubClass(Selector):
 
 @dataclass(frozen=True)
 class Mislabelled(Selector):
-    """The examples whose labels were corrupted: what one wants gone once labels turn out wrong."""
+    """The examples with corrupted labels, which are the ones to forget when labels turn out to be wrong."""
 
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
         """Return the sorted corrupted examples."""
@@ -131,7 +131,7 @@ class Mislabelled(Selector):
 
 @dataclass(frozen=True)
 class Points(Selector):
-    """Training indices as they are: how one stage hands a forget set to another.
+    """Given training indices, with which one stage passes a forget set to another.
 
     Attributes:
         points: distinct training indices.
@@ -151,8 +151,8 @@ class Indices(Selector):
     Attributes:
         indices: a list of training indices, or a file of them, of true and false, or of names of training files:
             ``.txt``, ``.csv``, ``.tsv``, ``.json``, ``.npy`` or ``.parquet``.
-        column: which column, where the file has several: its name, or its place from 0 where columns have no names.
-        header: whether the first line of a text file names its columns; None where that can be seen.
+        column: one of several columns of the file: its name, or its position from 0 if columns have no names.
+        header: whether the first line of a text file names its columns; None if that is clear from the file.
     """
 
     indices: str | list[int]
@@ -164,5 +164,5 @@ class Indices(Selector):
         return self.rows(examples).indices
 
     def rows(self, examples: Examples, scores: pd.DataFrame | None = None) -> Rows:
-        """Return the sorted indices, and what was read."""
+        """Return the rows, with a description of what was read."""
         return read_rows(self.indices, examples, "forget.indices", column=self.column, header=self.header)

@@ -1,4 +1,4 @@
-"""Checks on what the metrics are given: one clear sentence instead of a wrong number."""
+"""Checks of the metrics' inputs: an error in one sentence instead of a wrong number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dmm_exp.errors import UserError
 def member_matrix(name: str, values: ArrayLike, *, fewest_members: int = 1) -> NDArray[np.floating]:
     """Return ``values`` as a finite floating array ``[members, points]``.
 
-    Integers become float64; float32 stays as it is, so that nothing large is copied.
+    Integers become float64; float32 stays float32, so that no large array is copied.
 
     Raises:
         UserError: when the shape is another, members are too few, there is no point, or a value is NaN or infinite.

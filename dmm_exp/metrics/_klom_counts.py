@@ -1,4 +1,4 @@
-"""KLoM of checked margins: histograms of many points at once, whose counts are those of a plain loop over points."""
+"""KLoM of checked margins by histograms of many points at once, with the same counts as a loop over points."""
 
 from __future__ import annotations
 

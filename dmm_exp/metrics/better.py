@@ -1,4 +1,4 @@
-"""Which way a number of ``metrics.json`` is better."""
+"""Whether smaller or larger values of a metric are better."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ _LOWER = ("klom", "cost", "ulira", "seconds", "effect/standard_error", "effect/e
 
 
 def lower_is_better(name: str) -> bool:
-    """Say whether a smaller value of a metric is better (distances, costs and attacks), or a larger one."""
+    """Return whether a smaller value of a metric is better (distances, costs and attacks)."""
     return name.startswith(_LOWER)

@@ -1,4 +1,4 @@
-"""What unlearning costs beside retraining, in sample-gradient evaluations."""
+"""The cost of unlearning compared with retraining, in sample-gradient evaluations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def retraining_cost(epochs: float, n_retain: int) -> float:
 def cost_ratio(unlearning: float, retraining: float) -> float:
     """Return the cost of unlearning one model as a share of one retraining: 1 for retraining, 0 for doing nothing.
 
-    Both are sample-gradient evaluations. The cost of attribution is not part of it; it is reported apart.
+    Both are sample-gradient evaluations. The cost of attribution is not included; it is reported separately.
 
     Raises:
         UserError: when ``unlearning`` is negative, ``retraining`` is not above 0, or either is not finite.

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from dmm_exp.errors import UserError
 from dmm_exp.metrics._inputs import same_shape
 
-WORST = 100.0  # of expected errors: noise explains the prediction, and no effect is left to be in error about
+WORST = 100.0  # largest expected error, where noise explains the whole prediction
 
 
 def effect_quality(predicted: ArrayLike, true: ArrayLike) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""LDS, the linear datamodeling score: does a predictor order held-out models correctly?"""
+"""LDS, the linear datamodeling score: how well a predictor orders held-out models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lds(predicted: ArrayLike, actual: ArrayLike) -> NDArray[np.float64]:
     """
     first, second = member_matrix("predicted", predicted, fewest_members=2), member_matrix("actual", actual)
     same_shape("predicted", first, "actual", second)
-    from scipy.stats import rankdata  # here, since loading it takes longer than most metrics do
+    from scipy.stats import rankdata  # imported late, since that takes longer than most metrics
 
     return _column_correlations(rankdata(first, axis=0), rankdata(second, axis=0))
 

@@ -1,4 +1,4 @@
-"""Margins and correctness: what every other metric starts from."""
+"""Margins and correctness, the inputs of all other metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dmm_exp.metrics._inputs import checked_logits
 
-_VALUES_PER_BLOCK = 1 << 21  # logits looked at together: three float32 working copies of 8 MiB each
+_VALUES_PER_BLOCK = 1 << 21  # logits in one block: three float32 working copies of 8 MiB each
 
 
 def margins(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.float32]:

@@ -1,8 +1,8 @@
 """MIA: a membership inference attack on every unlearned model, by a support vector classifier.
 
-For one model the attack learns to tell retain points (members) from validation points (non-members) by what the model
-answers on them. Its score is the share of forget points that it calls non-members: of interest is not how high that
-is, but how close to the score of a model retrained without them (``tow_mia``).
+For one model the attack learns to distinguish retain points (members) from validation points (non-members) by the
+model's outputs. Its score is the share of forget points that it calls non-members: not its size is of interest, but how
+close it is to the score of a model retrained without these points (``tow_mia``).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from dmm_exp.errors import UserError, did_you_mean
 from dmm_exp.metrics._inputs import checked_logits
+from dmm_exp.metrics.tow import GROUPS
 
 Float = NDArray[np.float64]
 Labels = NDArray[np.integer]
 
-_GROUPS = ("forget", "retain", "val")
-_ALIKE = 1e-12  # relative range of features that is rounding: gamma would blow it up to something to learn from
-_TINY = 1e-140  # range whose square is no longer a number to divide by
-_SMALLEST = 1e-300  # stands for a probability of 0 before its logarithm is taken
+_ALIKE = 1e-12  # relative range of features up to which they are equal; gamma would magnify such rounding
+_TINY = 1e-140  # range whose square is too small for a division
+_SMALLEST = 1e-300  # replaces a probability of 0 before its logarithm is taken
 
 
 def mia(
@@ -42,14 +42,13 @@ def mia(
     by index, as many as there are test points (10,000 for CIFAR-10): its score depends on how the dataset is sorted,
     and no seed varies the draw. Its gamma is ``auto``, which depends on the unit of the feature.
 
-    Where the attack has nothing to learn from, because all drawn points have one feature (up to rounding), the score
-    is 0.5.
+    If all drawn points have the same feature (up to rounding), the attack cannot learn anything and the score is 0.5.
 
     Args:
         logits: ``[members, points, classes]``, eval mode, no augmentation.
         labels: ``[points]`` class indices.
         groups: ``[points]``: 0 forget, 1 retain, 2 validation.
-        feature: what the attack sees of a point: ``confidence`` (probability of the true class), ``correctness``,
+        feature: input of the attack for a point: ``confidence`` (probability of the true class), ``correctness``,
             ``entropy``, ``modified_entropy`` (Song and Mittal) or ``probabilities`` (all classes).
         largest: at most as many points of a side are drawn; the attack's cost grows with the square.
         seed: of the draws.
@@ -79,7 +78,7 @@ def mia(
         return _share_called_outside(inside, outside, seen[forget])
 
     with ThreadPoolExecutor() as threads:
-        return np.fromiter(threads.map(attack, range(len(scores))), dtype=np.float64)  # the solver leaves the GIL
+        return np.fromiter(threads.map(attack, range(len(scores))), dtype=np.float64)  # the solver releases the GIL
 
 
 def check_attack(*, feature: str = "confidence", largest: int = 1000) -> None:
@@ -91,7 +90,7 @@ def check_attack(*, feature: str = "confidence", largest: int = 1000) -> None:
 
 def _share_called_outside(inside: Float, outside: Float, targets: Float) -> float:
     """Return the share of targets on the outside of a classifier of ``[points, features]``."""
-    from sklearn.svm import SVC  # here, since loading it takes longer than most metrics do
+    from sklearn.svm import SVC  # imported late, since that takes longer than most metrics
 
     known = np.concatenate([inside, outside])
     if np.ptp(known, axis=0).max() <= max(_ALIKE * np.abs(known).max(), _TINY):
@@ -103,13 +102,13 @@ def _share_called_outside(inside: Float, outside: Float, targets: Float) -> floa
 def _points_of(groups: ArrayLike, points: int) -> list[NDArray[np.intp]]:
     """Return the points of every group."""
     group_of = np.asarray(groups)
-    if group_of.shape != (points,) or not np.isin(group_of, range(len(_GROUPS))).all():
+    if group_of.shape != (points,) or not np.isin(group_of, range(len(GROUPS))).all():
         raise UserError(
             f"groups has shape {list(group_of.shape)} and holds {np.unique(group_of)[:5].tolist()}; "
             f"expected {points} numbers, each 0 (forget), 1 (retain) or 2 (val)."
         )
-    members = [np.flatnonzero(group_of == group) for group in range(len(_GROUPS))]
-    for name, found in zip(_GROUPS, members, strict=True):
+    members = [np.flatnonzero(group_of == group) for group in range(len(GROUPS))]
+    for name, found in zip(GROUPS, members, strict=True):
         if not found.size:
             raise UserError(f"groups holds no point of {name}; expected at least one of each group.")
     return members

@@ -1,7 +1,7 @@
-"""U-LiRA: can a likelihood-ratio attack tell unlearned models from models that never saw the point?
+"""U-LiRA: a likelihood-ratio attack that tries to distinguish unlearned models from models retrained without the point.
 
 For one point, a Gaussian is fitted to the unlearned margins and one to the oracle margins; a model is called
-"unlearned" where the first is the more likely. No model is scored by a fit that it took part in.
+"unlearned" if the first is more likely. A model is never scored by a fit that includes it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FEWEST_MEMBERS = 3  # one left out, and two that have a spread
 
 
 def ulira(unlearned: ArrayLike, oracle: ArrayLike, *, variance_floor: float = 1e-6) -> NDArray[np.float64]:
-    """Return the attack's balanced accuracy ``[points]``: 0.5 is indistinguishable, 1 is always told apart.
+    """Return the attack's balanced accuracy ``[points]``: 0.5 means indistinguishable, 1 always distinguished.
 
     Both sides count half each, whatever their number of members; a ratio of exactly one counts as half a success. Two
     independent ensembles from one distribution give 0.5 in expectation; one ensemble against itself gives less,

@@ -1,8 +1,8 @@
-"""The strong form of U-LiRA: fresh models, of which only some ever saw a point, all of them unlearned.
+"""The strong form of U-LiRA: all models are unlearned, but only some of them were trained on a given point.
 
-Models are trained on random subsets. For each point there are those that saw it and had to forget it ("in") and those
-that never saw it ("out"); a likelihood-ratio attack has to tell the two apart. Nothing is scored by a fit that it took
-part in, nor by one that a model with a dependent subset took part in.
+Models are trained on random subsets. For each point some models were trained on it and had to forget it ("in"), and
+the others were not ("out"); a likelihood-ratio attack has to distinguish them. A model is never scored by a fit that
+includes it or a model with a dependent subset.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def auc(positive_scores: ArrayLike, negative_scores: ArrayLike) -> float:
 def check_seen(seen: NDArray[np.bool_], block: int) -> None:
     """Raise ``UserError`` unless either side of every point keeps two models when any block is left out."""
     if len(seen) % block:
-        raise UserError(f"{len(seen)} models are no whole number of blocks of {block}.")
+        raise UserError(f"{len(seen)} models cannot be divided into blocks of {block}.")
     for side, name in ((seen, "saw"), (~seen, "did not see")):
         blocks = side.reshape(-1, block, seen.shape[1]).sum(axis=1)
         left = int((blocks.sum(axis=0) - blocks.max(axis=0)).min())

@@ -1,4 +1,4 @@
-"""Architectures, and the normalisation in front of them."""
+"""Architectures, and the normalisation before them."""
 
 from dmm_exp.models.margins import functional_one_hot, margin
 from dmm_exp.models.networks import CNN, MLP

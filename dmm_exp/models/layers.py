@@ -1,4 +1,4 @@
-"""What several networks are made of."""
+"""Layers of several networks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def convolution(channels_in: int, channels: int, size: int, stride: int = 1, bias: bool = False) -> list[nn.Module]:
-    """Return a convolution that keeps the image's size but for its stride, and its BatchNorm.
+    """Return a convolution that keeps the image's size (divided by the stride), and its BatchNorm.
 
     Weights are normal numbers whose variance is two over the number of outputs that a weight takes part in (He et al.,
     "Delving deep into rectifiers", arXiv 1502.01852, section 2.2); biases are zero.

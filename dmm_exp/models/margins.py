@@ -1,4 +1,4 @@
-"""The margin: one number for how sure a network is of a label."""
+"""The margin: one number for the confidence of a network in a label."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class CNN(nn.Module):
             or more take patches that do not overlap, as wide as the stride. None: 3×3 with pooling.
 
     Raises:
-        UserError: what is no image or too small, or strides that do not fit.
+        UserError: inputs are not images or too small, or strides do not fit.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Raw inputs in, logits out: a network behind fixed normalisation constants."""
+"""A network behind fixed normalisation constants, from raw inputs to logits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dmm_exp.errors import UserError
 
 
 class Normalised(nn.Module):
-    """A network whose input is normalised first, so that data stays in memory as it was stored.
+    """A network that normalises its input, so that data stays in memory as it was stored.
 
-    Computes ``network((input / scale - mean) / std)`` in float32. The constants are no parameters: they are neither
+    Computes ``network((input / scale - mean) / std)`` in float32. The constants are not parameters: they are neither
     trained nor saved with an ensemble.
 
     Args:
@@ -51,14 +51,14 @@ class Normalised(nn.Module):
         return inputs.float() * slope + offset
 
     def _constant(self, values: list[float], device: torch.device) -> Tensor:
-        """Return values by channel, filled in on the device: a copy from the host could not be recorded with a step."""
+        """Return values by channel, created on the device: a copy from the host could not be recorded in a step."""
         return torch.stack([torch.full((), value, device=device) for value in values]).view(self.constant_shape)
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return the network's penultimate features ``[batch, width]`` for raw inputs.
 
         Raises:
-            UserError: it has none, or they have another shape.
+            UserError: it has no features, or they have another shape.
         """
         self.check_features()
         found = self.network.features(self.normalise(inputs))  # pyright: ignore[reportCallIssue]
@@ -84,7 +84,7 @@ class Normalised(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits ``[batch, classes]`` for raw inputs; in training see :func:`main_output`.
 
-        A network that squeezes the dimension of a batch of one away gets it back.
+        If a network removes the dimension of a batch of one, it is restored.
         """
         found = self.network(self.normalise(inputs))
         found = main_output(found) if self.network.training else found
@@ -93,12 +93,12 @@ class Normalised(nn.Module):
 
 
 def main_output(found: Any) -> Tensor:
-    """Return the logits of what a network returns in training, where some return outputs of auxiliary heads, too.
+    """Return the logits among a network's outputs in training, where some networks also return auxiliary outputs.
 
     They are ``found.logits``, ``found["logits"]`` or ``found["out"]``, or else the first element of a tuple or a list.
 
     Raises:
-        UserError: there is no such thing.
+        UserError: there are no logits.
     """
     if isinstance(found, Tensor):
         return found

@@ -1,4 +1,4 @@
-"""What networks ask of their images and sizes, each refused in one sentence."""
+"""Checks of the images and sizes of networks."""
 
 from __future__ import annotations
 

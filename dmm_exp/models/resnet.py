@@ -31,7 +31,7 @@ class ResNet(nn.Module):
         width: channels of the stem; all others are multiples of it.
 
     Raises:
-        UserError: what is no image or too small, or no channels.
+        UserError: inputs are not images or too small, or the width is below 1.
     """
 
     def __init__(

@@ -17,8 +17,8 @@ class VGG16(nn.Module):
 
     The convolutions are those of configuration D of Simonyan & Zisserman (arXiv 1409.1556), with biases, 14,723,136
     parameters for colour images; a maximum over 2×2 follows each stage. The paper's three wide linear layers are made
-    for 7×7 positions of 224×224 images, and here are a single one: 14,728,266 parameters in all with ten
-    classes, whatever the size of images.
+    for 7×7 positions of 224×224 images and are replaced by a single one: 14,728,266 parameters in total with
+    ten classes, for images of any size.
 
     Args:
         input_shape: (channels, height, width) of one image, of at least 32 pixels either way: it is halved five times.
@@ -26,7 +26,7 @@ class VGG16(nn.Module):
         width: channels of the first convolution; all others are multiples of it.
 
     Raises:
-        UserError: what is no image or too small, or no channels.
+        UserError: inputs are not images or too small, or the width is below 1.
     """
 
     def __init__(self, input_shape: Sequence[int], n_classes: int, width: int = 64) -> None:

@@ -1,4 +1,4 @@
-"""A small vision transformer that has nothing but layers."""
+"""A small vision transformer that consists of standard layers only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dmm_exp.models.requirements import need_images, need_positive
 
 
 class VisionTransformer(nn.Module):
-    """A transformer on patches of an image (Dosovitskiy et al., arXiv 2010.11929), as plain as it can be.
+    """A plain transformer on patches of an image (Dosovitskiy et al., arXiv 2010.11929).
 
     It follows Beyer et al., "Better plain ViT baselines" (arXiv 2205.01580): positions are fixed sines and cosines, and
     the features are the mean over tokens, so that there is neither a class token nor a learned table of positions, and
@@ -29,7 +29,7 @@ class VisionTransformer(nn.Module):
         heads: of attention in each block.
 
     Raises:
-        UserError: what is no image, sizes that do not fit, or none.
+        UserError: inputs are not images, or sizes do not fit or are below 1.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class TransformerBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention of several heads (Vaswani et al., arXiv 1706.03762) by two linear layers.
 
-    Torch's own module keeps weights outside of layers, where estimators do not see them, and its fused operation runs
+    Torch's own module has weights outside of layers, where estimators do not find them, and its fused operation runs
     one member at a time.
     """
 
@@ -112,8 +112,8 @@ class Attention(nn.Module):
 def sines_and_cosines(height: int, width: int, channels: int, device: torch.device) -> Tensor:
     """Return positions ``[height · width, channels]``: a quarter each of sines and cosines of columns and of rows.
 
-    Frequencies fall from 1 to 1/10,000 (arXiv 2205.01580; Vaswani et al., section 3.5). They are computed anew, since
-    what a module keeps would be kept once for every member.
+    Frequencies fall from 1 to 1/10,000 (arXiv 2205.01580; Vaswani et al., section 3.5). They are computed in every
+    call, since a stored table would be stored once for every member.
     """
     steps = torch.arange(channels // 4, device=device) / max(channels // 4 - 1, 1)
     frequencies = torch.exp(steps * -torch.log(torch.full((), 1e4, device=device)))

@@ -1,4 +1,4 @@
-"""An experiment as stages that are made when they are asked for, and kept."""
+"""An experiment as stages, which are computed when they are needed, and stored."""
 
 from dmm_exp.pipeline.context import Context
 from dmm_exp.pipeline.effects import Effects

@@ -1,4 +1,4 @@
-"""How members of an ensemble are trained: how many of them together, and by which engine."""
+"""Runs jobs on the members of ensembles, with the chunk size and the engine that are configured or fastest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Chunks:
 
     Args:
         context: of the experiment.
-        untrained: makes a network as it is before training, and what is known of its architecture within this
+        untrained: a function that makes a network before training, and an identifier of its architecture within this
             process; by default the network that the configuration names.
     """
 
@@ -40,18 +40,18 @@ class Chunks:
         return self.stacking_of(model_factory(self.context.config.model.network, self.context.examples))
 
     def stacking_of(self, build: Callable[[], nn.Module], known_as: Hashable = None) -> Stacking:
-        """Return how networks that a function makes can be trained."""
+        """Return how the networks of a function can be trained."""
         device = torch.device("cuda" if uses_gpu(self.context.config.trainer) else "cpu")
         return stacking_of(build, self.context.examples, device, known_as)
 
     @property
     def size(self) -> int:
-        """How many members are trained together: ``model.chunk_size``, or what is fastest here where it is ``auto``."""
+        """Number of members that are trained together: ``model.chunk_size``, or the fastest where that is ``auto``."""
         return self._fastest[0]
 
     @property
     def trainer(self) -> Node:
-        """The trainer's configuration, with the engine: what is fastest here where that is ``auto``."""
+        """The trainer's configuration with the engine: the fastest where that is ``auto``."""
         return {**self.context.config.trainer, "engine": asdict(self._fastest[1])}
 
     def run(
@@ -63,12 +63,12 @@ class Chunks:
         members: int,
         size: int | None = None,
     ) -> None:
-        """Write all shards of an artifact that are not there yet.
+        """Write all missing shards of an artifact.
 
         Args:
             name: of the progress bar.
             draft: the artifact.
-            function: does one job.
+            function: runs one job.
             job: what to do, for any members.
             members: of the whole ensemble.
             size: of a chunk; :attr:`size` by default.
@@ -84,23 +84,23 @@ class Chunks:
         )
 
     def _settled(self) -> tuple[int | str, Engine]:
-        """Return the chunk size and the engine that are asked for, as far as these networks can be trained by them.
+        """Return the configured chunk size and engine, changed where these networks cannot be trained with them.
 
-        What a person does not expect of these networks is noted.
+        A notice is printed where that may surprise a user.
         """
         config = self.context.config
-        asked, engine = config.model.chunk_size, Engine(**plain(config.engine))
+        configured, engine = config.model.chunk_size, Engine(**plain(config.engine))
         if not isinstance(config.training, TrainingByFunction):
             self.stacking.check()
-        size, engine = self.stacking.settled(asked, engine)
-        notice = self.stacking.notice(one_at_a_time=size != asked)
+        size, engine = self.stacking.settled(configured, engine)
+        notice = self.stacking.notice(one_at_a_time=size != configured)
         if notice is not None:
             self.context.console.note_once(notice, about=str(config.model.network))
         return size, engine
 
     @cached_property
     def _fastest(self) -> tuple[int, Engine]:
-        """The chunk size and the engine, measured where they are left open: engines on a GPU only."""
+        """The chunk size and the engine, measured where they are ``auto``; engines are measured on a GPU only."""
         context, config = self.context, self.context.config
         size, engine = self._settled()
         if size != AUTO and not (engine.open and uses_gpu(config.trainer)):

@@ -1,4 +1,4 @@
-"""What every stage is made with: the configuration, the data, the store, and where a stage's line goes."""
+"""What all stages of an experiment share: the configuration, the data, the store and the console."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Data:
     Attributes:
         examples: all points.
         spec: what determines the artifact: the content of all points.
-        written: what the artifact holds; ``examples``, but where some of it may not be written.
+        written: the examples in the artifact; they differ from ``examples`` if some values must not be written.
         detail: of the stage's line.
     """
 
@@ -48,7 +48,7 @@ class Context:
         store: where artifacts are kept.
         executor: where chunks of members are trained.
         console: where each stage's line goes.
-        data: the dataset; what the configuration names by default.
+        data: the dataset; by default the one of the configuration.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class Context:
 
     @property
     def trainer_identity(self) -> Node:
-        """What of the trainer's configuration can change a result."""
+        """The part of the trainer's configuration that can change a result."""
         return identifying({"trainer": self.config.trainer})["trainer"]
 
     def obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
-        """Return a stage's artifact, after making it if need be, and print the stage's line, once."""
+        """Return a stage's artifact, computed if it does not exist, and print the stage's line once."""
         artifact = self.store.obtain(spec, make)
         if not self.store.read_only and artifact.digest not in self._printed:
             self._printed.add(artifact.digest)

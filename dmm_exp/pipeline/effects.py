@@ -1,4 +1,4 @@
-"""What leaving out training points is predicted to change: evidence, what an estimator learns from it, and effects."""
+"""Predicted effects of training rows: the evidence, what an estimator learns from it, and the effects."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from dmm_exp.pipeline.models import Models
 from dmm_exp.store import Artifact, Draft, Spec
 
 LDS_POINTS = 100  # of each group
-LEARNT_FORMAT = 1  # raised when an estimator that remembers learns, or keeps, something else
+LEARNT_FORMAT = 1  # increased when the stored result of an estimator that remembers changes
 
 
 class EvidenceSource(ABC):
-    """Where evidence comes from.
+    """Provides the evidence for an estimator.
 
     Args:
         models: of the experiment.
-        estimator: that learns from the evidence.
+        estimator: that uses the evidence.
     """
 
     def __init__(self, models: Models, estimator: Estimator) -> None:
@@ -46,12 +46,12 @@ class EvidenceSource(ABC):
         """Return what the effect of some rows is estimated from."""
 
     def shared(self) -> list[Artifact]:
-        """Return what is trained once for many forget sets."""
+        """Return the artifacts that many forget sets share."""
         return []
 
     @cached_property
     def gradients(self) -> Artifact:
-        """Features of gradients of some originals, which know no forget set."""
+        """Features of gradients of some originals; they do not depend on the forget set."""
         estimator, models, config = self.estimator, self.models, self.context.config
         assert isinstance(estimator, GradientEstimator)
         settings, checkpoints = config.attribution, min(estimator.checkpoints, config.n_models)
@@ -77,11 +77,11 @@ class EvidenceSource(ABC):
 
 
 class FromPool(EvidenceSource):
-    """The pool, and for some estimators gradients, larger subset models and the originals."""
+    """Evidence from the pool and, for some estimators, gradients, larger subset models and the originals."""
 
     @property
     def extrapolates(self) -> bool:
-        """Whether the estimator looks at larger subset models, and there are any."""
+        """Whether the estimator uses larger subset models, and there are any."""
         return self.estimator.extrapolates and self.context.config.pool.larger.size > 0
 
     @property
@@ -90,7 +90,7 @@ class FromPool(EvidenceSource):
         return self.models.design_names if self.estimator.uses_designs else []
 
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
-        """Return the pool, and what else the estimator looks at."""
+        """Return the pool, and what else the estimator uses."""
         models, alphas = self.models, self.context.config.pool.lds_alphas
         further = {f"lds/alpha_{alpha:g}": models.of_other_subsets(alpha) for alpha in alphas}
         gradients = {"gradients": self.gradients} if self.estimator.source == "gradients" else {}
@@ -100,13 +100,13 @@ class FromPool(EvidenceSource):
         return {"pool": models.pool} | gradients | further | extrapolated | designed
 
     def shared(self) -> list[Artifact]:
-        """Return the pool, gradients and larger subset models, as far as the estimator looks at them."""
+        """Return the pool, gradients and larger subset models, as far as the estimator uses them."""
         gradients = [self.gradients] if self.estimator.source == "gradients" else []
         designed = [self.models.designed(name) for name in self.designs]
         return [self.models.pool, *gradients, *([self.models.larger] if self.extrapolates else []), *designed]
 
     def evidence(self, rows: Rows) -> Evidence:
-        """Return all that the estimator looks at."""
+        """Return all that the estimator uses."""
         evidence, models = self.at_size_of_pool(rows), self.models
         if self.designs:
             known, originals = models.known, models.originals.stacked("logits")
@@ -140,14 +140,14 @@ class FromOracles(EvidenceSource):
 
 
 class FromOriginals(EvidenceSource):
-    """Gradients and answers of the originals alone."""
+    """Evidence from gradients and logits of the originals alone."""
 
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
         """Return gradients and originals."""
         return {"gradients": self.gradients, "originals": self.models.originals}
 
     def evidence(self, rows: Rows) -> Evidence:
-        """Return gradients, answers and labels."""
+        """Return gradients, logits and labels."""
         examples = self.context.examples
         return Evidence(
             rows.groups(examples.n_points),
@@ -165,7 +165,7 @@ class Effects:
     Attributes:
         source: where evidence comes from.
         last_learned: what the estimator learned last, for experiments that share it.
-        measures_lds: whether an effect comes with scores of how well held-out models are predicted.
+        measures_lds: whether it is also measured how well the estimator predicts held-out models.
     """
 
     source: EvidenceSource
@@ -195,15 +195,16 @@ class Effects:
     def of(self, rows: Rows, name: str | None = None) -> Artifact:
         """Return how much including some training rows changes every logit.
 
-        The artifact holds ``effect [points, classes]``, its ``standard_error`` where that is known, and how well the
-        estimator predicts held-out members (``lds…``) where that is measured.
+        The artifact holds ``effect [points, classes]``, its ``standard_error`` where that is known, how well the
+        estimator predicts held-out members (``lds…``) where that is measured, and where the estimator is to predict it
+        the ``spread`` of retrained models around the originals' ``centre``.
 
         Args:
             rows: to forget.
             name: of these rows in the output.
         """
         context, sources = self.source.context, self.source.artifacts(rows) | self.correcting(rows)
-        config = {"estimator": self._settings}
+        config = {"estimator": self._settings("oracles")}
         if "pool" in sources:
             config |= {"held_out": context.config.pool.held_out}
         config |= {} if self.measures_lds else {"lds": False}
@@ -219,10 +220,9 @@ class Effects:
         few = models.retrained("few oracles", "few_oracle", rows, count)
         return {"originals": models.originals, "few_oracles": few}
 
-    @property
-    def _settings(self) -> Node:
-        """What identifies the estimator; models that correct it are artifacts of their own."""
-        return {key: value for key, value in self.source.context.config.attribution.items() if key != "oracles"}
+    def _settings(self, *without: str) -> Node:
+        """Return the estimator's configuration without some keys, which change nothing of what is asked for."""
+        return {key: value for key, value in self.source.context.config.attribution.items() if key not in without}
 
     def _write(self, rows: Rows, draft: Draft) -> None:
         learned = self.learned(rows)
@@ -232,6 +232,8 @@ class Effects:
         tensors = {"effect": effect.mean}
         if effect.standard_error is not None:
             tensors["standard_error"] = effect.standard_error
+        if effect.spread is not None and self.estimator.spread:
+            tensors |= {"spread": effect.spread, "centre": self.source.models.originals.stacked("logits").mean(0)}
         if self.measures_lds and self.estimator.source != "oracles":
             tensors |= self.lds(rows)
         draft.write_tensors("effect", tensors)
@@ -240,7 +242,11 @@ class Effects:
     def learned(self, rows: Rows) -> Learned:
         """Return what the estimator learns from the evidence about some rows."""
         config = self.source.context.config
-        facts = {"estimator": self._settings, "held_out": config.pool.held_out, "format": LEARNT_FORMAT}
+        facts = {
+            "estimator": self._settings("oracles", "spread"),
+            "held_out": config.pool.held_out,
+            "format": LEARNT_FORMAT,
+        }
         inputs = {name: artifact.digest for name, artifact in self.source.artifacts(rows).items()}
         inputs |= {"forget": rows.digest} if self.estimator.tuned_by_group else {}
         spec = Spec("estimator", facts, inputs)

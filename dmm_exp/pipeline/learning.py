@@ -1,4 +1,4 @@
-"""What an estimator learnt last, kept in memory for as long as whoever holds this."""
+"""The last result of an estimator, kept in memory for experiments that share it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 class LastLearned:
-    """Shared by pipelines, it lets forget sets for which an estimator would learn the same share what it learnt.
+    """Lets pipelines share what an estimator has learned, for forget sets with which it would learn the same.
 
-    It holds one thing at a time, which may be large, and lets go of it before the next is learnt.
+    It holds one result at a time, which may be large, and releases it before the next one is computed.
     """
 
     def __init__(self) -> None:
         self._last: tuple[str, Learned] | None = None
 
     def obtain(self, spec: Spec, learn: Callable[[], Learned]) -> Learned:
-        """Return what was learnt from what a spec says; learn it, unless it was learnt last."""
+        """Return the result that a spec identifies; it is computed by ``learn`` unless it is the last one."""
         if self._last is None or self._last[0] != spec.digest:
             self._last = None
             self._last = spec.digest, learn()

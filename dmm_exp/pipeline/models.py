@@ -1,4 +1,4 @@
-"""The ensembles of an experiment that are trained by its recipe, each made at most once."""
+"""The ensembles of an experiment that are trained by its recipe, each at most once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dmm_exp.store import Artifact, Draft, Spec
 
 KNOWN_FROM = 1000  # models on random halves that designs look at, so that a pool grows without new designs
 Obtain = Callable[[str, str, Spec, Callable[[Draft], None]], Artifact]
-"""From (name, detail, spec, maker) to an artifact, as :meth:`Context.obtain`."""
+"""From (name, detail, spec, function that writes it) to an artifact, as :meth:`Context.obtain`."""
 
 
 class Models:
@@ -33,8 +33,8 @@ class Models:
 
     Args:
         chunks: how members are trained.
-        originals: models that stand for those trained on everything; they are trained by default.
-        obtain: gives an ensemble; by default it is trained if it is not there.
+        originals: returns models that replace those trained on everything; by default these are trained.
+        obtain: returns an ensemble; by default it is trained if it does not exist.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Models:
 
     @property
     def subsets(self) -> RandomSubsets:
-        """What the members of the pool are trained on."""
+        """The training subsets of the pool's members."""
         pool, seed = self.context.config.pool, self.context.config.seed
         return RandomSubsets(self.context.examples.n_train, pool.alpha, seed, pool.complementary)
 
@@ -67,7 +67,7 @@ class Models:
 
     @property
     def larger_subsets(self) -> RandomSubsets:
-        """What the models on larger subsets are trained on."""
+        """The training subsets of the models on larger subsets."""
         alpha, seed = self.context.config.pool.larger.alpha, self.context.config.seed
         return RandomSubsets(self.context.examples.n_train, alpha, seed, complementary=True, role="larger")
 
@@ -132,7 +132,7 @@ class Models:
         )
 
     def of_other_subsets(self, alpha: float) -> Artifact:
-        """Return models trained on random subsets of another size, to see how well estimators predict them."""
+        """Return models trained on random subsets of another size, to test how well estimators predict them."""
         n_train, seed = self.context.examples.n_train, self.context.config.seed
         subsets = RandomSubsets(n_train, alpha, seed, complementary=False, role="lds")
         members, job = self.context.config.pool.held_out, self._subset_job("lds", subsets)
@@ -146,7 +146,7 @@ class Models:
 
     @cached_property
     def retrained_on_held_out(self) -> Artifact:
-        """The originals after fine-tuning on the validation points, which a score then depends on."""
+        """The originals after fine-tuning on the validation points, for a score that uses these points."""
         config, examples = self.context.config, self.context.examples
         points = Only(range(examples.n_train, examples.n_points))
         job = replace(self.job("held_out"), subsets=points, training=plain(config.scores.held_out), keep=())
@@ -155,11 +155,11 @@ class Models:
 
     @cached_property
     def of_pool(self) -> SubsetModels:
-        """Masks and logits of the whole pool, on disk where they are large."""
+        """Masks and logits of the whole pool; large ones stay on disk."""
         return self.answers(self.pool, self.subsets.block)
 
     def answers(self, artifact: Artifact, block: int = 1) -> SubsetModels:
-        """Return the masks and logits of models trained on random subsets, on disk where they are large."""
+        """Return the masks and logits of models trained on random subsets; large ones stay on disk."""
         return SubsetModels(
             artifact.opened("masks"),
             artifact.opened("logits"),
@@ -169,13 +169,13 @@ class Models:
         )
 
     def margins_of(self, models: SubsetModels, points: Tensor | slice) -> NDArray[np.float32]:
-        """Return margins ``[members, points]`` of some points: those that were kept, else from logits."""
+        """Return margins ``[members, points]`` of some points: stored ones, or computed from logits."""
         if models.margins is not None:
             return models.margins[:, points].numpy()
         return margins(models.logits[:, points], self.context.examples.labels[points])
 
     def job(self, role: Role) -> TrainJob:
-        """Return the job of training on everything by the recipe; what differs is replaced."""
+        """Return the job of training on everything by the recipe; other jobs replace what differs."""
         config = self.context.config
         return TrainJob(
             examples=self.context.dataset.path,
@@ -226,6 +226,6 @@ class Models:
 
 
 def without_defaults(training: Plain) -> Plain:
-    """Return a recipe without the options that are off: artifacts from before there were any keep their keys."""
+    """Return a recipe without options that are off, so that older artifacts keep their keys."""
     off = {"augmentation": {"flip": False, "crop_padding": 0, "cutout": 0}, "label_smoothing": 0.0}
     return {key: value for key, value in training.items() if key not in off or value != off[key]}

@@ -1,7 +1,7 @@
-"""The picture of the architecture, as code.
+"""The stages of an experiment.
 
-dataset → pool → scores → forget set → originals, oracles → effect → unlearned models: each stage is an artifact, made
-when something asks for it and reused ever after. No stage knows which stage asked.
+dataset → pool → scores → forget set → originals, oracles → effect → unlearned models: each stage is an artifact, which
+is computed when it is needed and then reused. No stage depends on the stages that use it.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 
 
 class Pipeline:
-    """One experiment: a forget set, models without it, and models that are made to forget it.
+    """One experiment: a forget set, models retrained without it, and unlearned models.
 
     Args:
         context: configuration, data and store.
-        models: that are trained by the recipe.
-        effects: predictions; those of the configuration's estimator by default.
+        models: trained by the recipe.
+        effects: predictions; by default those of the configured estimator.
         forget: rows to forget; those that the configuration chooses by default.
-        learned: what an estimator learnt last, for pipelines that share it.
+        learned: the last result of an estimator, for pipelines that share it.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Pipeline:
         self._forget = forget
 
     def check(self) -> None:
-        """Raise ``UserError`` for what cannot work, before anything is computed or written."""
+        """Raise ``UserError`` for settings that cannot work, before anything is computed or written."""
         config, examples = self.context.config, self.context.examples
         check_options_of("evaluation.klom", config.evaluation.klom, KlomOptions)
         check_options_of("evaluation.mia", config.evaluation.mia, check_attack)
@@ -126,17 +126,17 @@ class Pipeline:
 
     @cached_property
     def floor_oracles(self) -> Artifact:
-        """N more, independent of the first: their distance is the noise floor."""
+        """N further models, independent of the oracles: the distance between both is the noise floor."""
         return self.models.retrained("floor oracles", "floor_oracle", self.forget)
 
     @cached_property
     def effect(self) -> Artifact:
-        """What including the forget set does to every logit; see :meth:`Effects.of`."""
+        """The change of every logit by including the forget set; see :meth:`Effects.of`."""
         return self.effects.of(self.forget, "the forget set")
 
     @cached_property
     def parts(self) -> list[Part]:
-        """The forget set in the parts in which it is unlearned, each with the configuration of its unlearner."""
+        """The parts of the forget set that are unlearned in turn, each with the configuration of its unlearner."""
         scores = self.needed_scores if self.refinement.needs_scores else None
         own = self.context.config.unlearner
         return [replace(part, unlearner=part.unlearner or own) for part in self.refinement.parts(self.forget, scores)]
@@ -149,12 +149,12 @@ class Pipeline:
 
     @property
     def targets(self) -> list[Target]:
-        """What each part's unlearner matches, in the order of parts."""
+        """The kind of targets of each part's unlearner, in the order of parts."""
         return [unlearner.target for unlearner in self.unlearners]
 
     @property
     def nests(self) -> bool:
-        """Whether a run of few epochs is the beginning of a longer one."""
+        """Whether a shorter run is the beginning of a longer one."""
         return len(self.unlearners) == 1 and self.unlearners[0].nests
 
     @property
@@ -164,16 +164,16 @@ class Pipeline:
 
     @cached_property
     def unlearning(self) -> Unlearning:
-        """What unlearns the parts."""
+        """The unlearning of the parts."""
         return Unlearning(self.models, self.effects, self.parts, self.unlearners)
 
     @cached_property
     def unlearned(self) -> Artifact:
-        """What becomes of the originals."""
+        """The unlearned models, one for each original."""
         return self.unlearning.models_of(self.models.originals)
 
     def stages(self) -> Iterator[Stage]:
-        """Yield every stage that this configuration needs, in the order of the picture."""
+        """Yield every stage that this configuration needs, in order."""
         context, models, config = self.context, self.models, self.context.config
         from_pool = bool(set(self.families) & set(FROM_POOL))
         source = self.effects.source if "predicted" in self.targets else None
@@ -206,6 +206,6 @@ class Pipeline:
         return self.unlearning.job(place)
 
     def make(self) -> None:
-        """Make every stage that is needed and not there."""
+        """Compute every stage that is needed and does not exist."""
         for stage in self.stages():
             stage.make()

@@ -1,4 +1,4 @@
-"""The plan of an experiment: which stages exist, and what making the others would cost."""
+"""The plan of an experiment: which stages exist, and what the others would cost."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ MADE_AS = {  # stage → the role of its models, or the kind of its artifact
 
 @dataclass(frozen=True)
 class Stage:
-    """Something that an experiment makes.
+    """A stage of an experiment.
 
     Attributes:
         name: of the stage.
-        make: makes it, if need be.
+        make: computes it, if it does not exist.
         models: number of models it trains.
-        sample_gradients: gradient evaluations of single examples that training them from scratch takes.
+        sample_gradients: gradient evaluations of single examples for training them from scratch.
     """
 
     name: str
@@ -48,8 +48,8 @@ class PlannedStage:
         name: of the stage.
         exists: whether it would be reused.
         models: number of models it trains.
-        sample_gradients: gradient evaluations of single examples that training them from scratch takes.
-        taken_over: number of further models, which another artifact has already.
+        sample_gradients: gradient evaluations of single examples for training them from scratch.
+        taken_over: number of further models, which another artifact already has.
     """
 
     name: str
@@ -60,7 +60,7 @@ class PlannedStage:
 
 
 def planned(stage: Stage) -> PlannedStage:
-    """Return what a stage would cost; its store is read-only, so that nothing is made."""
+    """Return the cost of a stage; the store is read-only, so that nothing is computed."""
     try:
         stage.make()
     except Missing as missing:

@@ -1,4 +1,4 @@
-"""Scores of single examples, from the pool or from the originals, each family an artifact of its own."""
+"""Scores of single examples, from the pool or from the originals; each family is an artifact."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from dmm_exp.store import Artifact, Draft, Spec, blocks, points_at_once
 if TYPE_CHECKING:
     import pandas as pd
 
-PRINCIPAL_BYTES = 45  # for each member and training example, at the peak of principal components
+PRINCIPAL_BYTES = 45  # largest memory of principal components for each member and training example
 
 
 class Scores:
-    """How hard each example is, in every sense there is a score for.
+    """Scores of how difficult each example is.
 
     Args:
-        models: that the scores are made from.
+        models: from which the scores are computed.
     """
 
     def __init__(self, models: Models) -> None:
@@ -44,19 +44,19 @@ class Scores:
         self._families: dict[str, Artifact] = {}
 
     def check(self, families: Iterable[str]) -> None:
-        """Raise ``UserError`` when the network lacks what scores of some families are made from."""
+        """Raise ``UserError`` when the network lacks something that scores of some families need."""
         if "entanglement" in families:
             model_factory(self.context.config.model.network, self.context.examples)().check_features()
 
     def table(self, families: Iterable[str] = tuple(FAMILIES)) -> pd.DataFrame:
-        """Return the scores of some families (of all by default), one row a training example."""
+        """Return the scores of some families (of all by default), one row for each training example."""
         table, *others = (self.family(family).table("scores") for family in families)
         for other in others:
             table = table.merge(other, on="point")
         return table
 
     def family(self, family: str) -> Artifact:
-        """Return the scores of one family, made if need be."""
+        """Return the scores of one family, computed if they do not exist."""
         if family not in self._families:
             self._families[family] = self._obtained(family)
         return self._families[family]

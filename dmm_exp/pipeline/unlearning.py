@@ -1,4 +1,4 @@
-"""The unlearned models: each part of the forget set unlearned in turn, towards what its method matches."""
+"""The unlearned models: the parts of the forget set are unlearned one after another."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dmm_exp.unlearners.work import PartJob, UnlearnJob, unlearn_chunk
 
 @dataclass(frozen=True)
 class Unlearning:
-    """Unlearns parts of a forget set in their order.
+    """Unlearns the parts of a forget set in order.
 
     Attributes:
-        models: how members are trained, and retrained ones for methods that match them.
-        effects: predictions for methods that match them.
+        models: of the experiment, with retrained ones for methods that match them.
+        effects: predictions, for methods that match them.
         parts: of the forget set, each with the configuration of its unlearner.
         unlearners: the methods, in the order of parts.
     """
@@ -34,7 +34,7 @@ class Unlearning:
     unlearners: Sequence[Unlearner]
 
     def models_of(self, subject: Artifact) -> Artifact:
-        """Return what becomes of an ensemble, as many unlearned models as it has members."""
+        """Return the unlearned models of an ensemble, one for each member."""
         context, chunks = self.models.context, self.models.chunks
         jobs = [self.job(place) for place in range(len(self.parts))]
         config = {
@@ -74,9 +74,9 @@ class Unlearning:
         return reduce(or_, (part.rows for part in self.parts[: place + 1]))
 
     def job(self, place: int) -> tuple[PartJob, Artifact | None]:
-        """Return what is to do for a part, and the artifact that its targets come from.
+        """Return the job of one part, and the artifact of its targets.
 
-        A part's targets are those of models without it *and* without the parts before it.
+        The targets of a part are those of models without this part *and* without the parts before it.
         """
         part, target = self.parts[place], self.unlearners[place].target
         gone = self.gone(place)

@@ -1,4 +1,4 @@
-"""How a forget set is split, in which order its parts are unlearned, and by what.
+"""How a forget set is split, in which order its parts are unlearned, and by which methods.
 
 RUM: Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024, arXiv 2406.01257, section 5.
 """
@@ -39,8 +39,8 @@ class Refinement(ABC):
     """Splits a forget set.
 
     Attributes:
-        needs_scores: whether :meth:`parts` wants the table of scores.
-        score: the column that it looks at, when it does.
+        needs_scores: whether :meth:`parts` needs the table of scores.
+        score: column of the table of scores that is used, if any.
     """
 
     needs_scores: ClassVar[bool] = False
@@ -81,7 +81,7 @@ class Refinement(ABC):
 
 
 class Whole(Refinement):
-    """No refinement: everything in one go."""
+    """No refinement: the whole set in one step."""
 
     @property
     def unlearners(self) -> dict[str, Plain | None]:
@@ -94,14 +94,14 @@ class Whole(Refinement):
 
 
 class Shuffle(Refinement):
-    """Random parts of nearly equal size in turn: the control of refinements that look at scores.
+    """Random parts of nearly equal size in turn: the control for refinements by scores.
 
     Args:
         count: number of parts.
         seed: of the draw.
 
     Raises:
-        UserError: there are no parts, or one is something else.
+        UserError: the number of parts is below 1.
     """
 
     def __init__(self, *, count: int = 3, seed: int = 0) -> None:
@@ -121,17 +121,17 @@ class Shuffle(Refinement):
 
 
 class ByScore(Refinement):
-    """Parts of nearly equal size, cut by a score.
+    """Parts of nearly equal size, divided by a score.
 
     Args:
-        score: column of the table of scores; what is harder to unlearn counts as higher, whatever the score's sign.
+        score: column of the table of scores; examples that are harder to unlearn count as higher, whatever its sign.
         order: ``ascending`` unlearns the lowest part first, as the paper does.
         candidates: unlearners to choose from, for parts whose unlearner is ``auto``.
         criterion: metric that chooses among candidates.
         **parts: from the lowest to the highest score: name → ``{unlearner: configuration, or null for the run's own}``.
 
     Raises:
-        UserError: there are no parts, or one is something else.
+        UserError: there are no parts, or one is not a mapping.
     """
 
     needs_scores: ClassVar[bool] = True

@@ -282,7 +282,7 @@ def _strong_attack(folder: Path, attack: Attack, console: Console) -> dict[str, 
     """Do the strong form of U-LiRA if it is asked for, write its tables, and return its metrics."""
     from dmm_exp.evaluation.strong_ulira import StrongUlira
 
-    if not attack.is_asked_for:
+    if not attack.is_configured:
         return {}
     found = StrongUlira(attack)
     write_table(folder / "ulira.parquet", found.examples)

@@ -1,4 +1,4 @@
-"""Which scores are computed together."""
+"""Families of scores that are computed together."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ FAMILIES = {
     "curvature": ("loss_curvature",),
     "held_out": ("held_out_retraining",),
 }
-FROM_POOL = ("memorization", "principal")  # the others come from the originals
+FROM_POOL = ("memorization", "principal")  # other families are computed from the originals
 NO_SCORES = ("point", "es_group")
 
 
 def score_names(columns: Iterable[str]) -> list[str]:
-    """Return which columns of a table hold scores, and not errors of scores or the number of the point."""
+    """Return the columns of a table that hold scores, without standard errors and the number of the point."""
     return [name for name in columns if name not in NO_SCORES and not name.endswith("_se")]
 
 
 def families_of(names: Iterable[str]) -> list[str]:
-    """Return the families that hold some scores, each once, in the order above.
+    """Return the families of some scores, each once, in the order of :data:`FAMILIES`.
 
     Raises:
         UserError: there is no such score.

@@ -1,4 +1,4 @@
-"""Scores that are comparable in sign: the higher, the harder an example should be to unlearn."""
+"""Scores with a common sign: the higher the score, the harder an example should be to unlearn."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FALLING = ("confidence", "max_confidence", "binary_accuracy")  # high for easy e
 
 
 def hardness(scores: pd.DataFrame, name: str, key: str = "score") -> NDArray[np.float64]:
-    """Return a column of the table of scores ``[n_train]``, negated when it is high for examples that are easy.
+    """Return a column of the table of scores ``[n_train]``, negated if it is high for easy examples.
 
     Args:
-        scores: one row a training point.
-        name: the column.
-        key: where the configuration names it, for messages.
+        scores: one row for each training point.
+        name: of the column.
+        key: of the score in the configuration, for errors.
 
     Raises:
         UserError: there is no such column, or an example has no score.
@@ -28,5 +28,5 @@ def hardness(scores: pd.DataFrame, name: str, key: str = "score") -> NDArray[np.
         raise UserError(f"{key}={name}: expected one of {', '.join(known)}{did_you_mean(name, known)}")
     values = scores[name].to_numpy(dtype=np.float64, copy=True)
     if unknown := int(np.isnan(values).sum()):
-        raise UserError(f"{key}={name}: {unknown} examples have none; expected a larger pool.size")
+        raise UserError(f"{key}={name}: {unknown} examples have no score; expected a larger pool.size")
     return -values if name in FALLING else values

@@ -1,4 +1,4 @@
-"""Memorization: how much an example's own presence in the training set decides what models answer on it.
+"""Memorization: how much a model's output on an example depends on the example being in the training set.
 
 Definition: Feldman, "Does learning require memorization?" (2020); estimated over random subsets as in Feldman and
 Zhang, "What neural networks memorize and why" (2020).
@@ -25,14 +25,14 @@ def memorization(
     """Return (score, standard error), both ``[n_train]``.
 
     The score is ``mean(v, i in) - mean(v, i out)`` where ``v`` is whether a member is right on i, or the probability
-    that it gives to i's label; the second is far less noisy in a small pool. What is on disk is read in blocks.
+    that it gives to i's label; the second is far less noisy in a small pool. Tensors on disk are read in blocks.
 
     Args:
         logits: ``[members, points, classes]`` of the pool.
-        masks: ``[members, n_train]`` bool, who was trained on what.
+        masks: ``[members, n_train]`` bool, the examples of each member's training.
         labels: ``[points]``.
         form: ``correctness`` or ``probability``.
-        margins: ``[members, points]``, from which probabilities are told where logits are rounded.
+        margins: ``[members, points]``, from which probabilities are computed if logits are rounded.
     """
     scores, errors = [], []
     for block in blocks(masks.shape[1], points_at_once(logits)):
@@ -74,4 +74,4 @@ def _moments(values: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     count = where.sum(0)
     mean = torch.where(where, values, 0).sum(0) / count
     spread = torch.where(where, (values - mean) ** 2, 0).sum(0) / (count - 1).clamp(min=1)
-    return mean, torch.where(count > 1, spread / count, torch.inf)  # one value says nothing of its spread
+    return mean, torch.where(count > 1, spread / count, torch.inf)  # one value tells nothing about its variance

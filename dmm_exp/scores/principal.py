@@ -1,4 +1,4 @@
-"""Principal components of the train × train datamodel matrix: groups of examples that act alike on models.
+"""Principal components of the train × train datamodel matrix: groups of examples with similar effects on models.
 
 Georgiev et al., ICLR 2025, arXiv 2410.23232, take forget sets from the ends of such components (sets 4 to 9).
 """
@@ -21,7 +21,7 @@ def principal_projections(outputs: Tensor, masks: Tensor, *, count: int = 2, pen
 
     Args:
         outputs: ``[members, n_train]`` margins of the pool on training points.
-        masks: ``[members, n_train]`` bool, who was trained on what.
+        masks: ``[members, n_train]`` bool, the examples of each member's training.
         count: number of components.
         penalty: of the ridge regression, in multiples of the mean squared singular value.
     """

@@ -1,7 +1,7 @@
-"""Proxies of memorization: what one training run shows of it, without a pool of models.
+"""Proxies of memorization that need no pool of models.
 
-Zhao et al., "Scalability of memorization-based machine unlearning", arXiv 2410.16516, compare them. Those that are read
-off the answers during training (confidence, maximal confidence, entropy, binary accuracy) are in
+Zhao et al., "Scalability of memorization-based machine unlearning", arXiv 2410.16516, compare them. Those that use the
+outputs during training (confidence, maximal confidence, entropy, binary accuracy) are in
 :mod:`dmm_exp.ensembles.trajectory`.
 """
 
@@ -23,14 +23,14 @@ def symmetric_kl(before: Tensor, after: Tensor) -> Tensor:
     """Return ``KL(p‖q) + KL(q‖p)`` of the answers before and after, in nats, mean over members: ``[points]``.
 
     With ``after`` the same models fine-tuned on held-out data this is the held-out-retraining score of Carlini et al.,
-    arXiv 1910.13427: an answer that rests on an example's own presence does not survive. Held-out data is then used.
+    arXiv 1910.13427: outputs that depend on the example itself being trained on change most. It uses the held-out data.
 
     Args:
         before: logits ``[members, points, classes]``.
         after: the same for the changed models.
 
     Raises:
-        UserError: when the shapes do not fit.
+        UserError: the shapes do not fit.
     """
     log_p, log_q = (_checked_logits(logits).log_softmax(2) for logits in (before, after))
     if log_p.shape != log_q.shape:

@@ -1,4 +1,4 @@
-"""Dampening: shrink the weights that matter to the forget set more than to the rest, without any training."""
+"""Dampening: make weights smaller that matter more to the forget set than to the rest, without any training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dmm_exp.ensembles.skeletons import Mounted
 from dmm_exp.errors import UserError
 from dmm_exp.unlearners.unlearner import Unlearner, UnlearningResult, UnlearningTask
 
-VALUES_AT_ONCE = 1_000_000  # examples × parameters whose gradients are held together: they stay in a CPU's cache
+VALUES_AT_ONCE = 1_000_000  # examples × parameters of one batch of gradients, so that they fit into a CPU's cache
 
 
 class SSD(Unlearner):
@@ -27,8 +27,8 @@ class SSD(Unlearner):
     empirical Fisher matrix: the mean of squared gradients of single examples, with BatchNorm's running statistics.
 
     Args:
-        alpha: how much more important a weight must be to the forget set to be dampened; infinity dampens none.
-        dampening: strength λ; smaller dampens more.
+        alpha: how many times more important to the forget set a weight must be to be dampened; infinity dampens none.
+        dampening: λ; smaller values dampen more.
 
     Raises:
         UserError: a number is negative, or no weight of any network could be dampened.
@@ -41,7 +41,7 @@ class SSD(Unlearner):
 
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Dampen copies of all members, one after another."""
-        most = task.n_train / len(task.forget)  # I_F / I_S when all importance comes from the forget set
+        most = task.n_train / len(task.forget)  # I_F / I_S if all importance comes from the forget set
         if most <= self.alpha < math.inf:
             raise UserError(
                 f"unlearner.alpha={self.alpha:g}: no weight can be that much more important to {len(task.forget)} of "
@@ -50,7 +50,7 @@ class SSD(Unlearner):
         ensemble = task.originals.copy().eval()
         for member in range(len(ensemble)):
             self._dampen(ensemble, member, task)
-        cost = task.n_train  # every example's gradient once, the forget set's among them
+        cost = task.n_train  # one gradient of every example, including the forget set
         return UnlearningResult(ensemble.cpu(), ensemble.logits(task.examples.inputs), cost, [])
 
     @torch.no_grad()

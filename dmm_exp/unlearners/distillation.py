@@ -1,4 +1,4 @@
-"""Teachers and students: stay with one teacher on what stays, part from it (or follow another) on what must go."""
+"""Distillation: follow a teacher on the retain set, and move away from it (or follow another) on the forget set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _check_temperature(temperature: float) -> None:
 
 
 class Scrub(FineTuning):
-    """Part from the original on the forget set, stay with it on the retain set (SCRUB).
+    """Move away from the original on the forget set, and stay close to it on the retain set (SCRUB).
 
     The first epochs begin with a pass of ``−KL(original ‖ student)`` over the forget set; every epoch minimises
     ``γ·CE + β·KL(original ‖ student)`` on the retain set (Kurmanji et al., "Towards Unbounded Machine Unlearning",
@@ -60,7 +60,7 @@ class Scrub(FineTuning):
         self.gamma, self.beta, self.temperature = gamma, beta, temperature
 
     def prepare(self, fit: Fit) -> dict[str, Tensor]:
-        """Ask the originals once for all answers; they are never trained."""
+        """Compute the logits of the originals once; they are not trained."""
         return {"teacher": fit.task.originals.logits(fit.task.examples.inputs)}
 
     def passes(self, task: UnlearningTask, epoch: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
@@ -68,7 +68,7 @@ class Scrub(FineTuning):
         return self.ascent.passes(task, epoch, generator) + super().passes(task, epoch, generator)
 
     def losses(self, fit: Fit, indices: Tensor) -> Tensor:
-        """Return every member's loss: forget points push it away, retain points pull it back."""
+        """Return every member's loss: away from the teacher on forget points, towards it on retain points."""
         student, forgotten = fit.predict_batch(indices), own_rows(fit.forgotten, indices)
         distance = divergence(own_rows(fit.kept["teacher"], indices), student, self.temperature)
         labels = fit.labels[indices]
@@ -86,7 +86,7 @@ class BadTeacher(FineTuning):
 
     Args:
         temperature: of the softened answers; divergences are multiplied by its square.
-        retain_fraction: share of the retain set in an epoch, drawn anew for every member and epoch.
+        retain_fraction: share of the retain set in an epoch, with a new draw for every member and epoch.
         **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`.
 
     Raises:
@@ -101,14 +101,14 @@ class BadTeacher(FineTuning):
         self.temperature, self.retain_fraction = temperature, retain_fraction
 
     def prepare(self, fit: Fit) -> dict[str, Tensor]:
-        """Ask both teachers once for all answers."""
+        """Compute the logits of both teachers once."""
         task, inputs = fit.task, fit.task.examples.inputs
         seeds = (member_seed(task.seed, "unlearned", index, "initialisation") for index in task.members)
         untrained = Ensemble.initialise(task.build, seeds).to(task.originals.device).logits(inputs)
         return {"teacher": torch.where(fit.forgotten[..., None], untrained, task.originals.logits(inputs))}
 
     def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-        """Return the forget set and a fresh sample of the retain set, shuffled together."""
+        """Return the forget set and a new sample of the retain set, shuffled together."""
         wanted = round(self.retain_fraction * len(task.retain))
         retain = shuffled(task.retain, generator)[:wanted]
         return shuffled(torch.cat([task.forget, retain]), generator)

@@ -1,4 +1,4 @@
-"""Fine-tuning on the labels there are: ascent on what must go, descent on what stays, and both."""
+"""Fine-tuning on the true labels: ascent on the forget set, descent on the retain set, and both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GradientAscent(FineTuning):
 
 
 class Finetune(FineTuning):
-    """Go on training on the retain set alone (gradient descent, GD), in the hope that the rest is forgotten."""
+    """Continue training on the retain set alone (gradient descent, GD), so that the rest may be forgotten."""
 
     def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return the cross-entropy of every member."""
@@ -66,8 +66,8 @@ class L1Sparse(FineTuning):
 class NegGradPlus(FineTuning):
     """Descend on the retain set and ascend on the forget set in every step: ``α·CE_R − (1−α)·CE_F``.
 
-    An epoch goes over the retain set; each retain point is paired with a forget point, and the forget set is gone over
-    again, in a new order, as often as need be (NegGrad+; Kurmanji et al., NeurIPS 2023, arXiv 2302.09880).
+    An epoch is a pass over the retain set. Each retain point is paired with a forget point; the forget set is repeated,
+    each time in a new order, as often as needed (NegGrad+; Kurmanji et al., NeurIPS 2023, arXiv 2302.09880).
 
     Args:
         alpha: weight of the retain set in [0, 1]; 1 is fine-tuning, 0 is ascent.
@@ -99,10 +99,10 @@ class NegGradPlus(FineTuning):
 
 @dataclass(frozen=True)
 class Ascent:
-    """Passes of ascent over the forget set, with which the first epochs begin.
+    """Passes of ascent over the forget set at the beginning of the first epochs.
 
     Attributes:
-        epochs: how many of them.
+        epochs: number of epochs with such a pass.
         batch_size: of these passes.
 
     Raises:
@@ -120,7 +120,7 @@ class Ascent:
             )
 
     def passes(self, task: UnlearningTask, epoch: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
-        """Return the pass of an epoch, if it begins with one; the forget set is put in a new order in any case."""
+        """Return the pass of an epoch, if it has one; the random order is drawn in any case."""
         return [(shuffled(task.forget, generator), self.batch_size)] * (epoch < self.epochs)
 
 

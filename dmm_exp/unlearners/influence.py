@@ -1,4 +1,4 @@
-"""One step of Newton's method: what the optimum would move by if the forget set were removed."""
+"""One step of Newton's method: how far the optimum would move if the forget set were removed."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Influence(Unlearner):
     ``H = (1/n)·Σ_{i∈R} G_i + damping·I`` with the Gauss–Newton matrix ``G_i`` of the cross-entropy, which is its
     Hessian for models that are linear in their parameters; there the step is the exact Newton step on the retain
     objective (Koh and Liang, ICML 2017, arXiv 1703.04730; Guo et al., ICML 2020, arXiv 1911.03030). The system is
-    solved by conjugate gradients, for all members at once and each with its own step sizes; the cost is that of all
-    iterations, even if a member needs fewer. BatchNorm keeps its running statistics.
+    solved by conjugate gradients for all members together, each with its own step sizes; the reported cost is that of
+    all iterations, even if a member needs fewer. BatchNorm keeps its running statistics.
 
     Args:
         scale: length of the step, 1 being Newton's.
         damping: added to the curvature, at least 0.
         iterations: of conjugate gradients, at most.
-        tolerance: relative residual at which a member's system counts as solved.
-        curvature_sample: number of retain points, drawn for each member, that the curvature is measured on; None for
-            all of them.
-        block_size: points that one product with the curvature takes at once.
+        tolerance: relative residual below which a member's system counts as solved.
+        curvature_sample: number of random retain points for each member from which the curvature is computed; None for
+            all retain points.
+        block_size: number of points in one product with the curvature.
 
     Raises:
         UserError: a number is out of range, or the step is not finite.
@@ -64,7 +64,7 @@ class Influence(Unlearner):
 
     @torch.enable_grad()
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
-        """Take the step from copies of all members."""
+        """Take the step with copies of all members."""
         ensemble = task.originals.copy().eval()
         curvature, cost = self._curvature(ensemble, task)
         step = conjugate_gradients(curvature, self._forget_gradient(ensemble, task), self.iterations, self.tolerance)
@@ -102,7 +102,7 @@ class Influence(Unlearner):
         return multiply, 2 * points.shape[1]
 
     def _curvature_points(self, task: UnlearningTask) -> Tensor:
-        """Return the retain points that each member's curvature is measured on, ``[members, points]``."""
+        """Return the retain points from which each member's curvature is computed, ``[members, points]``."""
         if self.curvature_sample is None or self.curvature_sample >= task.n_retain:
             return task.retain.expand(len(task.members), -1)
         generators = (member_generator(task.seed, "unlearned", index, "order") for index in task.members)
@@ -111,9 +111,9 @@ class Influence(Unlearner):
 
 
 def conjugate_gradients(multiply: Callable[[Tree], Tree], right: Tree, iterations: int, tolerance: float) -> Tree:
-    """Solve ``multiply(x) = right`` for every member on its own, from ``x = 0``.
+    """Solve ``multiply(x) = right`` for every member independently, from ``x = 0``.
 
-    A member that has reached the relative tolerance no longer changes, so it does not depend on the others.
+    A member that has reached the relative tolerance does not change any more, so it does not depend on the others.
 
     Raises:
         UserError: the curvature is not positive definite, or not finite.
@@ -147,12 +147,12 @@ def _gauss_newton(answers: Callable[[Tree], Tensor], ensemble: Ensemble, vector:
 
 
 def _pushed(answers: Callable[[Tree], Tensor], params: Tree, vector: Tree) -> tuple[Tensor, Tensor, Tree]:
-    """Return logits with their graph, ``J·vector``, and the parameters that the graph begins with.
+    """Return logits with their graph, ``J·vector``, and the parameters at which the graph begins.
 
-    Layers without forward derivatives (LSTM) are differentiated backward twice.
+    Layers without forward derivatives (LSTM) are differentiated twice in backward mode.
 
     Raises:
-        UserError: that cannot be done either.
+        UserError: that is not possible, either.
     """
     leaves = {name: value.requires_grad_() for name, value in params.items()}
     try:
@@ -161,15 +161,15 @@ def _pushed(answers: Callable[[Tree], Tensor], params: Tree, vector: Tree) -> tu
     except (RuntimeError, NotImplementedError):
         pass
     try:
-        with sdpa_kernel(SDPBackend.MATH):  # of attention's forms, the one with second derivatives
+        with sdpa_kernel(SDPBackend.MATH):  # the implementation of attention that has second derivatives
             logits = answers(leaves)
         weights = torch.zeros_like(logits, requires_grad=True)
         back = torch.autograd.grad(logits, list(leaves.values()), weights, create_graph=True, materialize_grads=True)
         (change,) = torch.autograd.grad(back, weights, [vector[name] for name in leaves], retain_graph=True)
     except (RuntimeError, NotImplementedError) as error:
         raise UserError(
-            f"unlearner=influence: needs second derivatives, which this network has not ({reason_of(error)}); expected "
-            "another method"
+            f"unlearner=influence: needs second derivatives, which this network does not have ({reason_of(error)}); "
+            "expected another method"
         ) from error
     return logits, change, leaves
 

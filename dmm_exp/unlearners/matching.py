@@ -26,11 +26,11 @@ from dmm_exp.unlearners.unlearner import (
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a member sees in an epoch of matching: the repeated forget set and a fresh sample of the retain set.
+    """The points of an epoch of matching: the repeated forget set and a new sample of the retain set.
 
     Attributes:
         forget_multiplier: how often the forget set is repeated.
-        retain_multiplier: retain points, in multiples of the forget set's size; at most the retain set.
+        retain_multiplier: number of retain points, in multiples of the forget set's size; at most the retain set.
 
     Raises:
         UserError: a multiplier is out of range.
@@ -47,27 +47,32 @@ class Mixture:
             )
 
     def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-        """Return both, shuffled together."""
+        """Return the points in a random order."""
         wanted = min(len(task.retain), round(self.retain_multiplier * len(task.forget)))
         retain = shuffled(task.retain, generator)[:wanted]
         return shuffled(torch.cat([task.forget.repeat(self.forget_multiplier), retain]), generator)
 
 
-def distances(fit: Fit, indices: Tensor) -> Tensor:
-    """Return the mean squared distance ``[members]`` of every member's logits to its targets."""
+def mixed_points(self: Any, task: UnlearningTask, generator: torch.Generator) -> Tensor:
+    """Return the points of the method's :class:`Mixture`: a ``sample`` for methods that have one."""
+    return self.mixture.sample(task, generator)
+
+
+def distances(self: FineTuning, fit: Fit, indices: Tensor) -> Tensor:
+    """Return the mean squared distance ``[members]`` of every member's logits to its targets: the ``losses``."""
     return (fit.predict_batch(indices) - own_rows(fit.kept["targets"], indices)).square().mean((1, 2))
 
 
 class OracleMatching(FineTuning):
-    """Fine-tune towards the logits of real oracles: the ceiling of every method that matches outputs.
+    """Fine-tune towards the logits of real oracles: the best result that matching of outputs can reach.
 
     Minimises the mean over batch and classes of ``(z(x) − z_target(x))²`` on the forget set and a sample of the retain
-    set (algorithm 1 of the paper). Member i matches oracle i, of the role that scoring never sees.
+    set (algorithm 1 of the paper). Member i matches oracle i; metrics compare with other oracles.
 
     Args:
         forget_multiplier: how often the forget set is repeated in an epoch.
-        retain_multiplier: retain points in an epoch, in multiples of the forget set's size, drawn anew for every
-            member and epoch; at most the retain set.
+        retain_multiplier: number of retain points in an epoch, in multiples of the forget set's size, with a new draw
+            for every member and epoch; at most the retain set.
         **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`.
 
     Raises:
@@ -76,24 +81,18 @@ class OracleMatching(FineTuning):
 
     target: ClassVar[Target] = "oracle"
     reference: ClassVar[bool] = True
+    sample = mixed_points
+    losses = distances
 
     def __init__(self, *, forget_multiplier: int = 1, retain_multiplier: float = 5, **optimisation: Any) -> None:
         super().__init__(**optimisation)
         self.mixture = Mixture(forget_multiplier, retain_multiplier)
 
-    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-        """Return the repeated forget set and a fresh sample of the retain set, shuffled together."""
-        return self.mixture.sample(task, generator)
-
-    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
-        """Return the mean squared distance of every member's logits to its targets."""
-        return distances(fit, indices)
-
 
 class DMM(FineTuning):
     """Datamodel matching: oracle matching towards ``z_θ0(x) − effect(x)``, each original with its own targets.
 
-    Takes no oracle: the targets are predicted by data attribution, once, before the first step.
+    It needs no oracle: data attribution predicts the targets once, before the first step.
 
     Args:
         forget_multiplier: see :class:`OracleMatching`.
@@ -105,27 +104,21 @@ class DMM(FineTuning):
     """
 
     target: ClassVar[Target] = "predicted"
+    sample = mixed_points
+    losses = distances
 
     def __init__(self, *, forget_multiplier: int = 1, retain_multiplier: float = 5, **optimisation: Any) -> None:
         super().__init__(**optimisation)
         self.mixture = Mixture(forget_multiplier, retain_multiplier)
 
-    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-        """Return the repeated forget set and a fresh sample of the retain set, shuffled together."""
-        return self.mixture.sample(task, generator)
-
-    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
-        """Return the mean squared distance of every member's logits to its targets."""
-        return distances(fit, indices)
-
 
 class DMDirect(Unlearner):
-    """The predicted logits themselves, without training: a predictor on indexed points, not a model."""
+    """The predicted logits themselves, without training: predictions on the given points instead of a model."""
 
     target: ClassVar[Target] = "predicted"
     reference: ClassVar[bool] = True
     own_sets: ClassVar[bool] = True
 
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
-        """Return the targets as the answer."""
+        """Return the targets as logits."""
         return UnlearningResult(None, self.targets_of(task).clone(), 0, [])

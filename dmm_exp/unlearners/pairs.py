@@ -1,4 +1,4 @@
-"""Unlearning pairs of a base model and a forget set, as a piece of work that any process can do."""
+"""Jobs that unlearn pairs of a base model and a forget set; any process can run them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,25 @@ from dmm_exp.data import Examples
 from dmm_exp.ensembles.work import (
     ChunkResult,
     NetworkJob,
-    evaluation_copy,
     make_chunk,
     model_factory,
     read_examples,
-    recipe,
     stacked,
     stored_ensemble,
-    trainer_factory,
 )
 from dmm_exp.store import Artifact
 from dmm_exp.unlearners.unlearner import Unlearner, UnlearningTask, own_rows
+from dmm_exp.unlearners.work import task_of
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A base model and what it has to forget.
+    """A base model and the examples that it has to forget.
 
     Attributes:
         number: determines, with the seed, all randomness.
         base: the base model's number.
-        chosen: sorted training indices, those among them that the base model was trained on have to go.
+        chosen: sorted training indices; the base model forgets those that it was trained on.
     """
 
     number: int
@@ -69,27 +67,27 @@ class PairsJob(NetworkJob):
 
 
 def unlearn_pairs(job: PairsJob) -> None:
-    """Do a :class:`PairsJob`; pairs with the same number of examples to forget are unlearned together."""
+    """Run a :class:`PairsJob`; pairs with the same number of examples to forget are unlearned together."""
     examples = read_examples(job.examples)
     make_chunk(job, lambda places: _unlearn(job.part(places.start, places.stop), examples))
 
 
 def _unlearn(job: PairsJob, examples: Examples) -> ChunkResult:
-    """Return what the pairs of a job answer, unlearned together."""
+    """Return the logits of the unlearned pairs of a job."""
     chosen = torch.tensor([pair.chosen for pair in job.pairs])
     answers = torch.empty(*chosen.shape, examples.n_classes)
     unlearner: Unlearner = instantiate(job.unlearner)
     gradients = 0
     for rows, task in _stacks(job, examples, chosen):
-        for own, part in _at_one_go(unlearner, rows, task):
+        for own, part in _together(unlearner, rows, task):
             result = unlearner.unlearn(part)
             answers[own] = own_rows(result.logits, chosen[own])
             gradients += result.sample_gradients * len(own)
     return ChunkResult({"logits": answers}, [], round(gradients / len(job.pairs)))
 
 
-def _at_one_go(unlearner: Unlearner, rows: Tensor, task: UnlearningTask) -> list[tuple[Tensor, UnlearningTask]]:
-    """Return (rows, task) of what the method takes together: everything, or single members."""
+def _together(unlearner: Unlearner, rows: Tensor, task: UnlearningTask) -> list[tuple[Tensor, UnlearningTask]]:
+    """Return (rows, task) for members that the method unlearns together: all of them, or one at a time."""
     if unlearner.own_sets:
         return [(rows, task)]
     return [(rows[place : place + 1], task.alone(place)) for place in range(len(rows))]
@@ -108,24 +106,16 @@ def _stacks(job: PairsJob, examples: Examples, chosen: Tensor) -> Iterator[tuple
 
 
 def _task(job: PairsJob, examples: Examples, rows: Tensor, forget: Tensor, retain: Tensor) -> UnlearningTask:
-    pairs, build = [job.pairs[row] for row in rows.tolist()], model_factory(job.model, examples)
-    ensemble = stored_ensemble(job.bases, build, [pair.base for pair in pairs])
-    return UnlearningTask(
-        originals=evaluation_copy(ensemble, job.trainer),
-        examples=examples,
-        forget=forget,
-        retain=retain,
-        seed=job.seed,
-        members=[pair.number for pair in pairs],
-        targets=_targets(job, rows, pairs),
-        build=build,
-        recipe=recipe(job.training),
-        make_trainer=trainer_factory(job.trainer),
+    pairs = [job.pairs[row] for row in rows.tolist()]
+    ensemble = stored_ensemble(job.bases, model_factory(job.model, examples), [pair.base for pair in pairs])
+    members, targets = [pair.number for pair in pairs], _targets(job, rows, pairs)
+    return task_of(
+        job, examples, ensemble, forget=forget, retain=retain, seed=job.seed, members=members, targets=targets
     )
 
 
 def _targets(job: PairsJob, rows: Tensor, pairs: list[Pair]) -> Tensor | None:
-    """Return the logits to match, ``[members, points, classes]``: of base models without what they have to forget."""
+    """Return the logits to match, ``[members, points, classes]``: those of base models less the predicted effects."""
     if job.effects is None:
         return None
     effects = Artifact(job.effects, job.effects.name, cached=True)

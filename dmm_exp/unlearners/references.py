@@ -9,7 +9,7 @@ from dmm_exp.unlearners.unlearner import Unlearner, UnlearningResult, Unlearning
 
 
 class DoNothing(Unlearner):
-    """Return the originals: the reference that a method must beat."""
+    """Return the originals unchanged: the reference that a method must improve on."""
 
     reference: ClassVar[bool] = True
     own_sets: ClassVar[bool] = True

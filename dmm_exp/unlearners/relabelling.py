@@ -1,4 +1,4 @@
-"""Fine-tuning on wrong labels: forget points are taught to be anything but what they are."""
+"""Fine-tuning on wrong labels for the forget set."""
 
 from __future__ import annotations
 
@@ -11,30 +11,8 @@ from dmm_exp.errors import UserError
 from dmm_exp.unlearners.unlearner import FineTuning, Fit, UnlearningTask, shuffled
 
 
-class RandomLabel(FineTuning):
-    """Cross-entropy towards wrong labels on the forget set and true ones on the retain set, shuffled together.
-
-    A wrong label is drawn uniformly from the other classes, for every member, point and epoch anew (Golatkar et al.,
-    CVPR 2020, arXiv 1911.04933; Graves et al., AAAI 2021, arXiv 2010.10981).
-    """
-
-    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-        """Return points with the labels to learn, ``[points, 2]``."""
-        return wrongly_labelled(task, generator)
-
-    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
-        """Return the cross-entropy of every member towards the labels that come with the points."""
-        return entropy_of_given(fit, indices)
-
-
-def entropy_of_given(fit: Fit, rows: Tensor) -> Tensor:
-    """Return the cross-entropy of every member ``[members]`` towards the labels that come with its points."""
-    points, labels = rows.unbind(-1)
-    return fit.cross_entropies(points, labels).mean(1)
-
-
-def wrongly_labelled(task: UnlearningTask, generator: torch.Generator) -> Tensor:
-    """Return all points in a random order, those to forget with wrong labels, ``[points, 2]``."""
+def labelled_points(self: FineTuning, task: UnlearningTask, generator: torch.Generator) -> Tensor:
+    """Return all points with a label each, in a random order, ``[points, 2]``; labels of forget points are wrong."""
     forget, examples = task.forget, task.examples
     points = torch.cat([forget, task.retain])
     labels = examples.labels[points]
@@ -43,12 +21,29 @@ def wrongly_labelled(task: UnlearningTask, generator: torch.Generator) -> Tensor
     return shuffled(torch.stack([points, labels], dim=1), generator)
 
 
+def entropy_of_labelled(self: FineTuning, fit: Fit, indices: Tensor) -> Tensor:
+    """Return the cross-entropy ``[members]`` of every member with the labels of :func:`labelled_points`."""
+    points, labels = indices.unbind(-1)
+    return fit.cross_entropies(points, labels).mean(1)
+
+
+class RandomLabel(FineTuning):
+    """Cross-entropy with wrong labels on the forget set and true labels on the retain set, shuffled together.
+
+    A wrong label is a uniform draw from the other classes, new for every member, point and epoch (Golatkar et al.,
+    CVPR 2020, arXiv 1911.04933; Graves et al., AAAI 2021, arXiv 2010.10981).
+    """
+
+    sample = labelled_points
+    losses = entropy_of_labelled
+
+
 class SalUn(FineTuning):
     """Random labels, but only the weights that matter most to the forget set may change.
 
     These are the share ``fraction`` of all of a member's weights with the largest absolute gradient of the forget set's
-    cross-entropy at the original (Fan et al., "SalUn", ICLR 2024, arXiv 2310.12508). The others are
-    put back after every step, since momentum and weight decay would move them.
+    cross-entropy at the original (Fan et al., "SalUn", ICLR 2024, arXiv 2310.12508). All other weights are restored
+    after every step, since momentum and weight decay would change them.
 
     Args:
         fraction: share of the weights that may change, in (0, 1].
@@ -58,6 +53,9 @@ class SalUn(FineTuning):
         UserError: the share is out of range.
     """
 
+    sample = labelled_points
+    losses = entropy_of_labelled
+
     def __init__(self, *, fraction: float = 0.5, **optimisation: Any) -> None:
         super().__init__(**optimisation)
         if not 0 < fraction <= 1:
@@ -65,18 +63,10 @@ class SalUn(FineTuning):
         self.fraction = fraction
 
     def prepare(self, fit: Fit) -> dict[str, Tensor]:
-        """Choose the weights that may change, and keep all as they are."""
+        """Choose the weights that may change, and keep a copy of all weights."""
         chosen = self.salient(self.saliency(fit))
         before = {f"before {name}": value.detach().clone() for name, value in fit.ensemble.params.items()}
         return {f"free {name}": mask for name, mask in chosen.items()} | before
-
-    def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-        """Return points with the labels to learn, ``[points, 2]``."""
-        return wrongly_labelled(task, generator)
-
-    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
-        """Return the cross-entropy of every member towards the labels that come with the points."""
-        return entropy_of_given(fit, indices)
 
     def saliency(self, fit: Fit) -> dict[str, Tensor]:
         """Return the absolute gradient of the forget set's mean cross-entropy, stacked as the parameters are."""
@@ -106,6 +96,6 @@ class SalUn(FineTuning):
 
     @torch.no_grad()
     def after_step(self, fit: Fit) -> None:
-        """Put back every weight that may not change."""
+        """Restore every weight that may not change."""
         for name, value in fit.ensemble.params.items():
             value.copy_(torch.where(fit.kept[f"free {name}"], value, fit.kept[f"before {name}"]))

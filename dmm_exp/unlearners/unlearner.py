@@ -1,4 +1,4 @@
-"""The contract of every unlearner: an ensemble of originals in, an ensemble of unlearned models out."""
+"""The interface of unlearners: they take an ensemble of originals, and return an ensemble of unlearned models."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Target = Literal["none", "predicted", "oracle"]
 
 @dataclass(frozen=True)
 class UnlearningTask:
-    """What there is to unlearn.
+    """One task of unlearning: models, and which examples they have to forget.
 
     Attributes:
         originals: trained on the forget and the retain set; never changed.
         examples: the dataset.
-        forget: sorted training indices that have to go, ``[forget]``; where originals were trained on sets of their
-            own and each has its own to forget, as many for every member, ``[members, forget]``.
-        retain: sorted training indices that stay, ``[retain]`` or ``[members, retain]``.
+        forget: sorted training indices to forget, ``[forget]``; ``[members, forget]`` where every member has a training
+            set and a forget set of its own, with the same size for all members.
+        retain: sorted training indices to keep, ``[retain]`` or ``[members, retain]``.
         seed: determines, with the members, all randomness.
         members: the originals' numbers.
-        targets: logits to match ``[members, points, classes]``, for unlearners that ask for them.
-        build: makes a freshly initialised network.
-        recipe: how originals were trained: ``epochs``, ``batch_size``, ``optimizer``, ``schedule``.
+        targets: logits to match ``[members, points, classes]``, for unlearners that need them.
+        build: makes a newly initialised network.
+        recipe: of the originals' training: ``epochs``, ``batch_size``, ``optimizer``, ``schedule``.
         make_trainer: from ``max_epochs`` to a Lightning trainer.
     """
 
@@ -62,7 +62,7 @@ class UnlearningTask:
 
     @property
     def n_train(self) -> int:
-        """Size of the training set that an original remembers: the forget and the retain set."""
+        """Size of an original's training set: the forget and the retain set."""
         return self.n_forget + self.n_retain
 
     def of(self, row: int) -> UnlearningTask:
@@ -80,14 +80,14 @@ class UnlearningTask:
 
 @dataclass(frozen=True)
 class UnlearningResult:
-    """What came out.
+    """The result of unlearning.
 
     Attributes:
-        ensemble: the unlearned models; None when the method yields predictions only.
+        ensemble: the unlearned models; None if the method returns predictions only.
         logits: ``[members, points, classes]`` on all points.
-        sample_gradients: gradient evaluations of single examples that one model took.
+        sample_gradients: gradient evaluations of single examples for one model.
         history: mean loss of every epoch.
-        checkpoints: what came out on the way, by number of epochs; the object itself is the end.
+        checkpoints: earlier results by number of epochs; the object itself is the final result.
     """
 
     ensemble: Ensemble | None
@@ -98,18 +98,18 @@ class UnlearningResult:
 
 
 class Unlearner(ABC):
-    """A method of unlearning: its settings, which unlearning does not change.
+    """A method of unlearning with its settings; unlearning does not change the object.
 
     Attributes:
         target: the logits that :attr:`UnlearningTask.targets` must hold: none, those that attribution predicts for a
             retrained model, or those of real retrained models.
-        own_sets: whether :meth:`unlearn` can take members that each have a forget set of their own; those of a method
-            that cannot are unlearned one at a time.
-        reference: whether the method only marks an end of the scale, or looks at retrained models: leaderboards show
-            it without a rank.
-        epochs: how many the method takes; 0 if it does not go by epochs.
-        checkpoints: numbers of epochs at which the method is evaluated on its way, beside its end.
-        nests: whether a run of few epochs is the beginning of a longer one.
+        own_sets: whether :meth:`unlearn` accepts members that each have a forget set of their own; other methods
+            unlearn such members one at a time.
+        reference: whether the method is only a reference, or uses retrained models; leaderboards show it without a
+            rank.
+        epochs: number of epochs; 0 if the method has none.
+        checkpoints: numbers of epochs at which the method is evaluated before its end.
+        nests: whether a shorter run is the beginning of a longer one.
     """
 
     target: ClassVar[Target] = "none"
@@ -135,12 +135,12 @@ class Unlearner(ABC):
 
 
 class FineTuning(Unlearner):
-    """Unlearning by optimising copies of the originals: a method overrides :meth:`losses`, and most :meth:`sample`.
+    """Unlearning by optimising copies of the originals: a method overrides :meth:`losses`, and often :meth:`sample`.
 
-    The method is its settings; what it does to one task is a :class:`Fit`.
+    The object holds the settings of the method; applied to one task it is a :class:`Fit`.
 
     Args:
-        epochs: see :class:`Optimisation`, as all others.
+        epochs: see :class:`Optimisation`, as for all other arguments.
         batch_size: of a member's rows in a step.
         optimizer: of every member.
         schedule: of the learning rate.
@@ -171,7 +171,7 @@ class FineTuning(Unlearner):
 
     @property
     def nests(self) -> bool:
-        """Whether checkpoints of a long run equal shorter runs: so says the schedule."""
+        """Whether checkpoints of a long run equal shorter runs; this depends on the schedule."""
         schedule = self.optimisation.schedule
         return getattr(schedule, "nests", schedule is None)
 
@@ -180,21 +180,21 @@ class FineTuning(Unlearner):
         return Fit(self, task).result()
 
     def prepare(self, fit: Fit) -> dict[str, Tensor]:
-        """Return tensors that depend on the task only, as :attr:`Fit.kept`; called before the first step.
+        """Return tensors that depend on the task only, for :attr:`Fit.kept`; called before the first step.
 
-        By default these are the ``targets``, where the method has any.
+        By default these are the ``targets``, if the method has any.
         """
         return {} if self.target == "none" else {"targets": self.targets_of(fit.task)}
 
     def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-        """Return what a member sees in one epoch, in order: point indices ``[points]``; by default the retain set.
+        """Return the points of a member in one epoch, in order: indices ``[points]``; by default the retain set.
 
-        Rows of several numbers ``[points, numbers]`` stay together, and :meth:`losses` gets them as they are. All
-        members see equally many.
+        Rows of several numbers ``[points, numbers]`` stay together, and :meth:`losses` gets them unchanged. All members
+        have the same number of points.
 
         Args:
             task: with the sets of this member, ``[forget]`` and ``[retain]``.
-            generator: of all that is drawn.
+            generator: for all random numbers.
         """
         return shuffled(task.retain, generator)
 
@@ -207,19 +207,19 @@ class FineTuning(Unlearner):
         """Return every member's loss ``[members]`` on its batch ``[members, batch]`` of point indices."""
 
     def after_step(self, fit: Fit) -> None:
-        """Do what is to be done to the members after every step of the optimizer."""
+        """Change the members after every step of the optimizer; nothing by default."""
 
 
 class Fit(EnsembleModule):
-    """A method at work on a task: a Lightning module over copies of the originals.
+    """A method applied to a task: a Lightning module over copies of the originals.
 
     Args:
-        method: says what members see, and what they minimise.
-        task: what there is to unlearn.
+        method: defines the points of an epoch, and the losses.
+        task: of unlearning.
 
     Attributes:
         forgotten: which points each member has to forget, ``[members, points]`` bool.
-        kept: what the method made before the first step (:meth:`FineTuning.prepare`); while training, on the device.
+        kept: tensors of :meth:`FineTuning.prepare`; during training they are on the device.
     """
 
     forgotten: Tensor
@@ -240,7 +240,7 @@ class Fit(EnsembleModule):
         return type(self.method).__name__
 
     def result(self) -> UnlearningResult:
-        """Optimise, and return what came out."""
+        """Optimise, and return the result."""
         self.fit(self.task.make_trainer)
         return self._result(self.ensemble, self._checkpoints)
 
@@ -249,24 +249,24 @@ class Fit(EnsembleModule):
         return self.method.passes(self.task.of(row), epoch, generator)
 
     def losses(self, indices: Tensor) -> Tensor:
-        """Return what the method minimises."""
+        """Return the losses of the method."""
         return self.method.losses(self, indices)
 
     def after_step(self) -> None:
-        """Do what the method does after a step."""
+        """Call the method after a step."""
         self.method.after_step(self)
 
     def on_fit_start(self) -> None:
-        """Bring to the device what the method kept, too."""
+        """Move the tensors of the method to the device, too."""
         super().on_fit_start()
         self.kept = {name: value.to(self.device) for name, value in self.kept.items()}
 
     def on_fit_end(self) -> None:
-        """Take it back, as everything else."""
+        """Move the tensors of the method back to the CPU."""
         self.kept = {name: value.cpu() for name, value in self.kept.items()}
 
     def on_train_epoch_end(self) -> None:
-        """Keep a copy of the models at a checkpoint."""
+        """Keep the result at a checkpoint."""
         super().on_train_epoch_end()
         if self.current_epoch + 1 in self.method.checkpoints:
             self._checkpoints[self.current_epoch + 1] = self._result(self.ensemble.copy(), {})
@@ -277,12 +277,12 @@ class Fit(EnsembleModule):
 
 
 def own_rows(values: Tensor, indices: Tensor) -> Tensor:
-    """Return what each member has at its points: ``[members, points, ...]`` at ``[members, batch]``."""
+    """Return each member's values at its own points: ``[members, points, ...]`` at ``[members, batch]``."""
     return values[torch.arange(len(indices), device=indices.device)[:, None], indices]
 
 
 def mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    """Return every member's mean ``[members]`` over what a mask selects of its batch, 0 if that is nothing."""
+    """Return every member's mean ``[members]`` over the selected points of its batch, 0 if none is selected."""
     return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 

@@ -1,10 +1,11 @@
-"""Unlearning a chunk of members, as a piece of work that any process can do."""
+"""Jobs that unlearn a chunk of members; any process can run them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -29,14 +30,17 @@ from dmm_exp.ensembles.work import (
 from dmm_exp.errors import UserError
 from dmm_exp.unlearners.unlearner import UnlearningResult, UnlearningTask
 
+if TYPE_CHECKING:
+    from dmm_exp.unlearners.pairs import PairsJob
+
 
 @dataclass(frozen=True)
 class PartJob:
-    """What is forgotten at one go.
+    """A part of the forget set that is unlearned in one step.
 
     Attributes:
         unlearner: configuration of the method.
-        points: training indices that have to go.
+        points: training indices to forget.
         oracles: folder of the target oracles' artifact, when the method matches real oracles.
         effect: folder of the effect's artifact, when the method matches predicted oracles.
     """
@@ -65,10 +69,10 @@ class UnlearnJob(NetworkJob):
 
 
 def unlearn_chunk(job: UnlearnJob) -> None:
-    """Do an :class:`UnlearnJob`.
+    """Run an :class:`UnlearnJob`.
 
     Raises:
-        UserError: a method that makes no models comes before the last part.
+        UserError: a method that returns no models is not the one of the last part.
     """
     make_chunk(job, partial(_unlearn, job, read_examples(job.examples)))
 
@@ -82,10 +86,10 @@ def _unlearn(job: UnlearnJob, examples: Examples, members: range) -> ChunkResult
             ensemble = results[-1].ensemble
         if ensemble is None:
             raise UserError(
-                f"refinement: {job.parts[place - 1].unlearner['_target_']} makes no models; it can only be last"
+                f"refinement: {job.parts[place - 1].unlearner['_target_']} returns predictions and no models; it can "
+                "only be last"
             )
-        on_device = evaluation_copy(ensemble, job.trainer)
-        results.append(instantiate(part.unlearner).unlearn(_task(job, place, examples, on_device, members)))
+        results.append(instantiate(part.unlearner).unlearn(_task(job, place, examples, ensemble, members)))
     tensors = _tensors(results[-1])
     for epoch, earlier in results[-1].checkpoints.items():
         tensors |= {f"epoch={epoch}/{name}": value for name, value in _tensors(earlier).items()}
@@ -100,28 +104,49 @@ def _tensors(result: UnlearningResult) -> dict[str, Tensor]:
 
 
 def _task(job: UnlearnJob, place: int, examples: Examples, ensemble: Ensemble, members: range) -> UnlearningTask:
-    """Return what there is to do for a part: earlier ones are gone, later ones are still retained."""
+    """Return the task of one part: earlier parts have been forgotten, and later ones are still retained."""
     part, gone = job.parts[place], [index for part in job.parts[: place + 1] for index in part.points]
-    return UnlearningTask(
-        originals=ensemble,
-        examples=examples,
+    return task_of(
+        job,
+        examples,
+        ensemble,
         forget=torch.tensor(part.points, dtype=torch.long),
         retain=AllBut(examples.n_train, gone).indices(range(1))[0],
         seed=job.seed if place == 0 else member_seed(job.seed, "unlearned", place, "subset"),
         members=members,
         targets=_targets(job, part, members),
+    )
+
+
+def task_of(job: UnlearnJob | PairsJob, examples: Examples, ensemble: Ensemble, **sets: Any) -> UnlearningTask:
+    """Return the task of unlearning an ensemble, with the networks, the recipe and the trainer of a job.
+
+    Args:
+        job: that unlearns.
+        examples: the dataset.
+        ensemble: to unlearn; it is moved to the device of the trainer.
+        **sets: all other attributes of :class:`UnlearningTask`.
+    """
+    return UnlearningTask(
+        originals=evaluation_copy(ensemble, job.trainer),
+        examples=examples,
         build=model_factory(job.model, examples),
         recipe=recipe(job.training),
         make_trainer=trainer_factory(job.trainer),
+        **sets,
     )
 
 
 def _targets(job: UnlearnJob, part: PartJob, members: range) -> Tensor | None:
-    """Return the logits to match, ``[members, points, classes]``: of models without this part and those before it."""
+    """Return the logits to match, ``[members, points, classes]``: of models without this part and earlier ones."""
     chunk = slice(members.start, members.stop)
     if part.oracles is not None:
         return stacked(part.oracles)["logits"][chunk]
     if part.effect is not None:
         with safe_open(part.effect / "effect.safetensors", framework="pt") as file:
-            return stacked(job.originals)["logits"][chunk] - file.get_tensor("effect")
+            logits = stacked(job.originals)["logits"][chunk]
+            predicted = logits - file.get_tensor("effect")
+            if "spread" in file.keys():  # noqa: SIM118  (no dictionary)
+                predicted += (file.get_tensor("spread") - 1) * (logits - file.get_tensor("centre"))
+            return predicted
     return None

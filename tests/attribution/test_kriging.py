@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dmm_exp.attribution import EmpiricalBayes, Evidence, GroupKriging, SubsetModels
+from dmm_exp.attribution import Effect, EmpiricalBayes, Evidence, GroupKriging, SubsetModels
 from dmm_exp.attribution.kriging import fitted_amplitudes
+from dmm_exp.attribution.spread import fitted
 from dmm_exp.ensembles import RandomSubsets
 from dmm_exp.errors import UserError
 from dmm_exp.pools import Known, WithoutClass, WithoutPart, WithoutShare, answers_alike
@@ -113,6 +114,32 @@ def test_without_members_by_design_it_is_refused(all_evidence):
     bare = Evidence(all_evidence.groups, N_TRAIN, pool=all_evidence.pool)
     with pytest.raises(UserError, match="pool=groups"):
         GroupKriging().learn(bare)
+
+
+def test_the_spread_of_models_is_learnt_from_what_members_leave_to_explain():
+    draw = torch.Generator().manual_seed(0)
+    features = torch.rand(20_000, 2, generator=draw)
+    variance = 0.3 + (features @ torch.tensor([1.5, -0.7])).exp()
+    squares = variance * torch.randn(20_000, generator=draw).square()
+    found = fitted(features, squares, torch.full((20_000,), 0.3))
+    torch.testing.assert_close(found, torch.tensor([1.5, -0.7]), atol=0.1, rtol=0)
+
+
+def test_where_models_vary_as_the_originals_do_no_other_spread_is_predicted(learned):
+    assert (learned.effect(SOME).spread.log().abs().mean()) < 0.15
+
+
+def test_an_effect_is_corrected_by_retrained_models():
+    draw = torch.Generator().manual_seed(0)
+    originals, retrained = torch.randn(100, 5, 2, generator=draw), torch.randn(400, 5, 2, generator=draw) - 3
+    prior = Effect(torch.zeros(5, 2), torch.full((5, 2), 2.0))
+    few, many = (prior.corrected(originals, retrained[:count]) for count in (2, 400))
+    assert (few.standard_error < 1).all()
+    assert (many.mean - 3).abs().max() < 0.3 < (few.mean - 3).abs().max() + 0.3
+    sure = Effect(torch.zeros(5, 2), torch.full((5, 2), 1e-6)).corrected(originals, retrained)
+    assert sure.mean.abs().max() < 1e-3
+    with pytest.raises(TypeError):
+        Effect(torch.zeros(5, 2)).corrected(originals, retrained)
 
 
 @pytest.mark.parametrize("options", [{"clusters": 0}, {"iterations": 0}, {"sample": 3}])

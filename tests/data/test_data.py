@@ -180,7 +180,7 @@ def test_a_truncated_file_is_named(kept: int, tmp_path: Path):
 def test_a_truncated_gzip_file_is_named(kept: int, tmp_path: Path):
     path = write_idx(tmp_path, ARRAYS, end=".gz") / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\.gz is not a whole gzip file"):
+    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\.gz is not a complete gzip file"):
         read_folder(tmp_path)
 
 
@@ -189,7 +189,7 @@ def test_a_corrupt_gzip_file_is_named(tmp_path: Path):
     content = bytearray(path.read_bytes())
     content[60] ^= 0xFF
     path.write_bytes(bytes(content))
-    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\.gz is not a whole gzip file"):
+    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\.gz is not a complete gzip file"):
         read_folder(tmp_path)
 
 

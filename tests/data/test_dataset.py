@@ -241,7 +241,7 @@ def test_decoded_images_are_found_again_until_something_differs(tmp_path: Path, 
 def test_an_interrupted_decoding_leaves_nothing_behind(tmp_path: Path):
     write_images(tmp_path / "images", made_up(8), [*"abc"])
     next((tmp_path / "images" / "train" / "c").iterdir()).write_bytes(b"no image")
-    with pytest.raises(UserError, match="is not a whole image"):
+    with pytest.raises(UserError, match="is not a complete image"):
         folder_of(tmp_path / "images", tmp_path / "kept").load()
     assert [path for path in (tmp_path / "kept").rglob("*") if path.is_file()] == []
 

@@ -265,9 +265,7 @@ def test_without_a_network_one_sentence_says_how_to_supply_files(monkeypatch: py
         raise ConnectionError("Couldn't reach the Hub\nsecond line")
 
     monkeypatch.setitem(sys.modules, "datasets", type("datasets", (), {"load_dataset": unreachable}))
-    with pytest.raises(
-        UserError, match=r"uoft-cs/cifar10 could not be fetched \(Couldn't reach the Hub\); .*path"
-    ) as e:
+    with pytest.raises(UserError, match=r"uoft-cs/cifar10 could not be loaded \(Couldn't reach the Hub\); .*path") as e:
         load("cifar10", None, folders=[])
     assert "second" not in str(e.value)
 
@@ -302,7 +300,7 @@ def test_a_dataset_that_has_no_name_elsewhere_asks_for_its_files(name: str):
 def test_pickled_batches_are_refused_for_the_binary_version(name: str, file: str, tmp_path: Path):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(b"\x80\x02}q\x01.")
-    with pytest.raises(UserError, match=r"pickled Python batches are never loaded: take the binary version"):
+    with pytest.raises(UserError, match=r"pickled Python batches are never loaded: use the binary version"):
         load(name, tmp_path)
 
 
@@ -310,7 +308,7 @@ def test_an_archive_of_pickled_batches_is_refused(tmp_path: Path):
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"\x80\x02}q\x01.")
     archive = archived(tmp_path / "cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar-10-batches-py")
-    with pytest.raises(UserError, match=r"lacks .*; the Python version is pickled and never loaded: take the binary"):
+    with pytest.raises(UserError, match=r"lacks .*; the Python version is pickled and never loaded: use the binary"):
         load("cifar10", archive)
 
 
@@ -318,7 +316,7 @@ def test_an_archive_of_pickled_batches_is_refused(tmp_path: Path):
 def test_truncated_cifar_records_are_refused(kept: int, tmp_path: Path):
     path = write_cifar10(tmp_path, pictures_of("cifar10")) / "data_batch_3.bin"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(UserError, match=rf"data_batch_3\.bin has {kept} bytes, expected whole records of 3073"):
+    with pytest.raises(UserError, match=rf"data_batch_3\.bin has {kept} bytes, expected complete records of 3073"):
         load("cifar10", tmp_path)
 
 
@@ -332,7 +330,7 @@ def test_a_truncated_archive_is_refused(tmp_path: Path):
     folder = write_cifar10(tmp_path / "folder", pictures_of("cifar10"))
     archive = archived(folder, "cifar.tar.gz", "folder")
     archive.write_bytes(archive.read_bytes()[:20_000])
-    with pytest.raises(UserError, match=r"cifar\.tar\.gz is not a whole \.tar\.gz archive"):
+    with pytest.raises(UserError, match=r"cifar\.tar\.gz is not a complete \.tar\.gz archive"):
         load("cifar10", archive)
 
 
@@ -375,7 +373,7 @@ def test_matlab_files_with_other_content_are_refused(content: dict[str, np.ndarr
 def test_damaged_parquet_files_are_refused(tmp_path: Path):
     path = write_parquet(tmp_path, pictures_of("svhn")) / "train-00001-of-00002.parquet"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"train-00001-of-00002\.parquet is not a whole parquet file"):
+    with pytest.raises(UserError, match=r"train-00001-of-00002\.parquet is not a complete parquet file"):
         load("svhn", tmp_path)
 
 
@@ -397,7 +395,7 @@ def test_a_truncated_image_is_named(tmp_path: Path):
     write_images(tmp_path, made_up(32), WORDNET)
     path = tmp_path / "test" / WORDNET[1] / "00001.png"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(UserError, match=rf"{path} is not a whole image"):
+    with pytest.raises(UserError, match=rf"{path} is not a complete image"):
         load("folder", tmp_path)
 
 
@@ -410,7 +408,7 @@ def test_an_image_of_another_size_is_named(tmp_path: Path):
 def test_a_test_class_that_is_not_trained_on_is_named(tmp_path: Path):
     write_images(tmp_path, made_up(8), WORDNET)
     (tmp_path / "test" / "n99999999").mkdir()
-    with pytest.raises(UserError, match=r"test has a sub-folder 'n99999999' that is no class of the training images"):
+    with pytest.raises(UserError, match=r"test has a sub-folder 'n99999999' that is not a class of the training"):
         load("folder", tmp_path)
 
 
@@ -434,7 +432,7 @@ def test_groups_that_do_not_fit_are_refused(text: str, said: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("val_0.JPEG\tn9\t0\n", "'n9' is no class"),
+        ("val_0.JPEG\tn9\t0\n", "'n9' is not a class"),
         (f"val_99.JPEG\t{WORDNET[0]}\t0\n", "there is no file"),
         ("", "empty"),
     ],
@@ -458,9 +456,9 @@ FINE = {"x_train": np.zeros((4, 3)), "y_train": np.arange(4) % 2, "x_test": np.o
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is not a whole .npz file"),
-        (npz_bytes(**FINE)[:300], "is not a whole .npz file"),
-        (npz_bytes(**FINE | {"x_train": np.array([{}] * 4)}), "is not a whole .npz file of plain arrays"),
+        (b"", "is not a complete .npz file"),
+        (npz_bytes(**FINE)[:300], "is not a complete .npz file"),
+        (npz_bytes(**FINE | {"x_train": np.array([{}] * 4)}), "is not a complete .npz file of plain arrays"),
         (npz_bytes(x_train=FINE["x_train"]), r"no array 'y_train', it has x_train"),
         (npz_bytes(x_train=FINE["x_train"], y_train=FINE["y_train"]), r"dataset\.formats\.npz\.test=null"),
         (npz_bytes(**FINE | {"x_train": np.full((4, 3), np.nan)}), "12 are not"),
@@ -482,10 +480,10 @@ def test_npz_files_with_other_content_are_refused(content: bytes, said: str, tmp
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", r"table\.csv is not a whole \.csv table"),
-        ('a,label\n"1,2\n', r"table\.csv is not a whole \.csv table"),
+        ("", r"table\.csv is not a complete \.csv table"),
+        ('a,label\n"1,2\n', r"table\.csv is not a complete \.csv table"),
         ("a,lable\n1,0\n", r"label: .*no column 'label', it has a, lable; did you mean 'lable'"),
-        ("label\n1\n", "no column beside 'label'"),
+        ("label\n1\n", "no column besides 'label'"),
         ("a,b,label\n1,x,0\n2,y,1\n", r"column 'b' of .* 2 different words .*expected numbers"),
         ("a,label\n1,0\n,1\n", r"column 'a' of .*: 1 of 2 rows have no value; .*leave_out=\[a\]"),
         ("a,label\n1,0\n2,\n", "column 'label': 1 labels are missing"),

@@ -200,7 +200,7 @@ def test_what_is_no_picture_is_skipped_counted_and_named_once(tmp_path: Path, ca
         assert parts(tmp_path)[0] == ["cat", "dog"]
     assert len(caplog.records) == 1
     names = ", ".join(sorted([*others, "beside.png"])[:5])
-    assert said(caplog) == f"{tmp_path}: skipped 7 files that are no pictures of a class: {names}, …"
+    assert said(caplog) == f"{tmp_path}: skipped 7 files that are not pictures of a class: {names}, …"
 
 
 def test_nothing_is_said_where_nothing_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -218,7 +218,7 @@ def test_formats_that_pillow_only_knows_by_name_are_among_its_formats():
 def test_a_picture_that_is_damaged_is_an_error_and_not_skipped(tmp_path: Path):
     folder_with(tmp_path, "cat/1.png", "cat/2.png", "dog/3.png")
     (tmp_path / "cat" / "2.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"2\.png is not a whole image"):
+    with pytest.raises(UserError, match=r"2\.png is not a complete image"):
         load(tmp_path)
 
 

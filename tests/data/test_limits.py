@@ -85,7 +85,7 @@ def test_an_array_that_says_it_is_larger_than_it_is_is_refused(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x_train.npy", header.getvalue() + bytes(8))
         archive.writestr("y_train.npy", header.getvalue() + bytes(8))
-    with pytest.raises(UserError, match="is not a whole"):
+    with pytest.raises(UserError, match="is not a complete"):
         Npz(test=None).read(tmp_path / "x.npz")
 
 
@@ -98,14 +98,14 @@ def test_damaged_headers_of_arrays_are_refused(header: str, tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x_train.npy", content)
         archive.writestr("y_train.npy", content)
-    with pytest.raises(UserError, match="is not a whole"):
+    with pytest.raises(UserError, match="is not a complete"):
         Npz(test=None).read(tmp_path / "x.npz")
 
 
 def test_one_array_named_like_an_archive_is_refused(tmp_path: Path):
     np.save(tmp_path / "x.npy", np.zeros(3))
     (tmp_path / "x.npy").rename(tmp_path / "x.npz")
-    with pytest.raises(UserError, match="is not a whole"):
+    with pytest.raises(UserError, match="is not a complete"):
         Npz(test=None).read(tmp_path / "x.npz")
 
 
@@ -218,7 +218,7 @@ def test_class_names_that_cannot_be_read_are_none(names: str, tmp_path: Path):
 def test_tables_of_other_kinds_beside_one_another_are_refused(tmp_path: Path):
     pq.write_table(pa.table({"image": [b"a"], "label": [0]}), tmp_path / "train-0.parquet")
     pq.write_table(pa.table({"image": [3], "label": [[0]]}), tmp_path / "train-1.parquet")
-    with pytest.raises(UserError, match="columns of different kinds"):
+    with pytest.raises(UserError, match="columns of different types"):
         Parquet().read(tmp_path)
 
 

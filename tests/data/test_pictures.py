@@ -224,7 +224,7 @@ def test_nothing_in_an_image_is_run(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
     content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n%%EOF\n"
-    refused(content, "its format is none that is decoded")
+    refused(content, "its format is not supported")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
@@ -266,9 +266,9 @@ def test_what_was_changed_is_said_once_for_each_kind(caplog: pytest.LogCaptureFi
         Decoding(SIDE).array(sources([saved(colour), turned, turned, moving, wide, saved(half_transparent("RGBA"))]))
     assert [record.getMessage() for record in caplog.records] == [
         "2 images were turned upright, as the EXIF orientation says: the first is 1.png",
-        "1 image was taken by the first frame of several: 3.png",
+        "1 image was reduced to the first frame of several: 3.png",
         "1 image was scaled from 16 bits to 8 bits: 4.png",
-        "1 image was laid over a grey background where transparent (dataset.decoding.background=255): 5.png",
+        "1 image was put over a grey background where transparent (dataset.decoding.background=255): 5.png",
     ]
 
 

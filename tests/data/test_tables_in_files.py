@@ -100,10 +100,10 @@ def test_compressed_tables_are_read_up_to_a_limit(end: str, tmp_path: Path, monk
     PACKERS[end](path, frame().to_csv(index=False).encode())
     assert_plain(load(path))
     monkeypatch.setattr(delimited, "UNPACKED", 100)
-    with pytest.raises(UserError, match=r"becomes more than 100 bytes; unpack it"):
+    with pytest.raises(UserError, match=r"holds more than 100 bytes; unpack it"):
         load(path)
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(UserError, match=rf"is not a whole \{end} file"):
+    with pytest.raises(UserError, match=rf"is not a complete \{end} file"):
         load(path)
 
 
@@ -197,7 +197,7 @@ CODES = np.repeat([7, 3, 5], ROWS // 3)
     ],
 )
 def test_a_column_that_gives_the_labels_away_is_refused_until_a_key_settles_it(copy: np.ndarray, tmp_path: Path):
-    with pytest.raises(UserError, match=r"column 'kind' of .* gives the labels away; .*leave_out=\[kind\], .*keep"):
+    with pytest.raises(UserError, match=r"column 'kind' of .* reveals the labels; .*leave_out=\[kind\], .*keep"):
         loaded(frame(kind=copy), tmp_path)
     assert_plain(loaded(frame(kind=copy), tmp_path, leave_out=["kind"]))
     assert loaded(frame(kind=copy), tmp_path, keep=["kind"]).input_shape[0] > 2
@@ -251,8 +251,8 @@ def test_words_that_repeat_become_a_column_each_as_in_pandas(tmp_path: Path):
         (["", *np.array(["a", "b"])[np.arange(ROWS - 1) % 2]], "1 of 30 rows have no value"),
         ([np.nan] * ROWS, "30 of 30 rows have no value"),
         ([np.inf, *X[1:]], "expected finite numbers, but 1 are not"),
-        (1.7e9 + np.arange(ROWS) / 4, r"float32 makes 1 of its 30 different numbers .*leave_out=\[w\]"),
-        (10**15 + np.arange(ROWS) * 3, "float32 makes"),
+        (1.7e9 + np.arange(ROWS) / 4, r"in float32 only 1 of its 30 different numbers .*leave_out=\[w\]"),
+        (10**15 + np.arange(ROWS) * 3, "in float32 only"),
         ([str(10**30 + i) for i in range(ROWS)], "column 'w' of .* expected numbers"),
     ],
 )

@@ -406,7 +406,7 @@ def test_rows_of_every_kind_in_any_order_are_the_same_rows(kind):
         ([-1], "-1 is out of range"),
         ([2**80], f"{2**80} is out of range"),
         (np.array([2**64 - 1], np.uint64), f"{2**64 - 1} is out of range"),
-        ([3, 4, 3], "3 is there more than once"),
+        ([3, 4, 3], "3 is listed more than once"),
         (range(ROWS), "is the whole training set"),
         (range(0, ROWS, CLASSES), "no example of class 0 would be left"),
         ([1.0, 2.0], "holds '1.0' (float)"),

@@ -81,7 +81,7 @@ def test_costs_and_losses_are_those_of_all_parts(job):
 
 def test_a_method_without_models_can_only_be_last(start, tmp_path):
     parts = ["refinement=rum", "refinement.low.unlearner=dm_direct"]
-    with pytest.raises(UserError, match="makes no models; it can only be last"):
+    with pytest.raises(UserError, match="returns predictions and no models; it can only be last"):
         start(tmp_path, *TINY, *parts)
     start(tmp_path, *TINY, "refinement=rum", "refinement.high.unlearner=dm_direct")
 

@@ -116,7 +116,7 @@ def test_an_engine_that_trains_wrongly_is_left_out(monkeypatch):
     found = list(images.everything(None))
     assert [engine.members for engine, _ in found] == ["together"]
     (reason,) = images.left_out.values()
-    assert reason == "its loss after a few steps is 2, plainly 1"
+    assert reason == "its loss after a few steps is 2 instead of 1"
     said = in_words(chosen_among(found) | {"left out": images.left_out})
     assert said.endswith(f"; left out: step=eager, members=apart, memory=channels_last ({reason})")
 

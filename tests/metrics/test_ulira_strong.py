@@ -91,7 +91,7 @@ def test_too_few_models_and_wrong_shapes_are_one_sentence():
     seen = halves(np.random.default_rng(6), 2, 4)
     with pytest.raises(UserError, match="4 base models leave only 1 that saw some example"):
         check_seen(seen, 2)
-    with pytest.raises(UserError, match="5 models are no whole number of blocks of 2"):
+    with pytest.raises(UserError, match="5 models cannot be divided into blocks of 2"):
         check_seen(np.ones((5, 1), bool), 2)
     with pytest.raises(UserError, match="expected the same shape"):
         ulira_strong_scores(np.zeros((4, 3)), seen)

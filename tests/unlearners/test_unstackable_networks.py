@@ -145,5 +145,5 @@ def test_a_network_that_takes_no_single_example_is_refused_in_a_sentence(example
         lambda: squared_gradients(Ensemble.stack([network]), 0, examples, torch.arange(9)),
         lambda: TrakFeatures(network, examples, 0, 4, 0).train(torch.arange(9)),
     ):
-        with pytest.raises(UserError, match="takes gradients of single examples, which this network has not"):
+        with pytest.raises(UserError, match="takes gradients of single examples, which fails for this network"):
             call()

@@ -26,7 +26,7 @@ class CifarBinary(Format):
         train: names of the files with training records, in order.
         test: names of the files with test records.
         label_bytes: bytes before the pixels: 1, or 2 for CIFAR-100 (superclass, class).
-        label: which of these bytes is the label.
+        label: position of the label among these bytes.
     """
 
     train: Sequence[str]
@@ -40,11 +40,11 @@ class CifarBinary(Format):
 
     @property
     def expected(self) -> str:
-        """The files in words."""
+        """A description of the files, for errors."""
         return f"{', '.join([*self.train, *self.test])}, or the .tar.gz that holds them"
 
     def found(self, path: Path) -> bool:
-        """Say whether ``path`` is an archive, or a folder with one of the files."""
+        """Return whether ``path`` is an archive, or a folder with one of the files."""
         return path.name.endswith(".tar.gz") or self._folder(path) is not None
 
     def read(self, path: Path) -> Reading:
@@ -62,11 +62,11 @@ class CifarBinary(Format):
         return Reading(parts, files=files)
 
     def advice(self, path: Path) -> str:
-        """Say what to take instead of pickled batches."""
+        """Return which files to use instead of pickled batches."""
         places = [path, *(child for child in (path.iterdir() if path.is_dir() else ()) if child.is_dir())]
         pickled = ("data_batch_1", "batches.meta", "train", "meta")
         python = any((place / name).is_file() for place in places for name in pickled)
-        return "; pickled Python batches are never loaded: take the binary version of this dataset" if python else ""
+        return "; pickled Python batches are never loaded: use the binary version of this dataset" if python else ""
 
     def _folder(self, path: Path) -> Path | None:
         """Return the folder, or the folder in it, that has one of the files."""
@@ -85,20 +85,24 @@ class CifarBinary(Format):
                         check_memory(member.size)
                         contents[Path(member.name).name] = file.read()
         except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
-            raise UserError(f"{path} is not a whole .tar.gz archive: {error}") from error
+            raise UserError(f"{path} is not a complete .tar.gz archive: {error}") from error
         if missing := sorted(wanted - set(contents)):
             raise UserError(f"{path} lacks {', '.join(missing)}{self._python(path)}")
         return contents
 
     @staticmethod
     def _python(path: Path) -> str:
-        return "; the Python version is pickled and never loaded: take the binary one" if "python" in path.name else ""
+        return (
+            "; the Python version is pickled and never loaded: use the binary version" if "python" in path.name else ""
+        )
 
     def _part(self, contents: list[tuple[Path, bytes]]) -> Part:
         size = self.label_bytes + PIXELS
         for path, content in contents:
             if not content or len(content) % size:
-                raise UserError(f"{path} has {len(content)} bytes, expected whole records of {size}: it is truncated")
+                raise UserError(
+                    f"{path} has {len(content)} bytes, expected complete records of {size}: it is truncated"
+                )
         records = np.concatenate([np.frombuffer(content, np.uint8).reshape(-1, size) for _, content in contents])
         inputs = np.ascontiguousarray(records[:, self.label_bytes :]).reshape(-1, *SHAPE)
         return Part(inputs, records[:, self.label].astype(np.int64))

@@ -1,4 +1,4 @@
-"""Columns of a table: which are inputs, and how they become numbers."""
+"""The choice of a table's input columns, and their conversion to numbers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dmm_exp.data.numbers import numbers
 from dmm_exp.errors import UserError, listed, shown
 
 KEY = "dataset.formats.table"
-MOST_WORDS = 100  # different words of a column that becomes one column for each
-ENOUGH = 5  # rows of a class from which it is no chance that a column has one value for all of them
-COUNTED = 10  # rows from which it is no chance that a column counts them
+MOST_WORDS = 100  # largest number of different words of a column that is one-hot encoded
+ENOUGH = 5  # rows of a class; with fewer, a column may have one value for all of them by chance
+COUNTED = 10  # rows of a table; with fewer, a column may number them by chance
 DATE = r"\d{4}-\d\d?-\d\d?(?:[T ].*)?|\d\d?[./]\d\d?[./]\d{2,4}(?: .*)?"
 
 
@@ -26,11 +26,11 @@ class Columns:
 
     Attributes:
         tables: data frames of every part, with the same columns.
-        files: what errors call them.
+        files: names of the files by part, for errors.
         labels: of training rows, ``[rows]`` int64.
-        keep: columns that are inputs whatever they look like.
-        left_out: columns that are no inputs, with the reason; filled by :meth:`inputs`.
-        words: columns of words, with the number of different ones; filled by :meth:`inputs`.
+        keep: columns that are inputs in any case.
+        left_out: columns that are not used, with the reason; filled by :meth:`inputs`.
+        words: columns of words, with the number of different words; filled by :meth:`inputs`.
     """
 
     tables: Mapping[str, Any]
@@ -41,12 +41,12 @@ class Columns:
     words: dict[str, int] = field(default_factory=dict)
 
     def inputs(self) -> dict[str, np.ndarray]:
-        """Return inputs float32 ``[rows, columns]`` by part: columns of numbers, then those of words, one by one.
+        """Return inputs float32 ``[rows, columns]`` by part: columns of numbers, then the one-hot columns of words.
 
-        That is the order of ``pandas.get_dummies``, whose columns of words these are.
+        The columns and their order are those of ``pandas.get_dummies``.
 
         Raises:
-            UserError: a column cannot be an input, or gives the labels away.
+            UserError: a column cannot be an input, or reveals the labels.
         """
         plain: dict[str, list[np.ndarray]] = {part: [] for part in self.tables}
         words: dict[str, list[np.ndarray]] = {part: [] for part in self.tables}
@@ -70,7 +70,7 @@ class Columns:
         return f"column '{name}' of {self.files[part]}"
 
     def _is_left_out(self, name: str) -> bool:
-        """Say whether a column is no input: it has no name, and holds nothing or numbers of rows."""
+        """Return whether a column is not used: it has no name, and is empty or numbers the rows."""
         column = self.tables[TRAIN][name]
         if name in self.keep:
             return False
@@ -84,7 +84,7 @@ class Columns:
         if column.isna().all():
             self.left_out[name] = "it is empty"
         elif column.is_unique and _kind(column) != "fractions":
-            self.left_out[name] = "it has no name, and another value in every row"
+            self.left_out[name] = "it has no name, and a different value in every row"
         else:
             raise UserError(
                 f"{self._where(name)} has no name; give it one, or leave it out with {KEY}.leave_out=[{name}]"
@@ -92,7 +92,7 @@ class Columns:
         return True
 
     def _check_leak(self, name: str) -> None:
-        """Raise ``UserError`` for a column that says which class a row has: a copy of the labels, or of a part."""
+        """Raise ``UserError`` for a column that reveals the class of a row, such as a copy of the labels."""
         if name in self.keep:
             return
         import pandas as pd
@@ -103,7 +103,7 @@ class Columns:
         first[labels[::-1]] = codes[::-1]
         if len(set(first[np.unique(labels)].tolist())) > 1 and (codes == first[labels]).all():
             raise UserError(
-                f"{self._where(name)} has one value for all rows of a class, so that it gives the labels away; leave "
+                f"{self._where(name)} has one value for all rows of a class, so that it reveals the labels; leave "
                 f"it out with {KEY}.leave_out=[{name}], or keep it as an input with {KEY}.keep=[{name}]"
             )
 
@@ -143,13 +143,11 @@ class Columns:
         texts = {part: _words(table[name]) for part, table in self.tables.items()}
         found, rows = np.unique(texts[TRAIN]), len(texts[TRAIN])
         way_out = f"leave it out with {KEY}.leave_out=[{name}]"
-        looking = [word for word in found if _looks_like_a_number(word)]
-        if len(looking) > len(found) / 2:
+        if sum(map(_looks_like_a_number, found)) > len(found) / 2:
             others = [word for word in found if not _is_plain(word)] or found.tolist()
             raise UserError(
                 f"{self._where(name)}: expected numbers, but it holds {listed(others, 3)}; write these as "
-                f"numbers (of at most 64 bits, with a point), or "
-                f"{way_out}"
+                f"numbers (of at most 64 bits, with a decimal point), or {way_out}"
             )
         if len(found) > min(MOST_WORDS, rows / 2):
             raise UserError(
@@ -160,14 +158,14 @@ class Columns:
             if unknown := sorted(set(words) - set(found)):
                 raise UserError(
                     f"{self._where(name, part)} holds {listed(unknown, 3)}, which {self.files[TRAIN]} does not; "
-                    f"expected words that stand there too; or {way_out}"
+                    f"expected only words that are in it; or {way_out}"
                 )
         self.words[name] = len(found)
         return {part: (words[:, None] == found).astype(np.float32) for part, words in texts.items()}
 
 
 def _kind(column: Any) -> str:
-    """Return what a column holds: fractions, whole numbers (true and false among them), dates, words, or others."""
+    """Return the kind of a column: fractions, whole numbers (or true and false), dates, words, or others."""
     from pandas.api import types
 
     if isinstance(column.dtype, types.CategoricalDtype):
@@ -185,7 +183,7 @@ def _kind(column: Any) -> str:
 
 
 def _counts(column: Any) -> bool:
-    """Say whether a column holds consecutive whole numbers, each once, in any order."""
+    """Return whether a column holds consecutive whole numbers, each once, in any order."""
     from pandas.api import types
 
     if not types.is_integer_dtype(column.dtype) or column.isna().any():
@@ -206,7 +204,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _looks_like_a_number(text: str) -> bool:
-    """Say whether a text is a number as people write them: ``3,5``, ``1.234,5``, ``12 %``, ``$3``."""
+    """Return whether a text is a number in everyday writing: ``3,5``, ``1.234,5``, ``12 %``, ``$3``."""
     return _is_plain(text) or _is_plain("".join(one for one in text if one not in ",.'  %$€£"))
 
 

@@ -1,4 +1,4 @@
-"""Text files of tables: what separates their values, how they are encoded, and what pandas reads from them."""
+"""Tables in text files: separator, character encoding and decimal point are found, and pandas reads the values."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import Any
 
 from dmm_exp.errors import UserError
 
-DataFrame = Any  # a pandas.DataFrame: what the package says of its own types is too narrow here
+DataFrame = Any  # a pandas.DataFrame; the type annotations of pandas are too narrow for this module
 
 ENDS = (".csv", ".tsv")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-UNPACKED = 2 * 2**30  # bytes that a compressed file may become
-HEAD = 2**16  # bytes of a file that show how it is written
-FIRST, LAST = "Unnamed: 0", "Unnamed: last"  # columns that the first line does not name
+UNPACKED = 2 * 2**30  # largest size of a compressed file's content, in bytes
+HEAD = 2**16  # number of bytes from which separator and encoding are found
+FIRST, LAST = "Unnamed: 0", "Unnamed: last"  # columns without a name in the first line
 MISSING = ("", "nan", "NaN", "-nan", "-NaN", "<NA>", "#N/A", "#N/A N/A", "#NA", "NaT")
 NO_NUMBER = (*MISSING, "NA", "N/A", "n/a", "None", "NULL", "null", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
 WHOLE, DECIMAL_COMMA = r"[+-]?\d+", r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"
@@ -42,11 +42,11 @@ PACKED: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, 
 
 @dataclass(frozen=True)
 class Text:
-    """A text file of a table, which can be read more than once.
+    """A table in a text file, which can be read more than once.
 
     Attributes:
         path: the file.
-        content: what it holds, where it is compressed.
+        content: the unpacked content, if the file is compressed.
         encoding: of its characters.
         separator: of its values.
         names: of its columns.
@@ -72,18 +72,18 @@ class Text:
 
 
 def read_delimited(path: Path, label: str) -> tuple[DataFrame, list[str]]:
-    """Return a table, and how it was read where that is not plain CSV in UTF-8.
+    """Return a table, and notes on how it was read if it is not plain CSV in UTF-8.
 
-    A column is numbers (or true and false), or it is texts; a missing value is NaN in both. ``NA``, ``N/A``, ``None``
-    and ``null`` are missing among numbers, and texts like others among texts.
+    A column holds numbers (or true and false), or texts; a missing value is NaN in both. ``NA``, ``N/A``, ``None`` and
+    ``null`` are missing values in a column of numbers, and ordinary texts in a column of texts.
 
     Args:
-        path: the file, perhaps compressed.
-        label: a column that it has: what separates values is what separates this name from others.
+        path: the file, which may be compressed.
+        label: name of a column; the separator is what separates this name from the others.
 
     Raises:
-        UserError: it cannot be unpacked.
-        ValueError: pandas cannot read it.
+        UserError: the file cannot be unpacked.
+        ValueError: pandas cannot read the file.
     """
     content = _unpacked(path) if path.suffix.lower() in PACKED else None
     head = _head(path) if content is None else content[:HEAD]
@@ -109,7 +109,7 @@ def _head(path: Path) -> bytes:
 
 
 def _encodings(head: bytes) -> Iterator[str]:
-    """Yield the encodings that a file may be in, the likeliest first."""
+    """Yield the possible encodings of a file, the most likely first."""
     if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         yield "utf-16"
         return
@@ -122,7 +122,7 @@ def _encodings(head: bytes) -> Iterator[str]:
 
 
 def _layout(head: bytes, encoding: str, label: str) -> tuple[str, list[str]]:
-    """Return what separates values, and the names of all columns."""
+    """Return the separator, and the names of all columns."""
     rows = {separator: _rows(head, encoding, separator) for separator in SEPARATORS}
     fitting = [separator for separator in SEPARATORS if label in rows[separator][0]]
     separator = (fitting or sorted(SEPARATORS, key=lambda one: -len(rows[one][0])))[0]
@@ -146,16 +146,16 @@ def _rows(head: bytes, encoding: str, separator: str) -> list[list[str]]:
 
 
 def _unpacked(path: Path) -> bytes:
-    """Return what a compressed file holds, if that is not too much."""
+    """Return the content of a compressed file, if it is not too large."""
     try:
         with PACKED[path.suffix.lower()](path) as file:
             content = file.read(UNPACKED + 1)
     except UserError:
         raise
     except (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a whole {path.suffix} file: {error}") from error
+        raise UserError(f"{path} is not a complete {path.suffix} file: {error}") from error
     if len(content) > UNPACKED:
-        raise UserError(f"{path} becomes more than {UNPACKED:,} bytes; unpack it and give the unpacked file")
+        raise UserError(f"{path} holds more than {UNPACKED:,} bytes; unpack it and give the unpacked file")
     return content
 
 
@@ -169,14 +169,14 @@ def _columns(text: Text) -> tuple[DataFrame, str]:
         decimal, table = ",", text.read(decimal=",")
         texts = _texts(text, table)
     for name in texts.columns:
-        numbers, there = (texts[name][~texts[name].isin(missing)] for missing in (NO_NUMBER, MISSING))
-        if pd.Series(pd.to_numeric(numbers, errors="coerce")).isna().any() or (numbers.empty and there.nunique() > 1):
+        numbers, filled = (texts[name][~texts[name].isin(missing)] for missing in (NO_NUMBER, MISSING))
+        if pd.Series(pd.to_numeric(numbers, errors="coerce")).isna().any() or (numbers.empty and filled.nunique() > 1):
             table[name] = texts[name].astype(object).where(~texts[name].isin(MISSING))
     return table, decimal
 
 
 def _texts(text: Text, table: DataFrame) -> DataFrame:
-    """Return the columns that are not plain numbers, as they stand in the file."""
+    """Return the columns that are not plain numbers, as texts."""
     from pandas.api.types import is_numeric_dtype
 
     columns = [table.iloc[:, place] for place in range(table.shape[1])]
@@ -185,7 +185,7 @@ def _texts(text: Text, table: DataFrame) -> DataFrame:
 
 
 def _has_decimal_commas(column: Any) -> bool:
-    """Say whether a column holds numbers, some of them with a decimal comma, and nothing else."""
+    """Return whether a column holds only numbers, some of them with a decimal comma."""
     filled = column[~column.isin(NO_NUMBER)]
     fractions = filled.str.fullmatch(DECIMAL_COMMA)
     return bool(fractions.any() and (fractions | filled.str.fullmatch(WHOLE)).all())

@@ -18,17 +18,17 @@ from dmm_exp.files.reading import plain_name, read_json
 
 @dataclass(frozen=True)
 class ImageFolder(Format):
-    """A sub-folder of images for each class; under ``train`` and ``test`` folders, or without them one part of all.
+    """A sub-folder of images for each class, in folders ``train`` and ``test``, or in one folder without a test part.
 
     Classes are numbered in the order of their names as text, or of the groups' names where there are groups. Examples
-    come sub-folder by sub-folder in that order, and in each as :func:`dmm_exp.data.formats.walk.files` yields them. So
-    both numbers are those of ``torchvision.datasets.ImageFolder``. Files that are no pictures are skipped, and named.
+    are ordered by sub-folder, and in each as :func:`dmm_exp.data.formats.walk.files` yields them. So both numbers are
+    those of ``torchvision.datasets.ImageFolder``. Files that are not pictures are skipped and listed in a warning.
 
     Attributes:
         train: name of the folder with training images.
-        test: names that the folder with test images may have; the first that exists is read.
-        groups: JSON file with the sub-folders of each class, ``{"bear": ["n02132136", ...], ...}``; folders that it
-            does not name are passed over. None makes every sub-folder a class.
+        test: possible names of the folder with test images; the first that exists is read.
+        groups: JSON file with the sub-folders of each class, ``{"bear": ["n02132136", ...], ...}``; other sub-folders
+            are ignored. None makes every sub-folder a class.
     """
 
     train: str = "train"
@@ -37,11 +37,11 @@ class ImageFolder(Format):
 
     @property
     def expected(self) -> str:
-        """The files in words."""
+        """A description of the files, for errors."""
         return f"a sub-folder of images for each class, or such folders under {self.train}/ and {self.test[0]}/"
 
     def found(self, path: Path) -> bool:
-        """Say whether ``path`` is a folder that holds folders with images."""
+        """Return whether ``path`` is a folder that holds folders with images."""
         folder = path / self.train if (path / self.train).is_dir() else path
         return folder.is_dir() and any(_has_pictures(child) for child in divided(folder)[0])
 
@@ -56,7 +56,7 @@ class ImageFolder(Format):
         strangers = [name for name in tested if class_of(name, classes) is None]
         if strangers and self.groups is None:
             raise UserError(
-                f"{folders[TEST]} has a sub-folder '{strangers[0]}' that is no class of the training images"
+                f"{folders[TEST]} has a sub-folder '{strangers[0]}' that is not a class of the training images"
             )
         parts = {part: _part(folder, classes) for part, folder in folders.items()}
         return Reading(parts, [readable(name) for name in sorted(set(classes.values()))])
@@ -73,10 +73,10 @@ class ImageFolder(Format):
 
 
 def class_of(name: str, classes: Mapping[str, str]) -> str | None:
-    """Return the class of a sub-folder, None where there is none.
+    """Return the class of a sub-folder, or None.
 
-    Systems write one name in several ways of Unicode: where no sub-folder is written the same, one of the same
-    characters is it, if there is one alone.
+    Systems write one name in several Unicode forms. If no sub-folder has exactly this name, the only one with the same
+    characters in another form is taken.
 
     >>> class_of("ame\u0301lie", {"am\u00e9lie": "a"})
     'a'
@@ -91,7 +91,7 @@ def read_groups(path: Path) -> dict[str, str]:
     """Return the class of every sub-folder that a JSON file ``{class: [sub-folder, ...]}`` names.
 
     Raises:
-        UserError: the file is missing or something else, or names a folder twice.
+        UserError: the file is missing or has another content, or names a folder twice.
     """
     try:
         groups = read_json(path)
@@ -101,12 +101,12 @@ def read_groups(path: Path) -> dict[str, str]:
         raise UserError(f'dataset.formats.folder.groups={path}: expected {{"class": ["sub-folder", ...], ...}}')
     named = [(str(name), group) for group, names in groups.items() for name in names]
     if len(dict(named)) < len(named):
-        raise UserError(f"dataset.formats.folder.groups={path}: a sub-folder stands in two classes, or twice in one")
+        raise UserError(f"dataset.formats.folder.groups={path}: a sub-folder is listed in two classes, or twice in one")
     return dict(named)
 
 
 def _part(folder: Path, classes: dict[str, str]) -> Part:
-    """Return the pictures of a folder's class folders, and say which of its files were skipped."""
+    """Return the pictures in the sub-folders of classes, and warn about files that were skipped."""
     names = sorted(set(classes.values()))
     inside, skipped = divided(folder)
     chosen: list[tuple[FolderFile, int]] = []
@@ -149,11 +149,11 @@ class TinyImageNet(Format):
 
     @property
     def expected(self) -> str:
-        """The files in words."""
+        """A description of the files, for errors."""
         return "tiny-imagenet-200's folders train/ and val/ with val_annotations.txt"
 
     def found(self, path: Path) -> bool:
-        """Say whether ``path`` is such a folder."""
+        """Return whether ``path`` is such a folder."""
         return (path / "val" / "val_annotations.txt").is_file()
 
     def read(self, path: Path) -> Reading:
@@ -169,7 +169,7 @@ class TinyImageNet(Format):
 
 
 def _in(folder: Path) -> list[FolderFile]:
-    """Return the pictures in a folder of one class; without the folder there are none."""
+    """Return the pictures in the folder of one class; none if there is no such folder."""
     found = list(files(folder)) if folder.is_dir() else []
     report_skipped(folder, [file.name for file in found if not file.is_picture])
     return [file for file in found if file.is_picture]
@@ -182,7 +182,7 @@ def _annotated(path: Path, names: list[str]) -> list[tuple[FolderFile, int]]:
         file, _, rest = line.partition("\t")
         name, image = rest.partition("\t")[0], path.parent / "images" / file
         if name not in names:
-            raise UserError(f"{path}, line {number}: '{name}' is no class of the training images")
+            raise UserError(f"{path}, line {number}: '{name}' is not a class of the training images")
         if not plain_name(file) or not image.is_file():
             raise UserError(f"{path}, line {number}: there is no file '{file}' in {path.parent / 'images'}")
         found.append((FolderFile(image, f"images/{file}", is_picture=True), names.index(name)))

@@ -1,4 +1,4 @@
-"""What every format does: turn files into arrays, knowing nothing of splits, names or normalisation."""
+"""The interface of formats: a format reads files into arrays, and knows nothing of splits or normalisation."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["TEST", "TRAIN", "Format", "Part", "Reading", "fingerprint", "label_v
 
 @dataclass(frozen=True)
 class Part:
-    """Examples that the files keep together.
+    """The examples of one part of the files, such as the training part.
 
     Attributes:
         inputs: ``[examples, ...]`` uint8 or float32 (images ``[examples, channels, height, width]``), or encoded
             images.
         labels: ``[examples]`` int64; or texts, where the reading has no names of classes.
-        names: of the files that the examples are, if each is one: paths in the folder of the part.
+        names: paths of the files in the folder of the part, if each example is a file.
     """
 
     inputs: np.ndarray | Pictures
@@ -36,14 +36,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Reading:
-    """What files hold.
+    """The content of a dataset's files.
 
     Attributes:
-        parts: ``train`` and, where the files name one, ``test``.
+        parts: ``train`` and, where the files have one, ``test``.
         class_names: a name for every class, where the files have them.
-        files: the files that were read, images of a folder apart.
-        taken: sentences that say what was taken as what, where files do not say it themselves.
-        source: where labels come from, as an error names it.
+        files: the files that were read, without the images of a folder.
+        taken: sentences that say how the files were read where that was not obvious.
+        source: of the labels, for errors.
     """
 
     parts: Mapping[str, Part]
@@ -59,27 +59,27 @@ class Format(ABC):
     @property
     @abstractmethod
     def expected(self) -> str:
-        """The files that this format consists of, in words."""
+        """A description of the files of this format, for errors."""
 
     @abstractmethod
     def found(self, path: Path) -> bool:
-        """Say whether ``path`` (a folder or a file) looks like this format."""
+        """Return whether ``path`` (a folder or a file) looks like this format."""
 
     @abstractmethod
     def read(self, path: Path) -> Reading:
-        """Return what the files hold.
+        """Return the content of the files.
 
         Raises:
-            UserError: a file is missing, truncated, or holds something else.
+            UserError: a file is missing, truncated, or of another kind.
         """
 
     def advice(self, path: Path) -> str:
-        """Return a clause for a person whose ``path`` looks like a version of these files that is not read."""
+        """Return a clause of advice if ``path`` looks like a version of these files that cannot be read."""
         return ""
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
-    """Return a digest of files' paths, sizes and times of change: what tells whether they are still the same."""
+    """Return a digest of the paths, sizes and modification times of files; it changes when a file changes."""
     digest = hashlib.sha256()
     for path in paths:
         facts = path.stat()
@@ -88,16 +88,16 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
 
 def whole_numbers(labels: np.ndarray, where: str) -> np.ndarray:
-    """Return labels as ``[examples]`` int64; true is 1, and 2.0 is 2.
+    """Return labels as ``[examples]`` int64; true becomes 1, and 2.0 becomes 2.
 
     Raises:
-        UserError: they are something else.
+        UserError: they are not whole numbers.
     """
     flat = labels.reshape(len(labels)) if labels.size == len(labels) and labels.ndim else labels
     if flat.ndim == 2 and flat.dtype.kind in "biuf" and (np.count_nonzero(flat, axis=1) == 1).all():
         raise UserError(
             f"{where}: expected one whole number a label, found {labels.dtype} {list(labels.shape)}, which looks like "
-            "one column for each class; take the number of the column, as argmax(axis=1) gives it"
+            "one column for each class; give the number of the column instead, as argmax(axis=1) does"
         )
     if flat.ndim != 1 or flat.dtype.kind not in "biuf":
         raise UserError(f"{where}: expected one whole number a label, found {labels.dtype} {list(labels.shape)}")
@@ -109,10 +109,10 @@ def whole_numbers(labels: np.ndarray, where: str) -> np.ndarray:
 
 
 def label_values(labels: np.ndarray, where: str) -> np.ndarray:
-    """Return labels as ``[examples]`` int64, or as they are where they are texts.
+    """Return labels as ``[examples]`` int64, or unchanged if they are texts.
 
     Raises:
-        UserError: they are something else, or some are missing.
+        UserError: they are neither, or some are missing.
     """
     flat = labels.reshape(len(labels)) if labels.size == len(labels) and labels.ndim else labels
     if flat.ndim == 1 and flat.dtype.kind == "O":

@@ -17,13 +17,13 @@ SUPPLY = "give its files with dataset.path=FOLDER (docs/datasets.md says which)"
 
 @dataclass(frozen=True)
 class Hub:
-    """A dataset that ``datasets.load_dataset`` knows.
+    """A dataset that ``datasets.load_dataset`` can load.
 
     Attributes:
         name: the repository.
         image: name of the column of images.
         label: name of the column of labels.
-        config: which configuration of the dataset; None is its own default.
+        config: of the dataset, by name; None is its default.
         train: name of the training split.
         test: name of the test split.
         revision: commit or branch of the repository; None is the newest.
@@ -41,7 +41,7 @@ class Hub:
         """Return encoded images, downloaded or from the package's cache.
 
         Raises:
-            UserError: the package is missing, the dataset cannot be had, or it is another one.
+            UserError: the package is missing, or the dataset cannot be loaded or has other columns or splits.
         """
         splits = self._load()
         parts = {part: self._part(splits, name) for part, name in ((TRAIN, self.train), (TEST, self.test))}
@@ -57,9 +57,11 @@ class Hub:
             ) from error
         try:
             return datasets.load_dataset(self.name, self.config, revision=self.revision)
-        except Exception as error:  # its clients have exceptions of many kinds for "not there" and "no network"
+        except (
+            Exception
+        ) as error:  # clients raise exceptions of many kinds, for a missing dataset as for a missing network
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(f"dataset.hub.name={self.name} could not be fetched ({reason}); {SUPPLY}") from error
+            raise UserError(f"dataset.hub.name={self.name} could not be loaded ({reason}); {SUPPLY}") from error
 
     def _part(self, splits: Any, name: str) -> Part:
         import datasets

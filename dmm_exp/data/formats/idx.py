@@ -25,11 +25,11 @@ class Idx(Format):
 
     @property
     def expected(self) -> str:
-        """The files in words."""
+        """A description of the files, for errors."""
         return "the four IDX files train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-… (plain or .gz)"
 
     def found(self, path: Path) -> bool:
-        """Say whether ``path`` is a folder with one of the files."""
+        """Return whether ``path`` is a folder with one of the files."""
         return any(_existing(path, name) is not None for prefix in PREFIXES.values() for name in _names(prefix))
 
     def read(self, path: Path) -> Reading:
@@ -51,7 +51,7 @@ def _part(images_file: Path, labels_file: Path) -> Part:
 
 
 def _existing(folder: Path, name: str) -> Path | None:
-    """Return the plain or gzipped file of this name; MNIST's files are also met with a dot before ``idx``."""
+    """Return the plain or gzipped file of this name; MNIST's files also exist with a dot before ``idx``."""
     spellings = [spelling + end for spelling in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
     return next((folder / spelling for spelling in spellings if (folder / spelling).is_file()), None)
 
@@ -67,17 +67,17 @@ def read_idx(path: Path) -> np.ndarray:
     """Return the uint8 array of an IDX file, plain or gzipped.
 
     Raises:
-        UserError: the file is not a whole IDX file of unsigned bytes.
+        UserError: the file is not a complete IDX file of unsigned bytes.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return _array(file, path)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not a whole gzip file: {error}") from error
+        raise UserError(f"{path} is not a complete gzip file: {error}") from error
 
 
 def _array(file: Any, path: Path) -> np.ndarray:
-    """Return the array of an open IDX file, of which no more is read than its header says."""
+    """Return the array of an open IDX file; no more is read than its header announces."""
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] != IDX_UINT8:
         raise UserError(f"{path} is not an IDX file of unsigned bytes")

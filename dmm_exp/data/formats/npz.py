@@ -17,8 +17,8 @@ KEY = "dataset.formats.npz"
 FIRST, LAST = ("channels", "height", "width"), ("height", "width", "channels")
 GREY, SERIES = ("height", "width"), ("steps", "values")
 LAYOUTS = (FIRST, LAST, GREY, SERIES)
-MOST_CHANNELS = 5  # of images on whose last axis nobody would wonder about channels
-SMALLEST_PICTURE = 8  # pixels of a side, from which square arrays of numbers are taken as grey images
+MOST_CHANNELS = 5  # largest length of a last axis that is accepted as channels without question
+SMALLEST_PICTURE = 8  # square arrays of numbers with at least so many pixels on a side are grey images
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Npz(Format):
     Attributes:
         train: names of the training inputs and labels.
         test: names of the test inputs and labels; None when there are none.
-        channels_last: images are ``[n, height, width, channels]`` rather than ``[n, channels, height, width]``. Without
-            it shapes whose last axis is the shortest are refused, unless the first is 1 or 3, or ``axes`` settles it.
-        axes: what the axes after the first are, one of :data:`LAYOUTS`. None takes ``[n, a, b]`` as grey images if they
-            are uint8 or squares of 8 pixels or more, and refuses others, which may be sequences.
+        channels_last: images are ``[n, height, width, channels]`` instead of ``[n, channels, height, width]``. If it is
+            false, shapes whose last axis is the shortest are refused, unless the second is 1 or 3 or ``axes`` is given.
+        axes: the meaning of the axes after the first, one of :data:`LAYOUTS`. None takes ``[n, a, b]`` as grey images
+            if they are uint8 or squares of 8 pixels or more, and refuses others, which may be sequences.
     """
 
     train: Sequence[str] = ("x_train", "y_train")
@@ -46,15 +46,17 @@ class Npz(Format):
         if self.axes is not None and tuple(self.axes) not in LAYOUTS:
             raise UserError(f"{KEY}.axes={_written(self.axes)}: expected one of {', '.join(map(_written, LAYOUTS))}")
         if self.channels_last and self.axes is not None and tuple(self.axes) != LAST:
-            raise UserError(f"{KEY}.axes={_written(self.axes)}: contradicts {KEY}.channels_last=true; give one of them")
+            raise UserError(
+                f"{KEY}.axes={_written(self.axes)}: contradicts {KEY}.channels_last=true; give only one of them"
+            )
 
     @property
     def expected(self) -> str:
-        """The file in words."""
+        """A description of the file, for errors."""
         return "one .npz file"
 
     def found(self, path: Path) -> bool:
-        """Say whether ``path`` is such a file."""
+        """Return whether ``path`` is such a file."""
         return path.is_file() and path.suffix == ".npz"
 
     def read(self, path: Path) -> Reading:
@@ -66,8 +68,8 @@ class Npz(Format):
                 parts = {part: self._part(archive, path, part, names) for part, names in wanted.items()}
         except UserError:
             raise
-        except Exception as error:  # a damaged archive, or one that needs a password: the readers raise anything
-            raise UserError(f"{path} is not a whole .npz file of plain arrays: {error}") from error
+        except Exception as error:  # a damaged archive, or one that needs a password, may raise any exception
+            raise UserError(f"{path} is not a complete .npz file of plain arrays: {error}") from error
         source = f"{KEY}.train={list(self.train)}"
         return Reading(parts, files=(path,), taken=self._taken(np.asarray(parts[TRAIN].inputs), path), source=source)
 
@@ -92,7 +94,7 @@ class Npz(Format):
         return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2)) if axes == LAST else inputs
 
     def _axes(self, inputs: np.ndarray, where: str) -> tuple[str, ...]:
-        """Return what the axes after the first are; nothing where it makes no difference."""
+        """Return the meaning of the axes after the first; empty where it makes no difference."""
         shape = list(inputs.shape)
         if self.axes is not None:
             if len(self.axes) != inputs.ndim - 1:
@@ -118,7 +120,7 @@ class Npz(Format):
         return GREY if inputs.ndim == 3 else ()
 
     def _taken(self, inputs: np.ndarray, path: Path) -> tuple[str, ...]:
-        """Say what the inputs were taken as."""
+        """Return a sentence that says how the inputs were read."""
         shape, kind = inputs.shape[1:], inputs.dtype
         what = {1: "{} numbers", 2: "sequences of {} steps of {} values", 3: "images of {} channels, {} × {} pixels"}
         words = what.get(len(shape), f"numbers {list(shape)}").format(*shape)

@@ -1,4 +1,4 @@
-"""Parquet files with encoded images in a column, as hubs of datasets keep them."""
+"""Parquet files with encoded images in a column, as on Hugging Face."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Parquet(Format):
     Attributes:
         image: name of the column of images.
         label: name of the column of labels.
-        train: how names of training files begin.
-        test: how names of test files begin; the first of these with files is read.
+        train: prefix of the names of training files.
+        test: possible prefixes of the names of test files; the first with files is read.
     """
 
     image: str = "image"
@@ -33,11 +33,11 @@ class Parquet(Format):
 
     @property
     def expected(self) -> str:
-        """The files in words."""
+        """A description of the files, for errors."""
         return f"{self.train}-*.parquet and {self.test[0]}-*.parquet with images in the column '{self.image}'"
 
     def found(self, path: Path) -> bool:
-        """Say whether ``path`` is a folder with training files somewhere in it."""
+        """Return whether ``path`` is a folder with training files somewhere in it."""
         return bool(_files(path, self.train))
 
     def read(self, path: Path) -> Reading:
@@ -67,11 +67,11 @@ class Parquet(Format):
             except UserError:
                 raise
             except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-                raise UserError(f"{file} is not a whole parquet file: {error}") from error
+                raise UserError(f"{file} is not a complete parquet file: {error}") from error
         try:
             return pa.concat_tables(tables, promote_options="permissive")
         except pa.ArrowException as error:
-            raise UserError(f"{files[0]} and the files beside it have columns of different kinds: {error}") from error
+            raise UserError(f"{files[0]} and the other files have columns of different types: {error}") from error
 
     def _check(self, names: list[str], file: Path) -> None:
         for key, name in (("image", self.image), ("label", self.label)):
@@ -93,12 +93,12 @@ class Parquet(Format):
 
 
 def encoded(value: Any, name: str, folder: Path | None = None) -> bytes:
-    """Return the bytes of an encoded image, given as such or as a mapping with ``bytes`` or a ``path``.
+    """Return the bytes of an encoded image, given as bytes or as a mapping with ``bytes`` or a ``path``.
 
     Args:
         value: of the column of images.
-        name: what to call it in an error.
-        folder: that paths have to lie in; None lets them lie anywhere.
+        name: of the image in error messages.
+        folder: that holds the files of paths; None accepts any path.
 
     Raises:
         UserError: it is something else.
@@ -123,7 +123,7 @@ def _files(path: Path, prefix: str) -> list[Path]:
 
 
 def _class_names(schema: Any, label: str) -> list[str] | None:
-    """Return the class names that hubs write into a file's metadata, if there are any."""
+    """Return the class names in the metadata that Hugging Face writes into a file, if there are any."""
     try:
         features = parse_json(schema.metadata[b"huggingface"].decode())["info"]["features"]
         return [str(name) for name in features[label]["names"]]

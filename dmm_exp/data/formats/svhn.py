@@ -12,7 +12,7 @@ from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, whol
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import check_memory
 
-BYTES = 8  # of a number, at most
+BYTES = 8  # largest size of a number
 FILES = {TRAIN: "train_32x32.mat", TEST: "test_32x32.mat"}
 
 
@@ -22,11 +22,11 @@ class SvhnMat(Format):
 
     @property
     def expected(self) -> str:
-        """The files in words."""
+        """A description of the files, for errors."""
         return " and ".join(FILES.values())
 
     def found(self, path: Path) -> bool:
-        """Say whether ``path`` is a folder with one of the files."""
+        """Return whether ``path`` is a folder with one of the files."""
         return any((path / name).is_file() for name in FILES.values())
 
     def read(self, path: Path) -> Reading:
@@ -45,8 +45,8 @@ def _part(path: Path) -> Part:
     try:
         check_memory(sum(BYTES * prod(shape) for name, shape, _ in whosmat(path) if name in ("X", "y")))
         content = loadmat(path, variable_names=("X", "y"))
-    except Exception as error:  # of a damaged file the reader raises anything
-        raise UserError(f"{path} is not a whole MATLAB file: {error or type(error).__name__}") from error
+    except Exception as error:  # a damaged file may raise any exception
+        raise UserError(f"{path} is not a complete MATLAB file: {error or type(error).__name__}") from error
     if not {"X", "y"} <= set(content):
         raise UserError(f"{path} does not hold the arrays X and y")
     images, digits = content["X"], whole_numbers(content["y"], f"y of {path}")

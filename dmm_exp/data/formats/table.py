@@ -26,15 +26,15 @@ PARQUET = ".parquet"
 class Table(Format):
     """A CSV or parquet file, or a folder with ``train`` and perhaps ``test`` files of these kinds.
 
-    Text files may be separated by commas, semicolons (perhaps with decimal commas) or tabs, in UTF-8, UTF-16 or
-    Latin-1, and compressed. Every other column is an input: numbers, or words that repeat, which become one column
-    each. Columns without a name that are empty or number the rows are left out. Labels may be anything: classes are
-    their sorted distinct values.
+    Values in text files may be separated by commas, semicolons (also with decimal commas) or tabs, the characters may
+    be UTF-8, UTF-16 or Latin-1, and files may be compressed. Every column but the labels is an input: numbers, or words
+    that repeat, which are one-hot encoded. Columns without a name that are empty or number the rows are left out.
+    Labels may be of any kind: the classes are their sorted distinct values.
 
     Attributes:
         label: name of the column of labels.
-        leave_out: columns that are neither.
-        keep: columns that are inputs although they seem to number the rows, or to give the labels away.
+        leave_out: columns that are not used.
+        keep: columns that are inputs although they seem to number the rows or to reveal the labels.
     """
 
     label: str = "label"
@@ -43,19 +43,19 @@ class Table(Format):
 
     @property
     def expected(self) -> str:
-        """The files in words."""
+        """A description of the files, for errors."""
         return (
             "a .csv, .tsv or .parquet file (.csv.gz and the like, too), or a folder with train.csv and perhaps test.csv"
         )
 
     def found(self, path: Path) -> bool:
-        """Say whether ``path`` is such a file or folder."""
+        """Return whether ``path`` is such a file or folder."""
         return (path.is_file() and _end(path) is not None) or _inside(path, TRAIN) is not None
 
     def read(self, path: Path) -> Reading:
         """Return inputs float32 ``[rows, columns]``."""
-        there = {TRAIN: path} if path.is_file() else {part: _inside(path, part) for part in (TRAIN, TEST)}
-        files = {part: file for part, file in there.items() if file is not None}
+        candidates = {TRAIN: path} if path.is_file() else {part: _inside(path, part) for part in (TRAIN, TEST)}
+        files = {part: file for part, file in candidates.items() if file is not None}
         read = {part: self._table(file) for part, file in files.items()}
         tables, first = {}, read[TRAIN][0]
         for part, (table, _) in read.items():
@@ -72,7 +72,7 @@ class Table(Format):
         return Reading(parts, names, tuple(files.values()), tuple(taken), source)
 
     def _table(self, path: Path) -> tuple[pd.DataFrame, list[str]]:
-        """Return a table without what is left out, and how it was read."""
+        """Return a table without the columns to leave out, and notes on how it was read."""
         import pandas as pd
         from pyarrow import ArrowException
 
@@ -87,13 +87,13 @@ class Table(Format):
         except UserError as error:
             raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
         except (ValueError, OSError, ArrowException, LookupError, TypeError, RecursionError, MemoryError) as error:
-            raise UserError(f"{path} is not a whole {_end(path)} table: {error}") from error
+            raise UserError(f"{path} is not a complete {_end(path)} table: {error}") from error
         table.columns = [str(name) for name in table.columns]
         self._check_names(path, list(table.columns))
         if len(table) == 0:
             raise UserError(f"{path} has no rows")
         if table.shape[1] == 1 + len(self.leave_out):
-            raise UserError(f"{path} has no column beside '{self.label}' and those left out")
+            raise UserError(f"{path} has no column besides '{self.label}' and those left out")
         return table.drop(columns=list(self.leave_out)), facts
 
     def _check_names(self, path: Path, names: list[str]) -> None:
@@ -121,7 +121,7 @@ class Table(Format):
 
 
 def _end(path: Path) -> str | None:
-    """Return the kind of table that a file's name ends with, whatever it is compressed with."""
+    """Return the ending of a table file's name, without that of the compression; None for other files."""
     name = path.name.lower()
     if name.endswith(PARQUET):
         return PARQUET
@@ -147,7 +147,7 @@ def _values(table: pd.DataFrame, label: str) -> np.ndarray:
 
 
 def _sentence(file: Path, facts: list[str], label: str, names: list[str], columns: Columns) -> str:
-    """Say in one sentence what of a table was taken as what."""
+    """Return a sentence that says how a table was read."""
     named = [name for name in columns.tables[TRAIN].columns if name not in columns.left_out]
     parts = [*facts, f"label '{label}' of {len(names)} classes ({listed(names)})", f"inputs {listed(named)}"]
     parts += [f"'{name}' as {count} columns, one for each word" for name, count in columns.words.items()]

@@ -1,4 +1,4 @@
-"""Which files of a folder are pictures, and in which order."""
+"""The files of a folder in a fixed order, and which of them are pictures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from dmm_exp.data.decoded import NOT_DECODED
 from dmm_exp.errors import UserError, reason_of, shown
 
-NAMED = 5  # skipped files that are named
-Identity = tuple[int, int]  # of a folder: its device and inode
+NAMED = 5  # number of skipped files that a warning lists
+Identity = tuple[int, int]  # device and inode of a folder
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class FolderFile:
     Attributes:
         path: of the file.
         name: path in the folder, with ``/`` between its parts.
-        is_picture: whether Pillow reads it.
+        is_picture: whether Pillow can read it.
     """
 
     path: Path
@@ -34,8 +34,8 @@ class FolderFile:
 def files(folder: Path) -> Iterator[FolderFile]:
     """Yield the files of a folder and of those in it, in the order of ``torchvision.datasets.ImageFolder``.
 
-    Folders come in the order of their paths as text, and in each the files in that of their names. Hidden files and
-    folders are passed over. Links are followed, but not to a folder that holds the link.
+    Folders are ordered by their paths as text, and the files in each by their names. Hidden files and folders are
+    ignored. Links are followed, except to a folder that contains the link.
 
     Raises:
         UserError: a folder or a file cannot be read.
@@ -48,7 +48,7 @@ def files(folder: Path) -> Iterator[FolderFile]:
 
 
 def divided(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the folders in a folder, sorted by name as text, and the names of its files; none that are hidden.
+    """Return the folders in a folder, sorted by name as text, and the names of its files, without hidden ones.
 
     Raises:
         UserError: it cannot be read.
@@ -85,7 +85,7 @@ def _listed(folder: Path, above: set[Identity]) -> tuple[dict[str, Identity], li
 
 
 def _holders(folder: Path) -> set[Identity]:
-    """Return a folder and all that hold it."""
+    """Return the identities of a folder and of all folders above it."""
     there = folder.resolve()
     return {_identity(place) for place in (there, *there.parents)}
 
@@ -96,7 +96,7 @@ def _identity(path: str | Path) -> Identity:
 
 
 def is_picture(path: Path) -> bool:
-    """Say whether Pillow reads a file: by its ending if Pillow has that ending, and otherwise by its first bytes.
+    """Return whether Pillow can read a file: by its ending if Pillow knows that ending, or by its first bytes.
 
     Raises:
         UserError: the file cannot be read.
@@ -117,13 +117,13 @@ def is_picture(path: Path) -> bool:
         if error.errno is None:  # Pillow's own
             return False
         raise UserError(f"{path}: cannot be read ({reason_of(error)})") from error
-    except Exception:  # a stranger's file may raise anything in one of Pillow's many readers
+    except Exception:  # a damaged file may raise any exception in one of Pillow's many readers
         return False
 
 
 @cache
 def _formats() -> tuple[frozenset[str], tuple[str, ...]]:
-    """Return the endings of pictures, and the formats that a file's first bytes tell."""
+    """Return the endings of pictures, and the formats that can be recognised by the first bytes."""
     from PIL import Image
 
     Image.init()
@@ -133,11 +133,11 @@ def _formats() -> tuple[frozenset[str], tuple[str, ...]]:
 
 
 def report_skipped(folder: Path, skipped: Iterable[str]) -> None:
-    """Say once which files of a folder were skipped, if there are any."""
+    """Warn once about the files of a folder that were skipped, if there are any."""
     names = sorted(skipped)
     if names:
         more = ", …" if len(names) > NAMED else ""
-        what = "file that is no picture" if len(names) == 1 else "files that are no pictures"
+        what = "file that is not a picture" if len(names) == 1 else "files that are not pictures"
         listed = ", ".join(shown(name) for name in names[:NAMED])
         _say_once(f"{folder}: skipped {len(names):,} {what} of a class: {listed}{more}")
 
@@ -148,5 +148,5 @@ def _say_once(text: str) -> None:
 
 
 def readable(name: str) -> str:
-    """Return a file name that can be written and shown, even if it is no text in UTF-8."""
+    """Return a file name that can be written and shown, even if it is not valid UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
