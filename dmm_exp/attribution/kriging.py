@@ -309,6 +309,7 @@ class Kriged(Learned):
     residuals: Tensor
     gain: Tensor
     shrinkage: Tensor
+    spread: Spread
 
     @classmethod
     def of(cls, sums: Sums, shared: SharedRows, amplitudes: Tensor, spread: Spread, designs: SubsetModels) -> Kriged:
@@ -318,30 +319,29 @@ class Kriged(Learned):
         factors = torch.empty(clusters, 2, members, members)
         residuals = torch.empty(members, *shape, dtype=torch.float16)
         weighed, known = torch.zeros(shape), torch.zeros(shape)
-        left: dict[int, list[tuple[Tensor, ...]]] = {LABEL: [], OTHER: []}
+        examples: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {LABEL: [], OTHER: []}
         anywhere = list(shared.anywhere(left_out, left_out))
         for cluster in range(clusters):
             points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
             rest = sums.observed(designs, points) - sums.combined(sums.parts(left_out, points), points)
             residuals[:, points] = rest.clamp(-60000, 60000).half()
             goes, kinds = _goes(left_out, points), sums.kinds(points)
+            some = torch.arange(0, len(points), max(1, len(points) // SPREAD_POINTS))
             for kind in (LABEL, OTHER):
                 covariance = _covariance(amplitudes[kind], [*shared.near(cluster, kind, left_out, left_out), *anywhere])
                 covariance.diagonal().add_(amplitudes[kind, -1])
-                factors[cluster, kind] = torch.linalg.cholesky(covariance)
-                some = torch.arange(0, len(points), max(1, len(points) // SPREAD_POINTS))
-                features = spread.features(cluster, points[some], left_out)[:, kinds[some] == kind]
-                noise, factor = amplitudes[kind, -1], factors[cluster, kind]
-                left[kind].append(
-                    (features.flatten(0, 1), *_left_out(factor, rest[:, some][:, kinds[some] == kind], noise))
-                )
-                solved = torch.cholesky_solve(goes, factors[cluster, kind])
+                factors[cluster, kind] = factor = torch.linalg.cholesky(covariance)
+                solved = torch.cholesky_solve(goes, factor)
                 own = torch.einsum("mp,mpc->pc", solved, rest)
                 weighed[points] = torch.where(kinds == kind, own, weighed[points])
                 seen = (goes * solved).sum(0)[:, None].expand_as(own)
                 known[points] = torch.where(kinds == kind, seen, known[points])
+                chosen = kinds[some] == kind
+                features = spread.features(cluster, points[some], left_out)[:, chosen].flatten(0, 1)
+                squares, doubt = _left_out(factor, rest[:, some][:, chosen], amplitudes[kind, -1])
+                examples[kind].append((features, squares, doubt))
         variance = _own_variance(weighed, known, sums)
-        coefficients = [fitted(*map(torch.cat, zip(*left[kind], strict=True))) for kind in (LABEL, OTHER)]
+        coefficients = [fitted(*map(torch.cat, zip(*examples[kind], strict=True))) for kind in (LABEL, OTHER)]
         spread = replace(spread, coefficients=torch.stack(coefficients))
         shrinkage = variance / (1 + variance * known)
         return cls(sums, shared, left_out, amplitudes, factors, residuals, shrinkage * weighed, shrinkage, spread)

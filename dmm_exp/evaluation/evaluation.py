@@ -17,7 +17,7 @@ from dmm_exp.metrics import (
     cost_ratio,
     effect_quality,
     expected_error,
-    klom,
+    klom_both,
     klom_intervals,
     margins,
     mia,
@@ -35,7 +35,7 @@ from dmm_exp.store import Artifact, Draft, Spec
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 FEWEST_FOR_INTERVALS = 20
 FEWEST_FOR_ATTACK = 3
-EVALUATION_FORMAT = 2  # increased when the same models get other numbers or columns; 2: intervals, column ulira
+EVALUATION_FORMAT = 3  # increased when the same models get other numbers or columns; 3: KLoM in both directions
 RATES = np.union1d(np.linspace(0, 1, 101), np.logspace(-5, 0, 101))  # false-positive rates at which a curve is kept
 
 
@@ -142,12 +142,15 @@ class Evaluation:
 
     @cached_property
     def klom(self) -> dict[str, NDArray[np.float64]]:
-        """KLoM of every point ``[points]``, for the unlearned models, the floor and doing nothing."""
-        oracle = self.outputs["oracle"].margins
-        pairs = {"klom": "unlearned", "klom_floor": "floor", "klom_original": "original"}
-        return {
-            name: klom(self.outputs[ensemble].margins, oracle, **self.klom_options) for name, ensemble in pairs.items()
-        }
+        """KLoM of every point ``[points]``, for the unlearned models, the floor and doing nothing, in both directions.
+
+        ``klom`` is the direction that the configuration names, ``klom_reverse`` the other one.
+        """
+        oracle, values = self.outputs["oracle"].margins, {}
+        for name, ensemble in {"": "unlearned", "_floor": "floor", "_original": "original"}.items():
+            both = klom_both(self.outputs[ensemble].margins, oracle, **self.klom_options)
+            values |= {f"klom{name}": both[0], f"klom_reverse{name}": both[1]}
+        return values
 
     def _metrics(self) -> dict[str, float]:
         parts = (self.quick_metrics(), self._intervals(), self._attacks(), self._ulira(), self._effect())
@@ -168,8 +171,11 @@ class Evaluation:
             own = self.klom["klom"][points]
             values |= {f"klom/{name}/{p}": np.quantile(own, q) for p, q in PERCENTILES.items()}
             values[f"klom/{name}/mean"] = own.mean()
-            for other in ("klom_floor", "klom_original"):
-                values[f"{other}/{name}/p95"] = np.quantile(self.klom[other][points], 0.95)
+            for end in ("", "_floor", "_original"):
+                one, other = (self.klom[f"{direction}{end}"][points] for direction in ("klom", "klom_reverse"))
+                found = {"klom": one, "klom_reverse": other, "klom_sum": one + other}
+                for measure, single in found.items():
+                    values[f"{measure}{end}/{name}/p95"] = np.quantile(single, 0.95)
         return values
 
     def _intervals(self) -> dict[str, float]:
