@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,7 +20,7 @@ from dmm_exp.files.reading import Json
 
 HARD = 0.1  # memorization above which an example's own effect has a slope of its own
 SCATTERED = 0.5  # largest share of any class that members leave out from whom slopes are learnt
-SAMPLED_POINTS = 600  # that slopes and amplitudes are learnt from
+SAMPLED_POINTS = 300  # that slopes and amplitudes are learnt from
 CONSTANT = 0.01  # covariance that all effects share: the sampling error of the originals' mean
 RIDGE = 1e-4
 SPREAD_POINTS = 15  # of each cluster, from which it is learnt how much models vary
@@ -72,7 +72,7 @@ class GroupKriging(Estimator):
         clusters: int = 2,
         alike: Sequence[str] = ("answers", "inputs"),
         iterations: int = 40,
-        sample: int = 600,
+        sample: int = 500,
         prior_examples: int = 2000,
         prior_points: int = 250,
         oracles: int = 0,
@@ -320,7 +320,7 @@ class Kriged(Learned):
         residuals = torch.empty(members, *shape, dtype=torch.float16)
         weighed, known = torch.zeros(shape), torch.zeros(shape)
         examples: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {LABEL: [], OTHER: []}
-        anywhere = list(shared.anywhere(left_out, left_out))
+        anywhere = [_common(one, list(shared.anywhere(left_out, left_out))) for one in amplitudes]
         for cluster in range(clusters):
             points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
             rest = sums.observed(designs, points) - sums.combined(sums.parts(left_out, points), points)
@@ -328,7 +328,9 @@ class Kriged(Learned):
             goes, kinds = _goes(left_out, points), sums.kinds(points)
             some = torch.arange(0, len(points), max(1, len(points) // SPREAD_POINTS))
             for kind in (LABEL, OTHER):
-                covariance = _covariance(amplitudes[kind], [*shared.near(cluster, kind, left_out, left_out), *anywhere])
+                covariance = _covariance(
+                    amplitudes[kind], shared.near(cluster, kind, left_out, left_out), anywhere[kind]
+                )
                 covariance.diagonal().add_(amplitudes[kind, -1])
                 factors[cluster, kind] = factor = torch.linalg.cholesky(covariance)
                 solved = torch.cholesky_solve(goes, factor)
@@ -352,7 +354,10 @@ class Kriged(Learned):
         forget = torch.zeros(1, self.left_out.shape[1])
         forget[0, rows] = 1
         mean, variance = torch.empty_like(sums.mean), torch.empty_like(sums.mean)
-        across, alone = list(shared.anywhere(forget, self.left_out)), list(shared.anywhere(forget, forget))
+        across, alone = (
+            [_common(one, list(shared.anywhere(forget, other))) for one in self.amplitudes]
+            for other in (self.left_out, forget)
+        )
         for cluster in range(len(shared.neighbourhoods.label)):
             points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
             base = sums.combined(sums.parts(forget, points), points)[0]
@@ -360,9 +365,9 @@ class Kriged(Learned):
             spread[points] = self.spread.ratio(cluster, points, forget, kinds)[0]
             for kind in (LABEL, OTHER):
                 near = shared.near(cluster, kind, forget, self.left_out)
-                toward = _covariance(self.amplitudes[kind], [*near, *across])[0]
+                toward = _covariance(self.amplitudes[kind], near, across[kind])[0]
                 own = shared.near(cluster, kind, forget, forget)
-                prior = _covariance(self.amplitudes[kind], [*own, *alone])[0, 0]
+                prior = _covariance(self.amplitudes[kind], own, alone[kind])[0, 0]
                 weights = torch.cholesky_solve(toward[:, None], self.factors[cluster, kind])[:, 0]
                 left = (_goes(forget, points)[0] - weights @ _goes(self.left_out, points))[:, None]
                 effect = base + torch.einsum("m,mpc->pc", weights, rest) + left * self.gain[points]
@@ -395,10 +400,18 @@ class Kriged(Learned):
         return chosen | {"singles": self.sums.singles.facts()}
 
 
-def _covariance(amplitudes: Tensor, terms: Sequence[Tensor]) -> Tensor:
-    """Return the sum of terms, each times its amplitude, and of the constant."""
+def _common(amplitudes: Tensor, terms: Sequence[Tensor]) -> Tensor:
+    """Return the part of a covariance that is the same for all points: the constant, and the last of its terms."""
     total = torch.full_like(terms[0], CONSTANT)
-    for amplitude, term in zip(amplitudes[:-1].tolist(), terms, strict=True):
+    for amplitude, term in zip(amplitudes[-1 - len(terms) : -1].tolist(), terms, strict=True):
+        total.add_(term, alpha=amplitude)
+    return total
+
+
+def _covariance(amplitudes: Tensor, near: Iterable[Tensor], common: Tensor) -> Tensor:
+    """Return the covariance as some points see it: the common part, and the first of its terms."""
+    total = common.clone()
+    for amplitude, term in zip(amplitudes.tolist(), near, strict=False):
         total.add_(term, alpha=amplitude)
     return total
 

@@ -104,8 +104,8 @@ class SharedRows:
         shares = [first.new_zeros(len(first), len(second)) for _ in CLASS_POWERS]
         for rows in self.classes:
             share = first[:, rows] @ second[:, rows].T / len(rows)
-            for total, power in zip(shares, CLASS_POWERS, strict=True):
-                total += share.pow(power)
+            for total, values in zip(shares, _powers(share, CLASS_POWERS), strict=True):
+                total += values
         yield from shares
         mass = self.memorization / self.memorization.sum().clamp(min=1e-12) * 2
         memorized = (first @ mass)[:, None] * (second @ mass)
@@ -115,5 +115,14 @@ class SharedRows:
 
 
 def _powers(values: Tensor, powers: Sequence[int]) -> Iterator[Tensor]:
+    """Yield rising powers of some values, by products of those before: a general power takes ten times as long."""
+    known = {1: values}
     for power in powers:
-        yield values if power == 1 else values.pow(power)
+        yield _power(known, power)
+
+
+def _power(known: dict[int, Tensor], power: int) -> Tensor:
+    if power not in known:
+        largest = max(below for below in known if below <= power / 2 or below == 1)
+        known[power] = _power(known, power - largest) * known[largest]
+    return known[power]

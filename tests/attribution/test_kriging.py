@@ -7,6 +7,7 @@ import torch
 
 from dmm_exp.attribution import Effect, EmpiricalBayes, Evidence, GroupKriging, SubsetModels
 from dmm_exp.attribution.kriging import fitted_amplitudes
+from dmm_exp.attribution.shared_rows import POWERS, _powers
 from dmm_exp.attribution.spread import fitted
 from dmm_exp.ensembles import RandomSubsets
 from dmm_exp.errors import UserError
@@ -146,3 +147,14 @@ def test_an_effect_is_corrected_by_retrained_models():
 def test_bad_settings_are_named(options):
     with pytest.raises(UserError, match=next(iter(options))):
         GroupKriging(**options)
+
+
+def test_terms_are_positive_semidefinite_and_their_powers_are_powers(all_evidence, learned):
+    sets = (~all_evidence.designs.masks[:40]).float()
+    terms = [*learned.shared.near(0, 0, sets, sets), *learned.shared.anywhere(sets, sets)]
+    assert len(terms) == learned.amplitudes.shape[1] - 1
+    for term in terms:
+        assert torch.linalg.eigvalsh(term.double()).min() >= -1e-4 * term.abs().max()
+    values = torch.rand(5)
+    for power, found in zip(POWERS, _powers(values, POWERS), strict=True):
+        torch.testing.assert_close(found, values**power)
