@@ -8,6 +8,7 @@ from dmm_exp.attribution.evidence import CentredLogits, Evidence, Gradients, Sub
 from dmm_exp.attribution.factored import TrakFactored
 from dmm_exp.attribution.feldman_zhang import FeldmanZhang
 from dmm_exp.attribution.gradients import GradientEstimator
+from dmm_exp.attribution.kriging import GroupKriging
 from dmm_exp.attribution.lasso import SparseDatamodel
 from dmm_exp.attribution.oracle import OracleEffect
 from dmm_exp.attribution.trak import Trak
@@ -23,6 +24,7 @@ __all__ = [
     "FeldmanZhang",
     "GradientEstimator",
     "Gradients",
+    "GroupKriging",
     "Learned",
     "OracleEffect",
     "SparseDatamodel",

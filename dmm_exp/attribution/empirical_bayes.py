@@ -50,6 +50,7 @@ class EmpiricalBayes(Estimator):
         tuning_outputs: see :class:`Datamodel`.
         prior_examples: number of evenly spaced training examples from whose effects priors are learned.
         prior_points: number of evenly spaced points for these effects.
+        oracles: see :class:`Estimator`.
 
     Raises:
         UserError: there are no penalties, or a number is not positive.
@@ -66,7 +67,9 @@ class EmpiricalBayes(Estimator):
         tuning_outputs: int = 200,
         prior_examples: int = 2000,
         prior_points: int = 250,
+        oracles: int = 0,
     ) -> None:
+        self.oracles = at_least("oracles", oracles, 0)
         self.ridge = Datamodel(penalties, tuning_outputs)
         self.prior_examples = at_least("prior_examples", prior_examples, 1)
         self.prior_points = at_least("prior_points", prior_points, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -29,15 +29,22 @@ class Estimator(ABC):
             include the error of shrinking towards the prior.
         extrapolates: whether it uses models trained on larger subsets, and the originals, to extrapolate effects from
             the size of the pool's subsets to the size of the whole training set.
+        uses_designs: whether it uses models trained by design, and the originals.
         tuned_by_group: whether the result depends on the groups of outputs, and so on the forget set.
+        oracles: number of models retrained without the forget set that correct its prediction; their cost counts.
+        spread: whether predicted models vary as much as retrained models are predicted to, instead of as much as the
+            originals do.
         remembers: whether the result can be stored (:meth:`Learned.tensors`) and restored (:meth:`recall`).
     """
 
     source: ClassVar[Source] = "pool"
     posterior: ClassVar[bool] = False
     extrapolates: ClassVar[bool] = False
+    uses_designs: ClassVar[bool] = False
     tuned_by_group: ClassVar[bool] = True
     remembers: ClassVar[bool] = False
+    oracles: int = 0
+    spread: bool = False
 
     @abstractmethod
     def learn(self, evidence: Evidence) -> Learned:
@@ -59,10 +66,34 @@ class Effect:
         mean: ``[points, classes]``, positive where inclusion raises the logit.
         standard_error: of each value: its sampling error, or a posterior standard deviation (``posterior``); None if it
             is not known.
+        spread: standard deviation of each logit over models without the rows, divided by that over the originals;
+            None if it is not known.
     """
 
     mean: Tensor
     standard_error: Tensor | None = None
+    spread: Tensor | None = None
+
+    def corrected(self, originals: Tensor, retrained: Tensor) -> Effect:
+        """Return the posterior after some models were retrained without the rows: a normal update.
+
+        Args:
+            originals: logits of models trained on everything, ``[members, points, classes]``.
+            retrained: logits of the models without the rows, ``[few, points, classes]``. Each differs from the mean of
+                all such models as much as an original differs from theirs.
+
+        Raises:
+            TypeError: the effect does not say how uncertain it is.
+        """
+        if self.standard_error is None:
+            raise TypeError("an effect without standard errors cannot be corrected")
+        observed, noise = originals.mean(0) - retrained.mean(0), originals.var(0) * (1 / len(retrained))
+        noise = noise + originals.var(0) / len(originals)
+        prior = self.standard_error.square()
+        weight = prior / (prior + noise).clamp(min=1e-30)
+        return replace(
+            self, mean=self.mean + weight * (observed - self.mean), standard_error=((1 - weight) * prior).sqrt()
+        )
 
 
 class Learned(ABC):

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from dmm_exp.pools import Known
 from dmm_exp.store import Stacked, blocks, points_at_once
 
 COUNTED_AT_ONCE = 1 << 24  # entries of masks in one block; PyTorch copies them as 8-byte integers to count them
@@ -170,6 +171,8 @@ class Evidence:
         n_train: size of the training set.
         pool: subset models; estimators from gradients fit their scale to them.
         larger: models trained on larger random subsets, for estimators that extrapolate.
+        designs: models trained on almost everything, without rows that belong together, for estimators of groups.
+        known: what the designs knew of the training rows.
         gradients: features of gradients of some originals.
         originals: logits of models trained on everything, ``[members, points, classes]``.
         oracles: logits of models retrained without the forget set, ``[members, points, classes]``.
@@ -180,6 +183,8 @@ class Evidence:
     n_train: int
     pool: SubsetModels | None = None
     larger: SubsetModels | None = None
+    designs: SubsetModels | None = None
+    known: Known | None = None
     gradients: Gradients | None = None
     originals: Tensor | None = None
     oracles: Tensor | None = None

@@ -12,6 +12,8 @@ from typing import Any
 from dmm_exp.config.schema import Config, Node, Plain
 from dmm_exp.errors import UserError
 
+EACH = "each"  # stands for all keys of a part whose names a user chooses, as in scale.pool.designs.each.members
+
 
 def scaled(config: Plain) -> Node:
     """Return a configuration none of whose values exceeds what its ``scale`` has in its place.
@@ -41,7 +43,7 @@ def scaled_part(group: str, node: Plain, config: Config) -> Node:
 
 def _bounded(node: Plain, bounds: Plain, prefix: str) -> Node:
     found = dict(node)
-    for key, bound in bounds.items():
+    for key, bound in _named(bounds, node):
         if key not in node or bound is None:
             continue
         value, name = node[key], f"{prefix}{key}"
@@ -52,6 +54,11 @@ def _bounded(node: Plain, bounds: Plain, prefix: str) -> Node:
         else:
             found[key] = _at_most(value, bound, name)
     return found
+
+
+def _named(bounds: Plain, node: Plain) -> list[tuple[str, Any]]:
+    """Return bounds with their keys; one on ``each`` with every key that a part of the configuration has."""
+    return [(name, bound) for key, bound in bounds.items() for name in (node if key == EACH else [key])]
 
 
 def _at_most(value: Any, bound: float, name: str) -> Any:

@@ -117,6 +117,7 @@ class PoolConfig:
     logits_dtype: str = "float32"
     lds_alphas: list[float] = field(default_factory=list)
     larger: LargerConfig = field(default_factory=LargerConfig)
+    designs: dict[str, Node] = field(default_factory=dict)
     amortised_over: int = 1
 
 

@@ -11,20 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-Role = Literal[
-    "original",
-    "oracle",
-    "target_oracle",
-    "floor_oracle",
-    "retrained",
-    "subset",
-    "unlearned",
-    "held_out",
-    "lds",
-    "larger",
-    "base",
-    "attack",
-]
+Role = str  # what members are for: "original", "oracle", "subset", …; "design/NAME" for a part of the pool
 Stream = Literal["initialisation", "order", "subset", "noise", "augmentation"]
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dmm_exp.ensembles.seeds import Role, member_generator
+from dmm_exp.store import Artifact
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class AllBut:
     n_train: int
     excluded: Sequence[int] | Tensor
 
-    def indices(self, members: range) -> Tensor:
+    def indices(self, members: Sequence[int]) -> Tensor:
         """Return sorted training indices ``[members, size]``."""
         kept = torch.ones(self.n_train, dtype=torch.bool)
         kept[torch.as_tensor(self.excluded, dtype=torch.long)] = False
@@ -44,7 +47,7 @@ class Only:
 
     points: range
 
-    def indices(self, members: range) -> Tensor:
+    def indices(self, members: Sequence[int]) -> Tensor:
         """Return point indices ``[members, size]``."""
         return torch.arange(self.points.start, self.points.stop).expand(len(members), -1)
 
@@ -86,11 +89,11 @@ class RandomSubsets:
             return self.n_train // self.block * (self.block - 1)
         return max(1, round(self.alpha * self.n_train))
 
-    def indices(self, members: range) -> Tensor:
+    def indices(self, members: Sequence[int]) -> Tensor:
         """Return sorted training indices ``[members, size]``."""
         return torch.stack([self._member(index) for index in members])
 
-    def masks(self, members: range) -> Tensor:
+    def masks(self, members: Sequence[int]) -> Tensor:
         """Return the inclusion masks ``[members, n_train]`` bool."""
         masks = torch.zeros(len(members), self.n_train, dtype=torch.bool)
         return masks.scatter_(1, self.indices(members), True)
@@ -109,4 +112,38 @@ class RandomSubsets:
         return parts.roll(-place, 0)[:-1].flatten().sort().values
 
 
-Subsets = AllBut | Only | RandomSubsets
+@dataclass(frozen=True)
+class Designed:
+    """Subsets that a design chose and an artifact holds; their sizes may differ.
+
+    Attributes:
+        path: folder of the artifact, with the masks ``[members, n_train]`` bool.
+    """
+
+    path: Path
+
+    def indices(self, members: Sequence[int]) -> Tensor:
+        """Return sorted training indices ``[members, size]`` of members whose subsets have one size."""
+        return torch.stack([mask.nonzero().squeeze(1) for mask in self.masks(members)])
+
+    def masks(self, members: Sequence[int]) -> Tensor:
+        """Return the inclusion masks ``[members, n_train]`` bool."""
+        return self._all[list(members)]
+
+    def identity(self) -> dict[str, object]:
+        """Return what tells these subsets from others: nothing here, the artifact is an input of the ensemble."""
+        return {}
+
+    def of_one_size(self, members: Sequence[int]) -> list[list[int]]:
+        """Cut members into those whose subsets have one size, which can be trained together."""
+        by_size: dict[int, list[int]] = {}
+        for member, size in zip(members, self.masks(members).sum(1).tolist(), strict=True):
+            by_size.setdefault(size, []).append(member)
+        return list(by_size.values())
+
+    @cached_property
+    def _all(self) -> Tensor:
+        return Artifact(self.path, self.path.name, cached=True).tensors("masks")["masks"]
+
+
+Subsets = AllBut | Only | RandomSubsets | Designed

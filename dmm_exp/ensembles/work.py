@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from itertools import chain
+from operator import mul
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -28,7 +30,7 @@ from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.memory import in_fitting_parts
 from dmm_exp.ensembles.seeds import Role, member_seed
 from dmm_exp.ensembles.skeletons import skeleton_of
-from dmm_exp.ensembles.subsets import RandomSubsets, Subsets
+from dmm_exp.ensembles.subsets import Designed, RandomSubsets, Subsets
 from dmm_exp.ensembles.taking_over import beginning_as, take_over
 from dmm_exp.ensembles.training import EnsembleTraining
 from dmm_exp.ensembles.trajectory import Trajectory
@@ -147,8 +149,24 @@ def train_chunk(job: TrainJob) -> None:
     make_chunk(job, partial(_train, job, read_examples(job.examples)))
 
 
-def _train(job: TrainJob, examples: Examples, members: range) -> ChunkResult:
-    """Return some members of a job, trained together."""
+def _train(job: TrainJob, examples: Examples, members: Sequence[int]) -> ChunkResult:
+    """Return some members of a job; those whose subsets have one size are trained together."""
+    if not isinstance(job.subsets, Designed):
+        return _train_together(job, examples, members)
+    groups = job.subsets.of_one_size(members)
+    results = [_train_together(job, examples, group) for group in groups]
+    places = {member: place for place, member in enumerate(chain.from_iterable(groups))}
+    order = [places[member] for member in members]
+    shares = [len(group) / len(members) for group in groups]
+    return ChunkResult(
+        {name: torch.cat([result.tensors[name] for result in results])[order] for name in results[0].tensors},
+        [sum(map(mul, shares, epoch)) for epoch in zip(*(result.history for result in results), strict=True)],
+        round(sum(map(mul, shares, (result.sample_gradients for result in results)))),
+    )
+
+
+def _train_together(job: TrainJob, examples: Examples, members: Sequence[int]) -> ChunkResult:
+    """Return some members of a job, whose subsets have one size."""
     ensemble = _initial(job, examples, members)
     trajectory = Trajectory(len(members), examples.n_train) if "trajectory" in job.keep else None
     subsets = job.subsets.indices(members)
@@ -167,7 +185,7 @@ def _train(job: TrainJob, examples: Examples, members: range) -> ChunkResult:
     tensors = {"logits": evaluation_copy(ensemble, job.trainer).logits(examples.inputs)}
     if job.logits_dtype == "float16":
         tensors = rounded(tensors["logits"], examples.labels)
-    if isinstance(job.subsets, RandomSubsets):
+    if isinstance(job.subsets, RandomSubsets | Designed):
         tensors["masks"] = job.subsets.masks(members)
     if trajectory is not None:
         tensors |= {f"{TRAJECTORY}{name}": values for name, values in trajectory.mean().items()}
@@ -192,8 +210,8 @@ def rounded(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {"logits": half, "margins": torch.stack([margin(member, labels) for member in logits])}
 
 
-def _initial(job: TrainJob, examples: Examples, members: range) -> Ensemble:
-    """Return the members at the start of training."""
+def _initial(job: TrainJob, examples: Examples, members: Sequence[int]) -> Ensemble:
+    """Return the members that training starts from."""
     build = model_factory(job.model, examples)
     if job.initial is not None:
         return stored_ensemble(job.initial, build, members).copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +17,7 @@ from dmm_exp.metrics import (
     cost_ratio,
     effect_quality,
     expected_error,
-    klom,
+    klom_both,
     klom_intervals,
     margins,
     mia,
@@ -34,7 +35,7 @@ from dmm_exp.store import Artifact, Draft, Spec
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 FEWEST_FOR_INTERVALS = 20
 FEWEST_FOR_ATTACK = 3
-EVALUATION_FORMAT = 2  # increased when the same models get other numbers or columns; 2: intervals, column ulira
+EVALUATION_FORMAT = 3  # increased when the same models get other numbers or columns; 3: KLoM in both directions
 RATES = np.union1d(np.linspace(0, 1, 101), np.logspace(-5, 0, 101))  # false-positive rates at which a curve is kept
 
 
@@ -141,12 +142,15 @@ class Evaluation:
 
     @cached_property
     def klom(self) -> dict[str, NDArray[np.float64]]:
-        """KLoM of every point ``[points]``, for the unlearned models, the floor and doing nothing."""
-        oracle = self.outputs["oracle"].margins
-        pairs = {"klom": "unlearned", "klom_floor": "floor", "klom_original": "original"}
-        return {
-            name: klom(self.outputs[ensemble].margins, oracle, **self.klom_options) for name, ensemble in pairs.items()
-        }
+        """KLoM of every point ``[points]``, for the unlearned models, the floor and doing nothing, in both directions.
+
+        ``klom`` is the direction that the configuration names, ``klom_reverse`` the other one.
+        """
+        oracle, values = self.outputs["oracle"].margins, {}
+        for name, ensemble in {"": "unlearned", "_floor": "floor", "_original": "original"}.items():
+            both = klom_both(self.outputs[ensemble].margins, oracle, **self.klom_options)
+            values |= {f"klom{name}": both[0], f"klom_reverse{name}": both[1]}
+        return values
 
     def _metrics(self) -> dict[str, float]:
         parts = (self.quick_metrics(), self._intervals(), self._attacks(), self._ulira(), self._effect())
@@ -167,8 +171,11 @@ class Evaluation:
             own = self.klom["klom"][points]
             values |= {f"klom/{name}/{p}": np.quantile(own, q) for p, q in PERCENTILES.items()}
             values[f"klom/{name}/mean"] = own.mean()
-            for other in ("klom_floor", "klom_original"):
-                values[f"{other}/{name}/p95"] = np.quantile(self.klom[other][points], 0.95)
+            for end in ("", "_floor", "_original"):
+                one, other = (self.klom[f"{direction}{end}"][points] for direction in ("klom", "klom_reverse"))
+                found = {"klom": one, "klom_reverse": other, "klom_sum": one + other}
+                for measure, single in found.items():
+                    values[f"{measure}{end}/{name}/p95"] = np.quantile(single, 0.95)
         return values
 
     def _intervals(self) -> dict[str, float]:
@@ -319,12 +326,12 @@ class Evaluation:
         return values
 
     def _attribution_cost(self) -> float:
-        """Return the gradient evaluations for the evidence, which several forget sets share."""
-        shared = self.pipeline.effects.source.shared()
-        gradients = sum(
-            facts["sample_gradients"] * facts["members"] for artifact in shared for facts in artifact.shard_facts()
-        )
-        return gradients / self.config.pool.amortised_over
+        """Return gradient evaluations of what the effect is estimated from, shared by several forget sets."""
+        effects, unlearning = self.pipeline.effects, self.pipeline.unlearning
+        predicted = [place for place, target in enumerate(self.pipeline.targets) if target == "predicted"]
+        correcting = [effects.correcting(unlearning.gone(place)) for place in predicted]
+        own = [artifacts["few_oracles"] for artifacts in correcting if artifacts]
+        return gradients_of(effects.source.shared()) / self.config.pool.amortised_over + gradients_of(own)
 
     def _points(self) -> pd.DataFrame:
         table = pd.DataFrame(
@@ -352,3 +359,10 @@ class Evaluation:
             columns |= {f"accuracy/{name}/{group}": values for group, values in self._accuracies(name).items()}
             columns[f"mia/{name}"] = self._attack_scores[name]
         return pd.DataFrame(columns)
+
+
+def gradients_of(artifacts: Iterable[Artifact]) -> int:
+    """Return gradient evaluations of single examples that the members of some ensembles took."""
+    return sum(
+        facts["sample_gradients"] * facts["members"] for artifact in artifacts for facts in artifact.shard_facts()
+    )

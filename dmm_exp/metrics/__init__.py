@@ -7,7 +7,7 @@ Ensembles come as margins ``[members, points]``.
 from dmm_exp.metrics.better import lower_is_better
 from dmm_exp.metrics.cost import cost_ratio, retraining_cost
 from dmm_exp.metrics.effects import effect_quality, expected_error
-from dmm_exp.metrics.klom import KlomOptions, check_options, klom
+from dmm_exp.metrics.klom import KlomOptions, check_options, klom, klom_both
 from dmm_exp.metrics.klom_floor import SplitHalfFloor, split_half_floor
 from dmm_exp.metrics.klom_intervals import klom_interval, klom_intervals
 from dmm_exp.metrics.lds import lds, lds_interval
@@ -29,6 +29,7 @@ __all__ = [
     "effect_quality",
     "expected_error",
     "klom",
+    "klom_both",
     "klom_interval",
     "klom_intervals",
     "lds",

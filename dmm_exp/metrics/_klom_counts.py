@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,10 +65,19 @@ class MarginPair:
 
         All members where none are given. Of a choice of members one block of points is copied at a time.
         """
+        return np.concatenate([_divergence(counts, self.options) for counts in self._counts(rows, columns)])
+
+    def both(self) -> NDArray[np.float64]:
+        """Return the divergence of the first side from the second, and the reverse, ``[2, points]``."""
+        pairs = [(counts, counts[::-1]) for counts in self._counts()]
+        return np.concatenate([[_divergence(side, self.options) for side in pair] for pair in pairs], axis=1)
+
+    def _counts(self, rows: Members | None = None, columns: Members | None = None) -> Iterator[NDArray[np.integer]]:
+        """Yield the counts ``[2, bins, points]`` of one block of points at a time."""
         rows, columns = (np.arange(self.members) if chosen is None else chosen for chosen in (rows, columns))
         step = max(1, _SAMPLES_PER_BLOCK // (len(rows) + len(columns)))
-        blocks = [slice(start, start + step) for start in range(0, self.points, step)]
-        return np.concatenate([_divergence(histograms(self, rows, columns, block), self.options) for block in blocks])
+        for start in range(0, self.points, step):
+            yield histograms(self, rows, columns, slice(start, start + step))
 
 
 def histograms(pair: MarginPair, rows: Members, columns: Members, block: slice) -> NDArray[np.integer]:

@@ -66,6 +66,23 @@ def klom(
     return checked_pair(unlearned, oracle, options).values()
 
 
+def klom_both(unlearned: ArrayLike, oracle: ArrayLike, **options: Unpack[KlomOptions]) -> NDArray[np.float64]:
+    """Return KLoM in the direction that ``options`` name, and in the other one, ``[2, points]`` in nats.
+
+    KL(unlearned ‖ oracle) forgives unlearned models that vary too little: where they have no samples it does not look.
+    KL(oracle ‖ unlearned) does not.
+
+    Args:
+        unlearned: margins ``[members, points]``.
+        oracle: margins ``[members, points]``, with as many members.
+        **options: as for ``klom``.
+
+    Raises:
+        UserError: as ``klom`` does.
+    """
+    return checked_pair(unlearned, oracle, Options(**options)).both()
+
+
 def check_options(**options: Unpack[KlomOptions]) -> None:
     """Raise ``UserError`` for options that ``klom`` would refuse."""
     Options(**options)

@@ -12,7 +12,9 @@ from torch import Tensor
 from dmm_exp.attribution import Estimator, Evidence, GradientEstimator, Gradients, Learned, SubsetModels
 from dmm_exp.attribution.work import GradientJob, gradient_chunk
 from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.schema import Node
 from dmm_exp.data import GROUPS, Rows
+from dmm_exp.errors import UserError
 from dmm_exp.metrics import lds, margins
 from dmm_exp.pipeline.learning import LastLearned
 from dmm_exp.pipeline.models import Models
@@ -82,22 +84,33 @@ class FromPool(EvidenceSource):
         """Whether the estimator uses larger subset models, and there are any."""
         return self.estimator.extrapolates and self.context.config.pool.larger.size > 0
 
+    @property
+    def designs(self) -> list[str]:
+        """Names of the parts of the pool that are trained by design, where the estimator looks at them."""
+        return self.models.design_names if self.estimator.uses_designs else []
+
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
         """Return the pool, and what else the estimator uses."""
         models, alphas = self.models, self.context.config.pool.lds_alphas
         further = {f"lds/alpha_{alpha:g}": models.of_other_subsets(alpha) for alpha in alphas}
         gradients = {"gradients": self.gradients} if self.estimator.source == "gradients" else {}
         extrapolated = {"larger": models.larger, "originals": models.originals} if self.extrapolates else {}
-        return {"pool": models.pool} | gradients | further | extrapolated
+        designed = {f"design/{name}": models.designed(name) for name in self.designs}
+        designed |= {"originals": models.originals} if designed else {}
+        return {"pool": models.pool} | gradients | further | extrapolated | designed
 
     def shared(self) -> list[Artifact]:
         """Return the pool, gradients and larger subset models, as far as the estimator uses them."""
         gradients = [self.gradients] if self.estimator.source == "gradients" else []
-        return [self.models.pool, *gradients, *([self.models.larger] if self.extrapolates else [])]
+        designed = [self.models.designed(name) for name in self.designs]
+        return [self.models.pool, *gradients, *([self.models.larger] if self.extrapolates else []), *designed]
 
     def evidence(self, rows: Rows) -> Evidence:
         """Return all that the estimator uses."""
         evidence, models = self.at_size_of_pool(rows), self.models
+        if self.designs:
+            known, originals = models.known, models.originals.stacked("logits")
+            evidence = replace(evidence, designs=models.of_designs, known=known, originals=originals)
         if not self.extrapolates:
             return evidence
         larger = models.answers(models.larger, models.larger_subsets.block)
@@ -171,18 +184,27 @@ class Effects:
         """The method."""
         return self.source.estimator
 
+    def check(self) -> None:
+        """Raise ``UserError`` if the pool lacks what the estimator looks at."""
+        if self.estimator.uses_designs and not self.source.models.design_names:
+            raise UserError(
+                f"pool.designs: {type(self.estimator).__name__} expects members that are trained by design, of which "
+                "this pool has none; choose pool=groups"
+            )
+
     def of(self, rows: Rows, name: str | None = None) -> Artifact:
         """Return how much including some training rows changes every logit.
 
-        The artifact holds ``effect [points, classes]``, its ``standard_error`` where that is known, and how well the
-        estimator predicts held-out members (``lds…``) where that is measured.
+        The artifact holds ``effect [points, classes]``, its ``standard_error`` where that is known, how well the
+        estimator predicts held-out members (``lds…``) where that is measured, and where the estimator is to predict it
+        the ``spread`` of retrained models around the originals' ``centre``.
 
         Args:
             rows: to forget.
             name: of these rows in the output.
         """
-        context, sources = self.source.context, self.source.artifacts(rows)
-        config = {"estimator": context.config.attribution}
+        context, sources = self.source.context, self.source.artifacts(rows) | self.correcting(rows)
+        config = {"estimator": self._settings("oracles")}
         if "pool" in sources:
             config |= {"held_out": context.config.pool.held_out}
         config |= {} if self.measures_lds else {"lds": False}
@@ -190,12 +212,28 @@ class Effects:
         detail = f"effect of {name or f'{len(rows)} forget points'} by {type(self.estimator).__name__}"
         return context.obtain("attribution", detail, Spec("effect", config, inputs), partial(self._write, rows))
 
+    def correcting(self, rows: Rows) -> dict[str, Artifact]:
+        """Return the models retrained without some rows that correct what is predicted, and the originals."""
+        models, count = self.source.models, self.estimator.oracles
+        if not count:
+            return {}
+        few = models.retrained("few oracles", "few_oracle", rows, count)
+        return {"originals": models.originals, "few_oracles": few}
+
+    def _settings(self, *without: str) -> Node:
+        """Return the estimator's configuration without some keys, which change nothing of what is asked for."""
+        return {key: value for key, value in self.source.context.config.attribution.items() if key not in without}
+
     def _write(self, rows: Rows, draft: Draft) -> None:
         learned = self.learned(rows)
         effect = learned.effect(rows.indices)
+        if correcting := self.correcting(rows):
+            effect = effect.corrected(*(artifact.stacked("logits") for artifact in correcting.values()))
         tensors = {"effect": effect.mean}
         if effect.standard_error is not None:
             tensors["standard_error"] = effect.standard_error
+        if effect.spread is not None and self.estimator.spread:
+            tensors |= {"spread": effect.spread, "centre": self.source.models.originals.stacked("logits").mean(0)}
         if self.measures_lds and self.estimator.source != "oracles":
             tensors |= self.lds(rows)
         draft.write_tensors("effect", tensors)
@@ -204,7 +242,11 @@ class Effects:
     def learned(self, rows: Rows) -> Learned:
         """Return what the estimator learns from the evidence about some rows."""
         config = self.source.context.config
-        facts = {"estimator": config.attribution, "held_out": config.pool.held_out, "format": LEARNT_FORMAT}
+        facts = {
+            "estimator": self._settings("oracles", "spread"),
+            "held_out": config.pool.held_out,
+            "format": LEARNT_FORMAT,
+        }
         inputs = {name: artifact.digest for name, artifact in self.source.artifacts(rows).items()}
         inputs |= {"forget": rows.digest} if self.estimator.tuned_by_group else {}
         spec = Spec("estimator", facts, inputs)

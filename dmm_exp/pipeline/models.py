@@ -7,18 +7,23 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dmm_exp.attribution import SubsetModels
+from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Plain, plain
 from dmm_exp.data import Rows
-from dmm_exp.ensembles import AllBut, Only, RandomSubsets, Role
+from dmm_exp.ensembles import AllBut, Designed, Only, RandomSubsets, Role
 from dmm_exp.ensembles.work import TrainJob, train_chunk
 from dmm_exp.metrics import margins
 from dmm_exp.pipeline.chunks import Chunks
+from dmm_exp.pools import Design, Known, answers_alike, role_of
+from dmm_exp.scores import memorization_columns
 from dmm_exp.store import Artifact, Draft, Spec
 
+KNOWN_FROM = 1000  # models on random halves that designs look at, so that a pool grows without new designs
 Obtain = Callable[[str, str, Spec, Callable[[Draft], None]], Artifact]
 """From (name, detail, spec, function that writes it) to an artifact, as :meth:`Context.obtain`."""
 
@@ -72,6 +77,60 @@ class Models:
         size, job = self.context.config.pool.larger.size, self._subset_job("larger", self.larger_subsets)
         return self.trained("larger pool", f"{size:,} larger subset models", size, job)
 
+    @cached_property
+    def design_names(self) -> list[str]:
+        """Names of the parts of the pool that are trained by design, those that have members."""
+        return [name for name, design in self.designs.items() if design.members]
+
+    @cached_property
+    def designs(self) -> dict[str, Design]:
+        """Name → rule of every part of the pool that is trained by design."""
+        return {name: instantiate(node) for name, node in self.context.config.pool.designs.items()}
+
+    @cached_property
+    def known(self) -> Known:
+        """What designs look at: the training rows, and what the first models on random halves answer."""
+        examples, halves = self.context.examples, self.of_pool[:KNOWN_FROM]
+        table = memorization_columns(halves.logits, halves.masks, examples.labels, halves.margins)
+        return Known(
+            examples.n_train,
+            examples.labels,
+            torch.from_numpy(table["memorization"]).float().nan_to_num().clamp(0, 1),
+            answers_alike(torch.from_numpy(self.margins_of(halves, slice(None))), halves.masks[:, :]),
+            examples.inputs,
+        )
+
+    def designed(self, name: str) -> Artifact:
+        """Return the models of one part of the pool that is trained by design."""
+        masks, role = self._design(name), role_of(name)
+        job = self._subset_job(role, Designed(masks.path))
+        detail = f"{masks.json('facts')['members']:,} models by design"
+        return self.trained(f"pool: {name}", detail, self.designs[name].members, job, masks=masks)
+
+    def _design(self, name: str) -> Artifact:
+        """Return what the members of a part of the pool are trained on."""
+        design, context = self.designs[name], self.context
+        settings = dict(context.config.pool.designs[name])
+        config = {"role": role_of(name), "design": settings | {"members": None}, "seed": context.config.seed}
+        inputs = {"dataset": context.dataset.digest, "pool": self.pool.digest}
+        spec = Spec("design", config | {"members": design.members}, inputs, {"pool": self.pool.spec.family})
+
+        def make(draft: Draft) -> None:
+            draft.write_tensors("masks", {"masks": design.masks(name, context.config.seed, self.known)})
+            draft.write_json("facts", {"members": design.members})
+
+        return context.store.obtain(spec, make)
+
+    @property
+    def of_designs(self) -> SubsetModels:
+        """Masks and logits of all parts of the pool that are trained by design."""
+        parts = [self.answers(self.designed(name)) for name in self.design_names]
+        return SubsetModels(
+            torch.cat([part.masks[:, :] for part in parts]),
+            torch.cat([part.logits[:, :] for part in parts]),
+            labels=self.context.examples.labels,
+        )
+
     def of_other_subsets(self, alpha: float) -> Artifact:
         """Return models trained on random subsets of another size, to test how well estimators predict them."""
         n_train, seed = self.context.examples.n_train, self.context.config.seed
@@ -79,10 +138,10 @@ class Models:
         members, job = self.context.config.pool.held_out, self._subset_job("lds", subsets)
         return self.trained("LDS models", f"{members:,} models on random subsets of {alpha:.0%}", members, job)
 
-    def retrained(self, name: str, role: Role, excluded: Rows) -> Artifact:
-        """Return N models trained on everything but some training rows."""
+    def retrained(self, name: str, role: Role, excluded: Rows, members: int | None = None) -> Artifact:
+        """Return models (N by default) trained on everything but some training rows."""
         job = replace(self.job(role), subsets=AllBut(excluded.n_train, tuple(excluded.tolist())))
-        members = self.context.config.n_models
+        members = self.context.config.n_models if members is None else members
         return self.trained(name, f"{members:,} models without the forget set", members, job)
 
     @cached_property
@@ -92,7 +151,7 @@ class Models:
         points = Only(range(examples.n_train, examples.n_points))
         job = replace(self.job("held_out"), subsets=points, training=plain(config.scores.held_out), keep=())
         detail = "originals fine-tuned on validation points"
-        return self.trained("retraining", detail, config.n_models, job, self.originals)
+        return self.trained("retraining", detail, config.n_models, job, initial=self.originals)
 
     @cached_property
     def of_pool(self) -> SubsetModels:
@@ -128,13 +187,22 @@ class Models:
             subsets=AllBut(self.context.examples.n_train, ()),
         )
 
-    def _subset_job(self, role: Role, subsets: RandomSubsets) -> TrainJob:
-        """Return the job of training on random subsets, of which only the logits are stored."""
+    def _subset_job(self, role: Role, subsets: RandomSubsets | Designed) -> TrainJob:
+        """Return the job of training on random subsets, of whose models only the answers are kept."""
         dtype = self.context.config.pool.logits_dtype
         return replace(self.job(role), subsets=subsets, keep=(), logits_dtype=dtype)
 
-    def trained(self, name: str, detail: str, members: int, job: TrainJob, initial: Artifact | None = None) -> Artifact:
-        """Return the ensemble of a job, which starts from the members of ``initial`` if that is given."""
+    def trained(self, name: str, detail: str, members: int, job: TrainJob, **sources: Artifact) -> Artifact:
+        """Return the ensemble that a job makes.
+
+        Args:
+            name: of the stage.
+            detail: of its line.
+            members: how many.
+            job: trains them.
+            sources: what member m is made from beside the dataset: ``initial``, the ensemble whose member m is trained
+                further, or ``masks``, what members are trained on.
+        """
         config = {
             "role": job.role,
             "members": members,
@@ -146,8 +214,9 @@ class Models:
             "keep": list(job.keep),
         }
         config |= {"logits_dtype": job.logits_dtype} if job.logits_dtype != "float32" else {}
-        inputs = {"dataset": self.context.dataset.digest} | ({"initial": initial.digest} if initial else {})
-        spec = Spec("ensemble", config, inputs, {"initial": initial.spec.family} if initial else {})
+        inputs = {"dataset": self.context.dataset.digest} | {name: used.digest for name, used in sources.items()}
+        spec = Spec("ensemble", config, inputs, {name: used.spec.family for name, used in sources.items()})
+        initial = sources.get("initial")
 
         def make(draft: Draft) -> None:
             ready = replace(job, initial=initial.path if initial else None, trainer=self.chunks.trainer)

@@ -30,6 +30,7 @@ from dmm_exp.pipeline.models import Models
 from dmm_exp.pipeline.plan import Stage, training
 from dmm_exp.pipeline.scores import Scores
 from dmm_exp.pipeline.unlearning import Unlearning
+from dmm_exp.pools import role_of
 from dmm_exp.refinement import Part, Refinement
 from dmm_exp.scores import FROM_POOL, families_of
 from dmm_exp.store import Artifact
@@ -80,6 +81,7 @@ class Pipeline:
         model = model_factory(config.model.network, examples)()
         if "predicted" in self.targets:
             self.effects.estimator.check(model)
+            self.effects.check()
         self.scores.check(self.families)
         Engine(**plain(config.engine))
         self._check_recipe(recipe(plain(config.training)))
@@ -184,6 +186,10 @@ class Pipeline:
         if isinstance(source, FromPool) and source.extrapolates:
             larger = config.pool.larger
             yield training(context, "larger", lambda: models.larger, larger.size, larger.alpha)
+        for name in source.designs if isinstance(source, FromPool) else ():
+            design = models.designs[name]
+            make = partial(models.designed, name)
+            yield training(context, role_of(name), make, design.members, 1 - design.about)
         if self.families:
             yield Stage("scores", lambda: self.needed_scores)
         yield training(context, "originals", lambda: models.originals, config.n_models)
@@ -193,6 +199,9 @@ class Pipeline:
             if target == "oracle":
                 yield training(context, "target_oracles", partial(self._job, place), config.n_models)
             elif target == "predicted":
+                if few := self.effects.estimator.oracles:
+                    rows = self.unlearning.gone(place)
+                    yield training(context, "few_oracles", partial(self.effects.correcting, rows), few)
                 yield Stage("effect", partial(self._job, place))
         yield Stage("unlearned", lambda: self.unlearned, config.n_models)
 

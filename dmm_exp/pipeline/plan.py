@@ -16,6 +16,7 @@ MADE_AS = {  # stage → the role of its models, or the kind of its artifact
     "oracles": "oracle",
     "floor_oracles": "floor_oracle",
     "target_oracles": "target_oracle",
+    "few_oracles": "few_oracle",
     "unlearned": "unlearned",
     "base_models": "base",
     "attacked": "attacked",
@@ -63,7 +64,7 @@ def planned(stage: Stage) -> PlannedStage:
     try:
         stage.make()
     except Missing as missing:
-        own = missing.spec.config.get("role", missing.spec.kind) == MADE_AS.get(stage.name)
+        own = missing.spec.config.get("role", missing.spec.kind) == MADE_AS.get(stage.name, stage.name)
         taken_over = min(missing.relative.members, stage.models) if own and missing.relative else 0
         todo = stage.models - taken_over
         gradients = round(stage.sample_gradients * todo / max(1, stage.models))

@@ -8,6 +8,7 @@ from functools import reduce
 from operator import or_
 
 from dmm_exp.config.schema import plain
+from dmm_exp.data import Rows
 from dmm_exp.pipeline.effects import Effects
 from dmm_exp.pipeline.models import Models
 from dmm_exp.refinement import Part
@@ -68,13 +69,17 @@ class Unlearning:
         names = [str(part.unlearner["_target_"]).rpartition(".")[2] for part in self.parts if part.unlearner]
         return names[0] if len(set(names)) == 1 else ", then ".join(names)
 
+    def gone(self, place: int) -> Rows:
+        """Return the rows of a part and of all parts before it."""
+        return reduce(or_, (part.rows for part in self.parts[: place + 1]))
+
     def job(self, place: int) -> tuple[PartJob, Artifact | None]:
         """Return the job of one part, and the artifact of its targets.
 
         The targets of a part are those of models without this part *and* without the parts before it.
         """
         part, target = self.parts[place], self.unlearners[place].target
-        gone = reduce(or_, (part.rows for part in self.parts[: place + 1]))
+        gone = self.gone(place)
         oracles = self.models.retrained("target oracles", "target_oracle", gone) if target == "oracle" else None
         whole = "the forget set" if place == len(self.parts) - 1 else None
         effect = self.effects.of(gone, whole) if target == "predicted" else None

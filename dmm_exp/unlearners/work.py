@@ -144,5 +144,9 @@ def _targets(job: UnlearnJob, part: PartJob, members: range) -> Tensor | None:
         return stacked(part.oracles)["logits"][chunk]
     if part.effect is not None:
         with safe_open(part.effect / "effect.safetensors", framework="pt") as file:
-            return stacked(job.originals)["logits"][chunk] - file.get_tensor("effect")
+            logits = stacked(job.originals)["logits"][chunk]
+            predicted = logits - file.get_tensor("effect")
+            if "spread" in file.keys():  # noqa: SIM118  (no dictionary)
+                predicted += (file.get_tensor("spread") - 1) * (logits - file.get_tensor("centre"))
+            return predicted
     return None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dmm_exp.errors import UserError
-from dmm_exp.metrics import klom, klom_interval, klom_intervals, split_half_floor
+from dmm_exp.metrics import klom, klom_both, klom_interval, klom_intervals, split_half_floor
 from dmm_exp.metrics._klom_counts import MarginPair, Options, histograms
 
 OPTIONS = [
@@ -281,3 +281,22 @@ def test_split_halves_use_the_options_and_the_same_draws_every_time():
 def test_a_split_needs_eight_oracles():
     with pytest.raises(UserError, match="at least 8 member"):
         split_half_floor(np.zeros((7, 3)))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"direction": "oracle_unlearned"}, {"drop_maximum": True}, {"renormalise": True}]
+)
+def test_both_directions_at_once_are_those_one_by_one(options):
+    unlearned, oracle = (np.random.default_rng(seed).normal(size=(60, 40)) for seed in (0, 1))
+    directions = ["unlearned_oracle", "oracle_unlearned"]
+    if options.get("direction") == directions[1]:
+        directions.reverse()
+    expected = [klom(unlearned, oracle, **{**options, "direction": direction}) for direction in directions]
+    np.testing.assert_array_equal(klom_both(unlearned, oracle, **options), expected)
+
+
+def test_models_that_vary_too_little_are_forgiven_in_one_direction_only():
+    draw = np.random.default_rng(0)
+    oracle, narrow = draw.normal(size=(100, 300)), 0.3 * draw.normal(size=(100, 300))
+    forward, reverse = klom_both(narrow, oracle)
+    assert np.median(reverse) > 2 * np.median(forward)

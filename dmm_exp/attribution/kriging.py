@@ -1,0 +1,463 @@
+"""Group kriging: what leaving out a *set* of rows does, learnt from models that were trained without such sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dmm_exp.attribution.empirical_bayes import EmpiricalBayes, PosteriorMeans
+from dmm_exp.attribution.estimator import Effect, Estimator, Learned, at_least
+from dmm_exp.attribution.evidence import Evidence, SubsetModels
+from dmm_exp.attribution.priors import BLOCK_VALUES
+from dmm_exp.attribution.shared_rows import Neighbourhoods, SharedRows
+from dmm_exp.attribution.spread import Spread, fitted
+from dmm_exp.errors import UserError
+from dmm_exp.files.reading import Json
+
+HARD = 0.1  # memorization above which an example's own effect has a slope of its own
+SCATTERED = 0.5  # largest share of any class that members leave out from whom slopes are learnt
+SAMPLED_POINTS = 300  # that slopes and amplitudes are learnt from
+CONSTANT = 0.01  # covariance that all effects share: the sampling error of the originals' mean
+RIDGE = 1e-4
+SPREAD_POINTS = 15  # of each cluster, from which it is learnt how much models vary
+LABEL, OTHER = 0, 1  # kinds of logits: of the point's label, and the others
+
+
+class GroupKriging(Estimator):
+    """A Gaussian process over sets of rows, on top of sums of single effects.
+
+    What leaving out a set D does to a logit, in standard deviations of that logit over the originals, is
+
+    ``y(D) = Σ_{j ∈ D} s w_j + r(D)``,
+
+    with the effects w_j of single rows, which models on random halves tell (:class:`EmpiricalBayes`), slopes s that say
+    how far these hold at the size of the whole training set, and what groups do beyond, ``r ~ GP(0, K)`` (kriging:
+    Matheron, Economic Geology 1963). K is a sum of terms in what two sets have in common (:class:`SharedRows`). It is
+    observed, with noise, on the members of the pool that were trained by design (:mod:`dmm_exp.pools`); its amplitudes
+    maximise their likelihood. Then
+
+    ``effect(F) = Σ_F s w + k(F)ᵀ (K + σ² I)⁻¹ (y − Σ s w)``,
+
+    and the posterior variance says how unlike F is to anything in the pool. The error of a point's effect on itself is
+    a further term of rank one, ``b [x ∈ D]``.
+
+    Cost for M members by design, Q clusters, n rows, P points and C classes: ``Q·(2M³/3 + terms·M²) + M²·P·C``
+    operations; ``8·Q·M²`` bytes for factors and ``2·M·P·C`` for residuals are kept.
+
+    Args:
+        clusters: of points in each class; points of one share their covariance.
+        alike: in which senses rows are near a cluster, see :class:`Known`.
+        iterations: steps of Adam towards the amplitudes.
+        sample: members whose likelihood amplitudes are fitted to.
+        prior_examples: see :class:`EmpiricalBayes`.
+        prior_points: see :class:`EmpiricalBayes`.
+        oracles: see :class:`Estimator`.
+        spread: see :class:`Estimator`.
+
+    Raises:
+        UserError: a number is too small, or there is no such sense of likeness.
+    """
+
+    posterior = True
+    uses_designs = True
+    tuned_by_group = False
+    remembers = True
+
+    def __init__(
+        self,
+        clusters: int = 2,
+        alike: Sequence[str] = ("answers", "inputs"),
+        iterations: int = 40,
+        sample: int = 500,
+        prior_examples: int = 2000,
+        prior_points: int = 250,
+        oracles: int = 0,
+        spread: bool = False,
+    ) -> None:
+        self.spread = spread
+        self.oracles = at_least("oracles", oracles, 0)
+        self.clusters, self.alike = at_least("clusters", clusters, 1), tuple(alike)
+        self.iterations, self.sample = at_least("iterations", iterations, 1), at_least("sample", sample, 10)
+        self.singles = EmpiricalBayes(prior_examples=prior_examples, prior_points=prior_points)
+
+    def learn(self, evidence: Evidence) -> Kriged:
+        """Learn single effects, slopes, amplitudes, and what members by design leave to explain.
+
+        Raises:
+            UserError: no members were trained by design, see :class:`EmpiricalBayes` for others.
+        """
+        designs, originals, known = evidence.designs, evidence.originals, evidence.known
+        if designs is None or originals is None or known is None or len(designs) < 2:
+            raise UserError(
+                "pool.designs: GroupKriging expects at least two members that are trained by design, as in pool=groups"
+            )
+        left_out = (~designs.masks[:, :]).float()
+        neighbourhoods = Neighbourhoods.of(known, self.clusters, self.alike)
+        singles = self.singles.learn(replace(evidence, larger=None))
+        sums = Sums.of(singles, originals, known.memorization)
+        points = torch.arange(0, len(known.labels), max(1, len(known.labels) // SAMPLED_POINTS))
+        parts = sums.parts(left_out, points)
+        observed = sums.observed(designs, points)
+        scattered = torch.stack([left_out[:, rows].mean(1) for rows in known.classes]).amax(0) < SCATTERED
+        sums = replace(sums, slopes=slopes(parts[:, scattered], observed[scattered], sums.kinds(points)))
+        shared = SharedRows(
+            neighbourhoods, sums.sizes(points)[:, neighbourhoods.label], known.memorization, known.classes
+        )
+        residuals = observed - sums.combined(parts, points)
+        amplitudes = self._amplitudes(shared, left_out, points, residuals, sums)
+        spread = Spread.of(shared, evidence.subset_models, len(known.labels))
+        return Kriged.of(sums, shared, amplitudes, spread, designs)
+
+    def _amplitudes(
+        self, shared: SharedRows, left_out: Tensor, points: Tensor, residuals: Tensor, sums: Sums
+    ) -> Tensor:
+        """Return amplitudes of all terms and, last, of noise, ``[kinds, terms + 1]``, by maximum likelihood."""
+        generator = torch.Generator().manual_seed(0)
+        members = torch.randperm(len(left_out), generator=generator)[: self.sample].sort().values
+        sets = left_out[members]
+        anywhere = list(shared.anywhere(sets, sets))
+        seldom_out = (points >= len(sums.memorization)) | (
+            sums.memorization[points.clamp(max=len(sums.memorization) - 1)] < HARD
+        )
+        found = []
+        for kind in (LABEL, OTHER):
+            tasks = []
+            for label in shared.neighbourhoods.label.unique().tolist():
+                of_class = (shared.neighbourhoods.label == label).nonzero().squeeze(1)
+                cluster = int(of_class[label % len(of_class)])
+                here = seldom_out & (shared.neighbourhoods.cluster[points] == cluster)
+                values = residuals[members][:, here][:, sums.kinds(points[here]) == kind]
+                if values.shape[1]:
+                    terms = torch.stack([*shared.near(cluster, kind, sets, sets), *anywhere])
+                    tasks.append((terms, values[:, :: max(1, values.shape[1] // 64)]))
+            found.append(fitted_amplitudes(tasks, self.iterations))
+        return torch.stack(found)
+
+    def recall(self, evidence: Evidence, tensors: Mapping[str, Tensor]) -> Kriged:
+        """Take up what was learnt."""
+        assert evidence.designs is not None
+        assert evidence.known is not None
+        inner = {name.removeprefix("singles/"): value for name, value in tensors.items() if name.startswith("singles/")}
+        singles = self.singles.recall(evidence, inner)
+        known = evidence.known
+        sums = Sums(singles, tensors["mean"], tensors["deviation"], known.memorization, tensors["slopes"])
+        neighbourhoods = Neighbourhoods(tensors["cluster"], tensors["label"], tensors["near"])
+        shared = SharedRows(neighbourhoods, tensors["sizes"], known.memorization, known.classes)
+        left_out = (~evidence.designs.masks[:, :]).float()
+        kept = {name: tensors[name] for name in ("amplitudes", "factors", "residuals", "gain", "shrinkage")}
+        spread = Spread(shared, tensors["spread/unseen"], tensors["spread/coefficients"])
+        return Kriged(sums, shared, left_out, **kept, spread=spread)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums of single effects of the rows of a set, in standard deviations over the originals.
+
+    Attributes:
+        singles: effects at the size of the pool's subsets.
+        mean: of the originals' logits, ``[points, classes]``.
+        deviation: of the originals' logits over members, ``[points, classes]``.
+        memorization: of the training rows, ``[n_train]``.
+        slopes: by kind of logit, what to multiply parts with, ``[kinds, parts]``.
+    """
+
+    singles: PosteriorMeans
+    mean: Tensor
+    deviation: Tensor
+    memorization: Tensor
+    slopes: Tensor
+
+    @classmethod
+    def of(cls, singles: PosteriorMeans, originals: Tensor, memorization: Tensor) -> Sums:
+        """Return sums whose slopes are not known yet."""
+        deviation = originals.std(0)
+        deviation = deviation.clamp(min=1e-3 * float(deviation.mean()) + 1e-12)
+        return cls(singles, originals.mean(0), deviation, memorization, torch.empty(0))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Of all points."""
+        return self.singles.priors.estimates.labels
+
+    def kinds(self, points: Tensor) -> Tensor:
+        """Return the kind of each logit of some points, ``[points, classes]``."""
+        return (torch.arange(self.mean.shape[1]) != self.labels[points, None]).long()
+
+    def observed(self, models: SubsetModels, points: Tensor) -> Tensor:
+        """Return by how much models' logits lie below the originals' mean, ``[models, points, classes]``."""
+        return (self.mean[points] - models.logits[:, points].float()) / self.deviation[points]
+
+    def parts(self, sets: Tensor, points: Tensor) -> Tensor:
+        """Return what sets of rows do, ``[parts, sets, points, classes]``.
+
+        Parts are effects of other rows on points that stay and on points that go themselves, and points' effects on
+        themselves, of those that are hardly memorized and the others.
+
+        Args:
+            sets: ``[sets, n_train]``, 1 where a row is left out.
+            points: where.
+        """
+        n_train, priors = sets.shape[1], self.singles.priors
+        rows = sets.any(0).nonzero().squeeze(1)
+        others = torch.zeros(len(sets), len(points), self.mean.shape[1])
+        for part in rows.split(max(1, BLOCK_VALUES // (len(points) * self.mean.shape[1]))):
+            others += torch.einsum("dr,rpc->dpc", sets[:, part], priors.effects(part, points)[0])
+        others /= self.deviation[points]
+        inside, at = points < n_train, points.clamp(max=n_train - 1)
+        goes = (sets[:, at] * inside)[..., None]
+        own = goes * self.singles.near[0][at] / self.deviation[points]
+        hard = (self.memorization[at] > HARD).float()[:, None]
+        return torch.stack([others * (1 - goes), others * goes, own * (1 - hard), own * hard])
+
+    def combined(self, parts: Tensor, points: Tensor) -> Tensor:
+        """Return the sum of parts, each times its slope, ``[sets, points, classes]``."""
+        slopes = self.slopes[self.kinds(points)]
+        return torch.einsum("kspc,pck->spc", parts, slopes)
+
+    def sizes(self, points: Tensor) -> Tensor:
+        """Return the mean squared effect of every row on the logits of a class's points, ``[kinds, classes, n_train]``.
+
+        A tenth of the mean over rows is added.
+        """
+        n_train, classes = len(self.memorization), self.mean.shape[1]
+        totals, counts = torch.zeros(2, classes, n_train), torch.zeros(2, classes, 1)
+        kinds, labels, rows = self.kinds(points), self.labels[points], torch.arange(n_train)
+        for part in rows.split(max(1, BLOCK_VALUES // (len(points) * classes))):
+            squares = (self.singles.priors.effects(part, points)[0] / self.deviation[points]).square().clamp(max=4)
+            for kind in (LABEL, OTHER):
+                by_point = (squares * (kinds == kind)).sum(2)
+                totals[kind, :, part] = torch.zeros(classes, len(part)).index_add_(0, labels, by_point.T)
+        for kind in (LABEL, OTHER):
+            counts[kind, :, 0].index_add_(0, labels, (kinds == kind).sum(1).float())
+        sizes = totals / counts.clamp(min=1)
+        return sizes + 0.1 * sizes.mean(2, keepdim=True)
+
+
+def slopes(parts: Tensor, observed: Tensor, kinds: Tensor) -> Tensor:
+    """Return what parts of sums have to be multiplied with to predict models best, ``[kinds, parts]``.
+
+    Least squares over models and logits; where the models tell little, a slope is close to .6.
+
+    Args:
+        parts: ``[parts, models, points, classes]``.
+        observed: ``[models, points, classes]``.
+        kinds: of the logits, ``[points, classes]``.
+    """
+    found = []
+    for kind in (LABEL, OTHER):
+        design, target = parts[:, :, kinds == kind].flatten(1), observed[:, kinds == kind].flatten()
+        ridge = RIDGE * design.shape[1]
+        moments = design @ design.T + ridge * torch.eye(len(design))
+        found.append(torch.linalg.solve(moments, design @ target + 0.6 * ridge))
+    return torch.stack(found)
+
+
+def fitted_amplitudes(tasks: Sequence[tuple[Tensor, Tensor]], iterations: int) -> Tensor:
+    """Return the amplitudes of terms and, last, of noise, ``[terms + 1]``, that maximise the likelihood of residuals.
+
+    Args:
+        tasks: terms ``[terms, members, members]`` and residuals ``[members, logits]`` of some points each; they take
+            turns.
+        iterations: steps of Adam.
+    """
+    count, members = tasks[0][0].shape[:2]
+    logs = torch.full((count + 1,), -3.0)
+    logs[-1] = 0
+    logs.requires_grad_()
+    optimizer, identity = torch.optim.Adam([logs], lr=0.4), torch.eye(members)
+    for iteration in range(iterations):
+        terms, residuals = tasks[iteration % len(tasks)]
+        amplitudes = logs.exp()
+        covariance = torch.einsum("k,kab->ab", amplitudes[:-1], terms) + CONSTANT + amplitudes[-1] * identity
+        factor = torch.linalg.cholesky(covariance)
+        white = torch.linalg.solve_triangular(factor, residuals, upper=False)
+        misfit = 0.5 * white.square().sum() / residuals.shape[1] + factor.diagonal().log().sum()
+        loss = misfit / members + 1e-3 * logs.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.4 * (1 - iteration / iterations) + 0.01
+    return logs.detach().exp()
+
+
+@dataclass(frozen=True)
+class Kriged(Learned):
+    """What group kriging has learnt.
+
+    Attributes:
+        sums: of single effects.
+        shared: terms of the covariance.
+        left_out: what the members by design were trained without, ``[members, n_train]``, 1 where a row is left out.
+        amplitudes: of terms and, last, of noise, ``[kinds, terms + 1]``.
+        factors: Cholesky factors of the members' covariance, ``[clusters, kinds, members, members]``.
+        residuals: what members leave to explain, in standard deviations, ``[members, points, classes]`` float16.
+        gain: mean error of points' effects on themselves, beyond their sums, ``[points, classes]``.
+        shrinkage: posterior variance of that error, ``[points, classes]``.
+        spread: of retrained models' logits.
+    """
+
+    sums: Sums
+    shared: SharedRows
+    left_out: Tensor
+    amplitudes: Tensor
+    factors: Tensor
+    residuals: Tensor
+    gain: Tensor
+    shrinkage: Tensor
+    spread: Spread
+
+    @classmethod
+    def of(cls, sums: Sums, shared: SharedRows, amplitudes: Tensor, spread: Spread, designs: SubsetModels) -> Kriged:
+        """Factor covariances, find the errors of points' effects on themselves, and learn how much models vary."""
+        left_out = (~designs.masks[:, :]).float()
+        clusters, members, shape = len(shared.neighbourhoods.label), len(left_out), sums.mean.shape
+        factors = torch.empty(clusters, 2, members, members)
+        residuals = torch.empty(members, *shape, dtype=torch.float16)
+        weighed, known = torch.zeros(shape), torch.zeros(shape)
+        examples: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {LABEL: [], OTHER: []}
+        anywhere = [_common(one, list(shared.anywhere(left_out, left_out))) for one in amplitudes]
+        for cluster in range(clusters):
+            points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
+            rest = sums.observed(designs, points) - sums.combined(sums.parts(left_out, points), points)
+            residuals[:, points] = rest.clamp(-60000, 60000).half()
+            goes, kinds = _goes(left_out, points), sums.kinds(points)
+            some = torch.arange(0, len(points), max(1, len(points) // SPREAD_POINTS))
+            for kind in (LABEL, OTHER):
+                covariance = _covariance(
+                    amplitudes[kind], shared.near(cluster, kind, left_out, left_out), anywhere[kind]
+                )
+                covariance.diagonal().add_(amplitudes[kind, -1])
+                factors[cluster, kind] = factor = torch.linalg.cholesky(covariance)
+                solved = torch.cholesky_solve(goes, factor)
+                own = torch.einsum("mp,mpc->pc", solved, rest)
+                weighed[points] = torch.where(kinds == kind, own, weighed[points])
+                seen = (goes * solved).sum(0)[:, None].expand_as(own)
+                known[points] = torch.where(kinds == kind, seen, known[points])
+                chosen = kinds[some] == kind
+                features = spread.features(cluster, points[some], left_out)[:, chosen].flatten(0, 1)
+                squares, doubt = _left_out(factor, rest[:, some][:, chosen], amplitudes[kind, -1])
+                examples[kind].append((features, squares, doubt))
+        variance = _own_variance(weighed, known, sums)
+        coefficients = [fitted(*map(torch.cat, zip(*examples[kind], strict=True))) for kind in (LABEL, OTHER)]
+        spread = replace(spread, coefficients=torch.stack(coefficients))
+        shrinkage = variance / (1 + variance * known)
+        return cls(sums, shared, left_out, amplitudes, factors, residuals, shrinkage * weighed, shrinkage, spread)
+
+    def effect(self, rows: Tensor) -> Effect:
+        """Return the effect of including rows, its posterior standard deviation, and the spread of models without."""
+        sums, shared, spread = self.sums, self.shared, torch.empty_like(self.sums.mean)
+        forget = torch.zeros(1, self.left_out.shape[1])
+        forget[0, rows] = 1
+        mean, variance = torch.empty_like(sums.mean), torch.empty_like(sums.mean)
+        across, alone = (
+            [_common(one, list(shared.anywhere(forget, other))) for one in self.amplitudes]
+            for other in (self.left_out, forget)
+        )
+        for cluster in range(len(shared.neighbourhoods.label)):
+            points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
+            base = sums.combined(sums.parts(forget, points), points)[0]
+            rest, kinds = self.residuals[:, points].float(), sums.kinds(points)
+            spread[points] = self.spread.ratio(cluster, points, forget, kinds)[0]
+            for kind in (LABEL, OTHER):
+                near = shared.near(cluster, kind, forget, self.left_out)
+                toward = _covariance(self.amplitudes[kind], near, across[kind])[0]
+                own = shared.near(cluster, kind, forget, forget)
+                prior = _covariance(self.amplitudes[kind], own, alone[kind])[0, 0]
+                weights = torch.cholesky_solve(toward[:, None], self.factors[cluster, kind])[:, 0]
+                left = (_goes(forget, points)[0] - weights @ _goes(self.left_out, points))[:, None]
+                effect = base + torch.einsum("m,mpc->pc", weights, rest) + left * self.gain[points]
+                doubt = (prior - toward @ weights).clamp(min=0) + left.square() * self.shrinkage[points]
+                mean[points] = torch.where(kinds == kind, effect, mean[points])
+                variance[points] = torch.where(kinds == kind, doubt, variance[points])
+        return Effect(mean * sums.deviation, variance.sqrt() * sums.deviation, spread)
+
+    def predict(self, directions: Tensor) -> Tensor:
+        """Return summed single effects at the size of the pool's subsets, ``[directions, points, classes]``."""
+        return self.sums.singles.predict(directions)
+
+    def predict_at(self, directions: Tensor, points: Tensor) -> Tensor:
+        """Return summed single effects at some points."""
+        return self.sums.singles.predict_at(directions, points)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that was learnt; what members by design were trained without stands with them."""
+        near = self.shared.neighbourhoods
+        kept = {name: getattr(self, name) for name in ("amplitudes", "factors", "residuals", "gain", "shrinkage")}
+        kept |= {f"spread/{name}": getattr(self.spread, name) for name in ("unseen", "coefficients")}
+        kept |= {name: getattr(self.sums, name) for name in ("mean", "deviation", "slopes")}
+        kept |= {"cluster": near.cluster, "label": near.label, "near": near.near, "sizes": self.shared.sizes}
+        return kept | {f"singles/{name}": value for name, value in self.sums.singles.tensors().items()}
+
+    def facts(self) -> Json:
+        """Return slopes, amplitudes, and what the single effects chose."""
+        chosen = {"slopes": self.sums.slopes.tolist(), "amplitudes": self.amplitudes.tolist()}
+        chosen |= {"spread": self.spread.coefficients.tolist()}
+        return chosen | {"singles": self.sums.singles.facts()}
+
+
+def _common(amplitudes: Tensor, terms: Sequence[Tensor]) -> Tensor:
+    """Return the part of a covariance that is the same for all points: the constant, and the last of its terms."""
+    total = torch.full_like(terms[0], CONSTANT)
+    for amplitude, term in zip(amplitudes[-1 - len(terms) : -1].tolist(), terms, strict=True):
+        total.add_(term, alpha=amplitude)
+    return total
+
+
+def _covariance(amplitudes: Tensor, near: Iterable[Tensor], common: Tensor) -> Tensor:
+    """Return the covariance as some points see it: the common part, and the first of its terms."""
+    total = common.clone()
+    for amplitude, term in zip(amplitudes.tolist(), near, strict=False):
+        total.add_(term, alpha=amplitude)
+    return total
+
+
+def _left_out(factor: Tensor, residuals: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Return squared errors of predicting every member from the others, and the variance that predictions have.
+
+    Both are ``[members · logits]``, in closed form: ``K⁻¹r / diag K⁻¹``, and ``1 / diag K⁻¹`` less the noise.
+    """
+    precision = torch.cholesky_inverse(factor)
+    alone = precision.diagonal()[:, None]
+    squares = (precision @ residuals / alone).square()
+    return squares.flatten(), (1 / alone - noise).clamp(min=0).expand_as(squares).flatten()
+
+
+def _goes(sets: Tensor, points: Tensor) -> Tensor:
+    """Return whether sets leave out the points themselves, ``[sets, points]`` float32."""
+    n_train = sets.shape[1]
+    return sets[:, points.clamp(max=n_train - 1)] * (points < n_train)
+
+
+def _own_variance(weighed: Tensor, known: Tensor, sums: Sums) -> Tensor:
+    """Return the prior variance of the error of points' effects on themselves, ``[points, classes]``.
+
+    It is ``a + b own²``, with a and b of each kind of logit that are most likely among a few; 0 for points that are no
+    training rows.
+
+    Args:
+        weighed: Σ o K⁻¹ residuals, ``[points, classes]``.
+        known: o K⁻¹ o, the precision of what members tell of it.
+        sums: of single effects.
+    """
+    n_train, variance = len(sums.memorization), torch.zeros_like(weighed)
+    rows, kinds = torch.arange(n_train), sums.kinds(torch.arange(n_train))
+    squares = (sums.singles.near[0] / sums.deviation[rows]).square()
+    for kind in (LABEL, OTHER):
+        chosen = (kinds == kind) & (known[:n_train] > 1e-3)
+        if not chosen.any():
+            continue
+        precision, size = known[:n_train][chosen], squares[chosen]
+        raw = weighed[:n_train][chosen] / precision
+        best = (-torch.inf, 0.0, 0.0)
+        for constant in (0.0, 0.03, 0.1, 0.3, 1.0, 3.0):
+            for factor in (0.0, 0.01, 0.03, 0.1, 0.2, 0.4):
+                total = 1 / precision + constant + factor * size
+                likelihood = float(-(total.log() + (raw.square() / total).clamp(max=32)).sum())
+                best = max(best, (likelihood, constant, factor))
+        variance[:n_train] = torch.where(kinds == kind, best[1] + best[2] * squares, variance[:n_train])
+    return variance

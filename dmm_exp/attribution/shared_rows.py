@@ -1,0 +1,128 @@
+"""What two sets of rows have in common, as seen from some points: the covariance of what leaving them out does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dmm_exp.pools import Known
+
+POWERS = (1, 2, 4, 8, 24)  # of what is shared: the higher, the more has to go before anything happens
+CLASS_POWERS = (2, 8, 24)
+
+
+@dataclass(frozen=True)
+class Neighbourhoods:
+    """Points in clusters, and which training rows lie near each cluster.
+
+    Attributes:
+        cluster: number of every point's cluster, ``[points]``.
+        label: the class of every cluster's points, ``[clusters]``.
+        near: weights of the training rows for each sense of likeness, ``[senses, clusters, n_train]``: rows of the
+            cluster's class by their mean squared likeness to its points. They sum to 1.
+    """
+
+    cluster: Tensor
+    label: Tensor
+    near: Tensor
+
+    @classmethod
+    def of(cls, known: Known, per_class: int, alike: Sequence[str]) -> Neighbourhoods:
+        """Cut the points of every class into clusters of those that are near the same training rows (k-means).
+
+        Args:
+            known: of the data.
+            per_class: number of clusters of a class, at most its number of points.
+            alike: senses of likeness, see :meth:`Known.representation`.
+        """
+        from sklearn.cluster import KMeans
+
+        cluster, label, near = torch.empty(len(known.labels), dtype=torch.long), [], []
+        for rows in known.classes:
+            this = int(known.labels[rows[0]])
+            points = (known.labels == this).nonzero().squeeze(1)
+            likeness = torch.stack([_likeness(known.representation(sense), points, rows) for sense in alike])
+            found = KMeans(min(per_class, len(points)), n_init=4, random_state=0).fit_predict(
+                torch.cat([values - values.mean(0) for values in likeness], 1).numpy()
+            )
+            for number in sorted(set(found.tolist())):
+                inside = torch.from_numpy(found == number)
+                weights = torch.zeros(len(alike), known.n_train)
+                weights[:, rows] = likeness[:, inside].square().mean(1)
+                cluster[points[inside]] = len(label)
+                label.append(this)
+                near.append(weights / weights.sum(1, keepdim=True).clamp(min=1e-12))
+        return cls(cluster, torch.tensor(label), torch.stack(near, 1))
+
+
+def _likeness(representation: Tensor, points: Tensor, rows: Tensor) -> Tensor:
+    return (representation[points] @ representation[rows].T).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class SharedRows:
+    """Terms of the covariance of two sets' effects, each a matrix ``[first, second]`` that is positive semidefinite.
+
+    Attributes:
+        neighbourhoods: of the points.
+        sizes: mean squared effects of single rows, ``[kinds, clusters, n_train]``.
+        memorization: of the rows, ``[n_train]``.
+        classes: training rows of every class.
+    """
+
+    neighbourhoods: Neighbourhoods
+    sizes: Tensor
+    memorization: Tensor
+    classes: Sequence[Tensor]
+
+    def near(self, cluster: int, kind: int, first: Tensor, second: Tensor) -> Iterator[Tensor]:
+        """Yield the terms that depend on the points.
+
+        What single rows do: ``Σ v_j a_j b_j`` and its square. And for each sense of likeness the share of a cluster's
+        neighbours that both sets leave out, and the product of the shares that each does, to several powers.
+
+        Args:
+            cluster: of the points.
+            kind: of the logit: 0 for the label's, 1 for others.
+            first: sets of rows, ``[first, n_train]`` float32: 1 where a row is left out.
+            second: others, ``[second, n_train]``.
+        """
+        single = (first * self.sizes[kind, cluster]) @ second.T
+        yield single
+        yield single.square()
+        for weights in self.neighbourhoods.near[:, cluster]:
+            rows = weights.nonzero().squeeze(1)
+            a, b, weights = first[:, rows], second[:, rows], weights[rows]
+            yield from _powers((a * weights) @ b.T, POWERS)
+            yield from _powers((a @ weights)[:, None] * (b @ weights), POWERS)
+
+    def anywhere(self, first: Tensor, second: Tensor) -> Iterator[Tensor]:
+        """Yield the terms that are the same for all points: shares of classes, memorized rows, numbers of rows."""
+        shares = [first.new_zeros(len(first), len(second)) for _ in CLASS_POWERS]
+        for rows in self.classes:
+            share = first[:, rows] @ second[:, rows].T / len(rows)
+            for total, values in zip(shares, _powers(share, CLASS_POWERS), strict=True):
+                total += values
+        yield from shares
+        mass = self.memorization / self.memorization.sum().clamp(min=1e-12) * 2
+        memorized = (first @ mass)[:, None] * (second @ mass)
+        yield memorized
+        yield memorized.square()
+        yield (first.mean(1) * 10)[:, None] * (second.mean(1) * 10)
+
+
+def _powers(values: Tensor, powers: Sequence[int]) -> Iterator[Tensor]:
+    """Yield rising powers of some values, by products of those before: a general power takes ten times as long."""
+    known = {1: values}
+    for power in powers:
+        yield _power(known, power)
+
+
+def _power(known: dict[int, Tensor], power: int) -> Tensor:
+    if power not in known:
+        largest = max(below for below in known if below <= power / 2 or below == 1)
+        known[power] = _power(known, power - largest) * known[largest]
+    return known[power]

@@ -1,0 +1,96 @@
+"""What is known of the data when a pool is designed; nothing of it depends on a forget set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dmm_exp.errors import UserError, did_you_mean, listed
+
+ALIKE = ("answers", "inputs")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What designs look at, and what tells which points are alike.
+
+    Attributes:
+        n_train: number of training rows, the first points.
+        labels: ``[points]``.
+        memorization: of the training rows by models on random halves, ``[n_train]``, within [0, 1].
+        answers: margins in models on random halves, the effect of a row's own inclusion taken out,
+            ``[points, models]``.
+        inputs: ``[points, ...]``.
+        columns: name → value of every training row, for datasets that say from whom or where a row is.
+    """
+
+    n_train: int
+    labels: Tensor
+    memorization: Tensor
+    answers: Tensor
+    inputs: Tensor
+    columns: Mapping[str, list[str]] = field(default_factory=dict)
+
+    @cached_property
+    def classes(self) -> list[Tensor]:
+        """Training rows of every class that has any."""
+        labels = self.labels[: self.n_train]
+        return [(labels == label).nonzero().squeeze(1) for label in labels.unique().tolist()]
+
+    def representation(self, alike: str) -> Tensor:
+        """Return what says which points are alike, ``[points, width]``: rows of unit length.
+
+        Their products are correlations of answers over models, or of inputs within classes.
+
+        Raises:
+            UserError: there is no such representation.
+        """
+        if alike not in ALIKE:
+            raise UserError(f"alike={alike}: expected {listed(ALIKE)}{did_you_mean(alike, ALIKE)}")
+        return self._answers if alike == "answers" else self._inputs
+
+    @cached_property
+    def _answers(self) -> Tensor:
+        return _unit_rows(self.answers - self.answers.mean(1, keepdim=True))
+
+    @cached_property
+    def _inputs(self) -> Tensor:
+        inputs = self.inputs.flatten(1).float()
+        for rows in self.classes:
+            inputs[self.labels == self.labels[rows[0]]] -= inputs[rows].mean(0)
+        return _unit_rows(inputs)
+
+    def values(self, column: str) -> list[str]:
+        """Return the value of every training row in a column of the dataset.
+
+        Raises:
+            UserError: the dataset has no such column.
+        """
+        if column not in self.columns:
+            there = listed(list(self.columns)) if self.columns else "none: the dataset names no groups of rows"
+            raise UserError(f"column={column}: expected one of the dataset's columns ({there})")
+        return self.columns[column]
+
+
+def answers_alike(margins: Tensor, masks: Tensor) -> Tensor:
+    """Return margins of points less what a training row's own inclusion does to them, ``[points, models]``.
+
+    Args:
+        margins: ``[models, points]``.
+        masks: which rows each model was trained on, ``[models, n_train]`` bool.
+    """
+    inside, n_train = masks.float(), masks.shape[1]
+    trained = margins[:, :n_train]
+    means_inside = (trained * inside).sum(0) / inside.sum(0).clamp(min=1)
+    means_outside = (trained * (1 - inside)).sum(0) / (1 - inside).sum(0).clamp(min=1)
+    answers = margins.clone()
+    answers[:, :n_train] -= torch.where(masks, means_inside, means_outside)
+    return answers.T.contiguous()
+
+
+def _unit_rows(values: Tensor) -> Tensor:
+    return values / values.norm(dim=1, keepdim=True).clamp(min=1e-12)

@@ -1,0 +1,160 @@
+"""Group kriging: it predicts what groups do that single effects do not tell, and knows what it does not know."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dmm_exp.attribution import Effect, EmpiricalBayes, Evidence, GroupKriging, SubsetModels
+from dmm_exp.attribution.kriging import fitted_amplitudes
+from dmm_exp.attribution.shared_rows import POWERS, _powers
+from dmm_exp.attribution.spread import fitted
+from dmm_exp.ensembles import RandomSubsets
+from dmm_exp.errors import UserError
+from dmm_exp.pools import Known, WithoutClass, WithoutPart, WithoutShare, answers_alike
+
+N_TRAIN, POINTS, CLASSES = 90, 110, 3
+LABELS = torch.arange(POINTS) % CLASSES
+
+
+def answers(masks: torch.Tensor, seed: int) -> torch.Tensor:
+    """Return logits of models: single effects, and the class's logit falls steeply when the last of a class goes."""
+    draw = torch.Generator().manual_seed(5)
+    weights = 0.05 * torch.randn(N_TRAIN, POINTS, CLASSES, generator=draw)
+    own = torch.arange(N_TRAIN)
+    weights[own, own, LABELS[:N_TRAIN]] += 1.5
+    logits = torch.einsum("mn,npc->mpc", masks.float(), weights)
+    for label in range(CLASSES):
+        share = 1 - masks[:, LABELS[:N_TRAIN] == label].float().mean(1)
+        logits[:, label == LABELS, label] += 6 - 8 * share[:, None] ** 6
+    return logits + 0.5 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def evidence(parts=("class", "part", "share")) -> Evidence:
+    halves = RandomSubsets(N_TRAIN, 0.5, 0, complementary=True).masks(range(300))
+    pool = SubsetModels(halves, answers(halves, 1), 2, LABELS)
+    margins = pool.logits[:, torch.arange(POINTS), LABELS]
+    inputs = torch.nn.functional.one_hot(LABELS, CLASSES) + torch.randn(POINTS, CLASSES)
+    known = Known(N_TRAIN, LABELS, torch.zeros(N_TRAIN), answers_alike(margins, halves), inputs)
+    designs = {"class": WithoutClass(30), "part": WithoutPart(60), "share": WithoutShare(60)}
+    masks = torch.cat([designs[name].masks(name, 0, known) for name in parts])
+    return Evidence(
+        torch.zeros(POINTS, dtype=torch.long),
+        N_TRAIN,
+        pool=pool,
+        designs=SubsetModels(masks, answers(masks, 2), labels=LABELS),
+        known=known,
+        originals=answers(torch.ones(60, N_TRAIN, dtype=torch.bool), 3),
+    )
+
+
+def truth(rows: torch.Tensor) -> torch.Tensor:
+    masks = torch.ones(200, N_TRAIN, dtype=torch.bool)
+    whole = answers(masks, 4).mean(0)
+    masks[:, rows] = False
+    return whole - answers(masks, 5).mean(0)
+
+
+@pytest.fixture(scope="module")
+def all_evidence() -> Evidence:
+    return evidence()
+
+
+@pytest.fixture(scope="module")
+def learned(all_evidence):
+    return GroupKriging().learn(all_evidence)
+
+
+WHOLE, SOME = torch.arange(0, N_TRAIN, CLASSES), torch.tensor([3, 17, 40, 61])
+
+
+def error(found: torch.Tensor, rows: torch.Tensor) -> float:
+    return float((found - truth(rows)).square().mean().sqrt())
+
+
+def test_it_knows_what_a_whole_class_does_where_sums_do_not(all_evidence, learned):
+    sums = EmpiricalBayes().learn(all_evidence).effect(WHOLE).mean
+    assert error(learned.effect(WHOLE).mean, WHOLE) < 0.25 * error(sums, WHOLE)
+
+
+def test_few_rows_are_predicted_no_worse_than_by_sums(all_evidence, learned):
+    sums = EmpiricalBayes().learn(all_evidence).effect(SOME).mean
+    assert error(learned.effect(SOME).mean, SOME) < 1.1 * error(sums, SOME)
+
+
+def test_the_posterior_variance_is_about_the_squared_error(learned):
+    for rows in (WHOLE, SOME):
+        effect = learned.effect(rows)
+        squared = (effect.mean - truth(rows)).square().mean()
+        assert 0.2 < float(squared / effect.standard_error.square().mean()) < 5
+
+
+def test_it_is_unsure_of_what_the_pool_does_not_hold(learned):
+    without_corners = GroupKriging().learn(evidence(("share",)))
+    doubt, knows = (one.effect(WHOLE).standard_error.mean() for one in (without_corners, learned))
+    assert doubt > 2 * knows
+
+
+def test_what_it_has_learnt_can_be_kept(all_evidence, learned):
+    again = GroupKriging().recall(all_evidence, learned.tensors())
+    for one, other in zip(vars(learned.effect(SOME)).values(), vars(again.effect(SOME)).values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_amplitudes_are_those_that_data_were_drawn_with():
+    draw = torch.Generator().manual_seed(0)
+    factor = torch.randn(80, 80, generator=draw) / 80**0.5
+    term = factor @ factor.T
+    root = torch.linalg.cholesky(2.0 * term + 0.5 * torch.eye(80) + 0.01)
+    data = root @ torch.randn(80, 400, generator=draw)
+    found = fitted_amplitudes([(term[None], data)], 200)
+    torch.testing.assert_close(found, torch.tensor([2.0, 0.5]), atol=0, rtol=0.15)
+
+
+def test_without_members_by_design_it_is_refused(all_evidence):
+    bare = Evidence(all_evidence.groups, N_TRAIN, pool=all_evidence.pool)
+    with pytest.raises(UserError, match="pool=groups"):
+        GroupKriging().learn(bare)
+
+
+def test_the_spread_of_models_is_learnt_from_what_members_leave_to_explain():
+    draw = torch.Generator().manual_seed(0)
+    features = torch.rand(20_000, 2, generator=draw)
+    variance = 0.3 + (features @ torch.tensor([1.5, -0.7])).exp()
+    squares = variance * torch.randn(20_000, generator=draw).square()
+    found = fitted(features, squares, torch.full((20_000,), 0.3))
+    torch.testing.assert_close(found, torch.tensor([1.5, -0.7]), atol=0.1, rtol=0)
+
+
+def test_where_models_vary_as_the_originals_do_no_other_spread_is_predicted(learned):
+    assert (learned.effect(SOME).spread.log().abs().mean()) < 0.15
+
+
+def test_an_effect_is_corrected_by_retrained_models():
+    draw = torch.Generator().manual_seed(0)
+    originals, retrained = torch.randn(100, 5, 2, generator=draw), torch.randn(400, 5, 2, generator=draw) - 3
+    prior = Effect(torch.zeros(5, 2), torch.full((5, 2), 2.0))
+    few, many = (prior.corrected(originals, retrained[:count]) for count in (2, 400))
+    assert (few.standard_error < 1).all()
+    assert (many.mean - 3).abs().max() < 0.3 < (few.mean - 3).abs().max() + 0.3
+    sure = Effect(torch.zeros(5, 2), torch.full((5, 2), 1e-6)).corrected(originals, retrained)
+    assert sure.mean.abs().max() < 1e-3
+    with pytest.raises(TypeError):
+        Effect(torch.zeros(5, 2)).corrected(originals, retrained)
+
+
+@pytest.mark.parametrize("options", [{"clusters": 0}, {"iterations": 0}, {"sample": 3}])
+def test_bad_settings_are_named(options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        GroupKriging(**options)
+
+
+def test_terms_are_positive_semidefinite_and_their_powers_are_powers(all_evidence, learned):
+    sets = (~all_evidence.designs.masks[:40]).float()
+    terms = [*learned.shared.near(0, 0, sets, sets), *learned.shared.anywhere(sets, sets)]
+    assert len(terms) == learned.amplitudes.shape[1] - 1
+    for term in terms:
+        assert torch.linalg.eigvalsh(term.double()).min() >= -1e-4 * term.abs().max()
+    values = torch.rand(5)
+    for power, found in zip(POWERS, _powers(values, POWERS), strict=True):
+        torch.testing.assert_close(found, values**power)

@@ -1,0 +1,91 @@
+"""A pool by design through the whole pipeline: it is trained, it grows, and its estimator predicts from it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.preflight import check_overrides
+from dmm_exp.config.schema import register
+from dmm_exp.console.progress import Console
+from dmm_exp.ensembles.work import train_chunk
+from dmm_exp.errors import UserError
+from dmm_exp.executors import Local
+from dmm_exp.pipeline import Context, Pipeline
+from dmm_exp.store import Store
+
+SMALL = [
+    "pool=groups",
+    "attribution=kriging",
+    "unlearner=dm_direct",
+    "forget=random",
+    "forget.size=10",
+    "training.epochs=1",
+    "training.batch_size=512",
+    "pool.size=24",
+    "pool.held_out=4",
+    "n_models=3",
+    *(f"pool.designs.{name}.members=3" for name in ("part_alike", "part_inputs", "part_random", "level_set", "share")),
+    "pool.designs.class.members=4",
+]
+
+
+def pipeline_of(outputs, *overrides) -> Pipeline:
+    """Return a checked pipeline, on the artifacts of a folder."""
+    register()
+    (config,) = check_overrides(config_directory(), ["experiment=quick", *overrides])
+    console = Console(quiet=True)
+    pipeline = Pipeline(Context(config, Store(outputs / "artifacts", console), Local(), console))
+    pipeline.check()
+    return pipeline
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """Jobs of training that were carried out."""
+    done = []
+    monkeypatch.setattr("dmm_exp.pipeline.models.train_chunk", lambda job: (done.append(job), train_chunk(job))[1])
+    return done
+
+
+def by_design(jobs, name):
+    return [(job.start, job.stop) for job in jobs if job.role == f"design/{name}"]
+
+
+def test_it_is_trained_once_and_grows(tmp_path, jobs):
+    pipeline = pipeline_of(tmp_path, *SMALL)
+    effect = pipeline.effects.of(pipeline.forget).tensors("effect")
+    assert by_design(jobs, "class") == [(0, 4)]
+    first = pipeline.models.designed("class")
+    masks = first.stacked("masks")
+    labels = pipeline.context.examples.labels[: masks.shape[1]]
+    assert all(not masks[member][labels == member].any() for member in range(4))
+    assert effect["effect"].isfinite().all()
+    assert (effect["standard_error"] >= 0).all()
+
+    jobs.clear()
+    larger = pipeline_of(tmp_path, *SMALL, "pool.designs.class.members=6").models.designed("class")
+    assert by_design(jobs, "class") == [(4, 6)]
+    assert not by_design(jobs, "share")
+    torch.testing.assert_close(larger.stacked("logits")[:4], first.stacked("logits"), atol=0, rtol=0)
+
+
+def test_members_of_any_chunk_are_the_same(tmp_path):
+    whole = pipeline_of(tmp_path / "a", *SMALL).models.designed("level_set").stacked("logits")
+    cut = pipeline_of(tmp_path / "b", *SMALL, "model.chunk_size=2").models.designed("level_set").stacked("logits")
+    torch.testing.assert_close(whole, cut, atol=1e-4, rtol=1e-4)
+
+
+def test_a_few_oracles_correct_the_prediction_and_cost(tmp_path):
+    alone = pipeline_of(tmp_path, *SMALL)
+    helped = pipeline_of(tmp_path, *SMALL, "attribution.oracles=2")
+    first, second = (one.effects.of(one.forget).tensors("effect") for one in (alone, helped))
+    assert not torch.equal(first["effect"], second["effect"])
+    assert (second["standard_error"] <= first["standard_error"] + 1e-6).all()
+
+
+def test_a_pool_without_designs_is_refused_before_anything_is_trained(tmp_path, jobs):
+    with pytest.raises(UserError, match="pool=groups"):
+        pipeline_of(tmp_path, "attribution=kriging", "unlearner=dm_direct")
+    assert not jobs
