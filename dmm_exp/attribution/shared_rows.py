@@ -45,7 +45,7 @@ class Neighbourhoods:
             this = int(known.labels[rows[0]])
             points = (known.labels == this).nonzero().squeeze(1)
             likeness = torch.stack([_likeness(known.representation(sense), points, rows) for sense in alike])
-            found = KMeans(min(per_class, len(points)), n_init=4, random_state=0).fit_predict(
+            found = KMeans(min(per_class, len(points)), random_state=0).fit_predict(
                 torch.cat([values - values.mean(0) for values in likeness], 1).numpy()
             )
             for number in sorted(set(found.tolist())):
