@@ -112,6 +112,9 @@ def test_folders_of_earlier_versions_run_again(command: Command, finished: Path,
     (folder / "choices.json").unlink()
     done = command("--config-path", folder, "dry_run=true", cwd=here)
     assert f"/runs/digits-mlp-memorized-finetune__{finished.name.split('__')[1]}" in done.stdout
+    later = {"choices": choices, **settings(finished), "job": {"_target_": "dmm_exp.runs.job.Run"}}  # its former name
+    done = command("--config-path", folder_of(here / "later", later), "dry_run=true", cwd=here)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_plan_of_a_folder_makes_nothing(
