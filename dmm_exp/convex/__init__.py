@@ -1,1 +1,1 @@
-"""Unlearning where theory can be run: convex problems whose retrained model is known exactly (``docs/convex.md``)."""
+"""Unlearning on convex problems whose retrained model is known exactly, to test theory (``docs/convex.md``)."""

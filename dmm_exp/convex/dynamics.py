@@ -14,18 +14,18 @@ from dmm_exp.convex.problems import Floats, Problem, Subset
 Gradient = Callable[[int, Floats], Floats]  # of a step's number and parameters [seeds, d, k]
 StepSchedule = Literal["constant", "decaying"]
 SCHEDULES: tuple[StepSchedule, ...] = ("constant", "decaying")
-RECORDS = 45  # of a trajectory
-DECAY = 20  # a decaying step is halved after one part in so many of all steps
+RECORDS = 45  # number of recorded steps
+DECAY = 20  # a decaying step size is halved after 1/20 of all steps
 
 
 @dataclass(frozen=True)
 class Descent:
-    """A way to descend, with the step sizes that theory allows.
+    """A kind of descent, with the step sizes that theory allows.
 
     Attributes:
-        gradient: what a step follows.
-        steps: how many.
-        samples: gradients of single examples that a step takes, on average.
+        gradient: of each step.
+        steps: their number.
+        samples: gradients of single examples in a step, on average.
         largest: the largest step size that theory allows, ``[seeds]``.
     """
 
@@ -37,10 +37,10 @@ class Descent:
 
 @dataclass(frozen=True)
 class ParameterPath:
-    """Parameters on the way.
+    """Parameters at some steps of a descent.
 
     Attributes:
-        at: numbers of steps ``[records]``, from 0.
+        at: numbers of the steps ``[records]``, from 0.
         parameters: ``[records, seeds, d, k]``.
     """
 
@@ -49,7 +49,7 @@ class ParameterPath:
 
 
 def record_times(steps: int) -> NDArray[np.int64]:
-    """Return about :data:`RECORDS` numbers of steps from 0 to ``steps``, evenly spread in their logarithm."""
+    """Return about :data:`RECORDS` numbers of steps from 0 to ``steps``, evenly spaced on a logarithmic scale."""
     return np.unique(np.concatenate([[0], np.geomspace(1, steps, RECORDS).round()])).astype(np.int64)
 
 
@@ -70,7 +70,7 @@ def step_sizes(largest: Floats, multiples: Floats, decaying: NDArray[np.bool_], 
 def descend(
     descent: Descent, start: Floats, multiples: Floats, decaying: NDArray[np.bool_], at: NDArray[np.int64]
 ) -> ParameterPath:
-    """Take steps from ``start [seeds, d]`` with ``k`` step sizes; those that diverge end as infinities or NaN."""
+    """Take steps from ``start [seeds, d]`` with ``k`` step sizes; diverging parameters become infinite or NaN."""
     parameters = np.repeat(start[..., None], len(multiples), axis=2)
     kept = [parameters]
     wanted = set(at.tolist())
@@ -97,7 +97,7 @@ def full_gradient(part: Subset) -> Gradient:
 
 
 def stochastic_gradient(part: Subset, batch: int, steps: int, seeds: range) -> Gradient:
-    """Return the gradient on a batch, drawn evenly with replacement; all step sizes see the same batches."""
+    """Return the gradient on a random batch with replacement; all step sizes use the same batches."""
     count, penalty = len(part), part.problem.penalty / len(part)
     rows = np.stack([np.random.default_rng([seed, 1]).integers(0, count, (steps, batch)) for seed in seeds], axis=1)
     inputs, targets = np.ascontiguousarray(part.inputs), part.targets[..., None]
@@ -112,7 +112,7 @@ def stochastic_gradient(part: Subset, batch: int, steps: int, seeds: range) -> G
 
 
 def ascent_descent_gradient(problem: Problem, ascents: int) -> Gradient:
-    """Return steps up the loss on F in turn with steps down that on R; after ``ascents`` of them, down only."""
+    """Return steps of ascent on F that alternate with steps of descent on R; after ``ascents`` steps, descent only."""
     down, forgotten = full_gradient(problem.retained), problem.forgotten
 
     def gradient(step: int, parameters: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""A convex experiment: every setting solved exactly, every method run against it, tables, figures and a page."""
+"""A convex experiment: exact solutions of every setting, all methods compared with them, tables and a page."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ LEADING = ["setting", "method", "schedule", "multiple", "distance", "excess", "r
 
 @dataclass(frozen=True)
 class SettingResult:
-    """What was found in one setting.
+    """The results in one setting.
 
     Attributes:
         name: of the setting.
-        facts: what theory needs to know of it.
-        methods: one row a method and schedule.
-        floors: one row a step size of SGD.
+        facts: the quantities that theory uses.
+        methods: one row for each method and schedule.
+        floors: one row for each step size of SGD.
         spectra: cumulative shares by eigenvalue.
-        curves: one row a method, schedule, record and seed.
+        curves: one row for each method, schedule, record and seed.
     """
 
     name: str
@@ -53,24 +53,24 @@ class SettingResult:
 
 
 class Convex(Job):
-    """Every setting solved exactly, and every method run against it."""
+    """The job of a convex experiment."""
 
     key = "convex"
 
     def do(self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True) -> Path:
-        """Do every setting that is not there yet; see :func:`run_convex`."""
+        """Compute every missing setting; see :func:`run_convex`."""
         if config.convex.loss is None:
             raise UserError("job=convex: convex.loss has no value; expected an experiment such as convex_ridge")
         return run_convex(config, overrides)
 
 
 def run_convex(config: Config, overrides: Sequence[str]) -> Path:
-    """Do every setting that is not there yet, print the table, and return the experiment's folder.
+    """Compute every missing setting, print the table, and return the experiment's folder.
 
-    With ``dry_run`` the settings are listed and nothing is made.
+    With ``dry_run`` the settings are listed and nothing is computed.
 
     Args:
-        config: the resolved configuration; ``config.convex`` says what to do.
+        config: the resolved configuration, with the experiment in ``config.convex``.
         overrides: of the command line.
 
     Raises:
@@ -107,7 +107,7 @@ def compute(name: str, setting: SettingConfig, convex: ConvexConfig, seed: int) 
         name: of the setting.
         setting: the setting.
         convex: the configuration ``convex``.
-        seed: of the configuration; it stands for the seeds of all problems.
+        seed: of the configuration, from which the seeds of all problems follow.
     """
     shown = range(SEEDS * seed, SEEDS * seed + convex.repeats)
     tuned = range(SEEDS * seed + SEEDS // 2, SEEDS * seed + SEEDS // 2 + convex.tuning_repeats)
@@ -142,7 +142,7 @@ def compute(name: str, setting: SettingConfig, convex: ConvexConfig, seed: int) 
 
 
 def _keep(path: Path, result: SettingResult) -> None:
-    """Write a setting's results; the JSON file comes last, so that it stands for both."""
+    """Write a setting's results; the JSON file is written last and shows that both files are complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table(path.with_suffix(".parquet"), result.curves)
     kept = {key: getattr(result, key) for key in ("facts", "methods", "floors", "spectra")}
@@ -150,7 +150,7 @@ def _keep(path: Path, result: SettingResult) -> None:
 
 
 def _kept(path: Path, name: str) -> SettingResult | None:
-    """Return a setting that an earlier, perhaps interrupted, experiment finished."""
+    """Return a setting that an earlier experiment finished, even if that experiment was interrupted."""
     try:
         kept = read_json(path.with_suffix(".json"))
         check_parquet(path.with_suffix(".parquet"))
@@ -162,7 +162,7 @@ def _kept(path: Path, name: str) -> SettingResult | None:
 
 
 def _without_nan(value: Any) -> Any:
-    """Return plain containers with None for what is no number."""
+    """Return plain containers with None in place of NaN and infinities."""
     if isinstance(value, dict):
         return {key: _without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -188,7 +188,7 @@ def _write(results: Sequence[SettingResult], folder: Path, convex: ConvexConfig,
 
 
 def _folder(config: Config) -> Path:
-    """Return where an experiment lives: the same one always lands in the same place."""
+    """Return the folder of an experiment, which depends on its configuration alone."""
     outputs = config.outputs
     identity = digest_of({"convex": plain(config.convex), "seed": config.seed, "package": __version__})
     return outputs / "convex" / f"{config.convex.loss}__{identity[:10]}"

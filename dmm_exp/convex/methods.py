@@ -1,4 +1,4 @@
-"""The methods: what each descends on, its best step size, and how near it comes to exact retraining."""
+"""The methods: the loss of each, its best step size, and its distance to exact retraining."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ EXACT, WORST = 1e-10, 1e30  # relative distances that count as exact, and as div
 
 @dataclass(frozen=True)
 class Task:
-    """Some problems with their exact solutions and what predictors say of them.
+    """Some problems with their exact solutions and predicted solutions.
 
     Attributes:
         problem: the problems.
-        seeds: that they were drawn by.
+        seeds: of the problems.
         trained: θ(S) ``[seeds, d]``.
         retrained: θ(S∖F) ``[seeds, d]``.
         influence: parameters ``[seeds, d]`` predicted by exact influence.
@@ -51,7 +51,7 @@ class Task:
     pool: Floats
 
     def matching(self, method: str) -> Problem:
-        """Return what a method matches: its targets for the outputs on the matched examples, by least squares."""
+        """Return the least-squares problem of a matching method, with its targets on the matched examples."""
         outputs = self.problem.inputs @ (self.influence if method == "dmm_exact" else self.retrained)[..., None]
         targets = self.pool if method == "dmm_pool" else outputs[..., 0]
         rows = slice(0, self.problem.matched)
@@ -67,7 +67,7 @@ class MethodResult:
         method: its name.
         schedule: of its step size.
         multiple: the step size, in multiples of the largest that theory allows.
-        descent: what it did.
+        descent: of the method.
         at: numbers of steps ``[records]``.
         distance: ``‖θ − θ(S∖F)‖/‖θ(S) − θ(S∖F)‖``, ``[records, seeds]``.
         excess: mean retain loss (with its penalty) above its minimum, ``[records, seeds]``.
@@ -83,14 +83,14 @@ class MethodResult:
 
 
 def make_task(problem: Problem, seeds: range, pool: ConvexPoolConfig) -> Task:
-    """Solve some problems exactly, and predict their solutions without F."""
+    """Solve some problems exactly, and predict the solutions without F."""
     trained, retrained = solve(problem.whole), solve(problem.retained)
     influence = exact_influence(problem, trained)
     return Task(problem, seeds, trained, retrained, influence, _from_pool(problem, seeds, trained, pool))
 
 
 def _from_pool(problem: Problem, seeds: range, trained: Floats, pool: ConvexPoolConfig) -> Floats:
-    """Return outputs ``[seeds, n]`` of θ(S) less the effect of F that the pool's estimator sees."""
+    """Return outputs ``[seeds, n]`` of θ(S) less the effect of F by the pool's estimator."""
     estimator: Estimator = instantiate(pool.estimator)
     count, targets = problem.inputs.shape[1], []
     groups = (torch.arange(count) >= problem.size).long()
@@ -105,7 +105,7 @@ def _from_pool(problem: Problem, seeds: range, trained: Floats, pool: ConvexPool
 
 
 def descent_of(method: str, task: Task, convex: ConvexConfig) -> Descent:
-    """Return what a method descends on. Step sizes are in units of 2/L, or 2/L_b for stochastic methods."""
+    """Return the descent of a method. Step sizes are in units of 2/L, or 2/L_b for stochastic methods."""
     problem, batch = task.problem, convex.batch
     if method == "ascent_descent":
         ascents, retained = convex.ascent_steps, problem.retained
@@ -132,7 +132,7 @@ def measure(task: Task, parameters: Floats) -> tuple[Floats, Floats]:
 def excess_loss(task: Task, error: Floats) -> Floats:
     """Return the mean retain loss above its minimum, ``[seeds, k]``, at ``θ(S∖F) + error [seeds, d, k]``.
 
-    The part of first order vanishes at the minimum and is left out before it is rounded.
+    The first-order part is zero at the minimum and is left out, so that it adds no rounding errors.
     """
     retained = task.problem.retained
     at = retained.inputs @ task.retrained[..., None]
@@ -150,7 +150,7 @@ def excess_loss(task: Task, error: Floats) -> Floats:
 def best_multiples(method: str, tuning: Task, convex: ConvexConfig) -> dict[StepSchedule, float]:
     """Return by schedule the step size that ends nearest to θ(S∖F), in the geometric mean over tuning problems.
 
-    Among those that end within rounding of it, the one that is nearest on the way wins.
+    Among step sizes that end within rounding of it, the one with the smallest distance on the way is chosen.
     """
     multiples = np.asarray(convex.multiples, dtype=np.float64)
     descent = descent_of(method, tuning, convex)

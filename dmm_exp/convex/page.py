@@ -1,4 +1,4 @@
-"""What a convex experiment shows: curves, rates, noise floors and spectra, as tables and on one page."""
+"""Tables and the page of a convex experiment: curves, rates, noise floors and spectra."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LABELS = {
     "dmm_pool": "DMM, pool",
 }
 ROLES = {method: f"series{place}" for method, place in zip(LABELS, (2, 1, 4, 3, 5, 6, 0), strict=True)}
-LEAST = 1e-13  # what is smaller is rounding, and is drawn here
+LEAST = 1e-13  # smaller values are rounding errors and are drawn at this value
 RULE = (
     "Every method starts at θ(S) and is measured against θ(S∖F), which is known exactly. Step sizes were chosen on "
     "other problems than those shown, the best constant one and the best decaying one of each method. Lines are "
@@ -42,7 +42,7 @@ def write_page(
     spectra: Mapping[str, Sequence[Json]],
     curves: pd.DataFrame,
 ) -> Path:
-    """Write ``convex.html`` and what its figures show, and return the path of the page."""
+    """Write ``convex.html`` and the data of its figures, and return the path of the page."""
     charts = [
         _curves_chart(curves, "distance", "Distance to exact retraining", "relative distance"),
         _curves_chart(curves, "excess", "Retain loss above its minimum", "excess retain loss"),
@@ -64,7 +64,7 @@ def print_convex(table: pd.DataFrame) -> None:
 
 
 def end_rows(table: pd.DataFrame) -> list[list[str]]:
-    """Return the median distance at the end, a row a setting, a column a method; its head first."""
+    """Return the median distance at the end, a row for each setting and a column for each method; the header first."""
     wide = _constant(table).pivot(index="setting", columns="method", values="distance")
     return [["", *LABELS.values()]] + [
         [name, *(_number(wide.loc[name, method]) for method in LABELS)] for name in table["setting"].unique()
@@ -72,7 +72,7 @@ def end_rows(table: pd.DataFrame) -> list[list[str]]:
 
 
 def rate_rows(table: pd.DataFrame) -> list[list[str]]:
-    """Return measured and predicted rates of one step where theory predicts them; the head first."""
+    """Return measured and predicted rates of one step, if theory predicts them; the header first."""
     known = _constant(table).dropna(subset=["rate_predicted", "rate_measured"])
     rows = []
     for row in known.to_dict("records"):
@@ -83,7 +83,7 @@ def rate_rows(table: pd.DataFrame) -> list[list[str]]:
 
 
 def fact_rows(table: pd.DataFrame) -> list[list[str]]:
-    """Return what theory needs to know of every setting; the head first."""
+    """Return the quantities that theory uses, for every setting; the header first."""
     names = {
         "condition_retain": "κ of the retain loss",
         "condition_matching": "κ⁺ of the matched points",
@@ -106,7 +106,7 @@ def _number(value: float) -> str:
 
 
 def _log(values: Any) -> np.ndarray:
-    """Return base-10 logarithms; what diverged is left out, what is rounding is drawn at its least."""
+    """Return base-10 logarithms; diverged values become NaN, and rounding errors :data:`LEAST`."""
     values = np.asarray(values, dtype=np.float64)
     with np.errstate(divide="ignore"):
         return np.where(np.isfinite(values), np.log10(np.clip(values, LEAST, 1e30)), np.nan)
@@ -183,8 +183,8 @@ def _rates_chart(table: pd.DataFrame) -> Chart:
             marks.append(dots(ROLES[method], predicted[own], measured[own], LABELS[method]))
     axes = [_log_axis(f"{name} speed (−ln of the factor of a step)", *ends) for name in ("predicted", "measured")]
     caption = (
-        "Each dot is a method in one setting. GD above the line has not yet come to its slowest direction, which is "
-        "what the prediction is about."
+        "Each dot is a method in one setting. A dot of GD above the line has not yet reached its slowest direction, to "
+        "which the prediction applies."
     )
     return Chart("rates", "Rates, measured and predicted", caption, [Panel(axes[0], axes[1], marks)], height=0.7)
 

@@ -58,7 +58,7 @@ class Problem:
         return Subset(self, slice(None))
 
     def mean(self, outputs: Floats) -> Floats:
-        """Return what the model answers at outputs z; less the target it is ∂φ/∂z."""
+        """Return the model's prediction at outputs z; less the target it is ∂φ/∂z."""
         return outputs if self.loss == "ridge" else _logistic(outputs)
 
     def curvature(self, outputs: Floats) -> Floats:
@@ -69,14 +69,14 @@ class Problem:
         return answers * (1 - answers)
 
     def single(self, outputs: Floats, targets: Floats) -> Floats:
-        """Return φ, example by example."""
+        """Return φ of each example."""
         if self.loss == "ridge":
             return 0.5 * (outputs - targets) ** 2
         return np.maximum(outputs, 0.0) + np.log1p(np.exp(-np.abs(outputs))) - targets * outputs
 
 
 def _logistic(outputs: Floats) -> Floats:
-    """Return 1/(1 + e⁻ᶻ), by a function that cannot overflow."""
+    """Return 1/(1 + e⁻ᶻ), without overflow."""
     return 0.5 + 0.5 * np.tanh(0.5 * outputs)
 
 

@@ -1,4 +1,4 @@
-"""Rates as measured, beside those that theory predicts."""
+"""Measured rates, and the rates that theory predicts."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def measured_rate(at: NDArray[np.int64], distance: Floats) -> float:
 def rates_of(task: Task, found: MethodResult) -> dict[str, float]:
     """Return ``rate_measured`` and ``rate_predicted``, factors of one step; NaN where theory predicts none.
 
-    They are medians over seeds. That of a stochastic method is the factor of the root mean square over batches, which a
-    single run stays below more often than not; of a few seeds, since it is dear.
+    They are medians over seeds. For a stochastic method it is the factor of the root mean square over batches, below
+    which a single run usually stays; it comes from few seeds, since it is expensive.
     """
     if found.schedule != "constant" or found.method not in ("gd", "om", "om_stochastic"):
         return {"rate_measured": float("nan"), "rate_predicted": float("nan")}
@@ -64,7 +64,7 @@ def rates_of(task: Task, found: MethodResult) -> dict[str, float]:
 
 
 def summary_of(task: Task, found: MethodResult) -> Json:
-    """Return a row of the table: how near a method came, when, and how fast."""
+    """Return a row of the table: the distance of a method, the cost to reach a small distance, and the rates."""
     gradients = found.at * found.descent.samples
     reached = found.distance <= REACHED
     first = np.where(reached.any(0), gradients[reached.argmax(0)], np.inf)
@@ -89,7 +89,7 @@ def _at(found: MethodResult, step: int) -> float:
 
 
 def facts_of(task: Task) -> dict[str, float]:
-    """Return what theory needs to know of a setting; medians over seeds."""
+    """Return the quantities that theory uses, as medians over seeds."""
     problem, error = task.problem, task.trained - task.retrained
     matched = task.matching("om").inputs
     retained = np.linalg.eigvalsh(problem.retained.hessian(task.retrained))
@@ -141,7 +141,7 @@ def floors_of(task: Task, batch: int, steps: int) -> list[dict[str, float]]:
 def spectra_of(task: Task) -> list[Json]:
     """Return cumulative shares along eigenvalues of the retain set's Hessian, over all seeds.
 
-    Of the square of the error ``θ(S) − θ(S∖F)`` and of that of the gradient of F's loss at θ(S).
+    They are shares of the squared error ``θ(S) − θ(S∖F)``, and of the squared gradient of F's loss at θ(S).
     """
     hessian = task.problem.retained.hessian(task.retrained)
     gradient = task.problem.forgotten.loss_gradient(task.trained[..., None])[..., 0]

@@ -96,7 +96,7 @@ def one_newton_step(problem: Problem, trained: Floats) -> Floats:
 
 
 def exact_influence(problem: Problem, trained: Floats) -> Floats:
-    """Return the parameters ``[seeds, d]`` that removing F is predicted to lead to, from θ(S) alone."""
+    """Return the predicted parameters ``[seeds, d]`` without F, from θ(S) alone."""
     return leave_group_out(problem, trained) if problem.loss == "ridge" else one_newton_step(problem, trained)
 
 
@@ -110,7 +110,7 @@ def pool_masks(problem: Problem, members: int, alpha: float, rng: np.random.Gene
 def pool_outputs(problem: Problem, seed: int, masks: NDArray[np.bool_], start: Floats) -> Floats:
     """Return the outputs ``[members, n]`` on all examples of models fitted to subsets of one problem.
 
-    Newton's method from ``start`` (θ(S), ``[d]``), to a relative gradient of 1e-6: far below what subsets differ by.
+    Newton's method from ``start`` (θ(S), ``[d]``) to a relative gradient of 1e-6, far below the differences of subsets.
     """
     inputs, targets, kept = problem.inputs[seed], problem.targets[seed], masks.astype(np.float64)
     if problem.loss == "ridge" and inputs.shape[0] < inputs.shape[1]:
@@ -134,7 +134,7 @@ def pool_outputs(problem: Problem, seed: int, masks: NDArray[np.bool_], start: F
 
 
 def _dual_outputs(inputs: Floats, targets: Floats, kept: Floats, penalty: float) -> Floats:
-    """Return what :func:`pool_outputs` does for ridge with fewer examples than directions: ``K D(DKD + λI)⁻¹ D y``."""
+    """Return the pool's outputs for ridge with fewer examples than directions: ``K D(DKD + λI)⁻¹ D y``."""
     kernel = inputs @ inputs.T
     systems = kept[:, :, None] * kernel * kept[:, None, :] + penalty * np.eye(len(inputs))
     return (kept * np.linalg.solve(systems, (kept * targets)[..., None])[..., 0]) @ kernel

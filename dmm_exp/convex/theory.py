@@ -1,7 +1,7 @@
-"""What theory predicts of the dynamics; statements and proofs are in ``docs/convex.md``.
+"""Predictions of theory for the dynamics; statements and proofs are in ``docs/convex.md``.
 
-All loss functions are means over examples here, so Hessians are those of :mod:`dmm_exp.convex.problems` over the number
-of examples.
+All losses in this module are means over examples, so Hessians are those of :mod:`dmm_exp.convex.problems` divided by
+the number of examples.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from dmm_exp.convex.problems import Floats, Subset
 
-ZERO = 1e-10  # eigenvalues below this share of the largest are those of directions that no example has
+ZERO = 1e-10  # eigenvalues below this share of the largest count as zero: no example has such a direction
 
 
 def smoothness(part: Subset) -> Floats:
@@ -35,7 +35,7 @@ def batch_smoothness(part: Subset, batch: int) -> Floats:
 
 
 def excited_rate(hessian: Floats, error: Floats, steps: Floats) -> Floats:
-    """Return ``max |1 − η λ_j|`` over positive eigenvalues λ_j that the error has a part in, ``[seeds]``.
+    """Return ``max |1 − η λ_j|`` over positive eigenvalues λ_j with a component of the error, ``[seeds]``.
 
     Args:
         hessian: ``[seeds, d, d]``.
@@ -81,7 +81,7 @@ def mean_square_rate(inputs: Floats, batch: int, steps: Floats, iterations: int 
         both = moment @ current
         noise = single / batch + (1 - 1 / batch) * both @ moment
         current = current - square * (both + both.transpose(0, 2, 1)) + square**2 * noise
-        current = (current + current.transpose(0, 2, 1)) / 2  # the part that rounding makes asymmetric would grow
+        current = (current + current.transpose(0, 2, 1)) / 2  # otherwise the asymmetric part from rounding would grow
         size = np.trace(current, axis1=1, axis2=2)
     return size
 

@@ -21,7 +21,7 @@ from dmm_exp.pipeline.models import Models
 from dmm_exp.store import Artifact, Draft, Spec
 
 LDS_POINTS = 100  # of each group
-LEARNT_FORMAT = 1  # increased when the stored result of an estimator that remembers changes
+LEARNED_FORMAT = 1  # increased when the stored result of an estimator that remembers changes
 
 
 class EvidenceSource(ABC):
@@ -245,7 +245,7 @@ class Effects:
         facts = {
             "estimator": self._settings("oracles", "spread"),
             "held_out": config.pool.held_out,
-            "format": LEARNT_FORMAT,
+            "format": LEARNED_FORMAT,
         }
         inputs = {name: artifact.digest for name, artifact in self.source.artifacts(rows).items()}
         inputs |= {"forget": rows.digest} if self.estimator.tuned_by_group else {}

@@ -208,7 +208,7 @@ def test_oracles_know_the_effect_of_one_set_of_examples_only():
     originals, oracles = torch.randn(5, 3, 2), torch.randn(7, 3, 2)
     known = OracleEffect().learn(Evidence(torch.tensor([0, 1, 0]), 3, originals=originals, oracles=oracles))
     assert known.effect(torch.tensor([0, 2])).mean.shape == (3, 2)
-    with pytest.raises(ValueError, match="of no others"):
+    with pytest.raises(ValueError, match="only the effect of the examples"):
         known.effect(torch.tensor([1]))
     with pytest.raises(TypeError, match="one set of examples only"):
         known.predict(torch.ones(1, 3))
