@@ -15,7 +15,7 @@ def test_an_exception_becomes_a_sentence_with_its_reason_and_is_the_cause():
 
 
 def test_a_sentence_passes_as_it_is():
-    with pytest.raises(UserError, match="^the first$"), explained("the second"):
+    with pytest.raises(UserError, match=r"^the first$"), explained("the second"):
         raise UserError("the first")
 
 
