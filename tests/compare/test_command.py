@@ -14,7 +14,8 @@ import pytest
 from dmm_exp.commands.compare import compare_runs
 
 
-def command(*arguments, cwd):
+def started(*arguments, cwd):
+    """Start the command as a person does; what needs no process of its own takes the fixture ``command``."""
     line = [sys.executable, "-m", "dmm_exp.compare", *map(str, arguments)]
     return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
@@ -29,13 +30,13 @@ def folder(written, tmp_path):
 
 
 def test_tables_on_standard_output_and_what_is_left_out_on_standard_error(folder, tmp_path):
-    done = command(folder, cwd=tmp_path)
+    done = started(folder, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for title in ("means", "mean ranks in 2 blocks", "paired differences from dmm"):
         assert title in done.stdout
     assert len(done.stderr.splitlines()) == 1
     assert "it did not finish (its state is 'running')" in done.stderr
-    assert command(folder, cwd=tmp_path).stdout == done.stdout
+    assert started(folder, cwd=tmp_path).stdout == done.stdout
 
 
 def test_files_hold_every_run_and_the_page_opens_offline(folder, tmp_path, capsys):
@@ -66,9 +67,9 @@ def test_files_hold_every_run_and_the_page_opens_offline(folder, tmp_path, capsy
         (["runs/digits-mlp-random-scrub__0-50-0"], "none of 1 runs can be compared"),
     ],
 )
-def test_bad_input_is_one_sentence_with_exit_code_2_and_nothing_written(folder, tmp_path, arguments, said):
+def test_bad_input_is_one_sentence_with_exit_code_2_and_nothing_written(command, folder, tmp_path, arguments, said):
     before = sorted(tmp_path.rglob("*"))
-    done = command(*arguments, "--csv", "x.csv", cwd=tmp_path)
+    done = command("compare", *arguments, "--csv", "x.csv", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
@@ -78,7 +79,7 @@ def test_bad_input_is_one_sentence_with_exit_code_2_and_nothing_written(folder, 
 
 
 def test_help_says_enough(tmp_path):
-    done = command("--help", cwd=tmp_path)
+    done = started("--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "examples:" in done.stdout
 
