@@ -158,7 +158,7 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
     check_ranges(config)
     check_targets(config)
     command = _Command(config, keys, _given(config, keys), Console())
-    rows = read(instantiate(config.forget), command.known.examples)
+    rows = read(instantiate(config.forget, "forget"), command.known.examples)
     return command.delete(rows) if keys.ledger is None else command.delete_by_ledger(rows)
 
 
@@ -174,7 +174,7 @@ def _given(config: Config, keys: Keys) -> Given:
     """Return the trained network and its data."""
     if keys.checkpoint is None:
         raise UserError("request.checkpoint: has no value and needs one; give it as request.checkpoint=FILE")
-    examples: Examples = instantiate(config.dataset).load()
+    examples: Examples = instantiate(config.dataset, "dataset").load()
     return given_by_configuration(config.model.network, examples, Path(keys.checkpoint).expanduser(), keys.prefix)
 
 

@@ -68,5 +68,5 @@ def _rows(texts: Sequence[str], folder: Path) -> list[int]:
     """Return the training indices that the command line names; none where it names none."""
     if not texts:
         return []
-    selector = instantiate(composed(["logger=none", "forget=indices", *texts]).forget)
+    selector = instantiate(composed(["logger=none", "forget=indices", *texts]).forget, "forget")
     return read(selector, Pool.open(folder).examples()).tolist()
