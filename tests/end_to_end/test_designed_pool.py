@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dmm_exp.commands.cli import config_directory
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import register
 from dmm_exp.console.progress import Console
