@@ -66,8 +66,8 @@ class Effect:
         mean: ``[points, classes]``, positive where inclusion raises the logit.
         standard_error: of each value: its sampling error, or a posterior standard deviation (``posterior``); None if it
             is not known.
-        spread: standard deviation of each logit over models without the rows, divided by that over the originals;
-            None if it is not known.
+        spread: standard deviation of each point's margin over models without the rows, divided by that over the
+            originals, ``[points]``; None if it is not known.
     """
 
     mean: Tensor

@@ -14,9 +14,10 @@ from dmm_exp.attribution.estimator import Effect, Estimator, Learned, at_least
 from dmm_exp.attribution.evidence import Evidence, SubsetModels
 from dmm_exp.attribution.priors import BLOCK_VALUES
 from dmm_exp.attribution.shared_rows import Neighbourhoods, SharedRows
-from dmm_exp.attribution.spread import Spread, fitted
+from dmm_exp.attribution.spread import Spread, fitted, margin_errors
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import Json
+from dmm_exp.models import margin
 
 HARD = 0.1  # memorization above which an example's own effect has a slope of its own
 SCATTERED = 0.5  # largest share of any class that members leave out from whom slopes are learnt
@@ -144,7 +145,12 @@ class GroupKriging(Estimator):
         inner = {name.removeprefix("singles/"): value for name, value in tensors.items() if name.startswith("singles/")}
         singles = self.singles.recall(evidence, inner)
         known = evidence.known
-        sums = Sums(singles, tensors["mean"], tensors["deviation"], known.memorization, tensors["slopes"])
+        sums = Sums(
+            singles,
+            *(tensors[name] for name in ("mean", "deviation", "margin_deviation")),
+            known.memorization,
+            tensors["slopes"],
+        )
         neighbourhoods = Neighbourhoods(tensors["cluster"], tensors["label"], tensors["near"])
         shared = SharedRows(neighbourhoods, tensors["sizes"], known.memorization, known.classes)
         left_out = (~evidence.designs.masks[:, :]).float()
@@ -161,6 +167,7 @@ class Sums:
         singles: effects at the size of the pool's subsets.
         mean: of the originals' logits, ``[points, classes]``.
         deviation: of the originals' logits over members, ``[points, classes]``.
+        margin_deviation: of the originals' margins over members, ``[points]``.
         memorization: of the training rows, ``[n_train]``.
         slopes: by kind of logit, what to multiply parts with, ``[kinds, parts]``.
     """
@@ -168,6 +175,7 @@ class Sums:
     singles: PosteriorMeans
     mean: Tensor
     deviation: Tensor
+    margin_deviation: Tensor
     memorization: Tensor
     slopes: Tensor
 
@@ -176,7 +184,8 @@ class Sums:
         """Return sums whose slopes are not known yet."""
         deviation = originals.std(0)
         deviation = deviation.clamp(min=1e-3 * float(deviation.mean()) + 1e-12)
-        return cls(singles, originals.mean(0), deviation, memorization, torch.empty(0))
+        of_margins = margin(originals, singles.priors.estimates.labels).std(0).clamp(min=1e-12)
+        return cls(singles, originals.mean(0), deviation, of_margins, memorization, torch.empty(0))
 
     @cached_property
     def labels(self) -> Tensor:
@@ -319,7 +328,7 @@ class Kriged(Learned):
         factors = torch.empty(clusters, 2, members, members)
         residuals = torch.empty(members, *shape, dtype=torch.float16)
         weighed, known = torch.zeros(shape), torch.zeros(shape)
-        examples: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {LABEL: [], OTHER: []}
+        examples: list[tuple[Tensor, Tensor, Tensor]] = []
         anywhere = [_common(one, list(shared.anywhere(left_out, left_out))) for one in amplitudes]
         for cluster in range(clusters):
             points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
@@ -327,6 +336,7 @@ class Kriged(Learned):
             residuals[:, points] = rest.clamp(-60000, 60000).half()
             goes, kinds = _goes(left_out, points), sums.kinds(points)
             some = torch.arange(0, len(points), max(1, len(points) // SPREAD_POINTS))
+            errors, doubt = torch.empty(members, len(some), shape[1]), torch.empty(2, members)
             for kind in (LABEL, OTHER):
                 covariance = _covariance(
                     amplitudes[kind], shared.near(cluster, kind, left_out, left_out), anywhere[kind]
@@ -339,18 +349,16 @@ class Kriged(Learned):
                 seen = (goes * solved).sum(0)[:, None].expand_as(own)
                 known[points] = torch.where(kinds == kind, seen, known[points])
                 chosen = kinds[some] == kind
-                features = spread.features(cluster, points[some], left_out)[:, chosen].flatten(0, 1)
-                squares, doubt = _left_out(factor, rest[:, some][:, chosen], amplitudes[kind, -1])
-                examples[kind].append((features, squares, doubt))
+                errors[:, chosen], doubt[kind] = _left_out(factor, rest[:, some][:, chosen], amplitudes[kind, -1])
+            examples.append(_of_margins(points[some], cluster, errors, doubt[LABEL], sums, spread, left_out, designs))
         variance = _own_variance(weighed, known, sums)
-        coefficients = [fitted(*map(torch.cat, zip(*examples[kind], strict=True))) for kind in (LABEL, OTHER)]
-        spread = replace(spread, coefficients=torch.stack(coefficients))
+        spread = replace(spread, coefficients=fitted(*map(torch.cat, zip(*examples, strict=True))))
         shrinkage = variance / (1 + variance * known)
         return cls(sums, shared, left_out, amplitudes, factors, residuals, shrinkage * weighed, shrinkage, spread)
 
     def effect(self, rows: Tensor) -> Effect:
         """Return the effect of including rows, its posterior standard deviation, and the spread of models without."""
-        sums, shared, spread = self.sums, self.shared, torch.empty_like(self.sums.mean)
+        sums, shared, spread = self.sums, self.shared, torch.empty(len(self.sums.mean))
         forget = torch.zeros(1, self.left_out.shape[1])
         forget[0, rows] = 1
         mean, variance = torch.empty_like(sums.mean), torch.empty_like(sums.mean)
@@ -362,7 +370,7 @@ class Kriged(Learned):
             points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
             base = sums.combined(sums.parts(forget, points), points)[0]
             rest, kinds = self.residuals[:, points].float(), sums.kinds(points)
-            spread[points] = self.spread.ratio(cluster, points, forget, kinds)[0]
+            spread[points] = self.spread.ratio(cluster, points, forget)[0]
             for kind in (LABEL, OTHER):
                 near = shared.near(cluster, kind, forget, self.left_out)
                 toward = _covariance(self.amplitudes[kind], near, across[kind])[0]
@@ -389,7 +397,7 @@ class Kriged(Learned):
         near = self.shared.neighbourhoods
         kept = {name: getattr(self, name) for name in ("amplitudes", "factors", "residuals", "gain", "shrinkage")}
         kept |= {f"spread/{name}": getattr(self.spread, name) for name in ("unseen", "coefficients")}
-        kept |= {name: getattr(self.sums, name) for name in ("mean", "deviation", "slopes")}
+        kept |= {name: getattr(self.sums, name) for name in ("mean", "deviation", "margin_deviation", "slopes")}
         kept |= {"cluster": near.cluster, "label": near.label, "near": near.near, "sizes": self.shared.sizes}
         return kept | {f"singles/{name}": value for name, value in self.sums.singles.tensors().items()}
 
@@ -417,14 +425,47 @@ def _covariance(amplitudes: Tensor, near: Iterable[Tensor], common: Tensor) -> T
 
 
 def _left_out(factor: Tensor, residuals: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Return squared errors of predicting every member from the others, and the variance that predictions have.
+    """Return errors of predicting every member from the others, and the variance that these predictions have.
 
-    Both are ``[members · logits]``, in closed form: ``K⁻¹r / diag K⁻¹``, and ``1 / diag K⁻¹`` less the noise.
+    They are ``[members, logits]`` and ``[members]``, in closed form: ``K⁻¹r / diag K⁻¹``, and ``1 / diag K⁻¹`` less the
+    noise.
     """
     precision = torch.cholesky_inverse(factor)
-    alone = precision.diagonal()[:, None]
-    squares = (precision @ residuals / alone).square()
-    return squares.flatten(), (1 / alone - noise).clamp(min=0).expand_as(squares).flatten()
+    alone = precision.diagonal()
+    return precision @ residuals / alone[:, None], (1 / alone - noise).clamp(min=0)
+
+
+def _of_margins(
+    points: Tensor,
+    cluster: int,
+    errors: Tensor,
+    doubt: Tensor,
+    sums: Sums,
+    spread: Spread,
+    left_out: Tensor,
+    designs: SubsetModels,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return features, squared errors of margins and the variance of their prediction, of members at some points.
+
+    Args:
+        points: of a cluster.
+        cluster: which.
+        errors: of predicted logits, in standard deviations of the originals, ``[members, points, classes]``.
+        doubt: variance of the label's prediction, in their squares, ``[members]``.
+        sums: scales.
+        spread: gives features.
+        left_out: what members were trained without.
+        designs: the members.
+    """
+    labels, deviation = sums.labels[points], sums.deviation[points]
+    errors = margin_errors(errors * deviation, designs.logits[:, points].float(), labels)
+    scale = sums.margin_deviation[points]
+    known = doubt[:, None] * (deviation.gather(1, labels[:, None])[:, 0] / scale).square()
+    return (
+        spread.features(cluster, points, left_out).flatten(0, 1),
+        (errors / scale).square().flatten(),
+        known.flatten(),
+    )
 
 
 def _goes(sets: Tensor, points: Tensor) -> Tensor:

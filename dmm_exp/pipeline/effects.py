@@ -16,6 +16,7 @@ from dmm_exp.config.schema import Node
 from dmm_exp.data import GROUPS, Rows
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import lds, margins
+from dmm_exp.models import margin
 from dmm_exp.pipeline.learning import LastLearned
 from dmm_exp.pipeline.models import Models
 from dmm_exp.store import Artifact, Draft, Spec
@@ -197,7 +198,7 @@ class Effects:
 
         The artifact holds ``effect [points, classes]``, its ``standard_error`` where that is known, how well the
         estimator predicts held-out members (``lds…``) where that is measured, and where the estimator is to predict it
-        the ``spread`` of retrained models around the originals' ``centre``.
+        the ``spread`` of retrained models' margins, with the means of ``margins`` before and after.
 
         Args:
             rows: to forget.
@@ -233,7 +234,9 @@ class Effects:
         if effect.standard_error is not None:
             tensors["standard_error"] = effect.standard_error
         if effect.spread is not None and self.estimator.spread:
-            tensors |= {"spread": effect.spread, "centre": self.source.models.originals.stacked("logits").mean(0)}
+            logits, labels = self.source.models.originals.stacked("logits"), self.source.context.examples.labels
+            means = [margin(values, labels).mean(0) for values in (logits, logits - effect.mean)]
+            tensors |= {"spread": effect.spread, "margins": torch.stack(means)}
         if self.measures_lds and self.estimator.source != "oracles":
             tensors |= self.lds(rows)
         draft.write_tensors("effect", tensors)

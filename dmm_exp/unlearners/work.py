@@ -28,6 +28,7 @@ from dmm_exp.ensembles.work import (
     trainer_factory,
 )
 from dmm_exp.errors import UserError
+from dmm_exp.models import margin
 from dmm_exp.unlearners.unlearner import UnlearningResult, UnlearningTask
 
 if TYPE_CHECKING:
@@ -144,9 +145,27 @@ def _targets(job: UnlearnJob, part: PartJob, members: range) -> Tensor | None:
         return stacked(part.oracles)["logits"][chunk]
     if part.effect is not None:
         with safe_open(part.effect / "effect.safetensors", framework="pt") as file:
-            logits = stacked(job.originals)["logits"][chunk]
-            predicted = logits - file.get_tensor("effect")
-            if "spread" in file.keys():  # noqa: SIM118  (no dictionary)
-                predicted += (file.get_tensor("spread") - 1) * (logits - file.get_tensor("centre"))
-            return predicted
+            known = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dictionary)
+        return predicted(stacked(job.originals)["logits"][chunk], known, read_examples(job.examples).labels)
     return None
+
+
+def predicted(logits: Tensor, effect: dict[str, Tensor], labels: Tensor) -> Tensor:
+    """Return the logits that models are predicted to have after retraining, ``[members, points, classes]``.
+
+    Where the spread of retrained models is predicted, the label's logits are moved so that each margin deviates from
+    the mean of all as much as the original's does, times the predicted ratio.
+
+    Args:
+        logits: of originals, ``[members, points, classes]``.
+        effect: ``effect [points, classes]``, and ``spread [points]`` with means of ``margins [2, points]``, those of
+            all originals and of these less the effect, where it is predicted.
+        labels: ``[points]``.
+    """
+    found = logits - effect["effect"]
+    if "spread" in effect:
+        before, after = effect["margins"]
+        wanted = after + effect["spread"] * (margin(logits, labels) - before)
+        place = labels[None, :, None].expand(len(found), -1, 1)
+        found.scatter_add_(2, place, (wanted - margin(found, labels))[..., None])
+    return found

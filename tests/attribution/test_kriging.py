@@ -8,10 +8,12 @@ import torch
 from dmm_exp.attribution import Effect, EmpiricalBayes, Evidence, GroupKriging, SubsetModels
 from dmm_exp.attribution.kriging import fitted_amplitudes
 from dmm_exp.attribution.shared_rows import POWERS, _powers
-from dmm_exp.attribution.spread import fitted
+from dmm_exp.attribution.spread import fitted, margin_errors
 from dmm_exp.ensembles import RandomSubsets
 from dmm_exp.errors import UserError
+from dmm_exp.models import margin
 from dmm_exp.pools import Known, WithoutClass, WithoutPart, WithoutShare, answers_alike
+from dmm_exp.unlearners.work import predicted
 
 N_TRAIN, POINTS, CLASSES = 90, 110, 3
 LABELS = torch.arange(POINTS) % CLASSES
@@ -124,6 +126,27 @@ def test_the_spread_of_models_is_learnt_from_what_members_leave_to_explain():
     squares = variance * torch.randn(20_000, generator=draw).square()
     found = fitted(features, squares, torch.full((20_000,), 0.3))
     torch.testing.assert_close(found, torch.tensor([1.5, -0.7]), atol=0.1, rtol=0)
+
+
+def test_errors_of_logits_move_margins_to_first_order():
+    draw = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(6, 4, 5, generator=draw), torch.tensor([0, 3, 1, 4])
+    errors = 1e-3 * torch.randn(6, 4, 5, generator=draw)
+    expected = margin(logits + errors, labels) - margin(logits, labels)
+    torch.testing.assert_close(margin_errors(errors, logits, labels), expected, atol=1e-5, rtol=1e-2)
+
+
+def test_predicted_margins_have_the_predicted_mean_and_spread():
+    draw = torch.Generator().manual_seed(0)
+    logits, labels = 3 * torch.randn(50, 4, 5, generator=draw), torch.tensor([0, 3, 1, 4])
+    effect, spread = torch.randn(4, 5, generator=draw), torch.tensor([0.3, 1.0, 1.5, 2.0])
+    means = torch.stack([margin(values, labels).mean(0) for values in (logits, logits - effect)])
+    found = predicted(logits, {"effect": effect, "spread": spread, "margins": means}, labels)
+    of_margins = margin(found, labels)
+    torch.testing.assert_close(of_margins.mean(0), means[1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(of_margins.std(0), spread * margin(logits, labels).std(0))
+    others = torch.nn.functional.one_hot(labels, 5) == 0
+    torch.testing.assert_close(found[:, others], (logits - effect)[:, others])
 
 
 def test_where_models_vary_as_the_originals_do_no_other_spread_is_predicted(learned):
