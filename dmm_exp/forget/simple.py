@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dmm_exp.data import Examples, Rows
-from dmm_exp.errors import UserError
-from dmm_exp.forget.classes import class_index
-from dmm_exp.forget.rows import distinct, read_rows
+from dmm_exp.data import Examples, Rows, comparable, group_values
+from dmm_exp.errors import UserError, did_you_mean, listed, shown
+from dmm_exp.forget.classes import class_index, means
+from dmm_exp.forget.names import COMPARED
+from dmm_exp.forget.rows import counted, distinct, read_rows
 from dmm_exp.forget.selector import Selector, forget_size
 
 
@@ -112,6 +113,51 @@ class SubClass(Selector):
         found = torch.from_numpy(KMeans(self.clusters, random_state=self.seed).fit_predict(inputs)).long()
         by_size = torch.bincount(found, minlength=self.clusters).argsort(descending=True, stable=True)
         return members[found == by_size[self.cluster]]
+
+
+@dataclass(frozen=True)
+class OneGroup(Selector):
+    """All rows of one value of a column of the dataset, such as those of one user.
+
+    A text is the value as it is written in the data. A number or a truth value may be written in other ways there
+    (``17`` as ``17.0``, ``True`` as ``true``), but in one way only.
+
+    Attributes:
+        column: that the dataset groups its training rows by (``Examples.columns``).
+        value: of the rows to forget.
+    """
+
+    column: str
+    value: float | bool | str
+
+    def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
+        """Return the sorted rows of the group."""
+        value, values = self._written(examples), examples.columns[self.column]
+        return torch.tensor([row for row, one in enumerate(values) if one == value])
+
+    def rows(self, examples: Examples, scores: pd.DataFrame | None = None) -> Rows:
+        """Return the rows, with the group as their description."""
+        rows = super().rows(examples)
+        read = f"{self.column}={shown(self._written(examples))} ({counted(rows)})"
+        return replace(rows, read=read, key=f"forget.value={shown(self.value)}")
+
+    def _written(self, examples: Examples) -> str:
+        """Return the value as it is written in the data."""
+        key = f"forget.value={shown(self.value)}"
+        there = sorted(set(group_values(examples.columns, self.column, "forget.column")))
+        text = comparable(str(self.value).strip())
+        same = [one for one in there if one == text or (not isinstance(self.value, str) and means(one, self.value))]
+        if len(same) == 1:
+            return same[0]
+        if same:
+            raise UserError(
+                f"{key}: fits {listed(same)} of the column '{self.column}'; give one of them as a text, "
+                f"'forget.value=\"{same[0]}\"'"
+            )
+        raise UserError(
+            f"{key}: no training row has this value; the column '{self.column}' has {len(there):,} others, "
+            f"{listed(there, 3)}{did_you_mean(text, there[:COMPARED])}"
+        )
 
 
 @dataclass(frozen=True)
