@@ -16,7 +16,7 @@ HOW = (
 
 
 def group_texts(values: Iterable[object], where: str) -> list[str]:
-    """Return the values of a column as texts: without spaces around them, whole numbers as 17, missing ones empty.
+    """Return the values of a column as texts, missing ones as empty texts.
 
     Args:
         values: of all rows.
@@ -24,21 +24,25 @@ def group_texts(values: Iterable[object], where: str) -> list[str]:
 
     Raises:
         UserError: one is a list, or something else that is no single value.
-
-    >>> group_texts([17, 17.0, " u17 ", None], "column 'user'")
-    ['17', '17', 'u17', '']
     """
-    return [_text(value, where) for value in values]
+    return [_checked(value, where) for value in values]
 
 
-def _text(value: object, where: str) -> str:
-    if value is None or value != value:
-        return ""
-    if isinstance(value, (list, tuple, dict, set, np.ndarray)):
-        raise UserError(f"{where} holds values such as {shown(value)}; expected a number or a text in every row")
+def group_text(value: object) -> str:
+    """Return a value as the text by which it is compared: whole numbers as 17, and no spaces around it.
+
+    >>> [group_text(value) for value in (17, 17.0, " u17 ", b"u17")]
+    ['17', '17', 'u17', 'u17']
+    """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
     return comparable(str(int(value) if isinstance(value, float) and value.is_integer() else value).strip())
+
+
+def _checked(value: object, where: str) -> str:
+    if isinstance(value, (list, tuple, dict, set, np.ndarray)):
+        raise UserError(f"{where} holds values such as {shown(value)}; expected a number or a text in every row")
+    return "" if value is None or value != value else group_text(value)
 
 
 def group_values(columns: Mapping[str, Sequence[str]], column: str, key: str) -> Sequence[str]:
@@ -54,5 +58,6 @@ def group_values(columns: Mapping[str, Sequence[str]], column: str, key: str) ->
     """
     if column in columns:
         return columns[column]
-    expected = f"expected {listed(list(columns))}" if columns else f"the dataset names no groups of rows; {HOW}"
-    raise UserError(f"{key}={column}: {expected}{did_you_mean(column, columns)}")
+    if not columns:
+        raise UserError(f"{key}={column}: the dataset names no groups of rows; {HOW}")
+    raise UserError(f"{key}={column}: expected one of {listed(list(columns))}{did_you_mean(column, columns)}")

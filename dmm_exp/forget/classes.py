@@ -30,7 +30,7 @@ def class_index(label: float | bool | str | None, names: Sequence[str], key: str
     if position is not None:
         return _at(position, label, names, (key, beside))
     same = [place for place, name in enumerate(names) if comparable(name) == comparable(str(label))]
-    same = same or [place for place, name in enumerate(names) if means(name, label)]
+    same = same or [place for place, name in enumerate(names) if _means(name, label)]
     if len(same) == 1:
         return same[0]
     if not same and isinstance(label, int) and _is_place(label, names):
@@ -56,8 +56,8 @@ def _places(names: Sequence[str]) -> str:
     return f"0 to {len(names) - 1}"
 
 
-def means(name: str, label: float | bool | str | None) -> bool:
-    """Return whether a name is a label that is written in another way: ``17.0`` is 17, and ``true`` is True."""
+def _means(name: str, label: float | bool | str | None) -> bool:
+    """Return whether a name is a label that is written in another way."""
     if isinstance(label, bool):
         return name.lower() == str(label).lower()
     number = _number(str(label))

@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dmm_exp.data import Examples, Rows, comparable, group_values
+from dmm_exp.data import Examples, Rows, group_text, group_values
 from dmm_exp.errors import UserError, did_you_mean, listed, shown
-from dmm_exp.forget.classes import class_index, means
+from dmm_exp.forget.classes import class_index
 from dmm_exp.forget.names import COMPARED
 from dmm_exp.forget.rows import counted, distinct, read_rows
 from dmm_exp.forget.selector import Selector, forget_size
@@ -119,45 +119,38 @@ class SubClass(Selector):
 class OneGroup(Selector):
     """All rows of one value of a column of the dataset, such as those of one user.
 
-    A text is the value as it is written in the data. A number or a truth value may be written in other ways there
-    (``17`` as ``17.0``, ``True`` as ``true``), but in one way only.
-
     Attributes:
         column: that the dataset groups its training rows by (``Examples.columns``).
-        value: of the rows to forget.
+        value: of the rows to forget, as it is written in the data; a number counts as its text.
     """
 
     column: str
-    value: float | bool | str
+    value: str | int
 
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
         """Return the sorted rows of the group."""
-        value, values = self._written(examples), examples.columns[self.column]
-        return torch.tensor([row for row, one in enumerate(values) if one == value])
+        values = group_values(examples.columns, self.column, "forget.column")
+        chosen = [row for row, value in enumerate(values) if value == self._text]
+        if not chosen:
+            there = sorted(set(values))
+            raise UserError(
+                f"{self._key}: no training row has this value; expected one of the {len(there):,} of the column "
+                f"'{self.column}' ({listed(there, 3)}){did_you_mean(self._text, there[:COMPARED])}"
+            )
+        return torch.tensor(chosen)
 
     def rows(self, examples: Examples, scores: pd.DataFrame | None = None) -> Rows:
         """Return the rows, with the group as their description."""
         rows = super().rows(examples)
-        read = f"{self.column}={shown(self._written(examples))} ({counted(rows)})"
-        return replace(rows, read=read, key=f"forget.value={shown(self.value)}")
+        return replace(rows, read=f"{self.column}={shown(self._text)} ({counted(rows)})", key=self._key)
 
-    def _written(self, examples: Examples) -> str:
-        """Return the value as it is written in the data."""
-        key = f"forget.value={shown(self.value)}"
-        there = sorted(set(group_values(examples.columns, self.column, "forget.column")))
-        text = comparable(str(self.value).strip())
-        same = [one for one in there if one == text or (not isinstance(self.value, str) and means(one, self.value))]
-        if len(same) == 1:
-            return same[0]
-        if same:
-            raise UserError(
-                f"{key}: fits {listed(same)} of the column '{self.column}'; give one of them as a text, "
-                f"'forget.value=\"{same[0]}\"'"
-            )
-        raise UserError(
-            f"{key}: no training row has this value; the column '{self.column}' has {len(there):,} others, "
-            f"{listed(there, 3)}{did_you_mean(text, there[:COMPARED])}"
-        )
+    @property
+    def _text(self) -> str:
+        return group_text(self.value)
+
+    @property
+    def _key(self) -> str:
+        return f"forget.value={shown(self.value)}"
 
 
 @dataclass(frozen=True)
