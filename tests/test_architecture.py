@@ -62,12 +62,6 @@ def test_no_module_imports_itself_by_way_of_others():
 
 LATE = {  # modules with imports of ours inside functions → why, beside commands/ and __init__, which are quick by them
     "dmm_exp.runs.trackers": "matplotlib is imported where figures are drawn, and few runs ask for that",
-    "dmm_exp.convex.experiment": "an experiment that is listed, or done already, needs neither pandas nor methods",
-    "dmm_exp.convex.methods": "torch is imported for the one method that uses a pool",
-    "dmm_exp.data.pictures": "only pictures that are kept need a store",
-    "dmm_exp.deletion.deletion": "a circle of its room",
-    "dmm_exp.deletion.pool": "a circle of its room",
-    "dmm_exp.deletion.result": "a circle of its room",
 }
 
 
@@ -80,7 +74,7 @@ def test_our_own_modules_are_imported_at_the_top_of_a_module():
         if isinstance(function, ast.FunctionDef)
         for _ in imported(ast.Module(function.body, []))
     }
-    assert late <= LATE.keys()
+    assert late == LATE.keys()
 
 
 @pytest.mark.parametrize(("file", "names"), re.findall(r"`(\w+/\w+\.py)`: ((?:`[\w.]+`(?:, | and )?)+)", DOCUMENT))

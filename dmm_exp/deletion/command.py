@@ -8,7 +8,8 @@ report.html into a folder, whose name is the last line on standard output.
 
 Data, network and method are the groups of experiments (python -m dmm_exp --help): dataset, model, unlearner,
 attribution, training, executor. forget.indices is a file of training indices, of true and false, or of file names of a
-folder of images: .txt, .csv, .tsv, .json, .npy or .parquet. Of several columns forget.column=NAME is read.
+folder of images: .txt, .csv, .tsv, .json, .npy or .parquet. Of several columns forget.column=NAME is read. All rows of
+a user are forget=group forget.column=user forget.value=17, where the dataset says whose a row is (its group_by).
 
     request.checkpoint=FILE     of the trained network: safetensors, a state dict, or Lightning's
     request.prefix=student.     which network of the file, where it holds several: what stands before its names
@@ -158,7 +159,7 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
     check_ranges(config)
     check_targets(config)
     command = _Command(config, keys, _given(config, keys), Console())
-    rows = read(instantiate(config.forget), command.known.examples)
+    rows = read(instantiate(config.forget, "forget"), command.known.examples)
     return command.delete(rows) if keys.ledger is None else command.delete_by_ledger(rows)
 
 
@@ -174,7 +175,7 @@ def _given(config: Config, keys: Keys) -> Given:
     """Return the trained network and its data."""
     if keys.checkpoint is None:
         raise UserError("request.checkpoint: has no value and needs one; give it as request.checkpoint=FILE")
-    examples: Examples = instantiate(config.dataset).load()
+    examples: Examples = instantiate(config.dataset, "dataset").load()
     return given_by_configuration(config.model.network, examples, Path(keys.checkpoint).expanduser(), keys.prefix)
 
 

@@ -77,7 +77,7 @@ class Deletion:
         self.purged = purged_of(store.root.parent) if pooled else None
         self.context = Context(config, store, executor, console, data_of(given, self.purged))
         self.models = self._models(self.context, None if pooled else lambda: self.subject)
-        estimator: Estimator = instantiate(config.attribution)
+        estimator: Estimator = instantiate(config.attribution, "attribution")
         source = (FromPool if pooled else FromOriginals)(self.models, estimator)
         # Held-out members are predicted once, when the pool is made, and not at every request.
         self.effects = Effects(source, learned or LastLearned(), measures_lds=False)

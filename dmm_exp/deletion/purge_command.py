@@ -69,7 +69,7 @@ def _rows(texts: Sequence[str], folder: Path) -> list[int]:
     """Return the training indices that the command line names; none where it names none."""
     if not texts:
         return []
-    selector = instantiate(composed(["logger=none", "forget=indices", *texts]).forget)
+    selector = instantiate(composed(["logger=none", "forget=indices", *texts]).forget, "forget")
     if isinstance(selector, OneGroup):
         raise UserError("forget=group: a pool does not keep the groups of its rows; expected forget.indices=FILE")
     return read(selector, Pool.open(folder).examples()).tolist()

@@ -97,7 +97,7 @@ def method_of(method: str | Plain) -> Node:
     if not issubclass(kind, Unlearner):
         raise UserError(f"method: {settings['_target_']} is no unlearner; expected a class derived from Unlearner")
     with _usable_settings("method"):
-        instantiate(settings)
+        instantiate(settings, "method")
     return settings
 
 

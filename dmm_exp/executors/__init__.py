@@ -24,7 +24,7 @@ def shared_executor(config: Plain) -> Any:
 
 @cache
 def _executor(config: str) -> Any:
-    _started.append(instantiate(json.loads(config)))
+    _started.append(instantiate(json.loads(config), "executor"))
     return _started[-1]
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dmm_exp.files.writing import write_text
-from dmm_exp.leaderboard.ranking import COST, Outcome, floors, grid, paths, standing, tidy
+from dmm_exp.leaderboard.ranking import COST, FLOOR, Outcome, floors, grid, paths, standing, tidy
 from dmm_exp.leaderboard.tables import gaps_of, leaderboard_data, leaderboard_markdown, plain
 from dmm_exp.report.charts import Chart, Mark, Panel, dots, line, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
@@ -41,7 +41,11 @@ FLOOR_RULE = (
 
 def quality_against_cost(outcomes: Sequence[Outcome]) -> Chart:
     """Describe score against cost ratio, a panel a kind of forget set; costs of 0 lie left of the others."""
-    known, floor_of, roles = paths(outcomes), floors(outcomes).mean(axis=1, skipna=False), _roles(standing(outcomes))
+    known, floor_of, roles = (
+        paths(outcomes),
+        floors(outcomes)[FLOOR].mean(axis=1, skipna=False),
+        _roles(standing(outcomes)),
+    )
     place = cost_scale([1.0, *known[COST]])
     x = cost_axis(place, np.array([0.0, *known[COST]]))
     y = log_axis("mean of three P95 KLoM (nats)", log10([*known["score"], *floor_of]))

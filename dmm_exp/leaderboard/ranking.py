@@ -13,9 +13,11 @@ import pandas as pd
 from dmm_exp.metrics.tow import GROUPS
 
 KLOM = [f"klom/{group}/p95" for group in GROUPS]
+SUM = [f"klom_sum/{group}/p95" for group in GROUPS]
 FLOOR = [f"klom_floor/{group}/p95" for group in GROUPS]
+FLOOR_SUM = [f"klom_sum_floor/{group}/p95" for group in GROUPS]
 COST = "cost/ratio"
-MEASURES = ["rank", "score", *KLOM, "tow", COST]
+MEASURES = ["rank", "score", *KLOM, *SUM, "tow", COST]
 """What ``standing`` gives for every kind of forget set, in this order."""
 
 
@@ -113,7 +115,9 @@ def tidy(outcomes: Sequence[Outcome]) -> pd.DataFrame:
         raise ValueError("a leaderboard needs at least one outcome")
     rows = [row for outcome in outcomes for row in _rows(outcome)]
     leading = ["method", "reference", "kind", "forget", "status", "epoch", "final", "score"]
-    names = sorted({name for row in rows for name in row}.difference(leading).union(*[KLOM, FLOOR, ["tow", COST]]))
+    names = sorted(
+        {name for row in rows for name in row}.difference(leading).union(KLOM, SUM, FLOOR, FLOOR_SUM, ["tow", COST])
+    )
     frame = pd.DataFrame(rows, columns=pd.Index([*leading, *names]))
     return frame.astype(dict.fromkeys(["epoch", "score", *names], np.float64))
 
@@ -137,8 +141,12 @@ def _status(outcome: Outcome) -> str:
 
 
 def floors(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """Return the noise floor of every kind, ``[kinds, groups]`` in nats; it depends on retrained models alone."""
-    return averages(averages(tidy(outcomes), ["kind", "forget"], FLOOR), ["kind"], FLOOR)
+    """Return the noise floor of every kind in nats; it depends on retrained models alone.
+
+    Columns are those of KLoM by group, ``FLOOR``, and then of its sum over both directions, ``FLOOR_SUM``.
+    """
+    names = [*FLOOR, *FLOOR_SUM]
+    return averages(averages(tidy(outcomes), ["kind", "forget"], names), ["kind"], names)
 
 
 def paths(outcomes: Sequence[Outcome]) -> pd.DataFrame:

@@ -11,17 +11,18 @@ from rich.text import Text
 
 from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table, list_below, markdown_table
 from dmm_exp.console.words import MISSING, number, two_digits
-from dmm_exp.leaderboard.ranking import COST, KLOM, Outcome, floors, grid, standing, unfinished
+from dmm_exp.leaderboard.ranking import COST, FLOOR, FLOOR_SUM, KLOM, SUM, Outcome, floors, grid, standing, unfinished
 
 
 def leaderboard_data(outcomes: Sequence[Outcome]) -> HeadlineData:
     """Build the ranking as plain text: noise floor, methods, references; notes mark what takes no part in the ranking.
 
-    A kind's cell is its P95 KLoM on forget, retain and validation points, and its rank.
+    A kind's cell is its P95 KLoM on forget, retain and validation points; below, that of the sum of both directions,
+    and its rank.
     """
     floor_of = floors(outcomes)
     kinds = [Cell(str(kind), "forget / retain / val") for kind in floor_of.index]
-    floor = [Cell(_joined(values)) for values in floor_of.to_numpy()]
+    floor = [Cell(_joined(row[FLOOR]), _sum_of(row[FLOOR_SUM])) for _, row in floor_of.iterrows()]
     rows = [HeadlineRow("independent retraining", "noise floor", [Cell(MISSING), *floor, Cell(MISSING), Cell("1")])]
     for place, (method, row) in enumerate(standing(outcomes).to_dict("index").items()):
         note = "reference" if row["reference"] else ""
@@ -35,7 +36,14 @@ def _kind_cell(row: Mapping[Any, Any], kind: str) -> Cell:
     """Return a method's P95 KLoM in a kind of forget sets, with its rank below."""
     rank = row[f"{kind}/rank"]
     place = "" if math.isnan(rank) else f"#{rank:.1f}".removesuffix(".0")
-    return Cell(_joined(row[f"{kind}/{name}"] for name in KLOM), place)
+    below = [text for text in (_sum_of(row[f"{kind}/{name}"] for name in SUM), place) if text]
+    return Cell(_joined(row[f"{kind}/{name}"] for name in KLOM), " ".join(below))
+
+
+def _sum_of(values: Iterable[float]) -> str:
+    """Return the sums of both directions, nothing where no run has them."""
+    joined = _joined(values)
+    return "" if joined == MISSING else f"sum {joined}"
 
 
 def _joined(values: Iterable[float]) -> str:

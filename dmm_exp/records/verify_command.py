@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmm_exp.console.arguments import Parser
+from dmm_exp.console.command import Parser
 from dmm_exp.errors import UserError
 from dmm_exp.records.chain import CHAIN, HEAD, Receipt
 from dmm_exp.records.chain_reading import read as read_chain

@@ -66,7 +66,7 @@ def _context(result: RunResult, charts: Sequence[Chart]) -> dict[str, Any]:
 def _tiles(result: RunResult) -> list[Tile]:
     """Return the few numbers that stand for the run; those that do not apply are absent."""
     metrics, tiles = result.metrics, []
-    share, nothing = share_within_floor(result), share_within_floor(result, "klom_original")
+    share, nothing = share_within_floor(result), share_within_floor(result, "_original")
     if share is not None:
         note = "retraining: 95 % by construction"
         note += "" if nothing is None else f", doing nothing: {percent(nothing)}"

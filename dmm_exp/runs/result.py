@@ -44,9 +44,9 @@ class RunResult:
         config: the resolved configuration, plain containers only.
         choices: configuration group -> choice (``dataset``, ``model``, ``forget``, ``attribution``, ``unlearner`` ...).
         metrics: the content of ``metrics.json``; any name may be absent.
-        points: one row a point: ``point, group, label, klom, klom_floor, klom_original``; mean margins and
-            accuracies of the three ensembles (``margin_original`` ...); and, when they exist, ``memorization``,
-            ``memorization_se, effect_predicted, effect_true, corrupted``.
+        points: one row a point: ``point, group, label, klom, klom_floor, klom_original``, the same three as
+            ``klom_reverse…``; mean margins and accuracies of the three ensembles (``margin_original`` ...); and, when
+            they exist, ``memorization, memorization_se, effect_predicted, effect_true, corrupted``.
         margins: ``original``, ``unlearned``, ``oracle``, ``floor`` -> float32 ``[members, points]``.
         images: raw inputs ``[points, channels, height, width]``, uint8 or float; flat vectors have no pictures.
         class_names: one name a class.

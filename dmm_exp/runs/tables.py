@@ -16,12 +16,13 @@ from dmm_exp.metrics.tow import GROUPS
 from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.words import mostly_noise
 
+SIDES = "\nreverse,\nsum"  # what stands below KLoM: in the direction KL(oracle ‖ unlearned), and of both
 _MAIN_CHOICES = ("forget", "unlearner", "attribution")
 
 
 def headline_data(result: RunResult) -> HeadlineData:
     """Build the headline table: noise floor, doing nothing, this method."""
-    columns = [Cell("KLoM P95", group) for group in GROUPS]
+    columns = [Cell("KLoM P95", f"{group}{SIDES}") for group in GROUPS]
     columns += [Cell("ToW"), Cell("accuracy, %", " / ".join(GROUPS)), Cell("cost", "ratio")]
     metrics = result.metrics
     rows = [
@@ -49,15 +50,18 @@ def _row(
     metrics: Mapping[str, float], label: str, note: str, names: tuple[str, str], tug: Cell, ratio: str
 ) -> HeadlineRow:
     """Build one row from the metrics called ``names[0]/…`` (KLoM) and ``accuracy/names[1]/…``."""
-    kloms = [_percentile(metrics, f"{names[0]}/{group}/p95") for group in GROUPS]
+    kloms = [_percentile(metrics, names[0].removeprefix("klom"), group) for group in GROUPS]
     return HeadlineRow(label, note, [*kloms, tug, _accuracies(metrics, names[1]), Cell(ratio)])
 
 
-def _percentile(metrics: Mapping[str, float], key: str) -> Cell:
-    """Return a percentile with its 95 % interval, where there is one."""
+def _percentile(metrics: Mapping[str, float], ensemble: str, group: str) -> Cell:
+    """Return a group's percentile; below, its 95 % interval where there is one, the other direction and the sum."""
+    key = f"klom{ensemble}/{group}/p95"
     low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
-    interval = f"{low:.2f}–{high:.2f}" if low is not None and high is not None else ""
-    return Cell(number(metrics.get(key)), interval)
+    lines = [f"{low:.2f}–{high:.2f}"] if low is not None and high is not None else []
+    reverse, total = (metrics.get(f"{name}{ensemble}/{group}/p95") for name in ("klom_reverse", "klom_sum"))
+    lines += [f"{number(reverse)}, {number(total)}"] if reverse is not None else []
+    return Cell(number(metrics.get(key)), "\n".join(lines))
 
 
 def _accuracies(metrics: Mapping[str, float], ensemble: str) -> Cell:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmm_exp.console.words import percent
 from dmm_exp.metrics.klom import FEWEST_MODELS
@@ -29,16 +30,31 @@ def narrative(result: RunResult) -> Narrative:
     return Narrative(meaning, [few] if few else [], _limits(result))
 
 
-def share_within_floor(result: RunResult, column: str = "klom", group: str = "forget") -> float | None:
-    """Return the share of a group's points whose KLoM is at most the 95th percentile of the floor's in that group.
+def share_within_floor(result: RunResult, ensemble: str = "", group: str = "forget") -> float | None:
+    """Return the share of a group's points that cannot be told from retraining, as far as KLoM can tell.
 
-    Independent retraining scores 0.95 by construction. ``None`` when a column is missing or the group is empty.
+    The sum of KLoM in both directions is at most the 95th percentile of the floor's in that group: so neither a shift
+    nor too small a spread passes. Independent retraining scores 0.95 by construction.
+
+    Args:
+        result: of a run.
+        ensemble: ``""`` for the unlearned models, ``"_original"`` for doing nothing.
+        group: of points.
+
+    Returns:
+        The share; None when a column is missing or the group is empty.
     """
-    values, floor = result.column(column), result.column("klom_floor")
-    rows = result.known(column, "klom_floor", group=group)
+    values, floor = (_sums(result, end) for end in (ensemble, "_floor"))
+    rows = result.known(f"klom{ensemble}", "klom_floor", group=group)
     if values is None or floor is None or not len(rows):
         return None
     return float(np.mean(values[rows] <= np.percentile(floor[rows], 95)))
+
+
+def _sums(result: RunResult, ensemble: str) -> NDArray[np.float64] | None:
+    """Return the sum of KLoM in both directions, ``[points]``; of an older run, which has one, that one."""
+    one, other = (result.column(f"{name}{ensemble}") for name in ("klom", "klom_reverse"))
+    return one if one is None or other is None else one + other
 
 
 def _share(result: RunResult) -> str | None:
@@ -55,11 +71,11 @@ def _share_rule(result: RunResult) -> str | None:
     """What that share means, and what it is for the two ends of the scale."""
     if share_within_floor(result) is None:
         return None
-    nothing = share_within_floor(result, "klom_original")
+    nothing = share_within_floor(result, "_original")
     against = "" if nothing is None else f"; for doing nothing it is {percent(nothing)}"
     return (
-        "There their KLoM lies within the 95th percentile of the noise floor, the KLoM of independently retrained "
-        f"models, which themselves reach about 95 % by construction{against}."
+        "There the sum of their KLoM in both directions lies within the 95th percentile of the noise floor, that of "
+        f"independently retrained models, which themselves reach about 95 % by construction{against}."
     )
 
 
@@ -75,7 +91,16 @@ def _forget(result: RunResult) -> str | None:
     others = [f"a floor of {floor:.2f}"] if floor is not None else []
     others += [f"{nothing:.2f} for doing nothing"] if nothing is not None else []
     against = f", against {' and '.join(others)}" if others else ""
-    return f"The 95th percentile of KLoM on the forget points is {value:.2f}{interval}{against}.{_closed(result)}"
+    forward = f"The 95th percentile of KLoM on the forget points is {value:.2f}{interval}{against}.{_closed(result)}"
+    return forward + _reverse(metrics)
+
+
+def _reverse(metrics: Mapping[str, float]) -> str:
+    """The same in the other direction, which does not forgive models that vary too little; silent for older runs."""
+    value, floor = (metrics.get(f"klom_reverse{end}/forget/p95") for end in ("", "_floor"))
+    if value is None or floor is None:
+        return ""
+    return f" In the other direction, which does not forgive too small a spread, it is {value:.2f} (floor {floor:.2f})."
 
 
 def _closed(result: RunResult) -> str:

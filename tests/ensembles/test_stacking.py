@@ -422,7 +422,7 @@ class Cut(Hidden):
 REFUSED = {
     "sparse gradients": (lambda: Tokens(sparse=True), "sparse gradients"),
     "numbers that are no buffer": (OwnNoise, r"keeps numbers in network\.projection, which is no buffer"),
-    "statistics that are no buffer": (Remembering, "parameters and buffers alone decide"),
+    "statistics that are no buffer": (Remembering, "depend on its parameters and buffers alone"),
     "a dict of something": (Unsaid, "returns a dict in training"),
     "an error in training": (Failing, "a step of training on 4 examples fails .KeyError"),
     "no logits in training": (Mean, r"gives torch.float32 \[\] for 4 examples in training"),

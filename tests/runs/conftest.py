@@ -78,6 +78,7 @@ def _points(draw: np.random.Generator, group: np.ndarray, margins: dict[str, np.
         "effect_predicted": 0.9 * change + draw.normal(0.0, 0.3, group.size),
         "corrupted": draw.random(group.size) < 0.05,
     }
+    frame |= {name.replace("klom", "klom_reverse"): 1.3 * frame[name] for name in list(frame) if "klom" in name}
     return pd.DataFrame(frame)
 
 
@@ -86,8 +87,10 @@ def _metrics(points: pd.DataFrame) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for group in ("forget", "retain", "val"):
         rows = {name: points[name].to_numpy()[points["group"] == group] for name in points.columns}
-        for name in ("klom", "klom_floor", "klom_original"):
+        for name in (f"{side}{end}" for side in ("klom", "klom_reverse") for end in ("", "_floor", "_original")):
             metrics[f"{name}/{group}/p95"] = float(np.percentile(rows[name], 95))
+        for end in ("", "_floor", "_original"):
+            metrics[f"klom_sum{end}/{group}/p95"] = 2.3 * metrics[f"klom{end}/{group}/p95"]
         value = metrics[f"klom/{group}/p95"]
         metrics |= {f"klom/{group}/p95_low": 0.9 * value, f"klom/{group}/p95_high": 1.1 * value}
         for role in ("original", "unlearned", "oracle"):

@@ -20,6 +20,7 @@ from dmm_exp.report.palette import DARK, LIGHT
 from dmm_exp.runs import cost_figure, figures, point_figures
 from dmm_exp.runs.page import render, write_report
 from dmm_exp.runs.result import RunResult
+from dmm_exp.runs.tables import headline_data
 from dmm_exp.runs.words import narrative, share_within_floor
 
 FIGURES = {
@@ -309,15 +310,36 @@ def test_small_ensembles_are_warned_about(make_run: Callable[..., RunResult], me
 
 def test_the_share_in_words_is_the_share_by_hand(run: RunResult) -> None:
     forget = [row for row in run.points.to_dict("records") if row["group"] == "forget"]
-    limit = np.percentile([row["klom_floor"] for row in forget], 95)
-    by_hand = sum(row["klom"] <= limit for row in forget) / len(forget)
+    limit = np.percentile([row["klom_floor"] + row["klom_reverse_floor"] for row in forget], 95)
+    by_hand = sum(row["klom"] + row["klom_reverse"] <= limit for row in forget) / len(forget)
     assert share_within_floor(run) == pytest.approx(by_hand)
     first = f"Indistinguishable from retraining on {100 * by_hand:.0f} % of the {len(forget)} forget points"
     assert narrative(run).meaning[0].startswith(first)
 
 
+def test_an_older_run_is_judged_by_the_one_direction_that_it_has(run: RunResult, make_run) -> None:
+    older = make_run(points=run.points.drop(columns=[name for name in run.points if "reverse" in name]))
+    forget = run.points[run.points["group"] == "forget"]
+    limit = np.percentile(forget["klom_floor"], 95)
+    assert share_within_floor(older) == pytest.approx((forget["klom"] <= limit).mean())
+
+
+def test_too_small_a_spread_is_not_called_retraining(run: RunResult, make_run) -> None:
+    points = run.points.assign(klom=run.points["klom_floor"], klom_reverse=20.0)
+    assert share_within_floor(make_run(points=points)) == 0
+
+
+def test_both_directions_stand_in_the_table_and_in_words(run: RunResult) -> None:
+    cell = headline_data(run).rows[2].cells[0]
+    reverse = run.metrics["klom_reverse/forget/p95"]
+    assert f"{reverse:.2f}, " in cell.detail
+    assert f"In the other direction, which does not forgive too small a spread, it is {reverse:.2f}" in " ".join(
+        narrative(run).meaning
+    )
+
+
 def test_the_floor_itself_scores_about_95_per_cent(run: RunResult) -> None:
-    assert share_within_floor(run, "klom_floor", "retain") == pytest.approx(0.95, abs=0.01)
+    assert share_within_floor(run, "_floor", "retain") == pytest.approx(0.95, abs=0.01)
 
 
 def test_a_method_worse_than_nothing_is_called_that(run: RunResult, make_run: Callable[..., RunResult]) -> None:
