@@ -33,6 +33,7 @@ def _marks_inside(**marks: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 RUN = "dmm_exp.runs.run.Run"  # the job of a configuration that names none
+GROUPED = ("folder", "npz", "table")  # formats whose files may say of every row from whom or where it is
 PLACE, PRESENTATION, JOB, LATER = ({"marks": {"": mark}} for mark in ("place", "presentation", "job", "later"))
 
 
@@ -209,7 +210,7 @@ class Config:
         default_factory=dict,
         metadata=_marks_inside(
             file=("path", "formats.*.groups"),
-            later=("formats.npz.axes", "formats.table.keep"),
+            later=("formats.npz.axes", "formats.table.keep", *(f"formats.{one}.group_by" for one in GROUPED)),
             place=("decoding.keep_in",),
         ),
     )

@@ -6,6 +6,7 @@ from dmm_exp.data.corruption import LabelCorruption
 from dmm_exp.data.dataset import Dataset
 from dmm_exp.data.digits import Digits
 from dmm_exp.data.examples import Examples, Normalisation
+from dmm_exp.data.groups import group_text, group_values
 from dmm_exp.data.pictures import Decoding
 from dmm_exp.data.rows import FORGET, GROUPS, RETAIN, VALIDATION, Rows, content_hash
 from dmm_exp.data.split import Split
@@ -26,4 +27,6 @@ __all__ = [
     "Split",
     "comparable",
     "content_hash",
+    "group_text",
+    "group_values",
 ]

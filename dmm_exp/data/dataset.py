@@ -88,9 +88,11 @@ class Dataset:
         kept = torch.from_numpy(np.concatenate([labels[part][rows] for part, rows in chosen]))
         kept, corrupted = self.corruption(kept, n_train, len(names))
         normalisation = self._constants(inputs, n_train)
-        files = _names(reading.parts[TRAIN], chosen[0][1])
-        taken = reading.taken + self._taken(reading, names)
-        return Examples(inputs, kept, n_train, names, normalisation, corrupted, files, taken)
+        part, rows = reading.parts[TRAIN], chosen[0][1].tolist()
+        files = None if part.names is None else [part.names[row] for row in rows]
+        columns = {name: [values[row] for row in rows] for name, values in part.columns.items()}
+        taken = reading.taken + self._taken(reading, names) + _grouped(columns)
+        return Examples(inputs, kept, n_train, names, normalisation, corrupted, files, taken, columns)
 
     # ------------------------------------------------------------------ files
 
@@ -235,8 +237,10 @@ class Dataset:
         return self.normalisation
 
 
-def _names(part: Part, rows: np.ndarray) -> list[str] | None:
-    return None if part.names is None else [part.names[row] for row in rows]
+def _grouped(columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return a sentence that names the columns by which training rows are grouped; none where there are none."""
+    named = [f"'{name}' ({len(set(values)):,} values)" for name, values in columns.items()]
+    return (f"groups of training rows: {', '.join(named)}",) if named else ()
 
 
 def _check_kinds(reading: Reading) -> None:

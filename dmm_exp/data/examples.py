@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,8 @@ class Examples:
         corrupted: ``[points]`` bool, whose labels were changed.
         names: of the files of training points, ``[n_train]``: paths in the folder of training images, such as
             ``cat/1.png``; None where points are not files. They are not written to artifacts and change no result.
+        columns: name → value of every training row, as text: from whom or where rows are, such as users or sessions.
+            They are not written to artifacts either, and change no result.
         taken: sentences that say how the files were read where that was not obvious. They are not written to artifacts
             and change no result, either.
     """
@@ -68,6 +71,7 @@ class Examples:
     corrupted: Tensor
     names: list[str] | None = field(default=None, repr=False, compare=False)
     taken: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def n_points(self) -> int:

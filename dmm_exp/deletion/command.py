@@ -8,7 +8,8 @@ report.html into a folder, whose name is the last line on standard output.
 
 Data, network and method are the groups of experiments (python -m dmm_exp --help): dataset, model, unlearner,
 attribution, training, executor. forget.indices is a file of training indices, of true and false, or of file names of a
-folder of images: .txt, .csv, .tsv, .json, .npy or .parquet. Of several columns forget.column=NAME is read.
+folder of images: .txt, .csv, .tsv, .json, .npy or .parquet. Of several columns forget.column=NAME is read. All rows of
+a user are forget=group forget.column=user forget.value=17, where the dataset says whose a row is (its group_by).
 
     request.checkpoint=FILE     of the trained network: safetensors, a state dict, or Lightning's
     request.prefix=student.     which network of the file, where it holds several: what stands before its names

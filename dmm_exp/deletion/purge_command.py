@@ -10,6 +10,7 @@ from dmm_exp.console.progress import Console
 from dmm_exp.deletion.recipes import composed
 from dmm_exp.deletion.rows import read
 from dmm_exp.errors import UserError
+from dmm_exp.forget import OneGroup
 from dmm_exp.records.chain import CHAIN, HEAD
 from dmm_exp.records.pool import FILE, Pool, is_finished
 from dmm_exp.records.purge import purge_ledger, purge_pool
@@ -69,4 +70,6 @@ def _rows(texts: Sequence[str], folder: Path) -> list[int]:
     if not texts:
         return []
     selector = instantiate(composed(["logger=none", "forget=indices", *texts]).forget, "forget")
+    if isinstance(selector, OneGroup):
+        raise UserError("forget=group: a pool does not keep the groups of its rows; expected forget.indices=FILE")
     return read(selector, Pool.open(folder).examples()).tolist()

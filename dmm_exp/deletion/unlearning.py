@@ -54,7 +54,8 @@ def unlearn(
         forget: rows to delete: training indices (a list, range, set, array, tensor, Series), a mask of the training
             set, names of files where ``train`` is a folder of images, or the path of a file that lists any of these;
             see :func:`dmm_exp.forget.read_rows`. ``dmm_exp.forget.Indices("rows.csv", column="row")`` chooses one of
-            several columns.
+            several columns, and ``dmm_exp.forget.OneGroup("user", 17)`` all rows of a user, where a dataset of this
+            package says whose a row is.
         method: name of an unlearner (``conf/unlearner``), with settings if need be (``"scrub epochs=3"``), or its
             configuration.
         recipe: how the network was trained, see :func:`dmm_exp.prepare`; only a pool and a verification need it.

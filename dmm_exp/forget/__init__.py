@@ -6,7 +6,7 @@ from dmm_exp.forget.entangled import Entangled
 from dmm_exp.forget.memorized import Memorized, memorization_groups
 from dmm_exp.forget.rows import read_rows
 from dmm_exp.forget.selector import Selector
-from dmm_exp.forget.simple import Indices, Mislabelled, OneClass, Points, Random, SubClass
+from dmm_exp.forget.simple import Indices, Mislabelled, OneClass, OneGroup, Points, Random, SubClass
 
 __all__ = [
     "Entangled",
@@ -14,6 +14,7 @@ __all__ = [
     "Memorized",
     "Mislabelled",
     "OneClass",
+    "OneGroup",
     "Points",
     "Random",
     "Rows",

@@ -69,7 +69,12 @@ def described(rows: Sequence[object]) -> str:
     '30, 7, 19 (3 rows)'
     """
     more = ", …" if len(rows) > SHOWN else ""
-    return f"{', '.join(shown(row) for row in rows[:SHOWN])}{more} ({len(rows):,} row{'' if len(rows) == 1 else 's'})"
+    return f"{', '.join(shown(row) for row in rows[:SHOWN])}{more} ({counted(rows)})"
+
+
+def counted(rows: Sequence[object] | Rows) -> str:
+    """Return the number of rows, in words: ``1 row`` or ``23 rows``."""
+    return f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
 
 
 def distinct(rows: Sequence[int], n_train: int, key: str, entries: Entries | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dmm_exp.data import Examples, Rows
-from dmm_exp.errors import UserError
+from dmm_exp.data import Examples, Rows, group_text, group_values
+from dmm_exp.errors import UserError, did_you_mean, listed, shown
 from dmm_exp.forget.classes import class_index
-from dmm_exp.forget.rows import distinct, read_rows
+from dmm_exp.forget.names import COMPARED
+from dmm_exp.forget.rows import counted, distinct, read_rows
 from dmm_exp.forget.selector import Selector, forget_size
 
 
@@ -112,6 +113,44 @@ class SubClass(Selector):
         found = torch.from_numpy(KMeans(self.clusters, random_state=self.seed).fit_predict(inputs)).long()
         by_size = torch.bincount(found, minlength=self.clusters).argsort(descending=True, stable=True)
         return members[found == by_size[self.cluster]]
+
+
+@dataclass(frozen=True)
+class OneGroup(Selector):
+    """All rows of one value of a column of the dataset, such as those of one user.
+
+    Attributes:
+        column: that the dataset groups its training rows by (``Examples.columns``).
+        value: of the rows to forget, as it is written in the data; a number counts as its text.
+    """
+
+    column: str
+    value: str | int
+
+    def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
+        """Return the sorted rows of the group."""
+        values = group_values(examples.columns, self.column, "forget.column")
+        chosen = [row for row, value in enumerate(values) if value == self._text]
+        if not chosen:
+            there = sorted(set(values))
+            raise UserError(
+                f"{self._key}: no training row has this value; expected one of the {len(there):,} of the column "
+                f"'{self.column}' ({listed(there, 3)}){did_you_mean(self._text, there[:COMPARED])}"
+            )
+        return torch.tensor(chosen)
+
+    def rows(self, examples: Examples, scores: pd.DataFrame | None = None) -> Rows:
+        """Return the rows, with the group as their description."""
+        rows = super().rows(examples)
+        return replace(rows, read=f"{self.column}={shown(self._text)} ({counted(rows)})", key=self._key)
+
+    @property
+    def _text(self) -> str:
+        return group_text(self.value)
+
+    @property
+    def _key(self) -> str:
+        return f"forget.value={shown(self.value)}"
 
 
 @dataclass(frozen=True)

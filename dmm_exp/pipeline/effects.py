@@ -192,6 +192,8 @@ class Effects:
                 f"pool.designs: {type(self.estimator).__name__} expects members that are trained by design, of which "
                 "this pool has none; choose pool=groups"
             )
+        for name in self.source.designs if isinstance(self.source, FromPool) else ():
+            self.source.models.column_of(name)
 
     def of(self, rows: Rows, name: str | None = None) -> Artifact:
         """Return how much including some training rows changes every logit.

@@ -14,9 +14,10 @@ from torch import Tensor
 from dmm_exp.attribution import SubsetModels
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Plain, plain
-from dmm_exp.data import Rows
+from dmm_exp.data import Rows, group_values
 from dmm_exp.ensembles import AllBut, Designed, Only, RandomSubsets, Role
 from dmm_exp.ensembles.work import TrainJob, train_chunk
+from dmm_exp.files.digests import digest_of
 from dmm_exp.metrics import margins
 from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.pools import Design, Known, answers_alike, role_of
@@ -98,6 +99,7 @@ class Models:
             torch.from_numpy(table["memorization"]).float().nan_to_num().clamp(0, 1),
             answers_alike(torch.from_numpy(self.margins_of(halves, slice(None))), halves.masks[:, :]),
             examples.inputs,
+            examples.columns,
         )
 
     def designed(self, name: str) -> Artifact:
@@ -113,6 +115,8 @@ class Models:
         settings = dict(context.config.pool.designs[name])
         config = {"role": role_of(name), "design": settings | {"members": None}, "seed": context.config.seed}
         inputs = {"dataset": context.dataset.digest, "pool": self.pool.digest}
+        if design.column is not None:  # which the dataset's artifact does not hold
+            inputs["column"] = digest_of(self.column_of(name))
         spec = Spec("design", config | {"members": design.members}, inputs, {"pool": self.pool.spec.family})
 
         def make(draft: Draft) -> None:
@@ -120,6 +124,15 @@ class Models:
             draft.write_json("facts", {"members": design.members})
 
         return context.store.obtain(spec, make)
+
+    def column_of(self, name: str) -> list[str] | None:
+        """Return what a design groups training rows by, one value a row; None where it looks at no column.
+
+        Raises:
+            UserError: the dataset has no such column.
+        """
+        column, columns = self.designs[name].column, self.context.examples.columns
+        return None if column is None else list(group_values(columns, column, f"pool.designs.{name}.column"))
 
     @property
     def of_designs(self) -> SubsetModels:

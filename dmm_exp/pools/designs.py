@@ -31,6 +31,7 @@ class Design(ABC):
     Attributes:
         about: share of the rows that a member is trained without, roughly, as costs are estimated before there is a
             pool.
+        column: of the dataset that tells which rows belong together; None for rules that look at none.
 
     Args:
         members: number of models.
@@ -40,6 +41,7 @@ class Design(ABC):
     """
 
     about: float = 0.1
+    column: str | None = None
 
     def __init__(self, members: int) -> None:
         if members < 0:
@@ -203,6 +205,7 @@ class WithoutGroup(Design):
 
     def chosen(self, index: int, known: Known, generator: torch.Generator) -> Tensor:
         """Return all rows of a group."""
+        assert self.column is not None
         values = known.values(self.column)
         groups = sorted(set(values))
         return torch.tensor([value == groups[index % len(groups)] for value in values])

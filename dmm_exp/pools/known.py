@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from dmm_exp.data import group_values
 from dmm_exp.errors import UserError, did_you_mean, listed
 
 ALIKE = ("answers", "inputs")
@@ -33,7 +34,7 @@ class Known:
     memorization: Tensor
     answers: Tensor
     inputs: Tensor
-    columns: Mapping[str, list[str]] = field(default_factory=dict)
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @cached_property
     def classes(self) -> list[Tensor]:
@@ -64,16 +65,13 @@ class Known:
             inputs[self.labels == self.labels[rows[0]]] -= inputs[rows].mean(0)
         return _unit_rows(inputs)
 
-    def values(self, column: str) -> list[str]:
+    def values(self, column: str) -> Sequence[str]:
         """Return the value of every training row in a column of the dataset.
 
         Raises:
             UserError: the dataset has no such column.
         """
-        if column not in self.columns:
-            there = listed(list(self.columns)) if self.columns else "none: the dataset names no groups of rows"
-            raise UserError(f"column={column}: expected one of the dataset's columns ({there})")
-        return self.columns[column]
+        return group_values(self.columns, column, "column")
 
 
 def answers_alike(margins: Tensor, masks: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from dmm_exp.errors import UserError
 
 CONF = Path(config_directory())
 CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
-NEEDS = {"forget/indices": ["forget.indices=rows.csv"]}
+NEEDS = {"forget/indices": ["forget.indices=rows.csv"], "forget/group": ["forget.column=user", "forget.value=17"]}
 
 
 def composed(*overrides):
@@ -108,7 +108,7 @@ def test_groups_and_choices_are_those_that_hydra_knows():
 def test_help_shows_choices_and_the_keys_of_what_was_chosen():
     register()
     said = help_text(config_directory(), ["unlearner=scrub", "seed=7"])
-    assert "\nforget: class, indices, " in said
+    assert "\nforget: class, group, indices, " in said
     assert "\nhydra" not in said
     assert "\nseed: 7\n" in said
     assert "  _target_: dmm_exp.unlearners.Scrub\n" in said

@@ -35,7 +35,8 @@ DO_NOT_IDENTIFY = {
 }  # fmt: skip
 FILES = ["dataset.path", "dataset.formats.*.groups", "forget.indices"]
 LATER = [
-    "dataset.formats.npz.axes", "dataset.formats.table.keep", "evaluation.strong_ulira.position",
+    "dataset.formats.npz.axes", "dataset.formats.table.keep", "dataset.formats.folder.group_by",
+    "dataset.formats.npz.group_by", "dataset.formats.table.group_by", "evaluation.strong_ulira.position",
     "forget.position", "forget.column", "forget.header",
 ]  # fmt: skip
 UNMARKED = [key for keys in DO_NOT_IDENTIFY.values() for key in keys]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -88,4 +90,52 @@ def test_a_few_oracles_correct_the_prediction_and_cost(tmp_path):
 def test_a_pool_without_designs_is_refused_before_anything_is_trained(tmp_path, jobs):
     with pytest.raises(UserError, match="pool=groups"):
         pipeline_of(tmp_path, "attribution=kriging", "unlearner=dm_direct")
+    assert not jobs
+
+
+def users_of(folder, name, change=0):
+    """Write a table of 90 rows of five users, and return how it is named."""
+    labels = np.arange(90) % 2
+    table = pd.DataFrame({"user": (np.arange(90) + change) % 5, "x": np.sin(np.arange(90)) + labels, "label": labels})
+    table.to_csv(folder / name, index=False)
+    return ["dataset=table", f"dataset.path={folder / name}", "dataset.formats.table.group_by=[user]"]
+
+
+BY_USER = [
+    *SMALL,
+    "model=logistic",
+    "pool.designs.user={_target_: dmm_exp.pools.WithoutGroup, members: 5, column: user}",
+    "forget=group",
+    "forget.column=user",
+    "forget.value=3",
+]
+BY_USER.remove("forget.size=10")
+BY_USER.remove("forget=random")
+
+
+def test_members_are_trained_without_users_and_predict_what_forgetting_one_does(tmp_path, jobs):
+    pipeline = pipeline_of(tmp_path, *BY_USER, *users_of(tmp_path, "rows.csv"))
+    examples = pipeline.context.examples
+    effect = pipeline.effects.of(pipeline.forget).tensors("effect")
+    assert effect["effect"].isfinite().all()
+    assert by_design(jobs, "user") == [(0, 5)]
+    masks = pipeline.models.designed("user").stacked("masks")
+    for member, mask in enumerate(masks):
+        assert not any(mask[row] for row, user in enumerate(examples.columns["user"]) if user == str(member))
+    assert pipeline.models.known.columns == examples.columns
+    assert pipeline.forget.tolist() == [row for row, user in enumerate(examples.columns["user"]) if user == "3"]
+
+
+def test_other_users_of_the_same_rows_are_another_design(tmp_path, jobs):
+    first = pipeline_of(tmp_path, *BY_USER, *users_of(tmp_path, "rows.csv"))
+    other = pipeline_of(tmp_path, *BY_USER, *users_of(tmp_path, "other.csv", change=1))
+    one, two = (pipeline.models.designed("user").stacked("masks") for pipeline in (first, other))
+    assert first.context.dataset.digest == other.context.dataset.digest
+    assert not torch.equal(one, two)
+    assert by_design(jobs, "user") == [(0, 5), (0, 5)]
+
+
+def test_a_design_by_a_column_that_is_not_there_is_refused_before_anything_is_trained(tmp_path, jobs):
+    with pytest.raises(UserError, match=r"^pool\.designs\.user\.column=users: expected one of 'user'"):
+        pipeline_of(tmp_path, *BY_USER, "pool.designs.user.column=users", *users_of(tmp_path, "rows.csv"))
     assert not jobs

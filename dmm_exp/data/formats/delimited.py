@@ -10,7 +10,7 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Text:
         return table
 
 
-def read_delimited(path: Path, label: str) -> tuple[DataFrame, list[str]]:
+def read_delimited(path: Path, label: str, texts: Collection[str] = ()) -> tuple[DataFrame, list[str]]:
     """Return a table, and notes on how it was read if it is not plain CSV in UTF-8.
 
     A column holds numbers (or true and false), or texts; a missing value is NaN in both. ``NA``, ``N/A``, ``None`` and
@@ -80,6 +80,7 @@ def read_delimited(path: Path, label: str) -> tuple[DataFrame, list[str]]:
     Args:
         path: the file, which may be compressed.
         label: name of a column; the separator is what separates this name from the others.
+        texts: names of columns whose values are returned as they are written, missing ones as empty texts.
 
     Raises:
         UserError: the file cannot be unpacked.
@@ -92,6 +93,9 @@ def read_delimited(path: Path, label: str) -> tuple[DataFrame, list[str]]:
             separator, names = _layout(head, encoding, label)
             text = Text(path, content, encoding, separator, names)
             table, decimal = _columns(text)
+            written = [place for place, name in enumerate(table.columns) if name in texts]
+            if written:
+                table[table.columns[written]] = text.read(usecols=written, dtype=str, keep_default_na=False)
         except UnicodeDecodeError:
             if encoding == "latin-1":
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,12 @@ import numpy as np
 from dmm_exp.data.classes import comparable
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, fingerprint
 from dmm_exp.data.formats.walk import FolderFile, divided, files, readable, report_skipped
+from dmm_exp.data.groups import group_texts
 from dmm_exp.data.pictures import Pictures, file_content
-from dmm_exp.errors import UserError
+from dmm_exp.errors import REASON, UserError, explained, shown
 from dmm_exp.files.reading import plain_name, read_json
+
+GROUP_BY = "dataset.formats.folder.group_by"
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,27 @@ class ImageFolder(Format):
         test: possible names of the folder with test images; the first that exists is read.
         groups: JSON file with the sub-folders of each class, ``{"bear": ["n02132136", ...], ...}``; other sub-folders
             are ignored. None makes every sub-folder a class.
+        group_by: a regular expression that is searched in the path of every training file in its folder, such as
+            ``cat/u17_3.png``. Its named groups say from whom or where the picture is: ``(?P<user>[^/_]+)_``.
     """
 
     train: str = "train"
     test: Sequence[str] = ("test", "val", "valid", "validation")
     groups: str | None = None
+    group_by: str | None = None
+
+    def __post_init__(self) -> None:
+        _ = self._pattern
+
+    @property
+    def _pattern(self) -> re.Pattern[str] | None:
+        if self.group_by is None:
+            return None
+        with explained(f"{GROUP_BY}={self.group_by}: is no regular expression ({REASON})", re.error):
+            pattern = re.compile(self.group_by)
+        if not pattern.groupindex:
+            raise UserError(f"{GROUP_BY}={self.group_by}: expected a part with a name, such as (?P<user>[^/_]+)_")
+        return pattern
 
     @property
     def expected(self) -> str:
@@ -59,7 +79,23 @@ class ImageFolder(Format):
                 f"{folders[TEST]} has a sub-folder '{strangers[0]}' that is not a class of the training images"
             )
         parts = {part: _part(folder, classes) for part, folder in folders.items()}
+        parts[TRAIN] = replace(parts[TRAIN], columns=self._columns(parts[TRAIN].names or ()))
         return Reading(parts, [readable(name) for name in sorted(set(classes.values()))])
+
+    def _columns(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Return the values that the pattern finds in the names of files."""
+        if (pattern := self._pattern) is None:
+            return {}
+        found = [pattern.search(name) for name in names]
+        if (wrong := next((name for name, one in zip(names, found, strict=True) if one is None), None)) is not None:
+            raise UserError(
+                f"{GROUP_BY}={self.group_by}: does not match '{shown(wrong)}' ({found.count(None):,} of {len(names):,} "
+                "training files); expected a pattern that says of every training file which group it is of"
+            )
+        return {
+            column: group_texts((one[column] for one in found if one), f"'{column}' of names of files")
+            for column in pattern.groupindex
+        }
 
     def _classes(self, folder: Path) -> dict[str, str]:
         """Return the class of every sub-folder."""

@@ -6,7 +6,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,13 @@ class Part:
             images.
         labels: ``[examples]`` int64; or texts, where the reading has no names of classes.
         names: paths of the files in the folder of the part, if each example is a file.
+        columns: name → value of every example, as text, of the columns by which training examples are grouped.
     """
 
     inputs: np.ndarray | Pictures
     labels: np.ndarray
     names: list[str] | None = None
+    columns: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

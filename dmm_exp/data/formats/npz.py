@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading, label_values
+from dmm_exp.data.groups import group_texts
 from dmm_exp.data.numbers import numbers
 from dmm_exp.errors import UserError, did_you_mean
 from dmm_exp.files.reading import check_archive
@@ -32,12 +33,14 @@ class Npz(Format):
             false, shapes whose last axis is the shortest are refused, unless the second is 1 or 3 or ``axes`` is given.
         axes: the meaning of the axes after the first, one of :data:`LAYOUTS`. None takes ``[n, a, b]`` as grey images
             if they are uint8 or squares of 8 pixels or more, and refuses others, which may be sequences.
+        group_by: names of arrays ``[n]`` that say from whom or where each training input is.
     """
 
     train: Sequence[str] = ("x_train", "y_train")
     test: Sequence[str] | None = ("x_test", "y_test")
     channels_last: bool = False
     axes: Sequence[str] | None = None
+    group_by: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         for part, names in ((TRAIN, self.train), (TEST, self.test)):
@@ -74,16 +77,25 @@ class Npz(Format):
         return Reading(parts, files=(path,), taken=self._taken(np.asarray(parts[TRAIN].inputs), path), source=source)
 
     def _part(self, archive: np.lib.npyio.NpzFile, path: Path, part: str, names: Sequence[str]) -> Part:
-        for name in names:
-            if name not in archive.files:
-                raise UserError(
-                    f"dataset.formats.npz.{part}={list(names)}: {path} has no array '{name}', it has "
-                    f"{', '.join(archive.files) or 'none'}{did_you_mean(name, archive.files)}"
-                    + ("; a file without a test part takes dataset.formats.npz.test=null" if part == TEST else "")
-                )
-        inputs, labels = (archive[name] for name in names)
+        way_out = f"; a file without a test part takes {KEY}.test=null" if part == TEST else ""
+        inputs, labels = (_array(archive, name, f"{KEY}.{part}={list(names)}: {path}", way_out) for name in names)
         where = f"{names[0]} of {path}"
-        return Part(self._inputs(inputs, where), label_values(labels, f"{names[1]} of {path}"))
+        columns = self._columns(archive, path, len(inputs)) if part == TRAIN and inputs.ndim else {}
+        return Part(self._inputs(inputs, where), label_values(labels, f"{names[1]} of {path}"), columns=columns)
+
+    def _columns(self, archive: np.lib.npyio.NpzFile, path: Path, rows: int) -> dict[str, list[str]]:
+        """Return the values by which training inputs are grouped."""
+        columns = {}
+        for name in self.group_by or ():
+            key = f"{KEY}.group_by={list(self.group_by or ())}"
+            values, where = _array(archive, name, f"{key}: {path}"), f"'{name}' of {path}"
+            if values.size != rows or values.ndim == 0 or values.dtype.kind not in "biufUS":
+                raise UserError(
+                    f"{key}: {where} is {values.dtype} {list(values.shape)}; expected one number or text for each of "
+                    f"{rows} training inputs"
+                )
+            columns[name] = group_texts(values.reshape(rows).tolist(), where)
+        return columns
 
     def _inputs(self, inputs: np.ndarray, where: str) -> np.ndarray:
         if inputs.dtype != np.uint8:
@@ -125,6 +137,13 @@ class Npz(Format):
         what = {1: "{} numbers", 2: "sequences of {} steps of {} values", 3: "images of {} channels, {} × {} pixels"}
         words = what.get(len(shape), f"numbers {list(shape)}").format(*shape)
         return (f"{path.name}: inputs '{self.train[0]}' are {words} ({kind}), labels are '{self.train[1]}'",)
+
+
+def _array(archive: np.lib.npyio.NpzFile, name: str, where: str, way_out: str = "") -> np.ndarray:
+    if name not in archive.files:
+        there = ", ".join(archive.files) or "none"
+        raise UserError(f"{where} has no array '{name}', it has {there}{did_you_mean(name, archive.files)}{way_out}")
+    return archive[name]
 
 
 def _written(axes: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from dmm_exp.data.classes import classes_of
 from dmm_exp.data.formats import delimited
 from dmm_exp.data.formats.columns import KEY, Columns
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading
+from dmm_exp.data.groups import group_texts
 from dmm_exp.errors import UserError, did_you_mean, listed
 from dmm_exp.files.reading import check_memory, check_parquet
 
@@ -35,11 +36,13 @@ class Table(Format):
         label: name of the column of labels.
         leave_out: columns that are not used.
         keep: columns that are inputs although they seem to number the rows or to reveal the labels.
+        group_by: columns that say from whom or where each training row is. They are no inputs.
     """
 
     label: str = "label"
     leave_out: Sequence[str] = ()
     keep: Sequence[str] | None = None
+    group_by: Sequence[str] | None = None
 
     @property
     def expected(self) -> str:
@@ -56,9 +59,12 @@ class Table(Format):
         """Return inputs float32 ``[rows, columns]``."""
         candidates = {TRAIN: path} if path.is_file() else {part: _inside(path, part) for part in (TRAIN, TEST)}
         files = {part: file for part, file in candidates.items() if file is not None}
-        read = {part: self._table(file) for part, file in files.items()}
-        tables, first = {}, read[TRAIN][0]
-        for part, (table, _) in read.items():
+        groups = tuple(self.group_by or ())
+        read = {part: self._table(file, groups if part == TRAIN else ()) for part, file in files.items()}
+        grouped = {name: group_texts(read[TRAIN][0][name], f"column '{name}' of {files[TRAIN]}") for name in groups}
+        used = {part: self._used(table, files[part]) for part, (table, _) in read.items()}
+        tables, first = {}, used[TRAIN]
+        for part, table in used.items():
             self._check_columns(table, first, files[part], files[TRAIN])
             tables[part] = table[list(first.columns)]
         source = f"{KEY}.label={self.label}"
@@ -68,36 +74,46 @@ class Table(Format):
         columns = Columns(inputs, {part: str(file) for part, file in files.items()}, coded[TRAIN], self.keep or ())
         arrays = columns.inputs()
         parts = {part: Part(arrays[part], coded[part]) for part in tables}
+        parts[TRAIN] = replace(parts[TRAIN], columns=grouped)
         taken = [_sentence(files[TRAIN], read[TRAIN][1], self.label, names, columns)]
         return Reading(parts, names, tuple(files.values()), tuple(taken), source)
 
-    def _table(self, path: Path) -> tuple[pd.DataFrame, list[str]]:
-        """Return a table without the columns to leave out, and notes on how it was read."""
+    def _table(self, path: Path, groups: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+        """Return a table, the values of groups as they are written, and notes on how it was read."""
         import pandas as pd
         from pyarrow import ArrowException
+        from pyarrow.parquet import read_table
 
         facts: list[str] = []
         try:
             if _end(path) == PARQUET:
                 check_parquet(path)
                 table = pd.read_parquet(path)
+                for name, values in read_table(path, columns=list(groups)).to_pydict().items():
+                    table[name] = pd.Series(values, table.index, object)  # whole numbers of 64 bits stay what they are
             else:
                 check_memory(path.stat().st_size)
-                table, facts = delimited.read_delimited(path, self.label)
+                table, facts = delimited.read_delimited(path, self.label, groups)
         except UserError as error:
             raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
         except (ValueError, OSError, ArrowException, LookupError, TypeError, RecursionError, MemoryError) as error:
             raise UserError(f"{path} is not a complete {_end(path)} table: {error}") from error
         table.columns = [str(name) for name in table.columns]
-        self._check_names(path, list(table.columns))
+        self._check_names(path, list(table.columns), groups)
         if len(table) == 0:
             raise UserError(f"{path} has no rows")
-        if table.shape[1] == 1 + len(self.leave_out):
-            raise UserError(f"{path} has no column besides '{self.label}' and those left out")
-        return table.drop(columns=list(self.leave_out)), facts
+        return table, facts
 
-    def _check_names(self, path: Path, names: list[str]) -> None:
-        for key, wanted in (("label", [self.label]), ("leave_out", self.leave_out), ("keep", self.keep or ())):
+    def _used(self, table: pd.DataFrame, path: Path) -> pd.DataFrame:
+        """Return a table without the columns to leave out and those that name groups."""
+        used = table.drop(columns=[*self.leave_out, *(self.group_by or ())], errors="ignore")
+        if used.shape[1] == 1:
+            raise UserError(f"{path} has no column besides '{self.label}' and those left out")
+        return used
+
+    def _check_names(self, path: Path, names: list[str], groups: Sequence[str]) -> None:
+        expected = {"label": [self.label], "leave_out": self.leave_out, "keep": self.keep or (), "group_by": groups}
+        for key, wanted in expected.items():
             for name in wanted:
                 if name not in names:
                     values = [one for one in names if one.replace(".", "").lstrip("+-").isdigit()]
@@ -108,6 +124,8 @@ class Table(Format):
                     )
         if self.label in (*self.leave_out, *(self.keep or ())):
             raise UserError(f"{KEY}.leave_out, {KEY}.keep: '{self.label}' is the label; expected other columns")
+        if inputs := [name for name in groups if name in (self.label, *(self.keep or ()))]:
+            raise UserError(f"{KEY}.group_by: '{inputs[0]}' is the label or in {KEY}.keep; expected other columns")
 
     def _check_columns(self, table: pd.DataFrame, first: pd.DataFrame, file: Path, train: Path) -> None:
         """Raise ``UserError`` unless a part has the training part's columns, in any order."""
