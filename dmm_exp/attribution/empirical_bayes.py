@@ -67,9 +67,9 @@ class EmpiricalBayes(Estimator):
         tuning_outputs: int = 200,
         prior_examples: int = 2000,
         prior_points: int = 250,
-        oracles: int = 0,
+        oracles: int | None = None,
     ) -> None:
-        self.oracles = at_least("oracles", oracles, 0)
+        self.oracles = at_least("oracles", oracles or 0, 0)
         self.ridge = Datamodel(penalties, tuning_outputs)
         self.prior_examples = at_least("prior_examples", prior_examples, 1)
         self.prior_points = at_least("prior_points", prior_points, 1)

@@ -76,11 +76,11 @@ class GroupKriging(Estimator):
         sample: int = 500,
         prior_examples: int = 2000,
         prior_points: int = 250,
-        oracles: int = 0,
+        oracles: int | None = None,
         spread: bool = False,
     ) -> None:
         self.spread = spread
-        self.oracles = at_least("oracles", oracles, 0)
+        self.oracles = at_least("oracles", oracles or 0, 0)
         self.clusters, self.alike = at_least("clusters", clusters, 1), tuple(alike)
         self.iterations, self.sample = at_least("iterations", iterations, 1), at_least("sample", sample, 10)
         self.singles = EmpiricalBayes(prior_examples=prior_examples, prior_points=prior_points)

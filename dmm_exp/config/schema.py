@@ -118,7 +118,7 @@ class PoolConfig:
     logits_dtype: str = "float32"
     lds_alphas: list[float] = field(default_factory=list)
     larger: LargerConfig = field(default_factory=LargerConfig)
-    designs: dict[str, Node] = field(default_factory=dict)
+    designs: dict[str, Node] | None = field(default=None, metadata=LATER)
     amortised_over: int = 1
 
 
@@ -221,7 +221,7 @@ class Config:
     forget: Node = field(
         default_factory=dict, metadata=_marks_inside(file=("indices",), later=("position", "column", "header"))
     )
-    attribution: Node = field(default_factory=dict)
+    attribution: Node = field(default_factory=dict, metadata=_marks_inside(later=("oracles",)))
     unlearner: Node = field(default_factory=dict)
     refinement: Node = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

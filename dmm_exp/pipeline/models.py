@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dmm_exp.attribution import SubsetModels
 from dmm_exp.config.instantiate import instantiate
-from dmm_exp.config.schema import Plain, plain
+from dmm_exp.config.schema import Node, Plain, plain
 from dmm_exp.data import Rows, group_values
 from dmm_exp.ensembles import AllBut, Designed, Only, RandomSubsets, Role
 from dmm_exp.ensembles.work import TrainJob, train_chunk
@@ -86,7 +86,11 @@ class Models:
     @cached_property
     def designs(self) -> dict[str, Design]:
         """Name → rule of every part of the pool that is trained by design."""
-        return {name: instantiate(node) for name, node in self.context.config.pool.designs.items()}
+        return {name: instantiate(node) for name, node in self._design_settings.items()}
+
+    @property
+    def _design_settings(self) -> dict[str, Node]:
+        return self.context.config.pool.designs or {}
 
     @cached_property
     def known(self) -> Known:
@@ -112,7 +116,7 @@ class Models:
     def _design(self, name: str) -> Artifact:
         """Return what the members of a part of the pool are trained on."""
         design, context = self.designs[name], self.context
-        settings = dict(context.config.pool.designs[name])
+        settings = dict(self._design_settings[name])
         config = {"role": role_of(name), "design": settings | {"members": None}, "seed": context.config.seed}
         inputs = {"dataset": context.dataset.digest, "pool": self.pool.digest}
         if design.column is not None:  # which the dataset's artifact does not hold

@@ -37,7 +37,7 @@ FILES = ["dataset.path", "dataset.formats.*.groups", "forget.indices"]
 LATER = [
     "dataset.formats.npz.axes", "dataset.formats.table.keep", "dataset.formats.folder.group_by",
     "dataset.formats.npz.group_by", "dataset.formats.table.group_by", "evaluation.strong_ulira.position",
-    "forget.position", "forget.column", "forget.header",
+    "forget.position", "forget.column", "forget.header", "attribution.oracles", "pool.designs",
 ]  # fmt: skip
 UNMARKED = [key for keys in DO_NOT_IDENTIFY.values() for key in keys]
 TUNING = {"random seed=9": {"_target_": "dmm_exp.forget.Random", "size": 5, "fraction": None, "seed": 9}}
