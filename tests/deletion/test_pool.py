@@ -127,27 +127,27 @@ def test_a_pool_that_grows_equals_one_made_at_once(pool, tmp_path):
 
 
 def test_an_interrupted_pool_goes_on_where_it_stopped(prepared, tmp_path, monkeypatch):
-    taught, stop = [], 12
-    one = by_function._taught
+    trained_seeds, stop = [], 12
+    one = by_function._trained
 
-    def interrupted(teacher: Any, network: nn.Module, rows: Tensor, seed: int) -> Any:
-        if len(taught) == stop:
+    def interrupted(train: Any, network: nn.Module, rows: Tensor, seed: int) -> Any:
+        if len(trained_seeds) == stop:
             raise KeyboardInterrupt
-        taught.append(seed)
-        return one(teacher, network, rows, seed)
+        trained_seeds.append(seed)
+        return one(train, network, rows, seed)
 
-    monkeypatch.setattr(by_function, "_taught", interrupted)
+    monkeypatch.setattr(by_function, "_trained", interrupted)
     with pytest.raises(KeyboardInterrupt):
         made(tmp_path / "pool", descend)
     assert "holds no finished pool" in refused(lambda: Pool.open(tmp_path / "pool"))
-    first, stop = len(taught), 10**6
-    taught.clear()
+    first, stop = len(trained_seeds), 10**6
+    trained_seeds.clear()
     made(tmp_path / "pool", descend)
-    resumed = len(taught)
-    taught.clear()
+    resumed = len(trained_seeds)
+    trained_seeds.clear()
     made(tmp_path / "whole", descend)
-    assert len(taught) <= first + resumed <= len(taught) + 5  # at most one chunk is taught twice
-    assert resumed < len(taught)
+    assert len(trained_seeds) <= first + resumed <= len(trained_seeds) + 5  # at most one chunk is trained twice
+    assert resumed < len(trained_seeds)
     assert artifacts(tmp_path / "pool").keys() == artifacts(tmp_path / "whole").keys()
     assert artifacts(tmp_path / "pool") == artifacts(tmp_path / "whole")
     model = network(descend)

@@ -15,10 +15,12 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.models import MLP, Normalised
 
 GROUPS = ("forget", "retain", "val")
+BOTH_WAYS = [f"{measure}{end}" for measure in ("klom_reverse", "klom_sum") for end in ("", "_floor", "_original")]
 
 ALWAYS = {
     *(f"klom/{group}/{value}" for group in GROUPS for value in ("p50", "p95", "p99", "mean")),
     *(f"{kind}/{group}/p95" for group in GROUPS for kind in ("klom_floor", "klom_original")),
+    *(f"{kind}/{group}/p95" for group in GROUPS for kind in BOTH_WAYS),
     *(f"accuracy/{kind}/{group}" for group in GROUPS for kind in ("unlearned", "original", "oracle")),
     *(f"mia/{kind}" for kind in ("unlearned", "original", "oracle")),
     *(
