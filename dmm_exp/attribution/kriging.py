@@ -145,12 +145,8 @@ class GroupKriging(Estimator):
         inner = {name.removeprefix("singles/"): value for name, value in tensors.items() if name.startswith("singles/")}
         singles = self.singles.recall(evidence, inner)
         known = evidence.known
-        sums = Sums(
-            singles,
-            *(tensors[name] for name in ("mean", "deviation", "margin_deviation")),
-            known.memorization,
-            tensors["slopes"],
-        )
+        scales = {name: tensors[name] for name in ("mean", "deviation", "margin_deviation", "slopes")}
+        sums = Sums(singles, memorization=known.memorization, **scales)
         neighbourhoods = Neighbourhoods(tensors["cluster"], tensors["label"], tensors["near"])
         shared = SharedRows(neighbourhoods, tensors["sizes"], known.memorization, known.classes)
         left_out = (~evidence.designs.masks[:, :]).float()
