@@ -28,7 +28,12 @@ SMALL = [
     "pool.size=24",
     "pool.held_out=4",
     "n_models=3",
-    *(f"pool.designs.{name}.members=3" for name in ("part_alike", "part_inputs", "part_random", "level_set", "share")),
+    *(f"pool.designs.{name}.members=3" for name in ("part_alike", "level_set", "share")),
+    *(f"pool.designs.{name}.members=0" for name in ("part_inputs", "part_random")),
+    "attribution.clusters=1",
+    "attribution.iterations=5",
+    "attribution.prior_examples=100",
+    "attribution.prior_points=30",
     "pool.designs.class.members=4",
 ]
 
