@@ -60,8 +60,12 @@ def _percentile(metrics: Mapping[str, float], ensemble: str, group: str) -> Cell
     low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
     lines = [f"{low:.2f}–{high:.2f}"] if low is not None and high is not None else []
     reverse, total = (metrics.get(f"{name}{ensemble}/{group}/p95") for name in ("klom_reverse", "klom_sum"))
-    lines += [f"{number(reverse)}, {number(total)}"] if reverse is not None else []
+    lines += [", ".join(_three_digits(value) for value in (reverse, total))] if reverse is not None else []
     return Cell(number(metrics.get(key)), "\n".join(lines))
+
+
+def _three_digits(value: float | None) -> str:
+    return number(value, ".1f" if value is not None and value >= 10 else ".2f")
 
 
 def _accuracies(metrics: Mapping[str, float], ensemble: str) -> Cell:
