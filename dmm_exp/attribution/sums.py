@@ -1,0 +1,124 @@
+"""Sums of single effects over sets of rows, and how far they hold at the size of the whole training set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dmm_exp.attribution.empirical_bayes import PosteriorMeans
+from dmm_exp.attribution.evidence import SubsetModels
+from dmm_exp.attribution.priors import BLOCK_VALUES
+from dmm_exp.models import margin
+
+HARD = 0.1  # memorization above which an example's own effect has a slope of its own
+RIDGE = 1e-4
+LABEL, OTHER = 0, 1  # kinds of logits: of the point's label, and the others
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums of single effects of the rows of a set, in standard deviations over the originals.
+
+    Attributes:
+        singles: effects at the size of the pool's subsets.
+        mean: of the originals' logits, ``[points, classes]``.
+        deviation: of the originals' logits over members, ``[points, classes]``.
+        margin_deviation: of the originals' margins over members, ``[points]``.
+        memorization: of the training rows, ``[n_train]``.
+        slopes: by kind of logit, what to multiply parts with, ``[kinds, parts]``.
+    """
+
+    singles: PosteriorMeans
+    mean: Tensor
+    deviation: Tensor
+    margin_deviation: Tensor
+    memorization: Tensor
+    slopes: Tensor
+
+    @classmethod
+    def of(cls, singles: PosteriorMeans, originals: Tensor, memorization: Tensor) -> Sums:
+        """Return sums whose slopes are not known yet."""
+        deviation = originals.std(0)
+        deviation = deviation.clamp(min=1e-3 * float(deviation.mean()) + 1e-12)
+        of_margins = margin(originals, singles.priors.estimates.labels).std(0).clamp(min=1e-12)
+        return cls(singles, originals.mean(0), deviation, of_margins, memorization, torch.empty(0))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Of all points."""
+        return self.singles.priors.estimates.labels
+
+    def kinds(self, points: Tensor) -> Tensor:
+        """Return the kind of each logit of some points, ``[points, classes]``."""
+        return (torch.arange(self.mean.shape[1]) != self.labels[points, None]).long()
+
+    def observed(self, models: SubsetModels, points: Tensor) -> Tensor:
+        """Return by how much models' logits lie below the originals' mean, ``[models, points, classes]``."""
+        return (self.mean[points] - models.logits[:, points].float()) / self.deviation[points]
+
+    def parts(self, sets: Tensor, points: Tensor) -> Tensor:
+        """Return what sets of rows do, ``[parts, sets, points, classes]``.
+
+        Parts are effects of other rows on points that stay and on points that go themselves, and points' effects on
+        themselves, of those that are hardly memorized and the others.
+
+        Args:
+            sets: ``[sets, n_train]``, 1 where a row is left out.
+            points: where.
+        """
+        n_train, priors = sets.shape[1], self.singles.priors
+        rows = sets.any(0).nonzero().squeeze(1)
+        others = torch.zeros(len(sets), len(points), self.mean.shape[1])
+        for part in rows.split(max(1, BLOCK_VALUES // (len(points) * self.mean.shape[1]))):
+            others += torch.einsum("dr,rpc->dpc", sets[:, part], priors.effects(part, points)[0])
+        others /= self.deviation[points]
+        inside, at = points < n_train, points.clamp(max=n_train - 1)
+        goes = (sets[:, at] * inside)[..., None]
+        own = goes * self.singles.near[0][at] / self.deviation[points]
+        hard = (self.memorization[at] > HARD).float()[:, None]
+        return torch.stack([others * (1 - goes), others * goes, own * (1 - hard), own * hard])
+
+    def combined(self, parts: Tensor, points: Tensor) -> Tensor:
+        """Return the sum of parts, each times its slope, ``[sets, points, classes]``."""
+        slopes = self.slopes[self.kinds(points)]
+        return torch.einsum("kspc,pck->spc", parts, slopes)
+
+    def sizes(self, points: Tensor) -> Tensor:
+        """Return the mean squared effect of every row on the logits of a class's points, ``[kinds, classes, n_train]``.
+
+        A tenth of the mean over rows is added.
+        """
+        n_train, classes = len(self.memorization), self.mean.shape[1]
+        totals, counts = torch.zeros(2, classes, n_train), torch.zeros(2, classes, 1)
+        kinds, labels, rows = self.kinds(points), self.labels[points], torch.arange(n_train)
+        for part in rows.split(max(1, BLOCK_VALUES // (len(points) * classes))):
+            squares = (self.singles.priors.effects(part, points)[0] / self.deviation[points]).square().clamp(max=4)
+            for kind in (LABEL, OTHER):
+                by_point = (squares * (kinds == kind)).sum(2)
+                totals[kind, :, part] = torch.zeros(classes, len(part)).index_add_(0, labels, by_point.T)
+        for kind in (LABEL, OTHER):
+            counts[kind, :, 0].index_add_(0, labels, (kinds == kind).sum(1).float())
+        sizes = totals / counts.clamp(min=1)
+        return sizes + 0.1 * sizes.mean(2, keepdim=True)
+
+
+def slopes(parts: Tensor, observed: Tensor, kinds: Tensor) -> Tensor:
+    """Return what parts of sums have to be multiplied with to predict models best, ``[kinds, parts]``.
+
+    Least squares over models and logits; where the models tell little, a slope is close to .6.
+
+    Args:
+        parts: ``[parts, models, points, classes]``.
+        observed: ``[models, points, classes]``.
+        kinds: of the logits, ``[points, classes]``.
+    """
+    found = []
+    for kind in (LABEL, OTHER):
+        design, target = parts[:, :, kinds == kind].flatten(1), observed[:, kinds == kind].flatten()
+        ridge = RIDGE * design.shape[1]
+        moments = design @ design.T + ridge * torch.eye(len(design))
+        found.append(torch.linalg.solve(moments, design @ target + 0.6 * ridge))
+    return torch.stack(found)
