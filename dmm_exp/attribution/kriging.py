@@ -14,6 +14,7 @@ from dmm_exp.attribution.evidence import Evidence, SubsetModels
 from dmm_exp.attribution.shared_rows import Neighbourhoods, SharedRows
 from dmm_exp.attribution.spread import Spread, fitted, margin_errors
 from dmm_exp.attribution.sums import HARD, LABEL, OTHER, Sums, slopes
+from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import Json
 
@@ -84,13 +85,20 @@ class GroupKriging(Estimator):
         """Learn single effects, slopes, amplitudes, and what members by design leave to explain.
 
         Raises:
-            UserError: no members were trained by design, see :class:`EmpiricalBayes` for others.
+            UserError: no members were trained by design, or the factors need more memory than there is; see
+                :class:`EmpiricalBayes` for others.
         """
         designs, originals, known = evidence.designs, evidence.originals, evidence.known
         if designs is None or originals is None or known is None or len(designs) < 2:
             raise UserError(
                 "pool.designs: GroupKriging expects at least two members that are trained by design, as in pool=groups"
             )
+        members, classes = len(designs), originals.shape[2]
+        require_memory(
+            8 * classes * self.clusters * members**2 + 2 * members * originals[0].numel(),
+            f"pool.designs: {type(self).__name__} of {members:,} members by design and {classes} classes",
+            "fewer members by design, or attribution.clusters=1",
+        )
         left_out = (~designs.masks[:, :]).float()
         neighbourhoods = Neighbourhoods.of(known, self.clusters, self.alike)
         singles = self.singles.learn(replace(evidence, larger=None))

@@ -166,6 +166,12 @@ def test_an_effect_is_corrected_by_retrained_models():
         Effect(torch.zeros(5, 2)).corrected(originals, retrained)
 
 
+def test_factors_that_do_not_fit_into_memory_are_refused_before_anything_is_learned(all_evidence, monkeypatch):
+    monkeypatch.setattr("dmm_exp.ensembles.memory.machine_memory", lambda: 1e5)
+    with pytest.raises(UserError, match=r"pool\.designs: GroupKriging of 150 members by design"):
+        GroupKriging().learn(all_evidence)
+
+
 @pytest.mark.parametrize("options", [{"clusters": 0}, {"iterations": 0}, {"sample": 3}])
 def test_bad_settings_are_named(options):
     with pytest.raises(UserError, match=next(iter(options))):
