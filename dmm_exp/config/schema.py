@@ -210,7 +210,10 @@ class Config:
         default_factory=dict,
         metadata=_marks_inside(
             file=("path", "formats.*.groups"),
-            later=("formats.npz.axes", "formats.table.keep", *(f"formats.{one}.group_by" for one in GROUPED)),
+            later=(
+                *("train_skip", "validation_skip", "formats.npz.axes", "formats.table.keep"),
+                *(f"formats.{one}.group_by" for one in GROUPED),
+            ),
             place=("decoding.keep_in",),
         ),
     )

@@ -41,6 +41,8 @@ class Dataset:
         train_size: number of training points to keep, drawn at random; None keeps all.
         validation_size: the same for unseen points.
         subset_seed: seed of these draws.
+        train_skip: number of training points to pass over first, so that two draws of one seed share none.
+        validation_skip: the same for unseen points.
         published: numbers of examples that the files should hold, by part.
         checksums: digests of the original files by their name, ``md5:…`` or ``sha256:…``. The digest of a name without
             ``.gz`` is that of a compressed file's content, since the same content can be compressed in several ways.
@@ -60,6 +62,8 @@ class Dataset:
     train_size: int | None = None
     validation_size: int | None = None
     subset_seed: int = 0
+    train_skip: int | None = None
+    validation_skip: int | None = None
     published: Mapping[str, int] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict)
     verify: bool = True
@@ -82,7 +86,7 @@ class Dataset:
         train, unseen = self.split(labels)
         trained, kept_unseen = (labels[part][rows] for part, rows in (train, unseen))
         check_classes(trained, kept_unseen, names, may_be_empty=self.class_names is not None)
-        chosen = [self._subset(train, "train_size"), self._subset(unseen, "validation_size")]
+        chosen = [self._subset(train, "train"), self._subset(unseen, "validation")]
         n_train = len(chosen[0][1])
         inputs = torch.from_numpy(self._inputs([(reading.parts[part].inputs, rows) for part, rows in chosen]))
         kept = torch.from_numpy(np.concatenate([labels[part][rows] for part, rows in chosen]))
@@ -208,15 +212,18 @@ class Dataset:
             raise UserError("dataset.decoding: this format holds encoded images; give their size")
         return self.decoding
 
-    def _subset(self, rows: Chosen, key: str) -> Chosen:
+    def _subset(self, rows: Chosen, group: str) -> Chosen:
         part, indices = rows
-        size = getattr(self, key)
-        if size is None:
+        size, skip = getattr(self, f"{group}_size"), getattr(self, f"{group}_skip") or 0
+        if not 0 <= skip < len(indices):
+            raise UserError(f"dataset.{group}_skip={skip}: expected a number from 0 to {len(indices) - 1}")
+        left = len(indices) - skip
+        if size is not None and not 0 < size <= left:
+            raise UserError(f"dataset.{group}_size={size}: expected a number from 1 to {left}")
+        if size is None and not skip:
             return rows
-        if not 0 < size <= len(indices):
-            raise UserError(f"dataset.{key}={size}: expected a number from 1 to {len(indices)}")
-        generator = torch.Generator().manual_seed(self.subset_seed)
-        return part, indices[torch.randperm(len(indices), generator=generator)[:size].numpy()]
+        drawn = torch.randperm(len(indices), generator=torch.Generator().manual_seed(self.subset_seed)).numpy()
+        return part, indices[drawn[skip : skip + (left if size is None else size)]]
 
     def _inputs(self, chosen: Sequence[tuple[np.ndarray | Pictures, np.ndarray]]) -> np.ndarray:
         """Return the chosen rows of arrays or encoded images, joined."""

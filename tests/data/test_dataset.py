@@ -133,6 +133,21 @@ def test_subsets_have_the_sizes_asked_for_and_are_a_function_of_their_seed(npz: 
     assert numbers_in(part) == numbers_in(again) != numbers_in(other)
 
 
+def test_draws_of_one_seed_that_pass_over_each_other_share_no_point(npz: Path):
+    first = load(npz, train_size=20, validation_size=5)
+    second = load(npz, train_size=20, validation_size=5, train_skip=20, validation_skip=5)
+    rest = load(npz, train_skip=40, validation_skip=10)
+    assert (rest.n_train, rest.n_points) == (20, 30)
+    drawn = [number for part in (first, second, rest) for number in numbers_in(part)]
+    assert sorted(drawn) == list(range(80))
+
+
+@pytest.mark.parametrize(("key", "size"), [("train_skip", 60), ("train_skip", -1), ("validation_skip", 20)])
+def test_passing_over_more_than_there_is_is_refused(key: str, size: int, npz: Path):
+    with pytest.raises(UserError, match=rf"dataset\.{key}={size}: expected a number from 0 to"):
+        load(npz, **{key: size})
+
+
 @pytest.mark.parametrize(("key", "size"), [("train_size", 61), ("train_size", 0), ("validation_size", 21)])
 def test_a_subset_that_does_not_exist_is_refused(key: str, size: int, npz: Path):
     with pytest.raises(UserError, match=rf"dataset\.{key}={size}"):
