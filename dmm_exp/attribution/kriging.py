@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,7 +66,7 @@ class GroupKriging(Estimator):
 
     def __init__(
         self,
-        clusters: int = 2,
+        clusters: int = 4,
         alike: Sequence[str] = ("answers", "inputs"),
         iterations: int = 40,
         sample: int = 500,
@@ -108,9 +108,7 @@ class GroupKriging(Estimator):
         observed = sums.observed(designs, points)
         scattered = torch.stack([left_out[:, rows].mean(1) for rows in known.classes]).amax(0) < SCATTERED
         sums = replace(sums, slopes=slopes(parts[:, scattered], observed[scattered], sums.kinds(points)))
-        shared = SharedRows(
-            neighbourhoods, sums.sizes(points)[:, neighbourhoods.label], known.memorization, known.classes
-        )
+        shared = SharedRows(neighbourhoods, sums.sizes(points), known.memorization, known.classes)
         residuals = observed - sums.combined(parts, points)
         amplitudes = self._amplitudes(shared, left_out, points, residuals, sums)
         spread = Spread.of(shared, evidence.subset_models, len(known.labels))
@@ -136,7 +134,8 @@ class GroupKriging(Estimator):
                 here = seldom_out & (shared.neighbourhoods.cluster[points] == cluster)
                 values = residuals[members][:, here][:, sums.kinds(points[here]) == kind]
                 if values.shape[1]:
-                    terms = torch.stack([*shared.near(cluster, kind, sets, sets), *anywhere])
+                    single = shared.single(label, kind, sets, sets)
+                    terms = torch.stack([*anywhere, *single, *shared.near(cluster, sets, sets)])
                     tasks.append((terms, values[:, :: max(1, values.shape[1] // 64)]))
             found.append(fitted_amplitudes(tasks, self.iterations))
         return torch.stack(found)
@@ -222,7 +221,7 @@ class Kriged(Learned):
         residuals = torch.empty(members, *shape, dtype=torch.float16)
         weighed, known = torch.zeros(shape), torch.zeros(shape)
         examples: list[tuple[Tensor, Tensor, Tensor]] = []
-        anywhere = [_common(one, list(shared.anywhere(left_out, left_out))) for one in amplitudes]
+        terms = Terms(shared, amplitudes, left_out, left_out)
         for cluster in range(clusters):
             points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
             rest = sums.observed(designs, points) - sums.combined(sums.parts(left_out, points), points)
@@ -230,10 +229,7 @@ class Kriged(Learned):
             goes, kinds = _goes(left_out, points), sums.kinds(points)
             some = torch.arange(0, len(points), max(1, len(points) // SPREAD_POINTS))
             errors, doubt = torch.empty(members, len(some), shape[1]), torch.empty(2, members)
-            for kind in (LABEL, OTHER):
-                covariance = _covariance(
-                    amplitudes[kind], shared.near(cluster, kind, left_out, left_out), anywhere[kind]
-                )
+            for kind, covariance in enumerate(terms.covariances(cluster)):
                 covariance.diagonal().add_(amplitudes[kind, -1])
                 factors[cluster, kind] = factor = torch.linalg.cholesky(covariance)
                 solved = torch.cholesky_solve(goes, factor)
@@ -255,24 +251,19 @@ class Kriged(Learned):
         forget = torch.zeros(1, self.left_out.shape[1])
         forget[0, rows] = 1
         mean, variance = torch.empty_like(sums.mean), torch.empty_like(sums.mean)
-        across, alone = (
-            [_common(one, list(shared.anywhere(forget, other))) for one in self.amplitudes]
-            for other in (self.left_out, forget)
-        )
+        across, alone = (Terms(shared, self.amplitudes, forget, other) for other in (self.left_out, forget))
         for cluster in range(len(shared.neighbourhoods.label)):
             points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
             base = sums.combined(sums.parts(forget, points), points)[0]
             rest, kinds = self.residuals[:, points].float(), sums.kinds(points)
             spread[points] = self.spread.ratio(cluster, points, forget)[0]
-            for kind in (LABEL, OTHER):
-                near = shared.near(cluster, kind, forget, self.left_out)
-                toward = _covariance(self.amplitudes[kind], near, across[kind])[0]
-                own = shared.near(cluster, kind, forget, forget)
-                prior = _covariance(self.amplitudes[kind], own, alone[kind])[0, 0]
-                weights = torch.cholesky_solve(toward[:, None], self.factors[cluster, kind])[:, 0]
+            for kind, (toward, prior) in enumerate(
+                zip(across.covariances(cluster), alone.covariances(cluster), strict=True)
+            ):
+                weights = torch.cholesky_solve(toward.T, self.factors[cluster, kind])[:, 0]
                 left = (_goes(forget, points)[0] - weights @ _goes(self.left_out, points))[:, None]
                 effect = base + torch.einsum("m,mpc->pc", weights, rest) + left * self.gain[points]
-                doubt = (prior - toward @ weights).clamp(min=0) + left.square() * self.shrinkage[points]
+                doubt = (prior[0, 0] - toward[0] @ weights).clamp(min=0) + left.square() * self.shrinkage[points]
                 mean[points] = torch.where(kinds == kind, effect, mean[points])
                 variance[points] = torch.where(kinds == kind, doubt, variance[points])
         return Effect(mean * sums.deviation, variance.sqrt() * sums.deviation, spread)
@@ -301,20 +292,38 @@ class Kriged(Learned):
         return chosen | {"singles": self.sums.singles.facts()}
 
 
-def _common(amplitudes: Tensor, terms: Sequence[Tensor]) -> Tensor:
-    """Return the part of a covariance that is the same for all points: the constant, and the last of its terms."""
-    total = torch.full_like(terms[0], CONSTANT)
-    for amplitude, term in zip(amplitudes[-1 - len(terms) : -1].tolist(), terms, strict=True):
-        total.add_(term, alpha=amplitude)
-    return total
+class Terms:
+    """Covariances of what two lists of sets do, as the points of one cluster after another see them.
 
+    Args:
+        shared: terms of the covariance.
+        amplitudes: of all terms and, last, of noise, ``[kinds, terms + 1]``.
+        first: sets of rows, ``[first, n_train]``.
+        second: others, ``[second, n_train]``.
+    """
 
-def _covariance(amplitudes: Tensor, near: Iterable[Tensor], common: Tensor) -> Tensor:
-    """Return the covariance as some points see it: the common part, and the first of its terms."""
-    total = common.clone()
-    for amplitude, term in zip(amplitudes.tolist(), near, strict=False):
-        total.add_(term, alpha=amplitude)
-    return total
+    def __init__(self, shared: SharedRows, amplitudes: Tensor, first: Tensor, second: Tensor) -> None:
+        self.shared, self.amplitudes, self.first, self.second = shared, amplitudes, first, second
+        anywhere = list(shared.anywhere(first, second))
+        self._anywhere = [self._sum(kind, anywhere, 0) + CONSTANT for kind in (LABEL, OTHER)]
+        self._label, self._of_class = -1, self._anywhere
+        self._known = len(anywhere)
+
+    def covariances(self, cluster: int) -> list[Tensor]:
+        """Return the covariance for each kind of logit, ``[first, second]``, without noise."""
+        label, known = int(self.shared.neighbourhoods.label[cluster]), self._known
+        if label != self._label:
+            singles = [self.shared.single(label, kind, self.first, self.second) for kind in (LABEL, OTHER)]
+            self._of_class = [self._anywhere[kind] + self._sum(kind, of, known) for kind, of in enumerate(singles)]
+            self._label = label
+        near = list(self.shared.near(cluster, self.first, self.second))
+        return [self._of_class[kind] + self._sum(kind, near, known + 2) for kind in (LABEL, OTHER)]
+
+    def _sum(self, kind: int, terms: Sequence[Tensor], start: int) -> Tensor:
+        total = torch.zeros_like(terms[0])
+        for amplitude, term in zip(self.amplitudes[kind, start:].tolist(), terms, strict=False):
+            total.add_(term, alpha=amplitude)
+        return total
 
 
 def _left_out(factor: Tensor, residuals: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

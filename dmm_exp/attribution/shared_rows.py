@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dmm_exp.pools import Known
 
-POWERS = (1, 2, 4, 8, 24)  # of what is shared: the higher, the more has to go before anything happens
-CLASS_POWERS = (2, 8, 24)
+POWERS = (1, 4, 24)  # of what is shared: the higher, the more has to go before anything happens
+CLASS_POWERS = (2, 24)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class SharedRows:
 
     Attributes:
         neighbourhoods: of the points.
-        sizes: mean squared effects of single rows, ``[kinds, clusters, n_train]``.
+        sizes: mean squared effects of single rows on the points of a class, ``[kinds, classes, n_train]``.
         memorization: of the rows, ``[n_train]``.
         classes: training rows of every class.
     """
@@ -78,39 +78,32 @@ class SharedRows:
     memorization: Tensor
     classes: Sequence[Tensor]
 
-    def near(self, cluster: int, kind: int, first: Tensor, second: Tensor) -> Iterator[Tensor]:
-        """Yield the terms that depend on the points.
-
-        What single rows do: ``Σ v_j a_j b_j`` and its square. And for each sense of likeness the share of a cluster's
-        neighbours that both sets leave out, and the product of the shares that each does, to several powers.
+    def single(self, label: int, kind: int, first: Tensor, second: Tensor) -> list[Tensor]:
+        """Return the terms of what single rows do to the points of a class: ``Σ v_j a_j b_j`` and its square.
 
         Args:
-            cluster: of the points.
+            label: of the points.
             kind: of the logit: 0 for the label's, 1 for others.
             first: sets of rows, ``[first, n_train]`` float32: 1 where a row is left out.
             second: others, ``[second, n_train]``.
         """
-        single = (first * self.sizes[kind, cluster]) @ second.T
-        yield single
-        yield single.square()
+        shared = (first * self.sizes[kind, label]) @ second.T
+        return [shared, shared.square()]
+
+    def near(self, cluster: int, first: Tensor, second: Tensor) -> Iterator[Tensor]:
+        """Yield the shares of a cluster's neighbours that both sets leave out, in each sense, to several powers."""
         for weights in self.neighbourhoods.near[:, cluster]:
             rows = weights.nonzero().squeeze(1)
-            a, b, weights = first[:, rows], second[:, rows], weights[rows]
-            yield from _powers((a * weights) @ b.T, POWERS)
-            yield from _powers((a @ weights)[:, None] * (b @ weights), POWERS)
+            yield from _powers((first[:, rows] * weights[rows]) @ second[:, rows].T, POWERS)
 
     def anywhere(self, first: Tensor, second: Tensor) -> Iterator[Tensor]:
-        """Yield the terms that are the same for all points: shares of classes, memorized rows, numbers of rows."""
+        """Yield the terms that are the same for all points: shares of classes, numbers of rows."""
         shares = [first.new_zeros(len(first), len(second)) for _ in CLASS_POWERS]
         for rows in self.classes:
             share = first[:, rows] @ second[:, rows].T / len(rows)
             for total, values in zip(shares, _powers(share, CLASS_POWERS), strict=True):
                 total += values
         yield from shares
-        mass = self.memorization / self.memorization.sum().clamp(min=1e-12) * 2
-        memorized = (first @ mass)[:, None] * (second @ mass)
-        yield memorized
-        yield memorized.square()
         yield (first.mean(1) * 10)[:, None] * (second.mean(1) * 10)
 
 

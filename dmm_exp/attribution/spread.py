@@ -91,19 +91,24 @@ def fitted(features: Tensor, squares: Tensor, known: Tensor) -> Tensor:
         known: the part of each one's variance that is the error of its prediction.
     """
     features = torch.cat([features, torch.ones(len(features), 1)], 1)
-    coefficients = torch.zeros(features.shape[1], requires_grad=True)
+    coefficients = torch.zeros(features.shape[1] + 1, requires_grad=True)
     squares = squares.clamp(max=LARGEST)
     optimizer = torch.optim.LBFGS([coefficients], max_iter=30, line_search_fn="strong_wolfe")
 
     def loss() -> float:
         optimizer.zero_grad()
-        variance = known + (features @ coefficients).clamp(*LOG_RANGE).exp()
+        of_models = (features @ coefficients[:-1]).clamp(*LOG_RANGE).exp()
+        variance = known * coefficients[-1].clamp(*LOG_RANGE).exp() + of_models
         value = (variance.log() + squares / variance).mean() + 1e-4 * coefficients.square().sum()
         value.backward()
         return value.item()
 
     optimizer.step(loss)
-    return coefficients.detach()[:-1]
+    import os
+
+    if os.environ.get("DBG"):
+        print("doubt factor", coefficients[-1].exp().item(), "coef", coefficients.tolist())
+    return coefficients.detach()[:-2]
 
 
 def _variance(values: Tensor, weights: Tensor) -> Tensor:

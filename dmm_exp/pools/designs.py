@@ -112,13 +112,13 @@ class WithoutClass(Design):
 class WithoutPart(Design):
     """Every member is trained without a part of one class that belongs together, each class in turn.
 
-    The part are the rows on which ``sqrt(smooth) g + sqrt(1 − smooth) ε`` is smallest. g is a random linear function of
-    a representation, so rows that are alike go together; ε is white noise.
+    The part are the rows on which ``sqrt(smooth) l + sqrt(1 − smooth) ε`` is largest. l is the likeness to a random row
+    of the class, ε white noise, both standardised.
 
     Args:
         members: see :class:`Design`.
         alike: which rows are alike: those that models ``answer`` alike, or whose ``inputs`` are.
-        smooth: 1 for parts that are connected, 0 for random parts of a class.
+        smooth: 1 for the rows that are most alike, 0 for random parts of a class.
         least: the smallest share of the class.
         most: the largest share.
 
@@ -129,7 +129,7 @@ class WithoutPart(Design):
     about = 0.05
 
     def __init__(
-        self, members: int, alike: str = "answers", smooth: float = 0.9, least: float = 0.15, most: float = 0.95
+        self, members: int, alike: str = "answers", smooth: float = 0.5, least: float = 0.15, most: float = 0.95
     ) -> None:
         super().__init__(members)
         self.alike = alike
@@ -144,28 +144,36 @@ class WithoutPart(Design):
         turn, place = divmod(index, len(known.classes))
         rows = known.classes[place]
         share = self.least + (self.most - self.least) * ((turn + 0.5) * GOLDEN % 1)
-        values = smooth_values(known.representation(self.alike)[rows], self.smooth, generator)
+        representation = known.representation(self.alike)[rows]
+        likeness = representation @ representation[torch.randint(len(rows), (), generator=generator)]
+        likeness = (likeness - likeness.mean()) / likeness.std(correction=0).clamp(min=1e-12)
+        noise = torch.randn(len(rows), generator=generator)
+        order = (sqrt(self.smooth) * likeness + sqrt(1 - self.smooth) * noise).argsort(descending=True)
         out = torch.zeros(known.n_train, dtype=torch.bool)
-        out[rows[values.argsort()[: max(1, round(share * len(rows)))]]] = True
+        out[rows[order[: max(1, round(share * len(rows)))]]] = True
         return out
 
 
 class WithoutLevelSet(Design):
-    """Every member is trained without rows of all classes: memorized ones more often, those that are alike together.
+    """Every member is trained without rows that are about as memorized as each other, those that are alike together.
 
-    Row i is left out where ``Φ(z_i) < r·q_i``: z is a random function that is smooth within classes, r the member's
-    rate, and ``q = least + (1 − least)·sqrt(memorization)``.
+    Rows stand on a line from 0 to 1 (:func:`standing`). A member looks at one place c of it, and row i is left out the
+    sooner, the smaller ``Φ(z_i) / (least + (1 − least)·exp(−(standing_i − c)² / 2 width²))`` is. z is a random function
+    that is smooth within classes.
 
     Args:
         members: see :class:`Design`.
         alike: see :class:`WithoutPart`.
-        smooth: see :class:`WithoutPart`.
-        least: how often rows are left out that are not memorized at all, relative to those that are entirely.
-        rates: smallest and largest r.
+        smooth: how much of z is the same for rows that are alike; the rest is white noise.
+        least: how often rows far from a member's place are left out, relative to those at it.
+        width: of a place.
+        shares: smallest and largest share of the rows that a member is trained without.
 
     Raises:
-        UserError: a number is not between 0 and 1, or the rates are not two that rise from above 0.
+        UserError: a number is not between 0 and 1, or the shares are not two that rise from above 0.
     """
+
+    about = 0.05
 
     def __init__(
         self,
@@ -173,22 +181,30 @@ class WithoutLevelSet(Design):
         alike: str = "answers",
         smooth: float = 0.7,
         least: float = 0.03,
-        rates: list[float] | None = None,
+        width: float = 0.12,
+        shares: list[float] | None = None,
     ) -> None:
         super().__init__(members)
         self.alike, self.smooth, self.least = alike, fraction("smooth", smooth), fraction("least", least)
-        self.rates = [0.2, 1.5] if rates is None else rates
-        if len(self.rates) != 2 or not 0 < self.rates[0] <= self.rates[1]:
-            raise UserError(f"rates={self.rates}: expected two numbers above 0, the smaller first")
+        self.width = max(fraction("width", width), 1e-6)
+        self.shares = [0.015, 0.12] if shares is None else shares
+        if len(self.shares) != 2 or not 0 < self.shares[0] <= self.shares[1] < 1:
+            raise UserError(f"shares={self.shares}: expected two numbers between 0 and 1, the smaller first")
 
     def chosen(self, index: int, known: Known, generator: torch.Generator) -> Tensor:
-        """Return a level set."""
-        rate = self.rates[0] + (self.rates[1] - self.rates[0]) * ((index // TOGETHER + 0.5) * GOLDEN % 1)
-        often = self.least + (1 - self.least) * known.memorization.sqrt()
+        """Return a level set; members in a row leave out equally many rows."""
+        least, most = self.shares
+        share = least * (most / least) ** ((index // TOGETHER + 0.5) * GOLDEN % 1)
+        place = torch.rand((), generator=generator)
+        near = (-0.5 * ((standing(known.memorization) - place) / self.width).square()).exp()
         representation, values = known.representation(self.alike), torch.empty(known.n_train)
         for rows in known.classes:
             values[rows] = smooth_values(representation[rows], self.smooth, generator)
-        return torch.special.ndtr(values) < rate * often
+        order = (torch.special.ndtr(values) / (self.least + (1 - self.least) * near)).argsort()
+        unit = max(1, known.n_train // SIZES)
+        out = torch.zeros(known.n_train, dtype=torch.bool)
+        out[order[: max(1, round(share * known.n_train / unit)) * unit]] = True
+        return out
 
 
 class WithoutGroup(Design):
@@ -214,6 +230,19 @@ class WithoutGroup(Design):
 def role_of(name: str) -> str:
     """Return the role of the models of a design."""
     return f"design/{name}"
+
+
+def standing(memorization: Tensor) -> Tensor:
+    """Return where rows stand from least to most memorized, ``[n_train]`` from 0 to 1.
+
+    It is the mean of a row's rank and of the share of all memorization up to it, so that few memorized rows do not
+    stand in one place.
+    """
+    order = memorization.argsort(stable=True)
+    ranks, mass = torch.empty_like(memorization), torch.empty_like(memorization)
+    ranks[order] = torch.linspace(0, 1, len(order))
+    mass[order] = memorization[order].cumsum(0) / memorization.sum().clamp(min=1e-12)
+    return (ranks + mass) / 2
 
 
 def smooth_values(representation: Tensor, smooth: float, generator: torch.Generator) -> Tensor:

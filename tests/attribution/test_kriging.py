@@ -180,7 +180,8 @@ def test_bad_settings_are_named(options):
 
 def test_terms_are_positive_semidefinite_and_their_powers_are_powers(all_evidence, learned):
     sets = (~all_evidence.designs.masks[:40]).float()
-    terms = [*learned.shared.near(0, 0, sets, sets), *learned.shared.anywhere(sets, sets)]
+    shared = learned.shared
+    terms = [*shared.anywhere(sets, sets), *shared.single(0, 0, sets, sets), *shared.near(0, sets, sets)]
     assert len(terms) == learned.amplitudes.shape[1] - 1
     for term in terms:
         assert torch.linalg.eigvalsh(term.double()).min() >= -1e-4 * term.abs().max()

@@ -28,8 +28,8 @@ SMALL = [
     "pool.size=24",
     "pool.held_out=4",
     "n_models=3",
-    *(f"pool.designs.{name}.members=3" for name in ("part_alike", "level_set", "share")),
-    *(f"pool.designs.{name}.members=0" for name in ("part_inputs", "part_random")),
+    *(f"pool.designs.{name}.members=3" for name in ("part_answers", "level_set")),
+    *("pool.designs.part_inputs.members=0",),
     "attribution.clusters=1",
     "attribution.iterations=5",
     "attribution.prior_examples=100",
@@ -74,7 +74,7 @@ def test_it_is_trained_once_and_grows(tmp_path, jobs):
     jobs.clear()
     larger = pipeline_of(tmp_path, *SMALL, "pool.designs.class.members=6").models.designed("class")
     assert by_design(jobs, "class") == [(4, 6)]
-    assert not by_design(jobs, "share")
+    assert not by_design(jobs, "level_set")
     torch.testing.assert_close(larger.stacked("logits")[:4], first.stacked("logits"), atol=0, rtol=0)
 
 

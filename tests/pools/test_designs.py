@@ -8,7 +8,7 @@ import torch
 from dmm_exp.ensembles import RandomSubsets, member_generator
 from dmm_exp.errors import UserError
 from dmm_exp.pools import Known, WithoutClass, WithoutGroup, WithoutLevelSet, WithoutPart, WithoutShare, answers_alike
-from dmm_exp.pools.designs import rounded
+from dmm_exp.pools.designs import rounded, standing
 
 N_TRAIN, CLASSES = 643, 4
 LABELS = torch.arange(N_TRAIN + 60) % CLASSES
@@ -83,9 +83,25 @@ def test_a_part_is_of_one_class_and_belongs_together():
     assert sum(means[0.95]) > 3 * abs(sum(means[0.0]))
 
 
+def test_a_level_set_is_of_rows_that_are_about_as_memorized():
+    data = known(memorization=torch.linspace(0, 1, N_TRAIN) ** 3)
+    where = standing(data.memorization)
+    out = ~WithoutLevelSet(60, shares=[0.05, 0.05]).masks("level_set", 0, data)
+    middles = torch.tensor([float(where[one].median()) for one in out])
+    apart = torch.stack([(where[one] - middle).abs().median() for one, middle in zip(out, middles, strict=True)])
+    assert apart.median() < 0.12
+    assert middles.min() < 0.2
+    assert middles.max() > 0.8
+
+
 def test_a_level_set_leaves_out_memorized_rows_more_often():
     out = ~WithoutLevelSet(100).masks("level_set", 0, known())
-    assert out[:, :32].float().mean() > 5 * out[:, 32:].float().mean()
+    assert out[:, :32].float().mean() > 2 * out[:, 32:].float().mean()
+
+
+def test_rows_stand_by_rank_and_by_their_share_of_memorization():
+    memorization = torch.tensor([0.0, 3.0, 1.0, 0.0])
+    torch.testing.assert_close(standing(memorization), torch.tensor([0, 1, (2 / 3 + 1 / 4) / 2, 1 / 6]))
 
 
 def test_without_a_group_all_rows_of_a_value_are_left_out():
@@ -115,7 +131,7 @@ def test_answers_do_not_show_a_rows_own_inclusion():
         (lambda: WithoutShare(-1), "members=-1"),
         (lambda: WithoutShare(5, 1.5), "share=1.5"),
         (lambda: WithoutPart(5, smooth=2), "smooth=2"),
-        (lambda: WithoutLevelSet(5, rates=[1.0]), "rates="),
+        (lambda: WithoutLevelSet(5, shares=[1.0]), "shares="),
         (lambda: WithoutPart(5, alike="names").masks("x", 0, known()), "alike=names"),
         (lambda: WithoutGroup(5, "users").masks("x", 0, known()), "column=users"),
         (lambda: WithoutShare(2, 1.0).masks("x", 0, known()), "pool.designs.x"),
