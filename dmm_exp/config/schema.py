@@ -225,7 +225,7 @@ class Config:
         default_factory=dict, metadata=_marks_inside(file=("indices",), later=("position", "column", "header"))
     )
     attribution: Node = field(default_factory=dict, metadata=_marks_inside(later=("oracles",)))
-    unlearner: Node = field(default_factory=dict)
+    unlearner: Node = field(default_factory=dict, metadata=_marks_inside(later=("margin_weight",)))
     refinement: Node = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     trainer: Node = field(

@@ -15,6 +15,7 @@ from dmm_exp.data import FORGET, GROUPS
 from dmm_exp.metrics import (
     accuracy,
     cost_ratio,
+    doubt,
     effect_quality,
     expected_error,
     klom_both,
@@ -311,8 +312,15 @@ class Evaluation:
         if error is None:
             return {}
         predicted, errors = self.effects["predicted"][points], error.numpy()[points]
-        expected = expected_error(predicted, errors, posterior=self.pipeline.effects.estimator.posterior)
-        return {"standard_error": float(np.sqrt((errors**2).mean())), "expected_error": expected}
+        posterior = self.pipeline.effects.estimator.posterior
+        values = {
+            "standard_error": float(np.sqrt((errors**2).mean())),
+            "expected_error": expected_error(predicted, errors, posterior=posterior),
+        }
+        if posterior:
+            deviation = self.pipeline.models.originals.stacked("logits")[:, points].std(0, correction=0).numpy()
+            values["doubt"] = doubt(errors, deviation, self.context.examples.labels.numpy()[points])
+        return values
 
     def _cost(self) -> dict[str, float]:
         """Return costs in gradient evaluations of single examples, and in multiples of one retraining."""

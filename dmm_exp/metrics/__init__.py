@@ -6,7 +6,7 @@ Ensembles come as margins ``[members, points]``.
 
 from dmm_exp.metrics.better import lower_is_better
 from dmm_exp.metrics.cost import cost_ratio, retraining_cost
-from dmm_exp.metrics.effects import effect_quality, expected_error
+from dmm_exp.metrics.effects import UNKNOWN, doubt, effect_quality, expected_error
 from dmm_exp.metrics.klom import KlomOptions, check_options, klom, klom_both
 from dmm_exp.metrics.klom_floor import SplitHalfFloor, split_half_floor
 from dmm_exp.metrics.klom_intervals import klom_interval, klom_intervals
@@ -18,6 +18,7 @@ from dmm_exp.metrics.ulira import roc, tpr_at_fpr, ulira, ulira_scores
 from dmm_exp.metrics.ulira_strong import auc, check_seen, ulira_strong, ulira_strong_scores
 
 __all__ = [
+    "UNKNOWN",
     "KlomOptions",
     "SplitHalfFloor",
     "accuracy",
@@ -26,6 +27,7 @@ __all__ = [
     "check_options",
     "check_seen",
     "cost_ratio",
+    "doubt",
     "effect_quality",
     "expected_error",
     "klom",

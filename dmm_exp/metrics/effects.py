@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from dmm_exp.errors import UserError
 from dmm_exp.metrics._inputs import same_shape
 
+UNKNOWN = 1.0  # doubt above which a forget set is unlike anything that the estimator has seen
 WORST = 100.0  # largest expected error, where noise explains the whole prediction
 
 
@@ -63,6 +64,27 @@ def expected_error(predicted: ArrayLike, standard_error: ArrayLike, *, posterior
     if noise == 0:
         return 0.0
     return WORST if nothing <= noise / WORST else noise / nothing
+
+
+def doubt(standard_error: ArrayLike, deviation: ArrayLike, labels: ArrayLike) -> float:
+    """Return how uncertain a prediction of the labels' logits is, in standard deviations of these logits over models.
+
+    It is a root mean square over points. Above ``UNKNOWN`` a prediction says little of what a retrained model answers:
+    its error is larger than the differences between models of one kind.
+
+    Args:
+        standard_error: of the predicted effect, ``[points, classes]``, in logits.
+        deviation: of the originals' logits over members, ``[points, classes]``.
+        labels: ``[points]``.
+
+    Raises:
+        UserError: when the shapes differ, nothing is given, or a value is NaN or infinite.
+    """
+    error, scale = _checked("standard_error", standard_error), _checked("deviation", deviation)
+    same_shape("standard_error", error, "deviation", scale)
+    own = np.arange(len(error)), np.asarray(labels)
+    scale = np.maximum(scale[own], 1e-3 * scale.mean() + 1e-12)
+    return float(np.sqrt(((error[own] / scale) ** 2).mean()))
 
 
 def _checked(name: str, effect: ArrayLike) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table,
 from dmm_exp.console.words import MISSING, number, two_digits
 from dmm_exp.metrics.tow import GROUPS
 from dmm_exp.runs.result import RunResult
-from dmm_exp.runs.words import mostly_noise
+from dmm_exp.runs.words import is_unknown, mostly_noise
 
 SIDES = "\nreverse,\nsum"  # what stands below KLoM: in the direction KL(oracle ‖ unlearned), and of both
 _MAIN_CHOICES = ("forget", "unlearner", "attribution")
@@ -42,6 +42,8 @@ def _method_row(label: str, note: str, metrics: Mapping[str, float]) -> Headline
     tug = Cell(number(metrics.get("tow"), ".3f"), f"± {metrics['tow/std']:.3f}" if "tow/std" in metrics else "")
     if noisy := mostly_noise(metrics):
         note += f"; prediction is mostly noise on {', '.join(noisy)}"
+    if is_unknown(metrics):
+        note += "; the forget set is unlike anything the pool knows"
     row = _row(metrics, label, note, ("klom", "unlearned"), tug, two_digits(metrics.get("cost/ratio")))
     return HeadlineRow(row.label, row.note, row.cells, emphasis=True)
 

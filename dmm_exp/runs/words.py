@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmm_exp.console.words import percent
+from dmm_exp.metrics.effects import UNKNOWN
 from dmm_exp.metrics.klom import FEWEST_MODELS
 from dmm_exp.metrics.tow import GROUPS
 from dmm_exp.runs.result import RunResult
@@ -181,14 +182,31 @@ def _doubt(result: RunResult) -> str | None:
     )
 
 
+def _unknown(result: RunResult) -> str | None:
+    """Whether the forget set is unlike anything that the predictor has seen; silent when it is not, or not known."""
+    if not is_unknown(result.metrics):
+        return None
+    doubt = result.metrics["effect/doubt/forget"]
+    return (
+        f"The forget set is unlike anything the pool knows: the predicted logits of forget points are uncertain by "
+        f"{doubt:.1f} standard deviations of the originals. attribution.oracles=4 corrects the prediction by four "
+        "retrained models, and pool.designs can leave out groups like this one."
+    )
+
+
 _SENTENCES: tuple[Callable[[RunResult], str | None], ...] = (
-    _share, _share_rule, _forget, _others, _attack, _accuracy, _cost, _effect, _doubt,
+    _share, _share_rule, _forget, _others, _attack, _accuracy, _cost, _effect, _doubt, _unknown,
 )  # fmt: skip
 
 
 def mostly_noise(metrics: Mapping[str, float]) -> list[str]:
     """Return the groups of points on which the predicted effect is expected to be further from the truth than none."""
     return [group for group in GROUPS if metrics.get(f"effect/expected_error/{group}", 0) > 1]
+
+
+def is_unknown(metrics: Mapping[str, float]) -> bool:
+    """Return whether predictions on the forget points are more uncertain than models of one kind differ."""
+    return metrics.get("effect/doubt/forget", 0) > UNKNOWN
 
 
 def _few_models(result: RunResult) -> str | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dmm_exp.errors import UserError
+from dmm_exp.models import margin
 from dmm_exp.unlearners.unlearner import (
     FineTuning,
     Fit,
@@ -58,35 +59,64 @@ def mixed_points(self: Any, task: UnlearningTask, generator: torch.Generator) ->
     return self.mixture.sample(task, generator)
 
 
-def distances(self: FineTuning, fit: Fit, indices: Tensor) -> Tensor:
-    """Return the mean squared distance ``[members]`` of every member's logits to its targets: the ``losses``."""
-    return (fit.predict_batch(indices) - own_rows(fit.kept["targets"], indices)).square().mean((1, 2))
+def distances(self: Any, fit: Fit, indices: Tensor) -> Tensor:
+    """Return every member's distance to its targets ``[members]``: the ``losses`` of methods with a margin weight."""
+    logits, targets = fit.predict_batch(indices), own_rows(fit.kept["targets"], indices)
+    distance = (logits - targets).square().mean((1, 2))
+    if not self.margin_weight:
+        return distance
+    labels = fit.kept["labels"][indices]
+    return distance + self.margin_weight * (margin(logits, labels) - margin(targets, labels)).square().mean(1)
+
+
+def targets_and_labels(self: FineTuning, fit: Fit) -> dict[str, Tensor]:
+    """Return what :func:`distances` looks at, for methods that match logits and margins: a ``prepare``."""
+    return {"targets": self.targets_of(fit.task), "labels": fit.task.examples.labels}
+
+
+def not_negative(margin_weight: float | None) -> float:
+    """Return the weight, 0 for None. Raises ``UserError`` for negative ones."""
+    weight = margin_weight or 0.0
+    if weight < 0:
+        raise UserError(f"unlearner.margin_weight={weight}: expected null or a number of at least 0")
+    return weight
 
 
 class OracleMatching(FineTuning):
     """Fine-tune towards the logits of real oracles: the best result that matching of outputs can reach.
 
     Minimises the mean over batch and classes of ``(z(x) − z_target(x))²`` on the forget set and a sample of the retain
-    set (algorithm 1 of the paper). Member i matches oracle i; metrics compare with other oracles.
+    set (algorithm 1 of the paper), and, where they have a weight, as well the mean squared distance of margins, which
+    KLoM looks at. Member i matches oracle i; metrics compare with other oracles.
 
     Args:
         forget_multiplier: how often the forget set is repeated in an epoch.
         retain_multiplier: number of retain points in an epoch, in multiples of the forget set's size, with a new draw
             for every member and epoch; at most the retain set.
+        margin_weight: of the distance of margins; None or 0 for logits alone, as in the paper.
         **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`.
 
     Raises:
-        UserError: a multiplier is out of range.
+        UserError: a multiplier or the weight is out of range.
     """
 
     target: ClassVar[Target] = "oracle"
     reference: ClassVar[bool] = True
     sample = mixed_points
     losses = distances
+    prepare = targets_and_labels
 
-    def __init__(self, *, forget_multiplier: int = 1, retain_multiplier: float = 5, **optimisation: Any) -> None:
+    def __init__(
+        self,
+        *,
+        forget_multiplier: int = 1,
+        retain_multiplier: float = 5,
+        margin_weight: float | None = None,
+        **optimisation: Any,
+    ) -> None:
         super().__init__(**optimisation)
         self.mixture = Mixture(forget_multiplier, retain_multiplier)
+        self.margin_weight = not_negative(margin_weight)
 
 
 class DMM(FineTuning):
@@ -97,19 +127,29 @@ class DMM(FineTuning):
     Args:
         forget_multiplier: see :class:`OracleMatching`.
         retain_multiplier: see :class:`OracleMatching`.
+        margin_weight: see :class:`OracleMatching`.
         **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`.
 
     Raises:
-        UserError: a multiplier is out of range.
+        UserError: a multiplier or the weight is out of range.
     """
 
     target: ClassVar[Target] = "predicted"
     sample = mixed_points
     losses = distances
+    prepare = targets_and_labels
 
-    def __init__(self, *, forget_multiplier: int = 1, retain_multiplier: float = 5, **optimisation: Any) -> None:
+    def __init__(
+        self,
+        *,
+        forget_multiplier: int = 1,
+        retain_multiplier: float = 5,
+        margin_weight: float | None = None,
+        **optimisation: Any,
+    ) -> None:
         super().__init__(**optimisation)
         self.mixture = Mixture(forget_multiplier, retain_multiplier)
+        self.margin_weight = not_negative(margin_weight)
 
 
 class DMDirect(Unlearner):

@@ -11,7 +11,7 @@ from scipy.stats import linregress
 from sklearn.metrics import r2_score
 
 from dmm_exp.errors import UserError
-from dmm_exp.metrics import cost_ratio, effect_quality, expected_error, retraining_cost
+from dmm_exp.metrics import cost_ratio, doubt, effect_quality, expected_error, retraining_cost
 
 
 def test_a_perfect_prediction_scores_one():
@@ -83,3 +83,16 @@ def test_impossible_costs_are_refused(unlearning, retraining):
 def test_importing_the_metrics_loads_neither_torch_nor_scipy():
     code = "import sys, dmm_exp.metrics; sys.exit(bool({'torch', 'scipy', 'sklearn', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_doubt_is_the_standard_error_of_the_labels_logit_in_deviations_of_models():
+    error, deviation = np.full((4, 3), 9.0), np.full((4, 3), 5.0)
+    labels = np.array([0, 1, 2, 0])
+    error[range(4), labels], deviation[range(4), labels] = 1.0, 2.0
+    assert doubt(error, deviation, labels) == pytest.approx(0.5)
+    error[range(4), labels] *= [1, 2, 3, 4]
+    assert doubt(error, deviation, labels) == pytest.approx(0.5 * 7.5**0.5)
+
+
+def test_a_logit_that_does_not_vary_does_not_make_doubt_infinite():
+    assert np.isfinite(doubt(np.ones((2, 2)), np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([0, 0])))

@@ -65,17 +65,31 @@ def test_matching_its_own_answers_leaves_a_model_unchanged():
     torch.testing.assert_close(result.logits, own.targets, atol=1e-4, rtol=1e-4)
 
 
-def test_the_matching_loss_is_the_mean_squared_distance_over_batch_and_classes():
-    method, points = ready("dmm", task()), torch.stack([task().forget, task().retain[:20], task().retain[20:40]])
-    expected = [
-        float((originals(task())[row, own] - task().targets[row, own]).square().mean())
-        for row, own in enumerate(points)
-    ]
+@pytest.mark.parametrize("weight", [None, 0.7])
+def test_the_matching_loss_is_the_mean_squared_distance_of_logits_and_weighted_that_of_margins(weight):
+    method = ready("dmm", task(), margin_weight=weight)
+    points = torch.stack([task().forget, task().retain[:20], task().retain[20:40]])
+    expected = []
+    for row, own in enumerate(points):
+        logits, targets, labels = originals(task())[row, own], task().targets[row, own], task().examples.labels[own]
+        apart = [
+            values[point, label] - torch.cat([values[point, :label], values[point, label + 1 :]]).logsumexp(0)
+            for values in (logits, targets)
+            for point, label in enumerate(labels.tolist())
+        ]
+        margins = torch.stack(apart).view(2, -1)
+        squares = (margins[0] - margins[1]).square().mean()
+        expected.append(float((logits - targets).square().mean() + (weight or 0) * squares))
     assert method.losses(points).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
+def test_a_negative_weight_of_margins_is_refused():
+    with pytest.raises(UserError, match=r"unlearner\.margin_weight=-1\.0: expected null or a number of at least 0"):
+        instantiate({**METHODS["dmm"], "margin_weight": -1.0})
+
+
 def test_matching_draws_another_retain_sample_for_every_member_and_epoch():
-    method, forget = ready("dmm", task()), set(task().forget.tolist())
+    method, forget = ready("dmm", task(), retain_multiplier=10), set(task().forget.tolist())
     epochs = [torch.cat(list(method.batches(epoch)), dim=1) for epoch in (0, 1)]
     samples = [tuple(sorted(set(row.tolist()) - forget)) for rows in epochs for row in rows]
     assert len(set(samples)) == 6
