@@ -13,6 +13,7 @@ from dmm_exp.models import margin
 
 NEAR_POWERS = (1, 4, 12)
 LOG_RANGE = (-3.0, 4.0)  # of logarithms of variances
+FREEDOM = 4.0  # degrees of freedom of residuals: a few large ones say little about how the others vary
 LARGEST = 100.0  # squared residual, in variances of the originals
 BLOCK_VALUES = 1 << 24
 
@@ -83,7 +84,8 @@ def margin_errors(errors: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
 def fitted(features: Tensor, squares: Tensor, known: Tensor) -> Tensor:
     """Return the coefficients ``[features]`` of the logarithm of variances under which residuals are most likely.
 
-    A constant is fitted beside them and left out: what all residuals have in common is not due to any set of rows.
+    Residuals follow Student's t. A constant, and a factor of the known part, are fitted beside them and left out: what
+    all residuals have in common is not due to any set of rows.
 
     Args:
         features: ``[residuals, features]``.
@@ -99,15 +101,13 @@ def fitted(features: Tensor, squares: Tensor, known: Tensor) -> Tensor:
         optimizer.zero_grad()
         of_models = (features @ coefficients[:-1]).clamp(*LOG_RANGE).exp()
         variance = known * coefficients[-1].clamp(*LOG_RANGE).exp() + of_models
-        value = (variance.log() + squares / variance).mean() + 1e-4 * coefficients.square().sum()
+        value = (
+            variance.log() + (FREEDOM + 1) * (squares / (FREEDOM * variance)).log1p()
+        ).mean() + 1e-4 * coefficients.square().sum()
         value.backward()
         return value.item()
 
     optimizer.step(loss)
-    import os
-
-    if os.environ.get("DBG"):
-        print("doubt factor", coefficients[-1].exp().item(), "coef", coefficients.tolist())
     return coefficients.detach()[:-2]
 
 

@@ -167,6 +167,7 @@ class WithoutLevelSet(Design):
         smooth: how much of z is the same for rows that are alike; the rest is white noise.
         least: how often rows far from a member's place are left out, relative to those at it.
         width: of a place.
+        lean: places are u^lean, u uniform: below 1 more members look at memorized rows.
         shares: smallest and largest share of the rows that a member is trained without.
 
     Raises:
@@ -182,11 +183,12 @@ class WithoutLevelSet(Design):
         smooth: float = 0.7,
         least: float = 0.03,
         width: float = 0.12,
+        lean: float = 0.6,
         shares: list[float] | None = None,
     ) -> None:
         super().__init__(members)
         self.alike, self.smooth, self.least = alike, fraction("smooth", smooth), fraction("least", least)
-        self.width = max(fraction("width", width), 1e-6)
+        self.width, self.lean = max(fraction("width", width), 1e-6), fraction("lean", lean)
         self.shares = [0.015, 0.12] if shares is None else shares
         if len(self.shares) != 2 or not 0 < self.shares[0] <= self.shares[1] < 1:
             raise UserError(f"shares={self.shares}: expected two numbers between 0 and 1, the smaller first")
@@ -195,7 +197,7 @@ class WithoutLevelSet(Design):
         """Return a level set; members in a row leave out equally many rows."""
         least, most = self.shares
         share = least * (most / least) ** ((index // TOGETHER + 0.5) * GOLDEN % 1)
-        place = torch.rand((), generator=generator)
+        place = torch.rand((), generator=generator) ** self.lean
         near = (-0.5 * ((standing(known.memorization) - place) / self.width).square()).exp()
         representation, values = known.representation(self.alike), torch.empty(known.n_train)
         for rows in known.classes:
