@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import fill
 
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +18,7 @@ from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.words import is_unknown, mostly_noise
 
 SIDES = "\nreverse,\nsum"  # what stands below KLoM: in the direction KL(oracle ‖ unlearned), and of both
+NOTE_WIDTH = 22  # characters in a line below the name of a row
 _MAIN_CHOICES = ("forget", "unlearner", "attribution")
 
 
@@ -43,7 +45,7 @@ def _method_row(label: str, note: str, metrics: Mapping[str, float]) -> Headline
     if noisy := mostly_noise(metrics):
         note += f"; prediction is mostly noise on {', '.join(noisy)}"
     if is_unknown(metrics):
-        note += "; the forget set is unlike anything the pool knows"
+        note += "; unlike anything the pool knows"
     row = _row(metrics, label, note, ("klom", "unlearned"), tug, two_digits(metrics.get("cost/ratio")))
     return HeadlineRow(row.label, row.note, row.cells, emphasis=True)
 
@@ -88,7 +90,7 @@ def headline(result: RunResult) -> Table:
     for row in data.rows:
         style = "bold" if row.emphasis else ""
         cells = [Text.assemble((cell.value, style), "\n", (cell.detail, "dim")) for cell in row.cells]
-        table.add_row(Text.assemble((row.label, style), "\n", (row.note, "dim")), *cells)
+        table.add_row(Text.assemble((row.label, style), "\n", (fill(row.note, NOTE_WIDTH), "dim")), *cells)
     return table
 
 

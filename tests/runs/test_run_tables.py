@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from dmm_exp.console.tables import print_table
 from dmm_exp.console.words import MISSING
 from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.tables import SweepCell, headline, headline_data, sweep_table
+from dmm_exp.runs.words import narrative
 
 
 def printed(table: Any) -> str:
@@ -29,6 +31,19 @@ def cell(forget: str, unlearner: str, p95: float | None, **more: Any) -> SweepCe
 
 def test_headline_has_floor_then_nothing_then_method(run: RunResult) -> None:
     assert [row.label for row in headline_data(run).rows] == ["independent retraining", "doing nothing", "dmm"]
+
+
+@pytest.mark.parametrize(("doubt", "said"), [(0.9, False), (1.1, True)])
+def test_headline_and_report_say_when_a_forget_set_is_unlike_anything_the_pool_knows(
+    run: RunResult, doubt: float, said: bool
+) -> None:
+    unsure = replace(run, metrics={**run.metrics, "effect/doubt/forget": doubt})
+    text = printed(headline(unsure))
+    assert max(map(len, text.splitlines())) <= 100
+    assert ("unlike anything the" in text) == said
+    sentences = " ".join(narrative(unsure).meaning)
+    assert ("unlike anything the pool knows" in sentences) == said
+    assert ("1.1 standard deviations" in sentences) == said
 
 
 def test_headline_fits_in_a_hundred_columns_and_loses_nothing(run: RunResult) -> None:
