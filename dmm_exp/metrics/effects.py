@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from dmm_exp.errors import UserError
 from dmm_exp.metrics._inputs import same_shape
 
-UNKNOWN = 1.0  # doubt above which a forget set is unlike anything that the estimator has seen
+UNKNOWN = 0.75  # doubt above which a forget set is unlike anything that the estimator has seen
 WORST = 100.0  # largest expected error, where noise explains the whole prediction
 
 
@@ -70,7 +70,7 @@ def doubt(standard_error: ArrayLike, deviation: ArrayLike, labels: ArrayLike) ->
     """Return how uncertain a prediction of the labels' logits is, in standard deviations of these logits over models.
 
     It is a root mean square over points. Above ``UNKNOWN`` a prediction says little of what a retrained model answers:
-    its error is larger than the differences between models of one kind.
+    its error is almost as large as the differences between models of one kind.
 
     Args:
         standard_error: of the predicted effect, ``[points, classes]``, in logits.

@@ -205,7 +205,7 @@ def mostly_noise(metrics: Mapping[str, float]) -> list[str]:
 
 
 def is_unknown(metrics: Mapping[str, float]) -> bool:
-    """Return whether predictions on the forget points are more uncertain than models of one kind differ."""
+    """Return whether predictions on the forget points are almost as uncertain as models of one kind differ."""
     return metrics.get("effect/doubt/forget", 0) > UNKNOWN
 
 

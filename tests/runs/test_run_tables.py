@@ -33,7 +33,7 @@ def test_headline_has_floor_then_nothing_then_method(run: RunResult) -> None:
     assert [row.label for row in headline_data(run).rows] == ["independent retraining", "doing nothing", "dmm"]
 
 
-@pytest.mark.parametrize(("doubt", "said"), [(0.9, False), (1.1, True)])
+@pytest.mark.parametrize(("doubt", "said"), [(0.7, False), (1.1, True)])
 def test_headline_and_report_say_when_a_forget_set_is_unlike_anything_the_pool_knows(
     run: RunResult, doubt: float, said: bool
 ) -> None:
