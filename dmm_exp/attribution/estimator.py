@@ -57,6 +57,9 @@ class Estimator(ABC):
     def check(self, model: nn.Module) -> None:  # noqa: B027  (most take any architecture)
         """Raise ``UserError`` for an architecture that the estimator does not support."""
 
+    def check_memory(self, members: int, points: int, classes: int) -> None:  # noqa: B027
+        """Raise ``UserError`` if this machine's memory does not suffice for so many members by design."""
+
 
 @dataclass(frozen=True)
 class Effect:

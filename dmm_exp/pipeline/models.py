@@ -24,7 +24,7 @@ from dmm_exp.pools import Design, Known, answers_alike, role_of
 from dmm_exp.scores import memorization_columns
 from dmm_exp.store import Artifact, Draft, Spec
 
-KNOWN_FROM = 1000  # models on random halves that designs look at, so that a pool grows without new designs
+KNOWN_FROM = 1000  # models on random halves that designs look at, so that larger pools grow without new designs
 Obtain = Callable[[str, str, Spec, Callable[[Draft], None]], Artifact]
 """From (name, detail, spec, function that writes it) to an artifact, as :meth:`Context.obtain`."""
 
@@ -121,7 +121,8 @@ class Models:
         inputs = {"dataset": context.dataset.digest, "pool": self.pool.digest}
         if design.column is not None:  # which the dataset's artifact does not hold
             inputs["column"] = digest_of(self.column_of(name))
-        spec = Spec("design", config | {"members": design.members}, inputs, {"pool": self.pool.spec.family})
+        looked_at = digest_of([self.pool.spec.family, min(context.config.pool.size, KNOWN_FROM)])
+        spec = Spec("design", config | {"members": design.members}, inputs, {"pool": looked_at})
 
         def make(draft: Draft) -> None:
             draft.write_tensors("masks", {"masks": design.masks(name, context.config.seed, self.known)})
