@@ -196,11 +196,6 @@ class Effects:
                 f"pool.designs: {name} expects at least two members that are trained by design, and this pool has "
                 f"{members or 'none'}; choose pool=groups, or attribution=empirical_bayes"
             )
-        if (originals := self.source.context.config.n_models) < 2:
-            raise UserError(
-                f"n_models={originals}: {name} expects at least 2 originals, since it looks at how much they vary; "
-                "choose more, or attribution=empirical_bayes"
-            )
         for part in models.design_names:
             models.column_of(part)
         self.estimator.check_memory(members, examples.n_points, examples.n_classes)

@@ -108,10 +108,9 @@ class Models:
 
     def designed(self, name: str) -> Artifact:
         """Return the models of one part of the pool that is trained by design."""
-        masks, role = self._design(name), role_of(name)
+        masks, role, members = self._design(name), role_of(name), self.designs[name].members
         job = self._subset_job(role, Designed(masks.path))
-        detail = f"{masks.json('facts')['members']:,} models by design"
-        return self.trained(f"pool: {name}", detail, self.designs[name].members, job, masks=masks)
+        return self.trained(f"pool: {name}", f"{members:,} models by design", members, job, masks=masks)
 
     def _design(self, name: str) -> Artifact:
         """Return what the members of a part of the pool are trained on."""

@@ -25,7 +25,9 @@ def composed(*overrides):
 
 def test_larger_values_become_the_bound_and_smaller_ones_stay():
     tiny = composed("scale=tiny", "training.epochs=1")
-    assert (tiny.n_models, tiny.pool.size, tiny.pool.larger.size) == (4, 32, 8)
+    assert (tiny.n_models, tiny.pool.size, tiny.pool.larger.size) == (4, 32, 0)
+    assert composed("scale=tiny", "pool=halves").pool.larger.size == 8
+    assert {design["members"] for design in tiny.pool.designs.values()} == {8}
     assert tiny.training.epochs == 1
     assert tiny.model.network["hidden"] == [32, 32]
     assert tiny.forget["size"] == 12  # null, a share of the training set, would depend on its size
