@@ -46,6 +46,11 @@ class Estimator(ABC):
     oracles: int = 0
     spread: bool = False
 
+    @property
+    def at_size_of_pool(self) -> Estimator:
+        """The estimator of effects on models trained on subsets as large as the pool's, which needs the pool alone."""
+        return self
+
     @abstractmethod
     def learn(self, evidence: Evidence) -> Learned:
         """Return the result of learning from the evidence."""

@@ -81,6 +81,11 @@ class GroupKriging(Estimator):
         self.iterations, self.sample = at_least("iterations", iterations, 1), at_least("sample", sample, 10)
         self.singles = EmpiricalBayes(prior_examples=prior_examples, prior_points=prior_points)
 
+    @property
+    def at_size_of_pool(self) -> EmpiricalBayes:
+        """The estimator of single effects: models by design tell of the size of the whole training set."""
+        return self.singles
+
     def learn(self, evidence: Evidence) -> Kriged:
         """Learn single effects, slopes, amplitudes, and what members by design leave to explain.
 

@@ -34,6 +34,15 @@ def test_larger_values_become_the_bound_and_smaller_ones_stay():
     assert tiny.forget["fraction"] == composed().forget["fraction"]
 
 
+def test_quick_bounds_designs_where_there_are_any():
+    quick = composed("experiment=quick")
+    assert {design["members"] for design in quick.pool.designs.values()} == {6}
+    assert composed("experiment=quick", "pool=halves").pool.designs is None
+    raised = composed("experiment=quick", "scale.pool.designs.each.members=9", "pool.designs.class.members=7")
+    assert sorted(design["members"] for design in raised.pool.designs.values()) == [7, 9, 9, 9]
+    assert composed("experiment=quick", "scale=tiny").training.epochs == 2
+
+
 def test_nothing_is_bounded_without_a_scale():
     config = composed("n_models=1000", "pool.size=100000")
     assert config.scale is None
