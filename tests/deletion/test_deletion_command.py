@@ -88,18 +88,15 @@ def test_of_two_networks_in_a_file_one_is_named(folder, monkeypatch, capsys):
 
 
 def test_a_pool_is_prepared_for_the_attribution_that_is_asked_for(folder, monkeypatch, capsys):
-    asked = [*POOL, "forget.indices=rows.csv", "request.attribution=empirical_bayes", "request.output=out"]
-    assert start(monkeypatch, capsys, *asked)[0] == 0
-    assert json.loads((folder / "p" / "pool.json").read_text())["attribution"] == "empirical_bayes"
-    assert start(monkeypatch, capsys, *asked)[0] == 0
-    unnamed = [*POOL, "forget.indices=rows.csv", "request.output=out2"]
-    assert start(monkeypatch, capsys, *unnamed)[0] == 0  # it goes on with the pool that is there
-    assert (
-        "attribution=best: p holds a pool for empirical_bayes"
-        in start(
-            monkeypatch, capsys, *POOL, "forget.indices=rows.csv", "request.attribution=best", "request.output=out3"
-        )[2]
-    )
+    asked = [*POOL, "forget.indices=rows.csv", "unlearner=finetune"]
+    wrong = start(monkeypatch, capsys, *asked, "request.attribution=trak")
+    assert "attribution=trak: expected 'best', 'empirical_bayes'" in wrong[2]
+    assert not (folder / "p").exists()
+    for number, more in enumerate([["request.attribution=empirical_bayes"], []]):
+        assert start(monkeypatch, capsys, *asked, *more, f"request.output=out{number}")[0] == 0
+        assert json.loads((folder / "p" / "pool.json").read_text())["attribution"] == "empirical_bayes"
+    other = start(monkeypatch, capsys, *asked, "request.attribution=best", "request.output=other")
+    assert "attribution=best: p holds a pool for empirical_bayes" in other[2]
 
 
 @pytest.mark.parametrize(
@@ -349,7 +346,6 @@ def test_the_record_of_another_deletion_is_not_replaced(folder, monkeypatch, cap
         (["request.checkpoint=net.pt", "forget.indices=rows.csv", "model.network.hidden=[9]"], "checkpoint of this"),
         ([*POOL, "forget.indices=rows.csv", "request.verify=2"], "expected 0 for none"),
         ([*POOL, "forget.indices=rows.csv", "unlearner=oracle_matching"], "is a reference"),
-        ([*POOL, "forget.indices=rows.csv", "request.attribution=trak"], "attribution=trak: expected 'best'"),
         ([*POOL, "forget.indices=rows.csv", "request.ledger=book", "request.verify=5"], "single requests"),
         (["request.checkpoint=net.pt", "forget=rum_high_mem"], "needs scores"),
         (["request.checkpoint=net.pt", "forget.indices=rows.csv", "unlearner=oracle_matching"], "is a reference"),
