@@ -23,6 +23,7 @@ from dmm_exp.console.tables import print_table
 from dmm_exp.data import GROUPS
 from dmm_exp.runs.run import run
 
+MEASURED_WITH = ("pool=halves", "attribution=empirical_bayes")  # what the tables say was
 RECORD = re.compile(r"(?P<forget>[^:;]+): (?P<values>[\d./ ]+), ToW")
 
 
@@ -32,7 +33,7 @@ def main(name: str, overrides: list[str]) -> int:
     table, outside = Table("settings", "forget set", "recorded P95", "found", "95 % intervals", ""), 0
     for choice, forget, recorded in records(Path(config_directory()), name):
         quiet = ["evaluation.report=false", "logger=none"]
-        cell = [f"experiment={choice}", *forget_overrides(forget), *quiet, *overrides]
+        cell = [f"experiment={choice}", *forget_overrides(forget), *MEASURED_WITH, *quiet, *overrides]
         config, choices = compose_cells(config_directory(), cell)[0]
         finished = run(config, choices, table=False)
         assert finished is not None

@@ -1,6 +1,6 @@
 """Requests to delete, one after another, against one joint request: does quality last, and is the notice in time?
 
-    python scripts/stream_of_requests.py --requests 20 --rows 10 dataset=digits pool.size=1000 pool.larger.size=240
+    python scripts/stream_of_requests.py --requests 20 --rows 10 dataset=digits pool.size=1000
 
 Each request starts from the networks as the one before left them (what :class:`dmm_exp.Ledger` does, on ``n_models``
 networks at once); "joint" unlearns everything that is gone at one go from the originals. Both are compared with

@@ -46,6 +46,11 @@ class Estimator(ABC):
     oracles: int = 0
     spread: bool = False
 
+    @property
+    def at_size_of_pool(self) -> Estimator:
+        """The estimator of effects on models trained on subsets as large as the pool's, which needs the pool alone."""
+        return self
+
     @abstractmethod
     def learn(self, evidence: Evidence) -> Learned:
         """Return the result of learning from the evidence."""
@@ -56,6 +61,9 @@ class Estimator(ABC):
 
     def check(self, model: nn.Module) -> None:  # noqa: B027  (most take any architecture)
         """Raise ``UserError`` for an architecture that the estimator does not support."""
+
+    def check_memory(self, members: int, points: int, classes: int) -> None:  # noqa: B027
+        """Raise ``UserError`` if this machine's memory does not suffice for so many members by design."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,11 @@ class GroupKriging(Estimator):
         self.iterations, self.sample = at_least("iterations", iterations, 1), at_least("sample", sample, 10)
         self.singles = EmpiricalBayes(prior_examples=prior_examples, prior_points=prior_points)
 
+    @property
+    def at_size_of_pool(self) -> EmpiricalBayes:
+        """The estimator of single effects: models by design tell of the size of the whole training set."""
+        return self.singles
+
     def learn(self, evidence: Evidence) -> Kriged:
         """Learn single effects, slopes, amplitudes, and what members by design leave to explain.
 
@@ -91,14 +96,10 @@ class GroupKriging(Estimator):
         designs, originals, known = evidence.designs, evidence.originals, evidence.known
         if designs is None or originals is None or known is None or len(designs) < 2:
             raise UserError(
-                "pool.designs: GroupKriging expects at least two members that are trained by design, as in pool=groups"
+                "pool.designs: GroupKriging expects at least two members that are trained by design; choose "
+                "pool=groups, or attribution=empirical_bayes"
             )
-        members, classes = len(designs), originals.shape[2]
-        require_memory(
-            8 * classes * self.clusters * members**2 + 2 * members * originals[0].numel(),
-            f"pool.designs: {type(self).__name__} of {members:,} members by design and {classes} classes",
-            "fewer members by design, or attribution.clusters=1",
-        )
+        self.check_memory(len(designs), *originals.shape[1:])
         left_out = (~designs.masks[:, :]).float()
         neighbourhoods = Neighbourhoods.of(known, self.clusters, self.alike)
         singles = self.singles.learn(replace(evidence, larger=None))
@@ -113,6 +114,24 @@ class GroupKriging(Estimator):
         amplitudes = self._amplitudes(shared, left_out, points, residuals, sums)
         spread = Spread.of(shared, evidence.subset_models, len(known.labels))
         return Kriged.of(sums, shared, amplitudes, spread, designs)
+
+    def check_memory(self, members: int, points: int, classes: int) -> None:
+        """Check that what is learnt from members by design fits into memory.
+
+        Args:
+            members: that are trained by design.
+            points: of the data.
+            classes: of the data.
+
+        Raises:
+            UserError: it does not.
+        """
+        require_memory(
+            8 * classes * self.clusters * members**2 + 6 * members * points * classes,  # factors; residuals, logits
+            f"pool.designs: {type(self).__name__} of {members:,} members by design, {points:,} points and {classes} "
+            "classes",
+            "fewer members by design, attribution.clusters=1, or attribution=empirical_bayes",
+        )
 
     def _amplitudes(
         self, shared: SharedRows, left_out: Tensor, points: Tensor, residuals: Tensor, sums: Sums

@@ -40,7 +40,7 @@ class Neighbourhoods:
         """
         from sklearn.cluster import KMeans
 
-        cluster, label, near = torch.empty(len(known.labels), dtype=torch.long), [], []
+        cluster, label, near = torch.zeros(len(known.labels), dtype=torch.long), [], []  # 0 for classes without rows
         for rows in known.classes:
             this = int(known.labels[rows[0]])
             points = (known.labels == this).nonzero().squeeze(1)

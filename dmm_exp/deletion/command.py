@@ -18,6 +18,8 @@ a user are forget=group forget.column=user forget.value=17, where the dataset sa
     request.recipe=true         the network was trained as training=… says: a pool and a verification can be made
     request.pool=FOLDER         a prepared pool; it is prepared there if it is not (with request.recipe=true)
     request.size=1000           subset models of a pool that is to be prepared
+    request.attribution=best    what predicts from it: best, or empirical_bayes, from a smaller pool without models by
+                                design, which knows less of groups of rows
     request.prepare_budget=2h   the most that preparing it may take: its size is cut to what fits
     request.budget=30           seconds that unlearning may take, "2min", or a share of a retraining ("10%")
     request.verify=100          networks to retrain and compare with
@@ -88,6 +90,7 @@ class Keys:
     recipe: bool = False
     pool: str | None = None
     size: int = SIZE
+    attribution: str | None = None
     prepare_budget: float | str | None = None
     budget: float | str | None = None
     verify: int = 0
@@ -123,7 +126,8 @@ class Keys:
         """The keys that change what comes of a request of no ledger, beside the network and the rows."""
         names = ("recipe", "size", "prepare_budget", "budget", "verify", "keep")
         pool = None if self.pool_folder is None else str(self.pool_folder.absolute())
-        return {name: getattr(self, name) for name in names} | {"pool": pool}
+        own = {} if self.attribution is None else {"attribution": self.attribution}
+        return {name: getattr(self, name) for name in names} | own | {"pool": pool}
 
     @property
     def signing(self) -> Key | None:
@@ -273,4 +277,5 @@ class _Command:
             check_answers(self.known.answers, self.known.examples)  # before a pool is trained for nothing
         training, executor = plain(config.training), shared_executor(config.executor)
         more: dict[str, Any] = {"size": keys.size, "budget": keys.prepare_budget, "seed": config.seed}
+        more["attribution"] = keys.attribution
         return prepare_given(self.known, training, folder, executor, self.console, **more)

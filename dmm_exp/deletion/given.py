@@ -61,6 +61,11 @@ class Given:
         """Return a freshly initialised network behind the normalisation."""
         return model_factory(self.network, self.examples)()
 
+    @property
+    def trained_classes(self) -> int:
+        """Number of classes that have training rows."""
+        return len(self.examples.labels[: self.examples.n_train].unique())
+
     @cached_property
     def answers(self) -> Tensor:
         """Logits ``[1, points, classes]`` of the given network on all points, computed once.

@@ -23,9 +23,19 @@ from dmm_exp.deletion.rows import Data
 from dmm_exp.deletion.timing import seconds_of_training
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import AUTO
-from dmm_exp.errors import UserError, shown, storage_errors
+from dmm_exp.errors import UserError, listed, shown, storage_errors
 from dmm_exp.records.files import read_whole
-from dmm_exp.records.pool import FILE, PROBED, Pool, larger_of, originals_of
+from dmm_exp.records.pool import (
+    BEST,
+    DESIGNED,
+    EMPIRICAL_BAYES,
+    FILE,
+    PROBED,
+    Pool,
+    designed_of,
+    larger_of,
+    originals_of,
+)
 from dmm_exp.store import Artifact, Store
 from dmm_exp.store.lock import Lock
 from dmm_exp.store.temporary import sweep
@@ -36,6 +46,7 @@ if TYPE_CHECKING:
 SIZE = 1000  # subset models, by default
 FEWEST = 40  # subset models, below which a prediction is worth nothing
 ALPHA, LARGER_ALPHA = 0.5, 0.75
+ABOUT = 0.95  # share of the training set that models by design see, roughly
 ATTACKED = 300  # retain and unseen points each that a membership attack learns from; its cost grows with the square
 ONE_BY_ONE = 5  # models of a chunk that a function trains; an interruption costs at most one chunk
 ALIKE = 1e-3  # relative difference of the logits of two networks that are the same one
@@ -66,7 +77,7 @@ def deletion_from(pool: Pool, known: Given, executor: Executor, console: Console
     """
     if known.network != pool.network:
         raise UserError(f"pool={pool.folder}: was trained for another architecture; expected the same network")
-    config = pool_config(known, pool.training, pool.size, pool.seed)
+    config = pool_config(known, pool.training, pool.size, pool.seed, pool.attribution)
     found = Deletion(known, True, config, Store(pool.artifacts, console), executor, console, pool.learned)
     if found.context.data.spec.digest != pool.dataset:
         gone = ", and rows that are zeros now to be purged from it, too (ledger.purge())" if known.blank else ""
@@ -107,6 +118,7 @@ def prepare(
     prefix: str | None = None,
     budget: float | str | None = None,
     seed: int = 0,
+    attribution: str | None = None,
     progress: bool = True,
 ) -> Pool:
     """Train the pool of a network's recipe, once, so that requests to delete are answered in seconds.
@@ -121,17 +133,22 @@ def prepare(
             as a mapping, or a function ``(model, dataset, seed) -> model`` that trains a fresh network on a part of
             the training set.
         folder: where the pool goes.
-        size: subset models, an even number; a quarter as many larger ones and a tenth as many originals are trained
-            beside them. More predict better.
+        size: subset models, an even number; about three quarters as many models by design (trained without a class, a
+            part of one, or rows that are memorized alike) and a tenth as many originals are trained beside them. More
+            predict better.
         validation: unseen points; predictions are made for them, too.
         factory: makes an untrained network. By default the layers of ``model`` are initialised anew.
         prefix: as in :func:`dmm_exp.unlearn`.
         budget: seconds (``600``), or text with a unit (``"10min"``, ``"2h"``): the size is cut to what fits.
         seed: determines every model.
+        attribution: what predicts from the pool: ``"best"``, or ``"empirical_bayes"`` for a smaller pool without models
+            by design, which knows less of groups of rows. By default that of the pool that is in the folder, ``"best"``
+            for a new one.
         progress: whether to show on standard error how far it is.
 
     Raises:
-        UserError: something does not fit, or the budget is too small for any pool.
+        UserError: something does not fit, the memory does not suffice for what is learnt from the pool, or the budget
+            is too small for any pool.
 
     >>> from tempfile import mkdtemp
     >>> import torch
@@ -140,14 +157,16 @@ def prepare(
     >>> net = torch.nn.Linear(3, 2)
     >>> pool = prepare(net, (x, y), {"epochs": 1}, mkdtemp(), size=40, progress=False)
     >>> pool.models
-    56
+    80
     """
     known = given(model, train, validation, factory, prefix)
     console = Console(quiet=not progress)
     for sentence in known.examples.taken:
         console.note(sentence)
     training, executor = training_of(recipe, known), local_executor(known)
-    return prepare_given(known, training, Path(folder), executor, console, size=size, budget=budget, seed=seed)
+    return prepare_given(
+        known, training, Path(folder), executor, console, size=size, budget=budget, seed=seed, attribution=attribution
+    )
 
 
 @storage_errors()
@@ -161,25 +180,28 @@ def prepare_given(
     size: int = SIZE,
     budget: float | str | None = None,
     seed: int,
+    attribution: str | None = None,
 ) -> Pool:
     """Prepare a pool as :func:`prepare` does, for a network and data that were checked."""
-    _check(size, seed)
+    _check(size, seed, attribution)
     sweep()
     limit, folder = seconds_of(budget, "budget"), folder.expanduser()
 
     def deletion(members: int) -> Deletion:
-        config = pool_config(known, training, members, seed)
+        config = pool_config(known, training, members, seed, wanted)
         return Deletion(known, True, config, Store(folder / "artifacts", console), executor, console)
 
     waiting = "waiting for {}, which is preparing this pool"
     with Lock(folder / ".lock", lambda holder: console.note(waiting.format(holder))), torch.random.fork_rng(devices=[]):
-        begun, smallest = time.monotonic(), deletion(FEWEST)
-        before = _before(folder, (known.network, dict(training), smallest.context.data.spec.digest, seed))
+        begun, wanted = time.monotonic(), attribution or _attribution_of(folder)
+        smallest = deletion(FEWEST)
+        before = _before(folder, (known.network, dict(training), smallest.context.data.spec.digest, seed, wanted))
         if smallest.purged is not None:
             return _as_purged(folder, before, size)
         if limit is not None:
-            size = _fitting(smallest.models.pool, size, limit - (time.monotonic() - begun))
+            size = _fitting(smallest.models.pool, size, limit - (time.monotonic() - begun), wanted)
         whole = deletion(size if before is None else max(size, before.size))
+        _check_memory(whole)
         pool = _trained(folder, whole, before, begun)
     console.note(
         f"pool of {pool.models:,} models, {duration(pool.seconds)}; one retraining {duration(pool.retraining)}; "
@@ -203,8 +225,28 @@ def _as_purged(folder: Path, before: Pool | None, size: int) -> Pool:
     return before
 
 
-def _check(size: Any, seed: Any) -> None:
-    """Raise ``UserError`` for a size or a seed that cannot be."""
+def _check_memory(deletion: Deletion) -> None:
+    """Raise ``UserError`` if what is learnt from a pool does not fit into memory, before it is trained."""
+    try:
+        deletion.effects.check()
+    except UserError as error:
+        raise UserError(
+            f'{error} (here: a smaller size= than {deletion.config.pool.size}, or attribution="{EMPIRICAL_BAYES}")'
+        ) from error
+
+
+def _attribution_of(folder: Path) -> str:
+    """Return what predicts from the pool of a folder, or would from one that is not there yet."""
+    try:
+        return Pool.open(folder).attribution
+    except UserError:
+        return BEST
+
+
+def _check(size: Any, seed: Any, attribution: Any) -> None:
+    """Raise ``UserError`` for a size, a seed or an attribution that cannot be."""
+    if attribution not in (None, BEST, EMPIRICAL_BAYES):
+        raise UserError(f"attribution={shown(attribution)}: expected {listed((BEST, EMPIRICAL_BAYES))}")
     if not isinstance(size, int) or size < FEWEST or size % 2:
         raise UserError(f"size={shown(size)}: expected an even number of at least {FEWEST}")
     check_seed(seed)
@@ -226,7 +268,8 @@ def _trained(folder: Path, deletion: Deletion, before: Pool | None, begun: float
         begun: when the work on this one began, by the monotonic clock.
     """
     models = deletion.models
-    ensembles = (models.pool, models.larger, models.originals)
+    beside = [models.designed(name) for name in models.design_names] or [models.larger]
+    ensembles = (models.pool, *beside, models.originals)
     if before is not None and before.size == models.pool.members and all(ensemble.cached for ensemble in ensembles):
         return before
     lds = deletion.lds()
@@ -244,21 +287,26 @@ def _trained(folder: Path, deletion: Deletion, before: Pool | None, begun: float
         retraining=seconds_of_training(deletion),
         models=sum(ensemble.members for ensemble in ensembles),
         lds=lds,
+        attribution=BEST if models.design_names else EMPIRICAL_BAYES,
     )
     pool.write()
     return pool
 
 
-def pool_config(known: Given, training: Node, size: int, seed: int) -> Config:
+def pool_config(known: Given, training: Node, size: int, seed: int, attribution: str = BEST) -> Config:
     """Return the configuration of an experiment with this pool."""
-    config = composed(["attribution=best", "logger=none"])
+    by_design = attribution == BEST
+    config = composed([f"attribution={attribution}", f"pool={'groups' if by_design else 'halves'}", "logger=none"])
+    members = designed_of(size, known.trained_classes)
+    designs = {name: {**node, "members": members[name]} for name, node in (config.pool.designs or {}).items()}
     pool = replace(
         config.pool,
         size=size,
         alpha=ALPHA,
         complementary=True,
         held_out=max(2, size // 20 // 2 * 2),
-        larger=LargerConfig(larger_of(size), LARGER_ALPHA),
+        larger=LargerConfig(0 if by_design else larger_of(size), LARGER_ALPHA),
+        designs=designs or None,
     )
     return replace(
         config,
@@ -272,14 +320,15 @@ def pool_config(known: Given, training: Node, size: int, seed: int) -> Config:
     )
 
 
-def _fitting(pilot: Artifact, wanted: int, seconds: float) -> int:
-    """Return how many subset models, with the larger ones and originals that belong to them, fit into some seconds.
+def _fitting(pilot: Artifact, wanted: int, seconds: float, attribution: str) -> int:
+    """Return how many subset models, with the other models that belong to them, fit into some seconds.
 
     Raises:
         UserError: not even the fewest do.
     """
     each = sum(facts["seconds"] for facts in pilot.shard_facts()) / pilot.members
-    rest = (LARGER_ALPHA / 4 + 1 / 10) / ALPHA  # of the others, in models on halves for each of these
+    beside = ABOUT * sum(DESIGNED.values()) / 1300 if attribution == BEST else LARGER_ALPHA / 4
+    rest = (beside + 1 / 10) / ALPHA  # of the others, in models on halves for each of these
     fitting = int(seconds / each + pilot.members) // (1 + rest)
     if fitting < FEWEST:
         least = (1 + rest) * FEWEST * each
@@ -294,7 +343,7 @@ def _before(folder: Path, wanted: tuple[Any, ...]) -> Pool | None:
 
     Args:
         folder: of the pool.
-        wanted: network, recipe, data and seed, which it must have been made for.
+        wanted: network, recipe, data, seed and attribution, which it must have been made for.
 
     Raises:
         UserError: what is there is something else.
@@ -304,9 +353,13 @@ def _before(folder: Path, wanted: tuple[Any, ...]) -> Pool | None:
     except (OSError, ValueError):
         return None
     pool = Pool.open(folder)
-    if (pool.network, pool.training, pool.dataset, pool.seed) != wanted:
+    if (pool.network, pool.training, pool.dataset, pool.seed) != wanted[:-1]:
         raise UserError(
             f"folder={folder}: holds the pool of another network or recipe, of other data or another seed; expected "
             "another folder"
+        )
+    if pool.attribution != wanted[-1]:
+        raise UserError(
+            f"attribution={wanted[-1]}: {folder} holds a pool for {pool.attribution}; expected that, or another one"
         )
     return pool

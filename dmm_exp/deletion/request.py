@@ -88,8 +88,13 @@ def _training(recipe: Recipe | None, pool: Pool | None, known: Given) -> Node | 
 
 def _for_this_call(known: Given, training: Node, folder: Path, executor: Executor, console: Console, seed: int) -> Pool:
     """Return a pool that is prepared for one request, after saying how large it is."""
-    console.note(f"preparing a pool of {models_of(SIZE):,} networks for this call alone; prepare() keeps one")
+    console.note(f"preparing a pool of {_models(known):,} networks for this call alone; prepare() keeps one")
     return prepare_given(known, training, folder, executor, console, size=SIZE, seed=seed)
+
+
+def _models(known: Given) -> int:
+    """Return how many networks a pool has by default."""
+    return models_of(SIZE, known.trained_classes)
 
 
 def _alone(
@@ -121,7 +126,7 @@ def _about_predictions(execution: Execution) -> list[str]:
     execution.deletion.effects.estimator.check(execution.deletion.given.build())
     if execution.retraining is None:
         return [f"{WITHOUT_POOL}; give pool=, what prepare() returned"]
-    models, seconds = models_of(SIZE), execution.retraining
+    models, seconds = _models(execution.deletion.given), execution.retraining
     alternatives = (
         f'retraining this network takes about {duration(seconds)} and is exact (method="retrain"); a pool of '
         f"{models:,} networks (prepare(), or pool=True) takes at most about {duration(models * seconds)}"

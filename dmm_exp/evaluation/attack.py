@@ -178,7 +178,7 @@ class Attack:
     def _make_pair_effects(self, draft: Draft, rows: Rows) -> None:
         source = self.pipeline.effects.source
         assert isinstance(source, FromPool)
-        learned = source.estimator.learn(source.at_size_of_pool(rows))
+        learned = source.estimator.at_size_of_pool.learn(source.at_size_of_pool(rows))
         masks = self.base_models.stacked("masks")
 
         def predict(job: ShardJob) -> None:

@@ -186,14 +186,19 @@ class Effects:
         return self.source.estimator
 
     def check(self) -> None:
-        """Raise ``UserError`` if the pool lacks what the estimator looks at."""
-        if self.estimator.uses_designs and not self.source.models.design_names:
+        """Raise ``UserError`` if the pool lacks what the estimator looks at, or memory would not suffice for it."""
+        if not self.estimator.uses_designs:
+            return
+        models, examples, name = self.source.models, self.source.context.examples, type(self.estimator).__name__
+        members = sum(design.members for design in models.designs.values())
+        if members < 2:
             raise UserError(
-                f"pool.designs: {type(self.estimator).__name__} expects members that are trained by design, of which "
-                "this pool has none; choose pool=groups"
+                f"pool.designs: {name} expects at least two members that are trained by design, and this pool has "
+                f"{members or 'none'}; choose pool=groups, or attribution=empirical_bayes"
             )
-        for name in self.source.designs if isinstance(self.source, FromPool) else ():
-            self.source.models.column_of(name)
+        for part in models.design_names:
+            models.column_of(part)
+        self.estimator.check_memory(members, examples.n_points, examples.n_classes)
 
     def of(self, rows: Rows, name: str | None = None) -> Artifact:
         """Return how much including some training rows changes every logit.

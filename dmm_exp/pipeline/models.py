@@ -24,7 +24,7 @@ from dmm_exp.pools import Design, Known, answers_alike, role_of
 from dmm_exp.scores import memorization_columns
 from dmm_exp.store import Artifact, Draft, Spec
 
-KNOWN_FROM = 1000  # models on random halves that designs look at, so that a pool grows without new designs
+KNOWN_FROM = 1000  # models on random halves that designs look at, so that larger pools grow without new designs
 Obtain = Callable[[str, str, Spec, Callable[[Draft], None]], Artifact]
 """From (name, detail, spec, function that writes it) to an artifact, as :meth:`Context.obtain`."""
 
@@ -108,10 +108,9 @@ class Models:
 
     def designed(self, name: str) -> Artifact:
         """Return the models of one part of the pool that is trained by design."""
-        masks, role = self._design(name), role_of(name)
+        masks, role, members = self._design(name), role_of(name), self.designs[name].members
         job = self._subset_job(role, Designed(masks.path))
-        detail = f"{masks.json('facts')['members']:,} models by design"
-        return self.trained(f"pool: {name}", detail, self.designs[name].members, job, masks=masks)
+        return self.trained(f"pool: {name}", f"{members:,} models by design", members, job, masks=masks)
 
     def _design(self, name: str) -> Artifact:
         """Return what the members of a part of the pool are trained on."""
@@ -121,7 +120,8 @@ class Models:
         inputs = {"dataset": context.dataset.digest, "pool": self.pool.digest}
         if design.column is not None:  # which the dataset's artifact does not hold
             inputs["column"] = digest_of(self.column_of(name))
-        spec = Spec("design", config | {"members": design.members}, inputs, {"pool": self.pool.spec.family})
+        looked_at = digest_of([self.pool.spec.family, min(context.config.pool.size, KNOWN_FROM)])
+        spec = Spec("design", config | {"members": design.members}, inputs, {"pool": looked_at})
 
         def make(draft: Draft) -> None:
             draft.write_tensors("masks", {"masks": design.masks(name, context.config.seed, self.known)})

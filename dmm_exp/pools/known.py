@@ -60,7 +60,7 @@ class Known:
 
     @cached_property
     def _inputs(self) -> Tensor:
-        inputs = self.inputs.flatten(1).float()
+        inputs = self.inputs.flatten(1).float().clone()  # never the data themselves, which flat ones would be
         for rows in self.classes:
             inputs[self.labels == self.labels[rows[0]]] -= inputs[rows].mean(0)
         return _unit_rows(inputs)

@@ -21,20 +21,23 @@ from dmm_exp.store.spec import SHORT
 from dmm_exp.store.store import SEAL, sealed
 
 FILE = "pool.json"
-FORMAT = 1
+FORMAT = 2  # 1: of attribution=empirical_bayes, as all pools were then
 PROBED = 8  # training examples on which two networks are compared; pool.json holds answers on them
 FARTHEST = 4.0  # from a pool's full models, where these are about 1 from each other; more is refused
 CHEAPER = 2.0  # times as long as a request that a retraining must take, so that requests save anything worth naming
+BEST, EMPIRICAL_BAYES = "best", "empirical_bayes"  # files of conf/attribution
+DESIGNED = {"class": 120, "part_answers": 150, "part_inputs": 150, "level_set": 600}  # members for 1,300 on halves
+FEWEST_DESIGNED = 4  # of each design
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A finished pool: subset models, larger ones, and originals, all trained by one recipe.
+    """A finished pool: subset models, models by design or larger subset models, and originals, all by one recipe.
 
     Attributes:
         folder: where it is.
-        size: models trained on random halves; beside them there are a quarter as many on three quarters, and a tenth as
-            many on everything.
+        size: models trained on random halves; beside them there are about three quarters as many by design
+            (:mod:`dmm_exp.pools`), and a tenth as many on everything.
         training: configuration of the recipe.
         network: name of the architecture.
         dataset: digest of the data.
@@ -45,6 +48,8 @@ class Pool:
         models: number of all its models.
         lds: linear datamodeling score on members that took no part in estimation: 1 where their answers are predicted
             in their order, 0 where nothing is; None where they all answer alike.
+        attribution: what predicts from it: ``best``, or ``empirical_bayes`` for a pool with a quarter as many models on
+            three quarters in the place of those by design.
         learned: what was learnt from it last, which requests to this object share; no file holds it.
     """
 
@@ -59,6 +64,7 @@ class Pool:
     retraining: float
     models: int
     lds: float | None
+    attribution: str = BEST
     learned: LastLearned = field(default_factory=LastLearned, init=False, repr=False, compare=False)
 
     @classmethod
@@ -73,8 +79,10 @@ class Pool:
             raise UserError(f"pool={shown(folder)}: holds no finished pool; expected a folder of prepare()")
         with explained(f"pool={folder}: {FILE} is damaged; prepare() mends it", OSError, ValueError):
             facts = read_whole(path / FILE)
-        if facts.pop("format") != FORMAT:
+        version = facts.pop("format")
+        if version not in (1, FORMAT):
             raise UserError(f"pool={folder}: is of another version of this package; expected another folder")
+        facts |= {"attribution": EMPIRICAL_BAYES} if version == 1 else {}
         return cls(path, **{name: value for name, value in facts.items() if name != SEAL})
 
     def write(self) -> None:
@@ -142,6 +150,12 @@ def originals_of(size: int) -> int:
     return max(8, size // 10)
 
 
-def models_of(size: int) -> int:
-    """Return the number of all its models."""
-    return size + larger_of(size) + originals_of(size)
+def designed_of(size: int, classes: int) -> dict[str, int]:
+    """Return how many models of each design belong to it; of one class, no part is left out, since nothing remains."""
+    found = {name: max(FEWEST_DESIGNED, round(members * size / 1300)) for name, members in DESIGNED.items()}
+    return found if classes > 1 else {name: members if name == "level_set" else 0 for name, members in found.items()}
+
+
+def models_of(size: int, classes: int) -> int:
+    """Return the number of all models of a pool by design."""
+    return size + sum(designed_of(size, classes).values()) + originals_of(size)

@@ -24,7 +24,7 @@ from dmm_exp.files.writing import checksum, rows_at, settle, write_json, write_t
 from dmm_exp.pipeline.context import content_of
 from dmm_exp.records.chain import CHECKPOINT, PURGE, REMOVABLE, Chain, request_name
 from dmm_exp.records.chain_reading import read
-from dmm_exp.records.pool import Pool, is_finished, larger_of, originals_of
+from dmm_exp.records.pool import EMPIRICAL_BAYES, Pool, is_finished, larger_of, originals_of
 from dmm_exp.records.purged import Purged, purged_of, write_purged
 from dmm_exp.records.signature import Key
 from dmm_exp.records.surfaces import Surface, elsewhere, listed, pool_surfaces
@@ -202,7 +202,7 @@ def _remove(pool: Pool) -> list[str]:
     root, removed, kept = pool.artifacts, [], {pool.dataset}
     for aside in root.glob(f"*/*{ASIDE}"):
         _take_place(aside)
-    for path in sorted(root.glob("*/*"), key=lambda path: path.parent.name == "estimator"):  # these come last
+    for path in sorted(root.glob("*/*"), key=_turn):
         if path.parent.name in (LOCKS, "chunk_size") or not path.is_dir():
             continue
         spec = _spec(path)
@@ -214,6 +214,13 @@ def _remove(pool: Pool) -> list[str]:
         shutil.rmtree(path)
         removed.append(str(path))
     return removed
+
+
+def _turn(path: Path) -> int:
+    """Return when it is an artifact's turn: after those that it was made from."""
+    spec = _spec(path)
+    by_design = spec is not None and "masks" in spec.inputs
+    return 2 if by_design else {"design": 1, "estimator": 3}.get(path.parent.name, 0)
 
 
 def _spec(path: Path) -> Spec | None:
@@ -229,9 +236,10 @@ def _is_needed(spec: Spec, pool: Pool, kept: set[str]) -> bool:
     inputs = set(spec.inputs.values())
     if spec.kind == "dataset":
         return spec.digest == pool.dataset
-    if spec.kind == "estimator":
+    if spec.kind in ("estimator", "design") or "masks" in spec.inputs:
         return inputs <= kept
-    members = {"subset": pool.size, "larger": larger_of(pool.size), "original": originals_of(pool.size)}
+    members = {"subset": pool.size, "original": originals_of(pool.size)}
+    members |= {"larger": larger_of(pool.size)} if pool.attribution == EMPIRICAL_BAYES else {}
     return (
         spec.kind == "ensemble"
         and inputs == {pool.dataset}

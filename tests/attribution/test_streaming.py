@@ -32,7 +32,7 @@ ESTIMATORS = {
     "feldman_zhang": FeldmanZhang,
     "datamodel": lambda: Datamodel(tuning_outputs=10),
     "debiased": lambda: Debiased(tuning_outputs=10),
-    "best": lambda: EmpiricalBayes(tuning_outputs=10, prior_examples=20, prior_points=5),
+    "empirical_bayes": lambda: EmpiricalBayes(tuning_outputs=10, prior_examples=20, prior_points=5),
     "lasso": lambda: SparseDatamodel(outputs_at_once=100, path_length=4, tolerance=1e-5),
 }
 
@@ -140,16 +140,16 @@ def test_the_default_says_the_same_with_larger_models_on_disk(tmp_path, on_disk,
     whole = [subset_models(), subset_models(48, 0.75, 3)]
     pool, larger = (opened(written(tmp_path, tensors), block) for tensors, block in zip(whole, (2, 4), strict=True))
     originals = torch.randn(5, POINTS, CLASSES, generator=torch.Generator().manual_seed(5))
-    found = answers("best", pool, larger=larger, originals=originals)
+    found = answers("empirical_bayes", pool, larger=larger, originals=originals)
     monkeypatch.undo()
     pool, larger = (
         SubsetModels(**tensors, block=block, labels=LABELS) for tensors, block in zip(whole, (2, 4), strict=True)
     )
-    for key, value in answers("best", pool, larger=larger, originals=originals).items():
+    for key, value in answers("empirical_bayes", pool, larger=larger, originals=originals).items():
         torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4 * float(value.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["feldman_zhang", "datamodel", "debiased", "best"])
+@pytest.mark.parametrize("name", ["feldman_zhang", "datamodel", "debiased", "empirical_bayes"])
 def test_no_estimator_reads_more_of_the_logits_than_a_block_at_a_time(tmp_path, on_disk, monkeypatch, name):
     monkeypatch.setattr("dmm_exp.attribution.evidence.COUNTED_AT_ONCE", BLOCK // 4)
     monkeypatch.setattr("dmm_exp.attribution.priors.BLOCK_VALUES", BLOCK // 4)
@@ -224,7 +224,7 @@ def test_a_logit_too_large_for_half_precision_is_one_sentence():
     assert rounded(logits, LABELS[:4])["logits"].isnan().any()
 
 
-@pytest.mark.parametrize("name", ["datamodel", "debiased", "best", "lasso"])
+@pytest.mark.parametrize("name", ["datamodel", "debiased", "empirical_bayes", "lasso"])
 def test_a_pool_whose_matrices_do_not_fit_is_refused_before_they_are_made(monkeypatch, name):
     monkeypatch.setattr(memory, "machine_memory", lambda: 1e4)
     monkeypatch.setattr(datamodel_module.torch.linalg, "eigh", None)

@@ -31,7 +31,7 @@ ESTIMATORS = {
     "difference": FeldmanZhang(),
     "ridge": Datamodel(tuning_outputs=10),
     "debiased": Debiased(tuning_outputs=10),
-    "best": EmpiricalBayes(tuning_outputs=10, prior_examples=10, prior_points=10),
+    "empirical_bayes": EmpiricalBayes(tuning_outputs=10, prior_examples=10, prior_points=10),
     "lasso": SparseDatamodel(outputs_at_once=50, path_length=3),
     "gradients": TrakFactored(checkpoints=2),
     "oracles": OracleEffect(),
@@ -130,7 +130,7 @@ def test_those_that_remember_can_be_kept_and_others_say_that_they_cannot(name: s
             method.recall(known, {})
 
 
-@pytest.mark.parametrize("name", ["difference", "ridge", "debiased", "best", "lasso"])
+@pytest.mark.parametrize("name", ["difference", "ridge", "debiased", "empirical_bayes", "lasso"])
 def test_estimators_of_the_pool_say_when_there_is_none(name: str):
     with pytest.raises(TypeError, match="needs a pool"):
         ESTIMATORS[name].learn(replace(evidence(0), pool=None))

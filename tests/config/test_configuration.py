@@ -54,7 +54,10 @@ def test_every_choice_begins_with_a_comment_that_says_what_it_is():
         ("forget=indices", "forget.indices has no value and needs one; give it as forget.indices=VALUE"),
         ("n_models=1", "n_models=1: expected a whole number of at least 2"),
         ("pool.alpha=0.7", "pool.alpha=0.7: with complementary members expected 1 - 1/k for a whole k"),
-        ("pool.larger.alpha=0.4", "pool.larger.alpha=0.4: expected a fraction between pool.alpha=0.5 and 1"),
+        (
+            "pool.larger={size: 8, alpha: 0.4}",
+            "pool.larger.alpha=0.4: expected a fraction between pool.alpha=0.5",
+        ),
         ("pool.larger.size=602", "pool.larger.size=602: with complementary members"),
         ("pool.larger.size=4", "pool.larger.size=4: expected 0 for none, or at least 8"),
         ("pool.lds_alphas=[1.5]", "pool.lds_alphas=[1.5]: expected fractions"),

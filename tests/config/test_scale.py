@@ -25,11 +25,22 @@ def composed(*overrides):
 
 def test_larger_values_become_the_bound_and_smaller_ones_stay():
     tiny = composed("scale=tiny", "training.epochs=1")
-    assert (tiny.n_models, tiny.pool.size, tiny.pool.larger.size) == (4, 32, 8)
+    assert (tiny.n_models, tiny.pool.size, tiny.pool.larger.size) == (4, 32, 0)
+    assert composed("scale=tiny", "pool=halves").pool.larger.size == 8
+    assert {design["members"] for design in tiny.pool.designs.values()} == {8}
     assert tiny.training.epochs == 1
     assert tiny.model.network["hidden"] == [32, 32]
     assert tiny.forget["size"] == 12  # null, a share of the training set, would depend on its size
     assert tiny.forget["fraction"] == composed().forget["fraction"]
+
+
+def test_quick_bounds_designs_where_there_are_any():
+    quick = composed("experiment=quick")
+    assert {design["members"] for design in quick.pool.designs.values()} == {6}
+    assert composed("experiment=quick", "pool=halves").pool.designs is None
+    raised = composed("experiment=quick", "scale.pool.designs.each.members=9", "pool.designs.class.members=7")
+    assert sorted(design["members"] for design in raised.pool.designs.values()) == [7, 9, 9, 9]
+    assert composed("experiment=quick", "scale=tiny").training.epochs == 2
 
 
 def test_nothing_is_bounded_without_a_scale():

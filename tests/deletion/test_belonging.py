@@ -243,7 +243,7 @@ def test_a_pool_of_an_earlier_version_is_compared_too(pool, tmp_path):
     older = Path(shutil.copytree(pool, tmp_path / "older"))
     shutil.rmtree(older / "artifacts" / "answers")
     assert deleted(older, network()).metrics == pytest.approx(deleted(pool, network()).metrics)
-    assert Pool.open(older).models == 56
+    assert Pool.open(older).models == 80
 
 
 # ---------------------------------------------------------------------- the distance

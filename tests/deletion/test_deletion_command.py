@@ -87,6 +87,18 @@ def test_of_two_networks_in_a_file_one_is_named(folder, monkeypatch, capsys):
     assert all(torch.equal(one[name], alone[name]) for name in alone)
 
 
+def test_a_pool_is_prepared_for_the_attribution_that_is_asked_for(folder, monkeypatch, capsys):
+    asked = [*POOL, "forget.indices=rows.csv", "unlearner=finetune"]
+    wrong = start(monkeypatch, capsys, *asked, "request.attribution=trak")
+    assert "attribution=trak: expected 'best', 'empirical_bayes'" in wrong[2]
+    assert not (folder / "p").exists()
+    for number, more in enumerate([["request.attribution=empirical_bayes"], []]):
+        assert start(monkeypatch, capsys, *asked, *more, f"request.output=out{number}")[0] == 0
+        assert json.loads((folder / "p" / "pool.json").read_text())["attribution"] == "empirical_bayes"
+    other = start(monkeypatch, capsys, *asked, "request.attribution=best", "request.output=other")
+    assert "attribution=best: p holds a pool for empirical_bayes" in other[2]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -14,10 +14,12 @@ from networks import blobs, mlp, trained
 from torch import Tensor, nn
 
 from dmm_exp import Pool, prepare, train, unlearn
-from dmm_exp.attribution import EmpiricalBayes
+from dmm_exp.attribution import EmpiricalBayes, GroupKriging
 from dmm_exp.ensembles import by_function
 from dmm_exp.errors import UserError
+from dmm_exp.files.writing import write_json
 from dmm_exp.records.pool import FILE
+from dmm_exp.store.store import SEAL, sealed
 
 WIDTH, CLASSES, ROWS = 4, 3, 30
 DATA = blobs(ROWS, WIDTH, CLASSES)
@@ -77,7 +79,7 @@ def pool(prepared: Path, tmp_path: Path) -> Path:
 
 def test_a_pool_and_its_folder_give_the_same_answer_twice(prepared):
     opened = Pool.open(prepared)
-    assert (opened.size, opened.models) == (40, 40 + 8 + 8)
+    assert (opened.size, opened.models) == (40, 40 + (4 + 5 + 5 + 18) + 8)
     first = answer(opened)
     assert equal(answer(prepared), first)
     assert equal(answer(str(prepared), recipe=RECIPE), first)
@@ -87,14 +89,15 @@ def test_a_pool_and_its_folder_give_the_same_answer_twice(prepared):
 
 
 def test_requests_of_another_process_learn_nothing_anew(prepared, monkeypatch):
+    monkeypatch.setattr(GroupKriging, "learn", None)
     monkeypatch.setattr(EmpiricalBayes, "learn", None)
     found = unlearn(network(), DATA, [2, 4], pool=prepared, method="dmm epochs=1", progress=False)
     assert "doubt/forget" in found.metrics
 
 
 def test_requests_to_an_opened_pool_share_what_was_learnt_from_it(prepared, monkeypatch):
-    taken_up, recall = [], EmpiricalBayes.recall
-    monkeypatch.setattr(EmpiricalBayes, "recall", lambda *given: taken_up.append(1) or recall(*given))
+    taken_up, recall = [], GroupKriging.recall
+    monkeypatch.setattr(GroupKriging, "recall", lambda *given: taken_up.append(1) or recall(*given))
     opened, model = Pool.open(prepared), network()
     for rows in ([6, 7], [8], [3, 11]):
         unlearn(model, DATA, rows, pool=opened, method="dmm epochs=1", progress=False)
@@ -113,7 +116,7 @@ def test_a_pool_knows_how_well_it_predicts_models_that_it_did_not_learn_from(tmp
 def test_a_prepared_pool_is_not_made_again(pool):
     before, model = artifacts(pool), mlp(WIDTH, CLASSES)
     drawn = torch.get_rng_state()
-    assert made(pool, model=model).models == 56
+    assert made(pool, model=model).models == 80
     assert torch.equal(torch.get_rng_state(), drawn)
     assert artifacts(pool) == before
 
@@ -152,6 +155,54 @@ def test_an_interrupted_pool_goes_on_where_it_stopped(prepared, tmp_path, monkey
     assert artifacts(tmp_path / "pool") == artifacts(tmp_path / "whole")
     model = network(descend)
     assert equal(answer(tmp_path / "pool", model), answer(tmp_path / "whole", model))
+
+
+# ---------------------------------------------------------------------- what predicts
+
+
+def test_a_pool_for_single_effects_is_smaller_and_is_gone_on_with(tmp_path):
+    folder = tmp_path / "pool"
+    assert made(folder, attribution="empirical_bayes").models == 40 + 8 + 8
+    assert not list(folder.glob("artifacts/design/*"))
+    before = artifacts(folder)
+    assert made(folder).attribution == "empirical_bayes"
+    assert artifacts(folder) == before
+    assert all(value.isfinite().all() for value in answer(folder).values())
+    before = artifacts(folder)
+    assert "holds a pool for empirical_bayes; expected that" in refused(lambda: made(folder, attribution="best"))
+    assert artifacts(folder) == before
+    assert made(folder, size=48).models == 48 + 12 + 8
+
+
+def test_a_pool_of_the_first_format_predicts_as_it_did(tmp_path):
+    folder = tmp_path / "pool"
+    now = answer(made(folder, attribution="empirical_bayes"))
+    facts = json.loads((folder / FILE).read_text())
+    write_json(folder / FILE, sealed({**without(facts, "attribution", SEAL), "format": 1}))
+    assert Pool.open(folder).attribution == "empirical_bayes"
+    assert equal(answer(folder), now)
+
+
+def without(facts: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name not in names}
+
+
+def test_a_pool_from_which_nothing_could_be_learnt_for_want_of_memory_is_refused_before_it_is_trained(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dmm_exp.ensembles.memory.machine_memory", lambda: 1e5)
+    said = refused(lambda: made(tmp_path / "pool"))
+    assert said.startswith("pool.designs: GroupKriging of 32 members by design, 30 points and 3 classes")
+    assert 'a smaller size= than 40, or attribution="empirical_bayes"' in said
+    assert not artifacts(tmp_path / "pool")
+
+
+def test_of_one_class_no_part_is_left_out(tmp_path):
+    data = (DATA[0], torch.zeros(ROWS, dtype=torch.long))
+    pool = made(tmp_path / "pool", train=data)
+    assert pool.models == 40 + 18 + 8
+    found = unlearn(train(mlp(WIDTH, CLASSES), data, RECIPE), data, [1, 5], pool=pool, method="dmm epochs=1")
+    assert all(value.isfinite().all() for value in found.model.state_dict().values())
 
 
 # ---------------------------------------------------------------------- damage
@@ -229,6 +280,7 @@ def test_a_pool_on_other_data_does_not_take_the_place_of_one(prepared):
         ({"size": 41}, "size=41"),
         ({"size": "many"}, "size=many"),
         ({"seed": -1}, "seed=-1"),
+        ({"attribution": "kriging"}, "attribution=kriging: expected 'best', 'empirical_bayes'"),
         ({"budget": "50%"}, "is a share of a retraining"),
         ({"budget": -1}, "budget=-1"),
         ({"recipe": "slowly"}, "recipe=slowly"),

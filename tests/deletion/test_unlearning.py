@@ -365,7 +365,7 @@ def test_a_recipe_alone_prepares_no_pool_and_names_both_other_ways(monkeypatch, 
     found = made(network(), method="dmm epochs=1", recipe=RECIPE, validation=UNSEEN, progress=True)
     (warning,) = [text for text in found.warnings if "gradients of the given network alone" in text]
     assert re.search(r'retraining this network takes about .* and is exact \(method="retrain"\)', warning)
-    assert "a pool of 1,348 networks (prepare(), or pool=True) takes at most about" in warning
+    assert "a pool of 1,884 networks (prepare(), or pool=True) takes at most about" in warning
     shown = capsys.readouterr().err
     assert shown.index("retraining this network") < shown.index("unlearning")
     assert found.pool is None

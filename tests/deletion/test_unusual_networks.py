@@ -167,7 +167,7 @@ def test_a_function_may_train_what_a_plain_step_does_not(tmp_path):
         return model
 
     network = Targeted().eval()
-    assert prepare(network, DATA, descend, tmp_path, size=40, progress=False).models == 56
+    assert prepare(network, DATA, descend, tmp_path, size=40, progress=False).models == 80
     with pytest.raises(UserError, match="a step of training on 4 examples fails"):
         unlearn(network, DATA, [0], pool=tmp_path, recipe=descend, progress=False)
 

@@ -26,20 +26,25 @@ from dmm_exp.deletion.recipes import composed
 from dmm_exp.evaluation import Evaluation
 from dmm_exp.executors import Local
 from dmm_exp.leaderboard.board import compose_entries
-from dmm_exp.pipeline import Context, Pipeline
+from dmm_exp.pipeline import Context, Models, Pipeline
 from dmm_exp.store import Artifact, Draft, Spec
 from dmm_exp.study.study import compose_cells_of
 
 FILE = Path(__file__).with_name("addresses.json")
-FIXED = ["model.chunk_size=1", "executor=local"]
+ONE_BY_ONE = ["model.chunk_size=1", "executor=local"]
+SINGLES = ["pool=halves", "attribution=empirical_bayes"]  # which were the default
+FIXED = [*SINGLES, *ONE_BY_ONE]
 RUNS = {
     "default": [],
     "quick": ["experiment=quick"],
+    "random, dmm by design": ["forget=random", *ONE_BY_ONE],
+    "single effects": SINGLES,
+    "quick, single effects": ["experiment=quick", *SINGLES],
     "random, dmm": ["forget=random", *FIXED],
     "random, finetune": ["forget=random", "unlearner=finetune", *FIXED],
     "random, oracle_matching": ["forget=random", "unlearner=oracle_matching", *FIXED],
-    "random, dmm by trak": ["forget=random", "attribution=trak", *FIXED],
-    "random, dmm by ridge": ["forget=random", "attribution=datamodel", *FIXED],
+    "random, dmm by trak": ["forget=random", "pool=halves", "attribution=trak", *ONE_BY_ONE],
+    "random, dmm by ridge": ["forget=random", "pool=halves", "attribution=datamodel", *ONE_BY_ONE],
     "random in thirds": ["forget=random", "refinement=shuffle", *FIXED],
     "class, another seed": ["forget=class", "forget.label=3", "seed=5", *FIXED],
     "small convolutional networks": ["forget=random", "model=cnn", *FIXED],
@@ -83,23 +88,28 @@ def keys_of(config: Config) -> dict[str, str]:
     store = Keys()
     pipeline = Pipeline(Context(config, store, Local(), Console(quiet=True)))
     context, models = pipeline.context, pipeline.models
-    _ = context.dataset, models.pool, models.larger, models.originals
+    _ = context.dataset, models.pool, _beside(models), models.originals
     if not pipeline.families:
         _ = pipeline.oracles, pipeline.floor_oracles, pipeline.unlearned, Evaluation(pipeline).artifact
     return store.found
 
 
-def deletion_keys() -> dict[str, str]:
+def _beside(models: Models) -> list[Artifact]:
+    """Return the models by design of a pool, or the larger ones of a pool that has none."""
+    return [models.designed(name) for name in models.design_names] or [models.larger]
+
+
+def deletion_keys(attribution: str) -> dict[str, str]:
     """Return the keys of what a deletion makes of a pool, for fixed numbers."""
     inputs, labels = torch.arange(240.0).reshape(60, 4) % 7, torch.arange(60) % 3
     network = torch.nn.Linear(4, 3)
     torch.nn.init.ones_(network.weight)
     torch.nn.init.zeros_(network.bias)
     known, store = given(network, (inputs, labels)), Keys()
-    config = pool_config(known, plain(composed([]).training), 40, 0)
+    config = pool_config(known, plain(composed([]).training), 40, 0, attribution)
     config = replace(config, model=ModelConfig(1, {"_target_": "torch.nn.Linear"}))
     found = Deletion(known, True, config, store, Local(), Console(quiet=True))
-    _ = found.context.dataset, found.models.pool, found.models.larger, found.models.originals
+    _ = found.context.dataset, found.models.pool, _beside(found.models), found.models.originals
     found.effects.of(Rows(torch.tensor([1, 5, 9]), 60))
     return store.found
 
@@ -118,7 +128,8 @@ def addresses() -> dict[str, Any]:
         "artifacts": {name: keys_of(config) for name, (config, _) in runs.items()},
         "leaderboard": {f"{e.method} on {e.forget}": run_name(e.config, e.choices) for e in entries},
         "study": {f"{c.table}, {c.row}, {c.column}": run_name(c.config, c.choices) for c in cells},
-        "deletion": deletion_keys(),
+        "deletion": deletion_keys("empirical_bayes"),
+        "deletion by design": deletion_keys("best"),
     }
 
 

@@ -18,8 +18,6 @@ from dmm_exp.pipeline import Context, Pipeline
 from dmm_exp.store import Store
 
 SMALL = [
-    "pool=groups",
-    "attribution=kriging",
     "unlearner=dm_direct",
     "forget=random",
     "forget.size=10",
@@ -93,9 +91,35 @@ def test_a_few_oracles_correct_the_prediction_and_cost(tmp_path):
 
 
 def test_a_pool_without_designs_is_refused_before_anything_is_trained(tmp_path, jobs):
-    with pytest.raises(UserError, match="pool=groups"):
-        pipeline_of(tmp_path, "attribution=kriging", "unlearner=dm_direct")
+    with pytest.raises(UserError, match=r"this pool has none; choose pool=groups, or attribution=empirical_bayes$"):
+        pipeline_of(tmp_path, "pool=halves", "unlearner=dm_direct")
+    pipeline_of(tmp_path, "pool=halves", "attribution=empirical_bayes", "unlearner=dm_direct")
+    pipeline_of(tmp_path, "pool=halves", "unlearner=finetune")  # predicts nothing
     assert not jobs
+
+
+def test_one_member_by_design_is_not_enough(tmp_path):
+    none = [f"pool.designs.{name}.members=0" for name in ("part_answers", "part_inputs", "level_set")]
+    with pytest.raises(UserError, match=r"at least two members .* and this pool has 1; choose pool=groups"):
+        pipeline_of(tmp_path, *SMALL, *none, "pool.designs.class.members=1")
+
+
+def test_what_is_learnt_must_fit_into_memory_before_anything_is_trained(tmp_path, jobs, monkeypatch):
+    monkeypatch.setattr("dmm_exp.ensembles.memory.machine_memory", lambda: 1e5)
+    with pytest.raises(UserError, match=r"^pool\.designs: GroupKriging of 10 members by design, 1,797 points"):
+        pipeline_of(tmp_path, *SMALL)
+    assert not jobs
+
+
+def test_more_models_on_halves_make_other_designs(tmp_path, jobs):
+    """They look at these models, of which there were fewer."""
+    few = pipeline_of(tmp_path, *SMALL).models.designed("level_set").stacked("masks")
+    jobs.clear()
+    more = pipeline_of(tmp_path, *SMALL, "pool.size=30").models.designed("level_set").stacked("masks")
+    assert by_design(jobs, "level_set") == [(0, 3)]
+    assert not torch.equal(few, more)
+    whole = pipeline_of(tmp_path / "whole", *SMALL, "pool.size=30").models.designed("level_set").stacked("masks")
+    assert torch.equal(more, whole)
 
 
 def users_of(folder, name, change=0):

@@ -10,7 +10,7 @@ import yaml
 from results_of_runs import without_seconds
 from safetensors.torch import load_file
 
-from dmm_exp.attribution import EmpiricalBayes
+from dmm_exp.attribution import EmpiricalBayes, GroupKriging
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.models import MLP, Normalised
 
@@ -141,6 +141,7 @@ def test_another_method_on_the_same_forget_set_retrains_nothing(main_job, start,
 
 
 def test_another_process_takes_up_what_was_learnt_from_the_pool(main_job, start, outputs, monkeypatch):
+    monkeypatch.setattr(GroupKriging, "learn", None)
     monkeypatch.setattr(EmpiricalBayes, "learn", None)
     found = start(outputs, "forget=random", "unlearner=dm_direct").metrics
     assert found["seconds/attribution/cached"] == 0.0
@@ -173,7 +174,7 @@ def test_true_effect_predicts_itself(start, outputs):
         ("forget=mislabelled", "dataset.corruption.fraction=0.03", "unlearner=oracle_matching"),
         ("forget=rum_low_mem", "attribution=feldman_zhang"),
         ("forget=rum_mid_mem", "attribution=datamodel"),
-        ("forget=rum_mix_mem", "unlearner=dm_direct", "pool=alpha70", "pool.size=40"),
+        ("forget=rum_mix_mem", "unlearner=dm_direct", "pool=alpha70", "attribution=empirical_bayes", "pool.size=40"),
     ],
     ids=lambda overrides: overrides[0],
 )

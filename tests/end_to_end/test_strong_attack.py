@@ -107,7 +107,7 @@ def test_other_kinds_of_methods_are_attacked_too(attacked, overrides):
     assert not np.allclose(found.examples["margin_in"], nothing["margin_in"], atol=1e-4)
 
 
-@pytest.mark.parametrize("attribution", ["datamodel", "best"])
+@pytest.mark.parametrize("attribution", ["datamodel", "empirical_bayes", "best"])
 def test_predictions_are_of_what_each_base_model_has_to_forget(outputs, attribution):
     made = attack_in(outputs, "unlearner=dm_direct", f"attribution={attribution}")
     points, bases = (torch.tensor([getattr(pair, name) for pair in made.pairs]) for name in ("chosen", "base"))

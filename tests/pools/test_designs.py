@@ -140,3 +140,10 @@ def test_answers_do_not_show_a_rows_own_inclusion():
 def test_bad_settings_are_named(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_likeness_of_flat_inputs_leaves_the_data_alone():
+    of_data = known()
+    before = of_data.inputs.clone()
+    of_data.representation("inputs")
+    assert torch.equal(of_data.inputs, before)

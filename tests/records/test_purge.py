@@ -160,11 +160,11 @@ def test_all_that_a_purge_removes_is_removed_and_all_that_remains_is_listed(whol
     before = {path for path in place.pool.rglob("*") if path.is_file()}
     done = purge.purge_pool(place.pool, GONE, QUIET)
     kinds = {path.parts[len(place.pool.parts) + 1] for path in place.pool.rglob("manifest.json")}
-    assert kinds == {"dataset", "ensemble", "estimator", "chunk_size"}
+    assert kinds == {"dataset", "design", "ensemble", "estimator", "chunk_size"}
     gone = before - set(place.pool.rglob("*"))
     assert {path.parts[len(place.pool.parts) + 1] for path in gone} >= {"given", "effect", "unlearned", "evaluation"}
     listed = [entry["where"] for entry in done.surfaces if entry["state"] == REMAINS]
-    for kind in ("dataset", "ensemble", "estimator"):
+    for kind in ("dataset", "design", "ensemble", "estimator"):
         assert f"{place.pool}/artifacts/{kind}" in listed
     from safetensors import safe_open
 

@@ -314,7 +314,7 @@ def test_the_verdict_stands_in_the_record(verified: Unlearned) -> None:
 
 def test_a_pool_that_is_kept_is_named_with_when_it_pays(result: Unlearned, tmp_path: Path) -> None:
     facts: dict[str, Any] = {"size": 40, "training": {}, "network": {}, "dataset": "", "probe": [], "seed": 0}
-    pool = Pool(tmp_path, seconds=100.0, retraining=11.0, models=56, lds=0.5, **facts)
+    pool = Pool(tmp_path, seconds=100.0, retraining=11.0, models=80, lds=0.5, **facts)
     with_pool = replace(result, pool=pool, cost=replace(result.cost, seconds=1.0))
     found = record.content(with_pool, "0")
     assert found["pool"]["break_even_requests"] == 10
