@@ -16,16 +16,20 @@ FEWEST_ROWS = 20  # below which the 95th percentile over rows is the largest of 
 NAMED = 5  # copies that a sentence names
 
 
-def cautions(examples: Examples, gone: Rows, readable: Rows | None = None) -> list[str]:
+def cautions(
+    examples: Examples, gone: Rows, readable: Rows | None = None, *, knows_groups: bool = False
+) -> list[str]:
     """Return sentences about rows that are to be deleted.
 
     Args:
         examples: the dataset.
         gone: the rows that are gone afterwards.
         readable: those of them whose inputs are there; all by default.
+        knows_groups: whether effects are learnt from models trained without groups, not added up from single rows.
     """
     readable = gone if readable is None else readable
-    return [*_large_shares(examples, gone), *_copies(examples, readable), *_few(readable)]
+    shares = [] if knows_groups else _large_shares(examples, gone)
+    return [*shares, *_copies(examples, readable), *_few(readable)]
 
 
 def _large_shares(examples: Examples, gone: Rows) -> list[str]:

@@ -23,7 +23,7 @@ from dmm_exp.deletion.quality import Change, groups_of, verify
 from dmm_exp.deletion.recipes import kind_of, predicts
 from dmm_exp.deletion.rows import RAW
 from dmm_exp.errors import UserError
-from dmm_exp.metrics import retraining_cost
+from dmm_exp.metrics import UNKNOWN, doubt, retraining_cost
 from dmm_exp.metrics.klom import FEWEST_MODELS
 from dmm_exp.records.checkpoints import weights_digest
 from dmm_exp.records.pool import Pool
@@ -104,7 +104,9 @@ class Execution:
         if self.predicts:
             self.deletion.predicted(gone)
         settings, cut = self._within_budget(work, time.monotonic() - begun)
-        warnings = [*self.warnings, *cautions(known.examples, gone, known.readable(gone)), *doubts, *cut]
+        by_group = self.predicts and self.deletion.effects.estimator.uses_designs
+        found = cautions(known.examples, gone, known.readable(gone), knows_groups=by_group)
+        warnings = [*self.warnings, *found, *doubts, *cut]
         with self.deletion.console.stage("unlearning", f"{len(new):,} rows by {self.method}"):
             unlearned, targets = work.carry_out(instantiate(settings))
         seconds = time.monotonic() - begun
@@ -179,7 +181,10 @@ class Execution:
             metrics=metrics,
             verification=verification,
             cost=self._cost(unlearned, settings, seconds, len(gone), spent),
-            warnings=[*warnings, *_unchanged(change), *_beware(metrics, verification, is_exact), *_pointless(change)],
+            warnings=[
+                *(*warnings, *_unchanged(change), *_beware(metrics, verification, is_exact)),
+                *(*_pointless(change), *_unlike_the_pool(change)),
+            ],
             forgotten=gone.tolist(),
             method=settings,
             attribution=self.deletion.config.attribution if self.predicts else None,
@@ -252,3 +257,20 @@ def _pointless(change: Change) -> list[str]:
     if change.targets is None or not torch.equal(change.before, change.targets):
         return []
     return ["no effect of these rows is predicted: the network answers training rows no better than unseen ones"]
+
+
+def _unlike_the_pool(change: Change) -> list[str]:
+    """Warn where the prediction on deleted rows is almost as uncertain as networks trained alike differ."""
+    deletion, rows = change.deletion, change.gone.indices
+    if change.targets is None or not deletion.pooled or not deletion.effects.estimator.posterior:
+        return []
+    error, logits = deletion.predicted(change.gone).get("standard_error"), deletion.models.originals.stacked("logits")
+    if error is None or len(logits) < 2:
+        return []
+    found = doubt(error[rows].numpy(), logits[:, rows].std(0, correction=0).numpy(), change.labels[rows.numpy()])
+    if found <= UNKNOWN:
+        return []
+    return [
+        f"the deleted rows are unlike anything the pool knows: their predicted logits are uncertain by {found:.1f} "
+        "standard deviations of networks trained alike; verify the result, or retrain"
+    ]

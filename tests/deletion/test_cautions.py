@@ -37,6 +37,7 @@ def test_a_large_share_of_a_class_is_named():
     rows = torch.arange(ROWS)[torch.arange(ROWS) % 5 == 1][:10]
     (first, _) = cautions(examples(), rows_of(rows))
     assert first.startswith("50% of class b goes; predicted effects of rows are too small")
+    assert cautions(examples(), rows_of(rows), knows_groups=True) == cautions(examples(), rows_of(rows))[1:]
     both = torch.cat([rows, rows + 1]).sort().values
     assert cautions(examples(), rows_of(both))[0].startswith("50% of class b, 50% of class c go; ")
 

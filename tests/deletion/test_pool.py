@@ -104,6 +104,14 @@ def test_requests_to_an_opened_pool_share_what_was_learnt_from_it(prepared, monk
     assert len(taken_up) == 1
 
 
+@pytest.mark.parametrize(("most", "said"), [(0.0, True), (100.0, False)])
+def test_rows_that_are_unlike_anything_the_pool_knows_are_named(pool, monkeypatch, most, said):
+    monkeypatch.setattr("dmm_exp.deletion.execution.UNKNOWN", most)
+    found = unlearn(network(), DATA, [1, 5, 9], pool=pool, method="dmm epochs=1", progress=False).warnings
+    assert any("unlike anything the pool knows" in warning for warning in found) == said
+    assert not any("part of a class" in warning for warning in found)  # its estimator knows groups
+
+
 def test_a_pool_knows_how_well_it_predicts_models_that_it_did_not_learn_from(tmp_path):
     learns = made(tmp_path / "learns", {"epochs": 20, "batch_size": 8, "optimizer": {"lr": 0.3}}, size=400)
     alike = made(tmp_path / "alike", {"epochs": 1, "optimizer": {"lr": 0.0}}, size=40)
