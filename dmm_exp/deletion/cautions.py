@@ -16,9 +16,7 @@ FEWEST_ROWS = 20  # below which the 95th percentile over rows is the largest of 
 NAMED = 5  # copies that a sentence names
 
 
-def cautions(
-    examples: Examples, gone: Rows, readable: Rows | None = None, *, knows_groups: bool = False
-) -> list[str]:
+def cautions(examples: Examples, gone: Rows, readable: Rows | None = None, *, knows_groups: bool = False) -> list[str]:
     """Return sentences about rows that are to be deleted.
 
     Args:
