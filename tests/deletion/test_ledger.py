@@ -81,7 +81,7 @@ def test_a_request_starts_from_the_network_as_it_is(tmp_path, network, data):
 
 def test_predictions_are_of_everything_that_is_gone(tmp_path, data):
     learnt = train(untrained(), data[0], {"epochs": 60, "batch_size": 10})
-    book = ledger(tmp_path, learnt, data, method="dmm epochs=40")
+    book = ledger(tmp_path, learnt, data, method="dmm epochs=40 schedule.decay=0.95")
     book.delete([0, 1, 2, 3, 4])
     second = book.delete([5, 6, 7, 8, 9])
     assert second.metrics["matched/forget"] > 0.5
