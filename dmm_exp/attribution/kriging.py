@@ -11,7 +11,7 @@ from torch import Tensor
 from dmm_exp.attribution.empirical_bayes import EmpiricalBayes
 from dmm_exp.attribution.estimator import Effect, Estimator, Learned, at_least
 from dmm_exp.attribution.evidence import Evidence, SubsetModels
-from dmm_exp.attribution.shared_rows import Neighbourhoods, SharedRows
+from dmm_exp.attribution.shared_rows import SINGLE_TERMS, Neighbourhoods, SharedRows
 from dmm_exp.attribution.spread import Spread, fitted, margin_errors
 from dmm_exp.attribution.sums import HARD, LABEL, OTHER, Sums, slopes
 from dmm_exp.ensembles.memory import require_memory
@@ -316,7 +316,8 @@ class Terms:
 
     Args:
         shared: terms of the covariance.
-        amplitudes: of all terms and, last, of noise, ``[kinds, terms + 1]``.
+        amplitudes: of all terms, first those that are the same anywhere, then those of single rows and of the cluster's
+            neighbours, and last of noise, ``[kinds, terms + 1]``.
         first: sets of rows, ``[first, n_train]``.
         second: others, ``[second, n_train]``.
     """
@@ -326,21 +327,23 @@ class Terms:
         anywhere = list(shared.anywhere(first, second))
         self._anywhere = [self._sum(kind, anywhere, 0) + CONSTANT for kind in (LABEL, OTHER)]
         self._label, self._of_class = -1, self._anywhere
-        self._known = len(anywhere)
+        self._common = len(anywhere)
 
     def covariances(self, cluster: int) -> list[Tensor]:
         """Return the covariance for each kind of logit, ``[first, second]``, without noise."""
-        label, known = int(self.shared.neighbourhoods.label[cluster]), self._known
+        label = int(self.shared.neighbourhoods.label[cluster])
         if label != self._label:
             singles = [self.shared.single(label, kind, self.first, self.second) for kind in (LABEL, OTHER)]
-            self._of_class = [self._anywhere[kind] + self._sum(kind, of, known) for kind, of in enumerate(singles)]
+            own = [self._sum(kind, terms, self._common) for kind, terms in enumerate(singles)]
+            self._of_class = [common + more for common, more in zip(self._anywhere, own, strict=True)]
             self._label = label
-        near = list(self.shared.near(cluster, self.first, self.second))
-        return [self._of_class[kind] + self._sum(kind, near, known + 2) for kind in (LABEL, OTHER)]
+        near, before = list(self.shared.near(cluster, self.first, self.second)), self._common + SINGLE_TERMS
+        return [self._of_class[kind] + self._sum(kind, near, before) for kind in (LABEL, OTHER)]
 
     def _sum(self, kind: int, terms: Sequence[Tensor], start: int) -> Tensor:
         total = torch.zeros_like(terms[0])
-        for amplitude, term in zip(self.amplitudes[kind, start:].tolist(), terms, strict=False):
+        amplitudes = self.amplitudes[kind, start : start + len(terms)].tolist()
+        for amplitude, term in zip(amplitudes, terms, strict=True):
             total.add_(term, alpha=amplitude)
         return total
 

@@ -12,6 +12,7 @@ from dmm_exp.pools import Known
 
 POWERS = (1, 4, 24)  # of what is shared: the higher, the more has to go before anything happens
 CLASS_POWERS = (2, 24)
+SINGLE_TERMS = 2  # what single rows do, and its square
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dmm_exp.errors import UserError
 from dmm_exp.pools.known import Known
 
 GOLDEN = 0.6180339887498949
-TOGETHER = 10  # members in a row with one rate: their sets are of similar size, so that many can be trained together
+TOGETHER = 10  # members in a row whose sets are of one size, so that many can be trained together
 SIZES = 64  # kept rows are a multiple of about 1/64 of the training set, so that many members train together
 
 

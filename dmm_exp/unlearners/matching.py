@@ -26,21 +26,25 @@ from dmm_exp.unlearners.unlearner import (
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """The points of an epoch of matching: the repeated forget set and a new sample of the retain set.
+class Matching:
+    """What is matched: in an epoch the repeated forget set and a new sample of the retain set; logits, and margins.
 
     Attributes:
         forget_multiplier: how often the forget set is repeated.
         retain_multiplier: number of retain points, in multiples of the forget set's size; at most the retain set.
+        margin_weight: of the distance of margins beside that of logits; None for logits alone.
 
     Raises:
-        UserError: a multiplier is out of range.
+        UserError: a number is out of range.
     """
 
     forget_multiplier: int
     retain_multiplier: float
+    margin_weight: float | None
 
     def __post_init__(self) -> None:
+        if self.margin_weight is not None and self.margin_weight < 0:
+            raise UserError(f"unlearner.margin_weight={self.margin_weight}: expected null or a number of at least 0")
         if self.forget_multiplier < 1 or self.retain_multiplier < 0:
             raise UserError(
                 f"unlearner.forget_multiplier={self.forget_multiplier}, "
@@ -55,18 +59,18 @@ class Mixture:
 
 
 def mixed_points(self: Any, task: UnlearningTask, generator: torch.Generator) -> Tensor:
-    """Return the points of the method's :class:`Mixture`: a ``sample`` for methods that have one."""
-    return self.mixture.sample(task, generator)
+    """Return the points of the method's :class:`Matching`: a ``sample`` for methods that have one."""
+    return self.matching.sample(task, generator)
 
 
 def distances(self: Any, fit: Fit, indices: Tensor) -> Tensor:
     """Return every member's distance to its targets ``[members]``: the ``losses`` of methods with a margin weight."""
     logits, targets = fit.predict_batch(indices), own_rows(fit.kept["targets"], indices)
     distance = (logits - targets).square().mean((1, 2))
-    if not self.margin_weight:
+    if not self.matching.margin_weight:
         return distance
     labels = fit.kept["labels"][indices]
-    return distance + self.margin_weight * (margin(logits, labels) - margin(targets, labels)).square().mean(1)
+    return distance + self.matching.margin_weight * (margin(logits, labels) - margin(targets, labels)).square().mean(1)
 
 
 def targets_and_labels(self: FineTuning, fit: Fit) -> dict[str, Tensor]:
@@ -74,20 +78,25 @@ def targets_and_labels(self: FineTuning, fit: Fit) -> dict[str, Tensor]:
     return {"targets": self.targets_of(fit.task), "labels": fit.task.examples.labels}
 
 
-def not_negative(margin_weight: float | None) -> float:
-    """Return the weight, 0 for None. Raises ``UserError`` for negative ones."""
-    weight = margin_weight or 0.0
-    if weight < 0:
-        raise UserError(f"unlearner.margin_weight={weight}: expected null or a number of at least 0")
-    return weight
+def settings_of_matching(
+    self: Any,
+    *,
+    forget_multiplier: int = 1,
+    retain_multiplier: float = 5,
+    margin_weight: float | None = None,
+    **optimisation: Any,
+) -> None:
+    """Keep the settings of a method that matches outputs: an ``__init__``."""
+    FineTuning.__init__(self, **optimisation)
+    self.matching = Matching(forget_multiplier, retain_multiplier, margin_weight)
 
 
 class OracleMatching(FineTuning):
     """Fine-tune towards the logits of real oracles: the best result that matching of outputs can reach.
 
     Minimises the mean over batch and classes of ``(z(x) − z_target(x))²`` on the forget set and a sample of the retain
-    set (algorithm 1 of the paper), and, where they have a weight, as well the mean squared distance of margins, which
-    KLoM looks at. Member i matches oracle i; metrics compare with other oracles.
+    set (algorithm 1 of the paper). With a margin weight it adds that weight times the mean squared distance of margins,
+    which are what KLoM looks at. Member i matches oracle i; metrics compare with other oracles.
 
     Args:
         forget_multiplier: how often the forget set is repeated in an epoch.
@@ -105,18 +114,7 @@ class OracleMatching(FineTuning):
     sample = mixed_points
     losses = distances
     prepare = targets_and_labels
-
-    def __init__(
-        self,
-        *,
-        forget_multiplier: int = 1,
-        retain_multiplier: float = 5,
-        margin_weight: float | None = None,
-        **optimisation: Any,
-    ) -> None:
-        super().__init__(**optimisation)
-        self.mixture = Mixture(forget_multiplier, retain_multiplier)
-        self.margin_weight = not_negative(margin_weight)
+    __init__ = settings_of_matching
 
 
 class DMM(FineTuning):
@@ -138,18 +136,7 @@ class DMM(FineTuning):
     sample = mixed_points
     losses = distances
     prepare = targets_and_labels
-
-    def __init__(
-        self,
-        *,
-        forget_multiplier: int = 1,
-        retain_multiplier: float = 5,
-        margin_weight: float | None = None,
-        **optimisation: Any,
-    ) -> None:
-        super().__init__(**optimisation)
-        self.mixture = Mixture(forget_multiplier, retain_multiplier)
-        self.margin_weight = not_negative(margin_weight)
+    __init__ = settings_of_matching
 
 
 class DMDirect(Unlearner):

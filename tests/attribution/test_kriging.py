@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dmm_exp.attribution import Effect, EmpiricalBayes, Evidence, GroupKriging, SubsetModels
-from dmm_exp.attribution.kriging import fitted_amplitudes
-from dmm_exp.attribution.shared_rows import POWERS, _powers
+from dmm_exp.attribution.kriging import CONSTANT, Terms, fitted_amplitudes
+from dmm_exp.attribution.shared_rows import POWERS, Neighbourhoods, _powers
 from dmm_exp.attribution.spread import fitted, margin_errors
 from dmm_exp.ensembles import RandomSubsets
 from dmm_exp.errors import UserError
@@ -101,6 +101,39 @@ def test_what_it_has_learnt_can_be_kept(all_evidence, learned):
     again = GroupKriging().recall(all_evidence, learned.tensors())
     for one, other in zip(vars(learned.effect(SOME)).values(), vars(again.effect(SOME)).values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_covariances_are_the_sum_of_all_terms_times_their_amplitudes(all_evidence, learned):
+    sets, shared = (~all_evidence.designs.masks[:12]).float(), learned.shared
+    terms = Terms(shared, learned.amplitudes, sets, sets[:5])
+    for cluster, label in enumerate(shared.neighbourhoods.label.tolist()):
+        for kind, found in enumerate(terms.covariances(cluster)):
+            each = [
+                *shared.anywhere(sets, sets[:5]),
+                *shared.single(label, kind, sets, sets[:5]),
+                *shared.near(cluster, sets, sets[:5]),
+            ]
+            expected = torch.einsum("k,kab->ab", learned.amplitudes[kind, :-1], torch.stack(each)) + CONSTANT
+            torch.testing.assert_close(found, expected)
+
+
+def test_points_of_a_class_without_training_rows_belong_to_some_cluster():
+    labels = LABELS.clone()
+    labels[N_TRAIN:] = CLASSES
+    known = Known(N_TRAIN, labels, torch.zeros(N_TRAIN), torch.randn(POINTS, 6), torch.randn(POINTS, 4))
+    found = Neighbourhoods.of(known, 2, ["answers"])
+    assert found.cluster.min() >= 0
+    assert found.cluster.max() < len(found.label)
+
+
+def test_a_few_large_residuals_change_the_spread_little():
+    draw = torch.Generator().manual_seed(0)
+    features = (torch.rand(4000, 1, generator=draw) > 0.5).float()
+    squares = (torch.randn(4000, generator=draw) * (1 + features[:, 0])).square()
+    clean = fitted(features, squares, torch.zeros(4000))
+    assert clean.item() == pytest.approx(2 * torch.tensor(2.0).log().item(), abs=0.2)
+    squares[features[:, 0] == 1] *= torch.where(torch.rand(int(features.sum()), generator=draw) < 0.02, 100.0, 1.0)
+    assert fitted(features, squares, torch.zeros(4000)).item() == pytest.approx(clean.item(), abs=0.2)
 
 
 def test_amplitudes_are_those_that_data_were_drawn_with():
