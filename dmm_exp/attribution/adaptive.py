@@ -67,7 +67,11 @@ class AdaptiveShrinkage:
         return cls(means.float(), mixture.float(), posterior.float(), variance.float())
 
     def posterior(self, numbers: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Return posterior means, in standard errors, and variances, in their squares.
+        """Return posterior means, in standard errors, and variances, in their squares; see :meth:`expected`."""
+        return self.expected(numbers, cells), self._interpolated(self.posterior_variances, numbers, cells)
+
+    def expected(self, numbers: Tensor, cells: Tensor) -> Tensor:
+        """Return posterior means alone, in standard errors.
 
         Values between two points of the grid are interpolated linearly; for a number beyond the grid the excess is
         added to the mean.
@@ -76,10 +80,12 @@ class AdaptiveShrinkage:
             numbers: of any shape.
             cells: the cell of each, of the same shape.
         """
-        length, within = self.posterior_means.shape[1], numbers.clamp(-REACH, REACH)
-        steps = (within + REACH) / STEP
-        lower = steps.long().clamp(max=length - 2)
+        means = self._interpolated(self.posterior_means, numbers, cells)
+        return means + (numbers - numbers.clamp(-REACH, REACH))
+
+    def _interpolated(self, table: Tensor, numbers: Tensor, cells: Tensor) -> Tensor:
+        length, table = table.shape[1], table.view(-1)
+        steps = (numbers.clamp(-REACH, REACH) + REACH) / STEP
+        lower = steps.long().clamp_(max=length - 2)
         place, share = cells * length + lower, steps - lower
-        tables = (self.posterior_means.view(-1), self.posterior_variances.view(-1))
-        means, variances = (torch.lerp(table[place], table[place + 1], share) for table in tables)
-        return means + (numbers - within), variances
+        return torch.lerp(table[place], table[place + 1], share)

@@ -197,7 +197,7 @@ class PosteriorMeans(Learned):
         """
         changes, rows, moved = [], torch.arange(len(direction)), direction != 0
         for at in self.priors.parts(points, len(rows)):
-            means = self.priors.effects(rows, at)[0]
+            means = self.priors.means(rows, at)
             squares = means.square()
             share = (squares[moved].sum(0) / squares.sum(0).clamp(min=1e-30)).sqrt()
             faded = (1 - self.carried) * torch.einsum("r,rpc->pc", direction, means)

@@ -60,7 +60,7 @@ def factor_of_others(priors: Priors, own_effects: Tensor, models: SubsetModels, 
     predicted = torch.zeros(len(models), len(points), models.logits.shape[2])
     for rows in priors.parts(torch.arange(n_train), len(points)):
         changes = masks[:, rows].float() - inclusion[rows]
-        predicted += torch.einsum("mr,rpc->mpc", changes, priors.effects(rows, points)[0])
+        predicted += torch.einsum("mr,rpc->mpc", changes, priors.means(rows, points))
     own = torch.zeros_like(predicted)
     trained = points[points < n_train]
     own[:, points < n_train] = (masks[:, trained].float() - inclusion[trained])[..., None] * own_effects[trained]

@@ -21,7 +21,8 @@ from dmm_exp.files.reading import Json
 SCATTERED = 0.5  # largest share of any class that members leave out from whom slopes are learnt
 SAMPLED_POINTS = 300  # that slopes and amplitudes are learnt from
 CONSTANT = 0.01  # covariance that all effects share: the sampling error of the originals' mean
-SPREAD_POINTS = 15  # of each cluster, from which it is learnt how much models vary
+SPREAD_POINTS = 15  # of a cluster, from which it is learnt how much models vary
+SPREAD_CLUSTERS = 2  # of each class's clusters every second one: half of them tell as much
 
 
 class GroupKriging(Estimator):
@@ -113,7 +114,7 @@ class GroupKriging(Estimator):
         residuals = observed - sums.combined(parts, points)
         amplitudes = self._amplitudes(shared, left_out, points, residuals, sums)
         spread = Spread.of(shared, evidence.subset_models, len(known.labels))
-        return Kriged.of(sums, shared, amplitudes, spread, designs)
+        return Kriged.of(sums, shared, amplitudes, spread, designs, left_out)
 
     def check_memory(self, members: int, points: int, classes: int) -> None:
         """Check that what is learnt from members by design fits into memory.
@@ -187,22 +188,21 @@ def fitted_amplitudes(tasks: Sequence[tuple[Tensor, Tensor]], iterations: int) -
     count, members = tasks[0][0].shape[:2]
     logs = torch.full((count + 1,), -3.0)
     logs[-1] = 0
-    logs.requires_grad_()
-    optimizer, identity = torch.optim.Adam([logs], lr=0.4), torch.eye(members)
+    optimizer = torch.optim.Adam([logs], lr=0.4)
     for iteration in range(iterations):
         terms, residuals = tasks[iteration % len(tasks)]
         amplitudes = logs.exp()
-        covariance = torch.einsum("k,kab->ab", amplitudes[:-1], terms) + CONSTANT + amplitudes[-1] * identity
-        factor = torch.linalg.cholesky(covariance)
-        white = torch.linalg.solve_triangular(factor, residuals, upper=False)
-        misfit = 0.5 * white.square().sum() / residuals.shape[1] + factor.diagonal().log().sum()
-        loss = misfit / members + 1e-3 * logs.square().mean()
-        optimizer.zero_grad()
-        loss.backward()
+        covariance = (amplitudes[:-1] @ terms.flatten(1)).view(members, members) + CONSTANT
+        covariance.diagonal().add_(amplitudes[-1])
+        precision = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+        white = precision @ residuals
+        by_covariance = precision.addmm(white, white.T, alpha=-1 / residuals.shape[1])  # of twice the misfit
+        slopes_of = torch.cat([terms.flatten(1) @ by_covariance.flatten(), by_covariance.trace()[None]])
+        logs.grad = 0.5 * amplitudes * slopes_of / members + 2e-3 * logs / len(logs)
         optimizer.step()
         for group in optimizer.param_groups:
             group["lr"] = 0.4 * (1 - iteration / iterations) + 0.01
-    return logs.detach().exp()
+    return logs.exp()
 
 
 @dataclass(frozen=True)
@@ -232,22 +232,30 @@ class Kriged(Learned):
     spread: Spread
 
     @classmethod
-    def of(cls, sums: Sums, shared: SharedRows, amplitudes: Tensor, spread: Spread, designs: SubsetModels) -> Kriged:
+    def of(
+        cls,
+        sums: Sums,
+        shared: SharedRows,
+        amplitudes: Tensor,
+        spread: Spread,
+        designs: SubsetModels,
+        left_out: Tensor,
+    ) -> Kriged:
         """Factor covariances, find the errors of points' effects on themselves, and learn how much models vary."""
-        left_out = (~designs.masks[:, :]).float()
         clusters, members, shape = len(shared.neighbourhoods.label), len(left_out), sums.mean.shape
         factors = torch.empty(clusters, 2, members, members)
         residuals = torch.empty(members, *shape, dtype=torch.float16)
         weighed, known = torch.zeros(shape), torch.zeros(shape)
         examples: list[tuple[Tensor, Tensor, Tensor]] = []
-        terms = Terms(shared, amplitudes, left_out, left_out)
+        terms, labels = Terms(shared, amplitudes, left_out, left_out), shared.neighbourhoods.label.tolist()
         for cluster in range(clusters):
             points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
-            rest = sums.observed(designs, points) - sums.combined(sums.parts(left_out, points), points)
+            rest = sums.unexplained(designs, left_out, points)
             residuals[:, points] = rest.clamp(-60000, 60000).half()
             goes, kinds = _goes(left_out, points), sums.kinds(points)
             some = torch.arange(0, len(points), max(1, len(points) // SPREAD_POINTS))
             errors, doubt = torch.empty(members, len(some), shape[1]), torch.empty(2, members)
+            tells_spread = (cluster - labels.index(labels[cluster])) % SPREAD_CLUSTERS == 0
             for kind, covariance in enumerate(terms.covariances(cluster)):
                 covariance.diagonal().add_(amplitudes[kind, -1])
                 factors[cluster, kind] = factor = torch.linalg.cholesky(covariance)
@@ -257,8 +265,12 @@ class Kriged(Learned):
                 seen = (goes * solved).sum(0)[:, None].expand_as(own)
                 known[points] = torch.where(kinds == kind, seen, known[points])
                 chosen = kinds[some] == kind
-                errors[:, chosen], doubt[kind] = _left_out(factor, rest[:, some][:, chosen], amplitudes[kind, -1])
-            examples.append(_of_margins(points[some], cluster, errors, doubt[LABEL], sums, spread, left_out, designs))
+                if tells_spread:
+                    found = _left_out(factor, rest[:, some][:, chosen], amplitudes[kind, -1])
+                    errors[:, chosen], doubt[kind] = found
+            if tells_spread:
+                margins = _of_margins(points[some], cluster, errors, doubt[LABEL], sums, spread, left_out, designs)
+                examples.append(margins)
         variance = _own_variance(weighed, known, sums)
         spread = replace(spread, coefficients=fitted(*map(torch.cat, zip(*examples, strict=True))))
         shrinkage = variance / (1 + variance * known)

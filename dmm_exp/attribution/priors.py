@@ -61,27 +61,28 @@ class Estimates:
         return self.logits.pool.known_labels
 
     def at(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return unbiased estimates and responses in standard errors, and kinds, each ``[rows, points, classes]``."""
+        """Return unbiased estimates and responses in standard errors, and kinds, each ``[rows, points, classes]``.
+
+        An example's effect on itself is of the kind of another point's with its label.
+        """
         chosen = consecutive(rows)
         sums = self.logits.weigh_each([self.unbiased[chosen], self.response[chosen]], points)
         numbers, responses = (values.div_(self.noise[points]) for values in sums)
-        kind = kinds(self.labels[rows], self.labels[points], self.noise.shape[1])
-        own = (rows[:, None] == points)[:, :, None]
-        return numbers, responses, torch.where(own, self._own_kinds(rows)[:, None], kind)
+        return numbers, responses, kinds(self.labels[rows], self.labels[points], self.noise.shape[1])
 
     def own(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the results of :meth:`at` for examples' effects on their own logits, ``[rows, classes]``."""
+        """Return what :meth:`at` does for examples' effects on their own logits, with kinds of their own.
+
+        Each is ``[rows, classes]``; the kind of the label's logit is ``KINDS``, of others ``KINDS + 1``.
+        """
         parts = []
         for part in self.logits.parts(rows):
             outputs = self.logits.at(part)
             weighed = (torch.einsum("rm,mrc->rc", values[part], outputs) for values in (self.unbiased, self.response))
             parts.append([sums / self.noise[part] for sums in weighed])
         numbers, responses = (torch.cat(values) for values in zip(*parts, strict=True))
-        return numbers, responses, self._own_kinds(rows)
-
-    def _own_kinds(self, rows: Tensor) -> Tensor:
-        """Return the kinds of examples' effects on their own logits, ``[rows, classes]``."""
-        return torch.where(torch.arange(self.noise.shape[1]) == self.labels[rows, None], KINDS, KINDS + 1)
+        kind = torch.where(torch.arange(self.noise.shape[1]) == self.labels[rows, None], KINDS, KINDS + 1)
+        return numbers, responses, kind
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,8 @@ class Priors:
     @classmethod
     def of(cls, estimates: Estimates, rows: Tensor, points: Tensor) -> Priors:
         """Learn from a sample of effects, and from the own effects of all sampled examples."""
-        numbers, responses, kind = (values.flatten() for values in estimates.at(rows, points))
-        others = kind < KINDS
-        pairs = zip((numbers, responses, kind), estimates.own(rows), strict=True)
-        numbers, responses, kind = (torch.cat([of_others[others], own.flatten()]) for of_others, own in pairs)
+        pairs, others = zip(estimates.at(rows, points), estimates.own(rows), strict=True), rows[:, None] != points
+        numbers, responses, kind = (torch.cat([of_others[others].flatten(), own.flatten()]) for of_others, own in pairs)
         squares = torch.zeros(KINDS + 2).index_add_(0, kind, responses.square())
         products = torch.zeros(KINDS + 2).index_add_(0, kind, responses * numbers)
         factors = products / squares.clamp(min=1e-12)
@@ -117,26 +116,45 @@ class Priors:
 
     def effects(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return posterior means and variances ``[rows, points, classes]``; an example's effect on itself is zero."""
-        unit = self.estimates.lengths[rows, None, None] * self.estimates.noise[points]
-        unit[rows[:, None] == points] = 0
-        return self._posterior(unit, *self.estimates.at(rows, points))
+        unit, numbers, expected, cells = self._among(rows, points)
+        means, variances = self.shrinkage.posterior(numbers, cells)
+        return means.add_(expected).mul_(unit), variances.mul_(unit.square_())
+
+    def means(self, rows: Tensor, points: Tensor) -> Tensor:
+        """Return the posterior means of :meth:`effects` alone, in three quarters of its time."""
+        unit, numbers, expected, cells = self._among(rows, points)
+        return self.shrinkage.expected(numbers, cells).add_(expected).mul_(unit)
 
     def own_effects(self) -> tuple[Tensor, Tensor]:
         """Return posterior means and variances of examples' effects on their own logits, ``[n_train, classes]``."""
         rows = torch.arange(len(self.estimates.lengths))
         unit = self.estimates.lengths[:, None] * self.estimates.noise[rows]
-        return self._posterior(unit, *self.estimates.own(rows))
-
-    def _posterior(self, unit: Tensor, numbers: Tensor, responses: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
-        """Return posterior means and variances of numbers in standard errors, whose size is ``unit``."""
+        numbers, responses, kind = self.estimates.own(rows)
         expected = responses * self.factors[kind]
         means, variances = self.shrinkage.posterior(numbers - expected, _cells(kind, expected, self.edges))
         return unit * (expected + means), unit.square() * variances
 
+    def _among(self, rows: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what effects on other points follow from, each ``[rows, points, classes]``.
+
+        That are their standard errors (zero for a row's effect on itself), and in these units the estimates less what
+        is expected, and what is expected; and their cells.
+        """
+        unit = self.estimates.lengths[rows, None, None] * self.estimates.noise[points]
+        unit[rows[:, None] == points] = 0
+        numbers, responses, kind = self.estimates.at(rows, points)
+        expected = responses.mul_(self.factors[kind])
+        cells = kind.mul_(BINS).add_(torch.bucketize(expected.abs(), self.edges))
+        return unit, numbers.sub_(expected), expected, cells
+
     def parts(self, points: Tensor, rows: int) -> Iterator[Tensor]:
         """Divide points into parts for which effects of ``rows`` examples fit into memory."""
+        yield from points.split(self.points_beside(rows))
+
+    def points_beside(self, rows: int) -> int:
+        """Return for how many points effects of ``rows`` examples fit into memory."""
         fitting = max(1, BLOCK_VALUES // max(1, rows * self.estimates.noise.shape[1]))
-        yield from points.split(min(fitting, points_at_once(self.estimates.logits.pool.logits)))
+        return min(fitting, points_at_once(self.estimates.logits.pool.logits))
 
 
 def kinds(trained: Tensor, points: Tensor, classes: int) -> Tensor:

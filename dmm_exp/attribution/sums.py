@@ -71,9 +71,8 @@ class Sums:
         """
         n_train, priors = sets.shape[1], self.singles.priors
         rows = sets.any(0).nonzero().squeeze(1)
-        others = torch.zeros(len(sets), len(points), self.mean.shape[1])
-        for part in rows.split(max(1, BLOCK_VALUES // (len(points) * self.mean.shape[1]))):
-            others += torch.einsum("dr,rpc->dpc", sets[:, part], priors.effects(part, points)[0])
+        by_rows = (priors.means(rows, part).flatten(1) for part in priors.parts(points, len(rows)))
+        others = torch.cat([sets[:, rows] @ means for means in by_rows], 1).view(len(sets), len(points), -1)
         others /= self.deviation[points]
         inside, at = points < n_train, points.clamp(max=n_train - 1)
         goes = (sets[:, at] * inside)[..., None]
@@ -86,6 +85,20 @@ class Sums:
         slopes = self.slopes[self.kinds(points)]
         return torch.einsum("kspc,pck->spc", parts, slopes)
 
+    def unexplained(self, models: SubsetModels, sets: Tensor, points: Tensor) -> Tensor:
+        """Return what sums leave to explain of models' logits, in standard deviations, ``[models, points, classes]``.
+
+        Args:
+            models: observed.
+            sets: what each was trained without, ``[models, n_train]``.
+            points: where.
+        """
+        at_once = max(1, BLOCK_VALUES // (len(sets) * self.mean.shape[1]))
+        found = [
+            self.observed(models, part) - self.combined(self.parts(sets, part), part) for part in points.split(at_once)
+        ]
+        return torch.cat(found, 1)
+
     def sizes(self, points: Tensor) -> Tensor:
         """Return the mean squared effect of every row on the logits of a class's points, ``[kinds, classes, n_train]``.
 
@@ -94,11 +107,11 @@ class Sums:
         n_train, classes = len(self.memorization), self.mean.shape[1]
         totals, counts = torch.zeros(2, classes, n_train), torch.zeros(2, classes, 1)
         kinds, labels, rows = self.kinds(points), self.labels[points], torch.arange(n_train)
-        for part in rows.split(max(1, BLOCK_VALUES // (len(points) * classes))):
-            squares = (self.singles.priors.effects(part, points)[0] / self.deviation[points]).square().clamp(max=4)
+        for at in torch.arange(len(points)).split(self.singles.priors.points_beside(n_train)):
+            means = self.singles.priors.means(rows, points[at])
+            squares = (means / self.deviation[points[at]]).square().clamp(max=4)
             for kind in (LABEL, OTHER):
-                by_point = (squares * (kinds == kind)).sum(2)
-                totals[kind, :, part] = torch.zeros(classes, len(part)).index_add_(0, labels, by_point.T)
+                totals[kind].index_add_(0, labels[at], (squares * (kinds[at] == kind)).sum(2).T)
         for kind in (LABEL, OTHER):
             counts[kind, :, 0].index_add_(0, labels, (kinds == kind).sum(1).float())
         sizes = totals / counts.clamp(min=1)

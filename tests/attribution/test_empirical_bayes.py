@@ -59,6 +59,16 @@ def test_where_there_is_no_effect_it_predicts_next_to_none():
     assert error(EmpiricalBayes(), pool, nothing) < 0.05 * error(FeldmanZhang(), pool, nothing)
 
 
+def test_means_alone_are_those_beside_variances_and_none_is_of_an_example_on_itself():
+    priors = learned(world(200)[0]).priors
+    rows, points = torch.tensor([0, 3, 7]), torch.arange(10)
+    means, variances = priors.effects(rows, points)
+    assert torch.equal(priors.means(rows, points), means)
+    itself = rows[:, None] == points
+    assert (means[itself] == 0).all() and (variances[itself] == 0).all()
+    assert (means[~itself] != 0).all() and (variances[~itself] > 0).all()
+
+
 def test_large_effects_are_hardly_shrunk():
     pool, weights = world(600, noise=0.5)
     found = learned(pool).predict(torch.eye(N_TRAIN))

@@ -146,6 +146,22 @@ def test_amplitudes_are_those_that_data_were_drawn_with():
     torch.testing.assert_close(found, torch.tensor([2.0, 0.5]), atol=0, rtol=0.15)
 
 
+def test_amplitudes_move_along_the_gradient_of_the_likelihood():
+    generator = torch.Generator().manual_seed(1)
+    shared, residuals = torch.randn(3, 30, 5, generator=generator), torch.randn(30, 7, generator=generator)
+    terms = shared @ shared.mT / 5
+    logs = torch.tensor([-3.0, -3.0, -3.0, 0.0], requires_grad=True)
+    optimizer = torch.optim.Adam([logs], lr=0.4)
+    for step in range(10):
+        covariance = torch.einsum("k,kab->ab", logs.exp()[:-1], terms) + CONSTANT + logs.exp()[-1] * torch.eye(30)
+        density = torch.distributions.MultivariateNormal(torch.zeros(30), covariance)
+        optimizer.zero_grad()
+        (1e-3 * logs.square().mean() - density.log_prob(residuals.T).mean() / 30).backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] = 0.4 * (1 - step / 10) + 0.01
+    torch.testing.assert_close(fitted_amplitudes([(terms, residuals)], 10), logs.detach().exp(), rtol=1e-3, atol=0)
+
+
 def test_without_members_by_design_it_is_refused(all_evidence):
     bare = Evidence(all_evidence.groups, N_TRAIN, pool=all_evidence.pool)
     with pytest.raises(UserError, match="pool=groups"):
