@@ -65,8 +65,10 @@ def test_means_alone_are_those_beside_variances_and_none_is_of_an_example_on_its
     means, variances = priors.effects(rows, points)
     assert torch.equal(priors.means(rows, points), means)
     itself = rows[:, None] == points
-    assert (means[itself] == 0).all() and (variances[itself] == 0).all()
-    assert (means[~itself] != 0).all() and (variances[~itself] > 0).all()
+    assert (means[itself] == 0).all()
+    assert (variances[itself] == 0).all()
+    assert (means[~itself] != 0).all()
+    assert (variances[~itself] > 0).all()
 
 
 def test_large_effects_are_hardly_shrunk():
