@@ -197,10 +197,12 @@ class Dataset:
                 )
             if shapes[part] != shapes[TRAIN]:
                 raise UserError(f"{part} inputs are {list(shapes[part])}, training inputs {list(shapes[TRAIN])}")
-        if self.decoding is not None and shapes[TRAIN] != self.decoding.shape:
-            raise UserError(
-                f"images are {list(shapes[TRAIN])}, expected {list(self.decoding.shape)} (dataset.decoding)"
-            )
+        source = reading.parts[TRAIN].inputs
+        if self.decoding is not None and isinstance(source, np.ndarray):
+            if not self.decoding.takes(source.dtype, shapes[TRAIN]):
+                raise UserError(
+                    f"images are {list(shapes[TRAIN])}, expected {list(self.decoding.shape)} (dataset.decoding)"
+                )
         _check_kinds(reading)
 
     def _shape(self, part: Part) -> tuple[int, ...]:
@@ -230,7 +232,8 @@ class Dataset:
         pictures = [(source, rows) for source, rows in chosen if isinstance(source, Pictures)]
         if pictures:
             return self._decoding.array(pictures)
-        return np.concatenate([source[rows] for source, rows in chosen if isinstance(source, np.ndarray)])
+        arrays = np.concatenate([source[rows] for source, rows in chosen if isinstance(source, np.ndarray)])
+        return arrays if self.decoding is None else self.decoding.scaled(arrays)
 
     def _constants(self, inputs: torch.Tensor, n_train: int) -> Normalisation:
         if self.normalisation is None:

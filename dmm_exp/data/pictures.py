@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from dmm_exp.errors import UserError, printable, reason_of, storage_errors
 from dmm_exp.files.reading import read_bytes
 from dmm_exp.files.writing import write_atomically
 from dmm_exp.store import Draft, Spec, Store
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 AT_ONCE = 1024  # pictures that are decoded by all threads before the next ones start
 MANY = 5000  # number of pictures from which a progress bar is shown
@@ -100,8 +103,6 @@ class Decoding:
 
     def _decode(self, content: bytes, name: str) -> tuple[np.ndarray, list[str]]:
         """Return one image, and notes on how it was changed."""
-        from PIL import Image, ImageOps
-
         image, notes = decoded(content, name, self.channels, self.background)
         if image.size != (self.size, self.size):
             if not self.resize:
@@ -109,8 +110,36 @@ class Decoding:
                     f"{name} is {image.height}×{image.width} pixels, expected {self.size}×{self.size}; change "
                     "dataset.decoding.size, or scale images with dataset.decoding.resize=true"
                 )
+        return self._fitted(image), notes
+
+    def _fitted(self, image: Image.Image) -> np.ndarray:
+        """Return an image, scaled and cropped if it has another size, uint8 ``[channels, size, size]``."""
+        from PIL import Image, ImageOps
+
+        if image.size != (self.size, self.size):
             image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BICUBIC)
-        return np.asarray(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1), notes
+        return np.asarray(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
+
+    def takes(self, kind: np.dtype, shape: tuple[int, ...]) -> bool:
+        """Return whether arrays of images ``[images, *shape]`` are of this size, or can be scaled to it."""
+        scalable = self.resize and kind == np.uint8 and len(shape) == 3 and shape[0] == self.channels
+        return shape == self.shape or scalable
+
+    def scaled(self, images: np.ndarray) -> np.ndarray:
+        """Return images ``[images, channels, size, size]`` of an array of another size, by the rule for encoded ones.
+
+        Args:
+            images: uint8 ``[images, channels, height, width]``.
+        """
+        from PIL import Image
+
+        if images.shape[1:] == self.shape:
+            return images
+        found = np.empty((len(images), *self.shape), np.uint8)
+        for place, image in enumerate(images):
+            pixels = image[0] if self.channels == 1 else image.transpose(1, 2, 0)
+            found[place] = self._fitted(Image.fromarray(np.ascontiguousarray(pixels)))
+        return found
 
     def array(self, chosen: Sequence[tuple[Pictures, np.ndarray]]) -> np.ndarray:
         """Return images ``[images, channels, size, size]`` uint8 of several sources, joined.

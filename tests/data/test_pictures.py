@@ -356,3 +356,23 @@ def test_a_file_where_images_are_to_be_kept_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file.*choose another folder \(dataset\.decoding\.keep_in=DIR\)"):
         kept(tmp_path / "file")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_are_scaled_by_the_rule_for_files(channels: int):
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (3, channels, 12, 9), np.uint8)
+    decoding = Decoding(size=6, channels=channels, resize=True)
+    files = [saved(Image.fromarray(image.transpose(1, 2, 0).squeeze())) for image in images]
+    assert np.array_equal(decoding.scaled(images), [decoding.decode(file, "a file") for file in files])
+    same = draw.integers(0, 256, (2, channels, 6, 6), np.uint8)
+    assert decoding.scaled(same) is same
+
+
+def test_only_images_of_8_bits_are_scaled_and_only_where_asked():
+    shape = (1, 12, 12)
+    assert Decoding(size=6, channels=1, resize=True).takes(np.dtype(np.uint8), shape)
+    assert not Decoding(size=6, channels=1).takes(np.dtype(np.uint8), shape)
+    assert not Decoding(size=6, channels=1, resize=True).takes(np.dtype(np.float32), shape)
+    assert not Decoding(size=6, channels=3, resize=True).takes(np.dtype(np.uint8), shape)
+    assert Decoding(size=12, channels=1).takes(np.dtype(np.float32), shape)
