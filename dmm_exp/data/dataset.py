@@ -197,12 +197,9 @@ class Dataset:
                 )
             if shapes[part] != shapes[TRAIN]:
                 raise UserError(f"{part} inputs are {list(shapes[part])}, training inputs {list(shapes[TRAIN])}")
-        source = reading.parts[TRAIN].inputs
-        if self.decoding is not None and isinstance(source, np.ndarray):
-            if not self.decoding.takes(source.dtype, shapes[TRAIN]):
-                raise UserError(
-                    f"images are {list(shapes[TRAIN])}, expected {list(self.decoding.shape)} (dataset.decoding)"
-                )
+        source, decoding = reading.parts[TRAIN].inputs, self.decoding
+        if decoding and isinstance(source, np.ndarray) and not decoding.takes(source.dtype, shapes[TRAIN]):
+            raise UserError(f"images are {list(shapes[TRAIN])}, expected {list(decoding.shape)} (dataset.decoding)")
         _check_kinds(reading)
 
     def _shape(self, part: Part) -> tuple[int, ...]:

@@ -104,12 +104,11 @@ class Decoding:
     def _decode(self, content: bytes, name: str) -> tuple[np.ndarray, list[str]]:
         """Return one image, and notes on how it was changed."""
         image, notes = decoded(content, name, self.channels, self.background)
-        if image.size != (self.size, self.size):
-            if not self.resize:
-                raise UserError(
-                    f"{name} is {image.height}×{image.width} pixels, expected {self.size}×{self.size}; change "
-                    "dataset.decoding.size, or scale images with dataset.decoding.resize=true"
-                )
+        if image.size != (self.size, self.size) and not self.resize:
+            raise UserError(
+                f"{name} is {image.height}×{image.width} pixels, expected {self.size}×{self.size}; change "
+                "dataset.decoding.size, or scale images with dataset.decoding.resize=true"
+            )
         return self._fitted(image), notes
 
     def _fitted(self, image: Image.Image) -> np.ndarray:

@@ -28,8 +28,8 @@ from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json, write_text
 from dmm_exp.metrics import lower_is_better
 from dmm_exp.pipeline import Pipeline
-from dmm_exp.search.spaces import Range, Settings, read_space, with_settings
-from dmm_exp.search.strategies import Strategy
+from dmm_exp.search.spaces import Range, Settings, at_ends, read_space, settings_of, with_settings
+from dmm_exp.search.strategies import Space, Strategy
 from dmm_exp.store.lock import Lock
 
 MOST_SHARED = 0.5  # of the reported forget set's examples; a set for tuning that holds more of them is refused
@@ -112,13 +112,14 @@ def search(
         path.mkdir(parents=True, exist_ok=True)
     with console.progress(f"search {name}", total) as advance:
         trials = _Trials(config, strategy, tuning, make_pipeline, records, advance)
-        strategy.run(space, trials.evaluate, folder)
+        own = settings_of(config.unlearner)
+        space = strategy.run(space, {key: own[key] for key in space}, trials.evaluate, folder)
     ranked = sorted(trials.done.values(), key=lambda trial: trial.value)
     if not ranked or math.isinf(ranked[0].value):
         reasons = {trial.error or f"cost {trial.cost:.2g} above hparams_search.max_cost" for trial in ranked}
         raise UserError(f"hparams_search: none of {len(ranked)} settings worked ({'; '.join(sorted(reasons))})")
     unlearner = with_settings(config.unlearner, ranked[0].settings)
-    row = row_of(name, ranked[0].settings, how_found(config, strategy, tuning, ranked))
+    row = row_of(name, ranked[0].settings, how_found(config, strategy, tuning, ranked, space))
     tables = [folder / "settings.csv"]
     if strategy.save:
         tables.append(conf / "experiment" / f"{strategy.save}.csv")
@@ -282,12 +283,15 @@ def how_found(
     strategy: Strategy,
     tuning: Mapping[str, Node],
     ranked: Sequence[Trial],
+    space: Space,
 ) -> dict[str, str]:
-    """Return what a table says of how the best settings were found."""
+    """Return what a table says of how the best settings were found, in ``space`` at last."""
     best, second = ranked[0], ranked[1] if len(ranked) > 1 else None
     found = {"tried": str(len(ranked)), "value": f"{abs(best.value):.2f}"}
     if second is not None and math.isfinite(second.value):
         found["second"] = f"{abs(second.value):.2f}"
+    if ends := at_ends(space, best.settings):
+        found["at_end"] = ", ".join(ends)
     return {
         **found,
         "n_models": str(config.n_models),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dmm_exp.config.schema import Node, Plain
@@ -13,6 +14,7 @@ from dmm_exp.errors import UserError, did_you_mean
 
 Settings = dict[str, Any]  # dotted key of the unlearner's configuration → value
 SPACES = "hparams_search.spaces"
+NEAR_END = 0.1  # share of a range's width
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,43 @@ class Range:
         low: smallest value.
         high: largest value.
         log: whether equal factors, rather than equal differences, are equally likely.
+        limits: whether there is nothing below the smallest, and above the largest value.
     """
 
     low: float
     high: float
     log: bool = False
+    limits: tuple[bool, bool] = (False, False)
+
+    def near_end(self, value: float) -> tuple[bool, bool]:
+        """Return whether a value lies in the lowest, or in the highest tenth of the range."""
+        low, high, at = (math.log(number) if self.log else number for number in (self.low, self.high, value))
+        place = (at - low) / (high - low)
+        return place < NEAR_END, place > 1 - NEAR_END
+
+    def widened(self, value: float) -> Range:
+        """Return the range with an end moved away, by half of its width, if a value is near it and it is no limit."""
+        (below, above), (least, most) = self.near_end(value), self.limits
+        low = self._moved(-1) if below and not least else self.low
+        return replace(self, low=low, high=self._moved(1) if above and not most else self.high)
+
+    def _moved(self, direction: int) -> float:
+        end = self.low if direction < 0 else self.high
+        moved = end * (self.high / self.low) ** (direction / 2) if self.log else end + direction * self.width / 2
+        if not self.whole:
+            return moved
+        away = min(round(moved), end - 1) if direction < 0 else max(round(moved), end + 1)
+        return max(1, away) if self.log else away
+
+    @property
+    def width(self) -> float:
+        """Difference of the ends."""
+        return self.high - self.low
+
+    @property
+    def whole(self) -> bool:
+        """Whether the numbers are whole."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
 
 
 def read_space(spaces: Plain, name: str, unlearner: Plain) -> dict[str, list[Any] | Range]:
@@ -35,7 +69,8 @@ def read_space(spaces: Plain, name: str, unlearner: Plain) -> dict[str, list[Any
 
     Args:
         spaces: by unlearner, nested as its configuration is: each leaf is a list of values, or a range written as
-            ``LOW..HIGH`` or ``LOW..HIGH log``.
+            ``LOW..HIGH`` or ``LOW..HIGH log``; a bracket, as in ``[1..8`` or ``0.1..1]``, says that there is nothing
+            beyond.
         name: the unlearner's choice.
         unlearner: its configuration.
 
@@ -67,14 +102,27 @@ def _leaves(node: Any, path: str, prefix: str) -> Iterator[tuple[str, list[Any] 
 
 def _range(text: str, path: str) -> Range:
     ends, log = (text.removesuffix("log").strip(), True) if text.endswith("log") else (text, False)
+    limits = ends.startswith("["), ends.endswith("]")
     try:
-        low, high = (json.loads(end) for end in ends.split(".."))
-        found = Range(low, high, log)
+        low, high = (json.loads(end) for end in ends.removeprefix("[").removesuffix("]").split(".."))
+        found = Range(low, high, log, limits)
         if low < high and (low > 0 or not log):
             return found
     except (ValueError, TypeError):
         pass
     raise UserError(f"{path}={text}: expected LOW..HIGH with LOW < HIGH, or LOW..HIGH log with 0 < LOW < HIGH")
+
+
+def at_ends(space: Mapping[str, list[Any] | Range], settings: Settings) -> list[str]:
+    """Return the keys at which settings lie at an end of what could be chosen, where that end is no limit."""
+    return [key for key, values in space.items() if _at_end(values, settings[key])]
+
+
+def _at_end(values: list[Any] | Range, value: Any) -> bool:
+    if isinstance(values, Range):
+        return any(near and not limit for near, limit in zip(values.near_end(value), values.limits, strict=True))
+    numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+    return len(numbers) > 1 and value in (min(numbers), max(numbers))
 
 
 def grid(space: Mapping[str, list[Any] | Range]) -> Iterator[Settings]:

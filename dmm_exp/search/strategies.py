@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -51,12 +52,14 @@ class Strategy(ABC):
         """
 
     @abstractmethod
-    def run(self, space: Space, evaluate: Evaluate, folder: Path) -> None:
-        """Try settings: ``evaluate`` takes some that differ in ``epochs`` alone and returns what to minimise.
+    def run(self, space: Space, own: Settings, evaluate: Evaluate, folder: Path) -> Space:
+        """Try settings, and return what was chosen from in the end.
 
         Args:
             space: what to choose from.
-            evaluate: tries settings; remembers what it has tried before.
+            own: the unlearner's settings at these keys as they are.
+            evaluate: takes settings that differ in ``epochs`` alone and returns what to minimise; remembers what it has
+                tried before.
             folder: the search's, for files of the strategy.
         """
 
@@ -68,7 +71,7 @@ class Grid(Strategy):
         """Return the number of combinations."""
         return len(list(grid(space)))
 
-    def run(self, space: Space, evaluate: Evaluate, folder: Path) -> None:
+    def run(self, space: Space, own: Settings, evaluate: Evaluate, folder: Path) -> Space:
         """Try them in order, those that differ in ``epochs`` alone together."""
 
         def rest(settings: Settings) -> str:
@@ -76,31 +79,36 @@ class Grid(Strategy):
 
         for _, alike in itertools.groupby(sorted(grid(space), key=rest), key=rest):
             evaluate(list(alike))
+        return space
 
 
 class Optuna(Strategy):
     """Let Optuna propose one after another (tree-structured Parzen estimators); its storage is ``optuna.db``.
 
+    The unlearner's own settings are tried first.
+
     Args:
         trials: how many settings are tried.
         seed: of the proposals.
+        widen: after each quarter of the trials, move an end of a range away if the best settings lie near it
+            (:meth:`Range.widened`).
         **strategy: arguments of :class:`Strategy`.
 
     Raises:
         UserError: there are no trials.
     """
 
-    def __init__(self, *, trials: int = 20, seed: int = 0, **strategy: Any) -> None:
+    def __init__(self, *, trials: int = 20, seed: int = 0, widen: bool = False, **strategy: Any) -> None:
         super().__init__(**strategy)
         if trials < 1:
             raise UserError(f"trials={trials}: expected at least 1")
-        self.trials, self.seed = trials, seed
+        self.trials, self.seed, self.widen = trials, seed, widen
 
     def size(self, space: Space) -> int:
         """Return the number of trials."""
         return self.trials
 
-    def run(self, space: Space, evaluate: Evaluate, folder: Path) -> None:
+    def run(self, space: Space, own: Settings, evaluate: Evaluate, folder: Path) -> Space:
         """Go on with the study in ``folder``; the n-th proposal depends on those before it and on the seed."""
         try:
             import optuna
@@ -110,17 +118,51 @@ class Optuna(Strategy):
         study = optuna.create_study(
             study_name=folder.name, storage=f"sqlite:///{folder / 'optuna.db'}", load_if_exists=True
         )
-        done = optuna.trial.TrialState.COMPLETE
-        for number in range(len(study.get_trials(states=(done,))), self.trials):
-            study.sampler = optuna.samplers.TPESampler(seed=self.seed + number)
-            trial = study.ask()
-            (value,) = evaluate([{key: _suggest(trial, key, values) for key, values in space.items()}])
-            study.tell(trial, value)
+
+        def record(space: Space, settings: Settings) -> None:
+            (value,) = evaluate([settings])
+            kinds = {key: _distribution(values) for key, values in space.items()}
+            study.add_trial(optuna.trial.create_trial(params=settings, distributions=kinds, value=value))
+
+        if not study.trials and all(_holds(values, own[key]) for key, values in space.items()):
+            record(space, dict(own))
+        while len(tried := study.trials) < self.trials:
+            now = self._widened(space, tried)
+            record(now, self._proposed(now, tried))
+        return self._widened(space, tried)
+
+    def _proposed(self, space: Space, tried: Sequence[Any]) -> Settings:
+        """Return the proposal that follows some trials, whether or not the search was interrupted between them."""
+        import optuna
+
+        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed + len(tried)))
+        study.add_trials(tried)
+        trial = study.ask({key: _distribution(values) for key, values in space.items()})
+        return dict(trial.params)
+
+    def _widened(self, space: Space, tried: Sequence[Any]) -> Space:
+        """Return the space with its ranges as wide as the trials so far call for."""
+        for quarter in (1, 2, 3) if self.widen else ():
+            seen = max(1, quarter * self.trials // 4)
+            if len(tried) < seen or math.isinf(min(trial.value for trial in tried[:seen])):
+                break
+            best = min(tried[:seen], key=lambda trial: trial.value).params
+            wide = {key: values.widened(best[key]) for key, values in space.items() if isinstance(values, Range)}
+            space = {**space, **wide}
+        return space
 
 
-def _suggest(trial: Any, key: str, values: list[Any] | Range) -> Any:
-    if isinstance(values, Range):
-        whole = isinstance(values.low, int) and isinstance(values.high, int)
-        suggest = trial.suggest_int if whole else trial.suggest_float
-        return suggest(key, values.low, values.high, log=values.log)
-    return trial.suggest_categorical(key, values)
+def _holds(values: list[Any] | Range, value: Any) -> bool:
+    if not isinstance(values, Range):
+        return value in values
+    return isinstance(value, int | float) and values.low <= value <= values.high
+
+
+def _distribution(values: list[Any] | Range) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if not isinstance(values, Range):
+        return CategoricalDistribution(values)
+    if values.whole:
+        return IntDistribution(int(values.low), int(values.high), log=values.log)
+    return FloatDistribution(values.low, values.high, log=values.log)

@@ -2,7 +2,10 @@
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,9 +19,11 @@ from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.runs.run import run
 from dmm_exp.search import Grid, Optuna, Range, settings_of, with_settings
-from dmm_exp.search.spaces import grid, read_space
+from dmm_exp.search.spaces import Settings, at_ends, grid, read_space
+from dmm_exp.search.strategies import Space
 
-SPACES = yaml.safe_load((Path(config_directory()) / "hparams_search" / "spaces" / "digits.yaml").read_text())
+FOLDER = Path(config_directory()) / "hparams_search" / "spaces"
+SPACES = yaml.safe_load((FOLDER / "digits.yaml").read_text())
 UNLEARNERS = {path.stem for path in (Path(config_directory()) / "unlearner").glob("*.yaml")}
 CHOICES = {"dataset": "digits", "model": "mlp", "forget": "random", "unlearner": "gradient_ascent"}
 QUICK = [
@@ -196,13 +201,20 @@ def test_optuna_goes_on_with_its_study(tmp_path):
     assert len(list((tmp_path / "searches").glob("*/optuna__*/optuna.db"))) == 1
 
 
-def test_every_unlearner_with_settings_has_a_space_that_fits():
+@pytest.mark.parametrize("file", ["digits", "fair"])
+def test_every_unlearner_with_settings_has_a_space_that_fits(file):
     register()
+    spaces = yaml.safe_load((FOLDER / f"{file}.yaml").read_text())
     settled = {"do_nothing", "dm_direct", "retrain"}  # nothing to search
-    assert set(SPACES) == UNLEARNERS - settled
-    for name in SPACES:
+    assert set(spaces) == UNLEARNERS - settled
+    for name in spaces:
         (config,) = check_overrides(config_directory(), [f"unlearner={name}"])
-        assert math.prod(len(values) for values in read_space(SPACES, name, config.unlearner).values()) > 1
+        space, own = read_space(spaces, name, config.unlearner), settings_of(config.unlearner)
+        for key, values in space.items():
+            if isinstance(values, Range):
+                assert values.low <= own[key] <= values.high, f"{name}.{key}={own[key]}: its own setting is not tried"
+            else:
+                assert len(values) > 0
 
 
 @pytest.mark.parametrize(
@@ -231,10 +243,82 @@ def test_a_grid_refuses_a_range_and_optuna_takes_it():
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("1..8", Range(1, 8)), ("1e-4..0.1 log", Range(1e-4, 0.1, True)), ("0.5..2", Range(0.5, 2))]
+    ("text", "found"),
+    [
+        ("1..8", Range(1, 8)),
+        ("1e-4..0.1 log", Range(1e-4, 0.1, True)),
+        ("0.5..2", Range(0.5, 2)),
+        ("[1..8 log", Range(1, 8, True, (True, False))),
+        ("0.5..1]", Range(0.5, 1, limits=(False, True))),
+    ],
 )
 def test_a_range_in_words_is_its_ends(text, found):
     assert read_space({"x": {"lr": text}}, "x", {"lr": 1}) == {"lr": found}
+
+
+def test_a_range_is_widened_where_a_value_is_near_an_end_that_is_no_limit():
+    plain, log = Range(0.0, 1.0), Range(0.01, 1.0, True)
+    assert plain.widened(0.5) == plain
+    assert plain.widened(0.95) == Range(0.0, 1.5)
+    assert plain.widened(0.05) == Range(-0.5, 1.0)
+    assert (log.widened(0.9).low, log.widened(0.9).high) == pytest.approx((0.01, 10))
+    assert (log.widened(0.011).low, log.widened(0.011).high) == pytest.approx((0.001, 1))
+    limited = Range(1, 8, True, (True, False))
+    assert limited.widened(1) == limited
+    assert limited.widened(8) == replace(limited, high=23)
+    assert Range(2, 3).widened(2) == Range(1, 3)
+
+
+def test_settings_at_an_end_that_is_no_limit_are_named():
+    space = {"a": Range(1, 8, limits=(True, False)), "b": [1, 2, 3], "c": ["x", "y"], "d": [5]}
+    assert at_ends(space, {"a": 1, "b": 2, "c": "x", "d": 5}) == []
+    assert at_ends(space, {"a": 8, "b": 3, "c": "y", "d": 5}) == ["a", "b"]
+
+
+def minimised(folder: Path, trials: int, best: float, **options: Any) -> tuple[list[Settings], Space]:
+    """Return what a search for the minimum of ``(log10 lr - best)²`` tries from .01 on, and its ranges in the end."""
+    tried: list[Settings] = []
+
+    def evaluate(alike: Sequence[Settings]) -> list[float]:
+        tried.extend(alike)
+        return [(math.log10(settings["lr"]) - best) ** 2 for settings in alike]
+
+    folder.mkdir(exist_ok=True)
+    strategy = Optuna(spaces={}, trials=trials, **options)
+    return tried, strategy.run({"lr": Range(1e-3, 1e-1, True)}, {"lr": 0.01}, evaluate, folder)
+
+
+def test_a_search_that_widens_finds_what_lies_outside(tmp_path):
+    tried, space = minimised(tmp_path / "a", 40, best=1.0, widen=True)
+    assert tried[0] == {"lr": 0.01}
+    assert len(tried) == 40
+    assert space["lr"].high > 10 > space["lr"].low
+    assert min(abs(math.log10(settings["lr"]) - 1) for settings in tried) < 0.3
+    narrow, same = minimised(tmp_path / "b", 40, best=1.0)
+    assert max(settings["lr"] for settings in narrow) <= 0.1
+    assert same == {"lr": Range(1e-3, 1e-1, True)}
+
+
+def test_an_interrupted_search_that_widens_tries_what_a_whole_one_does(tmp_path):
+    whole, _ = minimised(tmp_path / "a", 16, best=0.0, widen=True)
+
+    class Interrupted(Exception):
+        pass
+
+    def evaluate(alike: Sequence[Settings]) -> list[float]:
+        seen.extend(alike)
+        if len(seen) == 9:
+            raise Interrupted
+        return [math.log10(settings["lr"]) ** 2 for settings in alike]
+
+    seen: list[Settings] = []
+    (tmp_path / "b").mkdir()
+    with pytest.raises(Interrupted):
+        Optuna(spaces={}, trials=16, widen=True).run(
+            {"lr": Range(1e-3, 1e-1, True)}, {"lr": 0.01}, evaluate, tmp_path / "b"
+        )
+    rest, _ = minimised(tmp_path / "b", 16, best=0.0, widen=True)
+    assert seen[:-1] + rest == whole
 
 
 def test_a_grid_is_the_product_of_its_lists():
