@@ -86,7 +86,7 @@ class Dataset:
         train, unseen = self.split(labels)
         trained, kept_unseen = (labels[part][rows] for part, rows in (train, unseen))
         check_classes(trained, kept_unseen, names, may_be_empty=self.class_names is not None)
-        chosen = [self._subset(train, "train"), self._subset(unseen, "validation")]
+        chosen = self._drawn(train, unseen)
         n_train = len(chosen[0][1])
         inputs = torch.from_numpy(self._inputs([(reading.parts[part].inputs, rows) for part, rows in chosen]))
         kept = torch.from_numpy(np.concatenate([labels[part][rows] for part, rows in chosen]))
@@ -97,6 +97,17 @@ class Dataset:
         columns = {name: [values[row] for row in rows] for name, values in part.columns.items()}
         taken = reading.taken + self._taken(reading, names) + _grouped(columns)
         return Examples(inputs, kept, n_train, names, normalisation, corrupted, files, taken, columns)
+
+    def chosen(self, labels: Mapping[str, np.ndarray]) -> list[Chosen]:
+        """Return which rows of the files are the training and the validation points, each as a part and its indices.
+
+        Args:
+            labels: of the files' parts, ``[rows]`` each.
+        """
+        return self._drawn(*self.split(labels))
+
+    def _drawn(self, train: Chosen, unseen: Chosen) -> list[Chosen]:
+        return [self._subset(train, "train"), self._subset(unseen, "validation")]
 
     # ------------------------------------------------------------------ files
 

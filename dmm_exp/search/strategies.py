@@ -124,6 +124,8 @@ class Optuna(Strategy):
             kinds = {key: _distribution(values) for key, values in space.items()}
             study.add_trial(optuna.trial.create_trial(params=settings, distributions=kinds, value=value))
 
+        for trial in study.trials:
+            evaluate([dict(trial.params)])  # remembered, but not yet known to this attempt
         if not study.trials and all(_holds(values, own[key]) for key, values in space.items()):
             record(space, dict(own))
         while len(tried := study.trials) < self.trials:

@@ -1,0 +1,79 @@
+"""What settings are chosen on and what is reported share no image (docs/configuration.md#design-sets)."""
+
+from __future__ import annotations
+
+import shlex
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmm_exp.config.folders import config_directory
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.preflight import check_overrides
+from dmm_exp.config.schema import Config, register
+from dmm_exp.config.tables import read_rows, tables_of
+
+ROOT = Path(config_directory())
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))
+DESIGN = [name for name in EXPERIMENTS if name.startswith("design_")]
+REPORTED = [name for name in EXPERIMENTS if not name.startswith("design_")]
+SIZES = {"fashion_mnist": (60_000, 10_000)}  # of the files' parts
+EARLIER = {"fashion_cnn", "fashion_cnn/class", "fashion/rum_mix_mem"}  # searched before design sets had data of their own
+WHOLE = {"dmm_fashion_full"}  # reports on all images there are, which no design set of these files can avoid
+Images = frozenset[tuple[str, str, int]]  # files, part, row
+
+
+@cache
+def composed(*overrides: str) -> Config:
+    register()
+    (config,) = check_overrides(config_directory(), list(overrides))
+    return config
+
+
+def data_of(config: Config) -> Images:
+    """Return all training and validation images of a configuration, of files that design sets are drawn from."""
+    names = [name for name in SIZES if any(name.replace("_", "-") in str(folder) for folder in folders(config))]
+    if not names:
+        return frozenset()
+    train, test = SIZES[names[0]]
+    labels = {"train": np.zeros(train, np.int64), "test": np.zeros(test, np.int64)}
+    parts = instantiate(config.dataset, "dataset").chosen(labels)
+    return frozenset((names[0], part, int(row)) for part, rows in parts for row in rows)
+
+
+def folders(config: Config) -> list[str]:
+    return list(config.dataset.get("folders") or [])
+
+
+def reported(name: str) -> Images:
+    """Return the images of an experiment, or of the runs that it consists of."""
+    config = composed(f"experiment={name}")
+    boards = [board for board in (config.leaderboard, config.study) if board]
+    return data_of(composed(*boards[0].overrides)) if boards else data_of(config)
+
+
+def test_there_are_design_sets_of_real_images():
+    assert len(DESIGN) > 1
+    assert all(len(data_of(composed(f"experiment={name}"))) > 1000 for name in DESIGN)
+
+
+@pytest.mark.parametrize("design", DESIGN)
+@pytest.mark.parametrize("name", [name for name in REPORTED if name not in WHOLE])
+def test_no_reported_experiment_shows_an_image_of_a_design_set(name, design):
+    assert not data_of(composed(f"experiment={design}")) & reported(name)
+
+
+@pytest.mark.parametrize("table", [name for name in tables_of(ROOT) if not name.startswith("literature")])
+def test_settings_in_tables_were_searched_on_design_sets(table):
+    for unlearner, row in read_rows(tables_of(ROOT)[table]).items():
+        words = shlex.split(row["command"])
+        on_design_sets = any(f"experiment={name}" in words for name in DESIGN)
+        assert on_design_sets or table in EARLIER, f"{table}/{unlearner}: {row['command']}"
+
+
+@pytest.mark.parametrize("table", [name for name in tables_of(ROOT) if name not in EARLIER | {"literature"}])
+def test_the_best_settings_do_not_lie_at_an_end_of_what_was_tried(table):
+    ends = {name: row["at_end"] for name, row in read_rows(tables_of(ROOT)[table]).items() if row.get("at_end")}
+    assert ends == {}
