@@ -17,11 +17,6 @@ def two_digits(value: float | None) -> str:
     return number(value, ".2g" if value is None or abs(value) < 100 else ".0f")
 
 
-def interval(low: float | None, high: float | None, form: str = ".2f") -> str:
-    """Format the ends of an interval, ``0.60–1.00``; nothing unless both are known."""
-    return "" if low is None or high is None else f"{number(low, form)}–{number(high, form)}"
-
-
 def trainings(cost: float) -> str:
     """Format a cost in trainings, ``1,705``; small ones with two digits."""
     return f"{cost:,.0f}" if cost >= 99.5 else f"{cost:.2g}"

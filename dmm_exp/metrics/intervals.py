@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from dmm_exp.errors import UserError
 from dmm_exp.metrics._inputs import member_matrix, open_unit, same_points
 from dmm_exp.metrics._reference import moments, without_noise
-from dmm_exp.metrics.ulira import false_positives, tpr_at_fpr, ulira, ulira_scores
+from dmm_exp.metrics.ulira import accuracy_of, false_positives, tpr_at_fpr, ulira_scores
 
 Interval = tuple[float, float]
 _Sides = Sequence[NDArray[np.floating]]
@@ -88,8 +88,9 @@ def ulira_intervals(
 def _rates(sides: _Sides) -> list[float]:
     """Return accuracy, true-positive rate and, with a third side, false-positive rate of the attack."""
     unlearned, oracle, *held_out = sides
-    found = [ulira(unlearned, oracle).mean(), tpr_at_fpr(*ulira_scores(unlearned, oracle))]
-    return [*map(float, found), *(float(false_positives(unlearned, oracle, side).mean()) for side in held_out)]
+    scores = ulira_scores(unlearned, oracle)
+    wrong = [float(false_positives(unlearned, oracle, side).mean()) for side in held_out]
+    return [float(accuracy_of(*scores).mean()), tpr_at_fpr(*scores), *wrong]
 
 
 def _spread_of_halves(rates: _Rates, sides: _Sides) -> NDArray[np.float64]:

@@ -32,7 +32,11 @@ def ulira(unlearned: ArrayLike, oracle: ArrayLike, *, variance_floor: float = 1e
 
     Source: the per-example attack on unlearning of Hayes et al., arXiv 2403.01218.
     """
-    positive, negative = ulira_scores(unlearned, oracle, variance_floor=variance_floor)
+    return accuracy_of(*ulira_scores(unlearned, oracle, variance_floor=variance_floor))
+
+
+def accuracy_of(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the balanced accuracy ``[points]`` of the scores ``[members, points]`` of both sides, at threshold 0."""
     called_unlearned = (positive > 0).mean(axis=0) + 0.5 * (positive == 0).mean(axis=0)
     called_oracle = (negative < 0).mean(axis=0) + 0.5 * (negative == 0).mean(axis=0)
     return 0.5 * (called_unlearned + called_oracle)

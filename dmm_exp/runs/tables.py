@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dmm_exp.compare.runs import used_attribution
 from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table, list_below
-from dmm_exp.console.words import MISSING, interval, number, shared, two_digits
+from dmm_exp.console.words import MISSING, number, shared, two_digits
 from dmm_exp.metrics.tow import GROUPS
 from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.words import is_unknown, mostly_noise
@@ -64,15 +64,16 @@ def _row(metrics: Mapping[str, float], label: str, note: str, names: tuple[str, 
 def _tug(metrics: Mapping[str, float], ensemble: str) -> Cell:
     """Return tug-of-war; below, its 95 % interval where there is one."""
     key = f"tow{ensemble}"
-    ends = interval(metrics.get(f"{key}_low"), metrics.get(f"{key}_high"), ".3f")
+    low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
+    ends = f"{low:.3f}–{high:.3f}" if low is not None and high is not None else ""
     return Cell(number(metrics.get(key), ".3f"), ends)
 
 
 def _percentile(metrics: Mapping[str, float], ensemble: str, group: str) -> Cell:
     """Return a group's percentile; below, its 95 % interval where there is one, the other direction and the sum."""
     key = f"klom{ensemble}/{group}/p95"
-    ends = interval(metrics.get(f"{key}_low"), metrics.get(f"{key}_high"))
-    lines = [ends] if ends else []
+    low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
+    lines = [f"{_three_digits(low)}–{_three_digits(high)}"] if low is not None and high is not None else []
     reverse, total = (metrics.get(f"{name}{ensemble}/{group}/p95") for name in ("klom_reverse", "klom_sum"))
     lines += [", ".join(_three_digits(value) for value in (reverse, total))] if reverse is not None else []
     return Cell(number(metrics.get(key)), "\n".join(lines))
