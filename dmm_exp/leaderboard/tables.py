@@ -36,7 +36,7 @@ def leaderboard_data(outcomes: Sequence[Outcome]) -> HeadlineData:
     floor_of = floors(outcomes)
     kinds = [Cell(str(kind), "forget / retain / val") for kind in floor_of.index]
     floor = [Cell(_joined(row[FLOOR]), _sum_of(row[FLOOR_SUM])) for _, row in floor_of.iterrows()]
-    tug = Cell(number(floor_of[TOW_FLOOR].mean(), ".3f"))
+    tug = Cell(number(float(floor_of[TOW_FLOOR].to_numpy(float).mean()), ".3f"))
     rows = [HeadlineRow("independent retraining", "noise floor", [Cell(MISSING), *floor, tug, Cell("1")])]
     for place, (method, row) in enumerate(standing(outcomes).to_dict("index").items()):
         note = "reference" if row["reference"] else ""

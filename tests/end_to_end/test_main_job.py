@@ -168,7 +168,7 @@ def test_shared_cost_counts_the_pool_and_the_originals_that_predictions_look_at(
     found = start(outputs, "attribution=debiased", "pool.amortised_over=4").metrics
     assert found["cost/shared"] == pytest.approx(halves)
     assert found["cost/shared_per_request"] == pytest.approx(halves / 4)
-    few = ["attribution=empirical_bayes", "pool.larger.size=0", "attribution.oracles=2", "attribution.spread=false"]
+    few = ["attribution=empirical_bayes", "pool.larger.size=0", "attribution.oracles=2"]
     few = start(outputs, *few, "pool.amortised_over=4").metrics
     assert few["cost/shared"] == pytest.approx(halves + 8 * original)
     assert few["cost/shared_per_request"] == pytest.approx(few["cost/shared"] / 4 + 2)
