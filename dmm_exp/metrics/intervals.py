@@ -57,7 +57,7 @@ def ulira_intervals(
        the noise of a fit decides what it calls unlearned. How much is read off independent Gaussian margins with the
        measured means and deviations.
 
-    In simulation 95 % intervals cover in 91 to 96 % of draws, from no difference to a shift of 2 sigma; those of rare
+    In simulation 95 % intervals cover in 90 to 96 % of draws, from no difference to a shift of 2 sigma; those of rare
     true positives, and those of 20 members that share half of their variance between points, in 84 to 96 %.
     The interval is the measured rate plus and minus normal quantiles of the standard error, within [0, 1]. No global
     random state is used: the same input gives the same interval.

@@ -141,7 +141,7 @@ def sweep_table(cells: Sequence[SweepCell]) -> Table:
     table = dense_table()
     for title in columns:
         table.add_column(title, overflow="fold")
-    for title in (*(f"KLoM P95\n{group}\n(floor)" for group in GROUPS), "ToW", "cost ratio\n+ shared"):
+    for title in (*(f"KLoM P95\n{group}\n(floor)" for group in GROUPS), "ToW", "cost\nratio\n+ shared"):
         table.add_column(title, justify="right", overflow="fold")
     table.add_column("status", overflow="fold")
     ordered = _in_reading_order(cells)
@@ -166,7 +166,7 @@ def _sweep_columns(cells: Sequence[SweepCell]) -> list[str]:
 def _sweep_row(cell: SweepCell, columns: Sequence[str]) -> list[str]:
     """Return the texts of one row."""
     kloms = [_with_floor(cell.metrics, group) for group in GROUPS]
-    cost = f"{two_digits(cell.metrics.get('cost/ratio'))} {shared(cell.metrics.get('cost/shared'))}".strip()
+    cost = f"{two_digits(cell.metrics.get('cost/ratio'))}\n{shared(cell.metrics.get('cost/shared'))}".strip()
     ends = [number(cell.metrics.get("tow"), ".3f"), cost, cell.status]
     return [*map(cell.choice, columns), *kloms, *ends]
 
