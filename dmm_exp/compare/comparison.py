@@ -26,7 +26,7 @@ from dmm_exp.compare.tables import Comparison
 from dmm_exp.errors import UserError, did_you_mean
 from dmm_exp.metrics.better import lower_is_better
 
-METRICS = ("klom/forget/p95", "klom/retain/p95", "klom/val/p95", "tow", "cost/ratio")
+METRICS = ("klom/forget/p95", "klom/retain/p95", "klom/val/p95", "tow", "cost/ratio", "cost/shared")
 ALL = "all"
 
 

@@ -17,6 +17,16 @@ def two_digits(value: float | None) -> str:
     return number(value, ".2g" if value is None or abs(value) < 100 else ".0f")
 
 
+def trainings(cost: float) -> str:
+    """Format a cost in trainings, ``1,705``; small ones with two digits."""
+    return f"{cost:,.0f}" if cost >= 99.5 else f"{cost:.2g}"
+
+
+def shared(cost: float | None) -> str:
+    """Format what comes on top of a cost, ``+ 1,705``; nothing for none, or where it is not known."""
+    return f"+ {trainings(cost)}" if cost and not math.isnan(cost) else ""
+
+
 def percent(share: float) -> str:
     """Format a share; digits are kept near 0 and 100, so that neither is claimed unless it is meant."""
     value = 100 * share

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -12,9 +10,12 @@ from numpy.typing import NDArray
 
 from dmm_exp import __version__
 from dmm_exp.data import FORGET, GROUPS
+from dmm_exp.evaluation.by_member import Columns, accuracy_columns, attack_columns, intervals, means
+from dmm_exp.evaluation.costs import Costs
+from dmm_exp.evaluation.likelihood import LikelihoodAttack
+from dmm_exp.evaluation.outputs import ENDS, FEWEST_FOR_INTERVALS, Outputs
 from dmm_exp.metrics import (
     accuracy,
-    cost_ratio,
     doubt,
     effect_quality,
     expected_error,
@@ -22,37 +23,12 @@ from dmm_exp.metrics import (
     klom_intervals,
     margins,
     mia,
-    retraining_cost,
-    roc,
-    tow,
-    tow_mia,
-    tpr_at_fpr,
-    ulira,
-    ulira_scores,
 )
 from dmm_exp.pipeline import Pipeline
 from dmm_exp.store import Artifact, Draft, Spec
 
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-FEWEST_FOR_INTERVALS = 20
-FEWEST_FOR_ATTACK = 3
-EVALUATION_FORMAT = 3  # increased when the same models get other numbers or columns; 3: KLoM in both directions
-RATES = np.union1d(np.linspace(0, 1, 101), np.logspace(-5, 0, 101))  # false-positive rates at which a curve is kept
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The outputs of one ensemble.
-
-    Attributes:
-        margins: ``[members, points]`` float32.
-        correct: ``[members, points]`` bool.
-        mean_logits: ``[points, classes]``.
-    """
-
-    margins: NDArray[np.float32]
-    correct: NDArray[np.bool_]
-    mean_logits: NDArray[np.float32]
+EVALUATION_FORMAT = 4  # increased when the same models get other numbers or columns; 4: floors, intervals, shared cost
 
 
 class Evaluation:
@@ -99,7 +75,7 @@ class Evaluation:
         draft.write_json("metrics", self._metrics())
         draft.write_table("points", self._points())
         draft.write_table("members", self._members())
-        draft.write_table("roc", self._roc())
+        draft.write_table("roc", self._likelihood.curves())
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -148,18 +124,21 @@ class Evaluation:
         ``klom`` is the direction that the configuration names, ``klom_reverse`` the other one.
         """
         oracle, values = self.outputs["oracle"].margins, {}
-        for name, ensemble in {"": "unlearned", "_floor": "floor", "_original": "original"}.items():
-            both = klom_both(self.outputs[ensemble].margins, oracle, **self.klom_options)
-            values |= {f"klom{name}": both[0], f"klom_reverse{name}": both[1]}
+        for name, end in ENDS.items():
+            both = klom_both(self.outputs[name].margins, oracle, **self.klom_options)
+            values |= {f"klom{end}": both[0], f"klom_reverse{end}": both[1]}
         return values
 
     def _metrics(self) -> dict[str, float]:
-        parts = (self.quick_metrics(), self._intervals(), self._attacks(), self._ulira(), self._effect())
+        members = {**self._accuracy_columns, **self._attack_columns}
+        attack = self._likelihood
+        parts = (self.quick_metrics(), self._intervals(), means(self._attack_columns), intervals(members))
+        parts += (attack.metrics(), attack.intervals(), self._effect())
         return {name: float(value) for part in parts for name, value in part.items()}
 
     def quick_metrics(self) -> dict[str, float]:
         """Return the metrics for a search (KLoM, accuracies, ToW, cost), without intervals; nothing is stored."""
-        parts = (self._klom(), self._accuracy(), self._tow(), self._cost())
+        parts = (self._klom(), means(self._accuracy_columns), self._cost())
         return {name: float(value) for part in parts for name, value in part.items()}
 
     def _of(self, group: int) -> NDArray[np.intp]:
@@ -172,7 +151,7 @@ class Evaluation:
             own = self.klom["klom"][points]
             values |= {f"klom/{name}/{p}": np.quantile(own, q) for p, q in PERCENTILES.items()}
             values[f"klom/{name}/mean"] = own.mean()
-            for end in ("", "_floor", "_original"):
+            for end in ENDS.values():
                 one, other = (self.klom[f"{direction}{end}"][points] for direction in ("klom", "klom_reverse"))
                 found = {"klom": one, "klom_reverse": other, "klom_sum": one + other}
                 for measure, single in found.items():
@@ -189,52 +168,35 @@ class Evaluation:
             values |= {f"klom/{name}/p95_low": low, f"klom/{name}/p95_high": high}
         return values
 
-    def _accuracies(self, ensemble: str) -> dict[str, NDArray[np.float64]]:
-        """Return the accuracy of every member ``[members]``, by group."""
-        correct = self.outputs[ensemble].correct
-        return {name: correct[:, self._of(group)].mean(1) for group, name in enumerate(GROUPS)}
-
-    def _accuracy(self) -> dict[str, float]:
+    @cached_property
+    def _accuracies(self) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """The accuracy of every member ``[members]``, by ensemble and group."""
         return {
-            f"accuracy/{ensemble}/{name}": values.mean()
-            for ensemble in ("unlearned", "original", "oracle")
-            for name, values in self._accuracies(ensemble).items()
+            ensemble: {name: outputs.correct[:, self._of(group)].mean(1) for group, name in enumerate(GROUPS)}
+            for ensemble, outputs in self.outputs.items()
         }
 
     @cached_property
-    def _member_tow(self) -> NDArray[np.float64]:
-        """ToW of every unlearned model against its oracle ``[members]``."""
-        return np.asarray(tow(self._accuracies("unlearned"), self._accuracies("oracle")))
+    def _accuracy_columns(self) -> Columns:
+        return accuracy_columns(self._accuracies)
 
-    def _tow(self) -> dict[str, float]:
-        return {"tow": self._member_tow.mean(), "tow/std": self._member_tow.std(ddof=1)}
+    @cached_property
+    def _attack_columns(self) -> Columns:
+        return attack_columns(self._accuracies, self._attack_scores)
 
     @cached_property
     def _attack_scores(self) -> dict[str, NDArray[np.float64]]:
         """Score of the membership inference attack on every member ``[members]``, by ensemble."""
-        attacked = {"oracle": self.pipeline.oracles, "original": self.pipeline.models.originals}
-        scores = {name: self._attack_artifact(name, artifact) for name, artifact in attacked.items()}
-        return {**scores, "unlearned": self._attack(self._logits("unlearned", self.pipeline.unlearned))}
+        pipeline = self.pipeline
+        attacked = {
+            "oracle": ("oracles", pipeline.oracles),
+            "original": ("originals", pipeline.models.originals),
+            "floor": ("floor oracles", pipeline.floor_oracles),
+        }
+        scores = {name: self._attack_artifact(name, *models) for name, models in attacked.items()}
+        return {**scores, "unlearned": self._attack(self._logits("unlearned", pipeline.unlearned))}
 
-    @cached_property
-    def _member_tow_mia(self) -> NDArray[np.float64]:
-        """ToW-MIA of every unlearned model against its oracle ``[members]``."""
-        sides = [
-            {
-                "mia": self._attack_scores[name],
-                **{group: values for group, values in self._accuracies(name).items() if group != "forget"},
-            }
-            for name in ("unlearned", "oracle")
-        ]
-        return np.asarray(tow_mia(*sides))
-
-    def _attacks(self) -> dict[str, float]:
-        """Return the score of the membership inference attack on each ensemble, and ToW-MIA."""
-        values = self._member_tow_mia
-        means = {f"mia/{name}": score.mean() for name, score in self._attack_scores.items()}
-        return means | {"tow_mia": values.mean(), "tow_mia/std": values.std(ddof=1)}
-
-    def _attack_artifact(self, name: str, models: Artifact) -> NDArray[np.float64]:
+    def _attack_artifact(self, name: str, called: str, models: Artifact) -> NDArray[np.float64]:
         """Return the stored attack on an ensemble that is the same for many unlearners."""
         pipeline = self.pipeline
         config = {**self.config.evaluation.mia, "seed": self.config.seed}
@@ -247,42 +209,24 @@ class Evaluation:
         def make(draft: Draft) -> None:
             draft.write_json("scores", self._attack(self._logits(name, models)).tolist())
 
-        found = self.context.obtain("attack", f"membership inference on {name}s", Spec("attack", config, inputs), make)
+        found = self.context.obtain("attack", f"membership inference on {called}", Spec("attack", config, inputs), make)
         return np.asarray(found.json("scores"))
 
     def _attack(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return each member's score ``[members]``."""
         return mia(logits, self.labels, self.groups, seed=self.config.seed, **self.config.evaluation.mia)
 
-    def _attacked(self, ensemble: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return margins of an ensemble and of the oracles on forget points, ``[members, forget points]`` each."""
-        points = self._of(FORGET)
-        return self.outputs[ensemble].margins[:, points], self.outputs["oracle"].margins[:, points]
-
     @cached_property
+    def _likelihood(self) -> LikelihoodAttack:
+        points = self._of(FORGET)
+        return LikelihoodAttack({name: outputs.margins[:, points] for name, outputs in self.outputs.items()})
+
+    @property
     def _ulira_by_point(self) -> NDArray[np.float64]:
         """Accuracy of the likelihood-ratio attack on every point ``[points]``; NaN but on forget points."""
         accuracy = np.full(len(self.labels), np.nan)
-        if self.config.n_models >= FEWEST_FOR_ATTACK:
-            accuracy[self._of(FORGET)] = ulira(*self._attacked("unlearned"))
+        accuracy[self._of(FORGET)] = self._likelihood.by_point()
         return accuracy
-
-    def _ulira(self) -> dict[str, float]:
-        if self.config.n_models < FEWEST_FOR_ATTACK:
-            return {}
-        return {
-            "ulira/accuracy": float(np.nanmean(self._ulira_by_point)),
-            "ulira/tpr_at_1fpr": tpr_at_fpr(*ulira_scores(*self._attacked("unlearned"))),
-        }
-
-    def _roc(self) -> pd.DataFrame:
-        """Return what the attack finds in the unlearned models, in the originals and in independent oracles."""
-        curves = []
-        for name in ("unlearned", "original", "floor") if self.config.n_models >= FEWEST_FOR_ATTACK else ():
-            fpr, tpr, _ = roc(*ulira_scores(*self._attacked(name)))
-            kept = np.unique(np.searchsorted(fpr, RATES, side="right") - 1)
-            curves.append(pd.DataFrame({"ensemble": name, "fpr": fpr[kept], "tpr": tpr[kept]}))
-        return pd.concat(curves) if curves else pd.DataFrame(columns=["ensemble", "fpr", "tpr"])
 
     @cached_property
     def effects(self) -> dict[str, NDArray[np.float32]]:
@@ -323,23 +267,9 @@ class Evaluation:
         return values
 
     def _cost(self) -> dict[str, float]:
-        """Return costs in gradient evaluations of single examples, and in multiples of one retraining."""
-        epochs, n_train = self.config.training.epochs, self.context.examples.n_train
         facts = self.pipeline.unlearned.shard_facts()[0]
         unlearning = facts["sample_gradients"] if self.epoch is None else facts["gradients_by_epoch"][str(self.epoch)]
-        retraining = retraining_cost(epochs, n_train - len(self.pipeline.forget))
-        values = {"cost/unlearning": unlearning, "cost/ratio": cost_ratio(unlearning, retraining)}
-        if self.pipeline.predicts and self.pipeline.effects.estimator.source != "oracles":
-            values["cost/attribution"] = self._attribution_cost()
-        return values
-
-    def _attribution_cost(self) -> float:
-        """Return gradient evaluations of what the effect is estimated from, shared by several forget sets."""
-        effects, unlearning = self.pipeline.effects, self.pipeline.unlearning
-        predicted = [place for place, target in enumerate(self.pipeline.targets) if target == "predicted"]
-        correcting = [effects.correcting(unlearning.gone(place)) for place in predicted]
-        own = [artifacts["few_oracles"] for artifacts in correcting if artifacts]
-        return gradients_of(effects.source.shared()) / self.config.pool.amortised_over + gradients_of(own)
+        return Costs(self.pipeline).metrics(unlearning)
 
     def _points(self) -> pd.DataFrame:
         table = pd.DataFrame(
@@ -362,15 +292,5 @@ class Evaluation:
         return table
 
     def _members(self) -> pd.DataFrame:
-        columns = {"member": np.arange(len(self._member_tow)), "tow": self._member_tow, "tow_mia": self._member_tow_mia}
-        for name in ("unlearned", "oracle"):
-            columns |= {f"accuracy/{name}/{group}": values for group, values in self._accuracies(name).items()}
-            columns[f"mia/{name}"] = self._attack_scores[name]
-        return pd.DataFrame(columns)
-
-
-def gradients_of(artifacts: Iterable[Artifact]) -> int:
-    """Return gradient evaluations of single examples that the members of some ensembles took."""
-    return sum(
-        facts["sample_gradients"] * facts["members"] for artifact in artifacts for facts in artifact.shard_facts()
-    )
+        columns = {**self._accuracy_columns, **self._attack_columns}
+        return pd.DataFrame({"member": np.arange(len(columns["tow"])), **columns})

@@ -20,7 +20,8 @@ from dmm_exp.runs.cost_figure import cost_axis, cost_scale, frontier_line
 CAPTION = (
     "One panel a kind of forget set, mean over its draws. Down and to the left is better: as close as retraining, for "
     "less. A line joins the checkpoints of one method, and ends in a large marker where its ranked result is. On the "
-    "grey frontier no method is better without costing more. References are grey."
+    "grey frontier no method is better without costing more. What methods share between requests is not in this cost. "
+    "References are grey."
 )
 RULE = (
     "On every forget set, methods are ranked by the mean of their P95 KLoM on forget, retain and validation points, in "
@@ -31,11 +32,13 @@ RULE = (
 TABLE_RULE = (
     "By kind of forget set: P95 KLoM on forget, retain and validation points in nats, lower is better, and below it "
     "the rank. ToW: tug-of-war against retraining, 1 is perfect. Cost: gradient evaluations of unlearning ÷ those of "
-    "retraining. All are means over draws and kinds; a dash means that a number does not apply."
+    "retraining; after +, in retrainings, what the method shares between requests. All are means over draws and kinds; "
+    "a dash means that a number does not apply."
 )
 FLOOR_RULE = (
     "The first row is the noise floor: the KLoM between two ensembles that were both retrained without the forget set, "
-    "which is the best to hope for. Differences that are small beside it mean little, whatever the ranks."
+    "which is the best to hope for, and their tug-of-war, which is below 1. Differences that are small beside it mean "
+    "little, whatever the ranks."
 )
 
 

@@ -10,8 +10,21 @@ from rich.table import Table
 from rich.text import Text
 
 from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table, list_below, markdown_table
-from dmm_exp.console.words import MISSING, number, two_digits
-from dmm_exp.leaderboard.ranking import COST, FLOOR, FLOOR_SUM, KLOM, SUM, Outcome, floors, grid, standing, unfinished
+from dmm_exp.console.words import MISSING, number, shared, two_digits
+from dmm_exp.leaderboard.ranking import (
+    COST,
+    FLOOR,
+    FLOOR_SUM,
+    KLOM,
+    SHARED,
+    SUM,
+    TOW_FLOOR,
+    Outcome,
+    floors,
+    grid,
+    standing,
+    unfinished,
+)
 
 
 def leaderboard_data(outcomes: Sequence[Outcome]) -> HeadlineData:
@@ -23,13 +36,14 @@ def leaderboard_data(outcomes: Sequence[Outcome]) -> HeadlineData:
     floor_of = floors(outcomes)
     kinds = [Cell(str(kind), "forget / retain / val") for kind in floor_of.index]
     floor = [Cell(_joined(row[FLOOR]), _sum_of(row[FLOOR_SUM])) for _, row in floor_of.iterrows()]
-    rows = [HeadlineRow("independent retraining", "noise floor", [Cell(MISSING), *floor, Cell(MISSING), Cell("1")])]
+    tug = Cell(number(float(floor_of[TOW_FLOOR].to_numpy(float).mean()), ".3f"))
+    rows = [HeadlineRow("independent retraining", "noise floor", [Cell(MISSING), *floor, tug, Cell("1")])]
     for place, (method, row) in enumerate(standing(outcomes).to_dict("index").items()):
         note = "reference" if row["reference"] else ""
-        ends = [Cell(number(row["tow"], ".3f")), Cell(two_digits(row[COST]))]
+        ends = [Cell(number(row["tow"], ".3f")), Cell(two_digits(row[COST]), shared(row[SHARED]))]
         values = [Cell(number(row["mean_rank"])), *(_kind_cell(row, kind.value) for kind in kinds), *ends]
         rows.append(HeadlineRow(str(method), note, values, emphasis=place == 0 and not math.isnan(row["mean_rank"])))
-    return HeadlineData([Cell("mean", "rank"), *kinds, Cell("ToW"), Cell("cost", "ratio")], rows)
+    return HeadlineData([Cell("mean", "rank"), *kinds, Cell("ToW"), Cell("cost", "+ shared")], rows)
 
 
 def _kind_cell(row: Mapping[Any, Any], kind: str) -> Cell:

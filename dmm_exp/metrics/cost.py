@@ -19,7 +19,8 @@ def retraining_cost(epochs: float, n_retain: int) -> float:
 def cost_ratio(unlearning: float, retraining: float) -> float:
     """Return the cost of unlearning one model as a share of one retraining: 1 for retraining, 0 for doing nothing.
 
-    Both are sample-gradient evaluations. The cost of attribution is not included; it is reported separately.
+    Both are sample-gradient evaluations. What a method shares between requests is another amount, which may be given as
+    ``unlearning`` to have it in retrainings.
 
     Raises:
         UserError: when ``unlearning`` is negative, ``retraining`` is not above 0, or either is not finite.

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from dmm_exp.errors import UserError
 from dmm_exp.metrics._inputs import open_unit
 from dmm_exp.metrics._klom_counts import MarginPair, Options
+from dmm_exp.metrics._reference import moments, without_noise
 from dmm_exp.metrics.klom import KlomOptions, checked_pair
 
 Statistic = float | Literal["mean"]
@@ -108,8 +109,8 @@ def _of_halves(
 def _fall_from_half(pair: MarginPair, quantiles: Sequence[Statistic]) -> NDArray[np.float64]:
     """Return the standard error at N over that at N/2, for independent Gaussian margins like those of the pair."""
     generator = np.random.default_rng(1)
-    first, second = (_moments(side, pair.options.clip) for side in (pair.first, pair.second))
-    means, deviations = _without_noise(first, second, pair.members)
+    first, second = (moments(side, _REFERENCE_POINTS, pair.options.clip) for side in (pair.first, pair.second))
+    means, deviations = without_noise(first, second, pair.members)
     members = np.arange(pair.members)
     whole, halves = [], []
     for _ in range(_REFERENCE_DRAWS):
@@ -121,35 +122,3 @@ def _fall_from_half(pair: MarginPair, quantiles: Sequence[Statistic]) -> NDArray
     at_half = np.std(halves, axis=0)
     mean_like = math.sqrt((pair.members // 2) / pair.members)
     return np.divide(np.std(whole, axis=0), at_half, out=np.full(len(quantiles), mean_like), where=at_half > 0)
-
-
-def _moments(side: NDArray[np.floating], clip: float) -> NDArray[np.float64]:
-    """Return mean and deviation ``[2, points]`` of some evenly spaced points' clipped margins."""
-    chosen = np.unique(np.linspace(0, side.shape[1] - 1, _REFERENCE_POINTS).astype(int))
-    samples = np.clip(side[:, chosen].astype(np.float64), -clip, clip)
-    return np.stack([samples.mean(axis=0), samples.std(axis=0, ddof=1)])
-
-
-def _without_noise(
-    first: NDArray[np.float64], second: NDArray[np.float64], members: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return means and deviations ``[2, points]``, their differences shrunk to the size that sampling does not explain.
-
-    The sides of a pair without any difference would otherwise be drawn from two distributions that differ.
-    """
-    pooled = np.sqrt((first[1] ** 2 + second[1] ** 2) / 2)
-    varied = (first[1] > 0) & (second[1] > 0)
-    shift = np.divide(first[0] - second[0], pooled, out=np.zeros_like(pooled), where=varied)
-    stretch = np.log(np.divide(first[1], second[1], out=np.ones_like(pooled), where=varied))
-    shift *= _real_share(shift[varied], 2 / members)
-    stretch *= _real_share(stretch[varied], 1 / (members - 1))
-    means = np.where(varied, [second[0] + pooled * shift, second[0]], [first[0], second[0]])
-    middle = np.sqrt(first[1] * second[1])
-    deviations = np.where(varied, [middle * np.exp(stretch / 2), middle * np.exp(-stretch / 2)], [first[1], second[1]])
-    return means, deviations
-
-
-def _real_share(differences: NDArray[np.float64], noise: float) -> float:
-    """Return the root of the share of the mean square of differences that exceeds the variance of their noise."""
-    square = float(np.mean(differences**2)) if differences.size else 0.0
-    return math.sqrt(max(0.0, 1.0 - noise / square)) if square > 0 else 0.0

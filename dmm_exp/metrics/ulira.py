@@ -32,7 +32,11 @@ def ulira(unlearned: ArrayLike, oracle: ArrayLike, *, variance_floor: float = 1e
 
     Source: the per-example attack on unlearning of Hayes et al., arXiv 2403.01218.
     """
-    positive, negative = ulira_scores(unlearned, oracle, variance_floor=variance_floor)
+    return accuracy_of(*ulira_scores(unlearned, oracle, variance_floor=variance_floor))
+
+
+def accuracy_of(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the balanced accuracy ``[points]`` of the scores ``[members, points]`` of both sides, at threshold 0."""
     called_unlearned = (positive > 0).mean(axis=0) + 0.5 * (positive == 0).mean(axis=0)
     called_oracle = (negative < 0).mean(axis=0) + 0.5 * (negative == 0).mean(axis=0)
     return 0.5 * (called_unlearned + called_oracle)
@@ -46,15 +50,35 @@ def ulira_scores(
     The first array ``[members, points]`` scores the unlearned models (the positives of the attack), the second the
     oracles (the negatives). A member is left out of the fit of its own side. Arguments and errors as for ``ulira``.
     """
-    if not variance_floor > 0:
-        raise UserError(f"variance_floor is {variance_floor}; expected a number above 0.")
-    positive = member_matrix("unlearned", unlearned, fewest_members=_FEWEST_MEMBERS).astype(np.float64)
-    negative = member_matrix("oracle", oracle, fewest_members=_FEWEST_MEMBERS).astype(np.float64)
-    same_points("unlearned", positive, "oracle", negative)
+    positive, negative = _checked(unlearned, oracle, variance_floor)
     return (
         _leave_one_out_density(positive, variance_floor) - _density(positive, negative, variance_floor),
         _density(negative, positive, variance_floor) - _leave_one_out_density(negative, variance_floor),
     )
+
+
+def false_positives(
+    unlearned: ArrayLike, oracle: ArrayLike, held_out: ArrayLike, *, variance_floor: float = 1e-6
+) -> NDArray[np.float64]:
+    """Return the share of held-out retrained models that the attack calls unlearned, ``[points]``: its own error.
+
+    They took no part in a fit. A ratio of exactly one counts half. Where unlearned models are like retrained ones it is
+    0.5; where they differ it says how often the attack accuses a model that was retrained.
+
+    Args:
+        unlearned: margins ``[members, points]`` of unlearned models.
+        oracle: margins ``[members, points]`` of the retrained models that the attack knows.
+        held_out: margins ``[members, points]`` of other retrained models.
+        variance_floor: smallest variance of a fit, in squared margins.
+
+    Raises:
+        UserError: as for ``ulira``; one held-out model is enough.
+    """
+    positive, negative = _checked(unlearned, oracle, variance_floor)
+    judged = member_matrix("held_out", held_out).astype(np.float64)
+    same_points("oracle", negative, "held_out", judged)
+    ratio = _density(judged, positive, variance_floor) - _density(judged, negative, variance_floor)
+    return (ratio > 0).mean(axis=0) + 0.5 * (ratio == 0).mean(axis=0)
 
 
 def tpr_at_fpr(positive_scores: ArrayLike, negative_scores: ArrayLike, fpr: float = 0.01) -> float:
@@ -85,6 +109,18 @@ def roc(
     true_positive = (len(positive) - np.searchsorted(positive, thresholds)) / len(positive)
     false_positive = (len(negative) - np.searchsorted(negative, thresholds)) / len(negative)
     return np.append(0.0, false_positive), np.append(0.0, true_positive), np.append(np.inf, thresholds)
+
+
+def _checked(
+    unlearned: ArrayLike, oracle: ArrayLike, variance_floor: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the margins of both sides, ``[members, points]`` each."""
+    if not variance_floor > 0:
+        raise UserError(f"variance_floor is {variance_floor}; expected a number above 0.")
+    positive = member_matrix("unlearned", unlearned, fewest_members=_FEWEST_MEMBERS).astype(np.float64)
+    negative = member_matrix("oracle", oracle, fewest_members=_FEWEST_MEMBERS).astype(np.float64)
+    same_points("unlearned", positive, "oracle", negative)
+    return positive, negative
 
 
 def _sorted_scores(name: str, scores: ArrayLike) -> NDArray[np.float64]:

@@ -47,8 +47,17 @@ class EvidenceSource(ABC):
         """Return what the effect of some rows is estimated from."""
 
     def shared(self) -> list[Artifact]:
-        """Return the artifacts that many forget sets share."""
+        """Return the artifacts that many forget sets share, without the originals."""
         return []
+
+    def of_request(self, rows: Rows) -> list[Artifact]:
+        """Return the models that are trained for these rows alone."""
+        return []
+
+    @property
+    @abstractmethod
+    def originals_used(self) -> int:
+        """How many originals the evidence looks at."""
 
     @cached_property
     def gradients(self) -> Artifact:
@@ -101,10 +110,18 @@ class FromPool(EvidenceSource):
         return {"pool": models.pool} | gradients | further | extrapolated | designed
 
     def shared(self) -> list[Artifact]:
-        """Return the pool, gradients and larger subset models, as far as the estimator uses them."""
+        """Return the pool, gradients, larger subset models and models by design, as far as the estimator uses them."""
         gradients = [self.gradients] if self.estimator.source == "gradients" else []
         designed = [self.models.designed(name) for name in self.designs]
         return [self.models.pool, *gradients, *([self.models.larger] if self.extrapolates else []), *designed]
+
+    @property
+    def originals_used(self) -> int:
+        """All for estimators that also look at models on more than a half; those with gradients for the others."""
+        all_of_them, estimator = self.context.config.n_models, self.estimator
+        if self.extrapolates or self.designs:
+            return all_of_them
+        return min(estimator.checkpoints, all_of_them) if isinstance(estimator, GradientEstimator) else 0
 
     def evidence(self, rows: Rows) -> Evidence:
         """Return all that the estimator uses."""
@@ -130,8 +147,17 @@ class FromOracles(EvidenceSource):
 
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
         """Return both ensembles."""
-        oracles = self.models.retrained("target oracles", "target_oracle", rows)
+        (oracles,) = self.of_request(rows)
         return {"originals": self.models.originals, "oracles": oracles}
+
+    def of_request(self, rows: Rows) -> list[Artifact]:
+        """Return the models that are retrained without the rows."""
+        return [self.models.retrained("target oracles", "target_oracle", rows)]
+
+    @property
+    def originals_used(self) -> int:
+        """All of them."""
+        return self.context.config.n_models
 
     def evidence(self, rows: Rows) -> Evidence:
         """Return the logits of both."""
@@ -146,6 +172,11 @@ class FromOriginals(EvidenceSource):
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
         """Return gradients and originals."""
         return {"gradients": self.gradients, "originals": self.models.originals}
+
+    @property
+    def originals_used(self) -> int:
+        """All of them."""
+        return self.context.config.n_models
 
     def evidence(self, rows: Rows) -> Evidence:
         """Return gradients, logits and labels."""
@@ -227,6 +258,18 @@ class Effects:
             return {}
         few = models.retrained("few oracles", "few_oracle", rows, count)
         return {"originals": models.originals, "few_oracles": few}
+
+    def of_request(self, rows: Rows) -> list[Artifact]:
+        """Return the models that are trained to predict the effect of these rows, and of use for no others."""
+        few = self.correcting(rows)
+        return [*self.source.of_request(rows), *([few["few_oracles"]] if few else [])]
+
+    @property
+    def originals_used(self) -> int:
+        """How many originals predictions look at, for evidence, for a correction or for the spread of margins."""
+        if self.estimator.oracles or self.estimator.spread:
+            return self.source.context.config.n_models
+        return self.source.originals_used
 
     def _settings(self, *without: str) -> Node:
         """Return the estimator's configuration without some keys, which change nothing of what is asked for."""

@@ -61,11 +61,14 @@ class Scores:
             self._families[family] = self._obtained(family)
         return self._families[family]
 
-    def _obtained(self, family: str) -> Artifact:
-        context, models = self.context, self.models
+    def sources(self, family: str) -> dict[str, Artifact]:
+        """Return the models that a family of scores is computed from, by name."""
+        models = self.models
         sources = {"source": models.pool if family in FROM_POOL else models.originals}
-        if family == "held_out":
-            sources["retrained"] = models.retrained_on_held_out
+        return sources | ({"retrained": models.retrained_on_held_out} if family == "held_out" else {})
+
+    def _obtained(self, family: str) -> Artifact:
+        context, sources = self.context, self.sources(family)
         found = getattr(context.config.scores, family, None)
         settings = None if found is None else without_defaults(plain(found))
         inputs = {name: artifact.digest for name, artifact in sources.items()}

@@ -73,6 +73,10 @@ class Unlearning:
         """Return the rows of a part and of all parts before it."""
         return reduce(or_, (part.rows for part in self.parts[: place + 1]))
 
+    def target_oracles(self, gone: Rows) -> Artifact:
+        """Return the models retrained without some rows whose logits are matched; metrics compare with others."""
+        return self.models.retrained("target oracles", "target_oracle", gone)
+
     def job(self, place: int) -> tuple[PartJob, Artifact | None]:
         """Return the job of one part, and the artifact of its targets.
 
@@ -80,7 +84,7 @@ class Unlearning:
         """
         part, target = self.parts[place], self.unlearners[place].target
         gone = self.gone(place)
-        oracles = self.models.retrained("target oracles", "target_oracle", gone) if target == "oracle" else None
+        oracles = self.target_oracles(gone) if target == "oracle" else None
         whole = "the forget set" if place == len(self.parts) - 1 else None
         effect = self.effects.of(gone, whole) if target == "predicted" else None
         assert part.unlearner is not None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmm_exp.console.words import number, shared
 from dmm_exp.report.charts import (
     Axis,
     Chart,
@@ -25,7 +26,7 @@ from dmm_exp.runs.labels import ENDS, KLOM
 from dmm_exp.runs.result import OtherRun, RunResult
 
 Scale = Callable[[Any], NDArray[np.float64]]  # where values lie on an axis
-QUALITY, COST = "klom/forget/p95", "cost/ratio"
+QUALITY, COST, SHARED = "klom/forget/p95", "cost/ratio", "cost/shared"
 
 
 def quality_against_cost(result: RunResult) -> Chart | None:
@@ -57,7 +58,8 @@ def _cost_caption(others: Sequence[Any]) -> str:
     return (
         "Down and to the left is better: as close as retraining, for less. On the frontier nothing is closer without "
         "costing more. The bar is the 95 % interval over models; numbers beside points count epochs, where the method "
-        "was evaluated on its way." + met
+        "was evaluated on its way. Models that a method shares between requests are not in this cost; "
+        "what they cost, in retrainings, is given with each run." + met
     )
 
 
@@ -139,7 +141,13 @@ def _runs_hover(
     epochs = [f" after {epoch} epochs" for epoch in result.checkpoints] or [""]
     found = [(f"{result.method} (this run){after}", metrics) for after, metrics in zip(epochs, own, strict=True)]
     found += [(run.method, run.metrics) for run in others]
-    values = {QUALITY: "KLoM P95, forget", "klom/retain/p95": "KLoM P95, retain", "tow": "ToW", COST: "cost"}
+    values = {
+        QUALITY: "KLoM P95, forget",
+        "klom/retain/p95": "KLoM P95, retain",
+        "tow": "ToW",
+        COST: "cost",
+        SHARED: "shared cost",
+    }
     fields = {
         words: [f"{metrics[name]:.3g}" if name in metrics else "–" for _, metrics in found]
         for name, words in values.items()
@@ -153,5 +161,10 @@ def _runs_table(result: RunResult, others: Sequence[Any]) -> list[list[str]]:
     if not others:
         return []
     everyone = [*others, OtherRun(result.name, f"{result.method} (this run)", result.metrics)]
-    rows = [[run.method, f"{run.metrics[QUALITY]:.2f}", f"{run.metrics[COST]:.2g}", run.name] for run in everyone]
-    return [["method", "KLoM P95, forget", "cost", "run"], *sorted(rows, key=lambda row: float(row[1]))]
+    rows = [[run.method, f"{run.metrics[QUALITY]:.2f}", *_costs(run.metrics), run.name] for run in everyone]
+    return [["method", "KLoM P95, forget", "cost", "shared", "run"], *sorted(rows, key=lambda row: float(row[1]))]
+
+
+def _costs(metrics: Mapping[str, float]) -> list[str]:
+    """Return the cost of one model and what its method shares, in retrainings."""
+    return [f"{metrics[COST]:.2g}", shared(metrics.get(SHARED)) or (number(metrics.get(SHARED), ".0f"))]

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from dmm_exp.compare.runs import is_used, used_attribution
-from dmm_exp.console.words import number, percent, two_digits
+from dmm_exp.console.words import number, percent, trainings, two_digits
 from dmm_exp.files.writing import write_text
 from dmm_exp.report.charts import Chart
 from dmm_exp.report.figures import keep
@@ -76,11 +76,14 @@ def _tiles(result: RunResult) -> list[Tile]:
         note = ", ".join(f"{words}: {number(metrics[name])}" for words, name in ends if name in metrics)
         tiles.append(Tile(number(metrics["klom/forget/p95"]), "KLoM P95 on forget points, nats", note))
     if "ulira/accuracy" in metrics:
-        found = percent(metrics["ulira/accuracy"])
-        tiles.append(Tile(found, "accuracy of the attack that tells unlearned models from oracles", "guessing: 50 %"))
+        found, floor = percent(metrics["ulira/accuracy"]), metrics.get("ulira_floor/accuracy")
+        note = "guessing: 50 %" + ("" if floor is None else f", independent retraining: {percent(floor)}")
+        tiles.append(Tile(found, "accuracy of the attack that tells unlearned models from oracles", note))
     if "cost/ratio" in metrics:
         ratio = two_digits(metrics["cost/ratio"])
-        tiles.append(Tile(ratio, "of the cost of retraining, for one model", "retraining: 1"))
+        common = metrics.get("cost/shared")
+        note = "retraining: 1" + (f", and {trainings(common)} that requests can share" if common else "")
+        tiles.append(Tile(ratio, "of the cost of retraining, for one model", note))
     return tiles
 
 

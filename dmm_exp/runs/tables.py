@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dmm_exp.compare.runs import used_attribution
 from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table, list_below
-from dmm_exp.console.words import MISSING, number, two_digits
+from dmm_exp.console.words import MISSING, number, shared, two_digits
 from dmm_exp.metrics.tow import GROUPS
 from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.words import is_unknown, mostly_noise
@@ -25,12 +25,12 @@ _MAIN_CHOICES = ("forget", "unlearner", "attribution")
 def headline_data(result: RunResult) -> HeadlineData:
     """Build the headline table: noise floor, doing nothing, this method."""
     columns = [Cell("KLoM P95", f"{group}{SIDES}") for group in GROUPS]
-    columns += [Cell("ToW"), Cell("accuracy, %", " / ".join(GROUPS)), Cell("cost", "ratio")]
+    columns += [Cell("ToW"), Cell("accuracy, %", "/".join(GROUPS)), Cell("cost", "ratio")]
     metrics = result.metrics
     rows = [
         # Retraining costs exactly 1 and doing nothing exactly 0, by the definition of the ratio.
-        _row(metrics, "independent retraining", "noise floor", ("klom_floor", "oracle"), Cell(MISSING), "1"),
-        _row(metrics, "doing nothing", "the originals", ("klom_original", "original"), Cell(MISSING), "0"),
+        _row(metrics, "independent retraining", "noise floor", ("_floor", "floor"), Cell("1")),
+        _row(metrics, "doing nothing", "the originals", ("_original", "original"), Cell("0")),
     ]
     found = {f"after {epoch} epoch{'s' * (epoch > 1)}": values for epoch, values in result.checkpoints.items()} or {
         "this run": metrics
@@ -41,28 +41,39 @@ def headline_data(result: RunResult) -> HeadlineData:
 
 def _method_row(label: str, note: str, metrics: Mapping[str, float]) -> HeadlineRow:
     """Build the row of the method under test, at its end or at a checkpoint."""
-    tug = Cell(number(metrics.get("tow"), ".3f"), f"± {metrics['tow/std']:.3f}" if "tow/std" in metrics else "")
     if noisy := mostly_noise(metrics):
         note += f"; prediction is mostly noise on {', '.join(noisy)}"
     if is_unknown(metrics):
         note += "; unlike anything the pool knows"
-    row = _row(metrics, label, note, ("klom", "unlearned"), tug, two_digits(metrics.get("cost/ratio")))
+    row = _row(metrics, label, note, ("", "unlearned"), _cost(metrics))
     return HeadlineRow(row.label, row.note, row.cells, emphasis=True)
 
 
-def _row(
-    metrics: Mapping[str, float], label: str, note: str, names: tuple[str, str], tug: Cell, ratio: str
-) -> HeadlineRow:
-    """Build one row from the metrics called ``names[0]/…`` (KLoM) and ``accuracy/names[1]/…``."""
-    kloms = [_percentile(metrics, names[0].removeprefix("klom"), group) for group in GROUPS]
-    return HeadlineRow(label, note, [*kloms, tug, _accuracies(metrics, names[1]), Cell(ratio)])
+def _cost(metrics: Mapping[str, float]) -> Cell:
+    """Return the cost of one model; below, what its method shares between requests."""
+    more = shared(metrics.get("cost/shared"))
+    return Cell(two_digits(metrics.get("cost/ratio")), f"{more}\nshared" if more else "")
+
+
+def _row(metrics: Mapping[str, float], label: str, note: str, names: tuple[str, str], cost: Cell) -> HeadlineRow:
+    """Build one row from the metrics called ``klom{names[0]}/…``, ``tow{names[0]}`` and ``accuracy/{names[1]}/…``."""
+    kloms = [_percentile(metrics, names[0], group) for group in GROUPS]
+    return HeadlineRow(label, note, [*kloms, _tug(metrics, names[0]), _accuracies(metrics, names[1]), cost])
+
+
+def _tug(metrics: Mapping[str, float], ensemble: str) -> Cell:
+    """Return tug-of-war; below, its 95 % interval where there is one."""
+    key = f"tow{ensemble}"
+    low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
+    ends = f"{low:.3f}–{high:.3f}" if low is not None and high is not None else ""
+    return Cell(number(metrics.get(key), ".3f"), ends)
 
 
 def _percentile(metrics: Mapping[str, float], ensemble: str, group: str) -> Cell:
     """Return a group's percentile; below, its 95 % interval where there is one, the other direction and the sum."""
     key = f"klom{ensemble}/{group}/p95"
     low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
-    lines = [f"{low:.2f}–{high:.2f}"] if low is not None and high is not None else []
+    lines = [f"{_three_digits(low)}–{_three_digits(high)}"] if low is not None and high is not None else []
     reverse, total = (metrics.get(f"{name}{ensemble}/{group}/p95") for name in ("klom_reverse", "klom_sum"))
     lines += [", ".join(_three_digits(value) for value in (reverse, total))] if reverse is not None else []
     return Cell(number(metrics.get(key)), "\n".join(lines))
@@ -77,7 +88,7 @@ def _accuracies(metrics: Mapping[str, float], ensemble: str) -> Cell:
     values = [metrics.get(f"accuracy/{ensemble}/{group}") for group in GROUPS]
     if all(value is None for value in values):
         return Cell(MISSING)
-    return Cell(" / ".join(number(None if value is None else 100 * value, ".1f") for value in values))
+    return Cell("/".join(number(None if value is None else 100 * value, ".1f") for value in values))
 
 
 def headline(result: RunResult) -> Table:
@@ -130,7 +141,7 @@ def sweep_table(cells: Sequence[SweepCell]) -> Table:
     table = dense_table()
     for title in columns:
         table.add_column(title, overflow="fold")
-    for title in (*(f"KLoM P95\n{group}\n(floor)" for group in GROUPS), "ToW", "cost\nratio"):
+    for title in (*(f"KLoM P95\n{group}\n(floor)" for group in GROUPS), "ToW", "cost\nratio\n+ shared"):
         table.add_column(title, justify="right", overflow="fold")
     table.add_column("status", overflow="fold")
     ordered = _in_reading_order(cells)
@@ -155,7 +166,8 @@ def _sweep_columns(cells: Sequence[SweepCell]) -> list[str]:
 def _sweep_row(cell: SweepCell, columns: Sequence[str]) -> list[str]:
     """Return the texts of one row."""
     kloms = [_with_floor(cell.metrics, group) for group in GROUPS]
-    ends = [number(cell.metrics.get("tow"), ".3f"), two_digits(cell.metrics.get("cost/ratio")), cell.status]
+    cost = f"{two_digits(cell.metrics.get('cost/ratio'))}\n{shared(cell.metrics.get('cost/shared'))}".strip()
+    ends = [number(cell.metrics.get("tow"), ".3f"), cost, cell.status]
     return [*map(cell.choice, columns), *kloms, *ends]
 
 

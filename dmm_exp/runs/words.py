@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dmm_exp.console.words import percent
+from dmm_exp.console.words import percent, trainings
 from dmm_exp.metrics.effects import UNKNOWN
 from dmm_exp.metrics.klom import FEWEST_MODELS
 from dmm_exp.metrics.tow import GROUPS
@@ -130,32 +130,62 @@ def _others(result: RunResult) -> str | None:
 
 def _attack(result: RunResult) -> str | None:
     """How well the unlearned models hide, for readers who know attacks better than divergences."""
-    accuracy, found = (result.metrics.get(f"ulira/{name}") for name in ("accuracy", "tpr_at_1fpr"))
+    accuracy, floor = (result.metrics.get(f"ulira{name}/accuracy") for name in ("", "_floor"))
     if accuracy is None:
         return None
-    rare = f", and it finds {percent(found)} of the unlearned models at 1 % false alarms" if found is not None else ""
+    against = f", and on independently retrained models {percent(floor)}" if floor is not None else ""
     return (
-        f"An attack that knows the margins of both kinds of models (U-LiRA) is right about {percent(accuracy)} of "
-        f"unlearned models and oracles, where guessing is right about 50 %{rare}."
+        f"An attack that knows the margins of both kinds of models (U-LiRA) is right about {percent(accuracy)}"
+        f"{_ends(result.metrics, 'ulira/accuracy')} of unlearned models and oracles, where guessing is right about "
+        f"50 %{against}.{_alarms(result.metrics)}"
     )
+
+
+def _alarms(metrics: Mapping[str, float]) -> str:
+    """How often the attack is wrong about retrained models, and what it finds when it hardly may be."""
+    wrong, found = (metrics.get(f"ulira/{name}") for name in ("false_positive_rate", "tpr_at_1fpr"))
+    said = [f"calls {percent(wrong)} of retrained models that it did not know unlearned"] if wrong is not None else []
+    said += [f"finds {percent(found)} of the unlearned models at 1 % false alarms"] if found is not None else []
+    return f" It {' and '.join(said)}." if said else ""
+
+
+def _ends(metrics: Mapping[str, float], name: str) -> str:
+    """Return the 95 % interval of a share in brackets, after a space; nothing where there is none."""
+    low, high = (metrics.get(f"{name}_{end}") for end in ("low", "high"))
+    return f" (95 % interval {percent(low)} to {percent(high)})" if low is not None and high is not None else ""
 
 
 def _accuracy(result: RunResult) -> str | None:
     """Tug-of-war, for readers who know accuracies better than margins."""
-    tug, spread = result.metrics.get("tow"), result.metrics.get("tow/std")
+    tug, floor = (result.metrics.get(name) for name in ("tow", "tow_floor"))
     if tug is None:
         return None
-    around = f" ± {spread:.3f} over models" if spread is not None else ""
-    return f"Tug-of-war, which compares accuracies only, is {tug:.3f}{around} (1 equals retraining)."
+    low, high = (result.metrics.get(f"tow_{end}") for end in ("low", "high"))
+    around = f" (95 % interval {low:.3f} to {high:.3f})" if low is not None and high is not None else ""
+    against = f"; independently retrained models have {floor:.3f}" if floor is not None else ""
+    return f"Tug-of-war, which compares accuracies only, is {tug:.3f}{around}, where 1 is equal accuracies{against}."
 
 
 def _cost(result: RunResult) -> str | None:
-    """What unlearning costs, with the attribution named beside it."""
+    """What unlearning costs, with what its method shares between requests beside it."""
     ratio = result.metrics.get("cost/ratio")
     if ratio is None:
         return None
-    beside = "; attribution is counted separately" if "cost/attribution" in result.metrics else ""
-    return f"Unlearning one model takes {percent(ratio)} of the gradient evaluations of retraining it{beside}."
+    return (
+        f"Unlearning one model takes {percent(ratio)} of the gradient evaluations of retraining it."
+        f"{_shared(result.metrics)}"
+    )
+
+
+def _shared(metrics: Mapping[str, float]) -> str:
+    """What is trained beside that; silent for methods that need nothing, and for older runs."""
+    common, request = (metrics.get(f"cost/{name}") for name in ("shared", "shared_per_request"))
+    if not request:
+        return ""
+    if not common:
+        return f" Models that are retrained for this request cost {trainings(request)} retrainings more."
+    part = f"; {trainings(request)} fall to this request" if request != common else ""
+    return f" Models that requests can share cost {trainings(common)} retrainings more{part}."
 
 
 def _effect(result: RunResult) -> str | None:

@@ -16,8 +16,12 @@ from dmm_exp.metrics.tow import GROUPS
 WORDS = {
     "tow": "ToW",
     "tow_mia": "ToW-MIA",
+    "tow_floor": "ToW of independent retraining",
+    "tow_mia_floor": "ToW-MIA of independent retraining",
     "lds": "LDS",
     "cost/ratio": "cost of unlearning ÷ cost of retraining",
+    "cost/shared": "cost of what requests share (retrainings)",
+    "cost/shared_per_request": "cost of further models for one request (retrainings)",
     "cost/attribution": "cost of attribution (gradients of single examples)",
     **{f"klom/{group}/p95": f"P95 KLoM of {group} points (nats)" for group in GROUPS},
     **{f"effect/r2/{group}": f"R² of the effect on {group} points" for group in GROUPS},

@@ -61,6 +61,7 @@ class Scrub(FineTuning):
 
     def prepare(self, fit: Fit) -> dict[str, Tensor]:
         """Compute the logits of the originals once; they are not trained."""
+        fit.count_forward(fit.task.n_train)
         return {"teacher": fit.task.originals.logits(fit.task.examples.inputs)}
 
     def passes(self, task: UnlearningTask, epoch: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
@@ -101,7 +102,8 @@ class BadTeacher(FineTuning):
         self.temperature, self.retain_fraction = temperature, retain_fraction
 
     def prepare(self, fit: Fit) -> dict[str, Tensor]:
-        """Compute the logits of both teachers once."""
+        """Compute the logits of both teachers once; every training point needs one of them."""
+        fit.count_forward(fit.task.n_train)
         task, inputs = fit.task, fit.task.examples.inputs
         seeds = (member_seed(task.seed, "unlearned", index, "initialisation") for index in task.members)
         untrained = Ensemble.initialise(task.build, seeds).to(task.originals.device).logits(inputs)

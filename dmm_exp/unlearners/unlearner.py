@@ -18,6 +18,7 @@ from dmm_exp.ensembles.schedules import Schedule
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
+FORWARD_PASSES = 3  # as costly as one gradient of a single example
 Target = Literal["none", "predicted", "oracle"]
 
 
@@ -255,6 +256,10 @@ class Fit(EnsembleModule):
     def after_step(self) -> None:
         """Call the method after a step."""
         self.method.after_step(self)
+
+    def count_forward(self, examples: int) -> None:
+        """Count forward passes of single examples that take no gradient, such as a teacher's: a third of one each."""
+        self.sample_gradients += round(examples / FORWARD_PASSES)
 
     def on_fit_start(self) -> None:
         """Move the tensors of the method to the device, too."""

@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,24 +16,24 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.models import MLP, Normalised
 
 GROUPS = ("forget", "retain", "val")
+ENDS, ENSEMBLES = ("", "_floor", "_original"), ("unlearned", "original", "oracle", "floor")
 BOTH_WAYS = [f"{measure}{end}" for measure in ("klom_reverse", "klom_sum") for end in ("", "_floor", "_original")]
 
 ALWAYS = {
     *(f"klom/{group}/{value}" for group in GROUPS for value in ("p50", "p95", "p99", "mean")),
     *(f"{kind}/{group}/p95" for group in GROUPS for kind in ("klom_floor", "klom_original")),
     *(f"{kind}/{group}/p95" for group in GROUPS for kind in BOTH_WAYS),
-    *(f"accuracy/{kind}/{group}" for group in GROUPS for kind in ("unlearned", "original", "oracle")),
-    *(f"mia/{kind}" for kind in ("unlearned", "original", "oracle")),
-    *(
-        "tow",
-        "tow/std",
-        "tow_mia",
-        "tow_mia/std",
-        "ulira/accuracy",
-        "ulira/tpr_at_1fpr",
-        "cost/unlearning",
-        "cost/ratio",
-    ),
+    *(f"accuracy/{kind}/{group}" for group in GROUPS for kind in ENSEMBLES),
+    *(f"mia/{kind}" for kind in ENSEMBLES),
+    *(f"{score}{end}" for score in ("tow", "tow_mia") for end in ENDS),
+    *(f"ulira{end}/{rate}" for rate in ("accuracy", "tpr_at_1fpr") for end in ENDS),
+    *("ulira/false_positive_rate", "ulira_original/false_positive_rate"),
+    *("tow/std", "tow_mia/std"),
+    *(f"cost/{name}" for name in ("unlearning", "ratio", "shared", "shared_per_request")),
+}
+WITH_INTERVAL = {
+    *(f"klom/{group}/p95" for group in GROUPS),
+    *(name for name in ALWAYS if name.startswith(("accuracy", "mia", "tow", "ulira")) and "/std" not in name),
 }
 EFFECT = ("r2", "correlation", "slope", "standard_error", "expected_error")
 PREDICTED = {
@@ -58,8 +59,9 @@ def test_metrics_have_exactly_the_documented_names(start, outputs):
 
 def test_intervals_appear_with_enough_members(start, outputs):
     found = start(outputs, "n_models=20", "training.batch_size=512", "unlearner=do_nothing", "forget=random").metrics
-    for group in GROUPS:
-        assert found[f"klom/{group}/p95_low"] <= found[f"klom/{group}/p95"] <= found[f"klom/{group}/p95_high"]
+    for name in WITH_INTERVAL:
+        assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"], name
+    assert {name.rpartition("_")[0] for name in found if name.endswith(("_low", "_high"))} == WITH_INTERVAL
 
 
 def test_every_stage_has_its_seconds_and_says_whether_it_was_reused(main_job):
@@ -156,7 +158,39 @@ def test_doing_nothing_is_the_originals_and_costs_nothing(start, outputs):
 
 
 def test_retraining_costs_one_retraining(start, outputs):
-    assert start(outputs, "unlearner=retrain").metrics["cost/ratio"] == 1
+    found = start(outputs, "unlearner=retrain").metrics
+    assert found["cost/ratio"] == 1
+    assert found["cost/shared"] == found["cost/shared_per_request"] == 0
+
+
+def test_shared_cost_counts_the_pool_and_the_originals_that_predictions_look_at(start, outputs):
+    halves, original = 60 * 719 / 1388, 1438 / 1388
+    found = start(outputs, "attribution=debiased", "pool.amortised_over=4").metrics
+    assert found["cost/shared"] == pytest.approx(halves)
+    assert found["cost/shared_per_request"] == pytest.approx(halves / 4)
+    few = ["attribution=empirical_bayes", "pool.larger.size=0", "attribution.oracles=2"]
+    few = start(outputs, *few, "pool.amortised_over=4").metrics
+    assert few["cost/shared"] == pytest.approx(halves + 8 * original)
+    assert few["cost/shared_per_request"] == pytest.approx(few["cost/shared"] / 4 + 2)
+
+
+def test_targets_from_retrained_models_are_costs_of_the_request(start, outputs):
+    found = start(outputs, "unlearner=oracle_matching").metrics
+    assert (found["cost/shared"], found["cost/shared_per_request"]) == (0, 8)
+    found = start(outputs, "unlearner=dm_direct", "attribution=oracle").metrics
+    assert found["cost/shared"] == pytest.approx(8 * 1438 / 1388)
+    assert found["cost/shared_per_request"] == pytest.approx(8 * 1438 / 1388 + 8)
+
+
+def test_scores_of_a_refinement_count_the_pool(start, outputs):
+    found = start(outputs, "unlearner=finetune", "refinement=rum_f").metrics
+    assert found["cost/shared"] == pytest.approx(60 * 719 / 1388)
+
+
+def test_the_floor_is_scored_like_unlearned_models(start, outputs):
+    members = pd.read_parquet(start(outputs, "unlearner=retrain").folder / "members.parquet")
+    by_hand = np.prod([1 - (members[f"accuracy/floor/{g}"] - members[f"accuracy/oracle/{g}"]).abs() for g in GROUPS], 0)
+    assert members["tow_floor"].to_numpy() == pytest.approx(by_hand)
 
 
 def test_true_effect_predicts_itself(start, outputs):

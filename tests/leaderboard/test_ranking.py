@@ -13,7 +13,7 @@ import pytest
 from dmm_exp.console.tables import print_table
 from dmm_exp.leaderboard.page import quality_against_cost, write_leaderboard
 from dmm_exp.leaderboard.ranking import Outcome, score, standing
-from dmm_exp.leaderboard.tables import leaderboard_markdown, leaderboard_table
+from dmm_exp.leaderboard.tables import leaderboard_data, leaderboard_markdown, leaderboard_table
 from dmm_exp.report.canvas import save
 from dmm_exp.report.figures import kept
 from dmm_exp.report.palette import colour_of, marker
@@ -25,7 +25,7 @@ def metrics(value: float, cost: float = 0.1, tow: float = 0.9) -> dict[str, floa
     """Three P95 KLoM whose mean is ``value``."""
     kloms = {"klom/forget/p95": value + 0.2, "klom/retain/p95": value - 0.1, "klom/val/p95": value - 0.1}
     floors = {f"klom_floor/{group}/p95": 0.6 for group in ("forget", "retain", "val")}
-    return kloms | floors | {"cost/ratio": cost, "tow": tow}
+    return kloms | floors | {"cost/ratio": cost, "tow": tow, "tow_floor": 0.94}
 
 
 def cell(method: str, kind: str, value: float, draw: int = 0, reference: bool = False, **more: Any) -> Outcome:
@@ -148,6 +148,13 @@ def test_failures_are_listed_with_the_first_line_of_their_error(show: Any) -> No
     assert "random seed=0, four: failed: out of [memory]" in text
     assert "class seed=0, four: not run" in text
     assert "traceback" not in text
+
+
+def test_retraining_has_its_tug_of_war_and_methods_what_they_share() -> None:
+    dear = cell("dear", "random", 1.0, metrics={**metrics(1.0), "cost/shared": 1705.0})
+    floor, first, second = leaderboard_data([dear, cell("plain", "random", 2.0)]).rows
+    assert [value.value for value in floor.cells[-2:]] == ["0.940", "1"]
+    assert (first.label, first.cells[-1].detail, second.cells[-1].detail) == ("dear", "+ 1,705", "")
 
 
 def test_four_kinds_fit_in_140_columns() -> None:

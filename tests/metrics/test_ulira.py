@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.metrics import roc_curve
 
 from dmm_exp.errors import UserError
-from dmm_exp.metrics import roc, tpr_at_fpr, ulira, ulira_scores
+from dmm_exp.metrics import false_positives, roc, tpr_at_fpr, ulira, ulira_scores
 
 
 def test_independent_ensembles_of_one_distribution_are_at_chance():
@@ -40,6 +40,26 @@ def test_the_closed_form_equals_refitting_without_each_member():
         np.testing.assert_allclose(positive[:, point], expected, rtol=1e-9)
         expected = [density(o[i], u) - density(o[i], np.delete(o, i)) for i in range(9)]
         np.testing.assert_allclose(negative[:, point], expected, rtol=1e-9)
+
+
+def test_retrained_models_that_the_attack_does_not_know_are_accused_as_often_as_not_where_there_is_no_difference():
+    unlearned, oracle, held_out = np.random.default_rng(6).normal(size=(3, 50, 2000))
+    assert false_positives(unlearned, oracle, held_out).mean() == pytest.approx(0.5, abs=0.01)
+    assert false_positives(unlearned + 50, oracle, held_out).max() == 0
+    assert false_positives(unlearned + 50, oracle, held_out + 50).min() > 0.99
+
+
+def test_false_positives_are_those_of_plain_fits():
+    generator = np.random.default_rng(7)
+    unlearned, oracle, held_out = (
+        generator.normal(1, 2, (6, 4)),
+        generator.normal(size=(9, 4)),
+        generator.normal(size=(3, 4)),
+    )
+    for point, share in enumerate(false_positives(unlearned, oracle, held_out)):
+        fits = [stats.norm(*stats.norm.fit(side[:, point])) for side in (unlearned, oracle)]
+        ratio = fits[0].logpdf(held_out[:, point]) - fits[1].logpdf(held_out[:, point])
+        assert share == pytest.approx((ratio > 0).mean())
 
 
 def test_constant_margins_are_at_chance_and_finite():
@@ -80,6 +100,8 @@ def test_bad_input_is_named_in_one_sentence():
         ulira(good, good[:2])
     with pytest.raises(UserError, match="same points"):
         ulira(good, good[:, :2])
+    with pytest.raises(UserError, match="same points"):
+        false_positives(good, good, good[:, :2])
     with pytest.raises(UserError, match="variance_floor is 0"):
         ulira(good, good, variance_floor=0.0)
     with pytest.raises(UserError, match="fpr is 1"):

@@ -93,15 +93,16 @@ def _metrics(points: pd.DataFrame) -> dict[str, float]:
             metrics[f"klom_sum{end}/{group}/p95"] = 2.3 * metrics[f"klom{end}/{group}/p95"]
         value = metrics[f"klom/{group}/p95"]
         metrics |= {f"klom/{group}/p95_low": 0.9 * value, f"klom/{group}/p95_high": 1.1 * value}
+        metrics[f"accuracy/floor/{group}"] = float(np.mean(rows["accuracy_oracle"]))
         for role in ("original", "unlearned", "oracle"):
             metrics[f"accuracy/{role}/{group}"] = float(np.mean(rows[f"accuracy_{role}"]))
         metrics[f"effect/r2/{group}"] = 0.84
     extra = {
-        "tow": 0.9731,
-        "tow/std": 0.012,
-        "ulira/accuracy": 0.561,
-        "ulira/tpr_at_1fpr": 0.034,
-        "cost/ratio": 0.0213,
+        **{"tow": 0.9731, "tow/std": 0.012, "tow_low": 0.9707, "tow_high": 0.9755},
+        **{"tow_floor": 0.9812, "tow_floor_low": 0.9789, "tow_floor_high": 0.9835, "tow_original": 0.612},
+        **{"ulira/accuracy": 0.561, "ulira/accuracy_low": 0.541, "ulira/accuracy_high": 0.581},
+        **{"ulira_floor/accuracy": 0.497, "ulira/tpr_at_1fpr": 0.034, "ulira/false_positive_rate": 0.44},
+        **{"cost/ratio": 0.0213, "cost/shared": 1705.3, "cost/shared_per_request": 1709.3},
         "cost/attribution": 1e6,
     }
     return metrics | extra | {"lds": 0.61, "seconds/pool": 48.2}

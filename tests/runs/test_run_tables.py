@@ -54,6 +54,51 @@ def test_headline_fits_in_a_hundred_columns_and_loses_nothing(run: RunResult) ->
     assert f"{run.metrics['klom/forget/p95']:.2f}" in text
 
 
+def test_every_column_of_independent_retraining_is_filled(run: RunResult) -> None:
+    floor, nothing, _ = headline_data(run).rows
+    assert MISSING not in {value.value for row in (floor, nothing) for value in row.cells}
+    assert (floor.cells[3].value, floor.cells[3].detail) == ("0.981", "0.979–0.984")
+
+
+def test_below_tug_of_war_stands_its_interval_and_below_the_cost_what_is_shared(run: RunResult) -> None:
+    *_, tug, _, cost = headline_data(run).rows[2].cells
+    assert (tug.value, tug.detail) == ("0.973", "0.971–0.976")
+    assert (cost.value, cost.detail) == ("0.021", "+ 1,705\nshared")
+    assert "±" not in printed(headline(run))
+
+
+def test_a_headline_at_its_widest_fits_in_a_hundred_columns(run: RunResult) -> None:
+    wide = dict.fromkeys((name for name in run.metrics if name.startswith("klom")), 11.48)
+    sure = dict.fromkeys((name for name in run.metrics if name.startswith("accuracy")), 1.0)
+    text = printed(headline(replace(run, metrics={**run.metrics, **wide, **sure, "cost/shared": 98_765.4})))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "+ 98,765" in text
+
+
+@pytest.mark.parametrize(("cost", "words"), [(1709.3, "+ 1,709"), (0.24, "+ 0.24"), (75.2, "+ 75")])
+def test_sweep_puts_the_shared_cost_below_the_ratio(cost: float, words: str) -> None:
+    costs = {"cost/ratio": 0.49, "cost/shared": cost}
+    text = printed(sweep_table([SweepCell({"forget": "a", "unlearner": "dmm"}, costs)]))
+    assert text.index("0.49") < text.index(words)
+    free = SweepCell({"forget": "a", "unlearner": "dmm"}, {**costs, "cost/shared": 0.0})
+    assert "+ 0" not in printed(sweep_table([free]))
+
+
+def test_a_sweep_of_usual_names_fits_in_a_hundred_columns() -> None:
+    metrics = {f"klom{end}/{group}/p95": 9.99 for end in ("", "_floor") for group in ("forget", "retain", "val")}
+    metrics |= {"tow": 0.9, "cost/ratio": 0.49, "cost/shared": 1705.0, "cost/attribution": 1.0}
+    choices = {"forget": "rum_high_mem", "unlearner": "finetune", "attribution": "best"}
+    assert max(map(len, printed(sweep_table([SweepCell(choices, metrics)])).splitlines())) <= 100
+
+
+def test_the_report_says_floors_intervals_and_what_requests_share(run: RunResult) -> None:
+    text = " ".join(narrative(run).meaning)
+    assert "0.973 (95 % interval 0.971 to 0.976), where 1 is equal accuracies; independently retrained models" in text
+    assert "right about 56 % (95 % interval 54 % to 58 %) of unlearned models" in text
+    assert "50 %, and on independently retrained models 50 %. It calls 44 % of retrained models" in text
+    assert "can share cost 1,705 retrainings more; 1,709 fall to this request." in text
+
+
 def test_headline_shows_a_dash_for_every_missing_metric(make_run: Callable[..., RunResult]) -> None:
     rows = headline_data(make_run(metrics={})).rows
     assert {value.value for value in rows[2].cells} == {MISSING}

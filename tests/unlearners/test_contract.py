@@ -191,8 +191,8 @@ BY_HAND = {
     "l1_sparse": lambda c, f, r: c["epochs"] * r,
     "neggrad_plus": lambda c, f, r: c["epochs"] * 2 * r,
     "ascent_descent": lambda c, f, r: min(c["ascent_epochs"], c["epochs"]) * f + c["epochs"] * r,
-    "scrub": lambda c, f, r: min(c["ascent_epochs"], c["epochs"]) * f + c["epochs"] * r,
-    "bad_teacher": lambda c, f, r: c["epochs"] * (f + round(c["retain_fraction"] * r)),
+    "scrub": lambda c, f, r: min(c["ascent_epochs"], c["epochs"]) * f + c["epochs"] * r + round((f + r) / 3),
+    "bad_teacher": lambda c, f, r: c["epochs"] * (f + round(c["retain_fraction"] * r)) + round((f + r) / 3),
     "random_label": lambda c, f, r: c["epochs"] * (f + r),
     "salun": lambda c, f, r: f + c["epochs"] * (f + r),
     **dict.fromkeys(
