@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from dmm_exp.data import Examples
+from dmm_exp.data import Examples, Rows
 from dmm_exp.errors import UserError
 from dmm_exp.forget.selector import Selector, forget_size
 from dmm_exp.scores import hardness
@@ -64,6 +65,16 @@ class Memorized(Selector):
             )
         return chosen
 
+    def remark(self, rows: Rows, scores: pd.DataFrame | None = None) -> str:
+        """Return which scores the rows have, and a warning where "high" is not what RUM calls so."""
+        assert scores is not None
+        values = scores[self.score].to_numpy(dtype=np.float64)[rows.indices.numpy()]
+        middle = float(np.median(values))
+        text = f"{self.score} {float(values.min()):.2f} to {float(values.max()):.2f}, median {middle:.2f}"
+        if self.level == "high" and self.score == "memorization" and middle < HIGH:
+            return f"{text} (RUM calls high what lies above {HIGH}; this data has too few such examples)"
+        return text
+
     def _sizes(self, size: int) -> dict[str, int]:
         """Return the number of examples of each group."""
         if self.level == "mix":
@@ -74,6 +85,7 @@ class Memorized(Selector):
 
 
 LEVELS = ("low", "mid", "high")
+HIGH = 0.8  # memorization from which RUM (arXiv 2406.01257) calls an example highly memorized
 
 
 def memorization_groups(values: Tensor, size: int, skip: int = 0, middle: float = 0.5) -> dict[str, Tensor]:

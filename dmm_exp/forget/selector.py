@@ -55,6 +55,10 @@ class Selector(ABC):
             )
         return Rows(chosen, examples.n_train, f"{described(chosen.tolist())} chosen by {name}")
 
+    def remark(self, rows: Rows, scores: pd.DataFrame | None = None) -> str:
+        """Return what a person should know of the chosen rows beside their number; an empty text if nothing."""
+        return ""
+
 
 def forget_size(size: int | None, fraction: float, n_train: int) -> int:
     """Return the number of examples asked for: ``size``, or a fraction of the training set when it is None.

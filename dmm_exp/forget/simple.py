@@ -127,6 +127,10 @@ class OneGroup(Selector):
     column: str
     value: str | int
 
+    def remark(self, rows: Rows, scores: pd.DataFrame | None = None) -> str:
+        """Return where the rows were found."""
+        return rows.read
+
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
         """Return the sorted rows of the group."""
         values = group_values(examples.columns, self.column, "forget.column")
@@ -197,6 +201,10 @@ class Indices(Selector):
     indices: str | list[int]
     column: str | int | None = None
     header: bool | None = None
+
+    def remark(self, rows: Rows, scores: pd.DataFrame | None = None) -> str:
+        """Return where the rows were found."""
+        return rows.read
 
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
         """Return the sorted indices."""

@@ -20,7 +20,7 @@ from dmm_exp.data import Rows
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.optimisation import check_optimizer
 from dmm_exp.ensembles.work import model_factory, recipe
-from dmm_exp.forget import Indices, OneGroup, Selector
+from dmm_exp.forget import Selector
 from dmm_exp.metrics import KlomOptions, check_attack, check_options
 from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.pipeline.context import Context
@@ -110,8 +110,9 @@ class Pipeline:
             return self._forget
         scores = self.needed_scores if self.selector.needs_scores else None
         rows = self.selector.rows(self.context.examples, scores)
-        read = f": {rows.read}" if isinstance(self.selector, (Indices, OneGroup)) else ""
-        self.context.console.note(f"forget set: {len(rows)} of {rows.n_train:,} training examples{read}")
+        remark = self.selector.remark(rows, scores)
+        number = f"{len(rows)} of {rows.n_train:,} training examples"
+        self.context.console.note(f"forget set: {number}{': ' * bool(remark)}{remark}")
         return rows
 
     @cached_property

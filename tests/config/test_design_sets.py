@@ -20,7 +20,11 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))
 DESIGN = [name for name in EXPERIMENTS if name.startswith("design_")]
 REPORTED = [name for name in EXPERIMENTS if not name.startswith("design_")]
 SIZES = {"fashion_mnist": (60_000, 10_000)}  # of the files' parts
-EARLIER = {"fashion_cnn", "fashion_cnn/class", "fashion/rum_mix_mem"}  # searched before design sets had data of their own
+EARLIER = {
+    "fashion_cnn",
+    "fashion_cnn/class",
+    "fashion/rum_mix_mem",
+}  # searched before design sets had data of their own
 WHOLE = {"dmm_fashion_full"}  # reports on all images there are, which no design set of these files can avoid
 Images = frozenset[tuple[str, str, int]]  # files, part, row
 

@@ -375,3 +375,14 @@ def test_choosing_does_not_change_the_scores(examples: Examples, scores: pd.Data
     before = scores.copy(deep=True)
     Memorized("mid", size=30).select(examples, scores)
     pd.testing.assert_frame_equal(scores, before)
+
+
+def test_a_memorized_set_says_how_memorized_it_is_and_whether_that_is_what_rum_calls_high(examples: Examples):
+    scores = pd.DataFrame({"point": range(examples.n_train), "memorization": np.linspace(0, 1, examples.n_train)})
+    few, many, mid = Memorized("high", size=10), Memorized("high", size=66), Memorized("mid", size=10)
+    assert few.remark(few.rows(examples, scores), scores).startswith("memorization 0.95 to 1.00, median 0.9")
+    assert "RUM" not in few.remark(few.rows(examples, scores), scores)
+    assert "RUM" not in mid.remark(mid.rows(examples, scores), scores)
+    low = scores.assign(memorization=scores["memorization"] / 2)
+    assert "too few such examples" in many.remark(many.rows(examples, low), low)
+    assert Random(size=3).remark(Random(size=3).rows(examples)) == ""
