@@ -226,7 +226,7 @@ class Config:
     )
     attribution: Node = field(default_factory=dict, metadata=_marks_inside(later=("oracles",)))
     unlearner: Node = field(default_factory=dict, metadata=_marks_inside(later=("margin_weight",)))
-    refinement: Node = field(default_factory=dict)
+    refinement: Node = field(default_factory=dict, metadata=_marks_inside(later=("each",)))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     trainer: Node = field(
         default_factory=dict,

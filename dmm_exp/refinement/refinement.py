@@ -99,20 +99,22 @@ class Shuffle(Refinement):
     Args:
         count: number of parts.
         seed: of the draw.
+        each: ``{unlearner: configuration, or null for the run's own}``, of every part.
 
     Raises:
-        UserError: the number of parts is below 1.
+        UserError: the number of parts is below 1, or ``each`` is not a mapping.
     """
 
-    def __init__(self, *, count: int = 3, seed: int = 0) -> None:
+    def __init__(self, *, count: int = 3, seed: int = 0, each: Plain | None = None) -> None:
         if count < 1:
             raise UserError(f"refinement.count={count}: expected at least 1")
         self.count, self.seed = count, seed
+        self._unlearner = _unlearner_of("each", each or {"unlearner": None})
 
     @property
     def unlearners(self) -> dict[str, Plain | None]:
-        """All parts are unlearned by the run's own method."""
-        return {f"part {number}": None for number in range(1, self.count + 1)}
+        """All parts are unlearned by the same method."""
+        return {f"part {number}": self._unlearner for number in range(1, self.count + 1)}
 
     def split(self, indices: Tensor, scores: pd.DataFrame | None) -> list[Tensor]:
         """Return random parts."""
@@ -147,11 +149,8 @@ class ByScore(Refinement):
     ) -> None:
         if not parts:
             raise UserError("refinement: expected parts, such as low, mid and high, each with its unlearner")
-        for name, part in parts.items():
-            if not isinstance(part, Mapping):
-                raise UserError(f"refinement.{name}={shown(part)}: expected a part, such as {{unlearner: null}}")
         self.score, self.order, self.candidates, self.criterion = score, order, candidates, criterion
-        self._ascending = {name: part.get("unlearner") for name, part in parts.items()}
+        self._ascending = {name: _unlearner_of(name, part) for name, part in parts.items()}
 
     @property
     def unlearners(self) -> dict[str, Plain | None]:
@@ -165,3 +164,9 @@ class ByScore(Refinement):
         values = torch.from_numpy(hardness(scores, self.score, "refinement.score"))[indices]
         groups = list(indices[values.argsort(stable=True)].tensor_split(len(self._ascending)))
         return groups if self.order == "ascending" else groups[::-1]
+
+
+def _unlearner_of(name: str, part: Plain) -> Plain | None:
+    if not isinstance(part, Mapping):
+        raise UserError(f"refinement.{name}={shown(part)}: expected a part, such as {{unlearner: null}}")
+    return part.get("unlearner")

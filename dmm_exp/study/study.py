@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -83,7 +84,9 @@ def _views(study: StudyConfig) -> list[View]:
 def compose_cells_of(study: StudyConfig, overrides: Sequence[str]) -> Iterator[StudyCell]:
     """Yield every cell of every table, composed and checked.
 
-    A table without rows has one for each of ``study.methods``, at ``experiment=SETTINGS/METHOD`` where there is one.
+    A table without rows has one for each of ``study.methods``, at ``experiment=SETTINGS/METHOD`` where there is one. In its
+    columns ``{TABLE}`` stands for the row's method at its settings in that table, ``TABLE/METHOD``, where there are some,
+    and for the method's own ones otherwise.
 
     Raises:
         UserError: a row, column or value does not exist.
@@ -97,7 +100,8 @@ def compose_cells_of(study: StudyConfig, overrides: Sequence[str]) -> Iterator[S
                 raise UserError(f"study.tables.{name}: expected rows (or study.methods) and columns")
             for row, row_text in rows.items():
                 for column, column_text in table.columns.items():
-                    own = [*shlex.split(row_text), *shlex.split(column_text), *shared]
+                    text = column_text if table.rows is not None else _with_settings(column_text, row, compose)
+                    own = [*shlex.split(row_text), *shlex.split(text), *shared]
                     config, choices = compose(own)[0]
                     check_ranges(config)
                     check_targets(config)
@@ -112,3 +116,13 @@ def _method_rows(study: StudyConfig, compose: Composer) -> dict[str, str]:
         tuned = study.settings is not None and compose.has("experiment", found)
         rows[method] = f"experiment={found}" if tuned else f"unlearner={method}"
     return rows
+
+
+def _with_settings(text: str, method: str, compose: Composer) -> str:
+    """Return a column's overrides with a method in place of every ``{TABLE}``."""
+
+    def found(match: re.Match[str]) -> str:
+        row = f"{match[1]}/{method}"
+        return row if compose.has("experiment", row) else method
+
+    return re.sub(r"\{([\w/]+)\}", found, text)

@@ -38,7 +38,7 @@ LATER = [
     "dataset.train_skip", "dataset.validation_skip", "unlearner.margin_weight",
     "dataset.formats.npz.axes", "dataset.formats.table.keep", "dataset.formats.folder.group_by",
     "dataset.formats.npz.group_by", "dataset.formats.table.group_by", "evaluation.strong_ulira.position",
-    "forget.position", "forget.column", "forget.header", "attribution.oracles", "pool.designs",
+    "forget.position", "forget.column", "forget.header", "attribution.oracles", "pool.designs", "refinement.each",
 ]  # fmt: skip
 UNMARKED = [key for keys in DO_NOT_IDENTIFY.values() for key in keys]
 TUNING = {"random seed=9": {"_target_": "dmm_exp.forget.Random", "size": 5, "fraction": None, "seed": 9}}

@@ -95,3 +95,11 @@ def test_a_set_like_a_part_has_nearly_its_scores_and_none_of_the_forget_set():
     assert float((values[chosen].sort().values - values[part].sort().values).abs().max()) < 0.02
     with pytest.raises(UserError, match="are left"):
         resembling(values, torch.arange(150), torch.arange(150))
+
+
+def test_a_control_may_have_settings_of_its_own_for_every_part():
+    own = {"_target_": "x", "epochs": 1}
+    assert [part.unlearner for part in Shuffle(count=3, each={"unlearner": own}).parts(FORGET, None)] == [own] * 3
+    assert [part.unlearner for part in Shuffle(count=2).parts(FORGET, None)] == [None] * 2
+    with pytest.raises(UserError, match=r"refinement\.each=finetune: expected a part"):
+        Shuffle(each="finetune")  # type: ignore[arg-type]

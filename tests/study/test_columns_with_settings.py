@@ -1,0 +1,34 @@
+"""Columns of a study whose parts have settings of their own, by method."""
+
+from __future__ import annotations
+
+from dmm_exp.config.folders import config_directory
+from dmm_exp.config.preflight import check_overrides, compose_unlearner
+from dmm_exp.config.schema import StudyConfig, StudyTableConfig, register
+from dmm_exp.study.study import compose_cells_of
+
+COLUMNS = {
+    "whole": "forget=rum_mix_mem",
+    "parts": "forget=rum_mix_mem refinement=rum refinement.low.unlearner={digits/random} "
+    "refinement.mid.unlearner={digits/rum_mid_mem} refinement.high.unlearner={digits/rum_high_mem}",
+    "shuffled": 'forget=rum_mix_mem refinement=shuffle "refinement.each={unlearner: {digits/random}}"',
+}
+
+
+def test_a_table_in_braces_stands_for_the_rows_method_at_its_settings_there():
+    register()
+    check_overrides(config_directory(), [])
+    study = StudyConfig(
+        methods=["scrub", "do_nothing"],
+        settings="digits/rum_mix_mem",
+        tables={"refinement": StudyTableConfig(columns=COLUMNS)},
+    )
+    cells = {(cell.row, cell.column): cell for cell in compose_cells_of(study, [])}
+    texts = cells["scrub", "parts"].overrides
+    assert "refinement.mid.unlearner=digits/rum_mid_mem/scrub" in texts
+    assert "refinement.high.unlearner=digits/rum_high_mem/scrub" in texts
+    assert cells["scrub", "parts"].config.refinement["high"]["unlearner"] == "digits/rum_high_mem/scrub"
+    assert cells["scrub", "shuffled"].config.refinement["each"] == {"unlearner": "digits/random/scrub"}
+    assert cells["scrub", "whole"].overrides[:1] == ["experiment=digits/rum_mix_mem/scrub"]
+    assert "refinement.low.unlearner=do_nothing" in cells["do_nothing", "parts"].overrides  # no table has it
+    assert compose_unlearner(config_directory(), "digits/random/scrub")["_target_"].endswith("Scrub")
