@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dmm_exp import __version__
 from dmm_exp.data import FORGET, GROUPS
 from dmm_exp.metrics import (
+    KlomOptions,
     accuracy,
     cost_ratio,
     doubt,
@@ -68,7 +69,8 @@ class Evaluation:
         self.epoch = epoch
         self.context = pipeline.context
         self.config = pipeline.context.config
-        self.klom_options = dict(self.config.evaluation.klom)
+        given = self.config.evaluation.klom
+        self.klom_options: KlomOptions = {name: value for name, value in given.items() if value is not None}
         self.labels = pipeline.context.examples.labels.numpy()
         self.groups = pipeline.groups.numpy()
 
