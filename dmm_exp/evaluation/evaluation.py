@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from dmm_exp import __version__
 from dmm_exp.data import FORGET, GROUPS
+from dmm_exp.evaluation import single
+from dmm_exp.evaluation.lds import lds_metrics
 from dmm_exp.metrics import (
     KlomOptions,
     accuracy,
@@ -37,7 +39,7 @@ from dmm_exp.store import Artifact, Draft, Spec
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 FEWEST_FOR_INTERVALS = 20
 FEWEST_FOR_ATTACK = 3
-EVALUATION_FORMAT = 3  # increased when the same models get other numbers or columns; 3: KLoM in both directions
+EVALUATION_FORMAT = 4  # increased when the same models get other numbers or columns; 4: single networks, LDS by group
 RATES = np.union1d(np.linspace(0, 1, 101), np.logspace(-5, 0, 101))  # false-positive rates at which a curve is kept
 
 
@@ -115,7 +117,10 @@ class Evaluation:
 
     @property
     def members(self) -> pd.DataFrame:
-        """One row for each member: ``members.parquet``. The mean of a column is the metric of this name."""
+        """One row for each member: ``members.parquet``. The mean of a column is the metric of this name.
+
+        Of ``single/…``, one network among retrained ones, the median is.
+        """
         return self.artifact.table("members")
 
     @property
@@ -157,6 +162,7 @@ class Evaluation:
 
     def _metrics(self) -> dict[str, float]:
         parts = (self.quick_metrics(), self._intervals(), self._attacks(), self._ulira(), self._effect())
+        parts = (*parts, single.metrics(self._single, self._points_of))
         return {name: float(value) for part in parts for name, value in part.items()}
 
     def quick_metrics(self) -> dict[str, float]:
@@ -166,6 +172,17 @@ class Evaluation:
 
     def _of(self, group: int) -> NDArray[np.intp]:
         return np.flatnonzero(self.groups == group)
+
+    @cached_property
+    def _points_of(self) -> dict[str, NDArray[np.intp]]:
+        """The points of every group that has any, by its name."""
+        found = {name: self._of(group) for group, name in enumerate(GROUPS)}
+        return {name: points for name, points in found.items() if len(points)}
+
+    @cached_property
+    def _single(self) -> single.Columns:
+        """What every network looks like alone among the oracles."""
+        return single.columns({name: outputs.margins for name, outputs in self.outputs.items()}, self._points_of)
 
     def _klom(self) -> dict[str, float]:
         values: dict[str, float] = {}
@@ -177,8 +194,8 @@ class Evaluation:
             for end in ("", "_floor", "_original"):
                 one, other = (self.klom[f"{direction}{end}"][points] for direction in ("klom", "klom_reverse"))
                 found = {"klom": one, "klom_reverse": other, "klom_sum": one + other}
-                for measure, single in found.items():
-                    values[f"{measure}{end}/{name}/p95"] = np.quantile(single, 0.95)
+                for measure, each in found.items():
+                    values[f"{measure}{end}/{name}/p95"] = np.quantile(each, 0.95)
         return values
 
     def _intervals(self) -> dict[str, float]:
@@ -305,7 +322,7 @@ class Evaluation:
             values |= {f"effect/{measure}/{name}": value for measure, value in self._doubt(points).items()}
         for name, scores in self.pipeline.effect.tensors("effect").items():
             if name.startswith("lds"):
-                values[name] = float(np.nanmean(scores.numpy()))
+                values |= lds_metrics(name, scores.numpy(), self._points_of)
         return values
 
     def _doubt(self, points: NDArray[np.intp]) -> dict[str, float]:
@@ -368,7 +385,7 @@ class Evaluation:
         for name in ("unlearned", "oracle"):
             columns |= {f"accuracy/{name}/{group}": values for group, values in self._accuracies(name).items()}
             columns[f"mia/{name}"] = self._attack_scores[name]
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns | self._single)
 
 
 def gradients_of(artifacts: Iterable[Artifact]) -> int:

@@ -47,7 +47,7 @@ def klom(
 
     Bin edges are float64, evenly spaced over the joint range of a point's clipped margins; a value on an inner edge
     belongs to the bin on its right, and the last bin is closed. The counts are those of a plain loop over points.
-    Where all 2N margins of a point are equal its KLoM is 0. With ``floor_everywhere`` both are a hair above 0, as published.
+    Where all 2N margins of a point are equal its KLoM is 0. With ``floor_everywhere`` both are a hair above 0.
 
     Args:
         unlearned: margins ``[members, points]``.

@@ -16,6 +16,7 @@ from dmm_exp.report.figures import keep
 from dmm_exp.report.html import Tile, page
 from dmm_exp.runs.figures import draw_all
 from dmm_exp.runs.result import RunResult
+from dmm_exp.runs.single import single_data, single_words
 from dmm_exp.runs.tables import headline_data
 from dmm_exp.runs.words import narrative, share_within_floor
 
@@ -55,6 +56,8 @@ def _context(result: RunResult, charts: Sequence[Chart]) -> dict[str, Any]:
         "leads": charts[:_LEADS],
         "charts": charts[_LEADS:],
         "headline": headline_data(result),
+        "single": single_data(result),
+        "single_words": single_words(result),
         "metrics": [(name, f"{value:.6g}") for name, value in sorted(result.metrics.items())],
         "stages": stages,
         "seconds": sum(stage.seconds for stage in stages),

@@ -16,7 +16,8 @@ from dmm_exp.metrics.tow import GROUPS
 WORDS = {
     "tow": "ToW",
     "tow_mia": "ToW-MIA",
-    "lds": "LDS",
+    "lds": "LDS (mean over all groups)",
+    **{f"lds/{group}": f"LDS on {group} points" for group in GROUPS},
     "cost/ratio": "cost of unlearning ÷ cost of retraining",
     "cost/attribution": "cost of attribution (gradients of single examples)",
     **{f"klom/{group}/p95": f"P95 KLoM of {group} points (nats)" for group in GROUPS},

@@ -38,6 +38,7 @@ EFFECT = ("r2", "correlation", "slope", "standard_error", "expected_error")
 PREDICTED = {
     *(f"effect/{kind}/{group}" for group in GROUPS for kind in EFFECT),
     *("lds", "cost/attribution"),
+    *(f"lds/{group}{end}" for group in GROUPS for end in ("", "_low", "_high")),
 }
 SMALL = [
     *("n_models=3", "training.epochs=1", "training.batch_size=512"),
@@ -60,6 +61,7 @@ def test_intervals_appear_with_enough_members(start, outputs):
     found = start(outputs, "n_models=20", "training.batch_size=512", "unlearner=do_nothing", "forget=random").metrics
     for group in GROUPS:
         assert found[f"klom/{group}/p95_low"] <= found[f"klom/{group}/p95"] <= found[f"klom/{group}/p95_high"]
+        assert found[f"single/distance_original/{group}"] == found[f"single/distance/{group}"]  # nothing was done
 
 
 def test_every_stage_has_its_seconds_and_says_whether_it_was_reused(main_job):

@@ -57,7 +57,7 @@ PUBLISHED = {"paper": of_paper, "easydub_v1": of_easydub_v1, "easydub_v2": of_ea
 
 
 def many_points():
-    """Two sides [members, points]: plain, shifted, narrow, tied, with a side's maximum shared by many, far, on edges."""
+    """Two sides [members, points]: plain, shifted, narrow, tied, many at the maximum, far, on edges."""
     draw = np.random.default_rng(7)
     plain = draw.normal(size=(2, MEMBERS, 300))
     shifted = draw.normal(size=(2, MEMBERS, 300)) + np.array([0.0, 2.0])[:, None, None]
