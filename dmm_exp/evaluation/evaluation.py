@@ -15,7 +15,6 @@ from dmm_exp.data import FORGET, GROUPS
 from dmm_exp.evaluation import single
 from dmm_exp.evaluation.lds import lds_metrics
 from dmm_exp.metrics import (
-    KlomOptions,
     accuracy,
     cost_ratio,
     doubt,
@@ -72,7 +71,7 @@ class Evaluation:
         self.context = pipeline.context
         self.config = pipeline.context.config
         given = self.config.evaluation.klom
-        self.klom_options: KlomOptions = {name: value for name, value in given.items() if value is not None}
+        self.klom_options = {name: value for name, value in given.items() if value is not None}
         self.labels = pipeline.context.examples.labels.numpy()
         self.groups = pipeline.groups.numpy()
 

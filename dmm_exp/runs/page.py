@@ -94,6 +94,8 @@ def _facts(result: RunResult) -> list[tuple[str, str]]:
     shown = [name for name in _QUESTION if name in choices] + [name for name in choices if name in _ANSWER]
     facts = [(name, choices[name]) for name in shown if is_used(choices[name])]
     facts += [(f"part {name}", method) for name, method in result.part_methods.items() if method]
+    klom = result.choices.get("evaluation/klom", "default")
+    facts += [("KLoM", f"as in {klom}")] if klom != "default" else []
     if result.n_models is not None:
         facts.append(("models", f"{result.n_models:,}"))
     return [*facts, ("forget points", f"{len(result.rows('forget')):,}"), ("points", f"{len(result.points):,}")]

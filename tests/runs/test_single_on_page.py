@@ -1,4 +1,4 @@
-"""What a page says of one network alone."""
+"""What a page says of one network alone, and of which KLoM it shows."""
 
 from __future__ import annotations
 
@@ -64,6 +64,11 @@ def test_with_too_few_oracles_for_shares_of_points_there_are_dashes(measured):
     assert table is not None
     assert "The median" not in said
     assert [cell.value for cell in table.rows[2].cells[:3]] == ["–"] * 3
+
+
+def test_a_klom_that_is_not_the_default_is_named_among_the_facts(run):
+    assert "KLoM</span> as in" not in render(run, [])
+    assert "KLoM</span> as in paper" in render(replace(run, choices={**run.choices, "evaluation/klom": "paper"}), [])
 
 
 def test_the_other_direction_is_named_by_what_it_does(run):
