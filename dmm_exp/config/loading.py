@@ -124,7 +124,8 @@ class File:
     Attributes:
         content: plain unresolved containers, without its list of defaults.
         everywhere: whether it is laid over the whole configuration (``# @package _global_``).
-        builds_on: whether it names other files that it is merged with, beside other choices of groups.
+        builds_on: whether it names other files that it is merged with, beside other choices of groups and the files of
+            groups within it that it says nothing more of.
     """
 
     content: Plain
@@ -153,9 +154,15 @@ class Files:
         if found is None or not isinstance(found.config, DictConfig):
             return File({}, False, False)
         content: Any = OmegaConf.to_container(found.config, resolve=False)
-        builds_on = any(entry != "_self_" and not _is_choice(entry) for entry in content.pop("defaults", None) or ())
+        entries = [entry for entry in content.pop("defaults", None) or () if entry != "_self_"]
+        builds_on = any(not (_is_choice(entry) or _is_apart(entry, content)) for entry in entries)
         return File(content, found.header.get("package") == "_global_", builds_on)
 
 
 def _is_choice(entry: Any) -> bool:
     return isinstance(entry, Mapping) and all(str(key).startswith("override ") for key in entry)
+
+
+def _is_apart(entry: Any, content: Plain) -> bool:
+    """Say whether an entry chooses from groups within its file's own, of whose keys the file sets none."""
+    return isinstance(entry, Mapping) and all(str(key).isidentifier() and key not in content for key in entry)

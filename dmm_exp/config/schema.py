@@ -138,7 +138,7 @@ class StrongUliraConfig:
 class EvaluationConfig:
     """How unlearned models are compared with oracles."""
 
-    klom: Node = field(default_factory=dict)
+    klom: Node = field(default_factory=dict, metadata=_marks_inside(later=("floor_everywhere",)))
     mia: Node = field(default_factory=dict)
     strong_ulira: StrongUliraConfig = field(default_factory=StrongUliraConfig)
     report: bool = field(default=True, metadata=PRESENTATION)

@@ -196,12 +196,15 @@ class Deletion:
         return self.models.trained("one network", "trained alone", 1, job)
 
     def lds(self) -> float | None:
-        """Return the linear datamodeling score of the pool on its members that estimators do not see, over points.
+        """Return the linear datamodeling score of the pool on members that estimators do not see, over unseen points.
 
+        Over training points where there are no unseen ones; there it mostly says who was in a subset.
         What the estimator learns for it is kept, and serves the requests that follow.
         """
         nothing = Rows(torch.zeros(0, dtype=torch.long), self.examples.n_train)
-        found = float(self.effects.lds(nothing)["lds"].nanmean())
+        scores = self.effects.lds(nothing)["lds"]
+        unseen = scores[self.examples.n_train :]
+        found = float((unseen if len(unseen) else scores).nanmean())
         return found if isfinite(found) else None
 
     def predicted(self, gone: Rows) -> dict[str, Tensor]:

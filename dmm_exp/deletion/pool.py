@@ -203,9 +203,11 @@ def prepare_given(
         whole = deletion(size if before is None else max(size, before.size))
         _check_memory(whole)
         pool = _trained(folder, whole, before, begun)
+    unseen = whole.examples.n_points > whole.examples.n_train
+    on = "" if pool is before else f" on {'unseen' if unseen else 'training'} points"  # earlier versions: on both
     console.note(
         f"pool of {pool.models:,} models, {duration(pool.seconds)}; one retraining {duration(pool.retraining)}; "
-        f"LDS {number(pool.lds)}"
+        f"LDS{on} {number(pool.lds)}"
     )
     return pool
 

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from dmm_exp import __version__
 from dmm_exp.data import FORGET, GROUPS
+from dmm_exp.evaluation import single
 from dmm_exp.evaluation.by_member import Columns, accuracy_columns, attack_columns, intervals, means
 from dmm_exp.evaluation.costs import Costs
+from dmm_exp.evaluation.lds import lds_metrics
 from dmm_exp.evaluation.likelihood import LikelihoodAttack
 from dmm_exp.evaluation.outputs import ENDS, FEWEST_FOR_INTERVALS, Outputs
 from dmm_exp.metrics import (
@@ -28,7 +30,9 @@ from dmm_exp.pipeline import Pipeline
 from dmm_exp.store import Artifact, Draft, Spec
 
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-EVALUATION_FORMAT = 4  # increased when the same models get other numbers or columns; 4: floors, intervals, shared cost
+EVALUATION_FORMAT = (
+    4  # increased when the same models get other numbers; 4: floors, intervals, shared cost, single networks
+)
 
 
 class Evaluation:
@@ -44,7 +48,8 @@ class Evaluation:
         self.epoch = epoch
         self.context = pipeline.context
         self.config = pipeline.context.config
-        self.klom_options = dict(self.config.evaluation.klom)
+        given = self.config.evaluation.klom
+        self.klom_options = {name: value for name, value in given.items() if value is not None}
         self.labels = pipeline.context.examples.labels.numpy()
         self.groups = pipeline.groups.numpy()
 
@@ -89,7 +94,10 @@ class Evaluation:
 
     @property
     def members(self) -> pd.DataFrame:
-        """One row for each member: ``members.parquet``. The mean of a column is the metric of this name."""
+        """One row for each member: ``members.parquet``. The mean of a column is the metric of this name.
+
+        Of ``single/…``, one network among retrained ones, the median is.
+        """
         return self.artifact.table("members")
 
     @property
@@ -134,6 +142,7 @@ class Evaluation:
         attack = self._likelihood
         parts = (self.quick_metrics(), self._intervals(), means(self._attack_columns), intervals(members))
         parts += (attack.metrics(), attack.intervals(), self._effect())
+        parts += (single.metrics(self._single, self._points_of),)
         return {name: float(value) for part in parts for name, value in part.items()}
 
     def quick_metrics(self) -> dict[str, float]:
@@ -143,6 +152,17 @@ class Evaluation:
 
     def _of(self, group: int) -> NDArray[np.intp]:
         return np.flatnonzero(self.groups == group)
+
+    @cached_property
+    def _points_of(self) -> dict[str, NDArray[np.intp]]:
+        """The points of every group that has any, by its name."""
+        found = {name: self._of(group) for group, name in enumerate(GROUPS)}
+        return {name: points for name, points in found.items() if len(points)}
+
+    @cached_property
+    def _single(self) -> single.Columns:
+        """What every network looks like alone among the oracles."""
+        return single.columns({name: outputs.margins for name, outputs in self.outputs.items()}, self._points_of)
 
     def _klom(self) -> dict[str, float]:
         values: dict[str, float] = {}
@@ -154,8 +174,8 @@ class Evaluation:
             for end in ENDS.values():
                 one, other = (self.klom[f"{direction}{end}"][points] for direction in ("klom", "klom_reverse"))
                 found = {"klom": one, "klom_reverse": other, "klom_sum": one + other}
-                for measure, single in found.items():
-                    values[f"{measure}{end}/{name}/p95"] = np.quantile(single, 0.95)
+                for measure, each in found.items():
+                    values[f"{measure}{end}/{name}/p95"] = np.quantile(each, 0.95)
         return values
 
     def _intervals(self) -> dict[str, float]:
@@ -247,7 +267,7 @@ class Evaluation:
             values |= {f"effect/{measure}/{name}": value for measure, value in self._doubt(points).items()}
         for name, scores in self.pipeline.effect.tensors("effect").items():
             if name.startswith("lds"):
-                values[name] = float(np.nanmean(scores.numpy()))
+                values |= lds_metrics(name, scores.numpy(), self._points_of)
         return values
 
     def _doubt(self, points: NDArray[np.intp]) -> dict[str, float]:
@@ -293,4 +313,4 @@ class Evaluation:
 
     def _members(self) -> pd.DataFrame:
         columns = {**self._accuracy_columns, **self._attack_columns}
-        return pd.DataFrame({"member": np.arange(len(columns["tow"])), **columns})
+        return pd.DataFrame({"member": np.arange(len(columns["tow"])), **columns, **self._single})

@@ -30,6 +30,7 @@ class Options:
     direction: str = "unlearned_oracle"
     drop_maximum: bool = False
     renormalise: bool = False
+    floor_everywhere: bool | None = None
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
@@ -40,6 +41,11 @@ class Options:
         if not 0 < self.clip < math.inf:
             raise UserError(f"clip is {self.clip}; expected a finite number above 0.")
         open_unit("eps", self.eps)
+        if self.floor_everywhere and not self.renormalise:
+            raise UserError(
+                "floor_everywhere is true and renormalise is false; expected renormalise=true, without which bins "
+                "where the first distribution has nothing do not count."
+            )
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def _divergence(counts: NDArray[np.integer], options: Options) -> NDArray[np.flo
     ratio -= q
     ratio *= first
     value = ratio.sum(axis=0) / size[0]
-    return value + _log_total(counts, options.eps) if options.renormalise else value
+    return value + _log_total(counts, options) if options.renormalise else value
 
 
 def _log_of_counts(most: int) -> NDArray[np.float64]:
@@ -153,7 +159,10 @@ def _log_of_counts(most: int) -> NDArray[np.float64]:
     return np.append(_LOG_OF_NONE, np.log(np.arange(1, most + 1)))
 
 
-def _log_total(counts: NDArray[np.integer], eps: float) -> NDArray[np.float64]:
+def _log_total(counts: NDArray[np.integer], options: Options) -> NDArray[np.float64]:
     """Return the logarithm ``[points]`` of what the second distribution sums to once it is floored."""
     share = counts[1] / counts[1].sum(axis=0)
-    return np.log(np.where(counts[0] > 0, np.maximum(share, eps), share).sum(axis=0))
+    floored = np.maximum(share, options.eps)
+    if options.floor_everywhere:
+        return np.log(floored.sum(axis=0) + options.eps)  # and the bin below the range
+    return np.log(np.where(counts[0] > 0, floored, share).sum(axis=0))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-_LOWER = ("klom", "cost", "ulira", "seconds", "effect/standard_error", "effect/expected_error")
+_LOWER = (
+    *("klom", "cost", "ulira", "seconds", "effect/standard_error", "effect/expected_error"),
+    *("single/outside", "single/distance"),
+)
 
 
 def lower_is_better(name: str) -> bool:

@@ -28,6 +28,7 @@ class KlomOptions(TypedDict, total=False):
     direction: str
     drop_maximum: bool
     renormalise: bool
+    floor_everywhere: bool | None
 
 
 def klom(
@@ -40,12 +41,13 @@ def klom(
     direction: str = "unlearned_oracle",
     drop_maximum: bool = False,
     renormalise: bool = False,
+    floor_everywhere: bool | None = None,
 ) -> NDArray[np.float64]:
     """Return KLoM ``[points]`` in nats: 0 for equal histograms, at most ``-ln(eps)`` unless ``renormalise`` is set.
 
     Bin edges are float64, evenly spaced over the joint range of a point's clipped margins; a value on an inner edge
     belongs to the bin on its right, and the last bin is closed. The counts are those of a plain loop over points.
-    Where all 2N margins of a point are equal its KLoM is 0.
+    Where all 2N margins of a point are equal its KLoM is 0. With ``floor_everywhere`` both are a hair above 0.
 
     Args:
         unlearned: margins ``[members, points]``.
@@ -58,11 +60,14 @@ def klom(
             reproduce published numbers. Each side is then divided by the number of samples it keeps, as in the public
             code. Where a side would keep none, that point's last bin stays closed.
         renormalise: scale the second distribution back to 1 after flooring, as ``scipy.stats.entropy`` does.
+        floor_everywhere: floor the second distribution in all bins before it is scaled back to 1, and count one empty
+            bin below the range with them, which ``numpy.digitize`` numbers 0: so the code of the DMM paper does. It
+            adds at most ``eps * (bins + 1)`` nats, also to equal histograms. None is False. Only with ``renormalise``.
 
     Raises:
         UserError: when the shapes differ (unequal N included), a margin is NaN or infinite, or an option is no good.
     """
-    options = Options(bins, clip, eps, direction, drop_maximum, renormalise)
+    options = Options(bins, clip, eps, direction, drop_maximum, renormalise, floor_everywhere)
     return checked_pair(unlearned, oracle, options).values()
 
 

@@ -46,8 +46,9 @@ class Pool:
         seconds: wall time of the call that finished it, and of those that finished smaller ones before.
         retraining: wall seconds of training one network alone, on everything, by a plain loop.
         models: number of all its models.
-        lds: linear datamodeling score on members that took no part in estimation: 1 where their answers are predicted
-            in their order, 0 where nothing is; None where they all answer alike.
+        lds: linear datamodeling score on members that took no part in estimation, mean over unseen points (over
+            training points where there are no unseen ones; over both in pools of earlier versions): 1 where their
+            answers are predicted in their order, 0 where nothing is; None where they all answer alike.
         attribution: what predicts from it: ``best``, or ``empirical_bayes`` for a pool with a quarter as many models on
             three quarters in the place of those by design.
         learned: what was learnt from it last, which requests to this object share; no file holds it.

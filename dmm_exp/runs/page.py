@@ -16,6 +16,7 @@ from dmm_exp.report.figures import keep
 from dmm_exp.report.html import Tile, page
 from dmm_exp.runs.figures import draw_all
 from dmm_exp.runs.result import RunResult
+from dmm_exp.runs.single import single_data, single_words
 from dmm_exp.runs.tables import headline_data
 from dmm_exp.runs.words import narrative, share_within_floor
 
@@ -55,6 +56,8 @@ def _context(result: RunResult, charts: Sequence[Chart]) -> dict[str, Any]:
         "leads": charts[:_LEADS],
         "charts": charts[_LEADS:],
         "headline": headline_data(result),
+        "single": single_data(result),
+        "single_words": single_words(result),
         "metrics": [(name, f"{value:.6g}") for name, value in sorted(result.metrics.items())],
         "stages": stages,
         "seconds": sum(stage.seconds for stage in stages),
@@ -94,6 +97,8 @@ def _facts(result: RunResult) -> list[tuple[str, str]]:
     shown = [name for name in _QUESTION if name in choices] + [name for name in choices if name in _ANSWER]
     facts = [(name, choices[name]) for name in shown if is_used(choices[name])]
     facts += [(f"part {name}", method) for name, method in result.part_methods.items() if method]
+    klom = result.choices.get("evaluation/klom", "default")
+    facts += [("KLoM", f"as in {klom}")] if klom != "default" else []
     if result.n_models is not None:
         facts.append(("models", f"{result.n_models:,}"))
     return [*facts, ("forget points", f"{len(result.rows('forget')):,}"), ("points", f"{len(result.points):,}")]

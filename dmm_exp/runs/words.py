@@ -93,15 +93,17 @@ def _forget(result: RunResult) -> str | None:
     others += [f"{nothing:.2f} for doing nothing"] if nothing is not None else []
     against = f", against {' and '.join(others)}" if others else ""
     forward = f"The 95th percentile of KLoM on the forget points is {value:.2f}{interval}{against}.{_closed(result)}"
-    return forward + _reverse(metrics)
+    return forward + _reverse(result)
 
 
-def _reverse(metrics: Mapping[str, float]) -> str:
-    """The same in the other direction, which does not forgive models that vary too little; silent for older runs."""
-    value, floor = (metrics.get(f"klom_reverse{end}/forget/p95") for end in ("", "_floor"))
+def _reverse(result: RunResult) -> str:
+    """The same in the other direction; silent for older runs. KL(unlearned ‖ oracle) forgives too small a spread."""
+    value, floor = (result.metrics.get(f"klom_reverse{end}/forget/p95") for end in ("", "_floor"))
     if value is None or floor is None:
         return ""
-    return f" In the other direction, which does not forgive too small a spread, it is {value:.2f} (floor {floor:.2f})."
+    options = result.config.get("evaluation", {}).get("klom", {})
+    does = "forgives" if options.get("direction") == "oracle_unlearned" else "does not forgive"
+    return f" In the other direction, which {does} too small a spread, it is {value:.2f} (floor {floor:.2f})."
 
 
 def _closed(result: RunResult) -> str:

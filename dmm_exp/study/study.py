@@ -84,9 +84,9 @@ def _views(study: StudyConfig) -> list[View]:
 def compose_cells_of(study: StudyConfig, overrides: Sequence[str]) -> Iterator[StudyCell]:
     """Yield every cell of every table, composed and checked.
 
-    A table without rows has one for each of ``study.methods``, at ``experiment=SETTINGS/METHOD`` where there is one. In its
-    columns ``{TABLE}`` stands for the row's method at its settings in that table, ``TABLE/METHOD``, where there are some,
-    and for the method's own ones otherwise.
+    A table without rows has one for each of ``study.methods``, at ``experiment=SETTINGS/METHOD`` where there is one. In
+    its columns ``{TABLE}`` stands for the row's method at its settings in that table, ``TABLE/METHOD``, where there are
+    some, and for the method's own ones otherwise.
 
     Raises:
         UserError: a row, column or value does not exist.

@@ -16,7 +16,9 @@ from dmm_exp.config.schema import Config, plain, register
 from dmm_exp.errors import UserError
 
 CONF = Path(config_directory())
-CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
+CHOICES = sorted(
+    str(path.relative_to(CONF).with_suffix("")) for path in (*CONF.glob("*/*.yaml"), *CONF.glob("evaluation/*/*.yaml"))
+)
 NEEDS = {"forget/indices": ["forget.indices=rows.csv"], "forget/group": ["forget.column=user", "forget.value=17"]}
 
 
@@ -30,7 +32,7 @@ def composed(*overrides):
 
 @pytest.mark.parametrize("choice", [choice for choice in CHOICES if not choice.startswith("hydra/")])
 def test_every_choice_composes_and_its_keys_are_what_its_class_takes(choice):
-    group, name = choice.split("/")
+    group, _, name = choice.rpartition("/")
     composed(f"{group}={name}", *NEEDS.get(choice, []))
 
 
@@ -44,6 +46,10 @@ def test_every_choice_begins_with_a_comment_that_says_what_it_is():
     [
         ("unlearnr=dmm", "unlearnr=dmm: there is no key 'unlearnr'; did you mean 'unlearner'?"),
         ("unlearner=dm", "unlearner=dm: expected one of"),
+        (
+            "evaluation/klom=papr",
+            "evaluation/klom=papr: expected one of default, easydub_v1, easydub_v2, paper; did you mean",
+        ),
         ("unlearner.epoch=3", "did you mean 'unlearner.epochs'?"),
         ("seed=abc", "seed=abc: Value 'abc' of type 'str' could not be converted to Integer"),
         ("pool.size=ten", "pool.size=ten"),
@@ -126,10 +132,26 @@ def test_where_a_run_happens_does_not_change_its_name(override):
     assert run_name(composed(override), choices) == run_name(composed(), choices)
 
 
-@pytest.mark.parametrize("override", ["seed=1", "n_models=50", "forget.fraction=0.04", "evaluation.klom.bins=19"])
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "n_models=50", "forget.fraction=0.04", "evaluation.klom.bins=19", "evaluation/klom=paper"],
+)
 def test_what_a_run_finds_changes_its_name(override):
     choices = {"dataset": "digits"}
     assert run_name(composed(override), choices) != run_name(composed(), choices)
+
+
+def test_a_published_klom_is_chosen_by_its_name_and_single_options_change_it():
+    paper = composed("evaluation/klom=paper").evaluation.klom
+    assert (paper["bins"], paper["drop_maximum"], paper["renormalise"]) == (19, True, True)
+    assert composed("evaluation/klom=paper", "evaluation.klom.bins=12").evaluation.klom == {**paper, "bins": 12}
+    assert composed("evaluation/klom=easydub_v1").evaluation.klom["direction"] == "oracle_unlearned"
+    assert composed("evaluation/klom=default") == composed()
+    assert composed("evaluation/klom=paper").evaluation.mia == composed().evaluation.mia
+
+
+def test_the_preset_of_easydub_measures_klom_as_easydub_does():
+    assert "evaluation/klom=easydub_v2" in composed("experiment=easydub_cifar10").leaderboard.overrides
 
 
 def test_keys_that_came_later_leave_the_names_of_earlier_runs_alone():

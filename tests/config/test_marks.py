@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hydra.utils import get_object
@@ -19,6 +19,7 @@ from dmm_exp.config.identity import does_not_identify, identified, identifying, 
 from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import MARKS, Config, marks, plain
 from dmm_exp.executors import Local
+from dmm_exp.metrics import KlomOptions
 from dmm_exp.pipeline import Context
 from dmm_exp.search.search import _records
 
@@ -39,7 +40,9 @@ LATER = [
     "dataset.formats.npz.axes", "dataset.formats.table.keep", "dataset.formats.folder.group_by",
     "dataset.formats.npz.group_by", "dataset.formats.table.group_by", "evaluation.strong_ulira.position",
     "forget.position", "forget.column", "forget.header", "attribution.oracles", "pool.designs", "refinement.each",
+    "evaluation.klom.floor_everywhere",
 ]  # fmt: skip
+OPTIONS = {"evaluation.klom": KlomOptions}  # of functions
 UNMARKED = [key for keys in DO_NOT_IDENTIFY.values() for key in keys]
 TUNING = {"random seed=9": {"_target_": "dmm_exp.forget.Random", "size": 5, "fraction": None, "seed": 9}}
 
@@ -126,21 +129,25 @@ def test_the_keys_that_are_marked_are_these_and_no_others():
 def written() -> tuple[set[str], set[tuple[str, str]]]:
     """Return the dotted keys of the files in conf/, and every class of theirs by the dotted key of its node."""
     keys, classes = set(), set()
-    for file in Path(config_directory()).glob("*/*.yaml"):
-        group = file.parent.name
+    root = Path(config_directory())
+    for file in (*root.glob("*/*.yaml"), *root.glob("evaluation/*/*.yaml")):
+        groups = file.parent.relative_to(root).parts
         content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
         content.pop("defaults", None)
         everywhere = "# @package _global_" in file.read_text()
-        for path in leaves(content if everywhere else {group: content}):
+        placed = content if everywhere else reduce(lambda inner, group: {group: inner}, reversed(groups), content)
+        for path in leaves(placed):
             keys |= {".".join(path[:depth]) for depth in range(1, len(path) + 1)}
             if path[-1] == "_target_":
-                classes.add((".".join(path[:-1]), str(at(content, path if everywhere else path[1:]))))
+                classes.add((".".join(path[:-1]), str(at(placed, path))))
     return keys, classes
 
 
 def is_argument(key: str) -> bool:
-    """Say whether a class that stands in conf/ takes a key of its node."""
+    """Say whether a class that stands in conf/ takes a key of its node, or a function whose options a node holds."""
     node, _, name = key.rpartition(".")
+    if node in OPTIONS:
+        return name in get_type_hints(OPTIONS[node])
     targets = {target for place, target in written()[1] if fnmatch(place, node)}
     return any(name in inspect.signature(get_object(target)).parameters for target in targets)
 

@@ -39,6 +39,7 @@ EFFECT = ("r2", "correlation", "slope", "standard_error", "expected_error")
 PREDICTED = {
     *(f"effect/{kind}/{group}" for group in GROUPS for kind in EFFECT),
     *("lds", "cost/attribution"),
+    *(f"lds/{group}{end}" for group in GROUPS for end in ("", "_low", "_high")),
 }
 SMALL = [
     *("n_models=3", "training.epochs=1", "training.batch_size=512"),
@@ -62,6 +63,8 @@ def test_intervals_appear_with_enough_members(start, outputs):
     for name in WITH_INTERVAL:
         assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"], name
     assert {name.rpartition("_")[0] for name in found if name.endswith(("_low", "_high"))} == WITH_INTERVAL
+    for group in GROUPS:
+        assert found[f"single/distance_original/{group}"] == found[f"single/distance/{group}"]  # nothing was done
 
 
 def test_every_stage_has_its_seconds_and_says_whether_it_was_reused(main_job):

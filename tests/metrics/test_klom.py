@@ -18,6 +18,7 @@ OPTIONS = [
         ("unlearned_oracle", "oracle_unlearned"), (False, True), (False, True), (1, 7, 20), (100.0, 1.5)
     )
 ]
+OPTIONS += [{**options, "floor_everywhere": True} for options in OPTIONS if options["renormalise"]]
 
 
 def reference_counts(p, q, bins, clip, drop):
@@ -36,19 +37,21 @@ def reference_counts(p, q, bins, clip, drop):
     return counts
 
 
-def reference_point(p, q, bins, clip, eps, drop, renormalise):
+def reference_point(p, q, bins, clip, eps, drop, renormalise, everywhere):
     """One point, the slow and obvious way."""
     shares = [[count / sum(counts) for count in counts] for counts in reference_counts(p, q, bins, clip, drop)]
-    floored = [max(b, eps) if a > 0 else b for a, b in zip(*shares, strict=True)]
-    total = sum(floored) if renormalise else 1.0
+    floored = [max(b, eps) if a > 0 or everywhere else b for a, b in zip(*shares, strict=True)]
+    total = sum(floored) + eps * everywhere if renormalise else 1.0
     return sum(a * math.log(a / (b / total)) for a, b in zip(shares[0], floored, strict=True) if a > 0)
 
 
-def reference(unlearned, oracle, *, bins=20, clip=100.0, eps=1e-5, direction, drop_maximum, renormalise):
+def reference(
+    unlearned, oracle, *, bins=20, clip=100.0, eps=1e-5, direction, drop_maximum, renormalise, floor_everywhere=False
+):
     """All points, one after another."""
     first, second = (unlearned, oracle) if direction == "unlearned_oracle" else (oracle, unlearned)
     return [
-        reference_point(first[:, i], second[:, i], bins, clip, eps, drop_maximum, renormalise)
+        reference_point(first[:, i], second[:, i], bins, clip, eps, drop_maximum, renormalise, floor_everywhere)
         for i in range(first.shape[1])
     ]
 
