@@ -99,7 +99,7 @@ def _is_damaged(content: bytes) -> bool:
     try:
         text = content.decode("utf-8")
         ConfigSource._get_header_dict(text)
-        found = parse_yaml(text)
+        found = parse_yaml(text, merges=True)  # as Hydra's own files may
     except ValueError:
         return True
     return not isinstance(found, (dict, type(None))) or not all(isinstance(key, str) for key in found or ())

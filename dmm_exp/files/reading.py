@@ -123,12 +123,12 @@ def read_yaml(path: Path) -> Any:
     return parse_yaml(read_bytes(path, YAML_BYTES).decode("utf-8"))
 
 
-def parse_yaml(text: str) -> Any:
-    """Return what a YAML text of plain values stands for. See :func:`read_yaml` for errors."""
+def parse_yaml(text: str, *, merges: bool = False) -> Any:
+    """Return what a YAML text of plain values stands for; see :func:`check_yaml`, and :func:`read_yaml` for errors."""
     import yaml
 
     try:
-        check_yaml(text, merges=False)
+        check_yaml(text, merges=merges)
         return yaml.load(text, Loader=_yaml_loader())
     except (yaml.YAMLError, RecursionError, AttributeError, TypeError, OverflowError) as error:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error

@@ -1,8 +1,12 @@
 """Where a class is needed, one is named, and of the right kind; files of configuration are of a readable size."""
 
+from pathlib import Path
+
 import pytest
 
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import check_targets, instantiate
+from dmm_exp.config.loading import _is_damaged
 from dmm_exp.config.places import PLACES, check_named
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import VALUES, YAML_BYTES, check_yaml, parse_yaml
@@ -105,3 +109,9 @@ def test_a_configuration_of_ones_own_that_grows_without_bounds_is_one_sentence(t
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "own.yaml: cannot be read as configuration (" in done.stderr
+
+
+def test_no_file_of_the_package_is_taken_for_damaged():
+    """An error in a user's file must not be blamed on one of these."""
+    for path in Path(config_directory()).rglob("*.yaml"):
+        assert not _is_damaged(path.read_bytes()), path
