@@ -1,9 +1,9 @@
-"""Run every setting that searches found (conf/experiment/NAME/KIND.csv) again, on the data and sets that it was found on.
+"""Run every setting that searches found (conf/experiment/NAME/KIND.csv) again, where it was found.
 
 python scripts/check_settings.py digits paths.outputs=DIR
 
-Compares the metrics that the search minimised with what the table says, and ends with exit code 1 if one differs by more
-than a tenth.
+Compares the metrics that the search minimised with what the table says, and ends with exit code 1 if one differs by
+more than a tenth.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def _words(row: Row | None) -> str:
     if row is None:
         return "–"
     settings = settings_in(row)
-    return ", ".join(f"{key.removeprefix('optimizer.')} {value:g}" for key, value in sorted(settings.items()))
+    return ", ".join(f"{key.removeprefix('optimizer.')} {value:.3g}" for key, value in sorted(settings.items()))
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ class Optuna(Strategy):
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed + len(tried)))
         study.add_trials(tried)
         trial = study.ask({key: _distribution(values) for key, values in space.items()})
-        return dict(trial.params)
+        return {key: _rounded(value, space[key]) for key, value in trial.params.items()}
 
     def _widened(self, space: Space, tried: Sequence[Any]) -> Space:
         """Return the space with its ranges as wide as the trials so far call for."""
@@ -158,6 +158,13 @@ def _holds(values: list[Any] | Range, value: Any) -> bool:
     if not isinstance(values, Range):
         return value in values
     return isinstance(value, int | float) and values.low <= value <= values.high
+
+
+def _rounded(value: Any, values: list[Any] | Range) -> Any:
+    """Return a proposal as people write it, with three digits."""
+    if isinstance(value, float) and isinstance(values, Range):
+        return min(max(float(f"{value:.3g}"), values.low), values.high)
+    return value
 
 
 def _distribution(values: list[Any] | Range) -> Any:

@@ -296,6 +296,7 @@ def test_a_search_that_widens_finds_what_lies_outside(tmp_path):
     assert len(tried) == 40
     assert space["lr"].high > 10 > space["lr"].low
     assert min(abs(math.log10(settings["lr"]) - 1) for settings in tried) < 0.3
+    assert all(float(f"{settings['lr']:.3g}") == settings["lr"] for settings in tried)  # as people write them
     narrow, same = minimised(tmp_path / "b", 40, best=1.0)
     assert max(settings["lr"] for settings in narrow) <= 0.1
     assert same == {"lr": Range(1e-3, 1e-1, True)}
