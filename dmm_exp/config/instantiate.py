@@ -230,6 +230,8 @@ def _targets(node: Any, path: str) -> Iterator[tuple[str, Plain]]:
 
 
 def _signature(path: str, target: str) -> tuple[inspect.Signature, Hints]:
+    if not isinstance(target, str):
+        raise UserError(f"{path}._target_={shown(target)}: expected the name of a class, such as torch.nn.Linear")
     try:
         return _inspected(target)
     except UserError:

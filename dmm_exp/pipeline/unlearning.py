@@ -9,6 +9,7 @@ from operator import or_
 
 from dmm_exp.config.schema import plain
 from dmm_exp.data import Rows
+from dmm_exp.pipeline.code import code_digest
 from dmm_exp.pipeline.effects import Effects
 from dmm_exp.pipeline.models import Models
 from dmm_exp.refinement import Part
@@ -42,6 +43,8 @@ class Unlearning:
             "seed": context.config.seed,
             "trainer": context.trainer_identity,
         }
+        code = [code_digest(unlearner.code) for unlearner in self.unlearners]
+        config |= {"code": code} if any(code) else {}
         inputs, families = {"originals": subject.digest}, {"originals": subject.spec.family}
         for place, (part, target) in enumerate(jobs):
             inputs[f"points {place}"] = self.parts[place].rows.digest

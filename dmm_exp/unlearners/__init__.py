@@ -3,6 +3,7 @@
 from dmm_exp.unlearners.dampening import SSD
 from dmm_exp.unlearners.distillation import BadTeacher, Scrub
 from dmm_exp.unlearners.fine_tuning import AscentDescent, Finetune, GradientAscent, L1Sparse, NegGradPlus
+from dmm_exp.unlearners.function import Function
 from dmm_exp.unlearners.influence import Influence
 from dmm_exp.unlearners.matching import DMM, DMDirect, OracleMatching
 from dmm_exp.unlearners.references import DoNothing, Retrain
@@ -28,6 +29,7 @@ __all__ = [
     "FineTuning",
     "Finetune",
     "Fit",
+    "Function",
     "GradientAscent",
     "Influence",
     "L1Sparse",

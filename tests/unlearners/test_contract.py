@@ -28,7 +28,7 @@ from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.errors import UserError
 from dmm_exp.unlearners import FineTuning, Unlearner
 
-RANDOM = [*FINE_TUNING, "influence", "retrain"]  # these draw random numbers
+RANDOM = [*FINE_TUNING, "function", "influence", "retrain"]  # these draw random numbers
 MOVED = [name for name in METHODS if name not in STILL]
 MODELS = [name for name in METHODS if name != "dm_direct"]
 FORGET, RETAIN, TRAINING_SET = 20, 80, 100
@@ -184,6 +184,7 @@ BY_HAND = {
     "do_nothing": lambda c, f, r: 0,
     "dm_direct": lambda c, f, r: 0,
     "retrain": lambda c, f, r: 4 * r,
+    "function": lambda c, f, r: r,
     "ssd": lambda c, f, r: f + r,
     "influence": lambda c, f, r: f + c["iterations"] * 2 * c["curvature_sample"],
     "gradient_ascent": lambda c, f, r: c["epochs"] * f,

@@ -23,9 +23,11 @@ from dmm_exp.unlearners import Fit, UnlearningResult, UnlearningTask
 from dmm_exp.unlearners.distillation import divergence
 
 CONF = Path(config_directory())
+Loader = Iterable[tuple[Tensor, Tensor]]
 METHODS: dict[str, dict[str, Any]] = {
     path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF / "unlearner").glob("*.yaml"))
 }
+METHODS["function"] |= {"function": "tiny_tasks.noisily", "call": {"_target_": "tiny_tasks.noisily", "_partial_": True}}
 FINE_TUNING = [name for name, config in METHODS.items() if "epochs" in config]
 UNTRAINED = [name for name in METHODS if name not in FINE_TUNING]
 STILL = ["dm_direct", "do_nothing"]
@@ -46,6 +48,19 @@ SMALLER = {  # what the settings of full-sized data become on a hundred examples
     **{name: {"epochs": 2, "batch_size": 32} for name in FINE_TUNING},
     **{name: {"epochs": 2, "batch_size": 32, "forget_batch_size": 8} for name in ("ascent_descent", "scrub")},
 }
+
+
+def noisily(net: torch.nn.Module, retain_loader: Loader, forget_loader: Loader, val_loader: Loader) -> None:
+    """Disturb a network, and fine-tune it for an epoch, as somebody outside the package would write it."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.01 * torch.randn_like(parameter)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    net.train()
+    for inputs, labels in retain_loader:
+        optimizer.zero_grad()
+        functional.cross_entropy(net(inputs), labels).backward()
+        optimizer.step()
 
 
 @lru_cache
