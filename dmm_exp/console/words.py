@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 MISSING = "–"
 
@@ -22,9 +24,14 @@ def trainings(cost: float) -> str:
     return f"{cost:,.0f}" if cost >= 99.5 else f"{cost:.2g}"
 
 
-def shared(cost: float | None) -> str:
+def more(cost: float | None) -> str:
     """Format what comes on top of a cost, ``+ 1,705``; nothing for none, or where it is not known."""
     return f"+ {trainings(cost)}" if cost and not math.isnan(cost) else ""
+
+
+def further(metrics: Mapping[Any, Any]) -> str:
+    """Format all further models that a method looks at, those that requests share and those of this one alone."""
+    return more(sum(metrics.get(f"cost/{name}") or 0.0 for name in ("shared", "own")))
 
 
 def percent(share: float) -> str:

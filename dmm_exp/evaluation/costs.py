@@ -36,6 +36,7 @@ class Costs:
             "cost/unlearning": unlearning,
             "cost/ratio": cost_ratio(unlearning, retraining),
             "cost/shared": cost_ratio(shared, retraining),
+            "cost/own": cost_ratio(own, retraining),
             "cost/shared_per_request": cost_ratio(shared / amortised_over + own, retraining),
         }
         if pipeline.predicts and pipeline.effects.estimator.source != "oracles":

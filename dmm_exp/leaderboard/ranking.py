@@ -16,9 +16,9 @@ KLOM = [f"klom/{group}/p95" for group in GROUPS]
 SUM = [f"klom_sum/{group}/p95" for group in GROUPS]
 FLOOR = [f"klom_floor/{group}/p95" for group in GROUPS]
 FLOOR_SUM = [f"klom_sum_floor/{group}/p95" for group in GROUPS]
-COST, SHARED = "cost/ratio", "cost/shared"
+COST, FURTHER = "cost/ratio", ("cost/shared", "cost/own")
 TOW_FLOOR = "tow_floor"
-MEASURES = ["rank", "score", *KLOM, *SUM, "tow", COST, SHARED]
+MEASURES = ["rank", "score", *KLOM, *SUM, "tow", COST, *FURTHER]
 """What ``standing`` gives for every kind of forget set, in this order."""
 
 
@@ -60,7 +60,7 @@ def standing(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     On every forget set the methods that finished are ranked by ``score``, ties at their average rank. Everything is
     averaged over the draws of a kind of forget set, then over kinds. Columns:
 
-    * ``reference``; ``mean_rank``; ``score``, ``tow``, ``cost/ratio`` and ``cost/shared``, averages over kinds;
+    * ``reference``; ``mean_rank``; ``score``, ``tow``, ``cost/ratio``, ``cost/shared``, ``cost/own``, averages over kinds;
     * ``KIND/rank``, ``KIND/score``, ``KIND/klom/forget/p95`` … for every kind and each of ``MEASURES``;
     * ``missing``: the forget sets without a score and why, ``""`` if there are none.
 
@@ -75,7 +75,7 @@ def standing(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     for row in unfinished(found):
         missing[row["method"]].append(f"{row['forget']}: {row['status']}")
     columns = {"reference": found.groupby("method", sort=False)["reference"].first(), "mean_rank": overall["rank"]}
-    columns |= {name: overall[name] for name in ("score", "tow", COST, SHARED)}
+    columns |= {name: overall[name] for name in ("score", "tow", COST, *FURTHER)}
     for kind in found["kind"].unique():
         columns |= {f"{kind}/{name}": by_kind.xs(kind, level="kind")[name] for name in MEASURES}
     table = pd.DataFrame({**columns, "missing": ["; ".join(gaps) for gaps in missing.values()]})
@@ -116,7 +116,7 @@ def tidy(outcomes: Sequence[Outcome]) -> pd.DataFrame:
         raise ValueError("a leaderboard needs at least one outcome")
     rows = [row for outcome in outcomes for row in _rows(outcome)]
     leading = ["method", "reference", "kind", "forget", "status", "epoch", "final", "score"]
-    always = [*KLOM, *SUM, *FLOOR, *FLOOR_SUM, "tow", TOW_FLOOR, COST, SHARED]
+    always = [*KLOM, *SUM, *FLOOR, *FLOOR_SUM, "tow", TOW_FLOOR, COST, *FURTHER]
     names = sorted({name for row in rows for name in row}.difference(leading).union(always))
     frame = pd.DataFrame(rows, columns=pd.Index([*leading, *names]))
     return frame.astype(dict.fromkeys(["epoch", "score", *names], np.float64))

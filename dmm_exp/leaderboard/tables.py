@@ -10,13 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table, list_below, markdown_table
-from dmm_exp.console.words import MISSING, number, shared, two_digits
+from dmm_exp.console.words import MISSING, further, number, two_digits
 from dmm_exp.leaderboard.ranking import (
     COST,
     FLOOR,
     FLOOR_SUM,
     KLOM,
-    SHARED,
     SUM,
     TOW_FLOOR,
     Outcome,
@@ -40,10 +39,10 @@ def leaderboard_data(outcomes: Sequence[Outcome]) -> HeadlineData:
     rows = [HeadlineRow("independent retraining", "noise floor", [Cell(MISSING), *floor, tug, Cell("1")])]
     for place, (method, row) in enumerate(standing(outcomes).to_dict("index").items()):
         note = "reference" if row["reference"] else ""
-        ends = [Cell(number(row["tow"], ".3f")), Cell(two_digits(row[COST]), shared(row[SHARED]))]
+        ends = [Cell(number(row["tow"], ".3f")), Cell(two_digits(row[COST]), further(row))]
         values = [Cell(number(row["mean_rank"])), *(_kind_cell(row, kind.value) for kind in kinds), *ends]
         rows.append(HeadlineRow(str(method), note, values, emphasis=place == 0 and not math.isnan(row["mean_rank"])))
-    return HeadlineData([Cell("mean", "rank"), *kinds, Cell("ToW"), Cell("cost", "+ shared")], rows)
+    return HeadlineData([Cell("mean", "rank"), *kinds, Cell("ToW"), Cell("cost", "+ models")], rows)
 
 
 def _kind_cell(row: Mapping[Any, Any], kind: str) -> Cell:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmm_exp.console.words import number, shared
+from dmm_exp.console.words import further, number
 from dmm_exp.report.charts import (
     Axis,
     Chart,
@@ -26,7 +26,7 @@ from dmm_exp.runs.labels import ENDS, KLOM
 from dmm_exp.runs.result import OtherRun, RunResult
 
 Scale = Callable[[Any], NDArray[np.float64]]  # where values lie on an axis
-QUALITY, COST, SHARED = "klom/forget/p95", "cost/ratio", "cost/shared"
+QUALITY, COST = "klom/forget/p95", "cost/ratio"
 
 
 def quality_against_cost(result: RunResult) -> Chart | None:
@@ -146,7 +146,8 @@ def _runs_hover(
         "klom/retain/p95": "KLoM P95, retain",
         "tow": "ToW",
         COST: "cost",
-        SHARED: "shared cost",
+        "cost/shared": "cost of shared models",
+        "cost/own": "cost of models for this request",
     }
     fields = {
         words: [f"{metrics[name]:.3g}" if name in metrics else "–" for _, metrics in found]
@@ -162,9 +163,12 @@ def _runs_table(result: RunResult, others: Sequence[Any]) -> list[list[str]]:
         return []
     everyone = [*others, OtherRun(result.name, f"{result.method} (this run)", result.metrics)]
     rows = [[run.method, f"{run.metrics[QUALITY]:.2f}", *_costs(run.metrics), run.name] for run in everyone]
-    return [["method", "KLoM P95, forget", "cost", "shared", "run"], *sorted(rows, key=lambda row: float(row[1]))]
+    return [
+        ["method", "KLoM P95, forget", "cost", "further models", "run"],
+        *sorted(rows, key=lambda row: float(row[1])),
+    ]
 
 
 def _costs(metrics: Mapping[str, float]) -> list[str]:
-    """Return the cost of one model and what its method shares, in retrainings."""
-    return [f"{metrics[COST]:.2g}", shared(metrics.get(SHARED)) or (number(metrics.get(SHARED), ".0f"))]
+    """Return the cost of one model, and of the further models that its method looks at, in retrainings."""
+    return [f"{metrics[COST]:.2g}", further(metrics) or number(metrics.get("cost/shared"), ".0f")]

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dmm_exp.compare.runs import used_attribution
 from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table, list_below
-from dmm_exp.console.words import MISSING, number, shared, two_digits
+from dmm_exp.console.words import MISSING, further, more, number, two_digits
 from dmm_exp.metrics.tow import GROUPS
 from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.words import is_unknown, mostly_noise
@@ -50,9 +50,10 @@ def _method_row(label: str, note: str, metrics: Mapping[str, float]) -> Headline
 
 
 def _cost(metrics: Mapping[str, float]) -> Cell:
-    """Return the cost of one model; below, what its method shares between requests."""
-    more = shared(metrics.get("cost/shared"))
-    return Cell(two_digits(metrics.get("cost/ratio")), f"{more}\nshared" if more else "")
+    """Return the cost of one model; below, the models that its method shares between requests, and this one's own."""
+    found = {name: more(metrics.get(f"cost/{name}")) for name in ("shared", "own")}
+    lines = [line for name, cost in found.items() if cost for line in (cost, name)]
+    return Cell(two_digits(metrics.get("cost/ratio")), "\n".join(lines))
 
 
 def _row(metrics: Mapping[str, float], label: str, note: str, names: tuple[str, str], cost: Cell) -> HeadlineRow:
@@ -141,7 +142,7 @@ def sweep_table(cells: Sequence[SweepCell]) -> Table:
     table = dense_table()
     for title in columns:
         table.add_column(title, overflow="fold")
-    for title in (*(f"KLoM P95\n{group}\n(floor)" for group in GROUPS), "ToW", "cost\nratio\n+ shared"):
+    for title in (*(f"KLoM P95\n{group}\n(floor)" for group in GROUPS), "ToW", "cost\nratio\n+ models"):
         table.add_column(title, justify="right", overflow="fold")
     table.add_column("status", overflow="fold")
     ordered = _in_reading_order(cells)
@@ -166,7 +167,7 @@ def _sweep_columns(cells: Sequence[SweepCell]) -> list[str]:
 def _sweep_row(cell: SweepCell, columns: Sequence[str]) -> list[str]:
     """Return the texts of one row."""
     kloms = [_with_floor(cell.metrics, group) for group in GROUPS]
-    cost = f"{two_digits(cell.metrics.get('cost/ratio'))}\n{shared(cell.metrics.get('cost/shared'))}".strip()
+    cost = f"{two_digits(cell.metrics.get('cost/ratio'))}\n{further(cell.metrics)}".strip()
     ends = [number(cell.metrics.get("tow"), ".3f"), cost, cell.status]
     return [*map(cell.choice, columns), *kloms, *ends]
 

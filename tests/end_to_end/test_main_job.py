@@ -29,7 +29,7 @@ ALWAYS = {
     *(f"ulira{end}/{rate}" for rate in ("accuracy", "tpr_at_1fpr") for end in ENDS),
     *("ulira/false_positive_rate", "ulira_original/false_positive_rate"),
     *("tow/std", "tow_mia/std"),
-    *(f"cost/{name}" for name in ("unlearning", "ratio", "shared", "shared_per_request")),
+    *(f"cost/{name}" for name in ("unlearning", "ratio", "shared", "own", "shared_per_request")),
 }
 WITH_INTERVAL = {
     *(f"klom/{group}/p95" for group in GROUPS),
@@ -174,12 +174,13 @@ def test_shared_cost_counts_the_pool_and_the_originals_that_predictions_look_at(
     few = ["attribution=empirical_bayes", "pool.larger.size=0", "attribution.oracles=2"]
     few = start(outputs, *few, "pool.amortised_over=4").metrics
     assert few["cost/shared"] == pytest.approx(halves + 8 * original)
+    assert few["cost/own"] == 2
     assert few["cost/shared_per_request"] == pytest.approx(few["cost/shared"] / 4 + 2)
 
 
 def test_targets_from_retrained_models_are_costs_of_the_request(start, outputs):
     found = start(outputs, "unlearner=oracle_matching").metrics
-    assert (found["cost/shared"], found["cost/shared_per_request"]) == (0, 8)
+    assert (found["cost/shared"], found["cost/own"], found["cost/shared_per_request"]) == (0, 8, 8)
     found = start(outputs, "unlearner=dm_direct", "attribution=oracle").metrics
     assert found["cost/shared"] == pytest.approx(8 * 1438 / 1388)
     assert found["cost/shared_per_request"] == pytest.approx(8 * 1438 / 1388 + 8)

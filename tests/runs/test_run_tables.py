@@ -80,6 +80,8 @@ def test_sweep_puts_the_shared_cost_below_the_ratio(cost: float, words: str) -> 
     costs = {"cost/ratio": 0.49, "cost/shared": cost}
     text = printed(sweep_table([SweepCell({"forget": "a", "unlearner": "dmm"}, costs)]))
     assert text.index("0.49") < text.index(words)
+    own = SweepCell({"forget": "a", "unlearner": "oracle_matching"}, {"cost/ratio": 0.68, "cost/own": cost})
+    assert words in printed(sweep_table([own]))
     free = SweepCell({"forget": "a", "unlearner": "dmm"}, {**costs, "cost/shared": 0.0})
     assert "+ 0" not in printed(sweep_table([free]))
 
