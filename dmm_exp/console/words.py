@@ -31,7 +31,8 @@ def more(cost: float | None) -> str:
 
 def further(metrics: Mapping[Any, Any]) -> str:
     """Format all further models that a method looks at, those that requests share and those of this one alone."""
-    return more(sum(metrics.get(f"cost/{name}") or 0.0 for name in ("shared", "own")))
+    known = [cost for name in ("shared", "own") if (cost := metrics.get(f"cost/{name}")) is not None]
+    return more(sum(cost for cost in known if not math.isnan(cost)))
 
 
 def percent(share: float) -> str:

@@ -60,7 +60,7 @@ def standing(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     On every forget set the methods that finished are ranked by ``score``, ties at their average rank. Everything is
     averaged over the draws of a kind of forget set, then over kinds. Columns:
 
-    * ``reference``; ``mean_rank``; ``score``, ``tow``, ``cost/ratio``, ``cost/shared``, ``cost/own``, averages over kinds;
+    * ``reference``; ``mean_rank``; averages over kinds of ``score``, ``tow``, ``cost/ratio`` and :data:`FURTHER`;
     * ``KIND/rank``, ``KIND/score``, ``KIND/klom/forget/p95`` … for every kind and each of ``MEASURES``;
     * ``missing``: the forget sets without a score and why, ``""`` if there are none.
 
@@ -107,7 +107,7 @@ def grid(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     known = final.drop(columns="reference")
     every = methods.merge(sets, how="cross").merge(known, "left", on=["method", "kind", "forget"])
     ranks = every[~every["reference"]].groupby(["kind", "forget"])["score"].rank()
-    return every.fillna({"status": "not run"}).assign(rank=ranks)
+    return every.fillna({"status": "not run"}).copy().assign(rank=ranks)  # a copy is one block, not a hundred
 
 
 def tidy(outcomes: Sequence[Outcome]) -> pd.DataFrame:

@@ -73,14 +73,13 @@ class Function(Unlearner):
         (number,) = task.members
         examples, net = task.examples, task.originals.member(0)
         unseen = torch.arange(examples.n_train, examples.n_points)
-        loaders = [self._loader(task, rows) for rows in (task.retain, task.forget, unseen)]
+        loaders = [self._loader(task, rows, rows is not unseen) for rows in (task.retain, task.forget, unseen)]
         with global_numbers(member_seed(task.seed, "unlearned", number, "noise")), torch.enable_grad():
             returned = self.function(net, *loaders, **self.arguments)
         return self._checked(net, returned, number).eval(), sum(loader.seen for loader in loaders)
 
-    def _loader(self, task: UnlearningTask, rows: Tensor) -> _Counted:
+    def _loader(self, task: UnlearningTask, rows: Tensor, shuffle: bool) -> _Counted:
         (number,) = task.members
-        shuffle = not bool((rows >= task.examples.n_train).any())
         order = torch.Generator().manual_seed(member_seed(task.seed, "unlearned", number, "order"))
         points = _Points(task.examples.inputs[rows], task.examples.labels[rows], task.originals.device)
         return _Counted(points, self.batch_size, shuffle, generator=order, collate_fn=_as_it_is)  # type: ignore[arg-type]

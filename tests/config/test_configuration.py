@@ -19,7 +19,11 @@ CONF = Path(config_directory())
 CHOICES = sorted(
     str(path.relative_to(CONF).with_suffix("")) for path in (*CONF.glob("*/*.yaml"), *CONF.glob("evaluation/*/*.yaml"))
 )
-NEEDS = {"forget/indices": ["forget.indices=rows.csv"], "forget/group": ["forget.column=user", "forget.value=17"]}
+NEEDS = {
+    "forget/indices": ["forget.indices=rows.csv"],
+    "forget/group": ["forget.column=user", "forget.value=17"],
+    "unlearner/function": ["unlearner.function=dmm_exp.models.margin"],
+}
 
 
 def composed(*overrides):
