@@ -146,7 +146,11 @@ def _attack(result: RunResult) -> str | None:
 def _alarms(metrics: Mapping[str, float]) -> str:
     """How often the attack is wrong about retrained models, and what it finds when it hardly may be."""
     wrong, found = (metrics.get(f"ulira/{name}") for name in ("false_positive_rate", "tpr_at_1fpr"))
-    said = [f"calls {percent(wrong)} of retrained models that it did not know unlearned"] if wrong is not None else []
+    said = (
+        [f"takes {percent(wrong)} of retrained models that are new to it for unlearned ones"]
+        if wrong is not None
+        else []
+    )
     said += [f"finds {percent(found)} of the unlearned models at 1 % false alarms"] if found is not None else []
     return f" It {' and '.join(said)}." if said else ""
 

@@ -97,7 +97,9 @@ def test_the_report_says_floors_intervals_and_what_requests_share(run: RunResult
     text = " ".join(narrative(run).meaning)
     assert "0.973 (95 % interval 0.971 to 0.976), where 1 is equal accuracies; independently retrained models" in text
     assert "right about 56 % (95 % interval 54 % to 58 %) of unlearned models" in text
-    assert "50 %, and on independently retrained models 50 %. It calls 44 % of retrained models" in text
+    assert (
+        "50 %, and on independently retrained models 50 %. It takes 44 % of retrained models that are new to it" in text
+    )
     assert "can share cost 1,705 retrainings more; 1,709 fall to this request." in text
 
 
