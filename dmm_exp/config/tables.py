@@ -10,12 +10,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dmm_exp.config.schema import Plain
-from dmm_exp.errors import UserError
+from dmm_exp.errors import UserError, did_you_mean, listed
 from dmm_exp.files.reading import YAML_BYTES, parse_json, read_bytes
 from dmm_exp.files.writing import write_text
 
@@ -31,6 +31,26 @@ def tables_of(folder: Path) -> dict[str, Path]:
     root = folder / GROUP
     files = sorted(root.rglob(f"*{ENDING}"))
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in files if _is_table(path)}
+
+
+def check_settings(name: str, folders: Sequence[str], key: str) -> None:
+    """Check that there are settings of this name: a table, or a folder of tables or experiments.
+
+    Args:
+        name: such as ``digits`` or ``digits/random``.
+        folders: of configuration.
+        key: that asks for it, for the error.
+
+    Raises:
+        UserError: there are none, and methods would silently be taken at their own settings.
+    """
+    places = [Path(folder) / GROUP for folder in folders]
+    if any((place / name).is_dir() or (place / f"{name}{ENDING}").is_file() for place in places):
+        return
+    tables = sorted({table for folder in folders for table in tables_of(Path(folder))})
+    raise UserError(
+        f"{key}={name}: there is no such table; expected one of {listed(tables)}{did_you_mean(name, tables)}"
+    )
 
 
 def read_rows(path: Path) -> dict[str, Row]:

@@ -12,6 +12,7 @@ from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.preflight import composer, forget_overrides
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config, LeaderboardConfig
+from dmm_exp.config.tables import check_settings
 from dmm_exp.console.tables import print_table
 from dmm_exp.leaderboard.page import write_leaderboard
 from dmm_exp.leaderboard.ranking import Outcome
@@ -78,6 +79,8 @@ def compose_entries(board: LeaderboardConfig, overrides: Sequence[str]) -> Itera
     shared = list(board.overrides)
     shared += [text for text in overrides if not text.lstrip("+~").startswith(("experiment=", "leaderboard"))]
     settings = board.settings
+    if settings is not None:
+        check_settings(settings, [config_directory(), *further_folders()], "leaderboard.settings")
     where = {kind: (f"{settings}/{kind}", settings) for kind in board.forget_sets if settings is not None}
     with composer(config_directory(), further_folders()) as compose:
         for kind, texts in board.forget_sets.items():

@@ -32,8 +32,8 @@ RULE = (
 TABLE_RULE = (
     "By kind of forget set: P95 KLoM on forget, retain and validation points in nats, lower is better, and below it "
     "the rank. ToW: tug-of-war against retraining, 1 is perfect. Cost: gradient evaluations of unlearning ÷ those of "
-    "retraining; after +, in retrainings, what the method shares between requests. All are means over draws and kinds; "
-    "a dash means that a number does not apply."
+    "retraining; after +, in retrainings, the further models that the method looks at. All are means over draws and "
+    "kinds; a dash means that a number does not apply."
 )
 FLOOR_RULE = (
     "The first row is the noise floor: the KLoM between two ensembles that were both retrained without the forget set, "

@@ -19,11 +19,12 @@ def code_digest(found: Any) -> str | None:
     Args:
         found: the class or function.
     """
-    if found.__module__.split(".")[0] == OURS:
+    module = str(getattr(found, "__module__", None))
+    if module.split(".")[0] == OURS:
         return None
     try:
         path = inspect.getsourcefile(found)
         text = Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else inspect.getsource(found)
     except (OSError, TypeError, UnicodeDecodeError):
-        text = f"{found.__module__}.{found.__qualname__}"
+        text = f"{module}.{getattr(found, '__qualname__', type(found).__qualname__)}"
     return digest_of(text)

@@ -13,11 +13,13 @@ from dmm_exp.config.instantiate import check_targets
 from dmm_exp.config.preflight import Composer, composer
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config, StudyConfig, plain
+from dmm_exp.config.tables import check_settings
 from dmm_exp.errors import UserError
 from dmm_exp.runs.many import ManyRuns, PlannedRun, RunOutcome, named_folder
 from dmm_exp.study.page import Scatter, write_study
 from dmm_exp.study.tables import Record, View, print_study
 
+SETTINGS = re.compile(r"\{([\w/]+)\}")  # in a column's overrides: the table of a method's settings
 OWN = ("experiment=", "study", "seed=")  # overrides of a study's command line that are not those of its runs
 
 
@@ -93,14 +95,20 @@ def compose_cells_of(study: StudyConfig, overrides: Sequence[str]) -> Iterator[S
     """
     shared = [*study.overrides, "evaluation.report=false"]
     shared += [text for text in overrides if not text.lstrip("+~").startswith(OWN)]
+    folders = [config_directory(), *further_folders()]
+    if study.settings is not None:
+        check_settings(study.settings, folders, "study.settings")
     with composer(config_directory(), further_folders()) as compose:
         for name, table in study.tables.items():
             rows = table.rows if table.rows is not None else _method_rows(study, compose)
             if not rows or not table.columns:
                 raise UserError(f"study.tables.{name}: expected rows (or study.methods) and columns")
             for row, row_text in rows.items():
-                for column, column_text in table.columns.items():
-                    text = column_text if table.rows is not None else _with_settings(column_text, row, compose)
+                for column, text in table.columns.items():
+                    if table.rows is None:
+                        for settings in SETTINGS.findall(text):
+                            check_settings(settings, folders, f"study.tables.{name}.columns.{column}")
+                        text = _with_settings(text, row, compose)
                     own = [*shlex.split(row_text), *shlex.split(text), *shared]
                     config, choices = compose(own)[0]
                     check_ranges(config)
@@ -125,4 +133,4 @@ def _with_settings(text: str, method: str, compose: Composer) -> str:
         row = f"{match[1]}/{method}"
         return row if compose.has("experiment", row) else method
 
-    return re.sub(r"\{([\w/]+)\}", found, text)
+    return SETTINGS.sub(found, text)

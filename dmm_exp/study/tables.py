@@ -22,6 +22,7 @@ WORDS = {
     **{f"lds/{group}": f"LDS on {group} points" for group in GROUPS},
     "cost/ratio": "cost of unlearning ÷ cost of retraining",
     "cost/shared": "cost of what requests share (retrainings)",
+    "cost/own": "cost of models for one request alone (retrainings)",
     "cost/shared_per_request": "cost of further models for one request (retrainings)",
     "cost/attribution": "cost of attribution (gradients of single examples)",
     **{f"klom/{group}/p95": f"P95 KLoM of {group} points (nats)" for group in GROUPS},

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides, compose_unlearner
-from dmm_exp.config.schema import StudyConfig, StudyTableConfig, register
+from dmm_exp.config.schema import LeaderboardConfig, StudyConfig, StudyTableConfig, register
+from dmm_exp.errors import UserError
+from dmm_exp.leaderboard.board import compose_entries
 from dmm_exp.study.study import compose_cells_of
 
 COLUMNS = {
@@ -13,6 +17,8 @@ COLUMNS = {
     "refinement.mid.unlearner={digits/rum_mid_mem} refinement.high.unlearner={digits/rum_high_mem}",
     "shuffled": 'forget=rum_mix_mem refinement=shuffle "refinement.each={unlearner: {digits/random}}"',
 }
+
+wrong = {"a": StudyTableConfig(columns={"b": "refinement=rum refinement.low.unlearner={digits/rnadom}"})}
 
 
 def test_a_table_in_braces_stands_for_the_rows_method_at_its_settings_there():
@@ -32,3 +38,24 @@ def test_a_table_in_braces_stands_for_the_rows_method_at_its_settings_there():
     assert cells["scrub", "whole"].overrides[:1] == ["experiment=digits/rum_mix_mem/scrub"]
     assert "refinement.low.unlearner=do_nothing" in cells["do_nothing", "parts"].overrides  # no table has it
     assert compose_unlearner(config_directory(), "digits/random/scrub")["_target_"].endswith("Scrub")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": "digits/rum_mxi_mem"}, "study.settings=digits/rum_mxi_mem: there is no such table.*did you mean"),
+        ({"tables": wrong}, r"study.tables.a.columns.b=digits/rnadom: there is no such table.*did you mean"),
+    ],
+)
+def test_settings_that_are_nowhere_are_an_error_and_not_the_methods_own(changes, message):
+    register()
+    study = StudyConfig(**{"methods": ["scrub"], "tables": {"a": StudyTableConfig(columns={"b": ""})}, **changes})
+    with pytest.raises(UserError, match=message):
+        list(compose_cells_of(study, []))
+
+
+def test_a_leaderboard_with_settings_that_are_nowhere_is_refused():
+    register()
+    board = LeaderboardConfig(methods=["scrub"], forget_sets={"random": ["random"]}, settings="digist")
+    with pytest.raises(UserError, match=r"leaderboard\.settings=digist: there is no such table"):
+        list(compose_entries(board, []))

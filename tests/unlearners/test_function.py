@@ -133,6 +133,7 @@ def test_results_of_changed_code_are_others(tmp_path, monkeypatch):
         (tmp_path / f"own_{len(found)}.py").write_text(f"def unlearn(net, *loaders):\n    return {number}\n")
         found.append(code_digest(__import__(f"own_{len(found)}").unlearn))
     assert found[0] == found[2] != found[1]
+    assert code_digest(torch.manual_seed) != code_digest(len)  # of what has no file, or no module, the name counts
     assert code_digest(DMM) is None
     assert code_digest(Function) is None
     assert code_digest(nothing) == code_digest(test_the_example_unlearns)  # one file
