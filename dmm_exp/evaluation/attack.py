@@ -18,6 +18,7 @@ from dmm_exp.executors import Local
 from dmm_exp.forget import class_index
 from dmm_exp.metrics import check_seen
 from dmm_exp.pipeline import Pipeline
+from dmm_exp.pipeline.code import with_code
 from dmm_exp.pipeline.effects import FromPool
 from dmm_exp.pipeline.plan import Stage, training
 from dmm_exp.refinement import Whole
@@ -151,7 +152,7 @@ class Attack:
             self.models.chunks.run("attacked", draft, unlearn_pairs, job, len(self.pairs))
 
         detail = f"{len(self.pairs):,} base models unlearned of {len(self.forget_sets)} small sets"
-        return self.context.obtain("attacked", detail, Spec("attacked", config, inputs), make)
+        return self.context.obtain("attacked", detail, Spec("attacked", with_code(config), inputs), make)
 
     @cached_property
     def pair_effects(self) -> Artifact:
@@ -171,7 +172,7 @@ class Attack:
             "held_out": self.config.pool.held_out,
             "of": "pairs",
         }
-        spec = Spec("effect", config, inputs | {"sets": content_hash(self.forget_sets)})
+        spec = Spec("effect", with_code(config), inputs | {"sets": content_hash(self.forget_sets)})
         detail = f"effects of what {len(self.pairs):,} base models forget by {type(self.estimator).__name__}"
         return self.context.obtain("effects", detail, spec, lambda draft: self._make_pair_effects(draft, rows))
 

@@ -17,6 +17,7 @@ from dmm_exp.data import GROUPS, Rows
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import lds, margins
 from dmm_exp.models import margin
+from dmm_exp.pipeline.code import with_code
 from dmm_exp.pipeline.learning import LastLearned
 from dmm_exp.pipeline.models import Models
 from dmm_exp.store import Artifact, Draft, Spec
@@ -67,7 +68,7 @@ class EvidenceSource(ABC):
         settings, checkpoints = config.attribution, min(estimator.checkpoints, config.n_models)
         known = {key: value for key, value in settings.items() if key not in (*estimator.fitted_later, "checkpoints")}
         inputs = {"originals": models.originals.digest, "dataset": self.context.dataset.digest}
-        spec = Spec("gradients", {"estimator": known, "checkpoints": checkpoints}, inputs)
+        spec = Spec("gradients", with_code({"estimator": known, "checkpoints": checkpoints}), inputs)
 
         def make(draft: Draft) -> None:
             job = GradientJob(
@@ -249,7 +250,9 @@ class Effects:
         config |= {} if self.measures_lds else {"lds": False}
         inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": rows.digest}
         detail = f"effect of {name or f'{len(rows)} forget points'} by {type(self.estimator).__name__}"
-        return context.obtain("attribution", detail, Spec("effect", config, inputs), partial(self._write, rows))
+        return context.obtain(
+            "attribution", detail, Spec("effect", with_code(config), inputs), partial(self._write, rows)
+        )
 
     def correcting(self, rows: Rows) -> dict[str, Artifact]:
         """Return the models retrained without some rows that correct what is predicted, and the originals."""
@@ -302,7 +305,7 @@ class Effects:
         }
         inputs = {name: artifact.digest for name, artifact in self.source.artifacts(rows).items()}
         inputs |= {"forget": rows.digest} if self.estimator.tuned_by_group else {}
-        spec = Spec("estimator", facts, inputs)
+        spec = Spec("estimator", with_code(facts), inputs)
         return self.last_learned.obtain(spec, partial(self._learn, rows, spec))
 
     def _learn(self, rows: Rows, spec: Spec) -> Learned:

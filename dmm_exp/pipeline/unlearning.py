@@ -9,7 +9,7 @@ from operator import or_
 
 from dmm_exp.config.schema import plain
 from dmm_exp.data import Rows
-from dmm_exp.pipeline.code import code_digest
+from dmm_exp.pipeline.code import with_code
 from dmm_exp.pipeline.effects import Effects
 from dmm_exp.pipeline.models import Models
 from dmm_exp.refinement import Part
@@ -43,8 +43,6 @@ class Unlearning:
             "seed": context.config.seed,
             "trainer": context.trainer_identity,
         }
-        code = [code_digest(unlearner.code) for unlearner in self.unlearners]
-        config |= {"code": code} if any(code) else {}
         inputs, families = {"originals": subject.digest}, {"originals": subject.spec.family}
         for place, (part, target) in enumerate(jobs):
             inputs[f"points {place}"] = self.parts[place].rows.digest
@@ -64,7 +62,7 @@ class Unlearning:
             chunks.run("unlearning", draft, unlearn_chunk, job, context.config.n_models)
 
         detail = f"{context.config.n_models:,} models by {self._methods}"
-        return context.obtain("unlearning", detail, Spec("unlearned", config, inputs, families), make)
+        return context.obtain("unlearning", detail, Spec("unlearned", with_code(config), inputs, families), make)
 
     @property
     def _methods(self) -> str:

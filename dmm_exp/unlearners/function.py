@@ -56,11 +56,6 @@ class Function(Unlearner):
             given = f" and {', '.join(self.arguments)}" if self.arguments else ""
             raise UserError(f"function={function}: expected a function of ({SIGNATURE}){given} ({error})") from error
 
-    @property
-    def code(self) -> Any:
-        """The function."""
-        return self.function
-
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Call the function for every member of the task."""
         found = [self._one(task.alone(row)) for row in range(len(task.members))]

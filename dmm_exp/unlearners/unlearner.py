@@ -124,11 +124,6 @@ class Unlearner(ABC):
         """Whether checkpoints of a long run equal shorter runs."""
         return False
 
-    @property
-    def code(self) -> Any:
-        """The class or function that does the work; results of other code are others."""
-        return type(self)
-
     @abstractmethod
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Unlearn all members of the task together; the task's originals are not changed."""

@@ -14,8 +14,8 @@ from tiny_tasks import everything, same, tiny
 from torch import nn
 
 from dmm_exp.errors import UserError
-from dmm_exp.pipeline.code import code_digest
-from dmm_exp.unlearners import DMM, Function
+from dmm_exp.pipeline.code import code_digest, with_code
+from dmm_exp.unlearners import Function
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "competition_unlearner.py"
 
@@ -129,11 +129,20 @@ def test_the_example_unlearns():
 def test_results_of_changed_code_are_others(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     found = []
-    for number in (1, 2, 1):
-        (tmp_path / f"own_{len(found)}.py").write_text(f"def unlearn(net, *loaders):\n    return {number}\n")
-        found.append(code_digest(__import__(f"own_{len(found)}").unlearn))
+    for place, number in enumerate((1, 2, 1)):
+        (tmp_path / f"own_{place}.py").write_text(f"def unlearn(net, *loaders):\n    return {number}\n")
+        found.append(code_digest(f"own_{place}.unlearn"))
     assert found[0] == found[2] != found[1]
-    assert code_digest(torch.manual_seed) != code_digest(len)  # of what has no file, or no module, the name counts
-    assert code_digest(DMM) is None
-    assert code_digest(Function) is None
-    assert code_digest(nothing) == code_digest(test_the_example_unlearns)  # one file
+    assert code_digest("torch.manual_seed") != code_digest("builtins.len")  # which is not written in Python
+
+
+def test_only_a_users_own_code_is_part_of_what_identifies_a_result(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine.py").write_text("def unlearn(net, *loaders):\n    pass\n")
+    function = {"_target_": "dmm_exp.unlearners.Function", "call": {"_target_": "mine.unlearn", "_partial_": True}}
+    ours = {"parts": [{"_target_": "dmm_exp.unlearners.Scrub", "optimizer": {"_target_": "torch.optim.SGD"}}]}
+    assert with_code(ours) is ours
+    assert with_code({"parts": [function]}) == {
+        "parts": [function],
+        "code": {"mine.unlearn": code_digest("mine.unlearn")},
+    }
