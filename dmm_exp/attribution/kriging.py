@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dmm_exp.attribution.covariance import Terms, fitted_amplitudes
 from dmm_exp.attribution.empirical_bayes import EmpiricalBayes
 from dmm_exp.attribution.estimator import Effect, Estimator, Learned, at_least
 from dmm_exp.attribution.evidence import Evidence, SubsetModels
-from dmm_exp.attribution.shared_rows import SINGLE_TERMS, Neighbourhoods, SharedRows
+from dmm_exp.attribution.shared_rows import Neighbourhoods, SharedRows
 from dmm_exp.attribution.spread import Spread, fitted, margin_errors
 from dmm_exp.attribution.sums import HARD, LABEL, OTHER, Sums, slopes
 from dmm_exp.ensembles.memory import require_memory
@@ -20,7 +21,6 @@ from dmm_exp.files.reading import Json
 
 SCATTERED = 0.5  # largest share of any class that members leave out from whom slopes are learnt
 SAMPLED_POINTS = 300  # that slopes and amplitudes are learnt from
-CONSTANT = 0.01  # covariance that all effects share: the sampling error of the originals' mean
 SPREAD_POINTS = 15  # of a cluster, from which it is learnt how much models vary
 SPREAD_CLUSTERS = 2  # of each class's clusters every second one: half of them tell as much
 
@@ -177,34 +177,6 @@ class GroupKriging(Estimator):
         return Kriged(sums, shared, left_out, **kept, spread=spread)
 
 
-def fitted_amplitudes(tasks: Sequence[tuple[Tensor, Tensor]], iterations: int) -> Tensor:
-    """Return the amplitudes of terms and, last, of noise, ``[terms + 1]``, that maximise the likelihood of residuals.
-
-    Args:
-        tasks: terms ``[terms, members, members]`` and residuals ``[members, logits]`` of some points each; they take
-            turns.
-        iterations: steps of Adam.
-    """
-    count, members = tasks[0][0].shape[:2]
-    logs = torch.full((count + 1,), -3.0)
-    logs[-1] = 0
-    optimizer = torch.optim.Adam([logs], lr=0.4)
-    for iteration in range(iterations):
-        terms, residuals = tasks[iteration % len(tasks)]
-        amplitudes = logs.exp()
-        covariance = (amplitudes[:-1] @ terms.flatten(1)).view(members, members) + CONSTANT
-        covariance.diagonal().add_(amplitudes[-1])
-        precision = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-        white = precision @ residuals
-        by_covariance = precision.addmm(white, white.T, alpha=-1 / residuals.shape[1])  # of twice the misfit
-        slopes_of = torch.cat([terms.flatten(1) @ by_covariance.flatten(), by_covariance.trace()[None]])
-        logs.grad = 0.5 * amplitudes * slopes_of / members + 2e-3 * logs / len(logs)
-        optimizer.step()
-        for group in optimizer.param_groups:
-            group["lr"] = 0.4 * (1 - iteration / iterations) + 0.01
-    return logs.exp()
-
-
 @dataclass(frozen=True)
 class Kriged(Learned):
     """What group kriging has learnt.
@@ -321,43 +293,6 @@ class Kriged(Learned):
         chosen = {"slopes": self.sums.slopes.tolist(), "amplitudes": self.amplitudes.tolist()}
         chosen |= {"spread": self.spread.coefficients.tolist()}
         return chosen | {"singles": self.sums.singles.facts()}
-
-
-class Terms:
-    """Covariances of what two lists of sets do, as the points of one cluster after another see them.
-
-    Args:
-        shared: terms of the covariance.
-        amplitudes: of all terms, first those that are the same anywhere, then those of single rows and of the cluster's
-            neighbours, and last of noise, ``[kinds, terms + 1]``.
-        first: sets of rows, ``[first, n_train]``.
-        second: others, ``[second, n_train]``.
-    """
-
-    def __init__(self, shared: SharedRows, amplitudes: Tensor, first: Tensor, second: Tensor) -> None:
-        self.shared, self.amplitudes, self.first, self.second = shared, amplitudes, first, second
-        anywhere = list(shared.anywhere(first, second))
-        self._anywhere = [self._sum(kind, anywhere, 0) + CONSTANT for kind in (LABEL, OTHER)]
-        self._label, self._of_class = -1, self._anywhere
-        self._common = len(anywhere)
-
-    def covariances(self, cluster: int) -> list[Tensor]:
-        """Return the covariance for each kind of logit, ``[first, second]``, without noise."""
-        label = int(self.shared.neighbourhoods.label[cluster])
-        if label != self._label:
-            singles = [self.shared.single(label, kind, self.first, self.second) for kind in (LABEL, OTHER)]
-            own = [self._sum(kind, terms, self._common) for kind, terms in enumerate(singles)]
-            self._of_class = [common + more for common, more in zip(self._anywhere, own, strict=True)]
-            self._label = label
-        near, before = list(self.shared.near(cluster, self.first, self.second)), self._common + SINGLE_TERMS
-        return [self._of_class[kind] + self._sum(kind, near, before) for kind in (LABEL, OTHER)]
-
-    def _sum(self, kind: int, terms: Sequence[Tensor], start: int) -> Tensor:
-        total = torch.zeros_like(terms[0])
-        amplitudes = self.amplitudes[kind, start : start + len(terms)].tolist()
-        for amplitude, term in zip(amplitudes, terms, strict=True):
-            total.add_(term, alpha=amplitude)
-        return total
 
 
 def _left_out(factor: Tensor, residuals: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

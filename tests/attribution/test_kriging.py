@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dmm_exp.attribution import Effect, EmpiricalBayes, Evidence, GroupKriging, SubsetModels
-from dmm_exp.attribution.kriging import CONSTANT, Terms, fitted_amplitudes
+from dmm_exp.attribution.covariance import CONSTANT, Terms, fitted_amplitudes
 from dmm_exp.attribution.shared_rows import POWERS, Neighbourhoods, _powers
 from dmm_exp.attribution.spread import fitted, margin_errors
 from dmm_exp.ensembles import RandomSubsets

@@ -1,0 +1,78 @@
+"""Covariances of what sets of rows do: sums of terms, and the amplitudes of these that data make likely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dmm_exp.attribution.shared_rows import SINGLE_TERMS, SharedRows
+from dmm_exp.attribution.sums import LABEL, OTHER
+
+CONSTANT = 0.01  # covariance that all effects share: the sampling error of the originals' mean
+
+
+def fitted_amplitudes(tasks: Sequence[tuple[Tensor, Tensor]], iterations: int) -> Tensor:
+    """Return the amplitudes of terms and, last, of noise, ``[terms + 1]``, that maximise the likelihood of residuals.
+
+    Args:
+        tasks: terms ``[terms, members, members]`` and residuals ``[members, logits]`` of some points each; they take
+            turns.
+        iterations: steps of Adam.
+    """
+    count, members = tasks[0][0].shape[:2]
+    logs = torch.full((count + 1,), -3.0)
+    logs[-1] = 0
+    optimizer = torch.optim.Adam([logs], lr=0.4)
+    for iteration in range(iterations):
+        terms, residuals = tasks[iteration % len(tasks)]
+        amplitudes = logs.exp()
+        covariance = (amplitudes[:-1] @ terms.flatten(1)).view(members, members) + CONSTANT
+        covariance.diagonal().add_(amplitudes[-1])
+        precision = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+        white = precision @ residuals
+        by_covariance = precision.addmm(white, white.T, alpha=-1 / residuals.shape[1])  # of twice the misfit
+        slopes_of = torch.cat([terms.flatten(1) @ by_covariance.flatten(), by_covariance.trace()[None]])
+        logs.grad = 0.5 * amplitudes * slopes_of / members + 2e-3 * logs / len(logs)
+        optimizer.step()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.4 * (1 - iteration / iterations) + 0.01
+    return logs.exp()
+
+
+class Terms:
+    """Covariances of what two lists of sets do, as the points of one cluster after another see them.
+
+    Args:
+        shared: terms of the covariance.
+        amplitudes: of all terms, first those that are the same anywhere, then those of single rows and of the cluster's
+            neighbours, and last of noise, ``[kinds, terms + 1]``.
+        first: sets of rows, ``[first, n_train]``.
+        second: others, ``[second, n_train]``.
+    """
+
+    def __init__(self, shared: SharedRows, amplitudes: Tensor, first: Tensor, second: Tensor) -> None:
+        self.shared, self.amplitudes, self.first, self.second = shared, amplitudes, first, second
+        anywhere = list(shared.anywhere(first, second))
+        self._anywhere = [self._sum(kind, anywhere, 0) + CONSTANT for kind in (LABEL, OTHER)]
+        self._label, self._of_class = -1, self._anywhere
+        self._common = len(anywhere)
+
+    def covariances(self, cluster: int) -> list[Tensor]:
+        """Return the covariance for each kind of logit, ``[first, second]``, without noise."""
+        label = int(self.shared.neighbourhoods.label[cluster])
+        if label != self._label:
+            singles = [self.shared.single(label, kind, self.first, self.second) for kind in (LABEL, OTHER)]
+            own = [self._sum(kind, terms, self._common) for kind, terms in enumerate(singles)]
+            self._of_class = [common + more for common, more in zip(self._anywhere, own, strict=True)]
+            self._label = label
+        near, before = list(self.shared.near(cluster, self.first, self.second)), self._common + SINGLE_TERMS
+        return [self._of_class[kind] + self._sum(kind, near, before) for kind in (LABEL, OTHER)]
+
+    def _sum(self, kind: int, terms: Sequence[Tensor], start: int) -> Tensor:
+        total = torch.zeros_like(terms[0])
+        amplitudes = self.amplitudes[kind, start : start + len(terms)].tolist()
+        for amplitude, term in zip(amplitudes, terms, strict=True):
+            total.add_(term, alpha=amplitude)
+        return total
