@@ -53,13 +53,19 @@ def folders(config: Config) -> list[str]:
 def reported(name: str) -> Images:
     """Return the images of an experiment, or of the runs that it consists of."""
     config = composed(f"experiment={name}")
-    boards = [board for board in (config.leaderboard, config.study) if board]
-    return data_of(composed(*boards[0].overrides)) if boards else data_of(config)
+    shared = [*config.leaderboard.overrides, *config.study.overrides]  # an experiment is one of them at most
+    return data_of(composed(*shared) if shared else config)
 
 
 def test_there_are_design_sets_of_real_images():
     assert len(DESIGN) > 1
     assert all(len(data_of(composed(f"experiment={name}"))) > 1000 for name in DESIGN)
+
+
+def test_images_of_reported_experiments_are_found():
+    found = {name: len(reported(name)) for name in ("dmm_fashion", "rum_fashion", "attribution_fashion")}
+    assert found == {"dmm_fashion": 8000, "rum_fashion": 3000, "attribution_fashion": 3000}
+    assert reported("leaderboard_digits") == frozenset()  # of no files that a design set is drawn from
 
 
 @pytest.mark.parametrize("design", DESIGN)
