@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import chain
+from math import isfinite
 from operator import mul
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -238,7 +239,7 @@ def make_chunk(job: ShardJob, make: Callable[[range], ChunkResult]) -> None:
     The shard also records seconds, losses by epoch and the cost of one member.
 
     Raises:
-        UserError: the logits are not finite, or not even one member fits into memory.
+        UserError: a logit or an epoch's loss is not finite, or not even one member fits into memory.
     """
     clock = Clock()
     parts = in_fitting_parts(make, range(job.start, job.stop))
@@ -247,6 +248,8 @@ def make_chunk(job: ShardJob, make: Callable[[range], ChunkResult]) -> None:
         tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in tensors}
     if not torch.isfinite(tensors["logits"]).all():
         raise UserError("training diverged (a member's logits are not finite): lower the learning rate (optimizer.lr)")
+    if not all(isfinite(loss) for part in parts for loss in part.history):
+        raise UserError("training diverged (a loss is not finite): lower the learning rate (optimizer.lr)")
     shares = [len(part.tensors["logits"]) / len(tensors["logits"]) for part in parts]
     losses = zip(*(part.history for part in parts), strict=True)
     facts = {

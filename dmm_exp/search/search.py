@@ -287,9 +287,9 @@ def how_found(
 ) -> dict[str, str]:
     """Return what a table says of how the best settings were found, in ``space`` at last."""
     best, second = ranked[0], ranked[1] if len(ranked) > 1 else None
-    found = {"tried": str(len(ranked)), "value": f"{abs(best.value):.2f}"}
+    found = {"tried": str(len(ranked)), "value": f"{abs(best.value):.3f}"}
     if second is not None and math.isfinite(second.value):
-        found["second"] = f"{abs(second.value):.2f}"
+        found["second"] = f"{abs(second.value):.3f}"
     if ends := at_ends(space, best.settings):
         found["at_end"] = ", ".join(ends)
     return {
@@ -312,7 +312,7 @@ def _said(arguments: Sequence[str]) -> list[str]:
 
 
 def _written(metrics: Mapping[str, float], names: Sequence[str]) -> str:
-    values = " / ".join(f"{metrics[name]:.2f}" for name in names)
+    values = " / ".join(f"{metrics[name]:.3f}" for name in names)
     return f"{values}, ToW {metrics['tow']:.3f}, cost {metrics['cost/ratio']:.2g}"
 
 

@@ -7,7 +7,7 @@ from dmm_exp.data import Digits, Normalisation
 from dmm_exp.ensembles import AllBut
 from dmm_exp.ensembles import work as work_module
 from dmm_exp.ensembles.memory import in_fitting_parts
-from dmm_exp.ensembles.work import TrainJob, train_chunk
+from dmm_exp.ensembles.work import ChunkResult, ShardJob, TrainJob, make_chunk, train_chunk
 from dmm_exp.errors import UserError
 from dmm_exp.store import Artifact, Draft, Spec
 from dmm_exp.store.store import Store
@@ -109,3 +109,11 @@ def test_a_chunk_in_parts_is_the_chunk(tmp_path, monkeypatch):
     assert facts["members"] == expected["members"] == 5
     assert facts["sample_gradients"] == expected["sample_gradients"]
     assert facts["history"] == pytest.approx(expected["history"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("logit", "loss"), [(float("nan"), 1.0), (0.0, float("inf"))])
+def test_a_training_run_that_diverges_is_said_in_a_sentence_and_writes_nothing(logit, loss, tmp_path):
+    result = ChunkResult({"logits": torch.full((1, 4, 3), logit)}, [0.5, loss], 10)
+    with pytest.raises(UserError, match="training diverged"):
+        make_chunk(ShardJob(tmp_path, 0, 0, 1), lambda members: result)
+    assert not list(tmp_path.iterdir())

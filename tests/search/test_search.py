@@ -99,7 +99,7 @@ def test_the_best_is_the_smallest_mean(finished):
     best = table.loc[means.idxmin()]
     row = found_in(finished[1])
     assert settings_in(row) == {"epochs": best["epochs"], "optimizer.lr": best["optimizer.lr"]}
-    assert (row["tried"], row["value"]) == (str(len(table)), f"{best['value']:.2f}")
+    assert (row["tried"], row["value"]) == (str(len(table)), f"{best['value']:.3f}")
 
 
 def test_the_reported_run_is_the_ordinary_run_at_the_best_settings(finished, outputs):
