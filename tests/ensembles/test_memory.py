@@ -115,5 +115,5 @@ def test_a_chunk_in_parts_is_the_chunk(tmp_path, monkeypatch):
 def test_a_training_run_that_diverges_is_said_in_a_sentence_and_writes_nothing(logit, loss, tmp_path):
     result = ChunkResult({"logits": torch.full((1, 4, 3), logit)}, [0.5, loss], 10)
     with pytest.raises(UserError, match="training diverged"):
-        make_chunk(ShardJob(tmp_path, 0, 0, 1), lambda members: result)
+        make_chunk(ShardJob(output=tmp_path, shard=0, start=0, stop=1), lambda members: result)
     assert not list(tmp_path.iterdir())
