@@ -141,6 +141,7 @@ class EvaluationConfig:
     klom: Node = field(default_factory=dict, metadata=_marks_inside(later=("floor_everywhere",)))
     mia: Node = field(default_factory=dict)
     strong_ulira: StrongUliraConfig = field(default_factory=StrongUliraConfig)
+    audits: dict[str, Node] | None = field(default=None, metadata=LATER)
     report: bool = field(default=True, metadata=PRESENTATION)
 
 

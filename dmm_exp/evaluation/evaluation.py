@@ -12,6 +12,7 @@ from dmm_exp import __version__
 from dmm_exp.data import FORGET, GROUPS
 from dmm_exp.evaluation import single
 from dmm_exp.evaluation.by_member import Columns, accuracy_columns, attack_columns, intervals, means
+from dmm_exp.evaluation.competition import competition_metrics
 from dmm_exp.evaluation.costs import Costs
 from dmm_exp.evaluation.lds import lds_metrics
 from dmm_exp.evaluation.likelihood import LikelihoodAttack
@@ -30,9 +31,7 @@ from dmm_exp.pipeline import Pipeline
 from dmm_exp.store import Artifact, Draft, Spec
 
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-EVALUATION_FORMAT = (
-    4  # increased when the same models get other numbers; 4: floors, intervals, shared cost, single networks
-)
+EVALUATION_FORMAT = 5  # increased when the same models get other numbers; 5: the competition's score
 
 
 class Evaluation:
@@ -143,6 +142,7 @@ class Evaluation:
         parts = (self.quick_metrics(), self._intervals(), means(self._attack_columns), intervals(members))
         parts += (attack.metrics(), attack.intervals(), self._effect())
         parts += (single.metrics(self._single, self._points_of),)
+        parts += (competition_metrics(attack.margins, means(self._accuracy_columns)),)
         return {name: float(value) for part in parts for name, value in part.items()}
 
     def quick_metrics(self) -> dict[str, float]:

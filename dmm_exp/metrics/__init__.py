@@ -6,6 +6,7 @@ Ensembles come as margins ``[members, points]``.
 """
 
 from dmm_exp.metrics.better import lower_is_better
+from dmm_exp.metrics.competition import competition_epsilon, competition_quality
 from dmm_exp.metrics.cost import cost_ratio, retraining_cost
 from dmm_exp.metrics.effects import UNKNOWN, doubt, effect_quality, expected_error
 from dmm_exp.metrics.intervals import mean_interval, ulira_intervals
@@ -28,6 +29,8 @@ __all__ = [
     "check_attack",
     "check_options",
     "check_seen",
+    "competition_epsilon",
+    "competition_quality",
     "cost_ratio",
     "doubt",
     "effect_quality",

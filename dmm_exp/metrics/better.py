@@ -4,10 +4,11 @@ from __future__ import annotations
 
 _LOWER = (
     *("klom", "cost", "ulira", "seconds", "effect/standard_error", "effect/expected_error"),
-    *("single/outside", "single/distance"),
+    *("single/outside", "single/distance", "competition/epsilon"),
 )
 
 
 def lower_is_better(name: str) -> bool:
     """Return whether a smaller value of a metric is better (distances, costs and attacks)."""
-    return name.startswith(_LOWER)
+    measured = name.split("/", 2)[2] if name.startswith("audit/") else name  # audit/PROBE/METRIC
+    return measured.startswith(_LOWER)

@@ -20,6 +20,7 @@ from dmm_exp.data import Rows
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.optimisation import check_optimizer
 from dmm_exp.ensembles.work import model_factory, recipe
+from dmm_exp.errors import UserError
 from dmm_exp.forget import Selector
 from dmm_exp.metrics import KlomOptions, check_attack, check_options
 from dmm_exp.pipeline.chunks import Chunks
@@ -78,6 +79,7 @@ class Pipeline:
         check_options(**config.evaluation.klom)
         check_attack(**config.evaluation.mia)
         self.selector.check(examples)
+        self._check_parts()
         model = model_factory(config.model.network, examples)()
         if "predicted" in self.targets:
             self.effects.estimator.check(model)
@@ -86,6 +88,13 @@ class Pipeline:
         Engine(**plain(config.engine))
         self._check_recipe(recipe(plain(config.training)))
         check_optimizer(recipe(plain(config.scores.held_out))["optimizer"], "scores.held_out.optimizer")
+
+    def _check_parts(self) -> None:
+        for unlearner in self.unlearners[:-1]:
+            if not unlearner.returns_models:
+                raise UserError(
+                    f"refinement: {type(unlearner).__name__} returns predictions and no models; it can only be last"
+                )
 
     def _check_recipe(self, parts: Node) -> None:
         check_optimizer(parts["optimizer"], "training.optimizer")

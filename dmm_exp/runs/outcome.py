@@ -17,6 +17,7 @@ from dmm_exp.config.schema import Config, plain
 from dmm_exp.console.progress import Console
 from dmm_exp.evaluation import Evaluation
 from dmm_exp.evaluation.attack import Attack
+from dmm_exp.evaluation.audits import Audits
 from dmm_exp.evaluation.strong_ulira import StrongUlira
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.writing import write_json, write_table, write_tensors, write_text
@@ -35,6 +36,7 @@ def collected(
     checkpoints = _checkpoints(folder, evaluation)
     metrics, points = evaluation.metrics, evaluation.points
     metrics |= _strong_attack(folder, attack, console)
+    metrics |= Audits(pipeline).metrics
     for stage in console.stages:
         metrics[f"seconds/{stage.name.replace(' ', '_')}"] = round(stage.seconds, 3)
         metrics[f"seconds/{stage.name.replace(' ', '_')}/cached"] = float(stage.cached)

@@ -14,6 +14,7 @@ from dmm_exp.files.writing import write_text
 from dmm_exp.report.charts import Chart
 from dmm_exp.report.figures import keep
 from dmm_exp.report.html import Tile, page
+from dmm_exp.runs.audits import audit_data
 from dmm_exp.runs.figures import draw_all
 from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.single import single_data, single_words
@@ -56,6 +57,7 @@ def _context(result: RunResult, charts: Sequence[Chart]) -> dict[str, Any]:
         "leads": charts[:_LEADS],
         "charts": charts[_LEADS:],
         "headline": headline_data(result),
+        "audits": audit_data(result),
         "single": single_data(result),
         "single_words": single_words(result),
         "metrics": [(name, f"{value:.6g}") for name, value in sorted(result.metrics.items())],

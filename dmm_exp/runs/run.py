@@ -19,14 +19,16 @@ from dmm_exp.console.tables import print_table, text_table
 from dmm_exp.errors import storage_errors
 from dmm_exp.evaluation import Evaluation
 from dmm_exp.evaluation.attack import Attack
+from dmm_exp.evaluation.audits import Audits
 from dmm_exp.executors import shared_executor
 from dmm_exp.pipeline import Context, LastLearned, Pipeline
 from dmm_exp.pipeline.plan import PlannedStage, planned
+from dmm_exp.runs.audits import audit_data
 from dmm_exp.runs.folder import folder_of, held, write_config
 from dmm_exp.runs.job import FinishedRun, Job
 from dmm_exp.runs.outcome import collected, write_model, write_page
 from dmm_exp.runs.result import RunResult
-from dmm_exp.runs.tables import headline
+from dmm_exp.runs.tables import headline_data, numbers_table
 from dmm_exp.runs.words import narrative
 from dmm_exp.search import search
 from dmm_exp.search.assignment import assign
@@ -74,18 +76,19 @@ def run(
 
     config = _assigned(_searched(config, choices, pipeline_of, console), pipeline_of, console)
     pipeline = pipeline_of(config, console)
-    attack = Attack(pipeline)
-    pipeline.check()
-    attack.check()
+    attack, audits = Attack(pipeline), Audits(pipeline)
+    for part in (pipeline, attack, audits):
+        part.check()
     if config.dry_run:
-        _print_plan([planned(stage) for stage in (*pipeline.stages(), *attack.stages())])
+        _print_plan([planned(stage) for stage in (*pipeline.stages(), *attack.stages(), *audits.stages())])
         return None
     folder = folder_of(config, choices)
     with held(folder, console):
         store.record_to(folder / ARTIFACTS)
         result = _run_in(folder, attack, choices, console)
-    if table:
-        print_table(headline(result))
+    for data in (headline_data(result), audit_data(result)) if table else ():
+        if data is not None:
+            print_table(numbers_table(data))
     return FinishedRun(folder, result.metrics, result.checkpoints)
 
 

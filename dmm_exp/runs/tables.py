@@ -92,9 +92,8 @@ def _accuracies(metrics: Mapping[str, float], ensemble: str) -> Cell:
     return Cell("/".join(number(None if value is None else 100 * value, ".1f") for value in values))
 
 
-def headline(result: RunResult) -> Table:
-    """Return the final table of a run for the terminal; it fits in 100 columns."""
-    data = headline_data(result)
+def numbers_table(data: HeadlineData) -> Table:
+    """Return a table of numbers for the terminal, what qualifies them below each."""
     table = dense_table()
     table.add_column("", overflow="fold")
     for column in data.columns:

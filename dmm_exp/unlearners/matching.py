@@ -144,6 +144,7 @@ class DMDirect(Unlearner):
 
     target: ClassVar[Target] = "predicted"
     reference: ClassVar[bool] = True
+    returns_models: ClassVar[bool] = False
     own_sets: ClassVar[bool] = True
 
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:

@@ -108,6 +108,7 @@ class Unlearner(ABC):
             unlearn such members one at a time.
         reference: whether the method is only a reference, or uses retrained models; leaderboards show it without a
             rank.
+        returns_models: whether there are models at the end, and not predictions only.
         epochs: number of epochs; 0 if the method has none.
         checkpoints: numbers of epochs at which the method is evaluated before its end.
         nests: whether a shorter run is the beginning of a longer one.
@@ -116,6 +117,7 @@ class Unlearner(ABC):
     target: ClassVar[Target] = "none"
     own_sets: ClassVar[bool] = False
     reference: ClassVar[bool] = False
+    returns_models: ClassVar[bool] = True
     epochs: int = 0
     checkpoints: Sequence[int] = ()
 

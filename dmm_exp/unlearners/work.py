@@ -27,7 +27,6 @@ from dmm_exp.ensembles.work import (
     stored_ensemble,
     trainer_factory,
 )
-from dmm_exp.errors import UserError
 from dmm_exp.models import margin
 from dmm_exp.unlearners.unlearner import UnlearningResult, UnlearningTask
 
@@ -70,11 +69,7 @@ class UnlearnJob(NetworkJob):
 
 
 def unlearn_chunk(job: UnlearnJob) -> None:
-    """Run an :class:`UnlearnJob`.
-
-    Raises:
-        UserError: a method that returns no models is not the one of the last part.
-    """
+    """Run an :class:`UnlearnJob`."""
     make_chunk(job, partial(_unlearn, job, read_examples(job.examples)))
 
 
@@ -85,11 +80,7 @@ def _unlearn(job: UnlearnJob, examples: Examples, members: range) -> ChunkResult
     for place, part in enumerate(job.parts):
         if results:
             ensemble = results[-1].ensemble
-        if ensemble is None:
-            raise UserError(
-                f"refinement: {job.parts[place - 1].unlearner['_target_']} returns predictions and no models; it can "
-                "only be last"
-            )
+        assert ensemble is not None  # Pipeline.check
         results.append(instantiate(part.unlearner).unlearn(_task(job, place, examples, ensemble, members)))
     tensors = _tensors(results[-1])
     for epoch, earlier in results[-1].checkpoints.items():

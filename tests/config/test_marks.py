@@ -40,7 +40,7 @@ LATER = [
     "dataset.formats.npz.axes", "dataset.formats.table.keep", "dataset.formats.folder.group_by",
     "dataset.formats.npz.group_by", "dataset.formats.table.group_by", "evaluation.strong_ulira.position",
     "forget.position", "forget.column", "forget.header", "attribution.oracles", "pool.designs", "refinement.each",
-    "evaluation.klom.floor_everywhere",
+    "evaluation.klom.floor_everywhere", "evaluation.audits",
 ]  # fmt: skip
 OPTIONS = {"evaluation.klom": KlomOptions}  # of functions
 UNMARKED = [key for keys in DO_NOT_IDENTIFY.values() for key in keys]

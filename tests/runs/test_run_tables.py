@@ -13,7 +13,7 @@ from rich.console import Console
 from dmm_exp.console.tables import print_table
 from dmm_exp.console.words import MISSING
 from dmm_exp.runs.result import RunResult
-from dmm_exp.runs.tables import SweepCell, headline, headline_data, sweep_table
+from dmm_exp.runs.tables import SweepCell, headline_data, numbers_table, sweep_table
 from dmm_exp.runs.words import narrative
 
 
@@ -38,7 +38,7 @@ def test_headline_and_report_say_when_a_forget_set_is_unlike_anything_the_pool_k
     run: RunResult, doubt: float, said: bool
 ) -> None:
     unsure = replace(run, metrics={**run.metrics, "effect/doubt/forget": doubt})
-    text = printed(headline(unsure))
+    text = printed(numbers_table(headline_data(unsure)))
     assert max(map(len, text.splitlines())) <= 100
     assert ("unlike" in text) == said
     sentences = " ".join(narrative(unsure).meaning)
@@ -47,7 +47,7 @@ def test_headline_and_report_say_when_a_forget_set_is_unlike_anything_the_pool_k
 
 
 def test_headline_fits_in_a_hundred_columns_and_loses_nothing(run: RunResult) -> None:
-    text = printed(headline(run))
+    text = printed(numbers_table(headline_data(run)))
     assert max(map(len, text.splitlines())) <= 100
     assert "…" not in text
     assert "\x1b" not in text
@@ -64,13 +64,15 @@ def test_below_tug_of_war_stands_its_interval_and_below_the_cost_what_is_shared(
     *_, tug, _, cost = headline_data(run).rows[2].cells
     assert (tug.value, tug.detail) == ("0.973", "0.971–0.976")
     assert (cost.value, cost.detail) == ("0.021", "+ 1,705\nshared")
-    assert "±" not in printed(headline(run))
+    assert "±" not in printed(numbers_table(headline_data(run)))
 
 
 def test_a_headline_at_its_widest_fits_in_a_hundred_columns(run: RunResult) -> None:
     wide = dict.fromkeys((name for name in run.metrics if name.startswith("klom")), 11.48)
     sure = dict.fromkeys((name for name in run.metrics if name.startswith("accuracy")), 1.0)
-    text = printed(headline(replace(run, metrics={**run.metrics, **wide, **sure, "cost/shared": 98_765.4})))
+    text = printed(
+        numbers_table(headline_data(replace(run, metrics={**run.metrics, **wide, **sure, "cost/shared": 98_765.4})))
+    )
     assert max(map(len, text.splitlines())) <= 100
     assert "+ 98,765" in text
 
