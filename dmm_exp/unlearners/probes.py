@@ -15,13 +15,12 @@ from torch import Tensor
 from dmm_exp.ensembles import member_generator
 from dmm_exp.errors import UserError
 from dmm_exp.models import Normalised
-from dmm_exp.unlearners.fine_tuning import Finetune
-from dmm_exp.unlearners.unlearner import FORWARD_PASSES, Unlearner, UnlearningResult, UnlearningTask
+from dmm_exp.unlearners.unlearner import FORWARD_PASSES, FineTuning, Fit, Unlearner, UnlearningResult, UnlearningTask
 
 INT8_LEVELS = 127
 
 
-class Relearn(Finetune):
+class Relearn(FineTuning):
     """Train further on the retain set, and on a few forgotten rows: what comes back of the others?
 
     The rows that are shown belong to the task's retain set, not to its forget set.
@@ -39,6 +38,10 @@ class Relearn(Finetune):
         if not 0 <= shown < 1:
             raise UserError(f"shown={shown}: expected a share of at least 0 and below 1")
         self.shown = shown
+
+    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
+        """Return the cross-entropy of every member."""
+        return fit.cross_entropy(indices)
 
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Return the answers of all members after training further; the models are not kept."""
