@@ -28,7 +28,7 @@ examples:
   python -m dmm_exp.compare 'outputs/runs/*salun*' 'outputs/runs/*dmm*' --metric tow --metric klom/forget/p95
   python -m dmm_exp.compare outputs/runs --where forget=random --where unlearner!=retrain --baseline finetune
   python -m dmm_exp.compare outputs/runs --where unlearner=dmm --by pool.size --by forget
-  python -m dmm_exp.compare outputs/runs --csv runs.csv --html compare.html"""
+  python -m dmm_exp.compare outputs/runs --csv runs.csv --latex means.tex --html compare.html"""
 
 OPTIONS: dict[str, tuple[str, str]] = {
     "--where": (
@@ -67,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--csv", metavar="FILE", help="write one row a run here, with its settings and all its metrics")
     parser.add_argument("--parquet", metavar="FILE", help="the same as parquet")
+    parser.add_argument("--markdown", metavar="FILE", help="write the printed tables here, for a document")
+    parser.add_argument("--latex", metavar="FILE", help="write the table of means here, for a paper (booktabs)")
     parser.add_argument("--html", metavar="FILE", help="write tables and a figure here, as one page that opens offline")
     return parser
 
@@ -78,7 +80,7 @@ def compare_runs(words: Sequence[str]) -> int:
         UserError: an argument is wrong; nothing was written.
     """
     options = _parser().parse_args(words)
-    given = {name: getattr(options, name) for name in ("csv", "parquet", "html")}
+    given = {name: getattr(options, name) for name in ("csv", "parquet", "markdown", "latex", "html")}
     targets = {name: _target(name, value) for name, value in given.items() if value}
     from dmm_exp.compare.comparison import compare
     from dmm_exp.compare.labels import filtered
@@ -107,10 +109,16 @@ def _target(name: str, value: str) -> Path:
 
 
 def _write(found: Comparison, targets: dict[str, Path], left_out: Sequence[str], command: str) -> None:
+    from dmm_exp.compare.tables import comparison_latex, comparison_markdown
+
     if "csv" in targets:
         write_text(targets["csv"], found.runs.to_csv(index=False))
     if "parquet" in targets:
         write_table(targets["parquet"], found.runs)
+    if "markdown" in targets:
+        write_text(targets["markdown"], comparison_markdown(found))
+    if "latex" in targets:
+        write_text(targets["latex"], comparison_latex(found))
     if "html" in targets:
         from dmm_exp.compare.page import comparison_page
 

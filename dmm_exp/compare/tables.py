@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dmm_exp.console.tables import print_table, text_table
+from dmm_exp.console.latex import best_two, latex_table
+from dmm_exp.console.tables import markdown_table, print_table, text_table
 from dmm_exp.console.words import MISSING, number
 
 if TYPE_CHECKING:
@@ -73,6 +74,31 @@ def print_comparison(found: Comparison) -> None:
     )
     if not found.tests.empty:
         print_table(text_table(f"paired differences from {found.baseline}", tests_texts(found), 2))
+
+
+def comparison_markdown(found: Comparison) -> str:
+    """Return means, ranks and tests as GitHub tables, each with the rule that reads it."""
+    tables = [("Means", means_texts(found), MEANS_RULE)]
+    if not found.ranks.empty:
+        tables.append(("Ranks", ranks_texts(found), RANKS_RULE))
+    if not found.tests.empty:
+        tables.append((f"Differences from {found.baseline}", tests_texts(found), TESTS_RULE))
+    return "\n".join(f"## {title}\n\n{rule}\n\n{markdown_table(rows)}" for title, rows, rule in tables)
+
+
+def comparison_latex(found: Comparison) -> str:
+    """Return the means as a LaTeX table; within each block of equal other columns the best method is bold."""
+    rows, marks = means_texts(found), {}
+    outer = [name for name in found.by if name != "method"]
+    places = {group: place + 1 for place, (group, _) in enumerate(_by(found.means, list(found.by)))}
+    for metric, part in found.means.groupby("metric", sort=False):
+        column = len(found.by) + 1 + list(found.metrics).index(str(metric))
+        for _, block in _by(part, outer) if outer else [((), part)]:
+            keys = [tuple(row[name] for name in found.by) for row in _dicts(block)]
+            lower = found.metrics[str(metric)] == "↓"
+            for place, mark in best_two(block["mean"].tolist(), lower=lower).items():
+                marks[places[keys[place]], column] = mark
+    return latex_table(rows, f"Means. {MEANS_RULE}", marks=marks, words=len(found.by))
 
 
 def means_texts(found: Comparison) -> list[list[str]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dmm_exp.files.writing import write_text
 from dmm_exp.leaderboard.ranking import COST, FLOOR, Outcome, floors, grid, paths, standing, tidy
-from dmm_exp.leaderboard.tables import gaps_of, leaderboard_data, leaderboard_markdown, plain
+from dmm_exp.leaderboard.tables import gaps_of, leaderboard_data, leaderboard_latex, leaderboard_markdown, plain
 from dmm_exp.report.charts import Chart, Mark, Panel, dots, line, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
 from dmm_exp.runs.cost_figure import cost_axis, cost_scale, frontier_line
@@ -90,14 +90,16 @@ def write_leaderboard(outcomes: Sequence[Outcome], folder: Path, *, title: str, 
     """Write a leaderboard into ``folder`` and return the path of its page, ``leaderboard.html``.
 
     Beside it stand ``leaderboard.csv`` (``standing``), ``cells.csv`` (one row a checkpoint, with all metrics of its
-    run), ``leaderboard.md``, and what its figure shows. The page makes no request to anything outside itself.
-    ``command`` is what to type to get all this again.
+    run), ``leaderboard.md``, ``leaderboard.tex``, and what its figure shows. The page asks for nothing outside
+    itself. ``command`` is what to type to get all this again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "leaderboard.csv", standing(outcomes).to_csv())
     write_text(folder / "cells.csv", tidy(outcomes).to_csv(index=False))
     words = [f"# {plain(title)}", leaderboard_markdown(outcomes), RULE, FLOOR_RULE]
     write_text(folder / "leaderboard.md", "\n\n".join(map(str.strip, words)) + "\n")
+    caption = f"{title}. P95 KLoM of forget points by kind of forget set, in nats. {FLOOR_RULE}"
+    write_text(folder / "leaderboard.tex", leaderboard_latex(outcomes, " ".join(caption.split())))
     ranking = Section("Ranking", TABLE_RULE, leaderboard_data(outcomes))
     sections, story = [ranking, Section(chart=quality_against_cost(outcomes))], [*_winner(outcomes), RULE, FLOOR_RULE]
     shown = Page(title, command, _facts(outcomes), sections, story, gaps_of(outcomes))

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from dmm_exp.console.latex import best_two, latex_table
 from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table, list_below, markdown_table
 from dmm_exp.console.words import MISSING, further, number, two_digits
 from dmm_exp.leaderboard.ranking import (
@@ -102,6 +103,28 @@ def leaderboard_markdown(outcomes: Sequence[Outcome]) -> str:
         rows.append([label, *map(_beside, row.cells)])
     gaps = "".join(f"- {plain(gap)}\n" for gap in gaps_of(outcomes))
     return markdown_table(rows) + (f"\nMissing:\n\n{gaps}" if gaps else "")
+
+
+def leaderboard_latex(outcomes: Sequence[Outcome], caption: str) -> str:
+    """Return the ranking as a LaTeX table: mean rank, P95 KLoM of forget points by kind, ToW and cost.
+
+    The first row is the noise floor. The best of the ranked methods is bold in every column.
+    """
+    floor_of, table = floors(outcomes), standing(outcomes)
+    columns = ["mean_rank", *(f"{kind}/{KLOM[0]}" for kind in floor_of.index), "tow", COST]
+    head = ["", "mean rank", *map(str, floor_of.index), "ToW", "cost"]
+    floor = [MISSING, *(number(value) for value in floor_of[FLOOR[0]])]
+    tug = number(float(floor_of[TOW_FLOOR].to_numpy(float).mean()), ".3f")
+    rows = [head, ["independent retraining", *floor, tug, "1"]]
+    for method, row in table.to_dict("index").items():
+        rows.append([str(method), *(number(row[name], ".3f" if name == "tow" else ".2f") for name in columns)])
+    ranked = ~table["reference"].to_numpy(bool)
+    marks = {
+        (place + 2, column + 1): mark
+        for column, name in enumerate(columns)
+        for place, mark in best_two(table[name].where(ranked).tolist(), lower=name != "tow").items()
+    }
+    return latex_table(rows, caption, marks=marks)
 
 
 def _beside(cell: Cell) -> str:

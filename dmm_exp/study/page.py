@@ -13,7 +13,20 @@ import pandas as pd
 from dmm_exp.files.writing import write_text
 from dmm_exp.report.charts import Chart, Interval, Panel, axis, dots, floats, interval_chart, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
-from dmm_exp.study.tables import RULE, Record, View, estimates, gaps, markdown, summary, texts, tidy, values_of, word_of
+from dmm_exp.study.tables import (
+    RULE,
+    Record,
+    View,
+    estimates,
+    gaps,
+    latex,
+    markdown,
+    summary,
+    texts,
+    tidy,
+    values_of,
+    word_of,
+)
 
 
 @dataclass(frozen=True)
@@ -79,8 +92,8 @@ def write_study(
 ) -> Path:
     """Write a study into ``folder`` and return the path of its page, ``study.html``.
 
-    Beside it stand ``cells.csv`` (one row a run, with all its metrics), ``summary.csv``, ``study.md``, and what the
-    figures show. The page makes no request to anything outside itself.
+    Beside it stand ``cells.csv`` (one row a run, all metrics), ``summary.csv``, ``study.md``, ``study.tex``, and
+    what the figures show. The page makes no request to anything outside itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sections = [Section(chart=view_chart(records, view), rows=texts(records, view)) for view in views]
@@ -89,6 +102,7 @@ def write_study(
     write_text(folder / "cells.csv", frame.to_csv(index=False))
     write_text(folder / "summary.csv", summary(records, views).to_csv(index=False))
     write_text(folder / "study.md", markdown(records, title, views, command))
+    write_text(folder / "study.tex", latex(records, views))
     facts = [("runs", len(records)), ("seeds", frame["seed"].nunique()), ("tables", frame["table"].nunique())]
     shown = Page(title, command, facts, sections, story=[RULE], gaps=gaps(records))
     return write_sections(shown, folder / "study.html")

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from dmm_exp.compare.statistics import Estimate
+from dmm_exp.console.latex import best_two, latex_table
 from dmm_exp.console.tables import markdown_table, print_table, text_table
+from dmm_exp.metrics import lower_is_better
 from dmm_exp.metrics.tow import GROUPS
 
 WORDS = {
@@ -178,6 +180,23 @@ def markdown(records: Sequence[Record], title: str, views: Sequence[View], comma
     missing = gaps(records)
     parts += ["Missing:\n\n" + "\n".join(f"- {gap}" for gap in missing)] if missing else []
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def latex(records: Sequence[Record], views: Sequence[View]) -> str:
+    """Return every view as a LaTeX table, without differences; the best row of each column is bold."""
+    parts = []
+    for view in views:
+        means, lower = estimates(values_of(records, view.table, view.metric)), lower_is_better(view.metric)
+        head = list(next(iter(means.values())))
+        rows = [["", *head], *([row, *map(str, found.values())] for row, found in means.items())]
+        marks = {
+            (place + 1, column + 1): mark
+            for column, name in enumerate(head)
+            for place, mark in best_two([found[name].mean for found in means.values()], lower=lower).items()
+        }
+        caption = f"{word_of(view.metric)}. {view.caption} {RULE}"
+        parts.append(latex_table(rows, " ".join(caption.split()), marks=marks))
+    return "\n".join(parts)
 
 
 def word_of(metric: str) -> str:

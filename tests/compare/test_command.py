@@ -78,6 +78,18 @@ def test_bad_input_is_one_sentence_with_exit_code_2_and_nothing_written(command,
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_tables_for_papers_say_what_the_terminal_says(command, folder, tmp_path):
+    done = command(
+        "compare", "runs", "--latex", "means.tex", "--markdown", "tables.md", "--metric", "tow", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    latex, markdown = ((tmp_path / name).read_text(encoding="utf-8") for name in ("means.tex", "tables.md"))
+    assert latex.count(r"\textbf{") >= 1
+    assert latex.count("\\\\") == markdown.split("## Ranks")[0].count("\n| ") - 1  # without the line below the head
+    assert "## Ranks" in markdown
+    assert "## Differences from" in markdown
+
+
 def test_help_says_enough(tmp_path):
     done = started("--help", cwd=tmp_path)
     assert done.returncode == 0

@@ -222,7 +222,14 @@ def test_little_is_enough_to_draw_and_write(cells: list[Outcome], tmp_path: Path
 
 def test_everything_is_written(page: Path) -> None:
     names = {str(path.relative_to(page.parent)) for path in page.parent.rglob("*") if path.is_file()}
-    assert names == {"leaderboard.html", "leaderboard.csv", "leaderboard.md", "cells.csv", "figures.json"}
+    assert names == {
+        "leaderboard.html",
+        "leaderboard.csv",
+        "leaderboard.md",
+        "leaderboard.tex",
+        "cells.csv",
+        "figures.json",
+    }
     assert [chart.name for chart in kept(page.parent)] == ["quality_against_cost"]
 
 

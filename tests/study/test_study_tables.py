@@ -87,7 +87,7 @@ def test_a_study_is_written_whole_and_escapes_what_people_wrote(tmp_path):
     assert "too |many| &lt;b&gt;" in page
     assert "http" not in page.replace("http-equiv", "")
     names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert names == {"study.html", "study.md", "cells.csv", "summary.csv", "figures.json"}
+    assert names == {"study.html", "study.md", "study.tex", "cells.csv", "summary.csv", "figures.json"}
     assert [chart.name for chart in kept(tmp_path)] == ["groups", "cloud"]
 
 
