@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,8 +107,10 @@ def score(words: Sequence[str]) -> int:
     scoring = Scoring(given, config.evaluation, choices["evaluation/klom"], config.seed)
     method = request.method or Path(request.files["unlearned"]).stem
     command = shlex.join(["dmm-exp", "score", *words])
-    result = result_of(scoring, request.output.name, method, command, inputs)
-    write(result, request.output, Console())
+    console = Console()
+    with console.stage("scores", given.summary):
+        result = result_of(scoring, request.output.name, method, command, inputs)
+    write(replace(result, stages=list(console.stages)), request.output, console)
     print_table(headline(result))
     print(request.output)
     return 0

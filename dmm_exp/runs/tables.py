@@ -41,7 +41,7 @@ def headline_data(result: RunResult) -> HeadlineData:
 
 def floor_note(result: RunResult) -> str:
     """Return what the row of independent retraining is: measured, or estimated from one ensemble."""
-    return "noise floor" if "floor" in result.margins else "noise floor, from halves"
+    return "noise floor" if "floor" in result.margins else "floor, from halves"
 
 
 def _method_row(label: str, note: str, metrics: Mapping[str, float]) -> HeadlineRow:

@@ -63,7 +63,8 @@ class EasyDub:
         arrays = {"unlearned": own, "retrained": self._read(self._oracles, 2 * count)}
         if self._originals["forget"].is_dir():
             arrays["originals"] = self._read(self._originals, count)
-        taken, notes = take_models(arrays, models)
+        said = dict.fromkeys(arrays, f"easydub={self.text}") | {"unlearned": f"unlearned={unlearned.text}"}
+        taken, notes = take_models(arrays, said, models)
         notes.append("Points are numbered as the rows of the training set, then those of the validation set.")
         place = np.argsort(self._rows)
         groups = np.repeat(list(PHASES.values()), [self._sizes[phase] for phase in PHASES])

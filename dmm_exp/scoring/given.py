@@ -36,6 +36,12 @@ class Given:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def summary(self) -> str:
+        """How much there is, in a few words."""
+        models, points = self.ensembles["unlearned"].shape[:2]
+        return f"{models:,} models on {points:,} points"
+
+    @property
     def has_logits(self) -> bool:
         """Whether the ensembles are logits."""
         return self.ensembles["unlearned"].ndim == 3
@@ -69,7 +75,7 @@ def read_given(files: Mapping[str, ArrayFile], models: int | None = None) -> Giv
     arrays = {key: read_ensemble(files[key]) for key in ENSEMBLES if key in files}
     _check_points(files, arrays)
     points = arrays["unlearned"].shape[1]
-    ensembles, notes = take_models(arrays, models)
+    ensembles, notes = take_models(arrays, {key: f"{key}={files[key].text}" for key in arrays}, models)
     return Given(ensembles, read_groups(files, points), _labels(files, arrays["unlearned"]), notes)
 
 
@@ -103,7 +109,9 @@ def _check_points(files: Mapping[str, ArrayFile], arrays: Mapping[str, Array]) -
             )
 
 
-def take_models(arrays: Mapping[str, Array], models: int | None = None) -> tuple[dict[str, Array], list[str]]:
+def take_models(
+    arrays: Mapping[str, Array], said: Mapping[str, str], models: int | None = None
+) -> tuple[dict[str, Array], list[str]]:
     """Return ensembles with as many models, by their names in metrics, and sentences on what was taken as what.
 
     Where there is no second ensemble of retrained models, and the first has twice as many models or more, its second
@@ -111,6 +119,7 @@ def take_models(arrays: Mapping[str, Array], models: int | None = None) -> tuple
 
     Args:
         arrays: by option, those of :data:`ENSEMBLES`.
+        said: how errors name each of them.
         models: how many of every ensemble are taken, the first ones; None for all unlearned ones.
 
     Raises:
@@ -118,25 +127,24 @@ def take_models(arrays: Mapping[str, Array], models: int | None = None) -> tuple
     """
     count = len(arrays["unlearned"]) if models is None else models
     if count < FEWEST_MODELS:
-        raise UserError(f"unlearned: has {count} model; expected at least {FEWEST_MODELS}")
+        raise UserError(f"{said['unlearned']}: has {count} model; expected at least {FEWEST_MODELS}")
     for key, array in arrays.items():
         if len(array) < count:
-            wanted = "models" if models is not None else "unlearned models"
             raise UserError(
-                f"{key}: has {len(array)} models, and {count} {wanted} are compared; expected at least as many, or "
-                f"models={len(array)} to compare the first {len(array)} of each"
+                f"{said[key]}: has {len(array)} models; expected at least {count}, as many as are compared "
+                f"(models={len(array)} compares the first {len(array)} of each)"
             )
     found = {ENSEMBLES[key]: array[:count] for key, array in arrays.items()}
-    notes = [f"The first {count} of {len(array)} models in {key} are compared."
-             for key, array in arrays.items() if len(array) > count]  # fmt: skip
-    retrained = arrays["retrained"]
-    if "floor" not in found and len(retrained) >= 2 * count:
-        found["floor"] = retrained[count : 2 * count]
+    notes = [
+        f"The first {count} of {len(array)} models in {key} are compared."
+        for key, array in arrays.items()
+        if len(array) > count
+    ]
+    if "floor" not in found and len(arrays["retrained"]) >= 2 * count:
+        found["floor"] = arrays["retrained"][count : 2 * count]
         notes.append(f"The next {count} retrained models are the second ensemble, which the floor is measured with.")
     if "floor" in found and np.array_equal(found["oracle"], found["floor"]):
-        raise UserError(
-            "retrained_again: holds the models of retrained; expected models that were retrained with other seeds"
-        )
+        raise UserError(f"{said['retrained']}: both ensembles of retrained models are the same; expected other seeds")
     return found, notes
 
 

@@ -132,6 +132,9 @@ def check_output(folder: Path) -> None:
     """Raise ``UserError`` unless results can be written to a folder: there is none, or it is empty."""
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"output={folder}: is there already; expected a new folder, or an empty one")
+    above = next(place for place in folder.absolute().parents if os.path.lexists(place))
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise UserError(f"output={folder}: {above} is no folder that can be written to; expected another place")
 
 
 def write(result: RunResult, folder: Path, console: Console) -> None:
