@@ -14,6 +14,7 @@ COMMANDS = {
     "compare": "dmm_exp.commands.compare.compare_runs",
     "artifacts": "dmm_exp.commands.artifacts.artifacts",
     "export": "dmm_exp.commands.export.export_figures",
+    "score": "dmm_exp.commands.score.score",
     "unlearn": "dmm_exp.commands.experiments.unlearn",
     "verify": "dmm_exp.records.verify_command.verify",
 }

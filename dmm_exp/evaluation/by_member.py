@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dmm_exp.evaluation.outputs import ENDS, FEWEST_FOR_INTERVALS
 from dmm_exp.metrics import mean_interval, tow, tow_mia
-from dmm_exp.metrics.tow import ATTACK_GROUPS
+from dmm_exp.metrics.tow import ATTACK_GROUPS, GROUPS
 
 Columns = dict[str, NDArray[np.float64]]
 WITH_DEVIATION = ("tow", "tow_mia")
@@ -19,12 +19,15 @@ WITH_DEVIATION = ("tow", "tow_mia")
 def accuracy_columns(accuracies: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Columns:
     """Return accuracies and tug-of-war of every member ``[members]``, by the name of their mean in ``metrics.json``.
 
+    Without one of the three groups there is no tug-of-war.
+
     Args:
         accuracies: ensemble → group of points → accuracy of every member ``[members]``.
     """
     found = {f"accuracy/{name}/{group}": values for name, own in accuracies.items() for group, values in own.items()}
     oracle = accuracies["oracle"]
-    return found | {f"tow{end}": np.asarray(tow(accuracies[name], oracle)) for name, end in ENDS.items()}
+    ends = _ends(accuracies) if oracle.keys() == set(GROUPS) else {}
+    return found | {f"tow{end}": np.asarray(tow(accuracies[name], oracle)) for name, end in ends.items()}
 
 
 def attack_columns(
@@ -41,7 +44,14 @@ def attack_columns(
         for name, own in accuracies.items()
     }
     found = {f"mia/{name}": score for name, score in attacks.items()}
-    return found | {f"tow_mia{end}": np.asarray(tow_mia(sides[name], sides["oracle"])) for name, end in ENDS.items()}
+    return found | {
+        f"tow_mia{end}": np.asarray(tow_mia(sides[name], sides["oracle"])) for name, end in _ends(sides).items()
+    }
+
+
+def _ends(ensembles: Mapping[str, Any]) -> dict[str, str]:
+    """Return the ensembles that are there and compared with the oracles → the end of their metrics' names."""
+    return {name: end for name, end in ENDS.items() if name in ensembles}
 
 
 def means(columns: Columns) -> dict[str, float]:

@@ -18,15 +18,18 @@ def competition_metrics(
 ) -> dict[str, float]:
     """Return ``competition/epsilon`` (median), ``…/quality`` and ``…/score``, with floors; nothing for few members.
 
+    Without accuracies there is no score.
+
     The score is the quality times the ratios of retain and validation accuracy to the oracles'
     (arXiv 2406.09073, section 3). The quality's interval is that of a mean over forgotten examples.
 
     Args:
-        margins: ensemble → ``[members, forget points]``, for those of ``ENDS`` and ``oracle``.
-        accuracies: ``accuracy/ENSEMBLE/GROUP`` → mean accuracy.
+        margins: ensemble → ``[members, forget points]``, for ``oracle`` and those of ``ENDS`` that there are.
+        accuracies: ``accuracy/ENSEMBLE/GROUP`` → mean accuracy, where they are known.
     """
     oracle, found = margins["oracle"], {}
-    for name, end in ENDS.items() if len(oracle) >= FEWEST_FOR_INTERVALS else ():
+    compared = {name: end for name, end in ENDS.items() if name in margins}
+    for name, end in compared.items() if len(oracle) >= FEWEST_FOR_INTERVALS else ():
         epsilon = competition_epsilon(margins[name], oracle)
         quality = competition_quality(epsilon, len(oracle))
         found[f"competition/epsilon{end}"] = float(np.median(epsilon))
@@ -34,8 +37,9 @@ def competition_metrics(
         if len(quality) > 1:
             ends = mean_interval(quality)
             found[f"competition/quality{end}_low"], found[f"competition/quality{end}_high"] = ends
-        utility = [_ratio(accuracies, name, group) for group in UTILITY]
-        found[f"competition/score{end}"] = float(quality.mean() * np.prod(utility))
+        utility = [_ratio(accuracies, name, group) for group in UTILITY if f"accuracy/{name}/{group}" in accuracies]
+        if utility:
+            found[f"competition/score{end}"] = float(quality.mean() * np.prod(utility))
     return found
 
 

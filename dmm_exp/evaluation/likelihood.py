@@ -19,7 +19,7 @@ class LikelihoodAttack:
     """Tells every ensemble from the oracles by margins on forget points.
 
     Args:
-        margins: ensemble → ``[members, forget points]``, for those of ``ENDS`` and ``oracle``.
+        margins: ensemble → ``[members, forget points]``, for ``oracle`` and those of ``ENDS`` that there are.
     """
 
     def __init__(self, margins: Mapping[str, NDArray[np.float32]]) -> None:
@@ -29,7 +29,8 @@ class LikelihoodAttack:
     @property
     def attacked(self) -> dict[str, str]:
         """Ensemble → the end of its metrics' names; empty for too few members."""
-        return ENDS if len(self.oracle) >= FEWEST_FOR_ATTACK else {}
+        there = {name: end for name, end in ENDS.items() if name in self.margins}
+        return there if len(self.oracle) >= FEWEST_FOR_ATTACK else {}
 
     def by_point(self) -> NDArray[np.float64]:
         """Return the attack's accuracy on unlearned models at every forget point, NaN without an attack."""
@@ -44,8 +45,8 @@ class LikelihoodAttack:
             margins = self.margins[name]
             found[f"ulira{end}/accuracy"] = float(ulira(margins, self.oracle).mean())
             found[f"ulira{end}/tpr_at_1fpr"] = tpr_at_fpr(*ulira_scores(margins, self.oracle))
-            if name != "floor":  # independent oracles, which are what it accuses
-                wrong = false_positives(margins, self.oracle, self.margins["floor"])
+            if (held_out := self._held_out(name)) is not None:
+                wrong = false_positives(margins, self.oracle, held_out)
                 found[f"ulira{end}/false_positive_rate"] = float(wrong.mean())
         return found
 
@@ -53,10 +54,13 @@ class LikelihoodAttack:
         """Return the 95 % interval of every metric, ``NAME_low`` and ``NAME_high``; nothing for few members."""
         found: dict[str, float] = {}
         for name, end in self.attacked.items() if len(self.oracle) >= FEWEST_FOR_INTERVALS else ():
-            held_out = None if name == "floor" else self.margins["floor"]
-            for rate, ends in ulira_intervals(self.margins[name], self.oracle, held_out).items():
+            for rate, ends in ulira_intervals(self.margins[name], self.oracle, self._held_out(name)).items():
                 found[f"ulira{end}/{rate}_low"], found[f"ulira{end}/{rate}_high"] = ends
         return found
+
+    def _held_out(self, name: str) -> NDArray[np.float32] | None:
+        """Return the independent oracles that an attack might accuse; None where these are what it attacks."""
+        return None if name == "floor" else self.margins.get("floor")
 
     def curves(self) -> pd.DataFrame:
         """Return the ROC of every ensemble: ``ensemble``, ``fpr``, ``tpr``; empty without an attack."""

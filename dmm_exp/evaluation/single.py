@@ -31,12 +31,14 @@ def columns(margins: Mapping[str, NDArray[np.float32]], groups: Mapping[str, NDA
     oracles' central 95 %, ``single/distance…`` its mean distance from their mean in their standard deviations.
 
     Args:
-        margins: ``[members, points]`` of the ensembles ``unlearned``, ``floor``, ``original`` and ``oracle``.
+        margins: ``[members, points]`` of the ensembles ``unlearned`` and ``oracle``, and of ``floor`` and ``original``
+            if there are any.
         groups: points by the name of their group.
     """
     found: Columns = {}
+    ends = {ensemble: end for ensemble, end in ENDS.items() if ensemble in margins}
     for measure, (fewest, of_points) in MEASURES.items():
-        for ensemble, end in ENDS.items() if len(margins["oracle"]) >= fewest else ():
+        for ensemble, end in ends.items() if len(margins["oracle"]) >= fewest else ():
             for group, points in groups.items():
                 values = of_points(margins[ensemble][:, points], margins["oracle"][:, points])
                 found[f"single/{measure}{end}/{group}"] = _mean(values)
@@ -63,6 +65,6 @@ def metrics(of_networks: Columns, groups: Mapping[str, NDArray[np.intp]]) -> dic
             continue
         found[f"single/indistinguishable_floor/{group}"] = share_within_others(floor)
         for end in ("", "_original"):
-            own = of_networks[f"single/distance{end}/{group}"]
-            found[f"single/indistinguishable{end}/{group}"] = share_within(own, floor)
+            if (own := of_networks.get(f"single/distance{end}/{group}")) is not None:
+                found[f"single/indistinguishable{end}/{group}"] = share_within(own, floor)
     return found

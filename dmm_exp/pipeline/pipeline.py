@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dmm_exp.config.instantiate import check_options_of, instantiate
+from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Node, plain
 from dmm_exp.data import Rows
 from dmm_exp.ensembles.engine import Engine
@@ -22,7 +22,7 @@ from dmm_exp.ensembles.optimisation import check_optimizer
 from dmm_exp.ensembles.work import model_factory, recipe
 from dmm_exp.errors import UserError
 from dmm_exp.forget import Selector
-from dmm_exp.metrics import KlomOptions, check_attack, check_options
+from dmm_exp.metrics.settings import check_settings
 from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.pipeline.context import Context
 from dmm_exp.pipeline.effects import Effects, FromPool
@@ -74,10 +74,7 @@ class Pipeline:
     def check(self) -> None:
         """Raise ``UserError`` for settings that cannot work, before anything is computed or written."""
         config, examples = self.context.config, self.context.examples
-        check_options_of("evaluation.klom", config.evaluation.klom, KlomOptions)
-        check_options_of("evaluation.mia", config.evaluation.mia, check_attack)
-        check_options(**config.evaluation.klom)
-        check_attack(**config.evaluation.mia)
+        check_settings(config.evaluation)
         self.selector.check(examples)
         self._check_parts()
         model = model_factory(config.model.network, examples)()

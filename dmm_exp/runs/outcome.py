@@ -25,7 +25,7 @@ from dmm_exp.pipeline import Pipeline
 from dmm_exp.report.figures import shown
 from dmm_exp.runs.page import REPORT, write_report
 from dmm_exp.runs.result import OtherRun, RunResult
-from dmm_exp.store.provenance import provenance
+from dmm_exp.store.provenance import in_lines, provenance
 
 
 def collected(
@@ -54,7 +54,7 @@ def collected(
         images=pipeline.context.examples.inputs.numpy(),
         class_names=pipeline.context.examples.class_names,
         stages=list(console.stages),
-        provenance=_provenance(),
+        provenance=in_lines(provenance()) | {"command": shlex.join(["python", "-m", "dmm_exp", *sys.argv[1:]])},
         history=_history(pipeline),
         checkpoints=checkpoints,
         members=evaluation.members,
@@ -128,9 +128,3 @@ def _history(pipeline: Pipeline) -> pd.DataFrame:
             for epoch, losses in enumerate(zip(*curves, strict=True))
         ]
     return pd.DataFrame(rows, columns=["stage", "epoch", "loss"])
-
-
-def _provenance() -> dict[str, str]:
-    facts = provenance()
-    flat = {name: str(value) for name, value in facts.items() if value is not None and name != "packages"}
-    return flat | facts["packages"] | {"command": shlex.join(["python", "-m", "dmm_exp", *sys.argv[1:]])}

@@ -92,8 +92,10 @@ def _thumb(result: RunResult, row: int) -> NDArray[np.float32] | None:
 
 
 def _name(result: RunResult, row: int) -> str:
-    """Name a point by its number and class."""
+    """Name a point by its number and, where it is known, its class."""
     point = result.points.iloc[row]
+    if "label" not in point:
+        return f"#{int(point['point'])}"
     name = textwrap.shorten(result.class_name(int(point["label"])), 18, placeholder="…")
     return f"#{int(point['point'])} · {name}"
 
@@ -172,6 +174,8 @@ def _hover(result: RunResult, rows: NDArray[Any], x: NDArray[np.float64], y: NDA
 
 def _names(result: RunResult, rows: NDArray[Any]) -> list[str]:
     """Name many points at once."""
+    if "label" not in result.points:
+        return [f"#{number}" for number in result.points["point"].to_numpy()[rows]]
     numbers, labels = (result.points[column].to_numpy()[rows] for column in ("point", "label"))
     return [f"#{number} · {result.class_name(int(label))}" for number, label in zip(numbers, labels, strict=True)]
 
@@ -193,11 +197,12 @@ def forgotten_images(result: RunResult) -> Chart | None:
     title = "Least and most forgotten examples"
     caption = (
         f"Least forgotten are the {count} forget points with the largest KLoM, most forgotten the {count} with the "
-        "smallest. Margins are means over models: original → unlearned → oracle; forgetting is complete where the last "
+        f"smallest. Margins are means over models: {' → '.join(_means(result))}; forgetting is complete where the last "
         "two agree."
     )
     if not is_picture(result.images):
-        head = ["point", "class", "KLoM", "margin: original → unlearned → oracle"]
+        known = ["point", "class"] if "label" in result.points else ["point"]
+        head = [*known, "KLoM", f"margin: {' → '.join(_means(result))}"]
         points = [_name(result, row).split(" · ", 1) for row in extremes]
         table = [
             [*point, f"{value[row]:.2f}", _margins(result, row)] for point, row in zip(points, extremes, strict=True)
@@ -218,5 +223,10 @@ def _picture_lines(result: RunResult, row: int, value: float) -> list[str]:
 
 def _margins(result: RunResult, row: int) -> str:
     """Return mean margins original → unlearned → oracle."""
-    columns = (result.column(f"margin_{role}") for role in ("original", "unlearned", "oracle"))
-    return " → ".join(written(values[row], 1) for values in columns if values is not None)
+    return " → ".join(written(values[row], 1) for values in _means(result).values())
+
+
+def _means(result: RunResult) -> dict[str, NDArray[np.float64]]:
+    """Return the mean margins of every point ``[points]`` by role, of those that are known."""
+    columns = {role: result.column(f"margin_{role}") for role in ("original", "unlearned", "oracle")}
+    return {role: values for role, values in columns.items() if values is not None}

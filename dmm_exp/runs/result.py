@@ -46,8 +46,10 @@ class RunResult:
         metrics: the content of ``metrics.json``; any name may be absent.
         points: one row a point: ``point, group, label, klom, klom_floor, klom_original``, the same three as
             ``klom_reverse…``; mean margins and accuracies of the three ensembles (``margin_original`` ...); and, when
-            they exist, ``memorization, memorization_se, effect_predicted, effect_true, corrupted``.
-        margins: ``original``, ``unlearned``, ``oracle``, ``floor`` -> float32 ``[members, points]``.
+            they exist, ``memorization, memorization_se, effect_predicted, effect_true, corrupted``. Of models that were
+            made elsewhere, labels, accuracies, floor and original may be unknown.
+        margins: ``original``, ``unlearned``, ``oracle``, ``floor`` -> float32 ``[members, points]``; the first and the
+            last may be unknown.
         images: raw inputs ``[points, channels, height, width]``, uint8 or float; flat vectors have no pictures.
         class_names: one name a class.
         stages: what the pipeline did, in order.
@@ -58,6 +60,7 @@ class RunResult:
         roc: curves of the attack with columns ``ensemble`` (``unlearned``, ``original``, ``floor``), ``fpr``, ``tpr``;
             ``None`` or empty where nothing was attacked.
         others: finished runs on the same question, to compare quality and cost with.
+        notes: sentences on what was scored, and on what could not be; the page says them among its limits.
     """
 
     name: str
@@ -75,6 +78,7 @@ class RunResult:
     members: pd.DataFrame | None = None
     roc: pd.DataFrame | None = None
     others: Sequence[OtherRun] = ()
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not describe the same points."""
@@ -94,6 +98,10 @@ class RunResult:
     def groups(self) -> np.ndarray:
         """Return the group of every point, ``[points]``."""
         return np.asarray(self.points["group"])
+
+    def has(self, role: str) -> bool:
+        """Return whether there are models of this role, or at least their KLoM on forget points."""
+        return role in self.margins or f"klom_{role}/forget/p95" in self.metrics
 
     def column(self, name: str) -> np.ndarray | None:
         """Return one number a point, ``[points]``, or ``None`` when this run has no such column."""

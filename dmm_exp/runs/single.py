@@ -16,14 +16,12 @@ def single_data(result: RunResult) -> HeadlineData | None:
         return None
     columns = [Cell("outside", f"{group} points") for group in GROUPS]
     columns += [Cell("distance", f"{group} points") for group in GROUPS] + [Cell("within 95 %", "forget points")]
-    return HeadlineData(
-        columns,
-        [
-            _row(result.metrics, "independent retraining", "noise floor", "_floor"),
-            _row(result.metrics, "doing nothing", "the originals", "_original"),
-            _row(result.metrics, result.method, "this run", "", emphasis=True),
-        ],
-    )
+    ends = {
+        "floor": _row(result.metrics, "independent retraining", "noise floor", "_floor"),
+        "original": _row(result.metrics, "doing nothing", "the originals", "_original"),
+    }
+    rows = [row for role, row in ends.items() if role in result.margins]
+    return HeadlineData(columns, [*rows, _row(result.metrics, result.method, "this run", "", emphasis=True)])
 
 
 def _row(metrics: Mapping[str, float], label: str, note: str, end: str, *, emphasis: bool = False) -> HeadlineRow:

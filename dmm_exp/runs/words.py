@@ -272,4 +272,4 @@ def _limits(result: RunResult) -> list[str]:
     ]
     if "klom_floor/forget/p95" not in result.metrics:
         limits.insert(0, "No noise floor was measured, so KLoM has no scale here.")
-    return limits
+    return [*result.notes, *limits]

@@ -17,13 +17,24 @@ PACKAGES = ("torch", "lightning", "numpy", "pandas", "scikit-learn", "hydra-core
 @cache
 def provenance() -> Json:
     """Return the package's version and commit, the versions of what it computes with, and the device."""
+    return {**versions(), "device": _device()}
+
+
+@cache
+def versions() -> Json:
+    """Return the package's version and commit, and the versions of what it computes with; needs no torch."""
     return {
         "dmm_exp": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "device": _device(),
     }
+
+
+def in_lines(facts: Json) -> dict[str, str]:
+    """Return what :func:`provenance` or :func:`versions` say as name → text, without what is not known."""
+    flat = {name: str(value) for name, value in facts.items() if value is not None and name != "packages"}
+    return flat | facts["packages"]
 
 
 def _version(package: str) -> str | None:
