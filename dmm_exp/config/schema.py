@@ -216,6 +216,7 @@ class Config:
                 *(f"formats.{one}.group_by" for one in GROUPED),
             ),
             place=("decoding.keep_in",),
+            presentation=("package",),
         ),
     )
     model: ModelConfig = field(default_factory=ModelConfig)

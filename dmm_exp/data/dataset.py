@@ -29,7 +29,7 @@ class Dataset:
     Attributes:
         formats: possible layouts of the files, by name.
         path: a folder, or a file for formats that are one file. None looks in ``folders``, then asks ``hub``.
-        folders: places to look in, in order; the first that holds files of a format is read.
+        folders: places to look in, in order: folders or files; the first that holds files of a format is read.
         format: the name of one of ``formats``; None takes the first that fits the files.
         hub: a dataset that can be downloaded by its name.
         class_names: a name for every class, for files without names: labels are then positions in this list, and a
@@ -48,6 +48,7 @@ class Dataset:
             ``.gz`` is that of a compressed file's content, since the same content can be compressed in several ways.
         verify: refuse files that differ from ``published`` or ``checksums``.
         corruption: wrong labels to introduce into the training set.
+        package: of Debian, which puts the files into one of ``folders``; the error names it where there are no files.
     """
 
     formats: Mapping[str, Format]
@@ -68,6 +69,7 @@ class Dataset:
     checksums: Mapping[str, str] = field(default_factory=dict)
     verify: bool = True
     corruption: LabelCorruption = field(default_factory=LabelCorruption)
+    package: str | None = None
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in self.formats:
@@ -132,7 +134,8 @@ class Dataset:
         expected = "; or ".join(form.expected for form in self._formats())
         if self.path is None:
             looked = f" (looked in {', '.join(self.folders)})" if self.folders else ""
-            return f"dataset.path: give the place of the files{looked}; expected {expected}"
+            way_out = f"; on Debian they come with apt install {self.package}" if self.package else ""
+            return f"dataset.path: give the place of the files{looked}; expected {expected}{way_out}"
         place = Path(self.path).expanduser()
         what = "does not exist" if not place.exists() else "holds none of the files"
         advice = "".join({form.advice(place) for form in self._formats()}) if place.exists() else ""

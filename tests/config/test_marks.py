@@ -26,7 +26,7 @@ from dmm_exp.search.search import _records
 DO_NOT_IDENTIFY = {
     "presentation": [
         "dry_run", "evaluation.report", "logger", "trainer.logger", "trainer.enable_checkpointing",
-        "trainer.enable_progress_bar", "trainer.enable_model_summary",
+        "trainer.enable_progress_bar", "trainer.enable_model_summary", "dataset.package",
     ],
     "place": [
         "model.chunk_size", "dataset.decoding.keep_in", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",

@@ -339,6 +339,18 @@ def test_labels_that_are_no_classes_are_refused(labels: Any, expected: str, tmp_
         loaded(frame().assign(label=labels), tmp_path)
 
 
+@pytest.mark.parametrize(("labels", "kind"), [([["a"], ["a", "b"]], "ndarray"), ([{"a": 1}, {"a": 0}], "dict")])
+def test_several_labels_of_a_row_are_refused(labels: list[Any], kind: str, tmp_path: Path):
+    frame().assign(label=labels * (ROWS // 2)).to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(UserError, match=rf"label=label: 30 rows have labels such as .* \({kind}\); expected one class"):
+        load(tmp_path / "table.parquet")
+
+
+def test_several_columns_of_labels_are_refused():
+    with pytest.raises(UserError, match=r"table\.label=\['x', 'z'\]: expected one column, whose values are classes"):
+        Table(label=["x", "z"])  # type: ignore[arg-type]
+
+
 def test_a_first_line_of_values_is_named(tmp_path: Path):
     frame().to_csv(tmp_path / "table.csv", index=False, header=False)
     with pytest.raises(UserError, match=r"the first line holds the value \S+, expected names of columns"):

@@ -24,6 +24,7 @@ import fuzzed
 import numpy as np
 import pandas as pd
 import pytest
+import rdata
 import torch
 import yaml
 from fuzzed import Tree, damage, emptied, listing, tree_of
@@ -213,6 +214,7 @@ def written_data(folder: Path) -> dict[str, tuple[Tree, Callable[[Path], object]
     large = dataset_files.made_up(32, classes=10, n_train=10, n_test=10)
     flat = {f"{name}_{part}": value for part, pair in arrays.items() for name, value in zip("xy", pair, strict=True)}
     table = pd.DataFrame({"height": np.arange(12.0), "kind": ["a", "b"] * 6, "label": [0, 1, 2] * 4})
+    factors = table.assign(kind=pd.Categorical(["a", "b"] * 6))  # rdata writes no plain texts of pandas 3
     found: dict[str, tuple[Tree, Callable[[Path], object]]] = {}
 
     def add(name: str, write: Callable[[Path], object], read: Callable[[Path], object]) -> None:
@@ -230,6 +232,7 @@ def written_data(folder: Path) -> dict[str, tuple[Tree, Callable[[Path], object]
         )
         add(end, write, loaded(known.Table(), f"x.{end}"))
     add("table", lambda at: table.to_parquet(at / "x.parquet"), loaded(known.Table(), "x.parquet"))
+    add("rda", lambda at: rdata.write_rda(at / "x.rda", {"d": factors}), loaded(known.Table(), "x.rda"))
     add("tables", lambda at: [table.to_csv(at / f"{part}.csv", index=False) for part in arrays], loaded(known.Table()))
     add("idx", lambda at: dataset_files.write_idx(at, grey), loaded(known.Idx()))
     add("idx.gz", lambda at: dataset_files.write_idx(at, grey, end=".gz"), loaded(known.Idx()))

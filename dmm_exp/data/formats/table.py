@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dmm_exp.data.classes import classes_of
-from dmm_exp.data.formats import delimited
+from dmm_exp.data.formats import delimited, rda
 from dmm_exp.data.formats.columns import KEY, Columns
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading
 from dmm_exp.data.groups import group_texts
-from dmm_exp.errors import UserError, did_you_mean, listed
+from dmm_exp.errors import UserError, did_you_mean, listed, shown
 from dmm_exp.files.reading import check_memory, check_parquet
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ PARQUET = ".parquet"
 
 @dataclass(frozen=True)
 class Table(Format):
-    """A CSV or parquet file, or a folder with ``train`` and perhaps ``test`` files of these kinds.
+    """A CSV, parquet or R file, or a folder with ``train`` and perhaps ``test`` files of these kinds.
 
     Values in text files may be separated by commas, semicolons (also with decimal commas) or tabs, the characters may
-    be UTF-8, UTF-16 or Latin-1, and files may be compressed. Every column but the labels is an input: numbers, or words
-    that repeat, which are one-hot encoded. Columns without a name that are empty or number the rows are left out.
-    Labels may be of any kind: the classes are their sorted distinct values.
+    be UTF-8, UTF-16 or Latin-1, and files may be compressed. A file of R's ``save()`` holds one data frame. Every
+    column but the labels is an input: numbers, or words that repeat, which are one-hot encoded. Columns without a name
+    that are empty or number the rows are left out. Labels may be of any kind: the classes are their sorted distinct
+    values.
 
     Attributes:
         label: name of the column of labels.
@@ -44,11 +45,16 @@ class Table(Format):
     keep: Sequence[str] | None = None
     group_by: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.label, Sequence) and not isinstance(self.label, str):
+            raise UserError(f"{KEY}.label={list(self.label)}: expected one column, whose values are classes")
+
     @property
     def expected(self) -> str:
         """A description of the files, for errors."""
         return (
-            "a .csv, .tsv or .parquet file (.csv.gz and the like, too), or a folder with train.csv and perhaps test.csv"
+            "a .csv, .tsv, .parquet or .rda file (.csv.gz and the like, too), or a folder with train.csv and perhaps "
+            "test.csv"
         )
 
     def found(self, path: Path) -> bool:
@@ -91,6 +97,8 @@ class Table(Format):
                 table = pd.read_parquet(path)
                 for name, values in read_table(path, columns=list(groups)).to_pydict().items():
                     table[name] = pd.Series(values, table.index, object)  # whole numbers of 64 bits stay what they are
+            elif _end(path) in rda.ENDS:
+                table = rda.read_frame(path)
             else:
                 check_memory(path.stat().st_size)
                 table, facts = delimited.read_delimited(path, self.label, groups)
@@ -141,26 +149,31 @@ class Table(Format):
 def _end(path: Path) -> str | None:
     """Return the ending of a table file's name, without that of the compression; None for other files."""
     name = path.name.lower()
-    if name.endswith(PARQUET):
-        return PARQUET
+    if plain := next((end for end in (PARQUET, *rda.ENDS) if name.endswith(end)), None):
+        return plain
     packed = next((end for end in delimited.PACKED if name.endswith(end)), "")
     return next((end for end in delimited.ENDS if name.endswith(end + packed)), None)
 
 
 def _inside(folder: Path, part: str) -> Path | None:
-    """Return the file of a part: text before parquet, plain before compressed."""
+    """Return the file of a part: text before others, plain before compressed."""
     if not folder.is_dir():
         return None
     found = [
         file for file in folder.iterdir() if file.name.lower().startswith(f"{part}.") and _end(file) and file.is_file()
     ]
-    return min(found, key=lambda file: (_end(file) == PARQUET, len(file.name), file.name), default=None)
+    return min(found, key=lambda file: (_end(file) not in delimited.ENDS, len(file.name), file.name), default=None)
 
 
 def _values(table: pd.DataFrame, label: str) -> np.ndarray:
     missing, values = table[label].isna().to_numpy(), table[label].to_numpy()
     if missing.any():
         raise UserError(f"column '{label}': {int(missing.sum())} labels are missing")
+    if values.dtype.kind == "O" and (several := [one for one in values if isinstance(one, (np.ndarray, list, dict))]):
+        raise UserError(
+            f"{KEY}.label={label}: {len(several):,} rows have labels such as {shown(several[0])} "
+            f"({type(several[0]).__name__}); expected one class for each row"
+        )
     return values if values.dtype.kind in "biuf" else values.astype(str)
 
 
