@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmm_exp.ensembles import Ensemble, member_seed
 from dmm_exp.errors import UserError
 from dmm_exp.unlearners.fine_tuning import Ascent
 from dmm_exp.unlearners.unlearner import FineTuning, Fit, UnlearningTask, mean_where, own_rows, shuffled
@@ -105,8 +104,7 @@ class BadTeacher(FineTuning):
         """Compute the logits of both teachers once; every training point needs one of them."""
         fit.count_forward(fit.task.n_train)
         task, inputs = fit.task, fit.task.examples.inputs
-        seeds = (member_seed(task.seed, "unlearned", index, "initialisation") for index in task.members)
-        untrained = Ensemble.initialise(task.build, seeds).to(task.originals.device).logits(inputs)
+        untrained = task.untrained().logits(inputs)
         return {"teacher": torch.where(fit.forgotten[..., None], untrained, task.originals.logits(inputs))}
 
     def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:

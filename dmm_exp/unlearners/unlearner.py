@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dmm_exp.data import Examples
-from dmm_exp.ensembles import Ensemble, EnsembleModule, Optimisation
+from dmm_exp.ensembles import Ensemble, EnsembleModule, Optimisation, member_seed
 from dmm_exp.ensembles.optimisation import OptimizerFactory, check_optimizer
 from dmm_exp.ensembles.schedules import Schedule
 
@@ -71,6 +71,11 @@ class UnlearningTask:
         if self.forget.ndim == 1:
             return self
         return replace(self, forget=self.forget[row], retain=self.retain[row])
+
+    def untrained(self) -> Ensemble:
+        """Return newly initialised networks, one for each member by its own seed, on the device of the originals."""
+        seeds = (member_seed(self.seed, "unlearned", index, "initialisation") for index in self.members)
+        return Ensemble.initialise(self.build, seeds).to(self.originals.device)
 
     def alone(self, row: int) -> UnlearningTask:
         """Return the task of the member in ``row`` alone."""
@@ -207,6 +212,9 @@ class FineTuning(Unlearner):
     def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return every member's loss ``[members]`` on its batch ``[members, batch]`` of point indices."""
 
+    def before_step(self, fit: Fit, indices: Tensor) -> None:
+        """Change the members' gradients on a batch of point indices before they are clipped; nothing by default."""
+
     def after_step(self, fit: Fit) -> None:
         """Change the members after every step of the optimizer; nothing by default."""
 
@@ -252,6 +260,10 @@ class Fit(EnsembleModule):
     def losses(self, indices: Tensor) -> Tensor:
         """Return the losses of the method."""
         return self.method.losses(self, indices)
+
+    def before_step(self, batch: Tensor) -> None:
+        """Call the method before a step."""
+        self.method.before_step(self, batch)
 
     def after_step(self) -> None:
         """Call the method after a step."""
