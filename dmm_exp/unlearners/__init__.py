@@ -5,6 +5,7 @@ from dmm_exp.unlearners.distillation import BadTeacher, Scrub
 from dmm_exp.unlearners.fine_tuning import AscentDescent, Finetune, GradientAscent, L1Sparse, NegGradPlus
 from dmm_exp.unlearners.function import Function
 from dmm_exp.unlearners.influence import Influence
+from dmm_exp.unlearners.layers import CFk, EUk
 from dmm_exp.unlearners.matching import DMM, DMDirect, OracleMatching
 from dmm_exp.unlearners.references import DoNothing, Retrain
 from dmm_exp.unlearners.relabelling import RandomLabel, SalUn
@@ -24,8 +25,10 @@ __all__ = [
     "SSD",
     "AscentDescent",
     "BadTeacher",
+    "CFk",
     "DMDirect",
     "DoNothing",
+    "EUk",
     "FineTuning",
     "Finetune",
     "Fit",

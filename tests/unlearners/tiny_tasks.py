@@ -31,6 +31,8 @@ METHODS["function"] |= {"function": "tiny_tasks.noisily", "call": {"_target_": "
 FINE_TUNING = [name for name, config in METHODS.items() if "epochs" in config]
 UNTRAINED = [name for name in METHODS if name not in FINE_TUNING]
 STILL = ["dm_direct", "do_nothing"]
+LAST_LAYERS = ["cf_k", "eu_k"]  # these leave some tensors as they are
+ELSEWHERE = ["eu_k"]  # these begin at other networks than the originals
 
 TRAINER = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text(encoding="utf-8")) | {"accelerator": "cpu"}
 TRAINING = {
