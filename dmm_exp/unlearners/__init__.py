@@ -1,5 +1,6 @@
 """Unlearners: one class and one YAML file a method."""
 
+from dmm_exp.unlearners.competition import CT, MSG
 from dmm_exp.unlearners.dampening import SSD
 from dmm_exp.unlearners.distillation import BadTeacher, Scrub
 from dmm_exp.unlearners.fine_tuning import AscentDescent, Finetune, GradientAscent, L1Sparse, NegGradPlus
@@ -21,7 +22,9 @@ from dmm_exp.unlearners.unlearner import (
 )
 
 __all__ = [
+    "CT",
     "DMM",
+    "MSG",
     "SSD",
     "AscentDescent",
     "BadTeacher",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dmm_exp.errors import UserError
-from dmm_exp.unlearners.unlearner import FineTuning, Fit
+from dmm_exp.unlearners.unlearner import FineTuning, Fit, descent
 
 
 def layers_of(network: nn.Module) -> list[set[str]]:
@@ -70,11 +70,6 @@ def freeze_the_rest(self: Any, fit: Fit) -> dict[str, Tensor]:
     return {}
 
 
-def entropy(self: FineTuning, fit: Fit, indices: Tensor) -> Tensor:
-    """Return the cross-entropy of every member: a ``losses``."""
-    return fit.cross_entropy(indices)
-
-
 class CFk(FineTuning):
     """Descend on the retain set with the last layers; all others stay as they are (catastrophic forgetting, CF-k).
 
@@ -93,7 +88,7 @@ class CFk(FineTuning):
     layers: int
     __init__ = keep_layers
     prepare = freeze_the_rest
-    losses = entropy
+    losses = descent
 
 
 class EUk(FineTuning):
@@ -112,7 +107,7 @@ class EUk(FineTuning):
 
     layers: int
     __init__ = keep_layers
-    losses = entropy
+    losses = descent
 
     @torch.no_grad()
     def prepare(self, fit: Fit) -> dict[str, Tensor]:

@@ -293,6 +293,11 @@ class Fit(EnsembleModule):
         return UnlearningResult(ensemble.cpu(), logits, self.sample_gradients, self.history(), checkpoints)
 
 
+def descent(self: FineTuning, fit: Fit, indices: Tensor) -> Tensor:
+    """Return the cross-entropy of every member ``[members]``: a ``losses`` for methods that descend on their sample."""
+    return fit.cross_entropy(indices)
+
+
 def own_rows(values: Tensor, indices: Tensor) -> Tensor:
     """Return each member's values at its own points: ``[members, points, ...]`` at ``[members, batch]``."""
     return values[torch.arange(len(indices), device=indices.device)[:, None], indices]
@@ -301,6 +306,11 @@ def own_rows(values: Tensor, indices: Tensor) -> Tensor:
 def mean_where(values: Tensor, mask: Tensor) -> Tensor:
     """Return every member's mean ``[members]`` over the selected points of its batch, 0 if none is selected."""
     return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def cycled(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return ``count`` points: all in a random order, repeated, each time in a new order, as often as needed."""
+    return torch.cat([shuffled(points, generator) for _ in range(-(-count // len(points)))])[:count]
 
 
 def shuffled(points: Tensor, generator: torch.Generator) -> Tensor:
