@@ -10,6 +10,7 @@ from dmm_exp.unlearners.layers import CFk, EUk
 from dmm_exp.unlearners.matching import DMM, DMDirect, OracleMatching
 from dmm_exp.unlearners.references import DoNothing, Retrain
 from dmm_exp.unlearners.relabelling import RandomLabel, SalUn
+from dmm_exp.unlearners.remain_geometry import SFRon
 from dmm_exp.unlearners.unlearner import (
     FineTuning,
     Fit,
@@ -43,6 +44,7 @@ __all__ = [
     "OracleMatching",
     "RandomLabel",
     "Retrain",
+    "SFRon",
     "SalUn",
     "Scrub",
     "Unlearner",
