@@ -1,5 +1,7 @@
 """Unlearners: one class and one YAML file a method."""
 
+from dmm_exp.unlearners.boundary import AMUN, BoundaryShrink
+from dmm_exp.unlearners.class_noise import UNSIR
 from dmm_exp.unlearners.competition import CT, MSG
 from dmm_exp.unlearners.dampening import SSD
 from dmm_exp.unlearners.distillation import BadTeacher, Scrub
@@ -23,12 +25,15 @@ from dmm_exp.unlearners.unlearner import (
 )
 
 __all__ = [
+    "AMUN",
     "CT",
     "DMM",
     "MSG",
     "SSD",
+    "UNSIR",
     "AscentDescent",
     "BadTeacher",
+    "BoundaryShrink",
     "CFk",
     "DMDirect",
     "DoNothing",

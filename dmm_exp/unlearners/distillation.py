@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from dmm_exp.errors import UserError
 from dmm_exp.unlearners.fine_tuning import Ascent
-from dmm_exp.unlearners.unlearner import FineTuning, Fit, UnlearningTask, mean_where, own_rows, shuffled
+from dmm_exp.unlearners.unlearner import FineTuning, Fit, UnlearningTask, entropies, mean_where, own_rows, shuffled
 
 
 def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
@@ -71,8 +71,7 @@ class Scrub(FineTuning):
         """Return every member's loss: away from the teacher on forget points, towards it on retain points."""
         student, forgotten = fit.predict_batch(indices), own_rows(fit.forgotten, indices)
         distance = divergence(own_rows(fit.kept["teacher"], indices), student, self.temperature)
-        labels = fit.labels[indices]
-        entropy = functional.cross_entropy(student.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
+        entropy = entropies(student, fit.labels[indices])
         pull = mean_where(self.gamma * entropy + self.beta * distance, ~forgotten)
         return pull - mean_where(distance, forgotten)
 

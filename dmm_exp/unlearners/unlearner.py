@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble, EnsembleModule, Optimisation, member_seed
@@ -296,6 +297,11 @@ class Fit(EnsembleModule):
 def descent(self: FineTuning, fit: Fit, indices: Tensor) -> Tensor:
     """Return the cross-entropy of every member ``[members]``: a ``losses`` for methods that descend on their sample."""
     return fit.cross_entropy(indices)
+
+
+def entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of every answer ``[members, batch]``, from logits with classes last."""
+    return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
 
 
 def own_rows(values: Tensor, indices: Tensor) -> Tensor:

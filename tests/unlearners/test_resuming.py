@@ -12,6 +12,7 @@ from tiny_tasks import (
     FINE_TUNING,
     METHODS,
     MLP,
+    ON_CLASSES,
     ON_IMAGES,
     TRAINER,
     TRAINING,
@@ -27,7 +28,7 @@ from dmm_exp.executors import Local
 from dmm_exp.store import Artifact, Draft, Spec, Store
 from dmm_exp.unlearners.work import PartJob, UnlearnJob, unlearn_chunk
 
-APPLIED = [name for name in METHODS if name not in ON_IMAGES]
+APPLIED = [name for name in METHODS if name not in ON_IMAGES + ON_CLASSES]
 TARGETS = {"dmm": "effect", "dm_direct": "effect", "oracle_matching": "oracles"}
 
 
