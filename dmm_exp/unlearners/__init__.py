@@ -13,6 +13,7 @@ from dmm_exp.unlearners.matching import DMM, DMDirect, OracleMatching
 from dmm_exp.unlearners.references import DoNothing, Retrain
 from dmm_exp.unlearners.relabelling import RandomLabel, SalUn
 from dmm_exp.unlearners.remain_geometry import SFRon
+from dmm_exp.unlearners.smoothing import JiT
 from dmm_exp.unlearners.unlearner import (
     FineTuning,
     Fit,
@@ -44,6 +45,7 @@ __all__ = [
     "Function",
     "GradientAscent",
     "Influence",
+    "JiT",
     "L1Sparse",
     "NegGradPlus",
     "OracleMatching",
