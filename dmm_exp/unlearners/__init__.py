@@ -10,6 +10,7 @@ from dmm_exp.unlearners.function import Function
 from dmm_exp.unlearners.influence import Influence
 from dmm_exp.unlearners.layers import CFk, EUk
 from dmm_exp.unlearners.matching import DMM, DMDirect, OracleMatching
+from dmm_exp.unlearners.negation import NegMerge
 from dmm_exp.unlearners.references import DoNothing, Retrain
 from dmm_exp.unlearners.relabelling import RandomLabel, SalUn
 from dmm_exp.unlearners.remain_geometry import SFRon
@@ -48,6 +49,7 @@ __all__ = [
     "JiT",
     "L1Sparse",
     "NegGradPlus",
+    "NegMerge",
     "OracleMatching",
     "RandomLabel",
     "Retrain",
