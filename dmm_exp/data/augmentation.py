@@ -1,9 +1,7 @@
 """Random augmentation of images on the device they are on, for all members of an ensemble at once.
 
-Random numbers come from a counter instead of a generator with a state: each is a hash of (the member's seed, the step,
-the point, the use). So they do not depend on which members are computed together, on the worker, the device or the
-order of a batch, and no loop over members or examples is needed. Images keep the type in which the dataset stores them
-(uint8 or float32, not normalised).
+Each random number is a hash of (the member's seed, the step, the point, the use). Images keep the type in which the
+dataset stores them (uint8 or float32, not normalised).
 """
 
 from __future__ import annotations
@@ -14,11 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dmm_exp.data.counter import below, keys_of
 from dmm_exp.errors import UserError
 
 FLIP, DOWN, ACROSS, CUTOUT_DOWN, CUTOUT_ACROSS = range(5)  # uses of random numbers
-# SplitMix64 (Steele, Lea & Flood 2014), as signed 64-bit numbers
-GAMMA, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Augmentation:
         if not self:
             return inputs
         self._check(inputs)
-        keys = _mixed(_mixed(seeds[:, None] + _times_gamma(step + 1)) + GAMMA * (points + 1))
+        keys = keys_of(seeds, step, points)
         colour = torch.as_tensor(fill, device=inputs.device, dtype=torch.float64)
         colour = (colour if inputs.is_floating_point() else colour.round()).to(inputs.dtype).view(-1, 1, 1)
         if self.flip or self.crop_padding:
@@ -99,11 +96,11 @@ class Augmentation:
     def _moved(self, inputs: Tensor, keys: Tensor, colour: Tensor) -> Tensor:
         """Return cropped and flipped images: each row and column is one of the image, or filled."""
         height, width = inputs.shape[-2:]
-        down, across = (_below(2 * self.crop_padding + 1, keys, use) - self.crop_padding for use in (DOWN, ACROSS))
+        down, across = (below(2 * self.crop_padding + 1, keys, use) - self.crop_padding for use in (DOWN, ACROSS))
         rows = torch.arange(height, device=inputs.device) + down[..., None]
         columns = torch.arange(width, device=inputs.device).expand(*keys.shape, width)
         if self.flip:
-            columns = torch.where(_below(2, keys, FLIP)[..., None] == 1, columns.flip(-1), columns)
+            columns = torch.where(below(2, keys, FLIP)[..., None] == 1, columns.flip(-1), columns)
         columns = columns + across[..., None]
         moved = _taken(_taken(inputs, rows, 3), columns, 4)
         if not self.crop_padding:
@@ -114,7 +111,7 @@ class Augmentation:
 
     def _cut_out(self, inputs: Tensor, keys: Tensor, colour: Tensor) -> Tensor:
         blanked = [
-            self._blanked(size, _below(size, keys, use), inputs.device)
+            self._blanked(size, below(size, keys, use), inputs.device)
             for size, use in zip(inputs.shape[-2:], (CUTOUT_DOWN, CUTOUT_ACROSS), strict=True)
         ]
         square = blanked[0][..., :, None] & blanked[1][..., None, :]
@@ -137,27 +134,3 @@ def _taken(images: Tensor, places: Tensor, dim: int) -> Tensor:
 
 def _outside(places: Tensor, size: int) -> Tensor:
     return (places < 0) | (places >= size)
-
-
-def _below(count: int, keys: Tensor, use: int) -> Tensor:
-    """Return whole numbers from 0 to ``count - 1``, one for each key, equally likely (to 1 in 2³¹ for small counts)."""
-    return (_mixed(keys + _times_gamma(use + 1)) >> 32 & 0x7FFFFFFF) * count >> 31
-
-
-def _times_gamma(count: int | Tensor) -> int | Tensor:
-    """Return ``count × GAMMA`` as 64-bit numbers, which wrap around."""
-    if isinstance(count, Tensor):
-        return count * GAMMA
-    return (GAMMA * count + (1 << 63)) % (1 << 64) - (1 << 63)
-
-
-def _mixed(values: Tensor) -> Tensor:
-    """Return SplitMix64's finaliser of int64 numbers; products wrap around."""
-    values = (values ^ _shifted(values, 30)) * FIRST
-    values = (values ^ _shifted(values, 27)) * SECOND
-    return values ^ _shifted(values, 31)
-
-
-def _shifted(values: Tensor, bits: int) -> Tensor:
-    """Shift right, with zeros coming in from the left as for unsigned numbers."""
-    return values >> bits & (1 << 64 - bits) - 1

@@ -130,9 +130,17 @@ class EnsembleModule(LightningModule, ABC):
 
     def predict_batch(self, indices: Tensor) -> Tensor:
         """Return the members' float32 logits ``[members, batch, classes]`` on their batches, and count the cost."""
-        self._taken += indices.shape[1]
+        return self.answer(self.see(indices))
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        """Return the members' float32 logits on any inputs ``[members, batch, ...]``, and count the cost.
+
+        Raises:
+            UserError: BatchNorm would normalise a batch of one example by its own statistics.
+        """
+        self._taken += inputs.shape[1]
         try:
-            return self.ensemble(self.see(indices)).float()
+            return self.ensemble(inputs).float()
         except ValueError as error:
             if "more than 1 value per channel" in str(error):
                 raise UserError(
@@ -249,7 +257,8 @@ class EnsembleModule(LightningModule, ABC):
         with torch.autocast(batch.device.type, enabled=False):
             self.manual_backward(losses.sum() * (self._weight / self._accumulated))
             if self._is_whole():
-                self.clip()
+                self.before_step(batch)
+                self._clip()
                 self._optimizer.step()
                 self._optimizer.zero_grad()
                 self.after_step()
@@ -261,6 +270,9 @@ class EnsembleModule(LightningModule, ABC):
         begun, end = self._starts[self.current_epoch : self.current_epoch + 2]
         done = self._batches_done + 1
         return (done - begun) % self._accumulated == 0 or done == end
+
+    def before_step(self, batch: Tensor) -> None:
+        """Change the members' gradients before they are clipped; nothing by default."""
 
     def after_step(self) -> None:
         """Change the members after every step of the optimizer; nothing by default."""
@@ -282,7 +294,7 @@ class EnsembleModule(LightningModule, ABC):
         options = (replayable(make) or {}) if self._recorded else {}
         return independent(make(self.ensemble.parameters(), **options), len(self.ensemble))
 
-    def clip(self) -> None:
+    def _clip(self) -> None:
         """Clip each member's gradient by its own norm, so that members stay independent (the trainer's limit, too)."""
         limit = self._limit
         if limit and self._limit_kind == "value":

@@ -1,13 +1,20 @@
 """Unlearners: one class and one YAML file a method."""
 
+from dmm_exp.unlearners.boundary import AMUN, BoundaryShrink
+from dmm_exp.unlearners.class_noise import UNSIR
+from dmm_exp.unlearners.competition import CT, MSG
 from dmm_exp.unlearners.dampening import SSD
 from dmm_exp.unlearners.distillation import BadTeacher, Scrub
 from dmm_exp.unlearners.fine_tuning import AscentDescent, Finetune, GradientAscent, L1Sparse, NegGradPlus
 from dmm_exp.unlearners.function import Function
 from dmm_exp.unlearners.influence import Influence
+from dmm_exp.unlearners.layers import CFk, EUk
 from dmm_exp.unlearners.matching import DMM, DMDirect, OracleMatching
+from dmm_exp.unlearners.negation import NegMerge
 from dmm_exp.unlearners.references import DoNothing, Retrain
 from dmm_exp.unlearners.relabelling import RandomLabel, SalUn
+from dmm_exp.unlearners.remain_geometry import SFRon
+from dmm_exp.unlearners.smoothing import JiT
 from dmm_exp.unlearners.unlearner import (
     FineTuning,
     Fit,
@@ -20,23 +27,33 @@ from dmm_exp.unlearners.unlearner import (
 )
 
 __all__ = [
+    "AMUN",
+    "CT",
     "DMM",
+    "MSG",
     "SSD",
+    "UNSIR",
     "AscentDescent",
     "BadTeacher",
+    "BoundaryShrink",
+    "CFk",
     "DMDirect",
     "DoNothing",
+    "EUk",
     "FineTuning",
     "Finetune",
     "Fit",
     "Function",
     "GradientAscent",
     "Influence",
+    "JiT",
     "L1Sparse",
     "NegGradPlus",
+    "NegMerge",
     "OracleMatching",
     "RandomLabel",
     "Retrain",
+    "SFRon",
     "SalUn",
     "Scrub",
     "Unlearner",

@@ -63,7 +63,9 @@ class SSD(Unlearner):
             values[member] = torch.where(own > self.alpha * everyone, values[member] * factor, values[member])
 
 
-def squared_gradients(ensemble: Ensemble, member: int, examples: Examples, points: Tensor) -> dict[str, Tensor]:
+def squared_gradients(
+    ensemble: Ensemble, member: int, examples: Examples, points: Tensor, who: str = "unlearner=ssd"
+) -> dict[str, Tensor]:
     """Return the sum over points of the squared gradients of one member's cross-entropy, by parameter."""
     network, stats = Mounted(ensemble.skeleton), {name: value[member] for name, value in ensemble.stats.items()}
     params = {name: value[member].detach() for name, value in ensemble.params.items()}
@@ -72,7 +74,7 @@ def squared_gradients(ensemble: Ensemble, member: int, examples: Examples, point
     def loss(params: dict[str, Tensor], input: Tensor, label: Tensor) -> Tensor:
         return functional.cross_entropy(network({**params, **stats}, input[None]), label[None])
 
-    gradients = ExampleGradients(loss, params, "unlearner=ssd")
+    gradients = ExampleGradients(loss, params, who)
     totals = {name: torch.zeros_like(value) for name, value in params.items()}
     at_once = max(1, VALUES_AT_ONCE // sum(value.numel() for value in params.values()))
     for block in points.split(at_once):

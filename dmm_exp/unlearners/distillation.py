@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dmm_exp.ensembles import Ensemble, member_seed
 from dmm_exp.errors import UserError
 from dmm_exp.unlearners.fine_tuning import Ascent
-from dmm_exp.unlearners.unlearner import FineTuning, Fit, UnlearningTask, mean_where, own_rows, shuffled
+from dmm_exp.unlearners.unlearner import FineTuning, Fit, UnlearningTask, entropies, mean_where, own_rows, shuffled
 
 
 def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
@@ -72,8 +71,7 @@ class Scrub(FineTuning):
         """Return every member's loss: away from the teacher on forget points, towards it on retain points."""
         student, forgotten = fit.predict_batch(indices), own_rows(fit.forgotten, indices)
         distance = divergence(own_rows(fit.kept["teacher"], indices), student, self.temperature)
-        labels = fit.labels[indices]
-        entropy = functional.cross_entropy(student.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
+        entropy = entropies(student, fit.labels[indices])
         pull = mean_where(self.gamma * entropy + self.beta * distance, ~forgotten)
         return pull - mean_where(distance, forgotten)
 
@@ -105,8 +103,7 @@ class BadTeacher(FineTuning):
         """Compute the logits of both teachers once; every training point needs one of them."""
         fit.count_forward(fit.task.n_train)
         task, inputs = fit.task, fit.task.examples.inputs
-        seeds = (member_seed(task.seed, "unlearned", index, "initialisation") for index in task.members)
-        untrained = Ensemble.initialise(task.build, seeds).to(task.originals.device).logits(inputs)
+        untrained = task.untrained().logits(inputs)
         return {"teacher": torch.where(fit.forgotten[..., None], untrained, task.originals.logits(inputs))}
 
     def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:

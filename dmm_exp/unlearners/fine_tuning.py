@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from dmm_exp.errors import UserError
-from dmm_exp.unlearners.unlearner import FineTuning, Fit, UnlearningTask, mean_where, own_rows, shuffled
+from dmm_exp.unlearners.unlearner import (
+    FineTuning,
+    Fit,
+    UnlearningTask,
+    cycled,
+    descent,
+    mean_where,
+    own_rows,
+    shuffled,
+)
 
 
 class GradientAscent(FineTuning):
@@ -27,9 +36,7 @@ class GradientAscent(FineTuning):
 class Finetune(FineTuning):
     """Continue training on the retain set alone (gradient descent, GD), so that the rest may be forgotten."""
 
-    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
-        """Return the cross-entropy of every member."""
-        return fit.cross_entropy(indices)
+    losses = descent
 
 
 class L1Sparse(FineTuning):
@@ -85,10 +92,8 @@ class NegGradPlus(FineTuning):
 
     def sample(self, task: UnlearningTask, generator: torch.Generator) -> Tensor:
         """Return pairs of a retain and a forget point, ``[points, 2]``."""
-        retain, forget = shuffled(task.retain, generator), task.forget
-        rounds = -(-len(retain) // len(forget))
-        cycled = torch.cat([shuffled(forget, generator) for _ in range(rounds)])[: len(retain)]
-        return torch.stack([retain, cycled], dim=1)
+        retain = shuffled(task.retain, generator)
+        return torch.stack([retain, cycled(task.forget, len(retain), generator)], dim=1)
 
     def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return the weighted difference of the two cross-entropies of every member."""

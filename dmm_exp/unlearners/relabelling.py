@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dmm_exp.errors import UserError
+from dmm_exp.unlearners.gradients import mean_gradients
 from dmm_exp.unlearners.unlearner import FineTuning, Fit, UnlearningTask, shuffled
 
 
@@ -70,21 +71,8 @@ class SalUn(FineTuning):
 
     def saliency(self, fit: Fit) -> dict[str, Tensor]:
         """Return the absolute gradient of the forget set's mean cross-entropy, stacked as the parameters are."""
-        ensemble, task = fit.ensemble.eval(), fit.task
-        forget = task.forget.expand(len(ensemble), -1)
-        totals = {name: torch.zeros_like(value) for name, value in ensemble.params.items()}
-        for block in forget.split(self.optimisation.batch_size, dim=1):
-            points = block.to(ensemble.device)
-            inputs, labels = fit.inputs.to(ensemble.device), fit.labels.to(ensemble.device)
-            logits = ensemble(inputs[points])
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[points].flatten(), reduction="sum")
-            for total, gradient in zip(
-                totals.values(), torch.autograd.grad(loss, list(ensemble.parameters())), strict=True
-            ):
-                total += gradient
-        ensemble.train()
-        fit.sample_gradients += task.n_forget
-        return {name: (total / task.n_forget).abs() for name, total in totals.items()}
+        gradients = mean_gradients(fit, fit.task.forget, self.optimisation.batch_size)
+        return {name: value.abs() for name, value in gradients.items()}
 
     def salient(self, saliency: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return which weights are among the largest of their member, over all of its tensors together."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dmm_exp.data import Examples
-from dmm_exp.ensembles import Ensemble, EnsembleModule, Optimisation
+from dmm_exp.ensembles import Ensemble, EnsembleModule, Optimisation, member_seed
 from dmm_exp.ensembles.optimisation import OptimizerFactory, check_optimizer
 from dmm_exp.ensembles.schedules import Schedule
 
@@ -71,6 +72,11 @@ class UnlearningTask:
         if self.forget.ndim == 1:
             return self
         return replace(self, forget=self.forget[row], retain=self.retain[row])
+
+    def untrained(self) -> Ensemble:
+        """Return newly initialised networks, one for each member by its own seed, on the device of the originals."""
+        seeds = (member_seed(self.seed, "unlearned", index, "initialisation") for index in self.members)
+        return Ensemble.initialise(self.build, seeds).to(self.originals.device)
 
     def alone(self, row: int) -> UnlearningTask:
         """Return the task of the member in ``row`` alone."""
@@ -209,6 +215,9 @@ class FineTuning(Unlearner):
     def losses(self, fit: Fit, indices: Tensor) -> Tensor:
         """Return every member's loss ``[members]`` on its batch ``[members, batch]`` of point indices."""
 
+    def before_step(self, fit: Fit, indices: Tensor) -> None:
+        """Change the members' gradients on a batch of point indices before they are clipped; nothing by default."""
+
     def after_step(self, fit: Fit) -> None:
         """Change the members after every step of the optimizer; nothing by default."""
 
@@ -255,6 +264,10 @@ class Fit(EnsembleModule):
         """Return the losses of the method."""
         return self.method.losses(self, indices)
 
+    def before_step(self, batch: Tensor) -> None:
+        """Call the method before a step."""
+        self.method.before_step(self, batch)
+
     def after_step(self) -> None:
         """Call the method after a step."""
         self.method.after_step(self)
@@ -283,6 +296,16 @@ class Fit(EnsembleModule):
         return UnlearningResult(ensemble.cpu(), logits, self.sample_gradients, self.history(), checkpoints)
 
 
+def descent(self: FineTuning, fit: Fit, indices: Tensor) -> Tensor:
+    """Return the cross-entropy of every member ``[members]``: a ``losses`` for methods that descend on their sample."""
+    return fit.cross_entropy(indices)
+
+
+def entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of every answer ``[members, batch]``, from logits with classes last."""
+    return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
+
+
 def own_rows(values: Tensor, indices: Tensor) -> Tensor:
     """Return each member's values at its own points: ``[members, points, ...]`` at ``[members, batch]``."""
     return values[torch.arange(len(indices), device=indices.device)[:, None], indices]
@@ -291,6 +314,11 @@ def own_rows(values: Tensor, indices: Tensor) -> Tensor:
 def mean_where(values: Tensor, mask: Tensor) -> Tensor:
     """Return every member's mean ``[members]`` over the selected points of its batch, 0 if none is selected."""
     return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def cycled(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return ``count`` points: all in a random order, repeated, each time in a new order, as often as needed."""
+    return torch.cat([shuffled(points, generator) for _ in range(-(-count // len(points)))])[:count]
 
 
 def shuffled(points: Tensor, generator: torch.Generator) -> Tensor:

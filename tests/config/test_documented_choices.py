@@ -13,7 +13,10 @@ CONF = Path(config_directory())
 ROOT = Path(__file__).parents[2]
 CHOICES = (ROOT / "docs" / "choices.md").read_text(encoding="utf-8")
 ONE_CHOICE = {"engine", "hydra", "paths", "scores", "trainer"}  # groups without anything to choose for a person
-FAMILIES = {r"rum_(high|mid|low|mix)_(mem|es)": "`rum_{high,mid,low,mix}_", r"pc[12]_(top|both)": "`pc{1,2}_{top,both}`"}
+FAMILIES = {
+    r"rum_(high|mid|low|mix)_(mem|es)": "`rum_{high,mid,low,mix}_",
+    r"pc[12]_(top|both)": "`pc{1,2}_{top,both}`",
+}
 
 
 def groups() -> dict[str, list[str]]:

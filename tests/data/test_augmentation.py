@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmm_exp.data.augmentation import Augmentation, _mixed
+from dmm_exp.data.augmentation import Augmentation
+from dmm_exp.data.counter import mixed
 from dmm_exp.errors import UserError
 
 EVERYTHING = Augmentation(flip=True, crop_padding=2, cutout=3)
@@ -31,7 +32,7 @@ def test_the_hash_is_splitmix64():
     # the first outputs of the published generator with seed 0 are hashes of multiples of its increment
     increments = torch.tensor([0x9E3779B97F4A7C15 - 2**64, 0x3C6EF372FE94F82A])
     expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
-    assert [value % 2**64 for value in _mixed(increments).tolist()] == expected
+    assert [value % 2**64 for value in mixed(increments).tolist()] == expected
 
 
 def test_nothing_is_done_by_default():

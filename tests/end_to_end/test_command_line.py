@@ -122,7 +122,7 @@ def test_help_names_the_groups_and_needs_no_torch(tmp_path):
     code = script + "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "unlearner: ascent_descent, bad_teacher, dm_direct, dmm" in done.stdout
+    assert "unlearner: amun, ascent_descent, bad_teacher, boundary_shrink" in done.stdout
 
 
 def test_workers_start_before_this_process_imports_torch(tmp_path):

@@ -4,7 +4,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_tasks import FINE_TUNING, METHODS, TRAINER, everything, make, movement, same, sgd, tiny, unlearn, usual
+from tiny_tasks import (
+    ELSEWHERE,
+    FADING,
+    FINE_TUNING,
+    METHODS,
+    TRAINER,
+    everything,
+    fitting,
+    make,
+    movement,
+    same,
+    sgd,
+    tiny,
+    unlearn,
+    usual,
+)
 
 from dmm_exp.config.instantiate import check_targets
 from dmm_exp.ensembles.work import trainer_factory
@@ -25,6 +40,7 @@ SCHEDULES = {
 }
 BATCH_NORM = [("finetune", "cnn"), ("salun", "cnn"), ("scrub", "cnn")]  # some of them, on running statistics too
 every_method = pytest.mark.parametrize("name", FINE_TUNING)
+from_the_originals = pytest.mark.parametrize("name", [name for name in FINE_TUNING if name not in ELSEWHERE])
 
 
 def schedule(name, **settings):
@@ -44,60 +60,60 @@ def distance(left, right):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_runs(name, optimizer):
     settings = {"_target_": f"torch.optim.{optimizer}", "_partial_": True, **OPTIMIZERS[optimizer]}
-    result = unlearn(name, tiny(), optimizer=settings)
+    result = unlearn(name, fitting(name), optimizer=settings)
     assert torch.isfinite(result.logits).all()
-    assert (movement(result, tiny()) > 0).all()
+    assert (movement(result, fitting(name)) > 0).all()
 
 
 @every_method
 def test_every_schedule_runs_and_makes_a_difference(name):
-    results = [unlearn(name, tiny(), schedule=schedule(which, **SCHEDULES[which])) for which in SCHEDULES]
+    results = [unlearn(name, fitting(name), schedule=schedule(which, **SCHEDULES[which])) for which in SCHEDULES]
     for index, result in enumerate(results):
         assert torch.isfinite(result.logits).all()
-        assert (movement(result, tiny()) > 0).all()
+        assert (movement(result, fitting(name)) > 0).all()
         assert all((distance(result, other) > 0).all() for other in results[:index])
 
 
 @every_method
 def test_a_learning_rate_that_falls_to_zero_stops_at_the_milestone(name):
-    still = schedule("MultiStep", milestones=[1], factor=0)
-    stopped, short = (unlearn(name, tiny(), epochs=n, optimizer=sgd(), schedule=still) for n in (3, 1))
-    if name == "l1_sparse":  # its penalty depends on the number of epochs
-        short = unlearn(name, tiny(), epochs=[1, 3], optimizer=sgd(), schedule=still).checkpoints[1]
+    settings = {"schedule": schedule("MultiStep", milestones=[1], factor=0), "batch_norm": "frozen"}
+    stopped, short = (unlearn(name, fitting(name), epochs=n, optimizer=sgd(), **settings) for n in (3, 1))
+    if name in FADING:  # what it does depends on the number of epochs
+        short = unlearn(name, fitting(name), epochs=[1, 3], optimizer=sgd(), **settings).checkpoints[1]
     assert same(stopped, short)
 
 
 @every_method
 def test_without_a_schedule_the_learning_rate_is_constant(name):
     constant = usual(name) if "Constant" in METHODS[name]["schedule"]["_target_"] else None
-    constant = constant or unlearn(name, tiny(), schedule=schedule("Constant"))
-    assert same(unlearn(name, tiny(), schedule=None), constant)
+    constant = constant or unlearn(name, fitting(name), schedule=schedule("Constant"))
+    assert same(unlearn(name, fitting(name), schedule=None), constant)
 
 
 # ---------------------------------------------------------------------- epochs and checkpoints
 
 
-@every_method
+@from_the_originals
 def test_no_epochs_are_the_originals(name):
-    result = unlearn(name, tiny(), epochs=0)
-    assert (movement(result, tiny()) == 0).all()
-    assert torch.equal(result.logits, tiny().originals.logits(tiny().examples.inputs))
+    result = unlearn(name, fitting(name), epochs=0)
+    assert (movement(result, fitting(name)) == 0).all()
+    assert torch.equal(result.logits, fitting(name).originals.logits(fitting(name).examples.inputs))
 
 
 @every_method
 def test_whether_checkpoints_are_shorter_runs_is_what_the_schedule_says(name):
     for which, settings in SCHEDULES.items():
-        nests = which not in ("OneCycle", "Cosine") and name != "l1_sparse"
+        nests = which not in ("OneCycle", "Cosine") and name not in FADING
         assert make(name, schedule=schedule(which, **settings)).nests == nests, which
-    assert make(name, schedule=None).nests == (name != "l1_sparse")
+    assert make(name, schedule=None).nests == (name not in FADING)
 
 
 @pytest.mark.parametrize(("name", "network"), [*((name, "mlp") for name in FINE_TUNING), *BATCH_NORM])
 def test_a_checkpoint_is_a_shorter_run(name, network):
     decay = schedule("Exponential", decay=0.5)
-    result = unlearn(name, tiny(network), epochs=[3, 1], schedule=decay)
+    result = unlearn(name, fitting(name, network), epochs=[3, 1], schedule=decay)
     assert list(result.checkpoints) == [1]
-    long, short = (unlearn(name, tiny(network), epochs=n, schedule=decay) for n in (3, 1))
+    long, short = (unlearn(name, fitting(name, network), epochs=n, schedule=decay) for n in (3, 1))
     assert same(result, long)
     assert (result.sample_gradients, result.history) == (long.sample_gradients, long.history)
     if make(name, schedule=decay).nests:
@@ -120,32 +136,32 @@ def test_the_penalty_of_l1_sparse_makes_its_checkpoints_no_shorter_runs():
 # ---------------------------------------------------------------------- clipping, BatchNorm, precision
 
 
-@every_method
+@from_the_originals
 def test_clipping_bounds_how_far_a_member_can_go(name):
     """One step of plain descent moves a member by at most the learning rate times the largest norm."""
     settings = {"optimizer": sgd(), "epochs": 1, "batch_size": 1000}
     settings |= {key: 1000 for key in METHODS[name] if key == "forget_batch_size"}
-    whole, clipped = (unlearn(name, tiny(), **settings, clip_norm=limit) for limit in (None, 1e-3))
+    whole, clipped = (unlearn(name, fitting(name), **settings, clip_norm=limit) for limit in (None, 1e-3))
     steps = 2 if "forget_batch_size" in settings else 1
-    assert (movement(clipped, tiny()) <= steps * 0.01 * 1e-3 * 1.01).all()
-    assert (movement(clipped, tiny()) > 0).all()
-    assert (movement(whole, tiny()) > 2 * movement(clipped, tiny())).all()
+    assert (movement(clipped, fitting(name)) <= steps * 0.01 * 1e-3 * 1.01).all()
+    assert (movement(clipped, fitting(name)) > 0).all()
+    assert (movement(whole, fitting(name)) > 2 * movement(clipped, fitting(name))).all()
 
 
-@every_method
+@pytest.mark.parametrize("name", [name for name in FINE_TUNING if name != "negmerge"])  # keeps the originals'
 def test_frozen_statistics_stay_bit_identical_and_free_ones_move(name):
-    before = tiny("cnn").originals.stats
-    frozen, free = unlearn(name, tiny("cnn"), batch_norm="frozen"), usual(name, "cnn")
+    before = fitting(name, "cnn").originals.stats
+    frozen, free = (unlearn(name, fitting(name, "cnn"), batch_norm=how) for how in ("frozen", "train"))
     assert any("running_mean" in key for key in before)
     for key, value in before.items():
         assert torch.equal(frozen.ensemble.stats[key], value), key
         assert (free.ensemble.stats[key] != value).flatten(1 if value.ndim > 1 else 0).any(), key
-    assert (movement(frozen, tiny("cnn")) > 0).all()
+    assert (movement(frozen, fitting(name, "cnn")) > 0).all()
 
 
 @pytest.mark.parametrize(("name", "network"), [*((name, "mlp") for name in FINE_TUNING), *BATCH_NORM])
 def test_bfloat16_agrees_roughly_with_float32(name, network):
-    task = tiny(network)
+    task = fitting(name, network)
     plain, mixed = (
         unlearn(name, task, optimizer=sgd(), precision=precision) for precision in ("32-true", "bf16-mixed")
     )
