@@ -107,6 +107,7 @@ def score(words: Sequence[str]) -> int:
     request = parse(words)
     from dmm_exp.config.folders import config_directory
     from dmm_exp.config.preflight import compose_cells
+    from dmm_exp.config.ranges import check_ranges
     from dmm_exp.console.progress import Console
     from dmm_exp.console.tables import print_table
     from dmm_exp.metrics.settings import check_settings
@@ -118,6 +119,7 @@ def score(words: Sequence[str]) -> int:
     if len(cells) > 1:
         raise UserError(f"{' '.join(request.settings)}: stands for {len(cells)} configurations; expected one")
     config, choices = cells[0]
+    check_ranges(config)
     check_settings(config.evaluation)
     given, inputs = _read(request, config)
     scoring = Scoring(given, config.evaluation, choices["evaluation/klom"], config.seed)
@@ -125,7 +127,7 @@ def score(words: Sequence[str]) -> int:
     command = shlex.join(["dmm-exp", "score", *words])
     console = Console()
     with console.stage("scores", given.summary):
-        result = result_of(scoring, request.output.name, method, command, inputs)
+        result = result_of(scoring, request.output.absolute().name, method, command, inputs)
     write(replace(result, stages=list(console.stages)), request.output, console)
     print_table(headline(result))
     print(request.output)
