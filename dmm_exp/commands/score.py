@@ -29,10 +29,18 @@ Beside the folder that EasyDUB publishes, with margins of retrained models and o
   unlearned=FILE         margins [models, points] of retained, forget and validation points, in this order; or a FOLDER
                          like that of an oracle: {retain,forget,val}/resnet9/id_X_epoch_Y.npy
 
+From checkpoints of one network, a folder for each ensemble with a .safetensors or a state dict (.pt) for each model, in
+the order of their names:
+
+  dataset=NAME           and model=NAME, as in runs, with dataset.KEY= and model.KEY=
+  unlearned=FOLDER       and retrained=FOLDER, retrained_again=FOLDER, originals=FOLDER
+  forget=FILE            indices of training rows; labels and validation points are those of the dataset
+
 Examples:
   dmm-exp score unlearned=u.npy retrained=r.npy forget=forget.npy output=scored
   dmm-exp score unlearned=u.npz retrained=r.npz originals=o.npz labels=y.npy groups=g.npy output=scored
   dmm-exp score easydub=EasyDUB-dataset forget_set=2 unlearned=u.npy evaluation/klom=easydub_v2 output=scored
+  dmm-exp score dataset=digits model=mlp unlearned=mine retrained=theirs forget=forget.json output=scored
 """
 
 from __future__ import annotations
@@ -46,6 +54,7 @@ from typing import TYPE_CHECKING
 from dmm_exp.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from dmm_exp.config.schema import Config
     from dmm_exp.scoring.arrays import ArrayFile
     from dmm_exp.scoring.given import Given
 
@@ -53,7 +62,12 @@ FILES = (
     "unlearned", "retrained", "retrained_again", "originals", "labels", "forget", "validation", "retain", "groups",
 )  # fmt: skip
 OTHERS = ("models", "method", "output", "easydub", "forget_set")
-SETTINGS = ("evaluation/klom=", "evaluation.klom.", "evaluation.mia.", "seed=")
+EVALUATION = ("evaluation/klom=", "evaluation.klom.", "evaluation.mia.", "seed=")
+NETWORKS = ("dataset=", "dataset.", "model=", "model.")
+SIDES = {  # what else the models can come from → the files that are then given
+    "easydub": ("unlearned",),
+    "dataset": ("unlearned", "retrained", "retrained_again", "originals", "forget"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,7 @@ class Request:
         method: what made the unlearned models; None for the name of their file.
         easydub: the folder that EasyDUB publishes, None for none.
         forget_set: the number of one of its forget sets.
+        networks: whether models come as checkpoints, of a network and a dataset that ``settings`` name.
         settings: overrides of the configuration.
     """
 
@@ -76,6 +91,7 @@ class Request:
     method: str | None = None
     easydub: str | None = None
     forget_set: int | None = None
+    networks: bool = False
     settings: Sequence[str] = field(default_factory=tuple)
 
 
@@ -91,6 +107,7 @@ def score(words: Sequence[str]) -> int:
     request = parse(words)
     from dmm_exp.config.folders import config_directory
     from dmm_exp.config.preflight import compose_cells
+    from dmm_exp.config.ranges import check_ranges
     from dmm_exp.console.progress import Console
     from dmm_exp.console.tables import print_table
     from dmm_exp.metrics.settings import check_settings
@@ -102,30 +119,36 @@ def score(words: Sequence[str]) -> int:
     if len(cells) > 1:
         raise UserError(f"{' '.join(request.settings)}: stands for {len(cells)} configurations; expected one")
     config, choices = cells[0]
+    check_ranges(config)
     check_settings(config.evaluation)
-    given, inputs = _read(request)
+    given, inputs = _read(request, config)
     scoring = Scoring(given, config.evaluation, choices["evaluation/klom"], config.seed)
     method = request.method or Path(request.files["unlearned"]).stem
     command = shlex.join(["dmm-exp", "score", *words])
     console = Console()
     with console.stage("scores", given.summary):
-        result = result_of(scoring, request.output.name, method, command, inputs)
+        result = result_of(scoring, request.output.absolute().name, method, command, inputs)
     write(replace(result, stages=list(console.stages)), request.output, console)
     print_table(numbers_table(headline_data(result)))
     print(request.output)
     return 0
 
 
-def _read(request: Request) -> tuple[Given, dict[str, object]]:
+def _read(request: Request, config: Config) -> tuple[Given, dict[str, object]]:
     """Return the models, and what they were read from in plain values."""
+    from dmm_exp.config.schema import plain
     from dmm_exp.scoring.arrays import ArrayFile
     from dmm_exp.scoring.easydub import EasyDub
     from dmm_exp.scoring.given import read_given
 
     files = {key: ArrayFile(key, text) for key, text in request.files.items()}
-    if request.easydub is None:
+    if request.networks:
+        from dmm_exp.scoring.checkpoints import given_by_checkpoints  # which needs torch
+
+        given = given_by_checkpoints(files, config, request.models)
+        return given, {"inputs": _facts(files), **{key: plain(config)[key] for key in ("dataset", "model")}}
+    if request.easydub is None or request.forget_set is None:
         return read_given(files, request.models), {"inputs": _facts(files)}
-    assert request.forget_set is not None
     published = EasyDub(request.easydub, request.forget_set)
     place = {"easydub": {"folder": request.easydub, "forget_set": request.forget_set}}
     return published.given(files["unlearned"], request.models), {"inputs": _facts(files) | place}
@@ -141,15 +164,30 @@ def parse(words: Sequence[str]) -> Request:
     Raises:
         UserError: an argument is missing, unknown, given twice or no number.
     """
-    settings = [word for word in words if word.startswith(SETTINGS)]
+    settings = [word for word in words if word.startswith((*EVALUATION, *NETWORKS))]
     values = _values([word for word in words if word not in settings])
     if "output" not in values:
         raise UserError("output: is missing; expected output=FOLDER for the results; --help shows what is accepted")
     files = {key: values[key] for key in FILES if key in values}
     easydub, forget_set = values.get("easydub"), _number(values, "forget_set", 0)
-    _check_easydub(easydub, forget_set, files)
+    networks = _has_networks(settings)
+    if (easydub is None) != (forget_set is None):
+        raise UserError("easydub=FOLDER and forget_set=Z: expected both, or neither")
+    for side in [side for side, given in (("easydub", easydub), ("dataset", networks)) if given]:
+        _check_files(side, files)
+    if easydub is not None and networks:
+        raise UserError(f"easydub={easydub}: has margins of networks; expected no dataset= or model= beside it")
     models, output = _number(values, "models", 2), Path(values["output"]).expanduser()
-    return Request(files, output, models, values.get("method"), easydub, forget_set, settings)
+    return Request(files, output, models, values.get("method"), easydub, forget_set, networks, settings)
+
+
+def _has_networks(settings: Sequence[str]) -> bool:
+    """Return whether settings name a network and a dataset."""
+    given = [word for word in settings if word.startswith(NETWORKS)]
+    for key in ("dataset=", "model="):
+        if given and not any(word.startswith(key) for word in given):
+            raise UserError(f"{given[0]}: is for checkpoints; expected dataset=NAME and model=NAME, {key} is missing")
+    return bool(given)
 
 
 def _values(words: Sequence[str]) -> dict[str, str]:
@@ -158,7 +196,7 @@ def _values(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         key, _, value = word.partition("=")
         if key not in (*FILES, *OTHERS):
-            known = (*FILES, *OTHERS, "evaluation/klom", "seed")
+            known = (*FILES, *OTHERS, "dataset", "model", "evaluation/klom", "seed")
             raise UserError(f"{word}: expected KEY=VALUE with a KEY of {', '.join(known)}{did_you_mean(key, known)}")
         if key in values:
             raise UserError(f"{key}: is given twice; expected one value")
@@ -168,14 +206,15 @@ def _values(words: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _check_easydub(easydub: str | None, forget_set: int | None, files: Mapping[str, str]) -> None:
-    """Raise ``UserError`` unless either all models come from files, or all but the unlearned ones from EasyDUB."""
-    if (easydub is None) != (forget_set is None):
-        raise UserError("easydub=FOLDER and forget_set=Z: expected both, or neither")
-    if easydub is not None and set(files) != {"unlearned"}:
-        others = [key for key in files if key != "unlearned"]
-        said = f"{others[0]}={files[others[0]]}: is" if others else "unlearned: is missing;"
-        raise UserError(f"{said} {'of what easydub= holds; ' if others else ''}expected unlearned= alone beside it")
+def _check_files(side: str, files: Mapping[str, str]) -> None:
+    """Raise ``UserError`` for a file that says what the dataset says, or without unlearned models."""
+    for key in files:
+        if key not in SIDES[side]:
+            raise UserError(
+                f"{key}={files[key]}: is of what {side}= holds; expected {', '.join(SIDES[side])} alone beside it"
+            )
+    if "unlearned" not in files:
+        raise UserError("unlearned: is missing; expected unlearned= with the models to score")
 
 
 def _number(values: Mapping[str, str], key: str, least: int) -> int | None:

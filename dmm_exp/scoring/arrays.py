@@ -56,6 +56,8 @@ class ArrayFile:
             UserError: the file cannot be read, or its meaning is not clear.
         """
         end, ends = self.path.suffix.lower(), (*ENDS, ".json") if lists else ENDS
+        if self.path.is_dir():
+            raise self.error("is a folder; expected a file, or dataset= and model= beside folders of checkpoints")
         if not self.path.is_file():
             raise self.error("there is no such file")
         if end not in ends:

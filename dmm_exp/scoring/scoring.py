@@ -143,6 +143,7 @@ def write(result: RunResult, folder: Path, console: Console) -> None:
     Raises:
         UserError: it cannot be written.
     """
+    folder = folder.absolute()  # "." has no name
     with storage_errors("output"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(folder.parent, ".score.") as place:

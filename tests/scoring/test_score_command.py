@@ -165,6 +165,7 @@ def test_klom_has_the_settings_of_runs(command: Command, folder: Path, tmp_path:
         ([*MARGINS, "output=o", "evaluation.klom.bin=3"], "there is no key 'evaluation.klom.bin'"),
         ([*MARGINS, "output=o", "evaluation.klom.bins=0"], "bins"),
         ([*MARGINS, "output=o", "seed=1,2"], "stands for 2 configurations"),
+        ([*MARGINS, "output=o", "seed=-1"], "seed=-1: expected a whole number of at least 0"),
         ([*MARGINS, "output=."], "output=.: is there already; expected a new folder"),
         ([*MARGINS, "output=u.npy/o"], "u.npy is no folder that can be written to"),
         (["retrained=r.npy", "forget=forget.npy", "output=o"], "unlearned: is missing"),
@@ -184,6 +185,10 @@ def test_klom_has_the_settings_of_runs(command: Command, folder: Path, tmp_path:
         (["unlearned=pickled.npy", *MARGINS[1:], "output=o"], "unlearned=pickled.npy: cannot be read"),
         (["unlearned=two.npz", *MARGINS[1:], "output=o"], "holds 2 arrays ('unlearnt', 'other'); expected one"),
         (["unlearned=far.npy", *MARGINS[1:], "output=o"], "retrained=r.npy: has the shape [24, 90]; expected"),
+        (["unlearned=.", *MARGINS[1:], "output=o"], "unlearned=.: is a folder; expected a file, or dataset="),
+        ([*MARGINS, "model=mlp", "output=o"], "model=mlp: is for checkpoints; expected dataset=NAME and model=NAME"),
+        ([*MARGINS, "dataset=digits", "model=mlp", "output=o"], "unlearned=u.npy: there is no such folder"),
+        ([*LOGITS, "dataset=digits", "model=mlp", "output=o"], "labels=labels.npy: is of what dataset= holds"),
         (["easydub=.", *MARGINS, "output=o"], "easydub=FOLDER and forget_set=Z: expected both"),
         (["easydub=.", "forget_set=1", *MARGINS, "output=o"], "retrained=r.npy: is of what easydub= holds"),
         (["easydub=.", "forget_set=1", "output=o"], "unlearned: is missing"),
@@ -205,6 +210,14 @@ def test_bad_input_gets_one_sentence_and_nothing_is_written(
     assert sentence in done.stderr
     assert not done.stdout
     assert sorted(folder.iterdir()) == before
+
+
+def test_an_empty_folder_is_filled(command: Command, folder: Path, tmp_path: Path) -> None:
+    words = [f"{key}={folder / name}" for key, name in (word.split("=") for word in MARGINS)]
+    done = command("score", *words, "models=2", "output=.", cwd=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "."), done.stderr
+    files = {"metrics.json", "points.parquet", "members.parquet", "score.json", "report.html", "figures.json"}
+    assert {path.name for path in tmp_path.iterdir()} == files
 
 
 def test_help_names_every_option(command: Command, tmp_path: Path) -> None:
