@@ -302,7 +302,7 @@ class EnsembleModule(LightningModule, ABC):
             limit = None
         limit = limit if self.optimisation.clip_norm is None else self.optimisation.clip_norm
         if limit:
-            clip_norms(self.ensemble.parameters(), limit)
+            clip_norms((value for _, value in sorted(self.ensemble.params.items())), limit)  # in the order of names
 
     def progress(self, batches: int | None = None) -> float:
         """Return the number of epochs, with fractions, after a number of batches (by default those done so far)."""
