@@ -20,6 +20,7 @@ JSON_BYTES = 1 << 26  # of a JSON file that is read; as objects it takes about t
 YAML_BYTES = 1 << 24  # of a YAML file that is read: a configuration may list rows to forget
 VALUES = 1 << 20  # values and keys in a YAML file, those that it repeats by alias counted each time
 DEPTH = 100  # containers in one another
+TOO_DEEP = f"its values are nested more than {DEPTH} deep"
 NAME_BYTES = 255  # the longest name that file systems take
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\:]+")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices of Windows, in every folder
@@ -98,7 +99,7 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         found = None
     if (found is None and text.strip() != "null") or _is_deep(found):
-        raise ValueError(f"its values are nested more than {DEPTH} deep")
+        raise ValueError(TOO_DEEP)
     return found
 
 
@@ -131,6 +132,8 @@ def parse_yaml(text: str, *, merges: bool = False) -> Any:
         check_yaml(text, merges=merges)
         return yaml.load(text, Loader=_yaml_loader())
     except (yaml.YAMLError, RecursionError, AttributeError, TypeError, OverflowError) as error:
+        if "nesting depth" in str(error):  # the parser looks ahead, and newer ones have a limit of their own
+            raise ValueError(TOO_DEEP) from error
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
@@ -168,7 +171,7 @@ def check_yaml(text: str, *, merges: bool = True) -> None:
             if not merges and event.value == "<<" and event.implicit[0]:
                 raise ValueError("it merges mappings with '<<', which is not read")
         if len(begun) > DEPTH:
-            raise ValueError(f"its values are nested more than {DEPTH} deep")
+            raise ValueError(TOO_DEEP)
         if values > VALUES:
             raise ValueError(f"it holds itself, or more than {VALUES:,} values where all that it repeats is counted")
         if length > YAML_BYTES:

@@ -33,8 +33,8 @@ class NegMerge(FineTuning):
 
     For each factor in ``rates`` the originals are fine-tuned on the forget set; ``τ_k`` is how parameters change. The
     result is ``θ0 − strength·τ``, with ``τ`` the mean of all ``τ_k`` where they have the same sign and 0 elsewhere
-    (Kim, Han and Choe, "NegMerge: Sign-Consensual Weight Merging for Machine Unlearning", ICML 2025, arXiv 2410.05583,
-    equations 2 and 3). BatchNorm keeps the original's running statistics.
+    (Kim, Han and Choe, "NegMerge: Sign-Consensual Weight Merging for Machine Unlearning", ICML 2025, arXiv 2410.05583).
+    BatchNorm keeps the original's running statistics.
 
     Args:
         strength: λ, how much is subtracted.

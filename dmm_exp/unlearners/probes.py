@@ -15,7 +15,14 @@ from torch import Tensor
 from dmm_exp.ensembles import member_generator
 from dmm_exp.errors import UserError
 from dmm_exp.models import Normalised
-from dmm_exp.unlearners.unlearner import FORWARD_PASSES, FineTuning, Fit, Unlearner, UnlearningResult, UnlearningTask
+from dmm_exp.unlearners.unlearner import (
+    FORWARD_PASSES,
+    FineTuning,
+    Unlearner,
+    UnlearningResult,
+    UnlearningTask,
+    descent,
+)
 
 INT8_LEVELS = 127
 
@@ -33,15 +40,13 @@ class Relearn(FineTuning):
         UserError: the share is out of range.
     """
 
+    losses = descent
+
     def __init__(self, *, shown: float = 0.0, **optimisation: Any) -> None:
         super().__init__(**optimisation)
         if not 0 <= shown < 1:
             raise UserError(f"shown={shown}: expected a share of at least 0 and below 1")
         self.shown = shown
-
-    def losses(self, fit: Fit, indices: Tensor) -> Tensor:
-        """Return the cross-entropy of every member."""
-        return fit.cross_entropy(indices)
 
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Return the answers of all members after training further; the models are not kept."""

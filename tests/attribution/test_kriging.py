@@ -36,7 +36,9 @@ def evidence(parts=("class", "part", "share")) -> Evidence:
     halves = RandomSubsets(N_TRAIN, 0.5, 0, complementary=True).masks(range(300))
     pool = SubsetModels(halves, answers(halves, 1), 2, LABELS)
     margins = pool.logits[:, torch.arange(POINTS), LABELS]
-    inputs = torch.nn.functional.one_hot(LABELS, CLASSES) + torch.randn(POINTS, CLASSES)
+    inputs = torch.nn.functional.one_hot(LABELS, CLASSES) + torch.randn(
+        POINTS, CLASSES, generator=torch.Generator().manual_seed(6)
+    )
     known = Known(N_TRAIN, LABELS, torch.zeros(N_TRAIN), answers_alike(margins, halves), inputs)
     designs = {"class": WithoutClass(30), "part": WithoutPart(60), "share": WithoutShare(60)}
     masks = torch.cat([designs[name].masks(name, 0, known) for name in parts])
@@ -80,8 +82,9 @@ def test_it_knows_what_a_whole_class_does_where_sums_do_not(all_evidence, learne
 
 
 def test_few_rows_are_predicted_no_worse_than_by_sums(all_evidence, learned):
-    sums = EmpiricalBayes().learn(all_evidence).effect(SOME).mean
-    assert error(learned.effect(SOME).mean, SOME) < 1.1 * error(sums, SOME)
+    sums, sets = EmpiricalBayes().learn(all_evidence), [torch.arange(first, N_TRAIN, 23) for first in range(20)]
+    own, by_sums = (sum(error(one.effect(rows).mean, rows) for rows in sets) for one in (learned, sums))
+    assert own < 1.1 * by_sums
 
 
 def test_the_posterior_variance_is_about_the_squared_error(learned):

@@ -28,7 +28,7 @@ def written(folder, text, name="mine/random"):
 
 def test_every_row_of_every_table_composes_to_its_settings():
     tables = tables_of(CONF)
-    assert {"digits/class", "fashion/rum_mix_mem", "fashion_cnn", "fashion_cnn/class", "literature"} <= set(tables)
+    assert {"digits/class", "parts_fashion/whole", "fashion_cnn", "fashion_cnn/class", "literature"} <= set(tables)
     with composer(str(CONF)) as compose:
         for table, path in tables.items():
             for method, row in read_rows(path).items():

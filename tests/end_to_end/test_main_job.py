@@ -32,7 +32,8 @@ ALWAYS = {
     *(f"cost/{name}" for name in ("unlearning", "ratio", "shared", "own", "shared_per_request")),
 }
 WITH_INTERVAL = {
-    *(f"klom/{group}/p95" for group in GROUPS),
+    *(f"klom{end}/{group}/p95" for group in GROUPS for end in ("", "_floor")),
+    *(f"competition/quality{end}" for end in ("", "_floor", "_original")),
     *(name for name in ALWAYS if name.startswith(("accuracy", "mia", "tow", "ulira")) and "/std" not in name),
 }
 EFFECT = ("r2", "correlation", "slope", "standard_error", "expected_error")
