@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from dmm_exp import __version__
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Node, plain
-from dmm_exp.data import FORGET, GROUPS, Rows
+from dmm_exp.data import FORGET, Rows
 from dmm_exp.ensembles import member_generator, member_seed
 from dmm_exp.errors import UserError
-from dmm_exp.evaluation.by_member import accuracy_columns, intervals, means
-from dmm_exp.evaluation.outputs import ENDS
-from dmm_exp.metrics import accuracy, klom_both, margins
+from dmm_exp.evaluation.outputs import Outputs
+from dmm_exp.evaluation.scored import Scored
+from dmm_exp.metrics.settings import klom_options_of
 from dmm_exp.pipeline import Pipeline
 from dmm_exp.pipeline.code import with_code
 from dmm_exp.pipeline.plan import Stage
@@ -136,7 +136,7 @@ class Audits:
 
     def _artifact(self, name: str) -> Artifact:
         answers = {ensemble: self.answers(name, ensemble) for ensemble in AUDITED}
-        config = {"klom": self._klom_options, "package": __version__, "format": AUDIT_FORMAT}
+        config = {"klom": klom_options_of(self.config.evaluation), "package": __version__, "format": AUDIT_FORMAT}
         inputs = {ensemble: artifact.digest for ensemble, artifact in answers.items()}
         inputs["unseen"] = self.unseen(name).digest
 
@@ -145,34 +145,16 @@ class Audits:
 
         return self.context.obtain("audit", f"numbers of {name}", Spec("audit", config, inputs), make)
 
-    @property
-    def _klom_options(self) -> Node:
-        return {name: value for name, value in self.config.evaluation.klom.items() if value is not None}
-
     def _measured(self, unseen: Rows, answers: dict[str, Artifact]) -> dict[str, float]:
-        """Return accuracies, tug-of-war and KLoM of forget points, with floors and intervals."""
-        points = self._points(unseen)
+        """Return KLoM, accuracies and tug-of-war with floors, and the intervals of the last two."""
         logits = {name: artifact.stacked("logits").numpy() for name, artifact in answers.items()}
-        correct = {name: accuracy(values, self.labels) for name, values in logits.items()}
-        columns = accuracy_columns(
-            {name: {group: right[:, rows].mean(1) for group, rows in points.items()} for name, right in correct.items()}
-        )
-        forgotten = points[GROUPS[FORGET]]
-        of_points = {name: margins(values[:, forgotten], self.labels[forgotten]) for name, values in logits.items()}
-        found = means(columns) | intervals(columns) | self._klom(of_points)
+        outputs = {name: Outputs.of(values, self.labels) for name, values in logits.items()}
+        scored = Scored(outputs, self._groups(unseen), {"label": self.labels}, klom_options_of(self.config.evaluation))
+        found = {**scored.quick_metrics(), **scored.accuracy_intervals()}
         return {name: float(value) for name, value in found.items()}
 
-    def _points(self, unseen: Rows) -> dict[str, NDArray[np.intp]]:
-        """Return the points of every group; forgotten rows that were shown belong to none."""
+    def _groups(self, unseen: Rows) -> NDArray[np.int64]:
+        """Return the group of every point; -1 for forgotten rows that were shown, which belong to none."""
         groups = self.pipeline.groups.numpy().copy()
-        forgotten = np.flatnonzero(groups == FORGET)
-        groups[np.setdiff1d(forgotten, unseen.indices.numpy())] = -1
-        return {name: np.flatnonzero(groups == group) for group, name in enumerate(GROUPS)}
-
-    def _klom(self, of_points: dict[str, NDArray[np.float32]]) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for name, end in ENDS.items():
-            both = klom_both(of_points[name], of_points["oracle"], **self._klom_options)
-            found[f"klom{end}/forget/p95"] = float(np.quantile(both[0], 0.95))
-            found[f"klom_sum{end}/forget/p95"] = float(np.quantile(both.sum(0), 0.95))
-        return found
+        groups[np.setdiff1d(np.flatnonzero(groups == FORGET), unseen.indices.numpy())] = -1
+        return groups

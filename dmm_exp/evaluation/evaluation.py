@@ -14,6 +14,7 @@ from dmm_exp.evaluation.lds import lds_metrics
 from dmm_exp.evaluation.outputs import Outputs
 from dmm_exp.evaluation.scored import Scored
 from dmm_exp.metrics import doubt, effect_quality, expected_error, mia
+from dmm_exp.metrics.settings import klom_options_of
 from dmm_exp.pipeline import Pipeline
 from dmm_exp.store import Artifact, Draft, Spec
 
@@ -35,8 +36,7 @@ class Evaluation:
         self.epoch = epoch
         self.context = pipeline.context
         self.config = pipeline.context.config
-        given = self.config.evaluation.klom
-        self.klom_options = {name: value for name, value in given.items() if value is not None}
+        self.klom_options = klom_options_of(self.config.evaluation)
         self.labels = pipeline.context.examples.labels.numpy()
         self.groups = pipeline.groups.numpy()
 

@@ -78,6 +78,10 @@ class Scored:
         """Return KLoM, accuracies and tug-of-war, without intervals."""
         return {**self._klom(), **means(self._accuracy_columns)}
 
+    def accuracy_intervals(self) -> dict[str, float]:
+        """Return the 95 % intervals of accuracies and tug-of-war; nothing for few members."""
+        return intervals(self._accuracy_columns)
+
     def metrics(self) -> dict[str, float]:
         """Return all metrics, with intervals; the names are those of ``metrics.json``."""
         attack = self._likelihood

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from dmm_exp.evaluation.scored import Scored
 from dmm_exp.files.writing import write_json, write_table
 from dmm_exp.metrics import mia, split_half_floor
 from dmm_exp.metrics.klom_floor import FEWEST_FOR_SPLIT
+from dmm_exp.metrics.settings import klom_options_of
 from dmm_exp.metrics.single import FEWEST_FOR_OUTSIDE
 from dmm_exp.metrics.tow import GROUPS
 from dmm_exp.runs.page import write_report
@@ -47,17 +47,12 @@ class Scoring:
     klom: str = "default"
     seed: int = 0
 
-    @property
-    def klom_options(self) -> dict[str, Any]:
-        """The options of KLoM that are set."""
-        return {name: value for name, value in self.evaluation.klom.items() if value is not None}
-
     def scored(self) -> Scored:
         """Return the scores."""
         labels = self.given.labels
         known = {} if labels is None else {"label": labels}
         attacks = self._attacks if self.given.has_attack else None
-        return Scored(self.given.outputs(), self.given.groups, known, self.klom_options, attacks)
+        return Scored(self.given.outputs(), self.given.groups, known, klom_options_of(self.evaluation), attacks)
 
     def _attacks(self) -> dict[str, np.ndarray]:
         """Return the score of membership inference on every member, by ensemble."""
@@ -74,7 +69,7 @@ class Scoring:
         """Return the floor's 95th percentile of every group, and the one that was measured between halves."""
         found: dict[str, float] = {}
         for name, points in scored.points_of.items() if scored.members >= FEWEST_FOR_SPLIT else ():
-            floor = split_half_floor(scored.outputs["oracle"].margins[:, points], **self.klom_options)[0.95]
+            floor = split_half_floor(scored.outputs["oracle"].margins[:, points], **scored.klom_options)[0.95]
             found |= {f"klom_floor/{name}/p95": floor.at_full, f"klom_floor/{name}/p95_of_halves": floor.at_half}
         return found
 
