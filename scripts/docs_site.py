@@ -6,9 +6,13 @@ repository that a page links to (``../CHANGELOG.md``) become part of the site, w
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import posixpath
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +22,14 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from dmm_exp.commands import cli
+
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = "repository"  # folder of the site for files that lie beside docs/
 LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
+
+HELP = re.compile(r"<!-- help: (\w+) -->")
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -51,7 +59,22 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         place = posixpath.relpath(_place(target), posixpath.dirname(uri) or ".")
         return f"]({place}{match[2] or ''})"
 
-    return "".join(part if row % 2 else LINK.sub(replaced, part) for row, part in enumerate(CODE.split(markdown)))
+    parts = (part if row % 2 else LINK.sub(replaced, part) for row, part in enumerate(CODE.split(markdown)))
+    return HELP.sub(lambda match: f"```text\n{help_of(match[1])}\n```", "".join(parts))
+
+
+def help_of(name: str) -> str:
+    """Return what a command prints with ``--help``."""
+    said = io.StringIO()
+    before = sys.argv, os.environ.get("COLUMNS")
+    sys.argv, os.environ["COLUMNS"] = ["dmm-exp", name, "--help"], "110"
+    try:
+        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            cli.main()
+    finally:
+        sys.argv = before[0]
+        os.environ.pop("COLUMNS") if before[1] is None else os.environ.update(COLUMNS=before[1])
+    return said.getvalue().rstrip()
 
 
 def notebook(path: Path) -> str:

@@ -34,7 +34,7 @@ FEWER = {  # text of a page → what is run instead
         "train(net, known)": 'train(net, known, {"epochs": 4})',
     },
     "method": {"[1,2,4]": "[1]"},
-    "paper_table": {"[0, 1, 2]": "[0, 1]", "fine-tuning: unlearner=finetune, SCRUB: unlearner=scrub, ": ""},
+    "paper_table": {"[0, 1, 2]": "[0]", "fine-tuning: unlearner=finetune, SCRUB: unlearner=scrub, ": ""},
 }
 NOT_RUN = {
     "make install": "makes an environment and downloads packages",
