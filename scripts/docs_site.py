@@ -29,13 +29,23 @@ ELSEWHERE = "repository"  # folder of the site for files that lie beside docs/
 LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 
+CONFIGURATION = "reference/configuration"
 HELP = re.compile(r"<!-- help: (\w+) -->")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the pages of the configuration's groups into the navigation, behind their index."""
+    for section in config.nav or []:
+        for entry in next(iter(section.values())):
+            if isinstance(entry, dict) and "Configuration" in entry:
+                entry["Configuration"] += [f"{CONFIGURATION}/{group}.md" for group in docs_reference.groups()]
+    return config
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the generated pages, and the files of the repository that pages link to."""
     for name, text in docs_reference.pages().items():
-        files.append(File.generated(config, f"reference/configuration/{name}.md", content=text))
+        files.append(File.generated(config, f"{CONFIGURATION}/{name}.md", content=text))
     files.append(File.generated(config, "tour.md", content=notebook(ROOT / "docs" / "tour.ipynb")))
     known: set[Path] = set()
     waiting = [ROOT / "docs" / one.src_uri for one in files.documentation_pages() if not one.generated_by]
