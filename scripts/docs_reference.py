@@ -1,4 +1,4 @@
-"""The reference of the configuration: a page for every group, made from the files of ``conf/`` and the classes they name.
+"""The reference of the configuration: a page for every group, made from files of ``conf/`` and the classes they name.
 
 ``make docs`` writes these pages into the site (scripts/docs_site.py). What a key is for is its comment in the file or,
 where there is none, what the docstring of the class says of the argument.
@@ -162,9 +162,7 @@ def description(path: Path) -> str:
 def _index() -> str:
     rows = [f"| [`{group}`]({group}.md) | {_default(group)} | {_listed(group)} |" for group in groups()]
     root = [f"| `{key.name}` | `{key.value}` | {_cell(key.meaning)} |" for key in keys(CONF / "config.yaml")]
-    return INDEX.format(
-        groups="\n".join(rows), root="\n".join(root), schema="\n".join(_schema(Config, "", ""))
-    )
+    return INDEX.format(groups="\n".join(rows), root="\n".join(root), schema="\n".join(_schema(Config, "", "")))
 
 
 def _page(group: str) -> str:

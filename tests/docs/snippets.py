@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,28 @@ PROGRAMS = (
     *("python", "dmm-exp", "torchrun", "make", "pip", "apt", "git", "openssl", "wandb", "bash", "sbatch"),
     *("uv", ".", "cp", "cd", "scripts/wandb_sync.sh"),
 )
+LESSONS = "docs/tutorials/"  # pages that are followed as a reader would, by test_tutorials
+CODE = {  # page: first words of its code → what has to stand before it; test_tutorials runs it after the lessons
+    "docs/datasets.md: np.savez": "x, y = np.random.default_rng(0).normal(size=(1000, 3)), np.arange(1000) % 2",
+    "docs/unlearn_your_model.md: from dmm_exp.data import Dataset": """
+from functools import partial
+import torch
+from dmm_exp import train, unlearn
+from dmm_exp.data import Dataset, Split
+from dmm_exp.data.formats import Table
+data = Dataset({"table": Table(group_by=["user"])}, "rows.csv", split=Split(test=0.2))
+net, unlearn = train(torch.nn.Linear(6, 2), data, {"epochs": 10}), partial(unlearn, method="finetune epochs=1")
+""",
+    "docs/unlearn_your_model.md: from dmm_exp import Ledger": "",
+    "docs/unlearn_your_model.md: done = ledger.purge()": "",
+}
+ELSEWHERE = {  # code that is not run with these → where it is
+    "README.md: import torch": "tests/deletion/test_docstrings.py runs the file that it is",
+    "docs/unlearn_your_model.md: import torch": "the same",
+    "docs/configuration.md: from hydra": "tests/config/test_compose.py runs it",
+    "docs/datasets.md: import yaml": "tests/data/test_image_folders.py runs it",
+    "docs/extending.md: import timm": "the package is not among the locked ones",
+}
 OURS = ("python -m dmm_exp", "dmm-exp")  # what is taken for a command in running text, too
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# ([\w./-]+\.(?:py|ya?ml))( \(goes on\))?$")
@@ -48,6 +70,16 @@ def blocks(page: Path) -> Iterator[Block]:
     for found in FENCE.finditer(text):
         line = text.count("\n", 0, found.start()) + 1
         yield Block(page.relative_to(ROOT).as_posix(), line, found[1], found[2])
+
+
+def named(block: Block, names: Iterable[str]) -> bool:
+    """Say whether a block is one of those named as ``page: first words``."""
+    return any(block.page == page and block.text.lstrip().startswith(start) for page, start in map(_parts, names))
+
+
+def _parts(name: str) -> tuple[str, str]:
+    page, _, start = name.partition(": ")
+    return page, start
 
 
 def inline(page: Path) -> Iterator[str]:

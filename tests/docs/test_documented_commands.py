@@ -1,4 +1,4 @@
-"""Every command in README and docs exists: its overrides compose, its options are read, its scripts and targets are there.
+"""Every command in README and docs would be accepted: overrides compose, options are read, scripts and targets exist.
 
 Commands of the lessons are run, by test_tutorials.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from snippets import PAGES, ROOT, Block, blocks, inline, split
+from snippets import CODE, ELSEWHERE, LESSONS, PAGES, ROOT, blocks, inline, named, split
 
 from dmm_exp.commands import compare, export, score
 from dmm_exp.commands.options import read_options
@@ -23,7 +23,6 @@ from dmm_exp.config.schema import register
 from dmm_exp.deletion.command import PREFIX, Keys
 from dmm_exp.records import verify_command
 
-LESSONS = "docs/tutorials/"  # their commands are run
 NOT_HERE = {  # first words → why they are neither run nor looked at
     "git": "asks about the reader's checkout",
     ".": "changes the reader's shell",
@@ -47,13 +46,6 @@ TEXT = {  # blocks without a language that hold no command → what they are
     "docs/reproducing.md: one model": "a formula",
     "docs/unlearn_your_model.md: DMM made": "sentences that are printed; tests/deletion runs the example",
     "docs/unlearn_your_model.md: rows to delete": "a line that is printed; tests/deletion reads it",
-}
-FILES = {  # blocks of Python or YAML that are not run here → where they are
-    "README.md: import torch": "tests/deletion/test_docstrings.py runs the file that it is",
-    "docs/unlearn_your_model.md: import torch": "the same",
-    "docs/configuration.md: from hydra": "tests/config/test_compose.py runs it",
-    "docs/datasets.md: import yaml": "tests/data/test_image_folders.py runs it",
-    "docs/extending.md: import timm": "the package is not among the locked ones",
 }
 
 
@@ -172,19 +164,13 @@ def test_every_command_is_one_that_would_be_accepted(compose, monkeypatch):
     assert not refused, "\n".join(f"{command}\n  {why}" for command, why in refused.items())
 
 
-def named(block: Block, names: dict[str, str]) -> bool:
-    return any(
-        block.page == page and block.text.strip().startswith(start)
-        for page, _, start in (name.partition(": ") for name in names)
-    )
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_other_block_is_tested_or_named(page: Path):
-    """Code of Python compiles, YAML is read, and what is neither code nor a command is said to be something else."""
+    """Code of Python is run, YAML is read, and what is neither code nor a command is said to be something else."""
     for block in blocks(page):
         if block.language == "python":
-            compile(block.text, block.page, "exec")
+            is_lesson = block.page.startswith(LESSONS)
+            assert is_lesson or block.file or named(block, [*CODE, *ELSEWHERE]), f"{block.page}, line {block.line}"
         elif block.language in ("yaml", "json"):
             assert yaml.safe_load(block.text)
         elif block.language == "" and not block.commands():
@@ -193,5 +179,5 @@ def test_every_other_block_is_tested_or_named(page: Path):
 
 def test_what_is_left_out_is_there():
     every = [block for page in PAGES for block in blocks(page)]
-    for names in (TEXT, FILES):
-        assert {name for name in names if not any(named(block, {name: ""}) for block in every)} == set()
+    for names in (TEXT, CODE, ELSEWHERE):
+        assert {name for name in names if not any(named(block, [name]) for block in every)} == set()

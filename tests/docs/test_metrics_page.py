@@ -27,7 +27,7 @@ def rows() -> dict[str, str]:
     for line in PAGE.splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         if len(cells) == 5 and cells[0].startswith("`"):
-            found |= {name: cells[3] for name in re.findall(r"`([^`]+)`", cells[0])}
+            found |= dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), cells[3])
     return found
 
 

@@ -1,4 +1,4 @@
-"""The reference that is made from conf/ has every group, choice and key, each with its meaning; methods have a paper."""
+"""The reference made from conf/ has every group, choice and key, each with its meaning; methods have a paper."""
 
 from __future__ import annotations
 

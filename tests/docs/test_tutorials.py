@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from snippets import ROOT, Block, blocks, split
+from snippets import CODE, LESSONS, ROOT, Block, blocks, named, split
 
-TUTORIALS = ROOT / "docs" / "tutorials"
+TUTORIALS = ROOT / LESSONS
 SMALLEST = [  # bounds that win over whatever a page says
     "scale=tiny",
     "scale.n_models=2",
@@ -33,13 +35,12 @@ FEWER = {  # text of a page → what is run instead
         '"sgd_one_cycle"': '{"epochs": 4}',
         "train(net, known)": 'train(net, known, {"epochs": 4})',
     },
-    "method": {"[1,2,4]": "[1]"},
+    "method": {"hparams_search=grid": "hparams_search=grid dry_run=true"},
     "paper_table": {"[0, 1, 2]": "[0]", "fine-tuning: unlearner=finetune, SCRUB: unlearner=scrub, ": ""},
 }
 NOT_RUN = {
     "make install": "makes an environment and downloads packages",
     ". .venv/bin/activate": "changes the reader's shell",
-    "hparams_search=grid": "searches; tests/search has searches, and the command is composed in test_documented_commands",
     "dataset.path=tumours.npz forget=random forget.size=10 pool=halves attribution=empirical_bayes pool.size=500$": (
         "the same as the dry run before it, which is run"
     ),
@@ -119,18 +120,51 @@ class Reader:
             assert word in printed, (word, self.printed)
 
 
+FOLLOWED = ("demo", "method", "data", "paper_table", "delete_rows")
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Return a folder that the lessons share, as a reader's would."""
-    return tmp_path_factory.mktemp("reader")
+def reader(command, tmp_path_factory):
+    """Return a reader with a folder that all lessons share."""
+    return Reader(command, tmp_path_factory.mktemp("reader"))
 
 
-@pytest.mark.parametrize("name", ["demo", "method", "data", "paper_table", "delete_rows"])
-def test_a_reader_can_follow_the_lesson(name, command, folder):
-    reader = Reader(command, folder)
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_a_reader_can_follow_the_lesson(name, reader):
     reader.follow(name)
 
 
 def test_every_lesson_is_followed():
-    followed = {"demo", "method", "data", "paper_table", "delete_rows", "index"}
-    assert {path.stem for path in TUTORIALS.glob("*.md")} == followed
+    assert {path.stem for path in TUTORIALS.glob("*.md")} == {*FOLLOWED, "index"}
+
+
+def test_every_metric_of_these_runs_has_a_row(reader):
+    """What the page has besides, test_metrics_page looks at."""
+    from test_metrics_page import measured, pattern, rows
+
+    patterns = [pattern(name) for name in rows()]
+    for path in (reader.folder / "outputs" / "runs").glob("*/metrics.json"):
+        names = map(measured, json.loads(path.read_text()))
+        assert not [name for name in names if not any(re.fullmatch(one, name) for one in patterns)]
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_code_of_other_pages_runs_after_the_lessons(name, reader):
+    page = ROOT / name.partition(": ")[0]
+    (block,) = [block for block in blocks(page) if named(block, [name])]
+    reader.execute(replace(block, text=f"{CODE[name]}\n{block.text}"))
+
+
+@pytest.mark.parametrize("choice", ["--config-dir conf unlearner=shrink", "--config-dir DIR unlearner=descend"])
+def test_methods_of_the_page_on_extending_run(choice, reader):
+    for block in blocks(ROOT / "docs" / "extending.md"):
+        reader.write(block)
+    done = reader.command(*choice.split(), *SMALLEST, "forget=random", cwd=reader.folder)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_shows_the_table_of_the_demo():
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    tables = [block.text for block in blocks(TUTORIALS / "demo.md") if block.language == "text"]
+    assert tables
+    assert all(table in shown for table in tables)
