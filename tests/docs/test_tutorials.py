@@ -152,7 +152,9 @@ def test_every_metric_of_these_runs_has_a_row(reader):
 def test_code_of_other_pages_runs_after_the_lessons(name, reader):
     page = ROOT / name.partition(": ")[0]
     (block,) = [block for block in blocks(page) if named(block, [name])]
+    before = dict(reader.names)
     reader.execute(replace(block, text=f"{CODE[name]}\n{block.text}"))
+    reader.names = before
 
 
 @pytest.mark.parametrize("choice", ["--config-dir conf unlearner=shrink", "--config-dir DIR unlearner=descend"])
