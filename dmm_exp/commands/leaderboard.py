@@ -52,7 +52,9 @@ def leaderboard(words: Sequence[str]) -> int:
 
 
 def _build(parser: ArgumentParser, words: Sequence[str]) -> int:
-    parser.add_argument("folder", metavar="FOLDER", nargs="?", default=FOLDER, help="of all rows (default: leaderboard)")
+    parser.add_argument(
+        "folder", metavar="FOLDER", nargs="?", default=FOLDER, help="of all rows (default: leaderboard)"
+    )
     parser.add_argument("--to", metavar="DIR", help="where the files go (default: the folder of the rows)")
     parser.add_argument("--title", default="Leaderboard", help="of the page")
     parser.add_argument(
@@ -73,7 +75,9 @@ def _build(parser: ArgumentParser, words: Sequence[str]) -> int:
 
 
 def _check(parser: ArgumentParser, words: Sequence[str]) -> int:
-    parser.add_argument("rows", metavar="ROW", nargs="+", help="a row's file, or KEY=VALUE of a place (paths.outputs=DIR)")
+    parser.add_argument(
+        "rows", metavar="ROW", nargs="+", help="a row's file, or KEY=VALUE of a place (paths.outputs=DIR)"
+    )
     parser.add_argument("--anew", action="store_true", help="use nothing that is stored")
     parser.add_argument("--exact", action="store_true", help="a number within the interval of its row is not enough")
     parser.add_argument("--plan", action="store_true", help="print the commands, and run nothing")

@@ -56,7 +56,9 @@ def made_again(row: Row, places: Sequence[str], *, anew: bool = False) -> Row:
     """
     check_places(places)
     with temporary_folder() as empty, accepted_alone():
-        config, choices = row.recipe.composed([*places, *([f"paths.outputs={empty}"] if anew else [])])
+        config, choices = row.recipe.composed(
+            [*places, "evaluation.report=false", *([f"paths.outputs={empty}"] if anew else [])]
+        )
         check_names(plain(config))
         check_ranges(config)
         check_targets(config)
@@ -74,9 +76,20 @@ def compared(row: Row, here: Row) -> Iterator[Compared]:
         yield _numbers(f"cost/{name}", row.cost.get(name), here.cost.get(name), 0.0)
     for name in sorted(row.scores.keys() | here.scores.keys()):
         own, other = row.scores.get(name, {}), here.scores.get(name, {})
-        half = (own["high"] - own["low"]) / 2 if "low" in own else 0.0
+        half = half_interval(row, name)
         for part in (part for part in PARTS if part in own or part in other):
             yield _numbers(name if part == "value" else f"{name} ({part})", own.get(part), other.get(part), half)
+
+
+def half_interval(row: Row, name: str) -> float:
+    """Return half the length of a score's 95 % interval, 0 where it has none.
+
+    KLoM in the other direction is taken to be as uncertain as in the first, and the sum of both twice as much.
+    """
+    kind, _, rest = name.partition("/")
+    times, source = {"klom_reverse": (1, f"klom/{rest}"), "klom_sum": (2, f"klom/{rest}")}.get(kind, (1, name))
+    own = row.scores.get(source, {})
+    return times * (own["high"] - own["low"]) / 2 if "low" in own else 0.0
 
 
 def _numbers(name: str, row: float | None, here: float | None, half: float) -> Compared:
@@ -122,7 +135,9 @@ def check(path: Path, row: Row, places: Sequence[str], *, anew: bool, exact: boo
     accepted = ("same",) if exact else ("same", "within its interval")
     wrong = [one for one in found if one.verdict not in accepted]
     shown = [one for one in found if one.name.partition(" (")[0] in row.scores or one in wrong or "cost" in one.name]
-    texts = [[one.name, _text(one.row), _text(one.here), one.verdict] for one in shown if "(" not in one.name or one in wrong]
+    texts = [
+        [one.name, _text(one.row), _text(one.here), one.verdict] for one in shown if "(" not in one.name or one in wrong
+    ]
     print_table(text_table("", [["", "row", "here", ""], *texts], words=1))
     counts = {name: sum(one.verdict == name for one in found) for name in ("same", "within its interval", "differs")}
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)

@@ -158,7 +158,9 @@ def read_rows(folder: Path) -> list[Row]:
     """
     paths = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
     if not paths:
-        raise UserError(f"{folder}: holds no row; expected BOARD/METHOD/FORGET.json, as leaderboard.rows=DIR writes them")
+        raise UserError(
+            f"{folder}: holds no row; expected BOARD/METHOD/FORGET.json, as leaderboard.rows=DIR writes them"
+        )
     rows = {path: read_row(path) for path in paths}
     for path, row in rows.items():
         if path != folder / row.place:
@@ -315,7 +317,9 @@ def _is_points(value: object) -> bool:
 
 def _is_contents(value: object) -> bool:
     is_digest = _matches(re.compile(r"[0-9a-f]{64}(\.[A-Za-z0-9]{1,9})?"))
-    return isinstance(value, dict) and all(isinstance(key, str) for key in value) and all(map(is_digest, value.values()))
+    return (
+        isinstance(value, dict) and all(isinstance(key, str) for key in value) and all(map(is_digest, value.values()))
+    )
 
 
 def _is_command(value: object) -> bool:
@@ -348,4 +352,3 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {  # name → (whethe
     "made_with": (_texts(_FACT), "name → version"),
     "command": (_is_command, "one line"),
 }  # fmt: skip
-
