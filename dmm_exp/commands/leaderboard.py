@@ -14,11 +14,11 @@ from dmm_exp.errors import UserError, did_you_mean
 FOLDER = "leaderboard"  # of all rows, in the folder where the command is typed
 TEXTS = {
     "build": (
-        "Make the page leaderboard.html and the tables leaderboard.md, .csv and .tex of all rows in a folder; no run is needed.",
+        "Make the page leaderboard.html, and leaderboard.md, .csv and .tex, of all rows in a folder; no run is needed.",
         "examples:\n  dmm-exp leaderboard build\n  dmm-exp leaderboard build leaderboard --to site --runs outputs/runs",
     ),
     "check": (
-        "Do the run of a row again, and compare every number. What the row says is checked before, and only choices and\n"
+        "Do the run of a row again, and compare every number. What the row says is checked before: only choices and\n"
         "settings of our own are accepted. What outputs/ has already is used; --anew makes everything again.\n"
         "The exit code is 1 where a number is not reproduced.",
         "examples:\n  dmm-exp leaderboard check leaderboard/digits/salun/class-label-2.json\n"

@@ -30,17 +30,19 @@ from dmm_exp.report.html import page
 
 HERE = Path(__file__).parent
 OVERALL_RULE = (
-    "The mean of the mean ranks of all boards; 1 is the best. In brackets a 95 % interval: boards, kinds of forget sets and "
-    "forget sets of a kind are drawn with replacement. With few of each the interval is rather too narrow, and it does not hold "
-    "what other models would change. A method that is not ranked on every board has no mean."
+    "The mean of the mean ranks of all boards; 1 is the best. In brackets a 95 % interval: boards, kinds of forget "
+    "sets and forget sets of a kind are drawn with replacement. With few of each the interval is rather too narrow, "
+    "and it does not hold what other models would change. A method that is not ranked on every board has no mean."
 )
 BOARD_RULE = (
-    "By kind of forget set: P95 KLoM on forget, retain and validation points in nats, mean over its draws; below, its rank. Press a "
-    "cell for all its scores with floors and intervals, its settings and its command. Press a heading to sort."
+    "By kind of forget set: P95 KLoM on forget, retain and validation points in nats, mean over its draws; below, its "
+    "rank and the sum of both directions of KLoM. Press a cell for all its scores with floors and intervals, its "
+    "settings and its command. Press a heading to sort."
 )
 AGAINST_RULE = (
-    "On every forget set that both have: the mean of the three P95 KLoM of each in nats, the difference, and what independent "
-    "retraining has. A difference is plain where the 95 % intervals of the forget points overlap, and bold where they do not."
+    "On every forget set that both have: the mean of the three P95 KLoM of each in nats, the difference, and what "
+    "independent retraining has. The better of both is bold. So is the difference where the 95 % intervals of P95 "
+    "KLoM on forget points do not overlap."
 )
 CHART_RULE = "Mean rank over boards with its 95 % interval; to the left is better. References have none."
 
@@ -164,8 +166,7 @@ def question_of(board: Board) -> str:
 
 def ranks_chart(standings: Standings) -> Iterator[Chart]:
     """Describe the mean rank of every method that has one, with its interval; nothing where none has."""
-    table = standings.overall.dropna(subset=["mean_rank"])
-    table = table[~table["reference"]]
+    table = standings.ranked
     found = [
         Interval(str(method), row["mean_rank"], row["low"], row["high"])
         for method, row in table.to_dict("index").items()
@@ -207,9 +208,8 @@ class _Shown:
     @property
     def story(self) -> list[str]:
         """Who is first, and how that is found."""
-        table = self.standings.overall.dropna(subset=["mean_rank"])
-        ranked = table[~table["reference"]]
-        first = ranked[ranked["mean_rank"] == ranked["mean_rank"].min()]
+        ranked = self.standings.ranked
+        first = ranked.query("mean_rank == mean_rank.min()")
         said = (
             [f"{' and '.join(map(str, first.index))} first, with a mean rank of {with_ends(first.iloc[0])}."]
             if len(first)
@@ -263,7 +263,7 @@ class _Shown:
             _joined(row[f"klom_floor/{group}/p95"] for group in ("forget", "retain", "val"))
             for _, row in found.iterrows()
         ]
-        return [*kloms, number(float(found["tow_floor"].mean()), ".3f")]
+        return [*kloms, number(float(found["tow_floor"].to_numpy(float).mean()), ".3f")]
 
     @property
     def gaps(self) -> list[str]:

@@ -1,8 +1,9 @@
 """How a result is made again: the choices and settings of a run, said so that a stranger's may be read with care.
 
-Nothing that a row says is run as text. A recipe holds choices of groups and values of keys; of both only those are
-accepted that change what is computed, by our own classes, from data that our own configuration names: no class, no file,
-no address, no settings of Hydra, of executors or of trackers. What it composes to is checked once more before it is run.
+Nothing that a row says is run as text. A recipe holds choices of groups and values of keys. Of both only those are
+accepted that change what is computed, by our own classes, from data that our own configuration names: no class, no
+file, no address, no settings of Hydra, of executors or of trackers. What it composes to is checked once more before it
+is run.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from dmm_exp.config.schema import Plain
 from dmm_exp.errors import UserError, did_you_mean, shown
 from dmm_exp.files.digests import digest_of
-from dmm_exp.files.reading import Json, parse_json, read_bytes
+from dmm_exp.files.reading import parse_json, read_bytes
 from dmm_exp.files.writing import write_text
 from dmm_exp.leaderboard.recipe import Recipe
 from dmm_exp.metrics.tow import GROUPS
@@ -261,9 +261,8 @@ def _compare(known: tuple[Path, Row], own: tuple[Path, Row]) -> None:
     for key in sorted(shared):
         if one.get(key) != two.get(key):
             here, there = (shown(question.get(key, "left out")) for question in (two, one))
-            raise UserError(
-                f"{own[0]}: {key} is {here}, and {there} in {known[0]}; rows of one board differ in method and forget set alone"
-            )
+            expected = "rows of one board differ in method and forget set alone"
+            raise UserError(f"{own[0]}: {key} is {here}, and {there} in {known[0]}; {expected}")
 
 
 def _slug(text: str) -> str:
@@ -340,7 +339,7 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {  # name → (whethe
     "points": (_is_points, f"a number of points for each of {', '.join(GROUPS)}"),
     "n_models": (_is_count, "a whole number"),
     "seed": (_is_count, "a whole number"),
-    "scores": (lambda value: isinstance(value, dict) and value.keys() <= SCORES.keys(), f"names such as {NEEDED[0]}, tow"),
+    "scores": (lambda value: isinstance(value, dict) and value.keys() <= SCORES.keys(), f"scores such as {NEEDED[0]}"),
     "cost": (
         lambda value: _is_numbers(value, [name.removeprefix("cost/") for name in COSTS]),
         f"numbers by {', '.join(name.removeprefix('cost/') for name in COSTS)}",

@@ -37,7 +37,7 @@ class Board:
 
     @cached_property
     def standing(self) -> pd.DataFrame:
-        """One row a method, as :func:`dmm_exp.leaderboard.ranking.standing`, with ``low`` and ``high`` of its mean rank."""
+        """One row a method, as ``ranking.standing`` gives it, with ``low`` and ``high`` of its mean rank."""
         table = standing(self.outcomes)
         low, high = ends(self.drawn)
         found = {"low": pd.Series(low, self.methods), "high": pd.Series(high, self.methods)}
@@ -119,3 +119,8 @@ class Standings:
         low, high = ends(_drawn(drawn, generator).mean(1))
         table = table.assign(low=low, high=high, reference=references.reindex(table.index))
         return table.sort_values(["reference", "mean_rank"], kind="stable")
+
+    @property
+    def ranked(self) -> pd.DataFrame:
+        """Those rows of ``overall`` that have a mean rank."""
+        return self.overall.dropna(subset=["mean_rank"]).query("not reference")
