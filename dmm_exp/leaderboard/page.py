@@ -60,7 +60,7 @@ def quality_against_cost(outcomes: Sequence[Outcome]) -> Chart:
         marks += frontier_line(best[COST], best["score"], place, log10)
         of = {str(method): path for method, path in shown.groupby("method")}
         for method, role in roles.items():
-            marks += _method(of.get(method, shown.iloc[:0]), method, role, place)
+            marks += _method(of[method], method, role, place) if method in of else ()
         panels.append(Panel(x, y, marks, str(kind)))
     across = min(2, len(panels))
     return Chart("quality_against_cost", "Quality against cost", CAPTION, panels, across=across, height=0.72)

@@ -129,8 +129,8 @@ def _differences(base: Plain, settings: Plain) -> Plain:
     """Return what is to be set beside the choices. Raises ``UserError`` for what cannot be set."""
     for key in base.keys() ^ settings.keys():
         if marks().get(key) != "later":
-            said = f"{key}={shown(settings[key])}" if key in settings else f"{key}: is left out, which"
-            raise UserError(f"{said} is in none of our own choices; a row says how anybody makes the result again")
+            said = f"{key}={shown(settings[key])}: is in none" if key in settings else f"{key}: is left out, and in one"
+            raise UserError(f"{said} of our own choices; a row says how anybody makes the result again")
     both = {key: settings.get(key) for key in {**base, **settings}}
     return {key: value for key, value in both.items() if value != base.get(key) and not _is_file(key)}
 

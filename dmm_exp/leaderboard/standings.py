@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -99,8 +100,8 @@ class Standings:
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Standings:
         """Return the standings of rows."""
-        names = sorted({row.board for row in rows})
-        return cls([Board(name, [row for row in rows if row.board == name]) for name in names])
+        ordered = sorted(rows, key=lambda row: (row.board, row.kind, row.forget, row.method))
+        return cls([Board(name, list(found)) for name, found in groupby(ordered, lambda row: row.board)])
 
     @cached_property
     def overall(self) -> pd.DataFrame:
