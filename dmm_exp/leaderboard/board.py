@@ -17,6 +17,7 @@ from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config, LeaderboardConfig, plain
 from dmm_exp.config.tables import check_settings
 from dmm_exp.console.tables import print_table
+from dmm_exp.errors import UserError
 from dmm_exp.leaderboard.making import Place, row_in
 from dmm_exp.leaderboard.page import write_leaderboard
 from dmm_exp.leaderboard.ranking import Outcome
@@ -55,8 +56,12 @@ class Leaderboard(ManyRuns[Entry]):
         if config.leaderboard.rows is None or outcome.error is not None:
             return
         place = Place(config.leaderboard.board, cell.method, cell.kind, cell.forget)
-        path = row_in(folder_of(cell.config, cell.choices), place).write(Path(config.leaderboard.rows).expanduser())
-        print(f"  row: {path}", file=sys.stderr)
+        try:
+            row = row_in(folder_of(cell.config, cell.choices), place)
+        except UserError as error:  # one result without KLoM, or a folder that was removed since, stops no other
+            print(f"! no row: {error}", file=sys.stderr)
+            return
+        print(f"  row: {row.write(Path(config.leaderboard.rows).expanduser())}", file=sys.stderr)
 
     def folder_of(self, config: Config, cells: Sequence[Entry]) -> Path:
         """Return where the leaderboard lives."""
