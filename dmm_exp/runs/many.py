@@ -81,6 +81,9 @@ class ManyRuns(Job, Generic[C]):
     def show(self, config: Config, outcomes: Sequence[tuple[C, RunOutcome]], folder: Path, command: str) -> Path:
         """Print the table, write the page and return its path."""
 
+    def finished(self, config: Config, cell: C, outcome: RunOutcome) -> None:
+        """Do what is to be done as soon as a run has ended; nothing by default."""
+
     def do(
         self,
         config: Config,
@@ -111,6 +114,7 @@ class ManyRuns(Job, Generic[C]):
         for number, cell in enumerate(cells, 1):
             print(f"\n[{number}/{len(cells)}] {cell.title}", file=sys.stderr)
             results.append(_result(cell, folder / "runs", shared))
+            self.finished(config, cell, results[-1])
         if all(result.error is not None for result in results):
             raise UserError(f"{self.key}: all {len(results)} runs failed; the first said: {results[0].error}")
         command = shlex.join(["python", "-m", "dmm_exp", *overrides])
