@@ -15,6 +15,7 @@ COMMANDS = {
     "artifacts": "dmm_exp.commands.artifacts.artifacts",
     "export": "dmm_exp.commands.export.export_figures",
     "score": "dmm_exp.commands.score.score",
+    "leaderboard": "dmm_exp.commands.leaderboard.leaderboard",
     "unlearn": "dmm_exp.commands.experiments.unlearn",
     "verify": "dmm_exp.records.verify_command.verify",
 }

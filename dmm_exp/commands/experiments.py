@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.types import RunMode
 
@@ -23,6 +23,9 @@ from dmm_exp.config.rerun import checked_copy
 from dmm_exp.console.ranks import rank, ranks
 from dmm_exp.console.terminal import Closed
 from dmm_exp.errors import UserError, storage_errors
+
+if TYPE_CHECKING:
+    from dmm_exp.pipeline import Shared
 
 
 def run(words: list[str]) -> int:
@@ -128,7 +131,7 @@ def _single(compose: Composer, options: Namespace) -> int:
     if compose.first(options.overrides).hydra.mode == RunMode.MULTIRUN:
         raise UserError("hydra.mode=MULTIRUN: is set in a file; expected -m on the command line instead")
     refused: list[UserError | Closed] = []
-    compose.start(options.overrides, partial(_do, sys.argv[1:], refused))
+    compose.start(options.overrides, partial(_do, sys.argv[1:], refused, None))
     if refused:
         raise refused[0]
     return 0
@@ -138,23 +141,26 @@ def _sweep(compose: Composer, options: Namespace, cells: Composed) -> int:
     """Run the cells of a sweep, and end in one table."""
     from dmm_exp.runs import batch
 
-    config, task = cells[0][0], partial(_do, sys.argv[1:], [])
+    config = cells[0][0]
     batch.begin(options.overrides)
     if config.dry_run:
         with batch.temporary_place():
-            compose.start(options.overrides, task, multirun=True)
+            compose.start(options.overrides, partial(_do, sys.argv[1:], [], None), multirun=True)
         return 0
+    from dmm_exp.pipeline import Shared
+
     folder = batch.prepared(config)
-    compose.start(options.overrides, task, multirun=True)
+    compose.start(options.overrides, partial(_do, sys.argv[1:], [], Shared()), multirun=True)
     return batch.finish(folder, len(cells))
 
 
-def _do(words: list[str], refused: list[UserError | Closed], config: Any) -> None:
+def _do(words: list[str], refused: list[UserError | Closed], shared: Shared | None, config: Any) -> None:
     """Do what Hydra composed, here or in a process of a launcher.
 
     Args:
         words: of the command line, which the run records.
         refused: where bad input is put; Hydra has words of its own for jobs that fail.
+        shared: with other cells of a sweep, None for a single job.
         config: without Hydra's own part.
     """
     from dmm_exp.runs.batch import from_hydra
@@ -162,6 +168,6 @@ def _do(words: list[str], refused: list[UserError | Closed], config: Any) -> Non
     sys.argv[1:] = words
     try:
         with storage_errors():
-            from_hydra(config)
+            from_hydra(config, shared)
     except (UserError, Closed) as error:
         refused.append(error)

@@ -155,6 +155,8 @@ class LeaderboardConfig:
     overrides: list[str] = field(default_factory=list)
     forget_sets: dict[str, list[str]] = field(default_factory=dict)
     checkpoints: bool = True
+    rows: str | None = None
+    board: str | None = None
 
 
 @dataclass

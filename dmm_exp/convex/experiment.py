@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,9 @@ from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import Json, check_parquet, read_json
 from dmm_exp.files.writing import write_json, write_table, write_text
 from dmm_exp.runs.job import Job
+
+if TYPE_CHECKING:
+    from dmm_exp.pipeline.shared import Shared
 
 LEADING = ["setting", "method", "schedule", "multiple", "distance", "excess", "reached", "gradients_to_1e-6"]
 
@@ -57,7 +60,15 @@ class Convex(Job):
 
     key = "convex"
 
-    def do(self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True) -> Path:
+    def do(
+        self,
+        config: Config,
+        choices: Mapping[str, str],
+        overrides: Sequence[str],
+        *,
+        table: bool = True,
+        shared: Shared | None = None,
+    ) -> Path:
         """Compute every missing setting; see :func:`run_convex`."""
         if config.convex.loss is None:
             raise UserError("job=convex: convex.loss has no value; expected an experiment such as convex_ridge")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution import Estimator
+from dmm_exp.attribution import Estimator, Learned
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.registered import REGISTERED, registered
 from dmm_exp.config.schema import Config, Node, plain
@@ -26,7 +26,7 @@ from dmm_exp.ensembles.stacking import fingerprint
 from dmm_exp.ensembles.work import evaluation_copy, model_factory, recipe, trainer_factory
 from dmm_exp.errors import UserError
 from dmm_exp.executors import Local
-from dmm_exp.pipeline import Context, Effects, LastLearned, Models
+from dmm_exp.pipeline import Context, Effects, Last, Models
 from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.pipeline.context import Data, content_of
 from dmm_exp.pipeline.effects import FromOriginals, FromPool
@@ -70,7 +70,7 @@ class Deletion:
         store: Store,
         executor: Executor,
         console: Console,
-        learned: LastLearned | None = None,
+        learned: Last[Learned] | None = None,
     ) -> None:
         self.given = given
         self.pooled = pooled
@@ -80,7 +80,7 @@ class Deletion:
         estimator: Estimator = instantiate(config.attribution, "attribution")
         source = (FromPool if pooled else FromOriginals)(self.models, estimator)
         # Held-out members are predicted once, when the pool is made, and not at every request.
-        self.effects = Effects(source, learned or LastLearned(), measures_lds=False)
+        self.effects = Effects(source, learned or Last(), measures_lds=False)
 
     def _models(self, context: Context, originals: Callable[[], Artifact] | None) -> Models:
         chunks = Chunks(context, (self.given.build, ("untrained", self._architecture)))

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dmm_exp.compare.runs import flat
 from dmm_exp.config.folders import config_directory, further_folders
+from dmm_exp.config.identity import identifying
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.preflight import composer, forget_overrides
 from dmm_exp.config.ranges import check_ranges
-from dmm_exp.config.schema import Config, LeaderboardConfig
+from dmm_exp.config.schema import Config, LeaderboardConfig, plain
 from dmm_exp.config.tables import check_settings
 from dmm_exp.console.tables import print_table
+from dmm_exp.errors import UserError
+from dmm_exp.leaderboard.making import Place, row_in
 from dmm_exp.leaderboard.page import write_leaderboard
 from dmm_exp.leaderboard.ranking import Outcome
+from dmm_exp.leaderboard.recipe import Recipe
 from dmm_exp.leaderboard.tables import leaderboard_table
+from dmm_exp.runs.folder import folder_of
 from dmm_exp.runs.many import ManyRuns, PlannedRun, RunOutcome, named_folder
 
 
@@ -43,6 +50,18 @@ class Leaderboard(ManyRuns[Entry]):
     def cells(self, config: Config, overrides: Sequence[str]) -> Iterator[Entry]:
         """Yield every method on every forget set; see :func:`compose_entries`."""
         return compose_entries(config.leaderboard, overrides)
+
+    def finished(self, config: Config, cell: Entry, outcome: RunOutcome) -> None:
+        """Write the row of a run that ended well, where rows are asked for (``leaderboard.rows=DIR``)."""
+        if config.leaderboard.rows is None or outcome.error is not None:
+            return
+        place = Place(config.leaderboard.board, cell.method, cell.kind, cell.forget)
+        try:
+            row = row_in(folder_of(cell.config, cell.choices), place)
+        except UserError as error:  # one result without KLoM, or a folder that was removed since, stops no other
+            print(f"! no row: {error}", file=sys.stderr)
+            return
+        print(f"  row: {row.write(Path(config.leaderboard.rows).expanduser())}", file=sys.stderr)
 
     def folder_of(self, config: Config, cells: Sequence[Entry]) -> Path:
         """Return where the leaderboard lives."""
@@ -96,6 +115,8 @@ def compose_entries(board: LeaderboardConfig, overrides: Sequence[str]) -> Itera
                         config = replace(config, unlearner={**config.unlearner, "epochs": several})
                     check_ranges(config)
                     check_targets(config)
+                    if board.rows is not None:
+                        Recipe.of(dict(flat(identifying(plain(config)))), choices)  # refused before anything is run
                     yield Entry(f"{method} on {forget}", [*own, *shared], config, choices, method, kind, forget)
 
 

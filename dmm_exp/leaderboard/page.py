@@ -58,11 +58,9 @@ def quality_against_cost(outcomes: Sequence[Outcome]) -> Chart:
         shown = known.query("kind == @kind")
         best = shown.query("not reference")
         marks += frontier_line(best[COST], best["score"], place, log10)
-        marks += [
-            mark
-            for method, role in roles.items()
-            for mark in _method(shown.query("method == @method"), method, role, place)
-        ]
+        of = {str(method): path for method, path in shown.groupby("method")}
+        for method, role in roles.items():
+            marks += _method(of[method], method, role, place) if method in of else ()
         panels.append(Panel(x, y, marks, str(kind)))
     across = min(2, len(panels))
     return Chart("quality_against_cost", "Quality against cost", CAPTION, panels, across=across, height=0.72)

@@ -8,10 +8,12 @@ from functools import cached_property
 
 from dmm_exp.config.identity import identifying
 from dmm_exp.config.instantiate import instantiate
-from dmm_exp.config.schema import Config, Node
+from dmm_exp.config.schema import Config, Node, plain
 from dmm_exp.console.progress import Console, StageRecord
 from dmm_exp.data import Examples, content_hash
 from dmm_exp.ensembles.work import Executor
+from dmm_exp.files.digests import digest_of
+from dmm_exp.pipeline.shared import Shared
 from dmm_exp.store import Artifact, Draft, Spec, Store
 
 
@@ -49,15 +51,23 @@ class Context:
         executor: where chunks of members are trained.
         console: where each stage's line goes.
         data: the dataset; by default the one of the configuration.
+        shared: with other experiments of this process.
     """
 
     def __init__(
-        self, config: Config, store: Store, executor: Executor, console: Console, data: Data | None = None
+        self,
+        config: Config,
+        store: Store,
+        executor: Executor,
+        console: Console,
+        data: Data | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.config = config
         self.store = store
         self.executor = executor
         self.console = console
+        self.shared = shared or Shared()
         self._given = data
         self._printed: set[str] = set()  # digests of artifacts whose line has been printed
 
@@ -66,7 +76,9 @@ class Context:
         """The dataset."""
         if self._given is not None:
             return self._given
-        examples = instantiate(self.config.dataset, "dataset").load()
+        dataset = self.config.dataset
+        load = instantiate(dataset, "dataset").load
+        examples = self.shared.examples.obtain(digest_of(plain(dataset)), load)
         for sentence in examples.taken:
             self.console.note(sentence)
         return Data.of(examples)

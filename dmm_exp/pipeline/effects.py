@@ -18,8 +18,8 @@ from dmm_exp.errors import UserError
 from dmm_exp.metrics import lds, margins
 from dmm_exp.models import margin
 from dmm_exp.pipeline.code import with_code
-from dmm_exp.pipeline.learning import LastLearned
 from dmm_exp.pipeline.models import Models
+from dmm_exp.pipeline.shared import Last
 from dmm_exp.store import Artifact, Draft, Spec
 
 LDS_POINTS = 100  # of each group
@@ -197,20 +197,20 @@ class Effects:
 
     Attributes:
         source: where evidence comes from.
-        last_learned: what the estimator learned last, for experiments that share it.
+        last: what the estimator learned last, for experiments that share it.
         measures_lds: whether it is also measured how well the estimator predicts held-out models.
     """
 
     source: EvidenceSource
-    last_learned: LastLearned
+    last: Last[Learned]
     measures_lds: bool = True
 
     @classmethod
-    def of_experiment(cls, models: Models, learned: LastLearned) -> Effects:
+    def of_experiment(cls, models: Models) -> Effects:
         """Return the effects that a configuration's estimator predicts."""
         estimator: Estimator = instantiate(models.context.config.attribution, "attribution")
         source = FromOracles if estimator.source == "oracles" else FromPool
-        return cls(source(models, estimator), learned)
+        return cls(source(models, estimator), models.context.shared.learned)
 
     @property
     def estimator(self) -> Estimator:
@@ -306,7 +306,7 @@ class Effects:
         inputs = {name: artifact.digest for name, artifact in self.source.artifacts(rows).items()}
         inputs |= {"forget": rows.digest} if self.estimator.tuned_by_group else {}
         spec = Spec("estimator", with_code(facts), inputs)
-        return self.last_learned.obtain(spec, partial(self._learn, rows, spec))
+        return self.last.obtain(spec.digest, partial(self._learn, rows, spec))
 
     def _learn(self, rows: Rows, spec: Spec) -> Learned:
         """Let the estimator learn; one that remembers learns once, and its result is stored and read back."""

@@ -26,7 +26,6 @@ from dmm_exp.metrics.settings import check_settings
 from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.pipeline.context import Context
 from dmm_exp.pipeline.effects import Effects, FromPool
-from dmm_exp.pipeline.learning import LastLearned
 from dmm_exp.pipeline.models import Models
 from dmm_exp.pipeline.plan import Stage, training
 from dmm_exp.pipeline.scores import Scores
@@ -50,7 +49,6 @@ class Pipeline:
         models: trained by the recipe.
         effects: predictions; by default those of the configured estimator.
         forget: rows to forget; those that the configuration chooses by default.
-        learned: the last result of an estimator, for pipelines that share it.
     """
 
     def __init__(
@@ -59,13 +57,12 @@ class Pipeline:
         models: Models | None = None,
         effects: Effects | None = None,
         forget: Rows | None = None,
-        learned: LastLearned | None = None,
     ) -> None:
         config = context.config
         self.context = context
         self.models = models or Models(Chunks(context))
         self.scores = Scores(self.models)
-        self.effects = effects or Effects.of_experiment(self.models, learned or LastLearned())
+        self.effects = effects or Effects.of_experiment(self.models)
         self.selector: Selector = instantiate(config.forget, "forget")
         self.refinement: Refinement = instantiate({**config.refinement, "_recursive_": False}, "refinement")
         self.unlearner: Unlearner = instantiate(config.unlearner, "unlearner")

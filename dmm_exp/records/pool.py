@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
+from dmm_exp.attribution import Learned
 from dmm_exp.config.schema import Node
 from dmm_exp.console.progress import duration
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.work import read_examples
 from dmm_exp.errors import UserError, explained, shown
 from dmm_exp.files.writing import write_json
-from dmm_exp.pipeline import LastLearned
+from dmm_exp.pipeline import Last
 from dmm_exp.records.files import read_whole
 from dmm_exp.store.spec import SHORT
 from dmm_exp.store.store import SEAL, sealed
@@ -66,7 +67,7 @@ class Pool:
     models: int
     lds: float | None
     attribution: str = BEST
-    learned: LastLearned = field(default_factory=LastLearned, init=False, repr=False, compare=False)
+    learned: Last[Learned] = field(default_factory=Last, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> Pool:

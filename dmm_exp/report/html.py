@@ -100,8 +100,14 @@ def sections_page(shown: Page) -> str:
     return page(_TEMPLATES / "sections.html.j2", page=shown)
 
 
-def page(template: Path, **context: Any) -> str:
-    """Fill a template, which may use those of the kit; a name that it wants and does not get is an error."""
+def page(template: Path, *, script: str = "", **context: Any) -> str:
+    """Fill a template, which may use those of the kit; a name that it wants and does not get is an error.
+
+    Args:
+        template: its file.
+        script: what the page runs beside the kit's own script; nothing else is run.
+        context: by name, what the template uses.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, _TEMPLATES]),
         autoescape=True,  # by name, jinja2 would not recognise the suffix .j2 and would leave class names unescaped
@@ -109,7 +115,7 @@ def page(template: Path, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8") + script
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     known = {"light": LIGHT, "dark": DARK, "script": Markup(script), "allowed": Markup(allowed)}
     return environment.get_template(template.name).render(**known, svg=svg, **context)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dmm_exp.config.identity import CHOICES
 from dmm_exp.config.preflight import choices_of, resolved
@@ -22,6 +22,9 @@ from dmm_exp.files.writing import write_json, write_text
 from dmm_exp.runs.job import FinishedRun, do, failure
 from dmm_exp.runs.tables import SweepCell, sweep_table
 from dmm_exp.store.temporary import temporary_folder
+
+if TYPE_CHECKING:
+    from dmm_exp.pipeline.shared import Shared
 
 SWEEP = "DMM_EXP_SWEEP"  # in the environment, so that cells in other processes know which sweep they belong to
 PLACE = "DMM_EXP_SWEEP_FOLDER"  # likewise, where Hydra writes of a sweep; in the sweep's own folder without it
@@ -52,8 +55,13 @@ class CellRecord:
     epochs: Sequence[Json] | None = None
 
 
-def from_hydra(config: Any) -> None:
-    """Do what Hydra composed: a single job, whose folder is printed, or a cell of a sweep."""
+def from_hydra(config: Any, shared: Shared | None = None) -> None:
+    """Do what Hydra composed: a single job, whose folder is printed, or a cell of a sweep.
+
+    Args:
+        config: without Hydra's own part.
+        shared: with other cells of a sweep.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -62,7 +70,7 @@ def from_hydra(config: Any) -> None:
     if hydra.mode == RunMode.MULTIRUN:
         # Hydra writes a cell's true and false with capitals; as they are typed, a job has one name alone and in a sweep
         overrides = [re.sub("=(True|False)$", lambda match: match[0].lower(), text) for text in overrides]
-        run_cell(own, choices, overrides, int(hydra.job.num))
+        run_cell(own, choices, overrides, int(hydra.job.num), shared)
         return
     done = do(own, choices, overrides)
     if done is not None:
@@ -93,14 +101,16 @@ def prepared(config: Config) -> Path:
     return folder
 
 
-def run_cell(config: Config, choices: Mapping[str, str], overrides: list[str], number: int) -> None:
+def run_cell(
+    config: Config, choices: Mapping[str, str], overrides: list[str], number: int, shared: Shared | None = None
+) -> None:
     """Do one cell; when it fails, record why and let the others go on."""
     folder = _folder(config)
     cell = CellRecord(number, dict(choices), overrides)
     print(f"\n[{number}] {' '.join(overrides)}", file=sys.stderr)
     try:
         with _this_sweep():
-            cell = _done(config, cell)
+            cell = _done(config, cell, shared)
     except Exception as error:
         cell = replace(cell, status="failed", error=failure(error))
     if not config.dry_run:
@@ -109,9 +119,9 @@ def run_cell(config: Config, choices: Mapping[str, str], overrides: list[str], n
         write_json(folder / f"cell-{number:05d}.json", record)
 
 
-def _done(config: Config, cell: CellRecord) -> CellRecord:
+def _done(config: Config, cell: CellRecord, shared: Shared | None) -> CellRecord:
     """Do a cell's work, and return the cell with what it found."""
-    done = do(config, cell.choices, cell.overrides, table=False)
+    done = do(config, cell.choices, cell.overrides, table=False, shared=shared)
     if isinstance(done, Path):  # many runs, or none: what it was composed of does not tell what it found
         kept = {group: choice for group, choice in cell.choices.items() if group == "experiment"}
         return replace(cell, choices=kept, folder=str(done))

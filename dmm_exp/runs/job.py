@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.parts import composed_parts
@@ -20,6 +20,9 @@ from dmm_exp.config.trust import named
 from dmm_exp.errors import UserError
 from dmm_exp.executors import shared_executor
 from dmm_exp.runs.folder import folder_of, is_finished
+
+if TYPE_CHECKING:
+    from dmm_exp.pipeline.shared import Shared
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,13 @@ class Job(ABC):
 
     @abstractmethod
     def do(
-        self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
+        self,
+        config: Config,
+        choices: Mapping[str, str],
+        overrides: Sequence[str],
+        *,
+        table: bool = True,
+        shared: Shared | None = None,
     ) -> FinishedRun | Path | None:
         """Do what a configuration asks for, and return a finished run, or the folder of what consists of many.
 
@@ -54,6 +63,7 @@ class Job(ABC):
             choices: group → choice that it was composed of.
             overrides: of the command line, or of a cell of a sweep.
             table: whether to print the headline table of an ordinary run.
+            shared: with other jobs of this process.
 
         Returns:
             None for a plan (``dry_run``) of something that has no folder.
@@ -64,7 +74,12 @@ class Job(ABC):
 
 
 def do(
-    config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
+    config: Config,
+    choices: Mapping[str, str],
+    overrides: Sequence[str],
+    *,
+    table: bool = True,
+    shared: Shared | None = None,
 ) -> FinishedRun | Path | None:
     """Do the job of a configuration; arguments and what is returned are those of :meth:`Job.do`.
 
@@ -83,7 +98,7 @@ def do(
         name = key.split(".")[0]
         if value and name != job.key:
             raise UserError(f"{key}: is a setting of job={name}; expected job={name} beside it, or none")
-    return job.do(config, choices, overrides, table=table)
+    return job.do(config, choices, overrides, table=table, shared=shared)
 
 
 def _start_workers(config: Config, choices: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from dmm_exp.console.progress import Console
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json
-from dmm_exp.pipeline.learning import LastLearned
+from dmm_exp.pipeline.shared import Shared
 from dmm_exp.runs.batch import begin
 from dmm_exp.runs.job import Job, failure
 from dmm_exp.runs.run import run
@@ -81,7 +81,18 @@ class ManyRuns(Job, Generic[C]):
     def show(self, config: Config, outcomes: Sequence[tuple[C, RunOutcome]], folder: Path, command: str) -> Path:
         """Print the table, write the page and return its path."""
 
-    def do(self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True) -> Path:
+    def finished(self, config: Config, cell: C, outcome: RunOutcome) -> None:
+        """Do what is to be done as soon as a run has ended; nothing by default."""
+
+    def do(
+        self,
+        config: Config,
+        choices: Mapping[str, str],
+        overrides: Sequence[str],
+        *,
+        table: bool = True,
+        shared: Shared | None = None,
+    ) -> Path:
         """Do every run that is not there yet, print the table, and return the folder; with ``dry_run`` list commands.
 
         Raises:
@@ -99,10 +110,11 @@ class ManyRuns(Job, Generic[C]):
         if config.dry_run:
             print("\n".join(shlex.join(["python", "-m", "dmm_exp", *cell.overrides]) for cell in cells))
             return folder
-        results, learned = [], LastLearned()
+        results, shared = [], shared or Shared()
         for number, cell in enumerate(cells, 1):
             print(f"\n[{number}/{len(cells)}] {cell.title}", file=sys.stderr)
-            results.append(_result(cell, folder / "runs", learned))
+            results.append(_result(cell, folder / "runs", shared))
+            self.finished(config, cell, results[-1])
         if all(result.error is not None for result in results):
             raise UserError(f"{self.key}: all {len(results)} runs failed; the first said: {results[0].error}")
         command = shlex.join(["python", "-m", "dmm_exp", *overrides])
@@ -118,13 +130,13 @@ def named_folder(config: Config, kind: str, title: str, cells: Sequence[PlannedR
     return config.outputs / kind / f"{name}__{identity[:10]}"
 
 
-def _result(cell: PlannedRun, folder: Path, learned: LastLearned) -> RunOutcome:
+def _result(cell: PlannedRun, folder: Path, shared: Shared) -> RunOutcome:
     """Do a run, or read what it found before, and return what came of it."""
     path = folder / f"{run_name(cell.config, cell.choices)}.json"
     if (before := _found_before(path)) is not None:
         return before
     try:
-        finished = run(cell.config, cell.choices, table=False, learned=learned)
+        finished = run(cell.config, cell.choices, table=False, shared=shared)
     except Exception as error:
         return RunOutcome(error=failure(error))
     assert finished is not None

@@ -21,7 +21,7 @@ from dmm_exp.evaluation import Evaluation
 from dmm_exp.evaluation.attack import Attack
 from dmm_exp.evaluation.audits import Audits
 from dmm_exp.executors import shared_executor
-from dmm_exp.pipeline import Context, LastLearned, Pipeline
+from dmm_exp.pipeline import Context, Pipeline, Shared
 from dmm_exp.pipeline.plan import PlannedStage, planned
 from dmm_exp.runs.audits import audit_data
 from dmm_exp.runs.folder import folder_of, held, write_config
@@ -41,15 +41,21 @@ class Run(Job):
     """One experiment."""
 
     def do(
-        self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
+        self,
+        config: Config,
+        choices: Mapping[str, str],
+        overrides: Sequence[str],
+        *,
+        table: bool = True,
+        shared: Shared | None = None,
     ) -> FinishedRun | None:
         """Do it, or print its plan; see :func:`run`."""
-        return run(config, choices, table=table)
+        return run(config, choices, table=table, shared=shared)
 
 
 @storage_errors()
 def run(
-    config: Config, choices: Mapping[str, str], *, table: bool = True, learned: LastLearned | None = None
+    config: Config, choices: Mapping[str, str], *, table: bool = True, shared: Shared | None = None
 ) -> FinishedRun | None:
     """Do one experiment; with ``dry_run`` print its plan and return None.
 
@@ -59,7 +65,7 @@ def run(
         config: the resolved configuration.
         choices: group → choice that it was composed of.
         table: whether to print the headline table on standard output.
-        learned: what an estimator learnt last, for runs that share it.
+        shared: with other runs of this process.
 
     Raises:
         UserError: the configuration asks for what cannot be.
@@ -67,12 +73,12 @@ def run(
     check_ranges(config)
     config = composed_parts(config)
     check_targets(config)
-    console, learned = Console(), learned or LastLearned()
+    console, shared = Console(), shared or Shared()
     store = Store(config.outputs / "artifacts", console, read_only=config.dry_run)
     executor = shared_executor(config.executor)
 
     def pipeline_of(config: Config, console: Console) -> Pipeline:
-        return Pipeline(Context(config, store, executor, console), learned=learned)
+        return Pipeline(Context(config, store, executor, console, shared=shared))
 
     config = _assigned(_searched(config, choices, pipeline_of, console), pipeline_of, console)
     pipeline = pipeline_of(config, console)

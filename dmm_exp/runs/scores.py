@@ -18,7 +18,7 @@ from dmm_exp.errors import storage_errors
 from dmm_exp.executors import shared_executor
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.writing import write_table, write_text
-from dmm_exp.pipeline import Context, Pipeline
+from dmm_exp.pipeline import Context, Pipeline, Shared
 from dmm_exp.runs.job import Job
 from dmm_exp.runs.scores_page import TITLE, correlation_rows, correlations, write_scores_page
 from dmm_exp.scores import FAMILIES
@@ -35,14 +35,20 @@ class Scores(Job):
     """Every score of every training example."""
 
     def do(
-        self, config: Config, choices: Mapping[str, str], overrides: Sequence[str], *, table: bool = True
+        self,
+        config: Config,
+        choices: Mapping[str, str],
+        overrides: Sequence[str],
+        *,
+        table: bool = True,
+        shared: Shared | None = None,
     ) -> Path | None:
         """Compute every score; see :func:`run_scores`."""
-        return run_scores(config, choices)
+        return run_scores(config, choices, shared)
 
 
 @storage_errors()
-def run_scores(config: Config, choices: Mapping[str, str]) -> Path | None:
+def run_scores(config: Config, choices: Mapping[str, str], shared: Shared | None = None) -> Path | None:
     """Compute every score, write them with their correlations and a page, and return the folder.
 
     What only unlearning needs (the forget set, the unlearner, …) is passed over. With ``dry_run`` nothing is made.
@@ -50,6 +56,7 @@ def run_scores(config: Config, choices: Mapping[str, str]) -> Path | None:
     Args:
         config: the resolved configuration.
         choices: group → choice that it was composed of.
+        shared: with other jobs of this process.
 
     Raises:
         UserError: the configuration asks for what cannot be.
@@ -59,7 +66,7 @@ def run_scores(config: Config, choices: Mapping[str, str]) -> Path | None:
     console, outputs = Console(), config.outputs
     config = replace(config, **UNUSED)
     store = Store(outputs / "artifacts", console, read_only=config.dry_run)
-    pipeline = Pipeline(Context(config, store, shared_executor(config.executor), console))
+    pipeline = Pipeline(Context(config, store, shared_executor(config.executor), console, shared=shared))
     pipeline.check()
     pipeline.scores.check(FAMILIES)
     if config.dry_run:

@@ -70,6 +70,29 @@ def test_measuring_ends_at_a_size_that_fails(monkeypatch, error):
     assert measured("dmm_exp.models.MLP", hidden=[8]) == {1: 1.0, 2: 0.5}
 
 
+def test_one_long_measurement_neither_ends_the_search_nor_decides_it(monkeypatch):
+    calls: list[int] = []
+
+    def seconds(self, engine, size):
+        calls.append(size)
+        return {1: 1.0, 2: 1.2, 20: 5.0}[size] * (10 if size > 1 and calls.count(size) == 1 else 1)
+
+    monkeypatch.setattr(Measurement, "_seconds", seconds)
+    assert measured("dmm_exp.models.MLP", hidden=[8]) == {1: 1.0, 2: 0.6, 20: 0.25}
+
+
+def test_a_size_that_is_slow_twice_ends_the_search(monkeypatch):
+    calls: list[int] = []
+
+    def seconds(self, engine, size):
+        calls.append(size)
+        return {1: 1.0, 2: 4.0, 20: 1.0}[size]
+
+    monkeypatch.setattr(Measurement, "_seconds", seconds)
+    assert measured("dmm_exp.models.MLP", hidden=[8]) == {1: 1.0, 2: 2.0}
+    assert calls == [1, 2, 2, 1, 1]
+
+
 def test_what_was_chosen_is_said():
     found = chosen_among([(PLAIN, {1: 0.01, 50: 0.0005})])
     assert in_words(found) == (

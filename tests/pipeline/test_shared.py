@@ -8,8 +8,7 @@ import weakref
 import pytest
 
 from dmm_exp.attribution import Effect, Learned
-from dmm_exp.pipeline import LastLearned
-from dmm_exp.store import Spec
+from dmm_exp.pipeline import Last
 
 
 class Something(Learned):
@@ -17,37 +16,33 @@ class Something(Learned):
         raise NotImplementedError
 
 
-def of(what: str) -> Spec:
-    return Spec("estimator", {"of": what})
-
-
 def test_the_same_is_learnt_once_and_something_else_takes_its_place():
-    last, lessons = LastLearned(), []
+    last, lessons = Last(), []
 
     def learn() -> Learned:
         lessons.append(Something())
         return lessons[-1]
 
-    assert last.obtain(of("one"), learn) is last.obtain(of("one"), learn)
-    assert last.obtain(of("other"), learn) is last.obtain(of("other"), learn)
-    last.obtain(of("one"), learn)
+    assert last.obtain("one", learn) is last.obtain("one", learn)
+    assert last.obtain("other", learn) is last.obtain("other", learn)
+    last.obtain("one", learn)
     assert len(lessons) == 3
 
 
 def test_what_was_learnt_is_let_go_of_before_the_next_is_learnt():
-    last = LastLearned()
-    first = weakref.ref(last.obtain(of("one"), Something))
+    last = Last()
+    first = weakref.ref(last.obtain("one", Something))
 
     def learn() -> Learned:
         gc.collect()
         assert first() is None
         return Something()
 
-    last.obtain(of("other"), learn)
+    last.obtain("other", learn)
 
 
 def test_a_failed_lesson_is_not_kept():
-    last = LastLearned()
+    last = Last()
     with pytest.raises(ZeroDivisionError):
-        last.obtain(of("one"), lambda: 1 / 0)
-    assert isinstance(last.obtain(of("one"), Something), Something)
+        last.obtain("one", lambda: 1 / 0)
+    assert isinstance(last.obtain("one", Something), Something)
