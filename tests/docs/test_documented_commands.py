@@ -15,7 +15,7 @@ import pytest
 import yaml
 from snippets import CODE, ELSEWHERE, LESSONS, PAGES, ROOT, blocks, inline, named, split
 
-from dmm_exp.commands import compare, export, score
+from dmm_exp.commands import compare, export, leaderboard, score
 from dmm_exp.commands.options import read_options
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import Composer, composer
@@ -93,6 +93,13 @@ def check_verify(words: list[str], compose: Composer) -> None:
     verify_command.parser().parse_args([word.strip("[]") for word in words])
 
 
+def check_leaderboard(words: list[str]) -> None:
+    assert words[:1] in ([], ["build"], ["check"], ["add"])
+    source = Path(leaderboard.__file__).read_text(encoding="utf-8")
+    options = {word.removeprefix("--") for word in words if word.startswith("--")}
+    assert all(f'"--{one}"' in source or f'"{one}"' in source for one in options)
+
+
 def check_export(words: list[str], compose: Composer) -> None:
     folder, *rest = words
     assert folder.startswith("outputs/") or folder in ("FOLDER", "scored"), folder
@@ -108,6 +115,7 @@ COMMANDS: dict[str, Callable[[list[str], Composer], object]] = {
     "compare": lambda words, _: compare._parser().parse_args(words),
     "export": check_export,
     "score": lambda words, _: not words or score.parse(words),
+    "leaderboard": lambda words, _: check_leaderboard(words),
     "artifacts": lambda words, _: words[0] in ("list", "explain", "verify", "prune"),
 }
 
