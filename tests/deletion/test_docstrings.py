@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import dmm_exp
 from dmm_exp import deletion, records
 
 ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs" / "unlearn_your_model.md"
 EXAMPLE = ROOT / "examples" / "delete_rows.py"
 MODULES = sorted(
     f"{room.__name__}.{module.name}" for room in (deletion, records) for module in pkgutil.iter_modules(room.__path__)
@@ -38,6 +40,11 @@ def test_the_example_is_the_file_that_is_run(page):
     assert code in (ROOT / page).read_text()
 
 
+def words(text: str) -> list[str]:
+    """Return the words of what is printed, without digits and what depends on the last of them."""
+    return [word for word in re.findall(r"[a-z]{2,}", text.lower()) if word not in ("more", "less", "below", "above")]
+
+
 @pytest.mark.slow
 def test_the_example_deletes_rows_and_says_how_well(tmp_path):
     done = subprocess.run([sys.executable, EXAMPLE], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -45,6 +52,8 @@ def test_the_example_deletes_rows_and_says_how_well(tmp_path):
     assert done.stdout.startswith("DMM made the network unlearn 10 of 1,400 training rows")
     assert "this network can be told from doing nothing and cannot be told from retraining" in done.stdout
     assert "20 retrained networks" in done.stdout
+    (shown,) = re.findall(r"^```\n(DMM made .*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert words(shown) == words(done.stdout)
     assert sorted(path.name for path in (tmp_path / "unlearned").iterdir()) == [
         "deletion.json",
         "points.parquet",
