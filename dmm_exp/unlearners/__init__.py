@@ -11,6 +11,7 @@ from dmm_exp.unlearners.influence import Influence
 from dmm_exp.unlearners.layers import CFk, EUk
 from dmm_exp.unlearners.matching import DMM, DMDirect, OracleMatching
 from dmm_exp.unlearners.negation import NegMerge
+from dmm_exp.unlearners.noisy import NoisyFinetune
 from dmm_exp.unlearners.partial_retraining import SISA, Rewind
 from dmm_exp.unlearners.references import DoNothing, Retrain
 from dmm_exp.unlearners.relabelling import RandomLabel, SalUn
@@ -52,6 +53,7 @@ __all__ = [
     "L1Sparse",
     "NegGradPlus",
     "NegMerge",
+    "NoisyFinetune",
     "OracleMatching",
     "RandomLabel",
     "Retrain",

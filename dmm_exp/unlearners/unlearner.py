@@ -142,6 +142,11 @@ class Unlearner(ABC):
         """Whether checkpoints of a long run equal shorter runs."""
         return False
 
+    @property
+    def certified(self) -> dict[str, float]:
+        """``epsilon`` and ``delta`` that are proved of the result; empty for methods without a certificate."""
+        return {}
+
     @abstractmethod
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Unlearn all members of the task together; the task's originals are not changed."""

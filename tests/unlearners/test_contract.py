@@ -215,6 +215,7 @@ BY_HAND = {
         (c["noise_steps"] + c["impair_epochs"] * c["repeats"]) * c["noise_size"]
         + c["epochs"] * round(c["retain_fraction"] * r)
     ),
+    "noisy_finetune": lambda c, f, r: c["noisy_steps"] * min(c["batch_size"], r) + c["epochs"] * r,
     "msg": lambda c, f, r: min(f, r) + f + c["epochs"] * r,
     "neggrad_plus": lambda c, f, r: c["epochs"] * 2 * r,
     "ascent_descent": lambda c, f, r: min(c["ascent_epochs"], c["epochs"]) * f + c["epochs"] * r,

@@ -36,7 +36,7 @@ ON_IMAGES = ["ct"]  # these need convolutions
 ON_CLASSES = ["unsir"]  # these need whole classes
 IN_PART = ["cf_k", "eu_k", "jit"]  # these leave some tensors as they are
 FADING = ["l1_sparse", "sfron"]  # what these do falls to nothing over the whole run
-ELSEWHERE = ["eu_k", "msg", "ct"]  # these begin at other networks than the originals
+ELSEWHERE = ["eu_k", "msg", "ct", "noisy_finetune"]  # these begin at other networks than the originals
 
 TRAINER = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text(encoding="utf-8")) | {"accelerator": "cpu"}
 TRAINING = {
