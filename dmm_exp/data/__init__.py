@@ -2,7 +2,7 @@
 
 from dmm_exp.data.augmentation import Augmentation
 from dmm_exp.data.classes import comparable
-from dmm_exp.data.corruption import LabelCorruption
+from dmm_exp.data.corruption import Corruption, LabelCorruption, PlantedClass
 from dmm_exp.data.dataset import Dataset
 from dmm_exp.data.digits import Digits
 from dmm_exp.data.examples import Examples, Normalisation
@@ -17,12 +17,14 @@ __all__ = [
     "RETAIN",
     "VALIDATION",
     "Augmentation",
+    "Corruption",
     "Dataset",
     "Decoding",
     "Digits",
     "Examples",
     "LabelCorruption",
     "Normalisation",
+    "PlantedClass",
     "Rows",
     "Split",
     "comparable",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dmm_exp.data.classes import check_classes, check_names, numbered
-from dmm_exp.data.corruption import LabelCorruption
+from dmm_exp.data.corruption import Corruption, LabelCorruption
 from dmm_exp.data.examples import Examples, Normalisation
 from dmm_exp.data.formats.format import TRAIN, Format, Part, Reading
 from dmm_exp.data.formats.hub import Hub
@@ -47,7 +47,7 @@ class Dataset:
         checksums: digests of the original files by their name, ``md5:…`` or ``sha256:…``. The digest of a name without
             ``.gz`` is that of a compressed file's content, since the same content can be compressed in several ways.
         verify: refuse files that differ from ``published`` or ``checksums``.
-        corruption: wrong labels to introduce into the training set.
+        corruption: what to introduce on purpose: wrong labels, or a class of its own.
         package: of Debian, which puts the files into one of ``folders``; the error names it where there are no files.
     """
 
@@ -68,7 +68,7 @@ class Dataset:
     published: Mapping[str, int] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict)
     verify: bool = True
-    corruption: LabelCorruption = field(default_factory=LabelCorruption)
+    corruption: Corruption = field(default_factory=LabelCorruption)
     package: str | None = None
 
     def __post_init__(self) -> None:
@@ -92,13 +92,14 @@ class Dataset:
         n_train = len(chosen[0][1])
         inputs = torch.from_numpy(self._inputs([(reading.parts[part].inputs, rows) for part, rows in chosen]))
         kept = torch.from_numpy(np.concatenate([labels[part][rows] for part, rows in chosen]))
-        kept, corrupted = self.corruption(kept, n_train, len(names))
+        clean = torch.zeros(len(kept), dtype=torch.bool)
         normalisation = self._constants(inputs, n_train)
         part, rows = reading.parts[TRAIN], chosen[0][1].tolist()
         files = None if part.names is None else [part.names[row] for row in rows]
         columns = {name: [values[row] for row in rows] for name, values in part.columns.items()}
         taken = reading.taken + self._taken(reading, names) + _grouped(columns)
-        return Examples(inputs, kept, n_train, names, normalisation, corrupted, files, taken, columns)
+        examples = Examples(inputs, kept, n_train, names, normalisation, clean, files, taken, columns)
+        return self.corruption.applied(examples)
 
     def chosen(self, labels: Mapping[str, np.ndarray]) -> list[Chosen]:
         """Return which rows of the files are the training and the validation points, each as a part and its indices.

@@ -159,7 +159,7 @@ class OneGroup(Selector):
 
 @dataclass(frozen=True)
 class Mislabelled(Selector):
-    """The examples with corrupted labels, which are the ones to forget when labels turn out to be wrong."""
+    """The examples with corrupted labels, or those of a planted class: the ones that were put in to be forgotten."""
 
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
         """Return the sorted corrupted examples."""

@@ -39,6 +39,7 @@ class UnlearningTask:
         build: makes a newly initialised network.
         recipe: of the originals' training: ``epochs``, ``batch_size``, ``optimizer``, ``schedule``.
         make_trainer: from ``max_epochs`` to a Lightning trainer.
+        early: the originals as they were at :attr:`Unlearner.starts_at`; None where no such models are kept.
     """
 
     originals: Ensemble
@@ -51,6 +52,7 @@ class UnlearningTask:
     build: Callable[[], nn.Module]
     recipe: dict[str, Any]
     make_trainer: Callable[..., Trainer]
+    early: Ensemble | None = None
 
     @property
     def n_forget(self) -> int:
@@ -81,8 +83,10 @@ class UnlearningTask:
     def alone(self, row: int) -> UnlearningTask:
         """Return the task of the member in ``row`` alone."""
         one = slice(row, row + 1)
-        targets = None if self.targets is None else self.targets[one]
-        return replace(self.of(row), originals=self.originals[one], members=self.members[one], targets=targets)
+        targets, early = (None if values is None else values[one] for values in (self.targets, self.early))
+        return replace(
+            self.of(row), originals=self.originals[one], members=self.members[one], targets=targets, early=early
+        )
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,9 @@ class Unlearner(ABC):
         reference: whether the method is only a reference, or uses retrained models; leaderboards show it without a
             rank.
         returns_models: whether there are models at the end, and not predictions only.
+        needs_training: why the method cannot be applied to a network that somebody else trained; None if it can.
+        trains_originals: whether the method trains originals of its own, as costly as those that it is given.
+        starts_at: the epoch of the originals' training that the method goes back to; None if it begins at their end.
         epochs: number of epochs; 0 if the method has none.
         checkpoints: numbers of epochs at which the method is evaluated before its end.
         nests: whether a shorter run is the beginning of a longer one.
@@ -124,6 +131,9 @@ class Unlearner(ABC):
     own_sets: ClassVar[bool] = False
     reference: ClassVar[bool] = False
     returns_models: ClassVar[bool] = True
+    needs_training: ClassVar[str | None] = None
+    trains_originals: ClassVar[bool] = False
+    starts_at: int | None = None
     epochs: int = 0
     checkpoints: Sequence[int] = ()
 
@@ -131,6 +141,11 @@ class Unlearner(ABC):
     def nests(self) -> bool:
         """Whether checkpoints of a long run equal shorter runs."""
         return False
+
+    @property
+    def certified(self) -> dict[str, float]:
+        """``epsilon`` and ``delta`` that are proved of the result; empty for methods without a certificate."""
+        return {}
 
     @abstractmethod
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
