@@ -14,7 +14,7 @@ LOCK_VENV := $(VENV)-lock
 TORCH = $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo figures test lint format typecheck bench lock clean check-python
+.PHONY: help install demo figures docs test lint format typecheck bench lock clean check-python
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +26,9 @@ demo: install ## run the main job; pass overrides as ARGS="seed=1 n_models=8"
 
 figures: install ## draw the figures of a finished page as files: RUN=FOLDER, and ARGS="format=pdf width=5.5"
 	$(PY) -m dmm_exp.export "$(RUN)" $(ARGS)
+
+docs: install ## build the documentation as a site of files, site/index.html; a broken link fails it
+	NO_MKDOCS_2_WARNING=true $(PY) -m mkdocs build --strict --quiet
 
 # One thread for each test worker: the workers already fill the cores.
 test: install ## run the tests; choose some with PYTEST_ARGS="-k klom"
@@ -54,7 +57,7 @@ lock: check-python ## write the lock files, from the newest releases that pyproj
 	rm -rf $(LOCK_VENV)
 
 clean: ## remove caches and build products (never outputs/ or the environment)
-	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .coverage
+	rm -rf build dist site .pytest_cache .ruff_cache .import_linter_cache .coverage
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 check-python:

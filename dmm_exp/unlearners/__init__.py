@@ -1,5 +1,6 @@
 """Unlearners: one class and one YAML file a method."""
 
+from dmm_exp.ensembles import Ensemble
 from dmm_exp.unlearners.boundary import AMUN, BoundaryShrink
 from dmm_exp.unlearners.class_noise import UNSIR
 from dmm_exp.unlearners.competition import CT, MSG
@@ -43,6 +44,7 @@ __all__ = [
     "DMDirect",
     "DoNothing",
     "EUk",
+    "Ensemble",
     "FineTuning",
     "Finetune",
     "Fit",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from dmm_exp.ensembles import Ensemble, member_seed
+from dmm_exp.ensembles import member_seed
 from dmm_exp.ensembles.seeds import global_numbers
 from dmm_exp.errors import UserError, shown
 from dmm_exp.unlearners.unlearner import Unlearner, UnlearningResult, UnlearningTask
@@ -59,9 +59,8 @@ class Function(Unlearner):
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Call the function for every member of the task."""
         found = [self._one(task.alone(row)) for row in range(len(task.members))]
-        ensemble = Ensemble.stack([network for network, _ in found])
-        logits = ensemble.to(task.originals.device).logits(task.examples.inputs)
-        return UnlearningResult(ensemble.cpu(), logits, round(sum(seen for _, seen in found) / len(found)), [])
+        seen = round(sum(yielded for _, yielded in found) / len(found))
+        return UnlearningResult.of(task, [network for network, _ in found], seen)
 
     def _one(self, task: UnlearningTask) -> tuple[nn.Module, int]:
         """Return one member's network, and how many examples its loaders yielded."""
@@ -74,10 +73,8 @@ class Function(Unlearner):
         return self._checked(net, returned, number).eval(), sum(loader.seen for loader in loaders)
 
     def _loader(self, task: UnlearningTask, rows: Tensor, shuffle: bool) -> _Counted:
-        (number,) = task.members
-        order = torch.Generator().manual_seed(member_seed(task.seed, "unlearned", number, "order"))
         points = _Points(task.examples.inputs[rows], task.examples.labels[rows], task.originals.device)
-        return _Counted(points, self.batch_size, shuffle, generator=order, collate_fn=_as_it_is)  # type: ignore[arg-type]
+        return _Counted(points, self.batch_size, shuffle, generator=task.generator(0), collate_fn=_as_it_is)  # type: ignore[arg-type]
 
     def _checked(self, net: nn.Module, returned: object, number: int) -> nn.Module:
         """Return the unlearned network, if it is one of the original's architecture and its numbers are finite."""

@@ -15,6 +15,7 @@ from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble, EnsembleModule, Optimisation, member_seed
 from dmm_exp.ensembles.optimisation import OptimizerFactory, check_optimizer
 from dmm_exp.ensembles.schedules import Schedule
+from dmm_exp.ensembles.seeds import member_generator
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -80,6 +81,10 @@ class UnlearningTask:
         seeds = (member_seed(self.seed, "unlearned", index, "initialisation") for index in self.members)
         return Ensemble.initialise(self.build, seeds).to(self.originals.device)
 
+    def generator(self, row: int) -> torch.Generator:
+        """Return a source of random numbers for the member in ``row``; what it gives depends on the member alone."""
+        return member_generator(self.seed, "unlearned", self.members[row], "order")
+
     def alone(self, row: int) -> UnlearningTask:
         """Return the task of the member in ``row`` alone."""
         one = slice(row, row + 1)
@@ -106,6 +111,19 @@ class UnlearningResult:
     sample_gradients: int
     history: list[float]
     checkpoints: dict[int, UnlearningResult] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, task: UnlearningTask, networks: Sequence[nn.Module], sample_gradients: int) -> UnlearningResult:
+        """Return the result of a method that unlearned one network after another.
+
+        Args:
+            task: that was carried out.
+            networks: one for each of its members, in their order, on any device.
+            sample_gradients: gradient evaluations of single examples for one model.
+        """
+        ensemble = Ensemble.stack([network.cpu() for network in networks])
+        logits = ensemble.to(task.originals.device).logits(task.examples.inputs)
+        return cls(ensemble.cpu(), logits, sample_gradients, [])
 
 
 class Unlearner(ABC):
