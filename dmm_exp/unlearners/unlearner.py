@@ -15,6 +15,7 @@ from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble, EnsembleModule, Optimisation, member_seed
 from dmm_exp.ensembles.optimisation import OptimizerFactory, check_optimizer
 from dmm_exp.ensembles.schedules import Schedule
+from dmm_exp.errors import UserError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -118,12 +119,14 @@ class Unlearner(ABC):
         epochs: number of epochs; 0 if the method has none.
         checkpoints: numbers of epochs at which the method is evaluated before its end.
         nests: whether a shorter run is the beginning of a longer one.
+        moves_inputs: whether inputs are moved a little, as numbers can be and words cannot.
     """
 
     target: ClassVar[Target] = "none"
     own_sets: ClassVar[bool] = False
     reference: ClassVar[bool] = False
     returns_models: ClassVar[bool] = True
+    moves_inputs: ClassVar[bool] = False
     epochs: int = 0
     checkpoints: Sequence[int] = ()
 
@@ -135,6 +138,14 @@ class Unlearner(ABC):
     @abstractmethod
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Unlearn all members of the task together; the task's originals are not changed."""
+
+    def check_inputs(self, examples: Examples, key: str) -> None:
+        """Raise ``UserError``, which begins with a key, where the method cannot be applied to such inputs."""
+        if self.moves_inputs and examples.words is not None:
+            raise UserError(
+                f"{key}: {type(self).__name__} moves inputs by small amounts, and inputs of this dataset are words; "
+                "expected a method that takes inputs as they are"
+            )
 
     def targets_of(self, task: UnlearningTask) -> Tensor:
         """Return the logits to match, ``[members, points, classes]``. Raises ``TypeError`` where there are none."""

@@ -17,6 +17,12 @@ from dmm_exp.errors import UserError
 from dmm_exp.store import Store
 from dmm_exp.store.spec import Spec
 
+
+class Silent:
+    def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
 ROWS = {"sport": "the team won a match", "food": "salt and bread, warm", "music": "A loud drum — and a flute!"}
 WORDNET = Path("/usr/share/wordnet")
 LINES = """  1 This software and database is licensed.
