@@ -155,9 +155,7 @@ class FrequentWords(WordEncoder):
 
     learnt = True
 
-    def __init__(
-        self, column: str | None = None, length: int = 32, vocabulary: int = 4096, min_count: int = 2
-    ) -> None:
+    def __init__(self, column: str | None = None, length: int = 32, vocabulary: int = 4096, min_count: int = 2) -> None:
         super().__init__(column, length)
         if vocabulary < 1 or min_count < 1:
             raise UserError(f"vocabulary={vocabulary}, min_count={min_count}: expected at least 1 of each")

@@ -37,7 +37,7 @@ LINES = """  1 This software and database is licensed.
 
 def table(folder: Path, encoder: str = "HashedWords", *, more: str = "", **settings) -> Examples:
     """Return ten copies of three texts, with the number of the row as a last word, read from a table."""
-    rows = [f"{label},\"{text} {row}\"" for row, (label, text) in enumerate(10 * list(ROWS.items()))]
+    rows = [f'{label},"{text} {row}"' for row, (label, text) in enumerate(10 * list(ROWS.items()))]
     (folder / "texts.csv").write_text("\n".join(["topic,text", *rows, more]).rstrip() + "\n", encoding="utf-8")
     return dataset("table", path=str(folder / "texts.csv"), label="topic", text=words(encoder, "text", **settings))
 
