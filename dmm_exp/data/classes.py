@@ -116,7 +116,7 @@ def _check_spaces(names: np.ndarray, source: str) -> None:
 
 
 def _check_one_each(names: np.ndarray, source: str) -> None:
-    """Raise ``UserError`` for labels that are several others, joined: ``drama|comedy`` beside ``drama`` and ``comedy``."""
+    """Raise ``UserError`` for a label that joins others: ``drama|comedy`` beside ``drama`` and ``comedy``."""
     single = set(names.tolist())
     for name in names.tolist():
         for mark in JOINS:

@@ -88,7 +88,7 @@ class WordEncoder(ABC):
         """
 
     def encoded(self, texts: Sequence[str], n_train: int) -> np.ndarray:
-        """Return texts as numbers of words ``[texts, length]`` int32; the first ``n_train`` texts are the training's."""
+        """Return texts as numbers of words ``[texts, length]`` int32; the first ``n_train`` are training texts."""
         split = [words_of(text) for text in texts]
         number = self.numbering(split[:n_train])
         result = np.full((len(texts), self.length), PADDING, dtype=np.int32)
@@ -137,7 +137,7 @@ class HashedWords(WordEncoder):
 
 
 class FrequentWords(WordEncoder):
-    """The words that are most frequent in training texts have numbers, from 2 on; equally frequent ones by the alphabet.
+    """The words that are most frequent in training texts have numbers, from 2 on; of equal ones, by the alphabet.
 
     Which words these are is learnt from the training rows that there are when the dataset is read. Models that are
     retrained without some of these rows keep the list: what it tells of deleted rows stays (:class:`HashedWords` has

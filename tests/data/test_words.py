@@ -12,7 +12,7 @@ from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Examples, FrequentWords, HashedWords
 from dmm_exp.data.formats import WordNet
-from dmm_exp.data.words import words_of
+from dmm_exp.data.words import Texts, words_of
 from dmm_exp.errors import UserError
 from dmm_exp.store import Store
 from dmm_exp.store.spec import Spec
@@ -66,7 +66,7 @@ def test_words_are_runs_of_letters_and_digits_of_any_script_in_lower_case():
 def test_the_hash_of_a_word_is_the_same_everywhere_and_forever():
     encoded = HashedWords(length=4, buckets=4096).encoded(["Unlearning is forgetting"], 0)
     assert encoded.tolist() == [[1849, 665, 3044, 0]]
-    assert 2 + 0xCBF43926 % 4096 == HashedWords(length=1).encoded(["123456789"], 0)[0, 0]  # CRC-32's published check
+    assert HashedWords(length=1).encoded(["123456789"], 0)[0, 0] == 2 + 0xCBF43926 % 4096  # CRC-32's published check
 
 
 def test_texts_are_cut_or_filled_up_and_a_text_without_words_is_one_unknown_word():
@@ -193,6 +193,7 @@ def test_constants_of_normalisation_are_refused_for_texts(tmp_path):
 def test_definitions_are_read_without_examples_copies_and_other_fields(tmp_path):
     (tmp_path / "data.noun").write_text(LINES, encoding="utf-8")
     part = WordNet(fields=["plant", "person"]).read(tmp_path).parts["train"]
+    assert isinstance(part.inputs, Texts)
     assert part.inputs.texts == [
         "a living thing that lacks the power of locomotion",
         "a human being",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def some_texts(words: Words | None = None) -> Examples:
     )
 
 
-def made(name: str, seed: int = 0) -> torch.nn.Module:
+def made(name: str, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     network = model_factory(NETWORKS[name], some_texts())()
     with torch.no_grad():
