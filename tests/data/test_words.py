@@ -160,6 +160,7 @@ def test_counts_of_words_say_which_texts_are_alike(tmp_path):
     ("settings", "said"),
     [
         ({"text": words("HashedWords", None)}, "table.text.column: expected the name of the column"),
+        ({"text": "text"}, "table.text=text: expected null, or how words get numbers"),
         ({"text": words("HashedWords", "txt")}, "has no column 'txt'.*did you mean 'text'"),
         ({"text": words("HashedWords", "topic")}, "text.column=topic: is the label"),
         ({"text": words("HashedWords", "text", length=0)}, "text.length=0: expected"),

@@ -51,6 +51,11 @@ class Table(Format):
     def __post_init__(self) -> None:
         if isinstance(self.label, Sequence) and not isinstance(self.label, str):
             raise UserError(f"{KEY}.label={list(self.label)}: expected one column, whose values are classes")
+        if self.text is not None and not isinstance(self.text, WordEncoder):
+            raise UserError(
+                f"{KEY}.text={shown(self.text)}: expected null, or how words get numbers: "
+                "{_target_: dmm_exp.data.HashedWords, column: COLUMN}"
+            )
         if self.text is not None and not self.text.column:
             raise UserError(f"{KEY}.text.column: expected the name of the column that holds the texts")
 
