@@ -10,6 +10,7 @@ from dmm_exp.data.groups import group_text, group_values
 from dmm_exp.data.pictures import Decoding
 from dmm_exp.data.rows import FORGET, GROUPS, RETAIN, VALIDATION, Rows, content_hash
 from dmm_exp.data.split import Split
+from dmm_exp.data.words import FrequentWords, HashedWords, WordEncoder, Words, vectors
 
 __all__ = [
     "FORGET",
@@ -22,13 +23,18 @@ __all__ = [
     "Decoding",
     "Digits",
     "Examples",
+    "FrequentWords",
+    "HashedWords",
     "LabelCorruption",
     "Normalisation",
     "PlantedClass",
     "Rows",
     "Split",
+    "WordEncoder",
+    "Words",
     "comparable",
     "content_hash",
     "group_text",
     "group_values",
+    "vectors",
 ]

@@ -19,6 +19,7 @@ from dmm_exp.data.formats.hub import Hub
 from dmm_exp.data.numbers import check_scales
 from dmm_exp.data.pictures import Decoding, Pictures
 from dmm_exp.data.split import Chosen, Split
+from dmm_exp.data.words import Texts, Words, encoded
 from dmm_exp.errors import UserError, did_you_mean, listed
 
 
@@ -93,12 +94,13 @@ class Dataset:
         inputs = torch.from_numpy(self._inputs([(reading.parts[part].inputs, rows) for part, rows in chosen]))
         kept = torch.from_numpy(np.concatenate([labels[part][rows] for part, rows in chosen]))
         clean = torch.zeros(len(kept), dtype=torch.bool)
-        normalisation = self._constants(inputs, n_train)
+        words = _words(reading)
+        normalisation = self._constants(inputs, n_train, words)
         part, rows = reading.parts[TRAIN], chosen[0][1].tolist()
         files = None if part.names is None else [part.names[row] for row in rows]
         columns = {name: [values[row] for row in rows] for name, values in part.columns.items()}
         taken = reading.taken + self._taken(reading, names) + _grouped(columns)
-        examples = Examples(inputs, kept, n_train, names, normalisation, clean, files, taken, columns)
+        examples = Examples(inputs, kept, n_train, names, normalisation, clean, files, taken, columns, words)
         return self.corruption.applied(examples)
 
     def chosen(self, labels: Mapping[str, np.ndarray]) -> list[Chosen]:
@@ -218,6 +220,8 @@ class Dataset:
         _check_kinds(reading)
 
     def _shape(self, part: Part) -> tuple[int, ...]:
+        if isinstance(part.inputs, Texts):
+            return (part.inputs.encoder.length,)
         return self._decoding.shape if isinstance(part.inputs, Pictures) else part.inputs.shape[1:]
 
     @property
@@ -239,15 +243,22 @@ class Dataset:
         drawn = torch.randperm(len(indices), generator=torch.Generator().manual_seed(self.subset_seed)).numpy()
         return part, indices[drawn[skip : skip + (left if size is None else size)]]
 
-    def _inputs(self, chosen: Sequence[tuple[np.ndarray | Pictures, np.ndarray]]) -> np.ndarray:
-        """Return the chosen rows of arrays or encoded images, joined."""
+    def _inputs(self, chosen: Sequence[tuple[np.ndarray | Pictures | Texts, np.ndarray]]) -> np.ndarray:
+        """Return the chosen rows of arrays, encoded images or texts, joined; the first ones are the training rows."""
+        texts = [(source, rows) for source, rows in chosen if isinstance(source, Texts)]
+        if texts:
+            return encoded(texts)
         pictures = [(source, rows) for source, rows in chosen if isinstance(source, Pictures)]
         if pictures:
             return self._decoding.array(pictures)
         arrays = np.concatenate([source[rows] for source, rows in chosen if isinstance(source, np.ndarray)])
         return arrays if self.decoding is None else self.decoding.scaled(arrays)
 
-    def _constants(self, inputs: torch.Tensor, n_train: int) -> Normalisation:
+    def _constants(self, inputs: torch.Tensor, n_train: int, words: Words | None) -> Normalisation:
+        if words is not None and self.normalisation is not None:
+            raise UserError("dataset.normalisation: inputs are words, which have no mean; expected null")
+        if words is not None:
+            return Normalisation(1.0, [0.0], [1.0])
         if self.normalisation is None:
             return Normalisation.of(inputs[n_train:])
         constants = len(self.normalisation.mean), len(self.normalisation.std)
@@ -257,6 +268,12 @@ class Dataset:
                 f"each or {inputs.shape[1]}, one for each channel or column"
             )
         return self.normalisation
+
+
+def _words(reading: Reading) -> Words | None:
+    """Return what inputs are numbers of, where they are texts."""
+    inputs = reading.parts[TRAIN].inputs
+    return inputs.facts if isinstance(inputs, Texts) else None
 
 
 def _grouped(columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ class SubClass(Selector):
                 f"forget.cluster={self.cluster} of forget.clusters={self.clusters}: expected 1 to {len(members)} "
                 "clusters, counted from 0"
             )
-        inputs = examples.inputs[members].flatten(1).float().numpy()
+        inputs = examples.vectors(members).numpy()
         found = torch.from_numpy(KMeans(self.clusters, random_state=self.seed).fit_predict(inputs)).long()
         by_size = torch.bincount(found, minlength=self.clusters).argsort(descending=True, stable=True)
         return members[found == by_size[self.cluster]]

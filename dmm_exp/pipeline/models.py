@@ -121,6 +121,7 @@ class Models:
             answers_alike(torch.from_numpy(self.margins_of(halves, slice(None))), halves.masks[:, :]),
             examples.inputs,
             examples.columns,
+            examples.words,
         )
 
     def designed(self, name: str) -> Artifact:

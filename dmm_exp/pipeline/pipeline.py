@@ -85,6 +85,8 @@ class Pipeline:
         check_optimizer(recipe(plain(config.scores.held_out))["optimizer"], "scores.held_out.optimizer")
 
     def _check_parts(self) -> None:
+        for unlearner in self.unlearners:
+            unlearner.check_inputs(self.context.examples, "unlearner")
         for unlearner in self.unlearners[:-1]:
             if not unlearner.returns_models:
                 raise UserError(

@@ -16,6 +16,7 @@ from dmm_exp.ensembles import Ensemble, EnsembleModule, Optimisation, member_see
 from dmm_exp.ensembles.optimisation import OptimizerFactory, check_optimizer
 from dmm_exp.ensembles.schedules import Schedule
 from dmm_exp.ensembles.seeds import member_generator
+from dmm_exp.errors import UserError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -143,6 +144,7 @@ class Unlearner(ABC):
         epochs: number of epochs; 0 if the method has none.
         checkpoints: numbers of epochs at which the method is evaluated before its end.
         nests: whether a shorter run is the beginning of a longer one.
+        moves_inputs: whether inputs are moved a little, as numbers can be and words cannot.
     """
 
     target: ClassVar[Target] = "none"
@@ -152,6 +154,7 @@ class Unlearner(ABC):
     needs_training: ClassVar[str | None] = None
     trains_originals: ClassVar[bool] = False
     starts_at: int | None = None
+    moves_inputs: ClassVar[bool] = False
     epochs: int = 0
     checkpoints: Sequence[int] = ()
 
@@ -168,6 +171,14 @@ class Unlearner(ABC):
     @abstractmethod
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Unlearn all members of the task together; the task's originals are not changed."""
+
+    def check_inputs(self, examples: Examples, key: str) -> None:
+        """Raise ``UserError``, which begins with a key, where the method cannot be applied to such inputs."""
+        if self.moves_inputs and examples.words is not None:
+            raise UserError(
+                f"{key}: {type(self).__name__} moves inputs by small amounts, and inputs of this dataset are words; "
+                "expected a method that takes inputs as they are"
+            )
 
     def targets_of(self, task: UnlearningTask) -> Tensor:
         """Return the logits to match, ``[members, points, classes]``. Raises ``TypeError`` where there are none."""
