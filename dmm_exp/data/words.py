@@ -206,7 +206,7 @@ class Texts:
 
 def encoded(chosen: Sequence[tuple[Texts, np.ndarray]]) -> np.ndarray:
     """Return chosen rows of texts as numbers of words, joined; the first ones are the training rows."""
-    texts = [source.texts[row] for source, rows in chosen for row in rows.tolist()]
+    texts = [source.texts[int(row)] for source, rows in chosen for row in rows]
     return chosen[0][0].encoder.encoded(texts, len(chosen[0][1]))
 
 
