@@ -28,7 +28,7 @@ SPECIAL = {  # Hydra's own keys, and their types
     "_convert_": typing.Literal["none", "partial", "object", "all"],
     "_recursive_": bool,
 }
-SUPPLIED = {"network": ("input_shape", "n_classes")}  # arguments that code gives, by the name of the node
+SUPPLIED = {"network": ("input_shape", "n_classes", "words")}  # arguments that code gives, by the name of the node
 
 
 def instantiate(node: Plain, path: str = "", **extra: Any) -> Any:
@@ -123,6 +123,14 @@ def _known_hints(target: Any) -> Hints:
         return _inspected(target)[1] if isinstance(target, str) else {}
     except Exception:  # check_targets says what is wrong with it
         return {}
+
+
+def takes(target: Any, argument: str) -> bool:
+    """Say whether what a target names has an argument of this name."""
+    try:
+        return isinstance(target, str) and argument in _inspected(target)[0].parameters
+    except Exception:  # check_targets says what is wrong with it
+        return False
 
 
 def check_targets(config: Any, prefix: str = "") -> None:

@@ -214,7 +214,7 @@ class Config:
         metadata=_marks_inside(
             file=("path", "formats.*.groups"),
             later=(
-                *("train_skip", "validation_skip", "formats.npz.axes", "formats.table.keep"),
+                *("train_skip", "validation_skip", "formats.npz.axes", "formats.table.keep", "formats.table.text"),
                 *(f"formats.{one}.group_by" for one in GROUPED),
             ),
             place=("decoding.keep_in",),

@@ -9,6 +9,7 @@ import numpy as np
 
 from dmm_exp.errors import UserError, listed
 
+JOINS = "|;,"  # between several labels in one
 FEW = 20  # up to so many different labels count as classes, however few examples there are
 
 
@@ -37,6 +38,7 @@ def classes_of(labels: Mapping[str, np.ndarray], source: str) -> tuple[dict[str,
     found = np.unique(together)
     if found.dtype.kind == "U":
         _check_spaces(found, source)
+        _check_one_each(found, source)
         if len({comparable(name) for name in found}) < len(found):
             together = np.array([comparable(name) for name in together])
             found = np.unique(together)
@@ -113,8 +115,31 @@ def _check_spaces(names: np.ndarray, source: str) -> None:
             raise UserError(f"{source}: the labels '{other}' and '{name}' differ only by spaces; expected one spelling")
 
 
+def _check_one_each(names: np.ndarray, source: str) -> None:
+    """Raise ``UserError`` for a label that joins others: ``drama|comedy`` beside ``drama`` and ``comedy``."""
+    single = set(names.tolist())
+    for name in names.tolist():
+        for mark in JOINS:
+            parts = [part.strip() for part in name.split(mark)]
+            if len(parts) > 1 and single.issuperset(parts):
+                raise UserError(
+                    f"{source}: the label {listed([name])} joins the labels {listed(parts)}; expected one class for "
+                    "each row (there are no sets of labels)"
+                )
+
+
+def _fractions(found: np.ndarray) -> bool:
+    """Return whether labels are numbers, perhaps written as texts, and some of them no whole ones."""
+    if found.dtype.kind == "U":
+        try:
+            found = np.array([float(name.replace(",", ".")) for name in found.tolist()])
+        except ValueError:
+            return False
+    return found.dtype.kind == "f" and bool((found != np.round(found)).any())
+
+
 def _check_few(found: np.ndarray, examples: int, source: str) -> None:
-    is_quantity = found.dtype.kind == "f" and bool((found != np.round(found)).any())
+    is_quantity = _fractions(found)
     if is_quantity and len(found) > min(FEW, examples / 2):
         raise UserError(
             f"{source}: the labels are {len(found):,} different fractions such as {_some(found)}, a quantity; expected "

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from dmm_exp.data.classes import check_classes, check_names, numbered
-from dmm_exp.data.corruption import LabelCorruption
+from dmm_exp.data.corruption import Corruption, LabelCorruption
 from dmm_exp.data.examples import Examples, Normalisation
 from dmm_exp.data.formats.format import TRAIN, Format, Part, Reading
 from dmm_exp.data.formats.hub import Hub
 from dmm_exp.data.numbers import check_scales
 from dmm_exp.data.pictures import Decoding, Pictures
 from dmm_exp.data.split import Chosen, Split
+from dmm_exp.data.words import Texts, Words, encoded
 from dmm_exp.errors import UserError, did_you_mean, listed
 
 
@@ -47,7 +48,7 @@ class Dataset:
         checksums: digests of the original files by their name, ``md5:…`` or ``sha256:…``. The digest of a name without
             ``.gz`` is that of a compressed file's content, since the same content can be compressed in several ways.
         verify: refuse files that differ from ``published`` or ``checksums``.
-        corruption: wrong labels to introduce into the training set.
+        corruption: what to introduce on purpose: wrong labels, or a class of its own.
         package: of Debian, which puts the files into one of ``folders``; the error names it where there are no files.
     """
 
@@ -68,7 +69,7 @@ class Dataset:
     published: Mapping[str, int] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict)
     verify: bool = True
-    corruption: LabelCorruption = field(default_factory=LabelCorruption)
+    corruption: Corruption = field(default_factory=LabelCorruption)
     package: str | None = None
 
     def __post_init__(self) -> None:
@@ -92,13 +93,15 @@ class Dataset:
         n_train = len(chosen[0][1])
         inputs = torch.from_numpy(self._inputs([(reading.parts[part].inputs, rows) for part, rows in chosen]))
         kept = torch.from_numpy(np.concatenate([labels[part][rows] for part, rows in chosen]))
-        kept, corrupted = self.corruption(kept, n_train, len(names))
-        normalisation = self._constants(inputs, n_train)
+        clean = torch.zeros(len(kept), dtype=torch.bool)
+        words = _words(reading)
+        normalisation = self._constants(inputs, n_train, words)
         part, rows = reading.parts[TRAIN], chosen[0][1].tolist()
         files = None if part.names is None else [part.names[row] for row in rows]
         columns = {name: [values[row] for row in rows] for name, values in part.columns.items()}
         taken = reading.taken + self._taken(reading, names) + _grouped(columns)
-        return Examples(inputs, kept, n_train, names, normalisation, corrupted, files, taken, columns)
+        examples = Examples(inputs, kept, n_train, names, normalisation, clean, files, taken, columns, words)
+        return self.corruption.applied(examples)
 
     def chosen(self, labels: Mapping[str, np.ndarray]) -> list[Chosen]:
         """Return which rows of the files are the training and the validation points, each as a part and its indices.
@@ -217,6 +220,8 @@ class Dataset:
         _check_kinds(reading)
 
     def _shape(self, part: Part) -> tuple[int, ...]:
+        if isinstance(part.inputs, Texts):
+            return (part.inputs.encoder.length,)
         return self._decoding.shape if isinstance(part.inputs, Pictures) else part.inputs.shape[1:]
 
     @property
@@ -238,15 +243,22 @@ class Dataset:
         drawn = torch.randperm(len(indices), generator=torch.Generator().manual_seed(self.subset_seed)).numpy()
         return part, indices[drawn[skip : skip + (left if size is None else size)]]
 
-    def _inputs(self, chosen: Sequence[tuple[np.ndarray | Pictures, np.ndarray]]) -> np.ndarray:
-        """Return the chosen rows of arrays or encoded images, joined."""
+    def _inputs(self, chosen: Sequence[tuple[np.ndarray | Pictures | Texts, np.ndarray]]) -> np.ndarray:
+        """Return the chosen rows of arrays, encoded images or texts, joined; the first ones are the training rows."""
+        texts = [(source, rows) for source, rows in chosen if isinstance(source, Texts)]
+        if texts:
+            return encoded(texts)
         pictures = [(source, rows) for source, rows in chosen if isinstance(source, Pictures)]
         if pictures:
             return self._decoding.array(pictures)
         arrays = np.concatenate([source[rows] for source, rows in chosen if isinstance(source, np.ndarray)])
         return arrays if self.decoding is None else self.decoding.scaled(arrays)
 
-    def _constants(self, inputs: torch.Tensor, n_train: int) -> Normalisation:
+    def _constants(self, inputs: torch.Tensor, n_train: int, words: Words | None) -> Normalisation:
+        if words is not None and self.normalisation is not None:
+            raise UserError("dataset.normalisation: inputs are words, which have no mean; expected null")
+        if words is not None:
+            return Normalisation(1.0, [0.0], [1.0])
         if self.normalisation is None:
             return Normalisation.of(inputs[n_train:])
         constants = len(self.normalisation.mean), len(self.normalisation.std)
@@ -256,6 +268,12 @@ class Dataset:
                 f"each or {inputs.shape[1]}, one for each channel or column"
             )
         return self.normalisation
+
+
+def _words(reading: Reading) -> Words | None:
+    """Return what inputs are numbers of, where they are texts."""
+    inputs = reading.parts[TRAIN].inputs
+    return inputs.facts if isinstance(inputs, Texts) else None
 
 
 def _grouped(columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

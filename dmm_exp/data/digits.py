@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dmm_exp.data.corruption import LabelCorruption
+from dmm_exp.data.corruption import Corruption, LabelCorruption
 from dmm_exp.data.examples import Examples, Normalisation
 from dmm_exp.errors import UserError
 
@@ -19,13 +19,13 @@ class Digits:
     Attributes:
         validation_fraction: share of all examples kept for validation.
         split_seed: seed of the split; not the run's seed, so that ensembles of several seeds share one dataset.
-        corruption: wrong labels to introduce into the training set.
+        corruption: what to introduce on purpose: wrong labels, or a class of its own.
     """
 
     normalisation: Normalisation
     validation_fraction: float = 0.2
     split_seed: int = 0
-    corruption: LabelCorruption = field(default_factory=LabelCorruption)
+    corruption: Corruption = field(default_factory=LabelCorruption)
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
@@ -40,5 +40,5 @@ class Digits:
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.split_seed))
         inputs, labels = inputs[order], labels.long()[order]
         n_train = len(labels) - round(self.validation_fraction * len(labels))
-        labels, corrupted = self.corruption(labels, n_train, 10)
-        return Examples(inputs, labels, n_train, [str(digit) for digit in range(10)], self.normalisation, corrupted)
+        names, clean = [str(digit) for digit in range(10)], torch.zeros(len(labels), dtype=torch.bool)
+        return self.corruption.applied(Examples(inputs, labels, n_train, names, self.normalisation, clean))

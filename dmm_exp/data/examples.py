@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dmm_exp.data.words import Words, vectors
+
 if TYPE_CHECKING:
     from dmm_exp.store import Artifact, Draft
 
@@ -48,8 +50,8 @@ class Examples:
     """A dataset as tensors; training points come first, then validation points, which a run never trains on.
 
     Attributes:
-        inputs: ``[points, ...]``, uint8 or float32, as stored: normalisation belongs to the model. They may be a
-            memory-mapped file.
+        inputs: ``[points, ...]``, uint8 or float32, as stored: normalisation belongs to the model; or numbers of words
+            ``[points, length]`` int32. They may be a memory-mapped file.
         labels: ``[points]`` int64, what models are trained on (corrupted labels included).
         n_train: points ``0 … n_train-1`` are the training set.
         class_names: a name for every class.
@@ -61,6 +63,7 @@ class Examples:
             They are not written to artifacts either, and change no result.
         taken: sentences that say how the files were read where that was not obvious. They are not written to artifacts
             and change no result, either.
+        words: what inputs are numbers of, where they are texts.
     """
 
     inputs: Tensor
@@ -72,6 +75,7 @@ class Examples:
     names: list[str] | None = field(default=None, repr=False, compare=False)
     taken: tuple[str, ...] = field(default=(), repr=False, compare=False)
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False, compare=False)
+    words: Words | None = None
 
     @property
     def n_points(self) -> int:
@@ -88,6 +92,10 @@ class Examples:
         """Shape of one input, without the leading dimension."""
         return tuple(self.inputs.shape[1:])
 
+    def vectors(self, points: Tensor) -> Tensor:
+        """Return inputs of some points as rows of real numbers, ``[points, values]``; see :func:`vectors`."""
+        return vectors(self.inputs[points], self.words)
+
     def to(self, device: torch.device | str) -> Examples:
         """Return the same examples on a device."""
         inputs, labels, corrupted = (values.to(device) for values in (self.inputs, self.labels, self.corrupted))
@@ -96,10 +104,8 @@ class Examples:
     def write(self, draft: Draft) -> None:
         """Write everything to an artifact, from which workers read it."""
         draft.write_tensors("examples", {"inputs": self.inputs, "labels": self.labels, "corrupted": self.corrupted})
-        draft.write_json(
-            "facts",
-            {"n_train": self.n_train, "class_names": self.class_names, "normalisation": vars(self.normalisation)},
-        )
+        facts = {"n_train": self.n_train, "class_names": self.class_names, "normalisation": vars(self.normalisation)}
+        draft.write_json("facts", facts if self.words is None else {**facts, "words": vars(self.words)})
 
     @classmethod
     def read(cls, artifact: Artifact) -> Examples:
@@ -112,4 +118,5 @@ class Examples:
             n_train=facts["n_train"],
             class_names=facts["class_names"],
             normalisation=Normalisation(**facts["normalisation"]),
+            words=Words(**facts["words"]) if "words" in facts else None,
         )

@@ -27,7 +27,7 @@ def cautions(examples: Examples, gone: Rows, readable: Rows | None = None, *, kn
     """
     readable = gone if readable is None else readable
     shares = [] if knows_groups else _large_shares(examples, gone)
-    return [*shares, *_copies(examples, readable), *_few(readable)]
+    return [*shares, *_copies(examples, readable), *_list_of_words(examples), *_few(readable)]
 
 
 def _large_shares(examples: Examples, gone: Rows) -> list[str]:
@@ -61,6 +61,16 @@ def _copies(examples: Examples, gone: Rows) -> list[str]:
             f"{_numbers(unseen - examples.n_train)} of validation; comparisons on unseen points include deleted rows"
         )
     return sentences
+
+
+def _list_of_words(examples: Examples) -> list[str]:
+    """Warn of what deleted rows leave in the numbering of words."""
+    if examples.words is None or not examples.words.learnt:
+        return []
+    return [
+        "which words have numbers was learnt from the training rows, deleted ones among them, and stays as it is; "
+        "dmm_exp.data.HashedWords learns nothing"
+    ]
 
 
 def _numbers(rows: Tensor) -> str:

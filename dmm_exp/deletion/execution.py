@@ -97,6 +97,7 @@ class Execution:
                 diverged.
         """
         new, known = gone if new is None else new, self.deletion.given
+        instantiate(self.settings).check_inputs(known.examples, "method")
         distances, doubts = self._belonging(gone)  # before anything is written
         origin = self.deletion.subject.stacked("logits")
         work = Work(self.deletion, current or known.ensemble, origin, new, gone, self.options.seed)

@@ -39,6 +39,8 @@ def check_request(settings: Node, training: Node | None, options: Options, known
         raise UserError("method=retrain: needs a recipe of conf/training; expected recipe=, and no function")
     if kind.reference and kind is not Retrain:
         raise UserError(f"method: {kind.__name__} is a reference for experiments; expected a method that unlearns")
+    if kind.needs_training is not None:
+        raise UserError(f"method: {kind.__name__} {kind.needs_training}; expected another method, such as finetune")
     _check_verify(options.verify, training, known)
     if share_of(options.budget) is not None and (training is None or is_function):
         raise UserError(

@@ -101,3 +101,24 @@ class MultiStep:
     def __call__(self, epoch: float, epochs: int) -> float:
         """Return the multiplier."""
         return self.factor ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some epochs of a longer training, at the learning rates that they have there.
+
+    Attributes:
+        whole: schedule of the longer training; None for the same learning rate throughout.
+        begin: epoch of it at which the part begins.
+        epochs: of the longer training.
+    """
+
+    whole: Schedule | None
+    begin: int
+    epochs: int
+
+    nests: ClassVar[bool] = True
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """Return the multiplier."""
+        return 1.0 if self.whole is None else self.whole(self.begin + epoch, self.epochs)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-Role = str  # what members are for: "original", "oracle", "subset", …; "design/NAME" for a part of the pool
+Role = str  # what members are for: "original", "oracle", "subset", …; "design/NAME" and "shard/N" for parts
 Stream = Literal["initialisation", "order", "subset", "noise", "augmentation"]
 
 

@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.instantiate import instantiate, takes
 from dmm_exp.config.registered import registered
 from dmm_exp.config.schema import Plain
 from dmm_exp.data import Augmentation, Examples
@@ -269,12 +269,31 @@ def read_examples(path: Path) -> Examples:
 
 
 def model_factory(config: Plain, examples: Examples) -> Callable[[], Normalised]:
-    """Return a function that makes a newly initialised network behind the dataset's normalisation."""
+    """Return a function that makes a newly initialised network behind the dataset's normalisation.
+
+    Raises:
+        UserError: a network for words gets numbers, or one for numbers gets words.
+    """
     shape = examples.input_shape
-    make = instantiate(
-        {**config, "_partial_": True}, "model.network", input_shape=list(shape), n_classes=examples.n_classes
-    )
+    supplied = {"input_shape": list(shape), "n_classes": examples.n_classes, **_words(config, examples)}
+    make = instantiate({**config, "_partial_": True}, "model.network", **supplied)
     return lambda: Normalised(make(), **vars(examples.normalisation), input_shape=shape)
+
+
+def _words(config: Plain, examples: Examples) -> dict[str, int]:
+    """Return the number of words, for networks that take words."""
+    takes_words, name = takes(config.get("_target_"), "words"), f"model.network._target_={config.get('_target_')}"
+    if takes_words and examples.words is None:
+        raise UserError(
+            f"{name} takes words, and inputs of this dataset are numbers {list(examples.input_shape)}; expected texts "
+            "(dataset=wordnet, or a table with dataset.formats.table.text), or another model"
+        )
+    if examples.words is not None and not takes_words:
+        raise UserError(
+            f"{name} takes numbers, and inputs of this dataset are words; expected model=embedding_bag, "
+            "model=transformer, or a network with an argument 'words'"
+        )
+    return {} if examples.words is None else {"words": examples.words.count}
 
 
 def recipe(training: Mapping[str, Any]) -> dict[str, Any]:

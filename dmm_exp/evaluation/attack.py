@@ -57,6 +57,11 @@ class Attack:
         setting = f"{KEY}.forget_sets={self.settings.forget_sets}"
         if not isinstance(self.pipeline.refinement, Whole):
             raise UserError(f"{setting}: its forget sets are too small to be split; expected refinement=none")
+        if self.unlearner.starts_at is not None:
+            raise UserError(
+                f"{setting}: {type(self.unlearner).__name__} would need an early checkpoint of every base model; "
+                "expected an unlearner that begins at trained models"
+            )
         if self.unlearner.target == "oracle":
             raise UserError(
                 f"{setting}: {type(self.unlearner).__name__} would need models retrained without each set; expected an "

@@ -65,6 +65,7 @@ class Audits:
                     f"{KEY}.{name}: {type(probe).__name__} is no probe; expected one of "
                     "dmm_exp.unlearners.probes, or an unlearner that matches no targets"
                 )
+            probe.check_inputs(self.pipeline.context.examples, f"{KEY}.{name}")
         method = self.pipeline.unlearners[-1]
         if self.nodes and not method.returns_models:
             raise UserError(f"{KEY}: {type(method).__name__} returns predictions and no models; expected no audits")

@@ -47,17 +47,22 @@ class Costs:
         """Return gradient evaluations of all models that the method looks at and other requests can look at, too.
 
         These are the pool, models by design and on larger subsets, gradients, and the originals, as far as predictions
-        or the scores of a refinement use them.
+        or the scores of a refinement use them, or a method trains such ones itself.
         """
         artifacts, originals = list(unique(self._looked_at())), self.pipeline.models.originals
         trained = gradients_of(artifact for artifact in artifacts if artifact.digest != originals.digest)
+        if any(unlearner.trains_originals for unlearner in self.pipeline.unlearners):
+            trained += gradients_of([originals])
         return trained + gradients_of([originals]) * self._originals_used(artifacts) / self.config.n_models
 
     def _looked_at(self) -> Iterator[Artifact]:
-        """Yield the models that predictions and the refinement's scores are computed from."""
+        """Yield the models that predictions, the refinement's scores and methods that go back are made from."""
         pipeline, refinement = self.pipeline, self.pipeline.refinement
         if "predicted" in pipeline.targets:
             yield from pipeline.effects.source.shared()
+        for place, unlearner in enumerate(pipeline.unlearners):
+            if unlearner.starts_at and (early := pipeline.unlearning.early(place)) is not None:
+                yield early
         for family in families_of([refinement.score]) if refinement.needs_scores else ():
             yield from pipeline.scores.sources(family).values()
 

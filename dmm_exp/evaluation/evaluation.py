@@ -125,7 +125,7 @@ class Evaluation:
         )
 
     def _metrics(self) -> dict[str, float]:
-        parts = (self.scored.metrics(), self._cost(), self._effect())
+        parts = (self.scored.metrics(), self._certified(), self._cost(), self._effect())
         return {name: float(value) for part in parts for name, value in part.items()}
 
     def quick_metrics(self) -> dict[str, float]:
@@ -214,6 +214,10 @@ class Evaluation:
             deviation = self.pipeline.models.originals.stacked("logits")[:, points].std(0, correction=0).numpy()
             values["doubt"] = doubt(errors, deviation, self.context.examples.labels.numpy()[points])
         return values
+
+    def _certified(self) -> dict[str, float]:
+        """Return ε and δ that the last part's method certifies: its steps know nothing of the other parts, either."""
+        return {f"certified/{name}": value for name, value in self.pipeline.unlearners[-1].certified.items()}
 
     def _cost(self) -> dict[str, float]:
         facts = self.pipeline.unlearned.shard_facts()[0]

@@ -109,7 +109,7 @@ class SubClass(Selector):
                 f"forget.cluster={self.cluster} of forget.clusters={self.clusters}: expected 1 to {len(members)} "
                 "clusters, counted from 0"
             )
-        inputs = examples.inputs[members].flatten(1).float().numpy()
+        inputs = examples.vectors(members).numpy()
         found = torch.from_numpy(KMeans(self.clusters, random_state=self.seed).fit_predict(inputs)).long()
         by_size = torch.bincount(found, minlength=self.clusters).argsort(descending=True, stable=True)
         return members[found == by_size[self.cluster]]
@@ -159,7 +159,7 @@ class OneGroup(Selector):
 
 @dataclass(frozen=True)
 class Mislabelled(Selector):
-    """The examples with corrupted labels, which are the ones to forget when labels turn out to be wrong."""
+    """The examples with corrupted labels, or those of a planted class: the ones that were put in to be forgotten."""
 
     def select(self, examples: Examples, scores: pd.DataFrame | None = None) -> Tensor:
         """Return the sorted corrupted examples."""

@@ -17,6 +17,7 @@ from dmm_exp.files.reading import parse_json, read_bytes
 from dmm_exp.files.writing import write_text
 from dmm_exp.leaderboard.recipe import Recipe
 from dmm_exp.metrics.tow import GROUPS
+from dmm_exp.report.figures import FIGURES
 
 FORMAT = 1  # raised when the same file means something else
 LARGEST = 16_384  # bytes of a row that is read; one that is written has about 3,000
@@ -151,12 +152,13 @@ def forget_digest(points: Sequence[int]) -> str:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Return all rows of a folder, in the order of their paths.
+    """Return all rows of a folder, in the order of their paths; a page that was made there is passed over.
 
     Raises:
         UserError: there are none, one is damaged or in a wrong place, or rows of one board do not belong together.
     """
-    paths = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
+    found = folder.rglob("*.json")
+    paths = sorted(path for path in found if path.name != FIGURES and not path.name.startswith("."))
     if not paths:
         raise UserError(
             f"{folder}: holds no row; expected BOARD/METHOD/FORGET.json, as leaderboard.rows=DIR writes them"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _LOWER = (
     *("klom", "cost", "ulira", "seconds", "effect/standard_error", "effect/expected_error"),
-    *("single/outside", "single/distance", "competition/epsilon", "effect/doubt"),
+    *("single/outside", "single/distance", "competition/epsilon", "certified", "effect/doubt"),
 )
 
 

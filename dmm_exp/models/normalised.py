@@ -44,7 +44,9 @@ class Normalised(nn.Module):
         self.constant_shape = (len(mean), *tail)
 
     def normalise(self, inputs: Tensor) -> Tensor:
-        """Return float32 inputs of about zero mean and unit variance."""
+        """Return float32 inputs of about zero mean and unit variance; numbers of words stay what they are."""
+        if inputs.dtype == torch.int32:
+            return inputs
         if len(self.slope) == 1:
             return inputs.float() * self.slope[0] + self.offset[0]
         slope, offset = (self._constant(values, inputs.device) for values in (self.slope, self.offset))

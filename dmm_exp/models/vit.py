@@ -82,9 +82,15 @@ class TransformerBlock(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return tokens ``[batch, tokens, width]`` of the same shape."""
-        tokens = tokens + self.attention(tokens)
+    def forward(self, tokens: Tensor, real: Tensor | None = None) -> Tensor:
+        """Return tokens ``[batch, tokens, width]`` of the same shape.
+
+        Args:
+            tokens: ``[batch, tokens, width]``.
+            real: which tokens are attended to, ``[batch, tokens]`` bool; None for all.
+        """
+        norm, attention = self.attention
+        tokens = tokens + attention(norm(tokens), real)
         return tokens + self.mlp(tokens)
 
 
@@ -101,12 +107,14 @@ class Attention(nn.Module):
         self.inwards = nn.Linear(width, 3 * width)
         self.outwards = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return tokens ``[batch, tokens, width]`` of the same shape."""
+    def forward(self, tokens: Tensor, real: Tensor | None = None) -> Tensor:
+        """Return tokens ``[batch, tokens, width]`` of the same shape; see :class:`TransformerBlock`."""
         parts = self.inwards(tokens).unflatten(-1, (3, self.heads, -1))  # [batch, tokens, 3, heads, width / heads]
         queries, keys, values = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        weights = (queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5).softmax(-1)
-        return self.outwards((weights @ values).transpose(1, 2).flatten(2))
+        likeness = queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5
+        if real is not None:  # a finite number: a text may have no word at all
+            likeness = likeness.masked_fill(~real[:, None, None, :], torch.finfo(likeness.dtype).min)
+        return self.outwards((likeness.softmax(-1) @ values).transpose(1, 2).flatten(2))
 
 
 def sines_and_cosines(height: int, width: int, channels: int, device: torch.device) -> Tensor:

@@ -37,6 +37,7 @@ class Data:
     def of(cls, examples: Examples) -> Data:
         """Return a dataset whose artifact holds all of it."""
         facts = {"n_train": examples.n_train, "classes": examples.class_names, "input": vars(examples.normalisation)}
+        facts |= {} if examples.words is None else {"words": vars(examples.words)}
         spec = Spec("dataset", facts, {"content": content_of(examples)})
         unseen = examples.n_points - examples.n_train
         return cls(examples, spec, examples, f"{examples.n_train:,} training and {unseen:,} validation")

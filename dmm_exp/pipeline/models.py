@@ -17,6 +17,7 @@ from dmm_exp.config.schema import Node, Plain, plain
 from dmm_exp.data import Rows, group_values
 from dmm_exp.ensembles import AllBut, Designed, Only, RandomSubsets, Role
 from dmm_exp.ensembles.work import TrainJob, train_chunk
+from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.metrics import margins
 from dmm_exp.pipeline.chunks import Chunks
@@ -24,6 +25,7 @@ from dmm_exp.pools import Design, Known, answers_alike, role_of
 from dmm_exp.scores import memorization_columns
 from dmm_exp.store import Artifact, Draft, Spec
 
+PART = "dmm_exp.ensembles.schedules.Part"
 KNOWN_FROM = 1000  # models on random halves that designs look at, so that larger pools grow without new designs
 Obtain = Callable[[str, str, Spec, Callable[[Draft], None]], Artifact]
 """From (name, detail, spec, function that writes it) to an artifact, as :meth:`Context.obtain`."""
@@ -53,6 +55,21 @@ class Models:
             return self._given()
         members, job = self.context.config.n_models, replace(self.job("original"), keep=("parameters", "trajectory"))
         return self.trained("originals", f"{members:,} models", members, job)
+
+    def early(self, epoch: int) -> Artifact:
+        """Return the originals as they were after some epochs: the beginning of their training, carried out again.
+
+        Raises:
+            UserError: it cannot be.
+        """
+        if self._given is not None:
+            raise UserError(f"no earlier epoch ({epoch}) of the training of given networks is kept")
+        members, job = self.context.config.n_models, self.job("original")
+        if epoch == job.training["epochs"]:
+            return self.originals
+        schedule = {"_target_": PART, "whole": job.training["schedule"], "begin": 0, "epochs": job.training["epochs"]}
+        job = replace(job, training={**job.training, "epochs": epoch, "schedule": schedule})
+        return self.trained("early originals", f"{members:,} models after epoch {epoch}", members, job)
 
     @property
     def subsets(self) -> RandomSubsets:
@@ -104,6 +121,7 @@ class Models:
             answers_alike(torch.from_numpy(self.margins_of(halves, slice(None))), halves.masks[:, :]),
             examples.inputs,
             examples.columns,
+            examples.words,
         )
 
     def designed(self, name: str) -> Artifact:

@@ -17,6 +17,7 @@ from torch import Tensor
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Node, plain
 from dmm_exp.data import Rows
+from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.optimisation import check_optimizer
 from dmm_exp.ensembles.work import model_factory, recipe
@@ -84,10 +85,21 @@ class Pipeline:
         check_optimizer(recipe(plain(config.scores.held_out))["optimizer"], "scores.held_out.optimizer")
 
     def _check_parts(self) -> None:
+        for unlearner in self.unlearners:
+            unlearner.check_inputs(self.context.examples, "unlearner")
         for unlearner in self.unlearners[:-1]:
             if not unlearner.returns_models:
                 raise UserError(
                     f"refinement: {type(unlearner).__name__} returns predictions and no models; it can only be last"
+                )
+        training = plain(self.context.config.training)
+        for unlearner in self.unlearners:
+            if unlearner.needs_training and by_function(training):
+                raise UserError(f"unlearner: {type(unlearner).__name__} needs a recipe of conf/training, no function")
+            if unlearner.starts_at is not None and unlearner.starts_at > training["epochs"]:
+                raise UserError(
+                    f"unlearner.rewind_to={unlearner.starts_at}: expected an epoch of the originals' training, from 0 "
+                    f"(retraining) to {training['epochs']} (nothing is done)"
                 )
 
     def _check_recipe(self, parts: Node) -> None:
@@ -207,6 +219,9 @@ class Pipeline:
                     rows = self.unlearning.gone(place)
                     yield training(context, "few_oracles", partial(self.effects.correcting, rows), few)
                 yield Stage("effect", partial(self._job, place))
+            if (epoch := self.unlearners[place].starts_at) is not None:
+                share = epoch / config.training.epochs
+                yield training(context, "early_originals", partial(models.early, epoch), config.n_models, share)
         yield Stage("unlearned", lambda: self.unlearned, config.n_models)
 
     def _job(self, place: int) -> object:

@@ -13,6 +13,7 @@ MADE_AS = {  # stage → the role of its models, or the kind of its artifact
     "pool": "subset",
     "larger": "larger",
     "originals": "original",
+    "early_originals": "original",
     "oracles": "oracle",
     "floor_oracles": "floor_oracle",
     "target_oracles": "target_oracle",

@@ -13,6 +13,7 @@ from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.ensembles.trajectory import PROXIES
 from dmm_exp.ensembles.work import TRAJECTORY, evaluation_copy, model_factory, stored_ensemble
+from dmm_exp.errors import UserError
 from dmm_exp.pipeline.models import Models, without_defaults
 from dmm_exp.scores import (
     FAMILIES,
@@ -45,6 +46,11 @@ class Scores:
 
     def check(self, families: Iterable[str]) -> None:
         """Raise ``UserError`` when the network lacks something that scores of some families need."""
+        if "curvature" in families and self.context.examples.words is not None:
+            raise UserError(
+                "scores of curvature move inputs by small amounts, and inputs of this dataset are words; expected "
+                "another score, such as memorization"
+            )
         if "entanglement" in families:
             model_factory(self.context.config.model.network, self.context.examples)().check_features()
 

@@ -48,6 +48,8 @@ class Unlearning:
             inputs[f"points {place}"] = self.parts[place].rows.digest
             inputs |= {f"target {place}": target.digest} if target else {}
             families |= {f"target {place}": target.spec.family} if target and part.oracles else {}
+            if (early := self.early(place)) is not None:
+                inputs[f"early {place}"], families[f"early {place}"] = early.digest, early.spec.family
 
         def make(draft: Draft) -> None:
             job = UnlearnJob(
@@ -78,6 +80,11 @@ class Unlearning:
         """Return the models retrained without some rows whose logits are matched; metrics compare with others."""
         return self.models.retrained("target oracles", "target_oracle", gone)
 
+    def early(self, place: int) -> Artifact | None:
+        """Return the originals at the epoch that a part's unlearner goes back to; None if it does not."""
+        epoch = self.unlearners[place].starts_at
+        return None if epoch is None else self.models.early(epoch)
+
     def job(self, place: int) -> tuple[PartJob, Artifact | None]:
         """Return the job of one part, and the artifact of its targets.
 
@@ -88,10 +95,12 @@ class Unlearning:
         oracles = self.target_oracles(gone) if target == "oracle" else None
         whole = "the forget set" if place == len(self.parts) - 1 else None
         effect = self.effects.of(gone, whole) if target == "predicted" else None
+        early = self.early(place)
         assert part.unlearner is not None
         return PartJob(
             unlearner=part.unlearner,
             points=tuple(part.rows.tolist()),
             oracles=oracles.path if oracles else None,
             effect=effect.path if effect else None,
+            early=early.path if early else None,
         ), oracles or effect

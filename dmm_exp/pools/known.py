@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dmm_exp.data import group_values
+from dmm_exp.data import Words, group_values, vectors
 from dmm_exp.errors import UserError, did_you_mean, listed
 
 ALIKE = ("answers", "inputs")
@@ -27,6 +27,7 @@ class Known:
             ``[points, models]``.
         inputs: ``[points, ...]``.
         columns: name → value of every training row, for datasets that say from whom or where a row is.
+        words: what inputs are numbers of, where they are texts.
     """
 
     n_train: int
@@ -35,6 +36,7 @@ class Known:
     answers: Tensor
     inputs: Tensor
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    words: Words | None = None
 
     @cached_property
     def classes(self) -> list[Tensor]:
@@ -60,7 +62,7 @@ class Known:
 
     @cached_property
     def _inputs(self) -> Tensor:
-        inputs = self.inputs.flatten(1).float().clone()  # never the data themselves, which flat ones would be
+        inputs = vectors(self.inputs, self.words).clone()  # never the data themselves, which flat ones would be
         for rows in self.classes:
             inputs[self.labels == self.labels[rows[0]]] -= inputs[rows].mean(0)
         return _unit_rows(inputs)

@@ -15,7 +15,7 @@ from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table,
 from dmm_exp.console.words import MISSING, further, more, number, two_digits
 from dmm_exp.metrics.tow import GROUPS
 from dmm_exp.runs.result import RunResult
-from dmm_exp.runs.words import is_unknown, mostly_noise
+from dmm_exp.runs.words import certificate, is_unknown, mostly_noise
 
 SIDES = "\nreverse,\nsum"  # what stands below KLoM: in the direction KL(oracle ‖ unlearned), and of both
 NOTE_WIDTH = 22  # characters in a line below the name of a row
@@ -50,6 +50,8 @@ def _method_row(label: str, note: str, metrics: Mapping[str, float]) -> Headline
         note += f"; prediction is mostly noise on {', '.join(noisy)}"
     if is_unknown(metrics):
         note += "; unlike anything the pool knows"
+    if "certified/epsilon" in metrics:
+        note += f"; {certificate(metrics)}"
     row = _row(metrics, label, note, ("", "unlearned"), _cost(metrics))
     return HeadlineRow(row.label, row.note, row.cells, emphasis=True)
 

@@ -161,6 +161,26 @@ def _ends(metrics: Mapping[str, float], name: str) -> str:
     return f" (95 % interval {percent(low)} to {percent(high)})" if low is not None and high is not None else ""
 
 
+def certificate(metrics: Mapping[str, float]) -> str:
+    """Return the certified (ε, δ), and the ε that an attack shows against retrained models beside it."""
+    said = f"certified (ε, δ) = ({metrics['certified/epsilon']:.3g}, {metrics['certified/delta']:.1g})"
+    measured = metrics.get("competition/epsilon")
+    return said if measured is None else f"{said}, measured ε {measured:.3g}"
+
+
+def _certified(result: RunResult) -> str | None:
+    """What a certificate says, and of what; silent for methods without one."""
+    if "certified/epsilon" not in result.metrics:
+        return None
+    floor = result.metrics.get("competition/epsilon_floor")
+    against = f" ({floor:.3g} between retrained models and others)" if floor is not None else ""
+    return (
+        f"The method has {certificate(result.metrics)}{against}. The certificate is of the method alone: it would give "
+        "the same distribution of models, up to (ε, δ), from models that never saw the forget set. What is measured "
+        "compares with retrained models that did not go through the method, so either may be the larger one."
+    )
+
+
 def _accuracy(result: RunResult) -> str | None:
     """Tug-of-war, for readers who know accuracies better than margins."""
     tug, floor = (result.metrics.get(name) for name in ("tow", "tow_floor"))
@@ -231,7 +251,7 @@ def _unknown(result: RunResult) -> str | None:
 
 
 _SENTENCES: tuple[Callable[[RunResult], str | None], ...] = (
-    _share, _share_rule, _forget, _others, _attack, _accuracy, _cost, _effect, _doubt, _unknown,
+    _share, _share_rule, _forget, _others, _attack, _certified, _accuracy, _cost, _effect, _doubt, _unknown,
 )  # fmt: skip
 
 

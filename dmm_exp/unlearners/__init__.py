@@ -12,6 +12,8 @@ from dmm_exp.unlearners.influence import Influence
 from dmm_exp.unlearners.layers import CFk, EUk
 from dmm_exp.unlearners.matching import DMM, DMDirect, OracleMatching
 from dmm_exp.unlearners.negation import NegMerge
+from dmm_exp.unlearners.noisy import NoisyFinetune
+from dmm_exp.unlearners.partial_retraining import SISA, Rewind
 from dmm_exp.unlearners.references import DoNothing, Retrain
 from dmm_exp.unlearners.relabelling import RandomLabel, SalUn
 from dmm_exp.unlearners.remain_geometry import SFRon
@@ -32,6 +34,7 @@ __all__ = [
     "CT",
     "DMM",
     "MSG",
+    "SISA",
     "SSD",
     "UNSIR",
     "AscentDescent",
@@ -52,9 +55,11 @@ __all__ = [
     "L1Sparse",
     "NegGradPlus",
     "NegMerge",
+    "NoisyFinetune",
     "OracleMatching",
     "RandomLabel",
     "Retrain",
+    "Rewind",
     "SFRon",
     "SalUn",
     "Scrub",

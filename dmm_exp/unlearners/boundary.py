@@ -28,6 +28,8 @@ class BoundaryShrink(FineTuning):
         UserError: the length is negative.
     """
 
+    moves_inputs: ClassVar[bool] = True
+
     def __init__(self, *, bound: float = 0.5, **optimisation: Any) -> None:
         super().__init__(**optimisation)
         if bound < 0:
@@ -81,6 +83,7 @@ class AMUN(FineTuning):
     """
 
     own_sets: ClassVar[bool] = False
+    moves_inputs: ClassVar[bool] = True
 
     def __init__(
         self, *, radius: float = 0.5, doublings: int = 8, steps: int = 50, true_labels: bool = True, **optimisation: Any

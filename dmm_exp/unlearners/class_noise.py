@@ -38,6 +38,7 @@ class UNSIR(FineTuning):
     """
 
     own_sets: ClassVar[bool] = False
+    moves_inputs: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -23,10 +23,10 @@ class Function(Unlearner):
     """Unlearning by ``function(net, retain_loader, forget_loader, val_loader)``, one member after another.
 
     The function changes the network in place, or returns one of the same architecture. Loaders yield pairs of inputs
-    (float32, as the dataset stores them: the network normalises) and labels, on the network's device, the first two
-    shuffled. Random numbers of torch, numpy and Python are seeded for each member. Every example that a loader yields
-    counts as one gradient: what the function does with it is not known. The signature is that of the NeurIPS 2023
-    machine unlearning competition (Triantafillou et al., arXiv 2406.09073).
+    (float32, as the dataset stores them: the network normalises; int32 for words) and labels, on the network's device,
+    the first two shuffled. Random numbers of torch, numpy and Python are seeded for each member. Every example that a
+    loader yields counts as one gradient: what the function does with it is not known. The signature is that of the
+    NeurIPS 2023 machine unlearning competition (Triantafillou et al., arXiv 2406.09073).
 
     Args:
         function: its name, ``module.function``, for messages.
@@ -101,10 +101,13 @@ class _Points(Dataset[tuple[Tensor, Tensor]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.inputs[index].float().to(self.device), self.labels[index].to(self.device)
+        return self._seen(self.inputs[index]), self.labels[index].to(self.device)
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        return self.inputs[indices].float().to(self.device), self.labels[indices].to(self.device)
+        return self._seen(self.inputs[indices]), self.labels[indices].to(self.device)
+
+    def _seen(self, inputs: Tensor) -> Tensor:
+        return (inputs if inputs.dtype == torch.int32 else inputs.float()).to(self.device)
 
 
 class _Counted(DataLoader[tuple[Tensor, Tensor]]):

@@ -66,6 +66,7 @@ class Perturbed(Unlearner):
     """
 
     own_sets: ClassVar[bool] = True
+    moves_inputs: ClassVar[bool] = True
 
     def __init__(self, *, size: float, draws: int, seed: int = 0) -> None:
         if not size > 0 or draws < 1:

@@ -16,6 +16,7 @@ from dmm_exp.ensembles import Ensemble, EnsembleModule, Optimisation, member_see
 from dmm_exp.ensembles.optimisation import OptimizerFactory, check_optimizer
 from dmm_exp.ensembles.schedules import Schedule
 from dmm_exp.ensembles.seeds import member_generator
+from dmm_exp.errors import UserError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -40,6 +41,7 @@ class UnlearningTask:
         build: makes a newly initialised network.
         recipe: of the originals' training: ``epochs``, ``batch_size``, ``optimizer``, ``schedule``.
         make_trainer: from ``max_epochs`` to a Lightning trainer.
+        early: the originals as they were at :attr:`Unlearner.starts_at`; None where no such models are kept.
     """
 
     originals: Ensemble
@@ -52,6 +54,7 @@ class UnlearningTask:
     build: Callable[[], nn.Module]
     recipe: dict[str, Any]
     make_trainer: Callable[..., Trainer]
+    early: Ensemble | None = None
 
     @property
     def n_forget(self) -> int:
@@ -86,8 +89,10 @@ class UnlearningTask:
     def alone(self, row: int) -> UnlearningTask:
         """Return the task of the member in ``row`` alone."""
         one = slice(row, row + 1)
-        targets = None if self.targets is None else self.targets[one]
-        return replace(self.of(row), originals=self.originals[one], members=self.members[one], targets=targets)
+        targets, early = (None if values is None else values[one] for values in (self.targets, self.early))
+        return replace(
+            self.of(row), originals=self.originals[one], members=self.members[one], targets=targets, early=early
+        )
 
 
 @dataclass(frozen=True)
@@ -133,15 +138,23 @@ class Unlearner(ABC):
         reference: whether the method is only a reference, or uses retrained models; leaderboards show it without a
             rank.
         returns_models: whether there are models at the end, and not predictions only.
+        needs_training: why the method cannot be applied to a network that somebody else trained; None if it can.
+        trains_originals: whether the method trains originals of its own, as costly as those that it is given.
+        starts_at: the epoch of the originals' training that the method goes back to; None if it begins at their end.
         epochs: number of epochs; 0 if the method has none.
         checkpoints: numbers of epochs at which the method is evaluated before its end.
         nests: whether a shorter run is the beginning of a longer one.
+        moves_inputs: whether inputs are moved a little, as numbers can be and words cannot.
     """
 
     target: ClassVar[Target] = "none"
     own_sets: ClassVar[bool] = False
     reference: ClassVar[bool] = False
     returns_models: ClassVar[bool] = True
+    needs_training: ClassVar[str | None] = None
+    trains_originals: ClassVar[bool] = False
+    starts_at: int | None = None
+    moves_inputs: ClassVar[bool] = False
     epochs: int = 0
     checkpoints: Sequence[int] = ()
 
@@ -150,9 +163,22 @@ class Unlearner(ABC):
         """Whether checkpoints of a long run equal shorter runs."""
         return False
 
+    @property
+    def certified(self) -> dict[str, float]:
+        """``epsilon`` and ``delta`` that are proved of the result; empty for methods without a certificate."""
+        return {}
+
     @abstractmethod
     def unlearn(self, task: UnlearningTask) -> UnlearningResult:
         """Unlearn all members of the task together; the task's originals are not changed."""
+
+    def check_inputs(self, examples: Examples, key: str) -> None:
+        """Raise ``UserError``, which begins with a key, where the method cannot be applied to such inputs."""
+        if self.moves_inputs and examples.words is not None:
+            raise UserError(
+                f"{key}: {type(self).__name__} moves inputs by small amounts, and inputs of this dataset are words; "
+                "expected a method that takes inputs as they are"
+            )
 
     def targets_of(self, task: UnlearningTask) -> Tensor:
         """Return the logits to match, ``[members, points, classes]``. Raises ``TypeError`` where there are none."""

@@ -43,12 +43,14 @@ class PartJob:
         points: training indices to forget.
         oracles: folder of the target oracles' artifact, when the method matches real oracles.
         effect: folder of the effect's artifact, when the method matches predicted oracles.
+        early: folder of the artifact of originals at an earlier epoch, when the method goes back to it.
     """
 
     unlearner: Plain
     points: tuple[int, ...]
     oracles: Path | None
     effect: Path | None
+    early: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,7 @@ def _task(job: UnlearnJob, place: int, examples: Examples, ensemble: Ensemble, m
         seed=job.seed if place == 0 else member_seed(job.seed, "unlearned", place, "subset"),
         members=members,
         targets=_targets(job, part, members),
+        early=part.early and stored_ensemble(part.early, model_factory(job.model, examples), members),
     )
 
 

@@ -36,9 +36,9 @@ DO_NOT_IDENTIFY = {
 }  # fmt: skip
 FILES = ["dataset.path", "dataset.formats.*.groups", "forget.indices"]
 LATER = [
-    "dataset.train_skip", "dataset.validation_skip", "unlearner.margin_weight",
-    "dataset.formats.npz.axes", "dataset.formats.table.keep", "dataset.formats.folder.group_by",
-    "dataset.formats.npz.group_by", "dataset.formats.table.group_by", "evaluation.strong_ulira.position",
+    "dataset.train_skip", "dataset.validation_skip", "unlearner.margin_weight", "dataset.formats.npz.axes",
+    "dataset.formats.table.keep", "dataset.formats.folder.group_by", "dataset.formats.npz.group_by",
+    "dataset.formats.table.group_by", "dataset.formats.table.text", "evaluation.strong_ulira.position",
     "forget.position", "forget.column", "forget.header", "attribution.oracles", "pool.designs", "refinement.each",
     "evaluation.klom.floor_everywhere", "evaluation.audits",
 ]  # fmt: skip

@@ -136,3 +136,30 @@ def test_a_draw_leaves_one_row_of_every_class_where_it_can():
         assert len(drawn) == size
         assert len(np.unique(np.delete(labels, drawn))) == 12
     assert len(stratified(labels, 100, seed=0)) == 100
+
+
+# ---------------------------------------------------------------------- what is no class: quantities, several labels
+
+
+@pytest.mark.parametrize("mark", [".", ","])
+def test_a_quantity_is_refused_when_it_is_written_as_texts(tmp_path, mark):
+    values = [f"{value:.3f}".replace(".", mark) for value in np.linspace(0, 1, 30)]
+    pd.DataFrame({"x": np.arange(60.0) ** 2, "label": 2 * values}).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(UserError, match=r"label=label: the labels are 30 different fractions such as .* a quantity"):
+        Dataset({"table": Table()}, str(tmp_path), split=Split(test=0.25)).load()
+
+
+@pytest.mark.parametrize("several", ["drama|comedy", "comedy; drama", "drama,comedy,drama"])
+def test_several_labels_in_one_are_refused(tmp_path, several):
+    labels = [several, *10 * ["drama", "comedy"]]
+    with pytest.raises(
+        UserError, match=r"label=label: the label .* joins the labels .*expected one class for each row"
+    ):
+        write_table(tmp_path, {"train": labels}).load()
+
+
+def test_a_name_with_such_a_mark_is_a_class_where_its_parts_are_none(tmp_path):
+    assert write_table(tmp_path, {"train": 10 * ["salt, pepper", "salt"]}).load().class_names == [
+        "salt",
+        "salt, pepper",
+    ]

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 import dmm_exp
 from dmm_exp.config.instantiate import instantiate
-from dmm_exp.data import Dataset, Digits, Examples, LabelCorruption, Normalisation
+from dmm_exp.data import Dataset, Digits, Examples, LabelCorruption, Normalisation, PlantedClass
 from dmm_exp.data.formats import Idx
 from dmm_exp.data.formats.idx import read_idx
 from dmm_exp.errors import UserError
@@ -125,6 +125,54 @@ def test_corruption_is_a_function_of_its_seed():
 def test_a_share_of_wrong_labels_outside_its_range_is_refused(fraction: float):
     with pytest.raises(UserError, match=rf"dataset\.corruption\.fraction={fraction}"):
         LabelCorruption(fraction=fraction)
+
+
+# ---------------------------------------------------------------------- a planted class
+
+
+def test_a_planted_class_is_a_new_last_class_of_mirrored_inputs():
+    clean, planted = digits(), digits(corruption=PlantedClass(fraction=0.1, seed=5))
+    chosen = planted.corrupted
+    assert planted.class_names == [*clean.class_names, "planted"]
+    assert int(chosen[: clean.n_train].sum()) == round(0.1 * clean.n_train)
+    assert int(chosen[clean.n_train :].sum()) == round(0.1 * (clean.n_points - clean.n_train))
+    assert torch.equal(planted.labels == 10, chosen)
+    assert torch.equal(planted.inputs[chosen], 16 - clean.inputs[chosen])
+    assert torch.equal(planted.inputs[~chosen], clean.inputs[~chosen])
+    assert torch.equal(planted.labels[~chosen], clean.labels[~chosen])
+    assert planted.normalisation == clean.normalisation
+
+
+def test_a_planted_class_takes_rows_of_all_others():
+    clean, planted = digits(), digits(corruption=PlantedClass(fraction=0.2))
+    assert (clean.labels[planted.corrupted].bincount(minlength=10) > 10).all()
+
+
+def test_numbers_of_a_table_are_mirrored_by_column_within_what_is_seen_on_unseen_rows():
+    inputs = torch.tensor([[0.0, 5.0], [9.0, 7.0], [1.0, 4.0], [3.0, 8.0]])
+    table = Examples(inputs, torch.zeros(4).long(), 2, ["a"], Normalisation(1, [0.0], [1.0]), torch.zeros(4).bool())
+    before = inputs.clone()
+    planted = PlantedClass(fraction=0.99, seed=1).applied(table)
+    assert torch.equal(planted.inputs, torch.tensor([[3.0, 7.0], [1.0, 5.0], [3.0, 8.0], [1.0, 4.0]]))
+    assert torch.equal(table.inputs, before)
+
+
+def test_a_planted_class_is_a_function_of_its_seed_and_may_be_empty():
+    first, again, other = (digits(corruption=PlantedClass(0.1, seed)) for seed in (1, 1, 2))
+    assert torch.equal(first.corrupted, again.corrupted)
+    assert not torch.equal(first.corrupted, other.corrupted)
+    assert digits(corruption=PlantedClass()).class_names == digits().class_names
+
+
+def test_a_planted_class_cannot_have_the_name_of_another():
+    with pytest.raises(UserError, match=r"corruption\.name=3: is the name of another class; expected a new one"):
+        digits(corruption=PlantedClass(0.1, name="3"))
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 5.0])
+def test_a_share_of_a_planted_class_outside_its_range_is_refused(fraction: float):
+    with pytest.raises(UserError, match=rf"dataset\.corruption\.fraction={fraction}"):
+        PlantedClass(fraction=fraction)
 
 
 # ---------------------------------------------------------------------- IDX files

@@ -138,6 +138,8 @@ REFUSALS = {
     ("ct", "vectors"): "kernels of convolutions",
     ("unsir", "vectors"): "whole classes",
     ("unsir", "images"): "whole classes",
+    **{("rewind", kind): "keeps no checkpoint" for kind in ("vectors", "images")},
+    **{("sisa", kind): "trains a network on each" for kind in ("vectors", "images")},
 }
 
 
@@ -345,6 +347,8 @@ def test_a_method_without_epochs_says_that_nothing_was_cut():
         ({"method": "oracle_matching"}, "OracleMatching is a reference"),
         ({"method": "dm_direct"}, "DMDirect is a reference"),
         ({"method": "retrain"}, "needs a recipe"),
+        ({"method": "rewind"}, "of which a given network keeps no checkpoint; expected another method"),
+        ({"method": "sisa"}, "SISA cuts the data into parts and trains a network on each"),
         ({"method": "gradient_ascent epochs=3 optimizer.lr=1e30"}, "diverged"),
         ({"method": "ssd"}, "alpha=25"),
         ({"seed": -1}, "seed=-1"),

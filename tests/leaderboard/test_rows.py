@@ -419,6 +419,16 @@ def test_the_same_rows_make_the_same_files(built: Path, rows: list[Row], tmp_pat
         assert (tmp_path / "site" / name).read_text() == (built / name).read_text()
 
 
+def test_the_page_may_stand_beside_the_rows_and_be_made_again(rows: list[Row], tmp_path: Path, command: Any) -> None:
+    for one in rows:
+        one.write(tmp_path / "leaderboard")
+    for _ in range(2):
+        done = command("leaderboard", "build", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "leaderboard\n"), done.stderr
+    names = {path.name for path in (tmp_path / "leaderboard").iterdir() if path.is_file()}
+    assert names == {f"leaderboard.{end}" for end in ("html", "md", "csv", "tex")} | {"figures.json"}
+
+
 def test_the_page_is_built_without_torch() -> None:
     lines = "import sys, dmm_exp.leaderboard.build, dmm_exp.leaderboard.rows; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", lines], check=False).returncode == 0

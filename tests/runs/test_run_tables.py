@@ -33,6 +33,15 @@ def test_headline_has_floor_then_nothing_then_method(run: RunResult) -> None:
     assert [row.label for row in headline_data(run).rows] == ["independent retraining", "doing nothing", "dmm"]
 
 
+def test_headline_and_report_have_what_a_method_certifies_beside_what_is_measured(run: RunResult) -> None:
+    proved = {"certified/epsilon": 2.0, "certified/delta": 1e-5, "competition/epsilon": 3.25}
+    certain = replace(run, metrics={**run.metrics, **proved})
+    said = "certified (ε, δ) = (2, 1e-05), measured ε 3.25"
+    assert said in headline_data(certain).rows[-1].note
+    assert any(said in sentence and "of the method alone" in sentence for sentence in narrative(certain).meaning)
+    assert "certified" not in headline_data(run).rows[-1].note + " ".join(narrative(run).meaning)
+
+
 @pytest.mark.parametrize(("doubt", "said"), [(0.7, False), (1.1, True)])
 def test_headline_and_report_say_when_a_forget_set_is_unlike_anything_the_pool_knows(
     run: RunResult, doubt: float, said: bool

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hydra.utils import get_object
 from tiny_tasks import (
+    ANSWERS,
     CONF,
     FINE_TUNING,
     IN_PART,
@@ -27,12 +28,12 @@ from tiny_tasks import (
 
 import dmm_exp.unlearners
 from dmm_exp.config.instantiate import check_targets, instantiate
+from dmm_exp.ensembles import member_generator
 from dmm_exp.errors import UserError
 from dmm_exp.unlearners import FineTuning, Unlearner
 
-RANDOM = [*FINE_TUNING, "function", "influence", "retrain"]  # these draw random numbers
-MOVED = [name for name in METHODS if name not in STILL]
-MODELS = [name for name in METHODS if name != "dm_direct"]
+RANDOM = [*FINE_TUNING, "function", "influence", "retrain", "rewind", "sisa"]  # these draw random numbers
+MOVED = [name for name in METHODS if name not in (*STILL, *ANSWERS)]
 FORGET, RETAIN, TRAINING_SET = 20, 80, 100
 
 
@@ -106,7 +107,7 @@ def test_answers_are_finite_and_those_of_its_models(name, network):
     assert all(torch.isfinite(value).all() for value in everything(result).values())
     if result.ensemble is not None:
         assert torch.equal(result.ensemble.logits(task.examples.inputs), result.logits)
-    assert (result.ensemble is None) == (name == "dm_direct")
+    assert (result.ensemble is None) == (name in ANSWERS) == (not make(name).returns_models)
 
 
 @pytest.mark.parametrize("name", MOVED)
@@ -150,7 +151,9 @@ def test_a_method_that_draws_nothing_does_not_depend_on_the_seed(name):
 def test_members_have_randomness_of_their_own(name):
     """The same original twice, under two numbers, is unlearned in two ways."""
     task = fitting(name)
-    twins = replace(task, originals=type(task.originals).stack([task.originals.member(0)] * 2), members=range(2))
+    stack = type(task.originals).stack
+    twins = replace(task, originals=stack([task.originals.member(0)] * 2), early=stack([task.early.member(0)] * 2))
+    twins = replace(twins, members=range(2))
     first, second = unlearn(name, replace(twins, targets=task.targets[[0, 0]])).logits
     assert not torch.equal(first, second)
 
@@ -187,10 +190,18 @@ def ascents(c, f, r):
     return c["epochs"] * -(-r // (c["forget_every"] * c["batch_size"])) * min(f, c["forget_batch_size"])
 
 
+def hits(shards, f):
+    """Return how many of the first rows of a hundred each shard holds."""
+    order = torch.randperm(100, generator=member_generator(0, "shard", 0, "subset"))
+    return [int((part < f).sum()) for part in order.view(shards, -1)]
+
+
 BY_HAND = {
     "do_nothing": lambda c, f, r: 0,
     "dm_direct": lambda c, f, r: 0,
     "retrain": lambda c, f, r: 4 * r,
+    "rewind": lambda c, f, r: (4 - c["rewind_to"]) * r,
+    "sisa": lambda c, f, r: 4 * sum(25 - hit for hit in hits(c["shards"], f) if hit),
     "function": lambda c, f, r: r,
     "ssd": lambda c, f, r: f + r,
     "influence": lambda c, f, r: f + c["iterations"] * 2 * c["curvature_sample"],
@@ -204,6 +215,7 @@ BY_HAND = {
         (c["noise_steps"] + c["impair_epochs"] * c["repeats"]) * c["noise_size"]
         + c["epochs"] * round(c["retain_fraction"] * r)
     ),
+    "noisy_finetune": lambda c, f, r: c["noisy_steps"] * min(c["batch_size"], r) + c["epochs"] * r,
     "msg": lambda c, f, r: min(f, r) + f + c["epochs"] * r,
     "neggrad_plus": lambda c, f, r: c["epochs"] * 2 * r,
     "ascent_descent": lambda c, f, r: min(c["ascent_epochs"], c["epochs"]) * f + c["epochs"] * r,

@@ -29,7 +29,7 @@ from dmm_exp.store import Artifact, Draft, Spec, Store
 from dmm_exp.unlearners.work import PartJob, UnlearnJob, unlearn_chunk
 
 APPLIED = [name for name in METHODS if name not in ON_IMAGES + ON_CLASSES]
-TARGETS = {"dmm": "effect", "dm_direct": "effect", "oracle_matching": "oracles"}
+TARGETS = {"dmm": "effect", "dm_direct": "effect", "oracle_matching": "oracles", "rewind": "early"}
 
 
 class Silent:
@@ -76,6 +76,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     return {
         "examples": store.obtain(Spec("examples"), task.examples.write),
         "originals": store.obtain(Spec("originals"), write_originals),
+        "early": store.obtain(Spec("early"), lambda draft: draft.write_shard(0, task.early.tensors(), {})),
         "oracles": store.obtain(Spec("oracles"), lambda draft: draft.write_shard(0, {"logits": task.targets}, {})),
         "effect": store.obtain(
             Spec("effect"), lambda draft: draft.write_tensors("effect", {"effect": (logits - task.targets).mean(0)})
@@ -90,7 +91,7 @@ def unlearned(
     target = TARGETS.get(next(name for name in METHODS if METHODS[name]["_target_"] == config["_target_"]))
 
     def write(draft: Draft) -> None:
-        sources = {name: made[name].path if name == target else None for name in ("oracles", "effect")}
+        sources = {name: made[name].path if name == target else None for name in ("oracles", "effect", "early")}
         part = PartJob(config, tuple(range(20)), **sources)
         job = UnlearnJob(
             parts=(part,),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Digits, Examples, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, member_seed
-from dmm_exp.ensembles.schedules import OneCycle
+from dmm_exp.ensembles.schedules import OneCycle, Part
 from dmm_exp.ensembles.work import model_factory, trainer_factory
 from dmm_exp.unlearners import Fit, UnlearningResult, UnlearningTask
 from dmm_exp.unlearners.distillation import divergence
@@ -31,11 +31,12 @@ METHODS["function"] |= {"function": "tiny_tasks.noisily", "call": {"_target_": "
 FINE_TUNING = [name for name, config in METHODS.items() if "epochs" in config]
 UNTRAINED = [name for name in METHODS if name not in FINE_TUNING]
 STILL = ["dm_direct", "do_nothing"]
+ANSWERS = ["dm_direct", "sisa"]  # these give answers, and no model
 ON_IMAGES = ["ct"]  # these need convolutions
 ON_CLASSES = ["unsir"]  # these need whole classes
 IN_PART = ["cf_k", "eu_k", "jit"]  # these leave some tensors as they are
 FADING = ["l1_sparse", "sfron"]  # what these do falls to nothing over the whole run
-ELSEWHERE = ["eu_k", "msg", "ct"]  # these begin at other networks than the originals
+ELSEWHERE = ["eu_k", "msg", "ct", "noisy_finetune"]  # these begin at other networks than the originals
 
 TRAINER = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text(encoding="utf-8")) | {"accelerator": "cpu"}
 TRAINING = {
@@ -49,6 +50,7 @@ CNN = {"_target_": "dmm_exp.models.CNN", "channels": [4], "batch_norm": True}
 
 SMALLER = {  # what the settings of full-sized data become on a hundred examples
     "ssd": {"alpha": 1.5},
+    "rewind": {"rewind_to": 2},
     "influence": {"curvature_sample": 30, "iterations": 4, "scale": 1.0, "damping": 0.01},
     **{name: {"epochs": 2, "batch_size": 32} for name in FINE_TUNING},
     "unsir": {"epochs": 2, "batch_size": 32, "noise_size": 6, "noise_steps": 5},
@@ -84,7 +86,7 @@ def few_digits() -> Examples:
 
 
 def forgetting(examples: Examples, forget: Iterable[int], *, members: int, network: dict[str, Any]) -> UnlearningTask:
-    """Return originals that were trained on everything, and targets that tell less of what has to go."""
+    """Return originals that were trained on everything, also early, and targets that tell less of what has to go."""
     points, which, build = torch.tensor(sorted(forget)), range(members), model_factory(network, examples)
     recipe = {
         "epochs": TRAINING["epochs"],
@@ -92,10 +94,7 @@ def forgetting(examples: Examples, forget: Iterable[int], *, members: int, netwo
         "optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
         "schedule": OneCycle(),
     }
-    originals = Ensemble.initialise(build, [member_seed(0, "original", i, "initialisation") for i in which])
-    training = EnsembleTraining(subsets=AllBut(examples.n_train, points[:0]).indices(which), **recipe)
-    training.attach(originals, examples, seed=0, role="original", members=which)
-    training.fit(trainer_factory(TRAINER))
+    originals, early = (trained(build, examples, which, part) for part in (recipe, beginning(recipe, 2)))
     targets = originals.logits(examples.inputs)
     drops = torch.rand(members, len(points), generator=torch.Generator().manual_seed(0))
     targets[:, points, examples.labels[points]] -= 4 * drops
@@ -110,7 +109,24 @@ def forgetting(examples: Examples, forget: Iterable[int], *, members: int, netwo
         build=build,
         recipe=recipe,
         make_trainer=trainer_factory(TRAINER),
+        early=early,
     )
+
+
+def trained(
+    build: Callable[[], torch.nn.Module], examples: Examples, which: Sequence[int], recipe: dict[str, Any]
+) -> Ensemble:
+    """Return originals: models that were trained on everything."""
+    originals = Ensemble.initialise(build, [member_seed(0, "original", i, "initialisation") for i in which])
+    training = EnsembleTraining(subsets=AllBut(examples.n_train, []).indices(which), **recipe)
+    training.attach(originals, examples, seed=0, role="original", members=which)
+    training.fit(trainer_factory(TRAINER))
+    return originals
+
+
+def beginning(recipe: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """Return the first epochs of a recipe."""
+    return {**recipe, "epochs": epochs, "schedule": Part(recipe["schedule"], 0, recipe["epochs"])}
 
 
 @lru_cache
@@ -140,6 +156,7 @@ def chunk(task: UnlearningTask, start: int, stop: int) -> UnlearningTask:
         originals=task.originals[start:stop],
         members=task.members[start:stop],
         targets=task.targets[start:stop],
+        early=task.early and task.early[start:stop],
     )
 
 

@@ -9,6 +9,7 @@ from dmm_exp.data.formats.npz import Npz
 from dmm_exp.data.formats.parquet import Parquet
 from dmm_exp.data.formats.svhn import SvhnMat
 from dmm_exp.data.formats.table import Table
+from dmm_exp.data.formats.wordnet import WordNet
 
 __all__ = [
     "CifarBinary",
@@ -23,4 +24,5 @@ __all__ = [
     "SvhnMat",
     "Table",
     "TinyImageNet",
+    "WordNet",
 ]

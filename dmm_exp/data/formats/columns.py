@@ -152,7 +152,8 @@ class Columns:
         if len(found) > min(MOST_WORDS, rows / 2):
             raise UserError(
                 f"{self._where(name)} holds {len(found):,} different words in {rows:,} rows; expected numbers, or "
-                f"words that repeat (at most {MOST_WORDS}, and half as many as rows); encode it, or {way_out}"
+                f"words that repeat (at most {MOST_WORDS}, and half as many as rows); encode it, take it as texts with "
+                f"{KEY}.text={{_target_: dmm_exp.data.HashedWords, column: {name}}}, or {way_out}"
             )
         for part, words in texts.items():
             if unknown := sorted(set(words) - set(found)):

@@ -13,6 +13,7 @@ import numpy as np
 
 from dmm_exp.data.pictures import Pictures
 from dmm_exp.data.split import TEST, TRAIN
+from dmm_exp.data.words import Texts
 from dmm_exp.errors import UserError
 
 __all__ = ["TEST", "TRAIN", "Format", "Part", "Reading", "fingerprint", "label_values", "whole_numbers"]
@@ -23,14 +24,14 @@ class Part:
     """The examples of one part of the files, such as the training part.
 
     Attributes:
-        inputs: ``[examples, ...]`` uint8 or float32 (images ``[examples, channels, height, width]``), or encoded
-            images.
+        inputs: ``[examples, ...]`` uint8 or float32 (images ``[examples, channels, height, width]``), encoded images,
+            or texts.
         labels: ``[examples]`` int64; or texts, where the reading has no names of classes.
         names: paths of the files in the folder of the part, if each example is a file.
         columns: name → value of every example, as text, of the columns by which training examples are grouped.
     """
 
-    inputs: np.ndarray | Pictures
+    inputs: np.ndarray | Pictures | Texts
     labels: np.ndarray
     names: list[str] | None = None
     columns: Mapping[str, list[str]] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from dmm_exp.data.formats import delimited, rda
 from dmm_exp.data.formats.columns import KEY, Columns
 from dmm_exp.data.formats.format import TEST, TRAIN, Format, Part, Reading
 from dmm_exp.data.groups import group_texts
+from dmm_exp.data.words import Texts, WordEncoder, words_of
 from dmm_exp.errors import UserError, did_you_mean, listed, shown
 from dmm_exp.files.reading import check_memory, check_parquet
 
@@ -38,16 +39,25 @@ class Table(Format):
         leave_out: columns that are not used.
         keep: columns that are inputs although they seem to number the rows or to reveal the labels.
         group_by: columns that say from whom or where each training row is. They are no inputs.
+        text: how the words of one column become numbers; this column is then the only input.
     """
 
     label: str = "label"
     leave_out: Sequence[str] = ()
     keep: Sequence[str] | None = None
     group_by: Sequence[str] | None = None
+    text: WordEncoder | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.label, Sequence) and not isinstance(self.label, str):
             raise UserError(f"{KEY}.label={list(self.label)}: expected one column, whose values are classes")
+        if self.text is not None and not isinstance(self.text, WordEncoder):
+            raise UserError(
+                f"{KEY}.text={shown(self.text)}: expected null, or how words get numbers: "
+                "{_target_: dmm_exp.data.HashedWords, column: COLUMN}"
+            )
+        if self.text is not None and not self.text.column:
+            raise UserError(f"{KEY}.text.column: expected the name of the column that holds the texts")
 
     @property
     def expected(self) -> str:
@@ -62,11 +72,13 @@ class Table(Format):
         return (path.is_file() and _end(path) is not None) or _inside(path, TRAIN) is not None
 
     def read(self, path: Path) -> Reading:
-        """Return inputs float32 ``[rows, columns]``."""
+        """Return inputs float32 ``[rows, columns]``, or texts."""
         candidates = {TRAIN: path} if path.is_file() else {part: _inside(path, part) for part in (TRAIN, TEST)}
         files = {part: file for part, file in candidates.items() if file is not None}
         groups = tuple(self.group_by or ())
-        read = {part: self._table(file, groups if part == TRAIN else ()) for part, file in files.items()}
+        texts = [] if self.text is None else [str(self.text.column)]
+        written = {part: [*(groups if part == TRAIN else ()), *texts] for part in files}
+        read = {part: self._table(file, written[part]) for part, file in files.items()}
         grouped = {name: group_texts(read[TRAIN][0][name], f"column '{name}' of {files[TRAIN]}") for name in groups}
         used = {part: self._used(table, files[part]) for part, (table, _) in read.items()}
         tables, first = {}, used[TRAIN]
@@ -77,15 +89,19 @@ class Table(Format):
         labels = {part: _values(table, self.label) for part, table in tables.items()}
         coded, names = classes_of(labels, source)
         inputs = {part: table.drop(columns=self.label) for part, table in tables.items()}
-        columns = Columns(inputs, {part: str(file) for part, file in files.items()}, coded[TRAIN], self.keep or ())
-        arrays = columns.inputs()
-        parts = {part: Part(arrays[part], coded[part]) for part in tables}
+        facts = [*read[TRAIN][1], f"label '{self.label}' of {len(names)} classes ({listed(names)})"]
+        if self.text is None:
+            columns = Columns(inputs, {part: str(file) for part, file in files.items()}, coded[TRAIN], self.keep or ())
+            found, more = columns.inputs(), _inputs_in_words(columns)
+        else:
+            found, more = _texts(inputs, self.text, files)
+        parts = {part: Part(found[part], coded[part]) for part in tables}
         parts[TRAIN] = replace(parts[TRAIN], columns=grouped)
-        taken = [_sentence(files[TRAIN], read[TRAIN][1], self.label, names, columns)]
+        taken = [f"{files[TRAIN].name}: {'; '.join([*facts, *more])}"]
         return Reading(parts, names, tuple(files.values()), tuple(taken), source)
 
-    def _table(self, path: Path, groups: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-        """Return a table, the values of groups as they are written, and notes on how it was read."""
+    def _table(self, path: Path, written: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+        """Return a table, the values of some columns as they are written, and notes on how it was read."""
         import pandas as pd
         from pyarrow import ArrowException
         from pyarrow.parquet import read_table
@@ -95,19 +111,19 @@ class Table(Format):
             if _end(path) == PARQUET:
                 check_parquet(path)
                 table = pd.read_parquet(path)
-                for name, values in read_table(path, columns=list(groups)).to_pydict().items():
+                for name, values in read_table(path, columns=list(written)).to_pydict().items():
                     table[name] = pd.Series(values, table.index, object)  # whole numbers of 64 bits stay what they are
             elif _end(path) in rda.ENDS:
                 table = rda.read_frame(path)
             else:
                 check_memory(path.stat().st_size)
-                table, facts = delimited.read_delimited(path, self.label, groups)
+                table, facts = delimited.read_delimited(path, self.label, written)
         except UserError as error:
             raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
         except (ValueError, OSError, ArrowException, LookupError, TypeError, RecursionError, MemoryError) as error:
             raise UserError(f"{path} is not a complete {_end(path)} table: {error}") from error
         table.columns = [str(name) for name in table.columns]
-        self._check_names(path, list(table.columns), groups)
+        self._check_names(path, list(table.columns))
         if len(table) == 0:
             raise UserError(f"{path} has no rows")
         return table, facts
@@ -119,8 +135,10 @@ class Table(Format):
             raise UserError(f"{path} has no column besides '{self.label}' and those left out")
         return used
 
-    def _check_names(self, path: Path, names: list[str], groups: Sequence[str]) -> None:
+    def _check_names(self, path: Path, names: list[str]) -> None:
+        text, groups = [] if self.text is None else [str(self.text.column)], self.group_by or ()
         expected = {"label": [self.label], "leave_out": self.leave_out, "keep": self.keep or (), "group_by": groups}
+        expected["text.column"] = text
         for key, wanted in expected.items():
             for name in wanted:
                 if name not in names:
@@ -134,6 +152,11 @@ class Table(Format):
             raise UserError(f"{KEY}.leave_out, {KEY}.keep: '{self.label}' is the label; expected other columns")
         if inputs := [name for name in groups if name in (self.label, *(self.keep or ()))]:
             raise UserError(f"{KEY}.group_by: '{inputs[0]}' is the label or in {KEY}.keep; expected other columns")
+        if used := [name for name in text if name in (self.label, *self.leave_out, *groups)]:
+            raise UserError(
+                f"{KEY}.text.column={used[0]}: is the label, or in {KEY}.leave_out or {KEY}.group_by; expected another "
+                "column"
+            )
 
     def _check_columns(self, table: pd.DataFrame, first: pd.DataFrame, file: Path, train: Path) -> None:
         """Raise ``UserError`` unless a part has the training part's columns, in any order."""
@@ -177,10 +200,36 @@ def _values(table: pd.DataFrame, label: str) -> np.ndarray:
     return values if values.dtype.kind in "biuf" else values.astype(str)
 
 
-def _sentence(file: Path, facts: list[str], label: str, names: list[str], columns: Columns) -> str:
-    """Return a sentence that says how a table was read."""
+def _inputs_in_words(columns: Columns) -> list[str]:
+    """Return clauses that say how columns became inputs."""
     named = [name for name in columns.tables[TRAIN].columns if name not in columns.left_out]
-    parts = [*facts, f"label '{label}' of {len(names)} classes ({listed(names)})", f"inputs {listed(named)}"]
+    parts = [f"inputs {listed(named)}"]
     parts += [f"'{name}' as {count} columns, one for each word" for name, count in columns.words.items()]
-    parts += [f"'{name}' left out, since {why}" for name, why in columns.left_out.items()]
-    return f"{file.name}: {'; '.join(parts)}"
+    return parts + [f"'{name}' left out, since {why}" for name, why in columns.left_out.items()]
+
+
+def _texts(
+    tables: Mapping[str, pd.DataFrame], encoder: WordEncoder, files: Mapping[str, Path]
+) -> tuple[dict[str, Texts], list[str]]:
+    """Return the texts of every part, and clauses that say how they become inputs.
+
+    Raises:
+        UserError: there are other columns, or values are no texts.
+    """
+    name, found, empty = encoder.column, {}, 0
+    for part, table in tables.items():
+        if others := [str(one) for one in table.columns if one != name]:
+            raise UserError(
+                f"{KEY}.text.column={name}: texts are the only input, but {files[part]} has {listed(others)} besides; "
+                f"leave out the others with {KEY}.leave_out=[{','.join(others)}]"
+            )
+        values = ["" if value is None or value != value else value for value in table[name]]
+        if wrong := [value for value in values if not isinstance(value, str)]:
+            raise UserError(
+                f"column '{name}' of {files[part]} holds values such as {shown(wrong[0])} ({type(wrong[0]).__name__}); "
+                "expected texts"
+            )
+        found[part] = Texts(values, encoder)
+        empty += sum(not words_of(value) for value in values)
+    clauses = [f"texts '{name}' as {encoder.length} numbers of words, {encoder.described}"]
+    return found, [*clauses, *([f"{empty:,} texts have no word"] if empty else [])]
