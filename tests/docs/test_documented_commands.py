@@ -94,7 +94,7 @@ def check_verify(words: list[str], compose: Composer) -> None:
 
 
 def check_leaderboard(words: list[str]) -> None:
-    assert words[:1] in ([], ["build"], ["check"], ["add"])
+    assert words[0] in ("build", "check", "add")
     source = Path(leaderboard.__file__).read_text(encoding="utf-8")
     options = {word.removeprefix("--") for word in words if word.startswith("--")}
     assert all(f'"--{one}"' in source or f'"{one}"' in source for one in options)
@@ -114,7 +114,7 @@ COMMANDS: dict[str, Callable[[list[str], Composer], object]] = {
     "verify": check_verify,
     "compare": lambda words, _: compare._parser().parse_args(words),
     "export": check_export,
-    "score": lambda words, _: not words or score.parse(words),
+    "score": lambda words, _: score.parse(words),
     "leaderboard": lambda words, _: check_leaderboard(words),
     "artifacts": lambda words, _: words[0] in ("list", "explain", "verify", "prune"),
 }
@@ -131,9 +131,15 @@ def check(words: list[str], compose: Composer) -> None:
     if "NAME" in words or "dmm_exp.NAME" in words:
         return  # it stands for every command
     if words[:2] == ["python", "-m"] and words[2].partition(".")[0] == "dmm_exp":
-        COMMANDS[words[2].partition(".")[2]](words[3:], compose)
+        name, rest = words[2].partition(".")[2], words[3:]
+        if not name and rest and rest[0] in COMMANDS:
+            name, *rest = rest
+        if rest or name in ("", "scores"):
+            COMMANDS[name](rest, compose)
     elif words[0] == "dmm-exp":
-        COMMANDS[words[1]](words[2:], compose)
+        assert words[1] in COMMANDS
+        if words[2:]:
+            COMMANDS[words[1]](words[2:], compose)
     elif words[:3] == ["python", "-m", "benchmarks"]:
         assert all((ROOT / "benchmarks" / f"{word}.py").is_file() for word in words[3:])
     elif words[0] == "make":
