@@ -191,6 +191,7 @@ class StudyConfig:
     methods: list[str] = field(default_factory=list)
     settings: str | None = None
     tables: dict[str, StudyTableConfig] = field(default_factory=dict)
+    claims: dict[str, str] = field(default_factory=dict)
     scatters: dict[str, ScatterConfig] = field(default_factory=dict)
 
 

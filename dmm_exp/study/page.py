@@ -13,6 +13,7 @@ import pandas as pd
 from dmm_exp.files.writing import write_text
 from dmm_exp.report.charts import Chart, Interval, Panel, axis, dots, floats, interval_chart, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
+from dmm_exp.study.claims import CLAIM_RULE, Claims
 from dmm_exp.study.tables import (
     RULE,
     Record,
@@ -89,19 +90,25 @@ def write_study(
     command: str,
     views: Sequence[View],
     scatters: Sequence[Scatter] = (),
+    claims: Claims | None = None,
 ) -> Path:
     """Write a study into ``folder`` and return the path of its page, ``study.html``.
 
-    Beside it stand ``cells.csv`` (one row a run, all metrics), ``summary.csv``, ``study.md``, ``study.tex``, and
-    what the figures show. The page makes no request to anything outside itself.
+    Beside it stand ``cells.csv`` (one row a run, all metrics), ``summary.csv``, ``claims.csv`` where there are claims,
+    ``study.md``, ``study.tex``, and what the figures show. The page makes no request to anything outside itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sections = [Section(chart=view_chart(records, view), rows=texts(records, view)) for view in views]
+    claims = claims or Claims()
+    verdicts = claims.rows(records)
+    sections = [Section("Claims", CLAIM_RULE, rows=verdicts, words=len(verdicts[0]))] if verdicts else []
+    sections += [Section(chart=view_chart(records, view), rows=texts(records, view)) for view in views]
     sections += [Section(chart=scatter_chart(records, scatter)) for scatter in scatters]
     frame = tidy(records)
     write_text(folder / "cells.csv", frame.to_csv(index=False))
     write_text(folder / "summary.csv", summary(records, views).to_csv(index=False))
-    write_text(folder / "study.md", markdown(records, title, views, command))
+    write_text(folder / "study.md", markdown(records, title, views, command, verdicts, CLAIM_RULE))
+    if verdicts:
+        write_text(folder / "claims.csv", claims.frame(records).to_csv(index=False))
     write_text(folder / "study.tex", latex(records, views))
     facts = [("runs", len(records)), ("seeds", frame["seed"].nunique()), ("tables", frame["table"].nunique())]
     shown = Page(title, command, facts, sections, story=[RULE], gaps=gaps(records))

@@ -16,6 +16,7 @@ from dmm_exp.config.schema import Config, StudyConfig, plain
 from dmm_exp.config.tables import check_settings
 from dmm_exp.errors import UserError
 from dmm_exp.runs.many import ManyRuns, PlannedRun, RunOutcome, named_folder
+from dmm_exp.study.claims import Claims
 from dmm_exp.study.page import Scatter, write_study
 from dmm_exp.study.tables import Record, View, print_study
 
@@ -47,6 +48,7 @@ class Study(ManyRuns[StudyCell]):
 
     def cells(self, config: Config, overrides: Sequence[str]) -> Iterator[StudyCell]:
         """Yield every cell of every table for every seed; see :func:`compose_cells_of`."""
+        Claims.of(config.study)  # refuses what is none, before anything runs
         cells = list(compose_cells_of(config.study, overrides))
         alone = any(text.startswith("seed=") for text in overrides)
         for seed in [config.seed] if alone else config.study.seeds:
@@ -69,8 +71,11 @@ class Study(ManyRuns[StudyCell]):
             for cell, result in outcomes
         ]
         views, scatters = _views(study), [Scatter(name, **plain(shown)) for name, shown in study.scatters.items()]
-        print_study(records, views)
-        return write_study(records, folder, title=study.title, command=command, views=views, scatters=scatters)
+        claims = Claims.of(study)
+        print_study(records, views, claims.rows(records))
+        return write_study(
+            records, folder, title=study.title, command=command, views=views, scatters=scatters, claims=claims
+        )
 
 
 def _views(study: StudyConfig) -> list[View]:

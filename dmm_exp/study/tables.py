@@ -155,10 +155,12 @@ def texts(records: Sequence[Record], view: View) -> list[list[str]]:
     return [head, *([row, *map(str, [*means[row].values(), *changes[row].values()])] for row in means)]
 
 
-def print_study(records: Sequence[Record], views: Sequence[View]) -> None:
-    """Print every view on standard output, and what failed below."""
+def print_study(records: Sequence[Record], views: Sequence[View], claims: Sequence[Sequence[str]] = ()) -> None:
+    """Print every view on standard output, verdicts on claims, and what failed below."""
     for view in views:
         print_table(text_table(view.title, texts(records, view)))
+    if claims:
+        print_table(text_table("claims", claims, words=len(claims[0])))
     for gap in gaps(records):
         print(gap)
 
@@ -172,9 +174,17 @@ def gaps(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def markdown(records: Sequence[Record], title: str, views: Sequence[View], command: str) -> str:
-    """Return every view as a GitHub table, and what failed below."""
+def markdown(
+    records: Sequence[Record],
+    title: str,
+    views: Sequence[View],
+    command: str,
+    claims: Sequence[Sequence[str]] = (),
+    claim_rule: str = "",
+) -> str:
+    """Return verdicts on claims and every view as GitHub tables, and what failed below."""
     parts = [f"# {title}", f"`{command}`", RULE]
+    parts += ["## Claims", claim_rule, markdown_table(claims).rstrip()] if claims else []
     for view in views:
         parts += [f"## {view.title}", view.caption, markdown_table(texts(records, view)).rstrip()]
     missing = gaps(records)
