@@ -6,6 +6,7 @@ exist gets a suggestion.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -348,11 +349,21 @@ def _keys(config: Any, prefix: str = "") -> Iterator[str]:
             yield from _keys(node, f"{prefix}{key}.")
 
 
+# what Hydra says of an experiment whose keys it lays below a key "experiment"
+NESTED = re.compile(
+    r"In '(experiment/[^']+)': .*(Key 'experiment' not in 'Config'|Could not override '\S+@experiment\.)"
+)
+
+
 def _sentence(error: Exception, cell: Iterable[Any]) -> str:
     """Say an error of Hydra or OmegaConf in one line, with the override that it is about."""
     cause = error.__cause__ or error
     text = " ".join(line.strip() for line in str(cause).splitlines() if line.strip())
     key = getattr(cause, "full_key", None) or ""
+    if (nested := NESTED.match(text)) is not None:
+        return (
+            f"{nested[1]}.yaml: expected '# @package _global_' as its first line, so that its keys are those of a run"
+        )
     if "Missing mandatory value" in text or "???" in text:
         return f"{key} has no value and needs one; give it as {key}=VALUE"
     for override in reversed(list(cell)):  # the last one is in force

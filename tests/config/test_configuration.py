@@ -172,3 +172,15 @@ def test_infinite_numbers_and_options_of_what_has_none_are_refused():
         check_targets({"unlearner": ssd})
     with pytest.raises(UserError, match="takes no 'epochs', it takes nothing"):
         check_targets({"unlearner": {"_target_": "dmm_exp.unlearners.DoNothing", "epochs": 1}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["# a note\n# @package _global_\nn_models: 3\n", "defaults:\n  - override /job: study\n", "seed: 3\n"],
+)
+def test_an_experiment_that_does_not_begin_with_its_package_is_told_so(tmp_path, text):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(text, encoding="utf-8")
+    expected = "^experiment/mine.yaml: expected '# @package _global_' as its first line"
+    with pytest.raises(UserError, match=expected):
+        check_overrides(config_directory(), ["experiment=mine"], [str(tmp_path)])
