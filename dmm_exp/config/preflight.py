@@ -362,7 +362,7 @@ def _sentence(error: Exception, cell: Iterable[Any]) -> str:
     key = getattr(cause, "full_key", None) or ""
     if (nested := NESTED.match(text)) is not None:
         return (
-            f"{nested[1]}.yaml: expected '# @package _global_' as its first line, so that its keys are those of a run"
+            f"{nested[1]}.yaml: expected '# @package _global_' as its first line; then its keys are those of a run"
         )
     if "Missing mandatory value" in text or "???" in text:
         return f"{key} has no value and needs one; give it as {key}=VALUE"
