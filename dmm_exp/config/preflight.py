@@ -361,9 +361,7 @@ def _sentence(error: Exception, cell: Iterable[Any]) -> str:
     text = " ".join(line.strip() for line in str(cause).splitlines() if line.strip())
     key = getattr(cause, "full_key", None) or ""
     if (nested := NESTED.match(text)) is not None:
-        return (
-            f"{nested[1]}.yaml: expected '# @package _global_' as its first line; then its keys are those of a run"
-        )
+        return f"{nested[1]}.yaml: expected '# @package _global_' as its first line; then its keys are those of a run"
     if "Missing mandatory value" in text or "???" in text:
         return f"{key} has no value and needs one; give it as {key}=VALUE"
     for override in reversed(list(cell)):  # the last one is in force

@@ -72,7 +72,7 @@ def test_every_choice_begins_with_a_comment_that_says_what_it_is():
         ("pool.larger.size=4", "pool.larger.size=4: expected 0 for none, or at least 8"),
         ("pool.lds_alphas=[1.5]", "pool.lds_alphas=[1.5]: expected fractions"),
         ("pool.size=20", "pool.size=20: expected at least pool.held_out + 4"),
-        ("model=null", "model=null: expected one of cnn, cnn_strided, logistic, mlp"),
+        ("model=null", "model=null: expected one of cnn, cnn_strided, embedding_bag, logistic, mlp"),
         ("scale=null", "scale=null: expected one of small, tiny; for none of them leave scale out"),
         ("hparams_search=null", "for none of them leave hparams_search out"),
         ("experiment=null", "for none of them leave experiment out"),

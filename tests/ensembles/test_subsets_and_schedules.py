@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dmm_exp.ensembles import schedules
-from dmm_exp.ensembles.schedules import Constant, Cosine, Exponential, MultiStep, OneCycle
+from dmm_exp.ensembles.schedules import Constant, Cosine, Exponential, MultiStep, OneCycle, Part
 from dmm_exp.ensembles.seeds import member_generator, member_seed
 from dmm_exp.ensembles.subsets import AllBut, RandomSubsets
 from dmm_exp.errors import UserError
@@ -180,7 +180,9 @@ def test_a_peak_outside_of_training_is_refused(peak: float):
         OneCycle(peak=peak)
 
 
-SCHEDULES = [Constant(), OneCycle(), Exponential(0.5), Cosine(), Cosine(end=0.2), MultiStep([1, 3])]
+SCHEDULES = [
+    Constant(), OneCycle(), Exponential(0.5), Cosine(), Cosine(end=0.2), MultiStep([1, 3]), Part(OneCycle(), 2, 30),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)

@@ -19,7 +19,7 @@ NETWORKS = {
 }
 MOVES_INPUTS = ["amun", "boundary_shrink", "unsir"]
 ON_IMAGES = ["ct"]
-STILL = ["dm_direct", "do_nothing"]
+STILL = ["dm_direct", "do_nothing", "sisa"]  # no models of theirs, or the originals
 
 
 @lru_cache
