@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -26,10 +26,7 @@ from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import Json, check_parquet, read_json
 from dmm_exp.files.writing import write_json, write_table, write_text
-from dmm_exp.runs.job import Job
-
-if TYPE_CHECKING:
-    from dmm_exp.pipeline.shared import Shared
+from dmm_exp.runs.job import Job, JobRequest
 
 LEADING = ["setting", "method", "schedule", "multiple", "distance", "excess", "reached", "gradients_to_1e-6"]
 
@@ -60,19 +57,11 @@ class Convex(Job):
 
     key = "convex"
 
-    def do(
-        self,
-        config: Config,
-        choices: Mapping[str, str],
-        overrides: Sequence[str],
-        *,
-        table: bool = True,
-        shared: Shared | None = None,
-    ) -> Path:
+    def do(self, request: JobRequest) -> Path:
         """Compute every missing setting; see :func:`run_convex`."""
-        if config.convex.loss is None:
+        if request.config.convex.loss is None:
             raise UserError("job=convex: convex.loss has no value; expected an experiment such as convex_ridge")
-        return run_convex(config, overrides)
+        return run_convex(request.config, request.overrides)
 
 
 def run_convex(config: Config, overrides: Sequence[str]) -> Path:

@@ -19,7 +19,7 @@ from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import Json, read_json
 from dmm_exp.files.writing import write_json, write_text
-from dmm_exp.runs.job import FinishedRun, do, failure
+from dmm_exp.runs.job import FinishedRun, JobRequest, do, failure
 from dmm_exp.runs.tables import SweepCell, sweep_table
 from dmm_exp.store.temporary import temporary_folder
 
@@ -72,7 +72,7 @@ def from_hydra(config: Any, shared: Shared | None = None) -> None:
         overrides = [re.sub("=(True|False)$", lambda match: match[0].lower(), text) for text in overrides]
         run_cell(own, choices, overrides, int(hydra.job.num), shared)
         return
-    done = do(own, choices, overrides)
+    done = do(JobRequest(own, choices, overrides))
     if done is not None:
         print(done.folder if isinstance(done, FinishedRun) else done)
 
@@ -121,7 +121,7 @@ def run_cell(
 
 def _done(config: Config, cell: CellRecord, shared: Shared | None) -> CellRecord:
     """Do a cell's work, and return the cell with what it found."""
-    done = do(config, cell.choices, cell.overrides, table=False, shared=shared)
+    done = do(JobRequest(config, cell.choices, cell.overrides, table=False, shared=shared))
     if isinstance(done, Path):  # many runs, or none: what it was composed of does not tell what it found
         kept = {group: choice for group, choice in cell.choices.items() if group == "experiment"}
         return replace(cell, choices=kept, folder=str(done))

@@ -8,7 +8,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -40,6 +40,25 @@ class FinishedRun:
     checkpoints: dict[int, dict[str, float]]
 
 
+@dataclass(frozen=True)
+class JobRequest:
+    """What a job is asked to do.
+
+    Attributes:
+        config: the resolved configuration.
+        choices: group → choice that it was composed of.
+        overrides: of the command line, or of a cell of a sweep.
+        table: whether to print the headline table of an ordinary run.
+        shared: with other jobs of this process.
+    """
+
+    config: Config
+    choices: Mapping[str, str]
+    overrides: Sequence[str]
+    table: bool = True
+    shared: Shared | None = None
+
+
 class Job(ABC):
     """A kind of work that a configuration asks for (``job=``)."""
 
@@ -47,23 +66,8 @@ class Job(ABC):
     """The part of the configuration that is this job's own, None for none."""
 
     @abstractmethod
-    def do(
-        self,
-        config: Config,
-        choices: Mapping[str, str],
-        overrides: Sequence[str],
-        *,
-        table: bool = True,
-        shared: Shared | None = None,
-    ) -> FinishedRun | Path | None:
+    def do(self, request: JobRequest) -> FinishedRun | Path | None:
         """Do what a configuration asks for, and return a finished run, or the folder of what consists of many.
-
-        Args:
-            config: the resolved configuration.
-            choices: group → choice that it was composed of.
-            overrides: of the command line, or of a cell of a sweep.
-            table: whether to print the headline table of an ordinary run.
-            shared: with other jobs of this process.
 
         Returns:
             None for a plan (``dry_run``) of something that has no folder.
@@ -73,23 +77,17 @@ class Job(ABC):
         """
 
 
-def do(
-    config: Config,
-    choices: Mapping[str, str],
-    overrides: Sequence[str],
-    *,
-    table: bool = True,
-    shared: Shared | None = None,
-) -> FinishedRun | Path | None:
-    """Do the job of a configuration; arguments and what is returned are those of :meth:`Job.do`.
+def do(request: JobRequest) -> FinishedRun | Path | None:
+    """Do the job of a configuration; what is returned is that of :meth:`Job.do`.
 
     Raises:
         UserError: the configuration asks for what cannot be, or has settings of another job.
     """
+    config = request.config
     if config.job == {"_target_": RUN}:
         config = composed_parts(config)
         check_ranges(config)
-        _start_workers(config, choices)
+        _start_workers(config, request.choices)
     with _without_collections():
         check_targets(config.job, "job")
     job: Job = instantiate(config.job, "job")
@@ -98,7 +96,7 @@ def do(
         name = key.split(".")[0]
         if value and name != job.key:
             raise UserError(f"{key}: is a setting of job={name}; expected job={name} beside it, or none")
-    return job.do(config, choices, overrides, table=table, shared=shared)
+    return job.do(replace(request, config=config))
 
 
 def _start_workers(config: Config, choices: Mapping[str, str]) -> None:

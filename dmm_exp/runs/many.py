@@ -19,7 +19,7 @@ from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json
 from dmm_exp.pipeline.shared import Shared
 from dmm_exp.runs.batch import begin
-from dmm_exp.runs.job import Job, failure
+from dmm_exp.runs.job import Job, JobRequest, failure
 from dmm_exp.runs.run import run
 
 
@@ -84,20 +84,13 @@ class ManyRuns(Job, Generic[C]):
     def finished(self, config: Config, cell: C, outcome: RunOutcome) -> None:
         """Do what is to be done as soon as a run has ended; nothing by default."""
 
-    def do(
-        self,
-        config: Config,
-        choices: Mapping[str, str],
-        overrides: Sequence[str],
-        *,
-        table: bool = True,
-        shared: Shared | None = None,
-    ) -> Path:
+    def do(self, request: JobRequest) -> Path:
         """Do every run that is not there yet, print the table, and return the folder; with ``dry_run`` list commands.
 
         Raises:
             UserError: one of the runs could not start, or all of them failed.
         """
+        config, overrides, shared = request.config, request.overrides, request.shared or Shared()
         begin(overrides)
         with Console().progress("configurations", None) as advance:
             cells = []
@@ -110,7 +103,7 @@ class ManyRuns(Job, Generic[C]):
         if config.dry_run:
             print("\n".join(shlex.join(["python", "-m", "dmm_exp", *cell.overrides]) for cell in cells))
             return folder
-        results, shared = [], shared or Shared()
+        results = []
         for number, cell in enumerate(cells, 1):
             print(f"\n[{number}/{len(cells)}] {cell.title}", file=sys.stderr)
             results.append(_result(cell, folder / "runs", shared))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from dmm_exp.pipeline import Context, Pipeline, Shared
 from dmm_exp.pipeline.plan import PlannedStage, planned
 from dmm_exp.runs.audits import audit_data
 from dmm_exp.runs.folder import folder_of, held, write_config
-from dmm_exp.runs.job import FinishedRun, Job
+from dmm_exp.runs.job import FinishedRun, Job, JobRequest
 from dmm_exp.runs.outcome import collected, write_model, write_page
 from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.tables import headline_data, numbers_table
@@ -40,17 +40,9 @@ PipelineOf = Callable[[Config, Console], Pipeline]
 class Run(Job):
     """One experiment."""
 
-    def do(
-        self,
-        config: Config,
-        choices: Mapping[str, str],
-        overrides: Sequence[str],
-        *,
-        table: bool = True,
-        shared: Shared | None = None,
-    ) -> FinishedRun | None:
+    def do(self, request: JobRequest) -> FinishedRun | None:
         """Do it, or print its plan; see :func:`run`."""
-        return run(config, choices, table=table, shared=shared)
+        return run(request.config, request.choices, table=request.table, shared=request.shared)
 
 
 @storage_errors()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from dmm_exp.executors import shared_executor
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.writing import write_table, write_text
 from dmm_exp.pipeline import Context, Pipeline, Shared
-from dmm_exp.runs.job import Job
+from dmm_exp.runs.job import Job, JobRequest
 from dmm_exp.runs.scores_page import TITLE, correlation_rows, correlations, write_scores_page
 from dmm_exp.scores import FAMILIES
 from dmm_exp.store import Store
@@ -34,17 +34,9 @@ UNUSED = {
 class Scores(Job):
     """Every score of every training example."""
 
-    def do(
-        self,
-        config: Config,
-        choices: Mapping[str, str],
-        overrides: Sequence[str],
-        *,
-        table: bool = True,
-        shared: Shared | None = None,
-    ) -> Path | None:
+    def do(self, request: JobRequest) -> Path | None:
         """Compute every score; see :func:`run_scores`."""
-        return run_scores(config, choices, shared)
+        return run_scores(request.config, request.choices, request.shared)
 
 
 @storage_errors()

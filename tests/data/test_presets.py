@@ -13,6 +13,7 @@ from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides, forget_overrides
 from dmm_exp.config.schema import Config, register
 from dmm_exp.leaderboard.board import Leaderboard, compose_entries
+from dmm_exp.runs.job import JobRequest
 from dmm_exp.study.study import Study, compose_cells_of
 
 SMALLEST = [
@@ -88,7 +89,7 @@ def test_a_preset_that_is_a_leaderboard_runs_at_the_smallest_scale(name, tmp_pat
     overrides = [f"experiment={name}", *SMALLEST, f"dataset.path={images(tmp_path / 'files', dataset)}", forget]
     overrides += OTHER_KINDS.get(name, ["~leaderboard.forget_sets.pc_top", "~leaderboard.forget_sets.pc_both"])
     overrides += ["leaderboard.methods=[dmm,finetune]", f"paths.outputs={tmp_path / 'outputs'}"]
-    folder = Leaderboard().do(composed(*overrides), {}, overrides)
+    folder = Leaderboard().do(JobRequest(composed(*overrides), {}, overrides))
     assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 2
     assert "finetune" in (folder / "leaderboard.csv").read_text()
     assert "failed" not in (folder / "cells.csv").read_text()
@@ -108,7 +109,7 @@ def test_a_preset_that_is_a_study_runs_at_the_smallest_scale(name, tmp_path):
     overrides += ["~study.tables.memorization.columns.mid", "~study.tables.memorization.columns.high"]
     overrides += [f"paths.outputs={tmp_path / 'outputs'}"]
     overrides += [] if dataset == "tiny_imagenet" else ["dataset.split.validation=8"]
-    folder = Study().do(composed(*overrides), {}, overrides)
+    folder = Study().do(JobRequest(composed(*overrides), {}, overrides))
     assert len(list((folder / "runs").iterdir())) == 3
 
 

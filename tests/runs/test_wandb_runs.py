@@ -21,6 +21,7 @@ from dmm_exp.config.schema import register
 from dmm_exp.errors import UserError
 from dmm_exp.runs import batch as sweep
 from dmm_exp.runs.figures import FIGURES
+from dmm_exp.runs.job import JobRequest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 OVERRIDES = [
@@ -99,7 +100,7 @@ def test_runs_of_leaderboards_and_studies_are_composed_with_a_group(
     ((config, _),) = compose_cells(config_directory(), ["dry_run=true"], [])
     for overrides in (["seed=1"], ["seed=2"], ["seed=1"]):
         with pytest.raises(UserError, match="names no runs"):
-            getattr(commands, job)().do(config, {}, overrides)
+            getattr(commands, job)().do(JobRequest(config, {}, overrides))
     assert groups[0] == groups[2] != groups[1]
     assert all(groups)
 
