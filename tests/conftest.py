@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, Browser
 
 from dmm_exp.commands import cli
 from dmm_exp.runs import batch
@@ -58,6 +59,16 @@ def processes() -> Any:
 
     Processes().warm_up()
     return multiprocessing.get_context(START)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Return a headless browser; without Chromium the test is skipped."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here")
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(autouse=True, scope="session")

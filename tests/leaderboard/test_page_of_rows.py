@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Browser
+from browser import Browser
 
 from dmm_exp.leaderboard.build import build
 from dmm_exp.leaderboard.recipe import Recipe
@@ -39,15 +39,6 @@ def rows() -> Iterator[Row]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rows")
     return build(list(rows()), folder, title="Leaderboard", runs=folder, command="again")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here")
-    opened = Browser(tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 BOARD = "[...document.querySelectorAll('table.board')].find((table) => table.querySelector('[data-fixed]'))"
