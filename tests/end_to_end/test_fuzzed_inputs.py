@@ -51,7 +51,7 @@ from dmm_exp.forget import read_rows
 from dmm_exp.records import chain_reading, checkpoints, files
 from dmm_exp.records.chain import CHAIN, HEAD
 from dmm_exp.records.verify_command import verify
-from dmm_exp.runs.job import do
+from dmm_exp.runs.job import JobRequest, do
 from dmm_exp.store import Draft, Spec, Store
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
@@ -596,7 +596,7 @@ def changed(config: dict[str, Any], changes: Changes) -> dict[str, Any]:
 def planned(folder: Path, chosen: dict[str, str]) -> None:
     """Read the configuration of a finished run, as ``--config-path`` does, and print the plan of it."""
     ((config, _),) = compose_cells(str(folder), ["dry_run=true"])
-    do(config, chosen, [], table=False)
+    do(JobRequest(config, chosen, [], table=False))
     run_name(config, chosen)
 
 
