@@ -16,6 +16,7 @@ from dmm_exp.leaderboard.tables import gaps_of, leaderboard_data, leaderboard_la
 from dmm_exp.report.charts import Chart, Mark, Panel, dots, line, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
 from dmm_exp.runs.cost_figure import cost_axis, cost_scale, frontier_line
+from dmm_exp.runs.labels import method_roles
 
 CAPTION = (
     "One panel a kind of forget set, mean over its draws. Down and to the left is better: as close as retraining, for "
@@ -67,10 +68,11 @@ def quality_against_cost(outcomes: Sequence[Outcome]) -> Chart:
 
 
 def _roles(table: pd.DataFrame) -> dict[str, str]:
-    """Give every method a colour and a shape of its own; references are grey, and only their shapes differ."""
+    """Give every method its colour and shape; references are grey, and only their shapes differ."""
+    roles = method_roles(map(str, table.index))
     return {
-        str(method): f"{'other' if reference else 'series'}{place}"
-        for place, (method, reference) in enumerate(table["reference"].items())
+        method: role.replace("series", "other") if reference else role
+        for (method, role), reference in zip(roles.items(), table["reference"], strict=True)
     }
 
 

@@ -17,7 +17,7 @@ REFERENCE = "memorization"
 TITLE = "Spearman's correlation with memorization"
 CAPTION = (
     "One point a training example: its memorization (probability form) against every other score, with Spearman's "
-    "correlation. Scores that are high for easy examples fall."
+    "correlation."
 )
 RULE = "The 95 % intervals are over examples, by Fisher's transformation with the variance of Bonett and Wright (2000)."
 MOST_SHOWN = 5_000
@@ -66,9 +66,8 @@ def scores_chart(scores: pd.DataFrame, found: pd.DataFrame) -> Chart:
     for row in found.to_dict("records"):
         values, name = shown[row["score"]], row["score"].replace("_", " ")
         x = log10(values) if is_skewed(values) else values
-        across = log_axis("", x) if is_skewed(values) else axis("", x, count=4)
-        note = f"ρ = {number(row['spearman'])}" + ", logarithmic" * is_skewed(values)
-        panels.append(Panel(across, y, [dots("unlearned", x, shown[REFERENCE])], name, note))
+        across = log_axis(name, x) if is_skewed(values) else axis(name, x, count=4)
+        panels.append(Panel(across, y, [dots("ink", x, shown[REFERENCE])], name, f"ρ = {number(row['spearman'])}"))
     return Chart("scores", "Scores against memorization", CAPTION, panels, across=3, height=0.74)
 
 

@@ -17,6 +17,7 @@ from dmm_exp.leaderboard.tables import leaderboard_data, leaderboard_markdown, l
 from dmm_exp.report.canvas import save
 from dmm_exp.report.figures import kept
 from dmm_exp.report.palette import colour_of, marker
+from dmm_exp.runs.labels import method_roles
 
 EVIL = "<b>x|y</b>"
 
@@ -179,7 +180,8 @@ def test_the_figure_has_a_panel_for_each_kind(kinds: int) -> None:
 def test_the_figure_joins_checkpoints_and_ends_in_the_result() -> None:
     chart = quality_against_cost([cell("one", "random", 2.0, epochs=CHECKPOINTS), cell("two", "random", 4.0)])
     (panel,) = chart.panels
-    path, steps, end = (mark for mark in panel.marks if mark.role == "series0")
+    role = method_roles(["one", "two"])["one"]
+    path, steps, end = (mark for mark in panel.marks if mark.role == role)
     assert (path.form, steps.form, end.form, end.large) == ("line", "dots", "dots", True)
     for mark in (path, steps):
         np.testing.assert_allclose(10**mark.x, [0.05, 0.1])
@@ -201,6 +203,15 @@ def test_methods_look_different_and_references_are_grey() -> None:
     looks = {mark.label: (colour_of(mark.role), marker(mark.role)) for mark in chart.legend}
     assert len({looks[name] for name in names}) == 15
     assert looks["retrain"][0] == "other"
+
+
+def test_a_method_looks_the_same_on_every_board_whatever_its_place() -> None:
+    names = ["dmm", "scrub", "salun", "finetune", "mine"]
+    boards = [
+        [cell(name, "random", float(place)) for place, name in enumerate(order, 1)] for order in (names, names[::-1])
+    ]
+    one, other = ({mark.label: mark.role for mark in quality_against_cost(board).legend} for board in boards)
+    assert one == other
 
 
 @pytest.mark.parametrize(
