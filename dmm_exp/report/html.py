@@ -77,6 +77,7 @@ class Page:
         sections: its parts.
         story: sentences at the top.
         gaps: a line for each thing that is missing.
+        warnings: what to beware of, above everything else.
     """
 
     title: str
@@ -85,6 +86,7 @@ class Page:
     sections: Sequence[Section]
     story: Sequence[str] = ()
     gaps: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 def write_sections(shown: Page, path: Path) -> Path:

@@ -165,6 +165,35 @@ def test_four_kinds_fit_in_140_columns() -> None:
     assert max(map(len, printed(cells).splitlines())) <= 140
 
 
+def test_pages_show_the_size_of_ensembles_and_intervals_and_warn_of_few_models(tmp_path: Path) -> None:
+    ends = {"klom/forget/p95_low": 0.81, "klom/forget/p95_high": 1.93}
+    values = {"one": 1.0, "two": 2.0}
+    sets = [("random", 0), ("random", 1), ("class", 0)]
+    for count in (79, 80):
+        cells = [
+            cell(name, kind, value, draw, metrics={**metrics(value), **ends}, n_models=count)
+            for name, value in values.items()
+            for kind, draw in sets
+        ]
+        text = write_leaderboard(cells, tmp_path, title="Board", command="run").read_text(encoding="utf-8")
+        assert f"models in each ensemble</span> {count}" in text
+        assert "[0.81, 1.93]" in text
+        assert "one is first, with a mean rank of 1.00 [1.00, 1.00]." in text
+        words = "With fewer than 80, KLoM is mostly sampling noise; here the floor alone is 0.60 to 0.60"
+        assert (words in text) is (count < 80)
+        assert (words in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")) is (count < 80)
+
+
+def test_the_interval_of_a_mean_rank_says_how_much_it_depends_on_the_sets() -> None:
+    table = leaderboard_data([*BOARD, *REFERENCES], intervals=True)
+    details = {row.label: row.cells[0].detail for row in table.rows}
+    low, high = map(float, details["two"].strip("[]").split(", "))
+    assert 1.0 <= low < 1.75 < high <= 3.0
+    assert details["retrain"] == ""
+    alone = leaderboard_data([cell("one", "random", 1.0), cell("two", "random", 2.0)], intervals=True)
+    assert {row.cells[0].detail for row in alone.rows} == {""}
+
+
 def test_markdown_is_one_table_whatever_names_hold() -> None:
     table = [line for line in leaderboard_markdown([cell(EVIL, EVIL, 1.0)]).splitlines() if line]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {6}
