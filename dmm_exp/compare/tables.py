@@ -193,7 +193,8 @@ def tests_texts(found: Comparison) -> list[list[str]]:
 
 def _interval(row: dict[Any, Any], form: str = ".3f") -> str:
     """Return the interval in brackets, after a space; nothing where there is none."""
-    return f" [{row['low']:{form}}, {row['high']:{form}}]" if math.isfinite(row["low"]) else ""
+    ends = [f"{end:{form}}" if abs(end) < 1e5 else f"{end:.1e}" for end in (row["low"], row["high"])]
+    return f" [{', '.join(ends)}]" if math.isfinite(row["low"]) else ""
 
 
 def _probability(value: float) -> str:

@@ -217,8 +217,9 @@ class _Shown:
         """Who is first, and how that is found."""
         ranked = self.standings.ranked
         first = ranked.query("mean_rank == mean_rank.min()")
+        verb = "is" if len(first) == 1 else "are"
         said = (
-            [f"{' and '.join(map(str, first.index))} first, with a mean rank of {with_ends(first.iloc[0])}."]
+            [f"{' and '.join(map(str, first.index))} {verb} first, with a mean rank of {with_ends(first.iloc[0])}."]
             if len(first)
             else []
         )

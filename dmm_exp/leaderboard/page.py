@@ -62,7 +62,7 @@ def quality_against_cost(outcomes: Sequence[Outcome]) -> Chart:
     )
     place = cost_scale([1.0, *known[COST]])
     x = cost_axis(place, np.array([0.0, *known[COST]]))
-    y = log_axis("mean of three P95 KLoM (nats)", log10([*known["score"], *floor_of]))
+    y = log_axis("mean P95 KLoM (nats)", log10([*known["score"], *floor_of]))
     panels = []
     for kind, floor in floor_of.items():
         marks = [line("floor", [x.low, x.high], log10([floor, floor]), "noise floor")]
@@ -79,11 +79,9 @@ def quality_against_cost(outcomes: Sequence[Outcome]) -> Chart:
 
 def _roles(table: pd.DataFrame) -> dict[str, str]:
     """Give every method its colour and shape; references are grey, and only their shapes differ."""
-    roles = method_roles(map(str, table.index))
-    return {
-        method: role.replace("series", "other") if reference else role
-        for (method, role), reference in zip(roles.items(), table["reference"], strict=True)
-    }
+    references = sorted(map(str, table.index[table["reference"].to_numpy(bool)]))
+    grey = {method: f"other{place}" for place, method in enumerate(references)}
+    return {method: grey.get(method, role) for method, role in method_roles(map(str, table.index)).items()}
 
 
 def _method(path: pd.DataFrame, method: str, role: str, place: Callable[..., NDArray[np.float64]]) -> Iterator[Mark]:

@@ -61,7 +61,8 @@ def _kind_cell(row: Mapping[Any, Any], kind: str, intervals: bool) -> Cell:
 
 def ends_of(low: float, high: float) -> str:
     """Return an interval in brackets; nothing where there is none."""
-    return "" if math.isnan(low) or math.isnan(high) else f"[{number(low)}, {number(high)}]"
+    ends = [number(end) if abs(end) < 1000 else f"{end:.1e}" for end in (low, high)]
+    return "" if math.isnan(low) or math.isnan(high) else f"[{', '.join(ends)}]"
 
 
 def _sum_of(values: Iterable[float]) -> str:

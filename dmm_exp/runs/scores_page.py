@@ -45,7 +45,8 @@ def _correlation(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:
         return dict.fromkeys(("spearman", "low", "high"), float("nan"))
     rho = float(stats.spearmanr(values[known], reference[known])[0])  # type: ignore[arg-type]
     half = 1.96 * np.sqrt((1 + rho**2 / 2) / max(int(known.sum()) - 3, 1))
-    low, high = np.tanh(np.arctanh(rho) + np.array([-half, half]))
+    with np.errstate(divide="ignore"):  # of a perfect correlation: both ends are it
+        low, high = np.tanh(np.arctanh(rho) + np.array([-half, half]))
     return {"spearman": rho, "low": float(low), "high": float(high)}
 
 

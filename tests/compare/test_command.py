@@ -16,6 +16,7 @@ import termios
 import numpy as np
 import pandas as pd
 import pytest
+from browser import faults
 
 from dmm_exp.commands.compare import compare_runs
 
@@ -77,6 +78,11 @@ def test_tables_stand_before_pictures_on_the_page(folder, tmp_path):
     assert compare_runs([str(folder), f"--html={tmp_path / 'out.html'}"]) == 0
     page = (tmp_path / "out.html").read_text()
     assert page.index("<table") < page.index("Paired differences") < page.index("<figure")
+
+
+def test_the_page_is_right_on_every_screen_and_on_paper(browser, folder, tmp_path):
+    assert compare_runs([str(folder), f"--html={tmp_path / 'out.html'}"]) == 0
+    assert faults(browser, tmp_path / "out.html") == []
 
 
 def test_files_hold_every_run_and_the_page_opens_offline(folder, tmp_path, capsys):

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser
+from axes import misleading
+from browser import Browser, faults
 
 from dmm_exp.leaderboard.build import build
 from dmm_exp.leaderboard.recipe import Recipe
 from dmm_exp.leaderboard.rows import Row, forget_digest
+from dmm_exp.report.figures import kept
 
 SETS = [
     ("random", "random seed=0"),
@@ -53,6 +55,11 @@ def test_the_page_fits_and_asks_for_nothing(browser: Browser, page: Path, width:
     assert browser.value("document.documentElement.scrollWidth") <= width
     assert browser.requests == []
     assert browser.complaints == []
+
+
+def test_the_page_is_right_on_every_screen_and_on_paper(browser: Browser, page: Path) -> None:
+    assert faults(browser, page) == []
+    assert misleading(kept(page.parent)) == []
 
 
 @pytest.mark.parametrize("count", [79, 80])

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from axes import misleading
+from browser import Browser, faults
 
 from dmm_exp.console.tables import print_table
 from dmm_exp.leaderboard.page import quality_against_cost, write_leaderboard
@@ -271,6 +273,11 @@ def test_everything_is_written(page: Path) -> None:
         "figures.json",
     }
     assert [chart.name for chart in kept(page.parent)] == ["quality_against_cost"]
+
+
+def test_the_page_is_right_on_every_screen_and_on_paper(browser: Browser, page: Path) -> None:
+    assert faults(browser, page) == []
+    assert misleading(kept(page.parent)) == []
 
 
 def test_the_page_asks_nothing_of_the_network(page: Path) -> None:
