@@ -30,6 +30,6 @@ def _misleads(axis: Axis) -> bool:
     places, values = np.array([one for one in known if one[1] > 0]).reshape(-1, 2).T
     if len(places) < 2 or not np.allclose(places, np.log10(values), atol=1e-6):
         return False
-    narrow = axis.high - axis.low < 2
-    between = any(abs(at - round(at)) > 0.01 for at in places)
-    return not axis.label.endswith(", log scale") or not len(axis.fine) or (narrow and not between)
+    span, between = axis.high - axis.low, any(abs(at - round(at)) > 0.01 for at in places)
+    lacking = (span <= 6 and not len(axis.fine)) or (span < 2 and not between)
+    return lacking or not axis.label.endswith(", log scale")
