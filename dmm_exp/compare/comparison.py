@@ -59,7 +59,7 @@ def compare(
         raise UserError(f"--baseline '{baseline}' is no method here; expected one of {listed(table[METHOD])}{hint}")
     table = table.sort_values(list(dict.fromkeys([*keys, METHOD, "block"])), key=_sortable, ignore_index=True)
     unranked = _unranked(table, {methods[run.folder] for run in kept if is_reference(run)})
-    ranking = _ranking(table[~table[METHOD].isin(list(unranked))], shown)
+    ranking = _ranking(table.loc[[method not in unranked for method in table[METHOD]], :], shown)
     sizes = Counter(table["block"])
     candidates = [*_methods(ranking), *(method for method in _methods(table) if method not in unranked), ""]
     chosen = (baseline or candidates[0]) if max(sizes.values()) > 1 else ""
@@ -151,11 +151,11 @@ _NO_INTERVAL = {"low": math.nan, "high": math.nan, "over": ""}
 
 def _unranked(table: pd.DataFrame, references: Collection[str]) -> dict[str, str]:
     """Return the methods that are not ranked, each with the reason: references, and those in few of all blocks."""
-    blocks, counts = table["block"].nunique(), table[METHOD].value_counts()  # a method has one run in a block
+    blocks, counts = table["block"].nunique(), Counter(table[METHOD])  # a method has one run in a block
     few = {
         method: f"in {counts[method]} of {blocks} blocks" for method in _methods(table) if 2 * counts[method] < blocks
     }
-    return {method: "a reference" for method in _methods(table) if method in references} | few
+    return few | {method: "a reference" for method in _methods(table) if method in references}
 
 
 def _untested(
@@ -177,12 +177,13 @@ def _untested(
 
 def _reason(tests: pd.DataFrame, method: str, metric: str, baseline: str) -> str:
     """Return why a method was not tested on a metric; nothing where it was."""
-    found = tests[(tests[METHOD] == method) & (tests["metric"] == metric)]
-    if found.empty:
+    of_both = ((tests[METHOD] == method) & (tests["metric"] == metric)).to_numpy()
+    found = tests.loc[of_both].to_dict("records")
+    if not found:
         return f"no block where it and {baseline} have a value"
-    if math.isfinite(found["p"].iloc[0]):
+    if math.isfinite(found[0]["p"]):
         return ""
-    if found["blocks"].iloc[0] == 1:
+    if found[0]["blocks"] == 1:
         return f"one block with {baseline}; without values by member it takes two"
     return "all differences are the same"
 

@@ -105,7 +105,7 @@ def legend(found: Comparison) -> list[str]:
         lines.append("±: half of the 95 % interval over the runs of a group (Student's t)")
     if "members" in over:
         lines.append("[ ]: 95 % interval over the models of a single run")
-    if found.means["floor"].notna().any():
+    if found.means["floor"].notna().to_numpy().any():
         lines.append("floor: the same of an independent ensemble of retrained models")
     return lines
 

@@ -60,13 +60,14 @@ def read_style(path: Path) -> Style:
     """
     with _Complaints() as said:  # of lines and keys that it does not know, matplotlib warns; of values, it raises
         try:
-            style = dict(matplotlib.rc_params_from_file(path, fail_on_error=True, use_default_template=False))
+            read = matplotlib.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"style={path}: cannot be read as text; expected a matplotlib style file") from error
         except Exception as error:
             raise UserError(f"style={path}: {' '.join(str(error).split())}") from error
     if said.first:
         raise UserError(f"style={path}: {re.sub(' in file .*?, line ', ', line ', said.first)}")
+    style = {str(name): value for name, value in read.items()}
     for name in style:
         if name in _FIXED or name.startswith(_ELSEWHERE):
             raise UserError(
@@ -101,7 +102,8 @@ class _Complaints(logging.Handler):
 def _check_font(style: Style, path: Path) -> None:
     if not any(name.startswith("font.") for name in style):
         return
-    with matplotlib.rc_context({**STYLE, **style}):
+    look: Any = {**STYLE, **style}
+    with matplotlib.rc_context(look):
         try:
             font_manager.findfont(font_manager.FontProperties(), fallback_to_default=False)
         except ValueError as error:
