@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,7 +180,8 @@ def _laid_out(chart: Chart, width: float, size: float) -> tuple[Figure, list[Axe
     names = [len(word) for p in chart.panels if isinstance(p, Panel) and not p.y.inside for _, word in p.y.ticks]
     left = 0.1 if pictures else 0.45 + 0.075 * max(names, default=0)
     titles = max(_title(panel).count("\n") + bool(_title(panel)) for panel in chart.panels)
-    top, bottom = 0.1 + 0.17 * titles, 0.05 if pictures else 0.5
+    below = max(_across(panel, each - left).count("\n") for panel in chart.panels)
+    top, bottom = 0.1 + 0.17 * titles, 0.05 if pictures else 0.5 + 0.2 * below
     label = max(len(panel.y.label) if isinstance(panel, Panel) else 0 for panel in chart.panels)
     inside = each - 2 * left if pictures else max(chart.height * (each - left), _LETTER * label)
     height = top + bottom + inside
@@ -192,6 +194,11 @@ def _laid_out(chart: Chart, width: float, size: float) -> tuple[Figure, list[Axe
         inner = (each - left - (left if pictures else 0.1), height - top - bottom)
         axes.append(figure.add_axes((*(corner / whole), *(inner / whole))))
     return figure, axes, across
+
+
+def _across(shown: Panel | Picture, width: float) -> str:
+    """Return the label of the axis across in lines that fit a panel; its width is in inches at the largest letters."""
+    return textwrap.fill(shown.x.label, max(8, int(width / _LETTER))) if isinstance(shown, Panel) else ""
 
 
 def _literal(text: str) -> str:
@@ -221,7 +228,10 @@ def _draw_panel(axes: Axes, panel: Panel, size: float, *, first: bool) -> None:
     for value, word in panel.y.ticks if panel.y.inside else ():
         place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
         axes.annotate(_literal(word), (0, value), (2, 6 * size), fontsize=9 * size, **place)
-    axes.set_xlabel(_literal(panel.x.label))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    width = axes.get_position().width * figure.get_size_inches()[0] / size
+    axes.set_xlabel(_literal(_across(panel, width + 0.1)))
     axes.set_ylabel(_literal(panel.y.label) if first else "")
     axes.set_title(_literal(_title(panel)), y=1.0)
     axes.grid(axis="x", visible=False, which="both")

@@ -146,6 +146,17 @@ def test_letters_of_a_column_can_be_read_and_fit(tmp_path: Path) -> None:
     assert 5.5 < min(sizes) <= max(sizes) < 8.5
 
 
+@pytest.mark.parametrize("width", [3.3, 6.9])
+def test_a_long_label_across_stays_below_its_panel(tmp_path: Path, width: float) -> None:
+    long = replace(axis("", [0, 1]), label="cost of unlearning ÷ cost of retraining, log scale")
+    panel = Panel(long, axis("y", [0, 1]), [])
+    (path,) = save(Chart("long", "", "", [panel, panel], across=2), tmp_path, ["svg"], width)
+    said = [part.strip() for part in re.findall(r"<!-- (.*?) -->", path.read_text(encoding="utf-8"), re.DOTALL)]
+    lines = [text for text in said if "cost" in text]
+    assert len(lines) >= 2
+    assert max(map(len, lines)) <= 7.5 / 2 / 0.07
+
+
 def font_sizes(pdf: bytes) -> set[float]:
     """Return the sizes of letters of a PDF in points."""
     return {float(size) for size in re.findall(rb"/F\d+ ([\d.]+) Tf", pdf)}
