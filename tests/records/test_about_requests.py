@@ -270,3 +270,12 @@ def test_a_printed_pool_is_short():
     assert max(map(len, lines)) <= 120
     for text in ("540 models", "LDS 0.41", "15 min", "pool"):
         assert text in repr(pool(0.41))
+
+
+def test_the_longest_texts_do_not_widen_the_page_of_a_phone(browser, tmp_path):
+    longest = {name: "x" * (2000 if name == "reason" else 200) for name in TEXTS}
+    deleted(**longest, record_ids=["y" * 200] * 3).save(tmp_path)
+    browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+    browser.open(tmp_path / "report.html")
+    assert browser.value("document.documentElement.scrollWidth") == 390
+    assert (browser.complaints, browser.requests) == ([], [])
