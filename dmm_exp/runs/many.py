@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -20,7 +19,8 @@ from dmm_exp.files.writing import write_json
 from dmm_exp.pipeline.shared import Shared
 from dmm_exp.runs.batch import begin
 from dmm_exp.runs.job import Job, JobRequest, failure
-from dmm_exp.runs.run import run
+from dmm_exp.runs.plan import Totals, command, print_stages, print_totals
+from dmm_exp.runs.run import plan_of, planning_store, run
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class ManyRuns(Job, Generic[C]):
         """Do what is to be done as soon as a run has ended; nothing by default."""
 
     def do(self, request: JobRequest) -> Path:
-        """Do every run that is not there yet, print the table, and return the folder; with ``dry_run`` list commands.
+        """Do every run that is not there yet, print the table, and return the folder; with ``dry_run`` print a plan.
 
         Raises:
             UserError: one of the runs could not start, or all of them failed.
@@ -101,7 +101,8 @@ class ManyRuns(Job, Generic[C]):
             raise UserError(f"job={self.key}: {self.key} names no runs; choose an experiment that does")
         folder = self.folder_of(config, cells)
         if config.dry_run:
-            print("\n".join(shlex.join(["python", "-m", "dmm_exp", *cell.overrides]) for cell in cells))
+            planned = ((cell.overrides, cell.config, cell.choices) for cell in cells)
+            print_plans(planned, len(cells), shared)
             return folder
         results = []
         for number, cell in enumerate(cells, 1):
@@ -110,10 +111,33 @@ class ManyRuns(Job, Generic[C]):
             self.finished(config, cell, results[-1])
         if all(result.error is not None for result in results):
             raise UserError(f"{self.key}: all {len(results)} runs failed; the first said: {results[0].error}")
-        command = shlex.join(["python", "-m", "dmm_exp", *overrides])
-        page = self.show(config, list(zip(cells, results, strict=True)), folder, command)
+        again = command(overrides)
+        page = self.show(config, list(zip(cells, results, strict=True)), folder, again)
         print(f"  {self.key}: {page}", file=sys.stderr)
         return folder
+
+
+def print_plans(
+    runs: Iterable[tuple[Sequence[str], Config, Mapping[str, str]]], number: int, shared: Shared
+) -> None:
+    """Print the command line of every run, those that were finished before as such, and what all need together.
+
+    Args:
+        runs: overrides, configuration and choices of each.
+        number: of runs, at least one.
+        shared: by them.
+    """
+    totals, quiet, plan, stores = Totals(), Console(quiet=True), None, {}
+    with Console().progress("plans", number) as advance:
+        for overrides, config, choices in runs:
+            store = stores.setdefault(config.outputs, planning_store(config, quiet))
+            plan = plan_of(config, choices, quiet, shared, store)
+            totals.add(plan)
+            print(f"{command(overrides)}{'  # finished before' if plan.finished else ''}")
+            advance(1)
+    assert plan is not None
+    print_stages(totals)
+    print_totals(totals, plan)
 
 
 def named_folder(config: Config, kind: str, title: str, cells: Sequence[PlannedRun]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,24 +15,25 @@ from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.scale import scaled_part
 from dmm_exp.config.schema import Config, plain
 from dmm_exp.console.progress import Console
-from dmm_exp.console.tables import print_table, text_table
+from dmm_exp.console.tables import print_table
 from dmm_exp.errors import storage_errors
 from dmm_exp.evaluation import Evaluation
 from dmm_exp.evaluation.attack import Attack
 from dmm_exp.evaluation.audits import Audits
 from dmm_exp.executors import shared_executor
 from dmm_exp.pipeline import Context, Pipeline, Shared
-from dmm_exp.pipeline.plan import PlannedStage, planned
+from dmm_exp.pipeline.plan import planned
 from dmm_exp.runs.audits import audit_data
-from dmm_exp.runs.folder import folder_of, held, write_config
+from dmm_exp.runs.folder import folder_of, held, is_finished, write_config
 from dmm_exp.runs.job import FinishedRun, Job, JobRequest
 from dmm_exp.runs.outcome import collected, write_model, write_page
+from dmm_exp.runs.plan import RunPlan, Totals, command, print_stages, print_totals, workers_of
 from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.tables import headline_data, numbers_table
 from dmm_exp.runs.words import narrative
 from dmm_exp.search import search
 from dmm_exp.search.assignment import assign
-from dmm_exp.store import Store
+from dmm_exp.store import PlanningStore, Store
 
 PipelineOf = Callable[[Config, Console], Pipeline]
 
@@ -42,12 +43,18 @@ class Run(Job):
 
     def do(self, request: JobRequest) -> FinishedRun | None:
         """Do it, or print its plan; see :func:`run`."""
-        return run(request.config, request.choices, table=request.table, shared=request.shared)
+        config, choices, shared = request.config, request.choices, request.shared
+        return run(config, choices, table=request.table, shared=shared, overrides=request.overrides)
 
 
 @storage_errors()
 def run(
-    config: Config, choices: Mapping[str, str], *, table: bool = True, shared: Shared | None = None
+    config: Config,
+    choices: Mapping[str, str],
+    *,
+    table: bool = True,
+    shared: Shared | None = None,
+    overrides: Sequence[str] | None = None,
 ) -> FinishedRun | None:
     """Do one experiment; with ``dry_run`` print its plan and return None.
 
@@ -58,15 +65,73 @@ def run(
         choices: group → choice that it was composed of.
         table: whether to print the headline table on standard output.
         shared: with other runs of this process.
+        overrides: of the command line, which a plan repeats; None for a run that has none.
 
     Raises:
         UserError: the configuration asks for what cannot be.
     """
     check_ranges(config)
+    console = Console()
+    if config.dry_run:
+        _print_plan(plan_of(config, choices, console, shared or Shared()), overrides)
+        return None
+    store = Store(_artifacts(config), console)
+    attack, _ = _parts(config, choices, console, shared or Shared(), store)
+    folder = folder_of(config, choices)
+    with held(folder, console):
+        store.record_to(folder / ARTIFACTS)
+        result = _run_in(folder, attack, choices, console)
+    for data in (headline_data(result), audit_data(result)) if table else ():
+        if data is not None:
+            print_table(numbers_table(data))
+    return FinishedRun(folder, result.metrics, result.checkpoints)
+
+
+def plan_of(
+    config: Config, choices: Mapping[str, str], console: Console, shared: Shared, store: PlanningStore | None = None
+) -> RunPlan:
+    """Return what a run would do; nothing is made.
+
+    Args:
+        config: the resolved configuration.
+        choices: group → choice that it was composed of.
+        console: where notes go.
+        shared: with other runs of this process.
+        store: of an earlier plan, which knows what is there; it forgets what that plan lacked.
+
+    Raises:
+        UserError: the configuration asks for what cannot be.
+    """
+    store = store or planning_store(config, console)
+    store.missing.clear()
+    attack, audits = _parts(replace(config, dry_run=True), choices, console, shared, store)
+    pipeline, folder = attack.pipeline, folder_of(config, choices)
+    stages = [*pipeline.stages(), *attack.stages(), *audits.stages()]
+    return RunPlan(
+        config,
+        folder,
+        is_finished(folder),
+        [planned(stage, pipeline.context.config, store) for stage in stages],
+        pipeline.models.chunks.pace,
+        workers_of(config, pipeline.context.executor),
+    )
+
+
+def planning_store(config: Config, console: Console) -> PlanningStore:
+    """Return the store of a configuration, for plans."""
+    return PlanningStore(_artifacts(config), console)
+
+
+def _artifacts(config: Config) -> Path:
+    return config.outputs / "artifacts"
+
+
+def _parts(
+    config: Config, choices: Mapping[str, str], console: Console, shared: Shared, store: Store
+) -> tuple[Attack, Audits]:
+    """Return the attack with its pipeline, and the audits, of a configuration that was checked."""
     config = composed_parts(config)
     check_targets(config)
-    console, shared = Console(), shared or Shared()
-    store = Store(config.outputs / "artifacts", console, read_only=config.dry_run)
     executor = shared_executor(config.executor)
 
     def pipeline_of(config: Config, console: Console) -> Pipeline:
@@ -77,17 +142,7 @@ def run(
     attack, audits = Attack(pipeline), Audits(pipeline)
     for part in (pipeline, attack, audits):
         part.check()
-    if config.dry_run:
-        _print_plan([planned(stage) for stage in (*pipeline.stages(), *attack.stages(), *audits.stages())])
-        return None
-    folder = folder_of(config, choices)
-    with held(folder, console):
-        store.record_to(folder / ARTIFACTS)
-        result = _run_in(folder, attack, choices, console)
-    for data in (headline_data(result), audit_data(result)) if table else ():
-        if data is not None:
-            print_table(numbers_table(data))
-    return FinishedRun(folder, result.metrics, result.checkpoints)
+    return attack, audits
 
 
 def _searched(config: Config, choices: Mapping[str, str], pipeline_of: PipelineOf, console: Console) -> Config:
@@ -150,11 +205,11 @@ def _run_in(folder: Path, attack: Attack, choices: Mapping[str, str], console: C
     return result
 
 
-def _print_plan(stages: list[PlannedStage]) -> None:
-    rows = [["stage", "state", "models", "sample gradients"]]
-    for stage in stages:
-        state = "exists, would be reused" if stage.exists else "would be made"
-        state += f", {stage.taken_over:,} models taken over" if stage.taken_over else ""
-        todo = ("", "") if stage.exists else (f"{stage.models:,}", f"{stage.sample_gradients:.2g}")
-        rows.append([stage.name.replace("_", " "), state, *todo])
-    print_table(text_table("plan (nothing was made)", rows, words=2))
+def _print_plan(plan: RunPlan, overrides: Sequence[str] | None) -> None:
+    totals = Totals()
+    totals.add(plan)
+    print_stages(totals)
+    if overrides is not None:
+        print(f"command: {command(overrides)}")
+    print_totals(totals, plan)
+    print(plan.folder)
