@@ -63,6 +63,7 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self.repository = Repository(config_search_path)
+        self.choices: dict[str, list[str]] = {}  # of each group that was asked for
         self._files = Files(self)
         self._composed: dict[tuple[str | None, tuple[str, ...], RunMode], DictConfig] = {}
         self._merged: dict[_Files, DictConfig] = {}  # what files merge to that several compositions began with
@@ -89,7 +90,7 @@ class Loader(ConfigLoaderImpl):
     def __getstate__(self) -> dict[str, Any]:
         """Return what other processes get: nothing composed, which would be much for a large sweep."""
         repository = Repository(self.config_search_path)
-        return {**vars(self), "repository": repository, "_composed": {}, "_merged": {}, "_before": ()}
+        return {**vars(self), "repository": repository, "choices": {}, "_composed": {}, "_merged": {}, "_before": ()}
 
     def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
         """Return a file as Hydra merges it, which changes it: a copy."""

@@ -11,6 +11,7 @@ from dmm_exp.config.schema import Config
 from dmm_exp.files.digests import digest_of
 from dmm_exp.pipeline.context import Context
 from dmm_exp.store import Missing, PlanningStore
+
 RETRAINED = ("oracles", "floor_oracles", "target_oracles")  # stages that no method changes
 METHOD = ("unlearner", "attribution", "evaluation")
 
@@ -37,7 +38,7 @@ class Stage:
         name: of the stage.
         make: computes it, if it does not exist.
         models: number of models it makes.
-        sample_gradients: gradient evaluations of single examples for making all of them, as far as that is known before.
+        sample_gradients: gradient evaluations of single examples for making all of them, as far as known before.
         bytes: that all of them take on disk.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -19,8 +19,8 @@ from dmm_exp.files.writing import write_json
 from dmm_exp.pipeline.shared import Shared
 from dmm_exp.runs.batch import begin
 from dmm_exp.runs.job import Job, JobRequest, failure
-from dmm_exp.runs.plan import Totals, command, print_stages, print_totals
-from dmm_exp.runs.run import plan_of, planning_store, run
+from dmm_exp.runs.plan import command
+from dmm_exp.runs.run import Plans, run
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,12 @@ class ManyRuns(Job, Generic[C]):
             raise UserError(f"job={self.key}: {self.key} names no runs; choose an experiment that does")
         folder = self.folder_of(config, cells)
         if config.dry_run:
-            planned = ((cell.overrides, cell.config, cell.choices) for cell in cells)
-            print_plans(planned, len(cells), shared)
+            plans = Plans(shared)
+            with Console().progress("plans", len(cells)) as advance:
+                for cell in cells:
+                    plans.add(cell.overrides, cell.config, cell.choices)
+                    advance(1)
+            plans.finish()
             return folder
         results = []
         for number, cell in enumerate(cells, 1):
@@ -115,29 +119,6 @@ class ManyRuns(Job, Generic[C]):
         page = self.show(config, list(zip(cells, results, strict=True)), folder, again)
         print(f"  {self.key}: {page}", file=sys.stderr)
         return folder
-
-
-def print_plans(
-    runs: Iterable[tuple[Sequence[str], Config, Mapping[str, str]]], number: int, shared: Shared
-) -> None:
-    """Print the command line of every run, those that were finished before as such, and what all need together.
-
-    Args:
-        runs: overrides, configuration and choices of each.
-        number: of runs, at least one.
-        shared: by them.
-    """
-    totals, quiet, plan, stores = Totals(), Console(quiet=True), None, {}
-    with Console().progress("plans", number) as advance:
-        for overrides, config, choices in runs:
-            store = stores.setdefault(config.outputs, planning_store(config, quiet))
-            plan = plan_of(config, choices, quiet, shared, store)
-            totals.add(plan)
-            print(f"{command(overrides)}{'  # finished before' if plan.finished else ''}")
-            advance(1)
-    assert plan is not None
-    print_stages(totals)
-    print_totals(totals, plan)
 
 
 def named_folder(config: Config, kind: str, title: str, cells: Sequence[PlannedRun]) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dmm_exp.config.folders import further_folders
 from dmm_exp.config.identity import identified
-from dmm_exp.config.schema import Config, Plain, plain
+from dmm_exp.config.schema import Config
 from dmm_exp.console.tables import print_table, text_table
 from dmm_exp.ensembles.pace import Pace
 from dmm_exp.ensembles.work import uses_gpu
@@ -20,6 +20,7 @@ from dmm_exp.pipeline.plan import PlannedStage
 
 BUDGET = 1.0  # seconds of training in which the pace of the first network is measured; each further one gets half
 RECIPE = ("dataset", "model", "training", "trainer")  # what the pace of training depends on
+COUNTED = "an epoch of unlearning counts as one of training; attribution, scores and evaluation do not count"
 HERE = ("Processes", "Local")  # executors that compute on this machine
 
 
@@ -143,6 +144,8 @@ def print_totals(totals: Totals, plan: RunPlan) -> None:
     print(f"time: {_time(totals, plan)}")
     free = shutil.disk_usage(_existing(plan.config.outputs)).free
     print(f"disk: about {size_in_words(totals.bytes)}; {size_in_words(free)} are free in {plan.config.outputs}")
+    if totals.seconds:
+        print(f"  the time is an estimate from {totals.measured:.1f} s of training here; {COUNTED}")
 
 
 def _time(totals: Totals, plan: RunPlan) -> str:
@@ -152,10 +155,12 @@ def _time(totals: Totals, plan: RunPlan) -> str:
         return "no training"
     gpu = uses_gpu(plan.config.trainer)
     whole = f"about {hours(totals.seconds)} of one {'GPU' if gpu else 'processor core'}"
-    if plan.workers and plan.workers > 1:
-        whole += f", {hours(totals.seconds / plan.workers)} on {plan.workers} {'GPUs' if gpu else 'cores'} of this machine"
-    whole += "" if plan.workers else " like this machine's"
-    return f"{whole} (an estimate from {totals.measured:.1f} s of training here; an epoch of unlearning is counted as a pass over the training set; attribution, scores and evaluation are left out)"
+    if plan.workers is None:
+        return f"{whole} like this machine's"
+    if plan.workers == 1:
+        return whole
+    units = f"{plan.workers} {'GPUs' if gpu else 'cores'}"
+    return f"{whole}, {hours(totals.seconds / plan.workers)} on {units} of this machine"
 
 
 def workers_of(config: Config, executor: object) -> int | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dmm_exp.config.folders import config_directory, further_folders
-from dmm_exp.config.identity import ARTIFACTS
+from dmm_exp.config.identity import ARTIFACTS, identified
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.parts import auto_parts, composed_parts
 from dmm_exp.config.preflight import compose_forget_sets
@@ -21,6 +22,7 @@ from dmm_exp.evaluation import Evaluation
 from dmm_exp.evaluation.attack import Attack
 from dmm_exp.evaluation.audits import Audits
 from dmm_exp.executors import shared_executor
+from dmm_exp.files.digests import digest_of
 from dmm_exp.pipeline import Context, Pipeline, Shared
 from dmm_exp.pipeline.plan import planned
 from dmm_exp.runs.audits import audit_data
@@ -44,6 +46,9 @@ class Run(Job):
     def do(self, request: JobRequest) -> FinishedRun | None:
         """Do it, or print its plan; see :func:`run`."""
         config, choices, shared = request.config, request.choices, request.shared
+        if config.dry_run and request.plans is not None:
+            request.plans.add(request.overrides, config, choices)
+            return None
         return run(config, choices, table=request.table, shared=shared, overrides=request.overrides)
 
 
@@ -73,10 +78,13 @@ def run(
     check_ranges(config)
     console = Console()
     if config.dry_run:
-        _print_plan(plan_of(config, choices, console, shared or Shared()), overrides)
+        _print_plan(Planner(console, shared).plan(config, choices), overrides)
         return None
     store = Store(_artifacts(config), console)
-    attack, _ = _parts(config, choices, console, shared or Shared(), store)
+    pipeline = _pipeline(composed_parts(config), choices, console, shared or Shared(), store)
+    attack, audits = Attack(pipeline), Audits(pipeline)
+    for part in (pipeline, attack, audits):
+        part.check()
     folder = folder_of(config, choices)
     with held(folder, console):
         store.record_to(folder / ARTIFACTS)
@@ -87,50 +95,82 @@ def run(
     return FinishedRun(folder, result.metrics, result.checkpoints)
 
 
-def plan_of(
-    config: Config, choices: Mapping[str, str], console: Console, shared: Shared, store: PlanningStore | None = None
-) -> RunPlan:
-    """Return what a run would do; nothing is made.
+class Planner:
+    """Plans runs, which share what is known of the store, and checks those once that differ in seed or forget set.
 
     Args:
-        config: the resolved configuration.
-        choices: group → choice that it was composed of.
         console: where notes go.
         shared: with other runs of this process.
-        store: of an earlier plan, which knows what is there; it forgets what that plan lacked.
-
-    Raises:
-        UserError: the configuration asks for what cannot be.
     """
-    store = store or planning_store(config, console)
-    store.missing.clear()
-    attack, audits = _parts(replace(config, dry_run=True), choices, console, shared, store)
-    pipeline, folder = attack.pipeline, folder_of(config, choices)
-    stages = [*pipeline.stages(), *attack.stages(), *audits.stages()]
-    return RunPlan(
-        config,
-        folder,
-        is_finished(folder),
-        [planned(stage, pipeline.context.config, store) for stage in stages],
-        pipeline.models.chunks.pace,
-        workers_of(config, pipeline.context.executor),
-    )
+
+    def __init__(self, console: Console, shared: Shared | None) -> None:
+        self._console, self._shared = console, shared or Shared()
+        self._stores: dict[Path, PlanningStore] = {}
+        self._unlearners: dict[str, dict[str, Any]] = {}
+        self._checked: set[str] = set()
+
+    def plan(self, config: Config, choices: Mapping[str, str]) -> RunPlan:
+        """Return what a run would do; nothing is made.
+
+        Raises:
+            UserError: the configuration asks for what cannot be.
+        """
+        folder = folder_of(config, choices)
+        store = self._stores.setdefault(config.outputs, PlanningStore(_artifacts(config), self._console))
+        store.missing.clear()
+        known = self._unlearners.setdefault(digest_of(config.scale), {})
+        config = replace(composed_parts(config, known), dry_run=True)
+        pipeline = _pipeline(config, choices, self._console, self._shared, store)
+        parts = (pipeline, Attack(pipeline), Audits(pipeline))
+        kind = digest_of({key: value for key, value in identified(config).items() if key not in ("seed", "forget")})
+        for part in parts if kind not in self._checked else ():
+            part.check()
+        self._checked.add(kind)
+        stages = [planned(stage, pipeline.context.config, store) for part in parts for stage in part.stages()]
+        workers = workers_of(config, pipeline.context.executor)
+        return RunPlan(config, folder, is_finished(folder), stages, pipeline.models.chunks.pace, workers)
 
 
-def planning_store(config: Config, console: Console) -> PlanningStore:
-    """Return the store of a configuration, for plans."""
-    return PlanningStore(_artifacts(config), console)
+class Plans:
+    """The plan of many runs: the command line of each, and what all need together.
+
+    Args:
+        shared: by the runs.
+    """
+
+    def __init__(self, shared: Shared | None = None) -> None:
+        self._planner, self._totals = Planner(Console(quiet=True), shared), Totals()
+        self._last: RunPlan | None = None
+
+    def add(self, overrides: Sequence[str], config: Config, choices: Mapping[str, str]) -> None:
+        """Print a run's command line, and add what it needs that no run before it needed.
+
+        Args:
+            overrides: of the run.
+            config: what they compose to.
+            choices: group → choice.
+
+        Raises:
+            UserError: the configuration asks for what cannot be.
+        """
+        check_ranges(config)
+        self._last = self._planner.plan(config, choices)
+        print(f"{command(overrides)}{'  # finished before' if self._last.finished else ''}")
+        self._totals.add(self._last)
+
+    def finish(self) -> None:
+        """Print what all runs need together, if there were any."""
+        if self._last is not None:
+            print_stages(self._totals)
+            print_totals(self._totals, self._last)
 
 
 def _artifacts(config: Config) -> Path:
     return config.outputs / "artifacts"
 
 
-def _parts(
-    config: Config, choices: Mapping[str, str], console: Console, shared: Shared, store: Store
-) -> tuple[Attack, Audits]:
-    """Return the attack with its pipeline, and the audits, of a configuration that was checked."""
-    config = composed_parts(config)
+def _pipeline(config: Config, choices: Mapping[str, str], console: Console, shared: Shared, store: Store) -> Pipeline:
+    """Return the pipeline of a configuration, whose settings are searched first where that is asked for."""
     check_targets(config)
     executor = shared_executor(config.executor)
 
@@ -138,11 +178,7 @@ def _parts(
         return Pipeline(Context(config, store, executor, console, shared=shared))
 
     config = _assigned(_searched(config, choices, pipeline_of, console), pipeline_of, console)
-    pipeline = pipeline_of(config, console)
-    attack, audits = Attack(pipeline), Audits(pipeline)
-    for part in (pipeline, attack, audits):
-        part.check()
-    return attack, audits
+    return pipeline_of(config, console)
 
 
 def _searched(config: Config, choices: Mapping[str, str], pipeline_of: PipelineOf, console: Console) -> Config:
