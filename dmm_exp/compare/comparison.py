@@ -24,10 +24,11 @@ from dmm_exp.compare.statistics import (
 )
 from dmm_exp.compare.tables import Comparison
 from dmm_exp.errors import UserError, did_you_mean
-from dmm_exp.metrics.better import lower_is_better
+from dmm_exp.metrics.better import better
 
 METRICS = ("klom/forget/p95", "klom/retain/p95", "klom/val/p95", "tow", "cost/ratio", "cost/shared")
 ALL = "all"
+_ARROWS = {"lower": "↓", "higher": "↑", None: ""}
 
 
 def compare(
@@ -63,7 +64,7 @@ def compare(
     tests = _tests(table, {str(run.folder): run for run in kept}, shown, chosen)
     sizes = Counter(table["block"])
     blocks = sum(size > 1 for size in sizes.values())
-    arrows = {metric: "↓" if lower_is_better(metric) else "↑" for metric in shown}
+    arrows = {metric: _ARROWS[better(metric)] for metric in shown}
     return Comparison(table, keys, arrows, _means(table, keys, shown), ranking, tests, blocks, chosen), left_out
 
 
@@ -139,9 +140,11 @@ _NO_INTERVAL = {"low": math.nan, "high": math.nan, "over": ""}
 
 def _ranking(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Return mean ranks with their intervals, the best method first; those in few blocks come after the others."""
-    blocks = {metric: ranks(_wide(table, metric), lower=lower_is_better(metric)) for metric in metrics}
-    counted = [metric for metric in metrics if not metric.startswith("cost")] or list(metrics)
-    overall = np.mean([blocks[metric] for metric in counted], axis=0)
+    ranked = [metric for metric in metrics if better(metric) is not None]
+    blocks = {metric: ranks(_wide(table, metric), lower=better(metric) == "lower") for metric in ranked}
+    counted = [metric for metric in ranked if not metric.startswith("cost")] or ranked
+    nothing = np.full(_wide(table, "block").shape, math.nan)
+    overall = np.mean([blocks[metric] for metric in counted], axis=0) if counted else nothing
     found = {metric: _mean_ranks(values) for metric, values in {**blocks, ALL: overall}.items()}
     counts, means = found[ALL][:2]
     methods = _methods(table)

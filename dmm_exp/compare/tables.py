@@ -40,7 +40,7 @@ class Comparison:
     Attributes:
         runs: one row a run: ``name``, ``folder``, ``method``, ``block``, choices, differing keys, ``seed``, metrics.
         by: the columns of ``runs`` that means are grouped by.
-        metrics: the names shown, each with an arrow towards the better: "↓" or "↑".
+        metrics: the names shown, each with an arrow towards the better: "↓" or "↑", empty where neither end is better.
         means: one row a group and metric: the columns of ``by``, ``metric``, ``runs``, ``mean``, ``low``, ``high``,
             ``over`` (``"runs"``, ``"members"`` or ``""``: what the interval is over).
         ranks: one row a method and metric, or ``"all"``: ``method``, ``metric``, ``blocks``, ``rank``, ``low``,
@@ -96,14 +96,15 @@ def comparison_latex(found: Comparison) -> str:
         for _, block in _by(part, outer) if outer else [((), part)]:
             keys = [tuple(row[name] for name in found.by) for row in _dicts(block)]
             lower = found.metrics[str(metric)] == "↓"
-            for place, mark in best_two(block["mean"].tolist(), lower=lower).items():
+            best = best_two(block["mean"].tolist(), lower=lower) if found.metrics[str(metric)] else {}
+            for place, mark in best.items():
                 marks[places[keys[place]], column] = mark
     return latex_table(rows, f"Means. {MEANS_RULE}", marks=marks, words=len(found.by))
 
 
 def means_texts(found: Comparison) -> list[list[str]]:
     """Return the means as text, head first: a row a group, a column a metric."""
-    rows = [[*found.by, "runs", *map(" ".join, found.metrics.items())]]
+    rows = [[*found.by, "runs", *(" ".join(part).rstrip() for part in found.metrics.items())]]
     for group, part in _by(found.means, list(found.by)):
         rows.append([*map(_word, group), str(part["runs"].max()), *(_mean(row) for row in _dicts(part))])
     return rows
@@ -130,7 +131,12 @@ def tests_texts(found: Comparison) -> list[list[str]]:
     """Return the paired tests as text, head first: a row a metric and method."""
     rows = [["metric", "method", "blocks", "over", "difference", "95 % interval", "p", "p (Holm)"]]
     for row in _dicts(found.tests):
-        texts = [f"{row['metric']} {found.metrics[row['metric']]}", row["method"], str(row["blocks"]), row["over"]]
+        texts = [
+            f"{row['metric']} {found.metrics[row['metric']]}".rstrip(),
+            row["method"],
+            str(row["blocks"]),
+            row["over"],
+        ]
         interval = _interval(row, "+.4f").strip() or MISSING
         rows.append(
             [*texts, number(row["difference"], "+.4f"), interval, _probability(row["p"]), _probability(row["p_holm"])]

@@ -25,6 +25,7 @@ from dmm_exp.executors import shared_executor
 from dmm_exp.files.digests import digest_of
 from dmm_exp.pipeline import Context, Pipeline, Shared
 from dmm_exp.pipeline.plan import planned
+from dmm_exp.runs.aside import Aside
 from dmm_exp.runs.audits import audit_data
 from dmm_exp.runs.folder import folder_of, held, is_finished, write_config
 from dmm_exp.runs.job import FinishedRun, Job, JobRequest
@@ -220,9 +221,10 @@ def _assigned(config: Config, pipeline_of: PipelineOf, console: Console) -> Conf
 
 def _run_in(folder: Path, attack: Attack, choices: Mapping[str, str], console: Console) -> RunResult:
     pipeline, config = attack.pipeline, attack.context.config
-    tracker = instantiate(config.logger, "logger")
+    tracker = Aside(instantiate(config.logger, "logger"), console.warn)
     write_config(folder, config, choices, pipeline.context.examples.taken)
     tracker.start(folder.name, {**plain(config), "choices": dict(choices)}, folder)
+    console.tell(tracker)
     try:
         pipeline.make()
         evaluation = Evaluation(pipeline)
