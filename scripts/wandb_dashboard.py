@@ -41,7 +41,7 @@ def workspace(entity: str, project: str, name: str = "dmm_exp") -> ws.Workspace:
         settings=ws.WorkspaceSettings(max_runs=100),
         runset_settings=ws.RunsetSettings(
             groupby=[expr.Config(FORGET), expr.Config(UNLEARNER)],
-            filters=[expr.Metric("JobType") == "evaluate"],  # others hold the progress of long work
+            filters=expr.And(expr.Metric("JobType") == "evaluate"),  # others hold the progress of long work
             order=[expr.Ordering(expr.Summary("klom/forget/p95"), ascending=True)],
             pinned_columns=["run:displayName", *(f"summary:{metric}" for metric in _headline())],
         ),
@@ -59,10 +59,11 @@ def _headline() -> list[str]:
 
 def _klom() -> ws.Section:
     """A panel a group of points: the method's P95 KLoM between its floor and doing nothing."""
+    kinds = (("klom", ""), ("klom_sum", " in both directions"))
     return _section("KLoM by group, with its floor", [_bars(
         f"P95 KLoM{both}, {words}: unlearned, floor, doing nothing",
         [f"{name}{end}/{group}/p95" for end in ("", "_floor", "_original")],
-    ) for name, both in (("klom", ""), ("klom_sum", " in both directions")) for group, words in GROUPS.items()])  # fmt: skip
+    ) for name, both in kinds for group, words in GROUPS.items()])  # fmt: skip
 
 
 def _cost() -> ws.Section:

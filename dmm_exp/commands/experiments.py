@@ -151,6 +151,7 @@ def _sweep(compose: Composer, options: Namespace, cells: Composed) -> int:
         with batch.temporary_place():
             compose.start(options.overrides, partial(_do, sys.argv[1:], [], None, plans=plans), multirun=True)
         plans.finish()
+        print(batch.folder_of_sweep(config))
         return 0
     from dmm_exp.pipeline import Shared
 

@@ -100,7 +100,7 @@ def temporary_place() -> Iterator[None]:
 
 def prepared(config: Config) -> Path:
     """Return the folder of the sweep that has begun, without records of an earlier attempt."""
-    folder = _folder(config)
+    folder = folder_of_sweep(config)
     for stale in folder.glob("cell-*.json"):
         stale.unlink()
     return folder
@@ -115,7 +115,7 @@ def run_cell(
     plans: Plans | None = None,
 ) -> None:
     """Do one cell; when it fails, record why and let the others go on."""
-    folder = _folder(config)
+    folder = folder_of_sweep(config)
     cell = CellRecord(number, dict(choices), overrides)
     print(f"\n[{number}] {' '.join(overrides)}", file=sys.stderr)
     try:
@@ -152,7 +152,8 @@ def _this_sweep() -> Iterator[None]:
             os.environ[SWEEP] = name
 
 
-def _folder(config: Config) -> Path:
+def folder_of_sweep(config: Config) -> Path:
+    """Return the folder of the sweep that has begun."""
     outputs = config.outputs
     return outputs / "sweeps" / os.environ.get(SWEEP, "unnamed")
 
