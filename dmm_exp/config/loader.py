@@ -94,7 +94,8 @@ class Loader(ConfigLoaderImpl):
 
     def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
         """Return a file as Hydra merges it, which changes it: a copy."""
-        return super()._load_single_config(default, _Copies(repo))
+        copies: Any = _Copies(repo)
+        return super()._load_single_config(default, copies)
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
         """Return what files merge to in their order, as Hydra's own does; a beginning that is known is not merged."""

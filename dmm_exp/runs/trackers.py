@@ -88,7 +88,13 @@ class CsvTracker(Tracker):
     def progress(self, name: str, done: int, total: int, loss: float | None) -> None:
         """Add a line."""
         if self._folder is not None:
-            row = (f"{time.monotonic() - self._began:.1f}", name, done, total, "" if loss is None else loss)
+            row = (
+                f"{time.monotonic() - self._began:.1f}",
+                name,
+                str(done),
+                str(total),
+                "" if loss is None else str(loss),
+            )
             with (self._folder / "progress.csv").open("a", encoding="utf-8") as file:
                 file.write(_csv(row, ()))
 
