@@ -1,4 +1,4 @@
-"""Build the W&B workspace that shows runs of dmm_exp: KLoM beside its floor, quality against cost, ToW, a leaderboard.
+"""Build the W&B workspace that shows runs of dmm_exp: KLoM beside its floor, cost, ToW, attacks, audits, a leaderboard.
 
 python scripts/wandb_dashboard.py --entity ENTITY --project dmm_exp
 python scripts/wandb_dashboard.py --entity ENTITY --project dmm_exp --dry-run    # its specification as JSON, no server
@@ -24,6 +24,9 @@ except ImportError:
     sys.exit(2)
 
 GROUPS = {"forget": "forget points", "retain": "retain points", "val": "validation points"}
+PROBES = {"relearn": "further training", "relearn_shown": "training on a fifth of the rows", "perturb": "noise",
+          "int8": "rounding to int8", "bfloat16": "rounding to bfloat16"}  # fmt: skip
+WORK = ("originals", "oracles", "floor oracles", "unlearning")
 UNLEARNER, FORGET = "choices.unlearner", "choices.forget"
 FIGURES = ("klom_by_group", "margin_histograms", "quality_against_cost", "klom_against_memorization")
 
@@ -34,10 +37,11 @@ def workspace(entity: str, project: str, name: str = "dmm_exp") -> ws.Workspace:
         entity=entity,
         project=project,
         name=name,
-        sections=[_klom(), _cost(), _tow(), _leaderboard(), _details()],
+        sections=[_klom(), _cost(), _tow(), _leaderboard(), _attacks(), _audits(), _work(), _details()],
         settings=ws.WorkspaceSettings(max_runs=100),
         runset_settings=ws.RunsetSettings(
             groupby=[expr.Config(FORGET), expr.Config(UNLEARNER)],
+            filters=expr.And(expr.Metric("JobType") == "evaluate"),  # others hold the progress of long work
             order=[expr.Ordering(expr.Summary("klom/forget/p95"), ascending=True)],
             pinned_columns=["run:displayName", *(f"summary:{metric}" for metric in _headline())],
         ),
@@ -50,15 +54,16 @@ def specification(made: ws.Workspace) -> dict[str, Any]:
 
 
 def _headline() -> list[str]:
-    return [*(f"klom/{group}/p95" for group in GROUPS), "tow", "cost/ratio"]
+    return [*(f"klom/{group}/p95" for group in GROUPS), "klom_sum/forget/p95", "tow", "tow_mia", "cost/ratio"]
 
 
 def _klom() -> ws.Section:
     """A panel a group of points: the method's P95 KLoM between its floor and doing nothing."""
+    kinds = (("klom", ""), ("klom_sum", " in both directions"))
     return _section("KLoM by group, with its floor", [_bars(
-        f"P95 KLoM, {words}: unlearned, floor, doing nothing",
-        [f"{name}/{group}/p95" for name in ("klom", "klom_floor", "klom_original")],
-    ) for group, words in GROUPS.items()])  # fmt: skip
+        f"P95 KLoM{both}, {words}: unlearned, floor, doing nothing",
+        [f"{name}{end}/{group}/p95" for end in ("", "_floor", "_original")],
+    ) for name, both in kinds for group, words in GROUPS.items()])  # fmt: skip
 
 
 def _cost() -> ws.Section:
@@ -71,11 +76,35 @@ def _cost() -> ws.Section:
 
 def _tow() -> ws.Section:
     return _section("ToW", [
-        _bars("ToW (1 is retraining)", ["tow"]),
-        _bars("ToW-MIA (1 is retraining)", ["tow_mia"]),
+        _bars("ToW (1 is retraining), floor", ["tow", "tow_floor"]),
+        _bars("ToW-MIA (1 is retraining), floor", ["tow_mia", "tow_mia_floor"]),
         _bars("Accuracy on forget points: unlearned, retrained",
               ["accuracy/unlearned/forget", "accuracy/oracle/forget"]),
     ])  # fmt: skip
+
+
+def _attacks() -> ws.Section:
+    """What attacks find, beside their floor, and what methods promise where they have a certificate."""
+    return _section("Attacks and certificates", [
+        _bars("U-LiRA: accuracy (.5 is guessing), floor", ["ulira/accuracy", "ulira_floor/accuracy"]),
+        _bars("ε that an attack shows, floor", ["competition/epsilon", "competition/epsilon_floor"]),
+        _bars("Certified ε (of methods that have one)", ["certified/epsilon"]),
+    ])  # fmt: skip
+
+
+def _audits() -> ws.Section:
+    """Does it come back? For runs with evaluation/audits=all."""
+    return _section("Audits (evaluation/audits=all)", [
+        _bars(f"After {words}: KLoM of forget points, floor",
+              [f"audit/{probe}/klom/forget/p95", f"audit/{probe}/klom_floor/forget/p95"])
+        for probe, words in PROBES.items()
+    ], is_open=False)  # fmt: skip
+
+
+def _work() -> ws.Section:
+    """How far long work is: runs of job types pool, train and unlearn. Remove the filter of runs to see them."""
+    panels = [wr.LinePlot(title=f"Members done: {stage}", y=[f"members/{stage}"]) for stage in WORK]
+    return _section("Work in progress (job types pool, train, unlearn)", panels, is_open=False)
 
 
 def _leaderboard() -> ws.Section:
@@ -110,7 +139,7 @@ def _bars(title: str, metrics: list[str]) -> wr.BarPlot:
 
 def _section(name: str, panels: list[Any], is_open: bool = True) -> ws.Section:
     for place, panel in enumerate(panels):
-        panel.layout = wr.Layout(x=8 * place, y=0, w=8, h=6)
+        panel.layout = wr.Layout(x=8 * (place % 3), y=6 * (place // 3), w=8, h=6)
     return ws.Section(name=name, panels=panels, is_open=is_open)
 
 

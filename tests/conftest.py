@@ -78,9 +78,11 @@ def _short_measurements() -> Iterator[None]:
     Where it is measured again for every folder of results, as here, that takes longer than training.
     """
     from dmm_exp.ensembles import chunk_size
+    from dmm_exp.runs import plan
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunk_size, "LEAST_SECONDS", chunk_size.LEAST_SECONDS / 10)
+        patch.setattr(plan, "BUDGET", plan.BUDGET / 10)
         yield
 
 

@@ -26,6 +26,7 @@ from dmm_exp.errors import UserError, storage_errors
 
 if TYPE_CHECKING:
     from dmm_exp.pipeline import Shared
+    from dmm_exp.runs.run import Plans
 
 
 def run(words: list[str]) -> int:
@@ -144,8 +145,13 @@ def _sweep(compose: Composer, options: Namespace, cells: Composed) -> int:
     config = cells[0][0]
     batch.begin(options.overrides)
     if config.dry_run:
+        from dmm_exp.runs.run import Plans
+
+        plans = Plans()
         with batch.temporary_place():
-            compose.start(options.overrides, partial(_do, sys.argv[1:], [], None), multirun=True)
+            compose.start(options.overrides, partial(_do, sys.argv[1:], [], None, plans=plans), multirun=True)
+        plans.finish()
+        print(batch.folder_of_sweep(config))
         return 0
     from dmm_exp.pipeline import Shared
 
@@ -154,7 +160,13 @@ def _sweep(compose: Composer, options: Namespace, cells: Composed) -> int:
     return batch.finish(folder, len(cells))
 
 
-def _do(words: list[str], refused: list[UserError | Closed], shared: Shared | None, config: Any) -> None:
+def _do(
+    words: list[str],
+    refused: list[UserError | Closed],
+    shared: Shared | None,
+    config: Any,
+    plans: Plans | None = None,
+) -> None:
     """Do what Hydra composed, here or in a process of a launcher.
 
     Args:
@@ -162,12 +174,13 @@ def _do(words: list[str], refused: list[UserError | Closed], shared: Shared | No
         refused: where bad input is put; Hydra has words of its own for jobs that fail.
         shared: with other cells of a sweep, None for a single job.
         config: without Hydra's own part.
+        plans: of a sweep that is only planned; cells in other processes add to copies of it.
     """
     from dmm_exp.runs.batch import from_hydra
 
     sys.argv[1:] = words
     try:
         with storage_errors():
-            from_hydra(config, shared)
+            from_hydra(config, shared, plans)
     except (UserError, Closed) as error:
         refused.append(error)

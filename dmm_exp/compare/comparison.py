@@ -24,10 +24,11 @@ from dmm_exp.compare.statistics import (
 )
 from dmm_exp.compare.tables import Comparison
 from dmm_exp.errors import UserError, did_you_mean
-from dmm_exp.metrics.better import floor_name, lower_is_better
+from dmm_exp.metrics.better import better, floor_name
 
 METRICS = ("klom/forget/p95", "klom/retain/p95", "klom/val/p95", "tow", "cost/ratio", "cost/shared")
 ALL = "all"
+_ARROWS = {"lower": "↓", "higher": "↑", None: ""}
 
 
 def compare(
@@ -67,7 +68,7 @@ def compare(
     return Comparison(
         runs=table,
         by=keys,
-        metrics={metric: "↓" if lower_is_better(metric) else "↑" for metric in shown},
+        metrics={metric: _ARROWS[better(metric)] for metric in shown},
         means=_means(table, keys, shown),
         ranks=ranking,
         tests=tests,
@@ -193,9 +194,11 @@ def _ranking(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     columns = pd.Index([METHOD, "metric", "blocks", "rank", "low", "high"])
     if table.empty:
         return pd.DataFrame(columns=columns)
-    blocks = {metric: ranks(_wide(table, metric), lower=lower_is_better(metric)) for metric in metrics}
-    counted = [metric for metric in metrics if not metric.startswith("cost")] or list(metrics)
-    overall = np.mean([blocks[metric] for metric in counted], axis=0)
+    ranked = [metric for metric in metrics if better(metric) is not None]
+    blocks = {metric: ranks(_wide(table, metric), lower=better(metric) == "lower") for metric in ranked}
+    counted = [metric for metric in ranked if not metric.startswith("cost")] or ranked
+    nothing = np.full(_wide(table, "block").shape, math.nan)
+    overall = np.mean([blocks[metric] for metric in counted], axis=0) if counted else nothing
     found = {metric: _mean_ranks(values) for metric, values in {**blocks, ALL: overall}.items()}
     means = found[ALL][1]
     methods = _methods(table)

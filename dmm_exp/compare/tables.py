@@ -44,7 +44,7 @@ class Comparison:
     Attributes:
         runs: one row a run: ``name``, ``folder``, ``method``, ``block``, choices, differing keys, ``seed``, metrics.
         by: the columns of ``runs`` that means are grouped by.
-        metrics: the names shown, each with an arrow towards the better: "↓" or "↑".
+        metrics: the names shown, each with an arrow towards the better: "↓" or "↑", empty where neither end is better.
         means: one row a group and metric: the columns of ``by``, ``metric``, ``runs``, ``mean``, ``low``, ``high``,
             ``over`` (``"runs"``, ``"members"`` or ``""``: what the interval is over), ``floor`` (of independent
             retraining; NaN where it was not measured).
@@ -146,7 +146,8 @@ def comparison_latex(found: Comparison) -> str:
         for _, block in _by(part, outer) if outer else [((), part)]:
             keys = [tuple(row[name] for name in found.by) for row in _dicts(block)]
             lower = found.metrics[str(metric)] == "↓"
-            for place, mark in best_two(block["mean"].tolist(), lower=lower).items():
+            best = best_two(block["mean"].tolist(), lower=lower) if found.metrics[str(metric)] else {}
+            for place, mark in best.items():
                 marks[places[keys[place]], column] = mark
     return latex_table(rows, f"Means. {MEANS_RULE}", marks=marks, words=len(found.by))
 
@@ -154,7 +155,7 @@ def comparison_latex(found: Comparison) -> str:
 def means_texts(found: Comparison) -> list[list[str]]:
     """Return the means as text, head first: a row a group; a column a metric, and one for its floor if it has one."""
     known = found.means.dropna(subset="floor")["metric"].unique()
-    columns = [[" ".join(named), *["floor"] * (named[0] in known)] for named in found.metrics.items()]
+    columns = [[" ".join(named).rstrip(), *["floor"] * (named[0] in known)] for named in found.metrics.items()]
     rows = [[*found.by, "runs", *(word for words in columns for word in words)]]
     for group, part in _by(found.means, list(found.by)):
         cells = [[_mean(row), *[number(row["floor"], ".3f")] * (row["metric"] in known)] for row in _dicts(part)]
@@ -183,7 +184,12 @@ def tests_texts(found: Comparison) -> list[list[str]]:
     """Return the paired tests as text, head first: a row a metric and method."""
     rows = [["metric", "method", "blocks", "over", "difference", "95 % interval", "p", "p (Holm)"]]
     for row in _dicts(found.tests):
-        texts = [f"{row['metric']} {found.metrics[row['metric']]}", row["method"], str(row["blocks"]), row["over"]]
+        texts = [
+            f"{row['metric']} {found.metrics[row['metric']]}".rstrip(),
+            row["method"],
+            str(row["blocks"]),
+            row["over"],
+        ]
         interval = _interval(row, "+.4f").strip() or MISSING
         rows.append(
             [*texts, number(row["difference"], "+.4f"), interval, _probability(row["p"]), _probability(row["p_holm"])]

@@ -52,7 +52,7 @@ class FileConfigSource(files.FileConfigSource):
         path = Path(self.path, self._normalize_file_name(config_path))
         try:
             content = read_bytes(path, YAML_BYTES)
-            check_yaml(content.decode("utf-8"))
+            _check(content)
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             return super().load_config(config_path)  # Hydra, or who asked it, says what is wrong
         except ValueError as error:
@@ -70,6 +70,12 @@ class StructuredConfigSource(structured.StructuredConfigSource):
     def __deepcopy__(self, memo: dict[int, Any]) -> StructuredConfigSource:
         """Return a copy that shares the store."""
         return copy.copy(self)
+
+
+@lru_cache(maxsize=1024)
+def _check(content: bytes) -> None:
+    """Raise what :func:`check_yaml` does for a file with some content."""
+    check_yaml(content.decode("utf-8"))
 
 
 @lru_cache(maxsize=1024)

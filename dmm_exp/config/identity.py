@@ -37,10 +37,10 @@ def run_name(config: Config, choices: Mapping[str, str]) -> str:
 def many_runs_digest(runs: Sequence[tuple[Sequence[str], Config]]) -> str:
     """Return the identity of something made of many runs, each given as its overrides and its configuration.
 
-    Overrides identify them; where a run reads files, their content does.
+    Overrides identify them, without those that change no result; where a run reads files, their content does.
     """
     if not any(contents(config) for _, config in runs):
-        return digest_of([list(overrides) for overrides, _ in runs])
+        return digest_of([naming(overrides) for overrides, _ in runs])
     return digest_of([identified(config) for _, config in runs])
 
 
@@ -73,6 +73,34 @@ def does_not_identify(key: str) -> bool:
     parts = key.split(".")
     above = (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
     return any(marks().get(name) in ("presentation", "place", "job") for name in above)
+
+
+def naming(overrides: Sequence[str]) -> list[str]:
+    """Return those overrides that may name a folder: none of keys that are marked presentation or place.
+
+    What starts the cells of a sweep (``hydra/launcher``) is a place, too.
+
+    >>> naming(["seed=1", "dry_run=true", "+executor.threads=2", "study.title=mine"])
+    ['seed=1', 'study.title=mine']
+    """
+    keys = {text: _key(text) for text in overrides}
+    return [
+        text
+        for text in overrides
+        if _mark(keys[text]) not in ("presentation", "place") and not f"{keys[text]}.".startswith("hydra.launcher.")
+    ]
+
+
+def _key(override: str) -> str:
+    """Return the dotted key of an override: of ``+evaluation/klom@evaluation.klom=paper``, ``evaluation.klom``."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".")
+
+
+def _mark(key: str) -> str | None:
+    """Return the mark of a key, or of the key nearest above it that has one."""
+    parts = key.split(".")
+    above = (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+    return next((mark for name in above if (mark := marks().get(name)) is not None), None)
 
 
 def contents(config: Config) -> dict[str, str]:

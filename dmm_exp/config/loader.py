@@ -8,13 +8,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from hydra import version
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
-from omegaconf import DictConfig, flag_override
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
 
 from dmm_exp.config.files import limited_files
 from dmm_exp.config.loading import Files
@@ -23,17 +29,45 @@ from dmm_exp.config.schema import register
 from dmm_exp.config.tables import register_tables
 from dmm_exp.config.targets import drop_replaced
 
+BEGINNINGS = 64  # merged beginnings of lists of files that a loader keeps
+_Files = tuple[tuple[str | None, str | None, bool], ...]  # path, package, and whether it is the primary configuration
+
+
+class Repository(ConfigRepository):
+    """Where Hydra looks for files, each of which it reads once; what it returns must not be changed."""
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        """Look in some places, of which nothing is known yet."""
+        super().initialize_sources(config_search_path)
+        self._known: dict[str, ConfigResult | None] = {}
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Return a file's content, None where there is no such file."""
+        if config_path not in self._known:
+            self._known[config_path] = super().load_config(config_path)
+        return self._known[config_path]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Repository:
+        """Return a copy that shares what is known: Hydra makes one for each composition, and may change its places."""
+        return copy.copy(self)
+
 
 class Loader(ConfigLoaderImpl):
     """Hydra's own loader, which composes equal command lines once, without the arguments of replaced classes.
+
+    The cells of a large job differ in few files. What the files before these merge to is kept.
 
     A launcher that starts other processes sends it to them; there it begins anew.
     """
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
+        self.repository = Repository(config_search_path)
+        self.choices: dict[str, list[str]] = {}  # of each group that was asked for
         self._files = Files(self)
         self._composed: dict[tuple[str | None, tuple[str, ...], RunMode], DictConfig] = {}
+        self._merged: dict[_Files, DictConfig] = {}  # what files merge to that several compositions began with
+        self._before: _Files = ()
 
     def load_configuration(
         self,
@@ -55,7 +89,104 @@ class Loader(ConfigLoaderImpl):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what other processes get: nothing composed, which would be much for a large sweep."""
-        return {**vars(self), "_composed": {}}
+        repository = Repository(self.config_search_path)
+        return {**vars(self), "repository": repository, "choices": {}, "_composed": {}, "_merged": {}, "_before": ()}
+
+    def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
+        """Return a file as Hydra merges it, which changes it: a copy."""
+        copies: Any = _Copies(repo)
+        return super()._load_single_config(default, copies)
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
+        """Return what files merge to in their order, as Hydra's own does; a beginning that is known is not merged."""
+        files = tuple((one.config_path, one.package, bool(one.primary)) for one in defaults)
+        known = max((len(found) for found in self._merged if files[: len(found)] == found), default=0)
+        shared = _shared(files, self._before)
+        cfg = copy.deepcopy(self._merged[files[:known]]) if known else OmegaConf.create()
+        for place, default in enumerate(defaults[known:], known):
+            if place == shared > known:
+                self._keep(files[:place], cfg)
+            with flag_override(cfg, "no_deepcopy_set_nodes", True):
+                _merge(cfg, default, self._load_single_config(default, repo).config)
+        self._before = files
+        _strip_defaults(cfg)
+        return cfg
+
+    def _keep(self, files: _Files, merged: DictConfig) -> None:
+        """Remember what files merge to; the oldest is forgotten where there are many."""
+        if len(self._merged) >= BEGINNINGS:
+            del self._merged[next(iter(self._merged))]
+        self._merged[files] = copy.deepcopy(merged)
+
+
+class _Copies:
+    """A repository whose files may be changed.
+
+    Args:
+        repository: that keeps them.
+    """
+
+    def __init__(self, repository: Any) -> None:
+        self._repository = repository
+        self.get_schema_source = repository.get_schema_source
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Return a copy of a file's content."""
+        found = copy.copy(self._repository.load_config(config_path))
+        if found is not None:
+            found.config = copy.deepcopy(found.config)
+        return found
+
+
+def _shared(files: _Files, before: _Files) -> int:
+    """Return with how many files two lists begin alike."""
+    pairs = zip(files, before, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(files), len(before)))
+
+
+def _merge(cfg: DictConfig, default: ResultDefault, loaded: Any) -> None:
+    """Merge a file into what is there.
+
+    Raises:
+        ConfigCompositionException: they do not fit.
+    """
+    try:
+        cfg.merge_with(loaded)
+    except OmegaConfBaseException as error:
+        raise ConfigCompositionException(
+            f"In '{default.config_path}': {type(error).__name__} raised while composing config:\n{error}"
+        ) from None  # as Hydra's own does: what is said of it reads this text
+
+
+def _strip_defaults(cfg: Any) -> None:
+    """Remove lists of defaults that are left in nodes, as Hydra does."""
+    if not isinstance(cfg, DictConfig) or cfg._is_missing() or cfg._is_none():
+        return
+    with flag_override(cfg, ["readonly", "struct"], False):
+        if cfg._get_flag("HYDRA_REMOVE_TOP_LEVEL_DEFAULTS"):
+            cfg._set_flag("HYDRA_REMOVE_TOP_LEVEL_DEFAULTS", None)
+            cfg.pop("defaults", None)
+        for _, value in cfg.items_ex(resolve=False):
+            _strip_defaults(value)
+
+
+@contextmanager
+def _plain_lists() -> Iterator[None]:
+    """Spare Hydra a map of all choices for each file whose list names none of them (``${…}``), while the body runs.
+
+    Hydra makes it for every file, which takes a fifth of a composition.
+    """
+    whole = defaults_list._create_interpolation_map
+
+    def only_where_needed(overrides: Any, entries: list[InputDefault], self_added: bool) -> DictConfig:
+        named = any(not entry.is_self() and entry.is_interpolation() for entry in entries)
+        return whole(overrides, entries, self_added) if named else OmegaConf.create()
+
+    defaults_list._create_interpolation_map = only_where_needed
+    try:
+        yield
+    finally:
+        defaults_list._create_interpolation_map = whole
 
 
 @contextmanager
@@ -74,7 +205,7 @@ def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Loader]
     current = GlobalHydra.instance()
     before, current.hydra = current.hydra, None
     try:
-        with limited_files():
+        with limited_files(), _plain_lists():
             loader = Loader(search_path)
             current.initialize(Hydra(task_name="dmm_exp", config_loader=loader))
             register_tables(*more, config_dir)  # after Hydra's plugins: ours registers the tables of conf/ alone

@@ -15,10 +15,16 @@ from dmm_exp.files.reading import YAML_BYTES, parse_yaml, read_bytes
 
 
 def options_of(group: str, loader: Any) -> list[str]:
-    """Return the choices of a group, sorted; Hydra's own function copies everything it knows whenever it is asked."""
+    """Return the choices of a group, sorted; Hydra's own function copies everything it knows whenever it is asked.
+
+    A loader that keeps them (``choices``) is asked once.
+    """
     from hydra.core.object_type import ObjectType
 
-    return sorted(set(_listed(group, ObjectType.CONFIG, loader)))
+    kept: dict[str, list[str]] = getattr(loader, "choices", {})
+    if group not in kept:
+        kept[group] = sorted(set(_listed(group, ObjectType.CONFIG, loader)))
+    return list(kept[group])
 
 
 def groups_of(loader: Any, parent: str = "") -> Iterator[str]:

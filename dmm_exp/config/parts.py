@@ -14,14 +14,26 @@ from dmm_exp.config.schema import Config
 AUTO = "auto"  # in the place of a part's unlearner: it is chosen among candidates
 
 
-def composed_parts(config: Config) -> Config:
+def composed_parts(config: Config, known: dict[str, Any] | None = None) -> Config:
     """Return a configuration in which every part's unlearner is a configuration (or ``auto``, or None), not a text.
+
+    Args:
+        config: the configuration.
+        known: text → configuration of unlearners that were composed before, for configurations of one scale; others
+            are added.
 
     Raises:
         UserError: an unlearner does not exist.
     """
+    known = {} if known is None else known
+
+    def composed(text: str) -> Any:
+        if text not in known:
+            known[text] = composed_part(text, config)
+        return known[text]
+
     refinement = {
-        key: {**part, "unlearner": composed_part(part["unlearner"], config)}
+        key: {**part, "unlearner": composed(part["unlearner"])}
         if isinstance(part, Mapping) and isinstance(part.get("unlearner"), str)
         else part
         for key, part in config.refinement.items()

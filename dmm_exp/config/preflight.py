@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dmm_exp.config.files import limited_files
 from dmm_exp.config.folders import further_folders
 from dmm_exp.config.loader import Loader, config_loader
-from dmm_exp.config.loading import is_group, options_of, readable_files
+from dmm_exp.config.loading import groups_of, is_group, options_of, readable_files
 from dmm_exp.config.overrides import MULTIRUN, cells_of, in_shell, parsed
 from dmm_exp.config.scale import scaled
 from dmm_exp.config.schema import Config, Node, register
@@ -33,6 +33,7 @@ from dmm_exp.config.texts import as_typed
 from dmm_exp.errors import UserError, did_you_mean
 
 OPTIONAL = ("experiment", "hparams_search", "scale")  # groups that may be left out
+FEW = 3  # more groups than that have a choice of such a name (default) that nobody means by mistake
 PRIMARY = "config"  # the name of the primary configuration
 Task = Callable[[Any], object]  # gets what Hydra composed, without Hydra's own part
 Composed = list[tuple[Config, dict[str, str]]]  # a configuration and group → choice for every cell
@@ -315,8 +316,17 @@ def _check_choice(override: Any, loader: Any) -> None:
         raise UserError(f"{override.input_line}: there is no configuration group '{group}'")
     for choice in value if isinstance(value, list) else [value]:
         if not _is_choice(str(choice), group, loader):
-            said, hint = "null" if choice is None else choice, did_you_mean(str(choice), options)
+            said = "null" if choice is None else choice
+            hint = _elsewhere(str(choice), loader) or did_you_mean(str(choice), options)
             raise UserError(f"{group}={said}: expected one of {', '.join(sorted(options))}{hint}")
+
+
+def _elsewhere(choice: str, loader: Any) -> str:
+    """Return ``"; did you mean group=choice?"`` where another group has this very choice, an empty string otherwise."""
+    found = [
+        group for group in groups_of(loader) if not group.startswith("hydra") and choice in options_of(group, loader)
+    ]
+    return f"; did you mean {' or '.join(f'{group}={choice}' for group in found)}?" if 0 < len(found) < FEW else ""
 
 
 def _check_deletion(override: Any) -> None:

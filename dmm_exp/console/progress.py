@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from rich.progress import (
     BarColumn,
@@ -33,6 +33,7 @@ from dmm_exp.errors import printable
 _NAME_WIDTH, _DETAIL_WIDTH = 12, 44
 _NOTED: set[tuple[str, str]] = set()  # what :meth:`Console.note_once` has printed
 _SAID_EVERY = 60.0  # seconds between two lines on progress, where there is no terminal
+_TOLD_EVERY = 5.0  # seconds between two words on progress to who watches
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,18 @@ class Stage:
     cached: bool = False
 
 
+class Watcher(Protocol):
+    """Who is told of stages and progress beside the person, such as a tracker."""
+
+    def stage(self, record: StageRecord) -> None:
+        """Take note of a finished stage."""
+        ...
+
+    def progress(self, name: str, done: int, total: int, loss: float | None) -> None:
+        """Take note of how far a stage is, and of the last loss of the members that were done last."""
+        ...
+
+
 class Console:
     """What a person sees while a run goes on.
 
@@ -86,12 +99,17 @@ class Console:
         self._unicode = (self._rich.encoding or "").lower().startswith("utf")
         self._log: Path | None = None
         self._bars: Progress | None = None
+        self._watcher: Watcher | None = None
         self.stages: list[StageRecord] = []
 
     def log_to(self, path: Path) -> None:
         """Append every later line, with its time, to ``path`` (a run's ``run.log``)."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._log = path
+
+    def tell(self, watcher: Watcher) -> None:
+        """Tell somebody of every later stage, and now and then how far one is."""
+        self._watcher = watcher
 
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[Stage]:
@@ -109,15 +127,29 @@ class Console:
     def stage_done(self, record: StageRecord) -> None:
         """Print and keep the line of a finished stage."""
         self.stages.append(record)
+        if self._watcher is not None:
+            self._watcher.stage(record)
         self._stage_line("✓", "cyan" if record.cached else "green", record.name, record.detail, _ending(record))
 
     @contextmanager
     def progress(self, description: str, total: int | None) -> Iterator[Callable[..., None]]:
-        """Show a bar with elapsed and remaining time, and the rate, while the body runs; yields ``advance(n=1)``.
+        """Show a bar with elapsed and remaining time, and the rate, while the body runs.
 
         Only a terminal shows bars; elsewhere a line a minute says how far it is. ``total=None`` shows that something
         goes on without saying how far it is.
+
+        Yields:
+            ``advance(n=1, loss=None)``: says that n more are done, and the last loss of these where there is one.
         """
+        with self._shown(description, total) as advance:
+            if self._watcher is None or total is None:
+                yield lambda n=1, loss=None: advance(n)
+            else:
+                yield _Told(description, total, self._watcher, advance).advance
+
+    @contextmanager
+    def _shown(self, description: str, total: int | None) -> Iterator[Callable[..., None]]:
+        """Show progress to the person; yields ``advance(n=1)``."""
         if self._quiet or (total is None and not self._terminal):
             yield lambda n=1: None
             return
@@ -217,6 +249,30 @@ class _Lines:
             speed = (self._done - self._began_with) / (now - self._start)
             left = f", {duration((self._total - self._done) / speed)} left" if speed else ""
             self._say(f"{self._description}: {self._done:,} of {self._total:,}, {_rate(speed)}{left}")
+
+
+class _Told:
+    """Tells who watches how far something is: at once, now and then, and at its end.
+
+    Args:
+        description: of what goes on.
+        total: how much there is to do.
+        watcher: is told.
+        shown: shows the same to the person.
+    """
+
+    def __init__(self, description: str, total: int, watcher: Watcher, shown: Callable[..., None]) -> None:
+        self._description, self._total, self._watcher, self._shown = description, total, watcher, shown
+        self._done, self._told = 0, -_TOLD_EVERY
+
+    def advance(self, n: int = 1, loss: float | None = None) -> None:
+        """Note that some more is done."""
+        self._shown(n)
+        self._done += n
+        now = time.monotonic()
+        if now - self._told >= _TOLD_EVERY or self._done >= self._total:
+            self._told = now
+            self._watcher.progress(self._description, self._done, self._total, loss)
 
 
 def _rate(speed: float) -> str:

@@ -43,7 +43,7 @@ from dmm_exp.store import Artifact, Draft
 TRAJECTORY = "trajectory/"  # prefix of the trajectory's proxies among a shard's tensors
 
 
-Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+Progress = Callable[[int], AbstractContextManager[Callable[..., None]]]
 
 
 class Executor(Protocol):
@@ -350,7 +350,8 @@ def run_shards(
         members: size of the whole ensemble.
         chunk_size: members that are trained together.
         executor: where jobs run.
-        progress: from the number of members to a context with a function that is called with finished members.
+        progress: from the number of members to a context with a function that is called with the number of members
+            that were finished, and their mean loss in the last epoch where there is one.
     """
     wanted = [[start, min(start + chunk_size, members)] for start in range(0, members, chunk_size)]
     layout = draft.layout(beginning_as(draft.relative, wanted))
@@ -360,4 +361,4 @@ def run_shards(
     with progress(members) as advance:
         advance(members - sum(one.stop - one.start for one in jobs))
         for done in executor.run(function, jobs):
-            advance(done.stop - done.start)
+            advance(done.stop - done.start, draft.last_loss(done.shard))

@@ -219,5 +219,9 @@ class Attack:
         """Yield every stage that the attack needs besides those of the run."""
         if self.is_configured:
             bases, share = self.settings.base_models, self.base_subsets.size / self.context.examples.n_train
-            yield training(self.context, "base_models", lambda: self.base_models, bases, share)
-            yield Stage("attacked", lambda: self.attacked, bases * self.settings.forget_sets)
+            size = self.models.member_bytes + self.context.examples.n_train
+            yield training(self.context, "base_models", lambda: self.base_models, bases, share, size=size)
+            pairs = bases * self.settings.forget_sets
+            gradients = pairs * self.unlearner.epochs * round(share * self.context.examples.n_train)
+            answers = 4 * pairs * self.settings.size * self.context.examples.n_classes
+            yield Stage("attacked", lambda: self.attacked, pairs, gradients, answers)

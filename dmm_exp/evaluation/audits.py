@@ -122,9 +122,11 @@ class Audits:
 
     def stages(self) -> Iterator[Stage]:
         """Yield the stages that audits need besides those of the run."""
-        for name in self.nodes:
+        members, n_train = self.config.n_models, self.context.examples.n_train
+        for name, probe in self.probes.items():
             for ensemble in AUDITED:
-                yield Stage(f"audit {name}", partial(self.answers, name, ensemble), self.config.n_models)
+                make, size = partial(self.answers, name, ensemble), members * self.pipeline.models.member_bytes
+                yield Stage(f"audit {name}", make, members, members * probe.epochs * n_train, size)
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -23,7 +23,7 @@ from dmm_exp.leaderboard.ranking import COST, ENDS, KLOM, SUM, few_models, floor
 from dmm_exp.leaderboard.rows import PARTS, SCORES, Row
 from dmm_exp.leaderboard.standings import Board, Standings
 from dmm_exp.leaderboard.tables import ends_of, gaps_of, leaderboard_latex, leaderboard_markdown, plain
-from dmm_exp.metrics.better import lower_is_better
+from dmm_exp.metrics.better import better
 from dmm_exp.report.charts import Chart, Interval, interval_chart
 from dmm_exp.report.figures import keep
 from dmm_exp.report.html import page
@@ -311,12 +311,9 @@ def _range(values: Iterator[int]) -> str:
 def _as_data(shown: _Shown) -> str:
     """Return what the page's script shows of every cell, as JSON that ends no element of the page."""
     cells = [_cell(row, shown.links.get(row.run)) for board in shown.standings.boards for row in board.rows]
-    better = {name: "lower" if lower_is_better(name) else "higher" for name in SCORES if name not in _NEITHER}
-    text = json.dumps({"cells": cells, "better": better}, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    ways = {name: way for name in SCORES if (way := better(name)) is not None}
+    text = json.dumps({"cells": cells, "better": ways}, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", chr(92) + "u003c")
-
-
-_NEITHER = ("mia/unlearned", *(name for name in SCORES if name.startswith("accuracy/")))  # as near the floor as may be
 
 
 def _cell(row: Row, link: str | None) -> Json:

@@ -5,7 +5,7 @@ when they are called).
 Ensembles come as margins ``[members, points]``.
 """
 
-from dmm_exp.metrics.better import lower_is_better
+from dmm_exp.metrics.better import better
 from dmm_exp.metrics.competition import competition_epsilon, competition_quality
 from dmm_exp.metrics.cost import cost_ratio, retraining_cost
 from dmm_exp.metrics.effects import UNKNOWN, doubt, effect_quality, expected_error
@@ -26,6 +26,7 @@ __all__ = [
     "SplitHalfFloor",
     "accuracy",
     "auc",
+    "better",
     "check_attack",
     "check_options",
     "check_seen",
@@ -42,7 +43,6 @@ __all__ = [
     "klom_intervals",
     "lds",
     "lds_interval",
-    "lower_is_better",
     "margins",
     "mean_interval",
     "mia",

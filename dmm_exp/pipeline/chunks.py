@@ -13,10 +13,14 @@ from torch import nn
 from dmm_exp.config.schema import Node, TrainingByFunction, plain
 from dmm_exp.ensembles.chunk_size import MeasureJob, device_name, in_words, measure_chunk_size
 from dmm_exp.ensembles.engine import AUTO, Engine
+from dmm_exp.ensembles.pace import Pace, measured_pace
 from dmm_exp.ensembles.stacking import Stacking, stacking_of
 from dmm_exp.ensembles.work import ShardJob, model_factory, run_shards, uses_gpu
 from dmm_exp.pipeline.context import Context
 from dmm_exp.store import Draft, Spec
+
+TOGETHER = 10  # members that train together where a plan measures their pace and the chunk size is not measured yet
+SMALL_NETWORK = 1_000_000  # parameters; of larger networks a plan trains one
 
 
 class Chunks:
@@ -82,6 +86,25 @@ class Chunks:
             executor=self.context.executor,
             progress=partial(self.context.console.progress, name),
         )
+
+    def pace(self, budget: float) -> Pace | None:
+        """Return how fast members train here, after a short piece of training; nothing is stored.
+
+        Args:
+            budget: seconds that it may take, about.
+
+        Returns:
+            The pace; None where members are trained by a function of the user's.
+        """
+        config, examples = self.context.config, self.context.examples
+        if isinstance(config.training, TrainingByFunction):
+            return None
+        size, engine = self._settled()
+        build = model_factory(config.model.network, examples)
+        small = sum(one.numel() for one in build().parameters()) <= SMALL_NETWORK
+        members = (TOGETHER if small else 1) if size == AUTO else int(size)
+        trainer = {**config.trainer, "engine": asdict(engine.settled())}
+        return measured_pace(build, examples, plain(config.training), trainer, members, budget)
 
     def _settled(self) -> tuple[int | str, Engine]:
         """Return the configured chunk size and engine, changed where these networks cannot be trained with them.

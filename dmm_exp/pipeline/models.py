@@ -16,7 +16,7 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Node, Plain, plain
 from dmm_exp.data import Rows, group_values
 from dmm_exp.ensembles import AllBut, Designed, Only, RandomSubsets, Role
-from dmm_exp.ensembles.work import TrainJob, train_chunk
+from dmm_exp.ensembles.work import TrainJob, model_factory, train_chunk
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.metrics import margins
@@ -55,6 +55,23 @@ class Models:
             return self._given()
         members, job = self.context.config.n_models, replace(self.job("original"), keep=("parameters", "trajectory"))
         return self.trained("originals", f"{members:,} models", members, job)
+
+    @cached_property
+    def member_bytes(self) -> int:
+        """Bytes of a member on disk: its parameters, and its answers on all points."""
+        network = model_factory(self.context.config.model.network, self.context.examples)()
+        stored = [*network.parameters(), *network.buffers()]
+        return sum(tensor.nbytes for tensor in stored) + self._answers_bytes("float32")
+
+    @property
+    def pool_member_bytes(self) -> int:
+        """Bytes of a member of the pool on disk: its answers, and which training rows it was trained on."""
+        return self._answers_bytes(self.context.config.pool.logits_dtype) + self.context.examples.n_train
+
+    def _answers_bytes(self, dtype: str) -> int:
+        examples = self.context.examples
+        width = 4 * examples.n_classes if dtype == "float32" else 2 * examples.n_classes + 4  # rounded: margins, too
+        return examples.n_points * width
 
     def early(self, epoch: int) -> Artifact:
         """Return the originals as they were after some epochs: the beginning of their training, carried out again.

@@ -196,33 +196,46 @@ class Pipeline:
         context, models, config = self.context, self.models, self.context.config
         from_pool = bool(set(self.families) & set(FROM_POOL))
         source = self.effects.source if "predicted" in self.targets else None
-        yield Stage("dataset", lambda: context.dataset)
+        of_pool = partial(training, context, size=models.pool_member_bytes)
+        of_networks = partial(training, context, size=models.member_bytes)
+        yield Stage("dataset", lambda: context.dataset, bytes=self._dataset_bytes)
         if from_pool or isinstance(source, FromPool):
-            yield training(context, "pool", lambda: models.pool, config.pool.size, config.pool.alpha)
+            yield of_pool("pool", lambda: models.pool, config.pool.size, config.pool.alpha)
         if isinstance(source, FromPool) and source.extrapolates:
             larger = config.pool.larger
-            yield training(context, "larger", lambda: models.larger, larger.size, larger.alpha)
+            yield of_pool("larger", lambda: models.larger, larger.size, larger.alpha)
         for name in source.designs if isinstance(source, FromPool) else ():
             design = models.designs[name]
             make = partial(models.designed, name)
-            yield training(context, role_of(name), make, design.members, 1 - design.about)
+            yield of_pool(role_of(name), make, design.members, 1 - design.about)
         if self.families:
             yield Stage("scores", lambda: self.needed_scores)
-        yield training(context, "originals", lambda: models.originals, config.n_models)
-        yield training(context, "oracles", lambda: self.oracles, config.n_models)
-        yield training(context, "floor_oracles", lambda: self.floor_oracles, config.n_models)
+        yield of_networks("originals", lambda: models.originals, config.n_models)
+        yield of_networks("oracles", lambda: self.oracles, config.n_models)
+        yield of_networks("floor_oracles", lambda: self.floor_oracles, config.n_models)
         for place, target in enumerate(self.targets):
             if target == "oracle":
-                yield training(context, "target_oracles", partial(self._job, place), config.n_models)
+                yield of_networks("target_oracles", partial(self._job, place), config.n_models)
             elif target == "predicted":
                 if few := self.effects.estimator.oracles:
-                    rows = self.unlearning.gone(place)
-                    yield training(context, "few_oracles", partial(self.effects.correcting, rows), few)
-                yield Stage("effect", partial(self._job, place))
+                    rows = partial(self.unlearning.gone, place)
+                    yield of_networks("few_oracles", lambda rows=rows: self.effects.correcting(rows()), few)
+                yield Stage("effect", partial(self._job, place), bytes=2 * self._effect_bytes)
             if (epoch := self.unlearners[place].starts_at) is not None:
                 share = epoch / config.training.epochs
-                yield training(context, "early_originals", partial(models.early, epoch), config.n_models, share)
-        yield Stage("unlearned", lambda: self.unlearned, config.n_models)
+                yield of_networks("early_originals", partial(models.early, epoch), config.n_models, share)
+        epochs = sum(unlearner.epochs for unlearner in self.unlearners)
+        gradients, size = config.n_models * epochs * context.examples.n_train, config.n_models * models.member_bytes
+        yield Stage("unlearned", lambda: self.unlearned, config.n_models, gradients, size)
+
+    @property
+    def _dataset_bytes(self) -> int:
+        examples = self.context.examples
+        return examples.inputs.nbytes + examples.labels.nbytes
+
+    @property
+    def _effect_bytes(self) -> int:
+        return 4 * self.context.examples.n_points * self.context.examples.n_classes
 
     def _job(self, place: int) -> object:
         return self.unlearning.job(place)

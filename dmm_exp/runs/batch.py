@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dmm_exp.config.identity import CHOICES
+from dmm_exp.config.identity import CHOICES, naming
 from dmm_exp.config.preflight import choices_of, resolved
 from dmm_exp.config.schema import Config
 from dmm_exp.console.tables import print_table
@@ -25,6 +25,7 @@ from dmm_exp.store.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from dmm_exp.pipeline.shared import Shared
+    from dmm_exp.runs.run import Plans
 
 SWEEP = "DMM_EXP_SWEEP"  # in the environment, so that cells in other processes know which sweep they belong to
 PLACE = "DMM_EXP_SWEEP_FOLDER"  # likewise, where Hydra writes of a sweep; in the sweep's own folder without it
@@ -55,12 +56,13 @@ class CellRecord:
     epochs: Sequence[Json] | None = None
 
 
-def from_hydra(config: Any, shared: Shared | None = None) -> None:
+def from_hydra(config: Any, shared: Shared | None = None, plans: Plans | None = None) -> None:
     """Do what Hydra composed: a single job, whose folder is printed, or a cell of a sweep.
 
     Args:
         config: without Hydra's own part.
         shared: with other cells of a sweep.
+        plans: of a sweep that is only planned.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -70,7 +72,7 @@ def from_hydra(config: Any, shared: Shared | None = None) -> None:
     if hydra.mode == RunMode.MULTIRUN:
         # Hydra writes a cell's true and false with capitals; as they are typed, a job has one name alone and in a sweep
         overrides = [re.sub("=(True|False)$", lambda match: match[0].lower(), text) for text in overrides]
-        run_cell(own, choices, overrides, int(hydra.job.num), shared)
+        run_cell(own, choices, overrides, int(hydra.job.num), shared, plans)
         return
     done = do(JobRequest(own, choices, overrides))
     if done is not None:
@@ -78,8 +80,11 @@ def from_hydra(config: Any, shared: Shared | None = None) -> None:
 
 
 def begin(overrides: Sequence[str]) -> None:
-    """Name the sweep after its command line, so that the same sweep lands in the same place."""
-    os.environ[SWEEP] = digest_of(list(overrides))[:10]
+    """Name the sweep after its command line, so that the same sweep lands in the same place.
+
+    What changes no result does not name it.
+    """
+    os.environ[SWEEP] = digest_of(naming(overrides))[:10]
 
 
 @contextmanager
@@ -95,22 +100,27 @@ def temporary_place() -> Iterator[None]:
 
 def prepared(config: Config) -> Path:
     """Return the folder of the sweep that has begun, without records of an earlier attempt."""
-    folder = _folder(config)
+    folder = folder_of_sweep(config)
     for stale in folder.glob("cell-*.json"):
         stale.unlink()
     return folder
 
 
 def run_cell(
-    config: Config, choices: Mapping[str, str], overrides: list[str], number: int, shared: Shared | None = None
+    config: Config,
+    choices: Mapping[str, str],
+    overrides: list[str],
+    number: int,
+    shared: Shared | None = None,
+    plans: Plans | None = None,
 ) -> None:
     """Do one cell; when it fails, record why and let the others go on."""
-    folder = _folder(config)
+    folder = folder_of_sweep(config)
     cell = CellRecord(number, dict(choices), overrides)
     print(f"\n[{number}] {' '.join(overrides)}", file=sys.stderr)
     try:
         with _this_sweep():
-            cell = _done(config, cell, shared)
+            cell = _done(config, cell, shared, plans)
     except Exception as error:
         cell = replace(cell, status="failed", error=failure(error))
     if not config.dry_run:
@@ -119,9 +129,9 @@ def run_cell(
         write_json(folder / f"cell-{number:05d}.json", record)
 
 
-def _done(config: Config, cell: CellRecord, shared: Shared | None) -> CellRecord:
+def _done(config: Config, cell: CellRecord, shared: Shared | None, plans: Plans | None) -> CellRecord:
     """Do a cell's work, and return the cell with what it found."""
-    done = do(JobRequest(config, cell.choices, cell.overrides, table=False, shared=shared))
+    done = do(JobRequest(config, cell.choices, cell.overrides, table=False, shared=shared, plans=plans))
     if isinstance(done, Path):  # many runs, or none: what it was composed of does not tell what it found
         kept = {group: choice for group, choice in cell.choices.items() if group == "experiment"}
         return replace(cell, choices=kept, folder=str(done))
@@ -142,7 +152,8 @@ def _this_sweep() -> Iterator[None]:
             os.environ[SWEEP] = name
 
 
-def _folder(config: Config) -> Path:
+def folder_of_sweep(config: Config) -> Path:
+    """Return the folder of the sweep that has begun."""
     outputs = config.outputs
     return outputs / "sweeps" / os.environ.get(SWEEP, "unnamed")
 

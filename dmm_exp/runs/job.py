@@ -23,6 +23,7 @@ from dmm_exp.runs.folder import folder_of, is_finished
 
 if TYPE_CHECKING:
     from dmm_exp.pipeline.shared import Shared
+    from dmm_exp.runs.run import Plans
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class JobRequest:
         overrides: of the command line, or of a cell of a sweep.
         table: whether to print the headline table of an ordinary run.
         shared: with other jobs of this process.
+        plans: of the sweep that this job is a cell of, where it is only planned.
     """
 
     config: Config
@@ -57,6 +59,7 @@ class JobRequest:
     overrides: Sequence[str]
     table: bool = True
     shared: Shared | None = None
+    plans: Plans | None = None
 
 
 class Job(ABC):

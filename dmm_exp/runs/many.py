@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,8 @@ from dmm_exp.files.writing import write_json
 from dmm_exp.pipeline.shared import Shared
 from dmm_exp.runs.batch import begin
 from dmm_exp.runs.job import Job, JobRequest, failure
-from dmm_exp.runs.run import run
+from dmm_exp.runs.plan import command
+from dmm_exp.runs.run import Plans, run
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class ManyRuns(Job, Generic[C]):
         """Do what is to be done as soon as a run has ended; nothing by default."""
 
     def do(self, request: JobRequest) -> Path:
-        """Do every run that is not there yet, print the table, and return the folder; with ``dry_run`` list commands.
+        """Do every run that is not there yet, print the table, and return the folder; with ``dry_run`` print a plan.
 
         Raises:
             UserError: one of the runs could not start, or all of them failed.
@@ -101,7 +101,12 @@ class ManyRuns(Job, Generic[C]):
             raise UserError(f"job={self.key}: {self.key} names no runs; choose an experiment that does")
         folder = self.folder_of(config, cells)
         if config.dry_run:
-            print("\n".join(shlex.join(["python", "-m", "dmm_exp", *cell.overrides]) for cell in cells))
+            plans = Plans(shared)
+            with Console().progress("plans", len(cells)) as advance:
+                for cell in cells:
+                    plans.add(cell.overrides, cell.config, cell.choices)
+                    advance(1)
+            plans.finish()
             return folder
         results = []
         for number, cell in enumerate(cells, 1):
@@ -110,8 +115,8 @@ class ManyRuns(Job, Generic[C]):
             self.finished(config, cell, results[-1])
         if all(result.error is not None for result in results):
             raise UserError(f"{self.key}: all {len(results)} runs failed; the first said: {results[0].error}")
-        command = shlex.join(["python", "-m", "dmm_exp", *overrides])
-        page = self.show(config, list(zip(cells, results, strict=True)), folder, command)
+        again = command(overrides)
+        page = self.show(config, list(zip(cells, results, strict=True)), folder, again)
         print(f"  {self.key}: {page}", file=sys.stderr)
         return folder
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dmm_exp.config.folders import config_directory, further_folders
-from dmm_exp.config.identity import ARTIFACTS
+from dmm_exp.config.identity import ARTIFACTS, identified
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.parts import auto_parts, composed_parts
 from dmm_exp.config.preflight import compose_forget_sets
@@ -15,24 +16,27 @@ from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.scale import scaled_part
 from dmm_exp.config.schema import Config, plain
 from dmm_exp.console.progress import Console
-from dmm_exp.console.tables import print_table, text_table
+from dmm_exp.console.tables import print_table
 from dmm_exp.errors import storage_errors
 from dmm_exp.evaluation import Evaluation
 from dmm_exp.evaluation.attack import Attack
 from dmm_exp.evaluation.audits import Audits
 from dmm_exp.executors import shared_executor
+from dmm_exp.files.digests import digest_of
 from dmm_exp.pipeline import Context, Pipeline, Shared
-from dmm_exp.pipeline.plan import PlannedStage, planned
+from dmm_exp.pipeline.plan import planned
+from dmm_exp.runs.aside import Aside
 from dmm_exp.runs.audits import audit_data
-from dmm_exp.runs.folder import folder_of, held, write_config
+from dmm_exp.runs.folder import folder_of, held, is_finished, write_config
 from dmm_exp.runs.job import FinishedRun, Job, JobRequest
 from dmm_exp.runs.outcome import collected, write_model, write_page
+from dmm_exp.runs.plan import RunPlan, Totals, command, print_stages, print_totals, workers_of
 from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.tables import headline_data, numbers_table
 from dmm_exp.runs.words import narrative
 from dmm_exp.search import search
 from dmm_exp.search.assignment import assign
-from dmm_exp.store import Store
+from dmm_exp.store import PlanningStore, Store
 
 PipelineOf = Callable[[Config, Console], Pipeline]
 
@@ -42,12 +46,21 @@ class Run(Job):
 
     def do(self, request: JobRequest) -> FinishedRun | None:
         """Do it, or print its plan; see :func:`run`."""
-        return run(request.config, request.choices, table=request.table, shared=request.shared)
+        config, choices, shared = request.config, request.choices, request.shared
+        if config.dry_run and request.plans is not None:
+            request.plans.add(request.overrides, config, choices)
+            return None
+        return run(config, choices, table=request.table, shared=shared, overrides=request.overrides)
 
 
 @storage_errors()
 def run(
-    config: Config, choices: Mapping[str, str], *, table: bool = True, shared: Shared | None = None
+    config: Config,
+    choices: Mapping[str, str],
+    *,
+    table: bool = True,
+    shared: Shared | None = None,
+    overrides: Sequence[str] | None = None,
 ) -> FinishedRun | None:
     """Do one experiment; with ``dry_run`` print its plan and return None.
 
@@ -58,28 +71,21 @@ def run(
         choices: group → choice that it was composed of.
         table: whether to print the headline table on standard output.
         shared: with other runs of this process.
+        overrides: of the command line, which a plan repeats; None for a run that has none.
 
     Raises:
         UserError: the configuration asks for what cannot be.
     """
     check_ranges(config)
-    config = composed_parts(config)
-    check_targets(config)
-    console, shared = Console(), shared or Shared()
-    store = Store(config.outputs / "artifacts", console, read_only=config.dry_run)
-    executor = shared_executor(config.executor)
-
-    def pipeline_of(config: Config, console: Console) -> Pipeline:
-        return Pipeline(Context(config, store, executor, console, shared=shared))
-
-    config = _assigned(_searched(config, choices, pipeline_of, console), pipeline_of, console)
-    pipeline = pipeline_of(config, console)
+    console = Console()
+    if config.dry_run:
+        _print_plan(Planner(console, shared).plan(config, choices), overrides)
+        return None
+    store = Store(_artifacts(config), console)
+    pipeline = _pipeline(composed_parts(config), choices, console, shared or Shared(), store)
     attack, audits = Attack(pipeline), Audits(pipeline)
     for part in (pipeline, attack, audits):
         part.check()
-    if config.dry_run:
-        _print_plan([planned(stage) for stage in (*pipeline.stages(), *attack.stages(), *audits.stages())])
-        return None
     folder = folder_of(config, choices)
     with held(folder, console):
         store.record_to(folder / ARTIFACTS)
@@ -88,6 +94,92 @@ def run(
         if data is not None:
             print_table(numbers_table(data))
     return FinishedRun(folder, result.metrics, result.checkpoints)
+
+
+class Planner:
+    """Plans runs, which share what is known of the store, and checks those once that differ in seed or forget set.
+
+    Args:
+        console: where notes go.
+        shared: with other runs of this process.
+    """
+
+    def __init__(self, console: Console, shared: Shared | None) -> None:
+        self._console, self._shared = console, shared or Shared()
+        self._stores: dict[Path, PlanningStore] = {}
+        self._unlearners: dict[str, dict[str, Any]] = {}
+        self._checked: set[str] = set()
+
+    def plan(self, config: Config, choices: Mapping[str, str]) -> RunPlan:
+        """Return what a run would do; nothing is made.
+
+        Raises:
+            UserError: the configuration asks for what cannot be.
+        """
+        folder = folder_of(config, choices)
+        store = self._stores.setdefault(config.outputs, PlanningStore(_artifacts(config), self._console))
+        store.missing.clear()
+        known = self._unlearners.setdefault(digest_of(config.scale), {})
+        config = replace(composed_parts(config, known), dry_run=True)
+        pipeline = _pipeline(config, choices, self._console, self._shared, store)
+        parts = (pipeline, Attack(pipeline), Audits(pipeline))
+        kind = digest_of({key: value for key, value in identified(config).items() if key not in ("seed", "forget")})
+        for part in parts if kind not in self._checked else ():
+            part.check()
+        self._checked.add(kind)
+        stages = [planned(stage, pipeline.context.config, store) for part in parts for stage in part.stages()]
+        workers = workers_of(config, pipeline.context.executor)
+        return RunPlan(config, folder, is_finished(folder), stages, pipeline.models.chunks.pace, workers)
+
+
+class Plans:
+    """The plan of many runs: the command line of each, and what all need together.
+
+    Args:
+        shared: by the runs.
+    """
+
+    def __init__(self, shared: Shared | None = None) -> None:
+        self._planner, self._totals = Planner(Console(quiet=True), shared), Totals()
+        self._last: RunPlan | None = None
+
+    def add(self, overrides: Sequence[str], config: Config, choices: Mapping[str, str]) -> None:
+        """Print a run's command line, and add what it needs that no run before it needed.
+
+        Args:
+            overrides: of the run.
+            config: what they compose to.
+            choices: group → choice.
+
+        Raises:
+            UserError: the configuration asks for what cannot be.
+        """
+        check_ranges(config)
+        self._last = self._planner.plan(config, choices)
+        print(f"{command(overrides)}{'  # finished before' if self._last.finished else ''}")
+        self._totals.add(self._last)
+
+    def finish(self) -> None:
+        """Print what all runs need together, if there were any."""
+        if self._last is not None:
+            print_stages(self._totals)
+            print_totals(self._totals, self._last)
+
+
+def _artifacts(config: Config) -> Path:
+    return config.outputs / "artifacts"
+
+
+def _pipeline(config: Config, choices: Mapping[str, str], console: Console, shared: Shared, store: Store) -> Pipeline:
+    """Return the pipeline of a configuration, whose settings are searched first where that is asked for."""
+    check_targets(config)
+    executor = shared_executor(config.executor)
+
+    def pipeline_of(config: Config, console: Console) -> Pipeline:
+        return Pipeline(Context(config, store, executor, console, shared=shared))
+
+    config = _assigned(_searched(config, choices, pipeline_of, console), pipeline_of, console)
+    return pipeline_of(config, console)
 
 
 def _searched(config: Config, choices: Mapping[str, str], pipeline_of: PipelineOf, console: Console) -> Config:
@@ -129,9 +221,10 @@ def _assigned(config: Config, pipeline_of: PipelineOf, console: Console) -> Conf
 
 def _run_in(folder: Path, attack: Attack, choices: Mapping[str, str], console: Console) -> RunResult:
     pipeline, config = attack.pipeline, attack.context.config
-    tracker = instantiate(config.logger, "logger")
+    tracker = Aside(instantiate(config.logger, "logger"), console.warn)
     write_config(folder, config, choices, pipeline.context.examples.taken)
     tracker.start(folder.name, {**plain(config), "choices": dict(choices)}, folder)
+    console.tell(tracker)
     try:
         pipeline.make()
         evaluation = Evaluation(pipeline)
@@ -150,11 +243,11 @@ def _run_in(folder: Path, attack: Attack, choices: Mapping[str, str], console: C
     return result
 
 
-def _print_plan(stages: list[PlannedStage]) -> None:
-    rows = [["stage", "state", "models", "sample gradients"]]
-    for stage in stages:
-        state = "exists, would be reused" if stage.exists else "would be made"
-        state += f", {stage.taken_over:,} models taken over" if stage.taken_over else ""
-        todo = ("", "") if stage.exists else (f"{stage.models:,}", f"{stage.sample_gradients:.2g}")
-        rows.append([stage.name.replace("_", " "), state, *todo])
-    print_table(text_table("plan (nothing was made)", rows, words=2))
+def _print_plan(plan: RunPlan, overrides: Sequence[str] | None) -> None:
+    totals = Totals()
+    totals.add(plan)
+    print_stages(totals)
+    if overrides is not None:
+        print(f"command: {command(overrides)}")
+    print_totals(totals, plan)
+    print(plan.folder)

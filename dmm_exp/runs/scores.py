@@ -34,13 +34,13 @@ UNUSED = {
 class Scores(Job):
     """Every score of every training example."""
 
-    def do(self, request: JobRequest) -> Path | None:
+    def do(self, request: JobRequest) -> Path:
         """Compute every score; see :func:`run_scores`."""
         return run_scores(request.config, request.choices, request.shared)
 
 
 @storage_errors()
-def run_scores(config: Config, choices: Mapping[str, str], shared: Shared | None = None) -> Path | None:
+def run_scores(config: Config, choices: Mapping[str, str], shared: Shared | None = None) -> Path:
     """Compute every score, write them with their correlations and a page, and return the folder.
 
     What only unlearning needs (the forget set, the unlearner, …) is passed over. With ``dry_run`` nothing is made.
@@ -61,13 +61,12 @@ def run_scores(config: Config, choices: Mapping[str, str], shared: Shared | None
     pipeline = Pipeline(Context(config, store, shared_executor(config.executor), console, shared=shared))
     pipeline.check()
     pipeline.scores.check(FAMILIES)
+    folder = _folder(config, choices)
     if config.dry_run:
         console.note("would compute every score from the originals and the pool; nothing was made")
-        return None
+        return folder
     table = pipeline.scores.table()
     found = correlations(table)
-    identity = digest_of({key: value for key, value in identified(config).items() if key in DEPENDS_ON})
-    folder = outputs / "scores" / f"{choices['dataset']}-{choices['model']}__{identity[:10]}"
     folder.mkdir(parents=True, exist_ok=True)
     store.record_to(folder / ARTIFACTS)
     write_table(folder / "scores.parquet", table)
@@ -79,3 +78,9 @@ def run_scores(config: Config, choices: Mapping[str, str], shared: Shared | None
     print_table(text_table(TITLE, correlation_rows(found)))
     print(f"  scores: {page}, with scores.csv, scores.parquet and correlations.csv beside it", file=sys.stderr)
     return folder
+
+
+def _folder(config: Config, choices: Mapping[str, str]) -> Path:
+    """Return where the scores of a configuration are."""
+    identity = digest_of({key: value for key, value in identified(config).items() if key in DEPENDS_ON})
+    return config.outputs / "scores" / f"{choices['dataset']}-{choices['model']}__{identity[:10]}"

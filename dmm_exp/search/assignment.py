@@ -13,7 +13,7 @@ from dmm_exp.config.schema import Config, Node
 from dmm_exp.console.progress import Console
 from dmm_exp.errors import UserError
 from dmm_exp.evaluation import Evaluation
-from dmm_exp.metrics import lower_is_better
+from dmm_exp.metrics import better
 from dmm_exp.pipeline import Pipeline
 from dmm_exp.scores import hardness
 
@@ -104,6 +104,10 @@ def _value(config: Config, forget: Node, candidate: str, make_pipeline: MakePipe
         pipeline.context.store.discard(pipeline.unlearned)
     if criterion not in metrics:
         raise UserError(f"refinement.criterion={criterion}: expected one of {', '.join(sorted(metrics))}")
+    if better(criterion) is None:
+        raise UserError(
+            f"refinement.criterion={criterion}: neither end of it is the better one; expected a metric such as tow"
+        )
     return metrics[criterion]
 
 
@@ -111,7 +115,7 @@ def _best(trials: list[Trial], criterion: str) -> Trial:
     worked = [trial for trial in trials if trial.value == trial.value]  # NaN: it failed
     if not worked:
         raise UserError(f"refinement.candidates: none worked for part {trials[0].part}")
-    smaller = lower_is_better(criterion)
+    smaller = better(criterion) == "lower"
     return min(worked, key=lambda trial: trial.value if smaller else -trial.value)
 
 

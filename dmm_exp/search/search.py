@@ -26,7 +26,7 @@ from dmm_exp.evaluation import Evaluation
 from dmm_exp.files.digests import digest_of
 from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json, write_text
-from dmm_exp.metrics import lower_is_better
+from dmm_exp.metrics import better
 from dmm_exp.pipeline import Pipeline
 from dmm_exp.search.spaces import Range, Settings, at_ends, read_space, settings_of, with_settings
 from dmm_exp.search.strategies import Space, Strategy
@@ -259,7 +259,12 @@ class _Trials:
                     raise UserError(
                         f"hparams_search.metrics={names}: '{name}' is not among {', '.join(sorted(metrics))}"
                     )
-        signs = {name: 1 if lower_is_better(name) else -1 for name in names}
+                if better(name) is None:
+                    raise UserError(
+                        f"hparams_search.metrics={names}: neither end of '{name}' is the better one; expected a metric "
+                        "such as klom_sum/forget/p95 or tow"
+                    )
+        signs = {name: 1 if better(name) == "lower" else -1 for name in names}
         return statistics.fmean(signs[name] * metrics[name] for metrics in by_set.values() for name in names)
 
     def _recall(self, settings: Settings) -> bool:

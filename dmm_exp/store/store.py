@@ -154,6 +154,14 @@ class Draft:
         remove(_receipt(path))
         return None
 
+    def last_loss(self, index: int) -> float | None:
+        """Return the loss of the last epoch of a shard that was just written; None where none was recorded."""
+        try:
+            history = read_receipt(_receipt(self.path / shard_name(index)))["facts"].get("history")
+        except (OSError, ValueError):
+            return None
+        return float(history[-1]) if history else None
+
     def cpu_seconds_elsewhere(self) -> float:
         """Return the CPU seconds that other processes, of this attempt or an earlier one, spent on shards."""
         return sum(receipt["cpu"] for receipt in self._receipts() if receipt["process"] != os.getpid())

@@ -12,7 +12,7 @@ import pandas as pd
 from dmm_exp.compare.statistics import Estimate
 from dmm_exp.console.latex import best_two, latex_table
 from dmm_exp.console.tables import markdown_table, print_table, text_table
-from dmm_exp.metrics import lower_is_better
+from dmm_exp.metrics import better
 from dmm_exp.metrics.tow import GROUPS
 
 WORDS = {
@@ -196,13 +196,14 @@ def latex(records: Sequence[Record], views: Sequence[View]) -> str:
     """Return every view as a LaTeX table, without differences; the best row of each column is bold."""
     parts = []
     for view in views:
-        means, lower = estimates(values_of(records, view.table, view.metric)), lower_is_better(view.metric)
+        means, way = estimates(values_of(records, view.table, view.metric)), better(view.metric)
         head = list(next(iter(means.values())))
         rows = [["", *head], *([row, *map(str, found.values())] for row, found in means.items())]
         marks = {
             (place + 1, column + 1): mark
             for column, name in enumerate(head)
-            for place, mark in best_two([found[name].mean for found in means.values()], lower=lower).items()
+            for place, mark in best_two([found[name].mean for found in means.values()], lower=way == "lower").items()
+            if way is not None
         }
         caption = f"{word_of(view.metric)}. {view.caption} {RULE}"
         parts.append(latex_table(rows, " ".join(caption.split()), marks=marks))

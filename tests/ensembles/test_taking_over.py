@@ -62,7 +62,7 @@ def ensemble(root: Path, members: int, chunk_size: int, executor: Any = None, sa
             members=members,
             chunk_size=chunk_size,
             executor=executor or Local(),
-            progress=lambda total: nullcontext(lambda done: None),
+            progress=lambda total: nullcontext(lambda done, loss=None: None),
         )
 
     root.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dmm_exp.evaluation.single import columns, metrics
-from dmm_exp.metrics import lower_is_better
+from dmm_exp.metrics import better
 
 GROUPS = {"forget": np.arange(0, 200), "retain": np.arange(200, 800), "val": np.arange(800, 1000)}
 
@@ -67,6 +67,6 @@ def test_points_on_which_all_oracles_agree_have_no_say_in_distances():
 
 
 def test_smaller_is_better_but_for_shares_that_pass():
-    assert lower_is_better("single/outside/forget")
-    assert lower_is_better("single/distance/forget/p95")
-    assert not lower_is_better("single/indistinguishable/forget")
+    assert better("single/outside/forget") == "lower"
+    assert better("single/distance/forget/p95") == "lower"
+    assert better("single/indistinguishable/forget") == "higher"

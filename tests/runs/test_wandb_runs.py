@@ -44,7 +44,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         cells = compose_cells(config_directory(), [*OVERRIDES, f"paths.outputs={folder}"], [])
         for number, (config, choices) in enumerate(cells):
             sweep.run_cell(config, choices, [], number)
-        assert sweep.finish(sweep._folder(config), 2) == 0
+        assert sweep.finish(sweep.folder_of_sweep(config), 2) == 0
     return folder
 
 
@@ -126,17 +126,43 @@ def texts(node: Any) -> Iterator[tuple[str, str]]:
                 yield key, each
 
 
+def test_a_run_of_each_job_type_shows_the_work_that_was_done(outputs: Path) -> None:
+    first, second = (written_runs(folder, None) for folder in sorted((outputs / "runs").iterdir()))
+    kinds = [{written.job_type for written in runs} for runs in (first, second)]
+    assert {"train", "unlearn", "evaluate"} in kinds
+    assert {"unlearn", "evaluate"} in kinds  # which trained nothing that the other had not
+    (trained,) = (written for runs in (first, second) for written in runs if written.job_type == "train")
+    for stage in ("originals", "oracles", "floor oracles"):
+        assert trained.summary[f"members/{stage}"] == 4
+        assert 0 < trained.summary[f"loss/{stage}"] < 3
+    assert not any("klom/forget/p95" in written.summary for written in (trained,))
+    for folder in (outputs / "runs").iterdir():
+        (evaluated,) = written_runs(folder)
+        assert "report" not in evaluated.summary
+
+
 def test_the_dashboard_names_only_what_runs_write(dashboard: ModuleType, outputs: Path) -> None:
     found = list(texts(dashboard.specification(dashboard.workspace("team", "dmm_exp"))))
     shown = {text.removeprefix("summary:") for key, text in found if key in ("metrics", "xAxis", "yAxis", "accessor")}
     metrics = {text for text in shown if not text.startswith("config:")} - {"_step"}
-    assert {"klom/val/p95", "klom_floor/forget/p95", "tow", "cost/ratio", "loss/unlearning"} <= metrics
+    work = {text for text in metrics if text.startswith("members/")}
+    names = set(json.loads((SCRIPTS.parent / "tests" / "docs" / "metric_names.json").read_text()))
+    probes = {text.split("/")[1] for text in metrics if text.startswith("audit/")}
+    assert {"klom_sum/forget/p95", "tow_mia", "cost/ratio", "certified/epsilon", "ulira/accuracy"} <= metrics
+    assert probes == set(compose_cells(config_directory(), ["evaluation/audits=all"])[0][0].evaluation.audits or {})
+    known = names | {f"audit/{probe}/{name}" for probe in probes for name in names}
+    of_runs = {re.sub(r"/(retain|val)(/|$)", r"/forget\2", name) for name in metrics - work}
+    assert {name for name in of_runs if not name.startswith(("loss/", "epoch/"))} <= known
     pictures = {text for key, text in found if key == "mediaKeys"}
     assert pictures <= {f"figures/{draw.__name__}" for draw in FIGURES}
     groups = {".".join(re.findall(r"choices\.value\.(\w+)$", text)) for _, text in found} - {""}
     assert groups == {"unlearner", "forget"}
+    optional = {text for text in metrics if text.startswith(("audit/", "certified/", "competition/"))}
+    written_work = {name for folder in (outputs / "runs").iterdir() for run in written_runs(folder, None)
+                    for name in run.summary}  # fmt: skip
+    assert work <= written_work
     for written in runs_of(outputs).values():
-        assert metrics <= set(written.summary)
+        assert metrics - optional - work <= set(written.summary)
         assert groups <= set(written.config["choices"])
 
 
@@ -147,7 +173,8 @@ def test_the_dashboards_specification_is_what_the_package_reads_back(dashboard: 
     section = internal.WorkspaceViewspec.model_validate(made).section
     titles = [section.name for section in section.panel_bank_config.sections]
     assert titles[:4] == ["KLoM by group, with its floor", "Quality against cost", "ToW", "Leaderboard"]
-    assert all(len(each.panels) == 3 for each in section.panel_bank_config.sections[:4])
+    assert [len(each.panels) for each in section.panel_bank_config.sections[:5]] == [6, 3, 3, 3, 3]
+    assert '"jobType"' in json.dumps(made)  # runs that hold progress alone are not among those that are compared
     assert [key.name for key in section.run_sets[0].grouping] == ["choices.value.forget", "choices.value.unlearner"]
 
 

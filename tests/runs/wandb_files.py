@@ -25,6 +25,7 @@ class Written:
     id: str = ""
     name: str = ""
     group: str = ""
+    job_type: str = ""
     project: str = ""
     entity: str = ""
     tags: list[str] = field(default_factory=list)
@@ -39,9 +40,10 @@ class Written:
         return {key: whole[key] for key in ("columns", "data")}
 
 
-def written_runs(folder: Path) -> list[Written]:
-    """Return the offline runs of a run's folder, oldest first."""
-    return [_finished(path) for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
+def written_runs(folder: Path, job_type: str | None = "evaluate") -> list[Written]:
+    """Return the offline runs of a run's folder, oldest first; those of one job type, or of all (None)."""
+    found = [_finished(path) for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
+    return [written for written in found if job_type in (None, written.job_type)]
 
 
 def _finished(path: Path) -> Written:
@@ -59,6 +61,7 @@ def _read(path: Path) -> Written:
         if kind == "run":
             run = record.run
             found.id, found.name, found.group = run.run_id, run.display_name, run.run_group
+            found.job_type = run.job_type
             found.project, found.entity, found.tags = run.project, run.entity, list(run.tags)
             found.config |= _items(run.config.update)
         elif kind == "summary":
