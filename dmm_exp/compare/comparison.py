@@ -152,7 +152,7 @@ _NO_INTERVAL = {"low": math.nan, "high": math.nan, "over": ""}
 
 def _unranked(table: pd.DataFrame, references: Collection[str]) -> dict[str, str]:
     """Return the methods that are not ranked, each with the reason: references, and those in few of all blocks."""
-    blocks, counts = table["block"].nunique(), Counter(table[METHOD])  # a method has one run in a block
+    blocks, counts = len(set(table["block"])), Counter(table[METHOD])  # a method has one run in a block
     few = {
         method: f"in {counts[method]} of {blocks} blocks" for method in _methods(table) if 2 * counts[method] < blocks
     }
