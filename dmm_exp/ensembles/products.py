@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ from dmm_exp.models.layers import BodyAndHead
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
-NOT_A_CHAIN = "this network is no plain chain of Flatten, Linear and at most one ReLU, Tanh or GELU after each Linear but the last"
+NOT_A_CHAIN = (
+    "this network is no plain chain of Flatten and Linear, with at most one ReLU, Tanh or GELU after each but the last"
+)
 
 Pairs = list[tuple[Tensor, Tensor | None]]
 """For every layer a tensor of the weight's shape and one of the bias's."""
@@ -46,9 +48,9 @@ class Layer:
 def chain_of(ensemble: Ensemble, input_shape: Sequence[int]) -> list[Layer] | None:
     """Return the layers of networks that are a plain chain of linear layers behind their normalisation, else None.
 
-    They begin with a Flatten, unless an input is a row of numbers. What could make such a network compute something else
-    is looked for, too: hooks, a ``forward`` of its own, layers that share parameters, frozen parameters, and numbers
-    other than float32.
+    They begin with a Flatten, unless an input is a row of numbers. What could make such a network compute something
+    else is looked for, too: hooks, a ``forward`` of its own, layers that share parameters, frozen parameters, and
+    numbers other than float32.
     """
     skeleton, values = ensemble.skeleton, list(ensemble.params.values())
     if type(skeleton) is not Normalised or ensemble.stats or any(value.dtype != torch.float32 for value in values):
@@ -69,7 +71,7 @@ def chain_of(ensemble: Ensemble, input_shape: Sequence[int]) -> list[Layer] | No
 
 def _in_order(network: nn.Module) -> Iterator[nn.Module]:
     """Yield the parts of a network in the order in which they are applied; what is not known is a part."""
-    kind = type(network)
+    kind: Any = type(network)
     if kind.forward is nn.Sequential.forward:
         children: list[Any] = list(network._modules.values())
     elif kind.forward is BodyAndHead.forward and kind.features is BodyAndHead.features:
@@ -126,6 +128,7 @@ class Products:
 
     def __init__(self, ensemble: Ensemble, layers: Sequence[Layer]) -> None:
         self.ensemble, self.layers = ensemble, layers
+        self.normalise = cast("Normalised", ensemble.skeleton).normalise
         last = ensemble.params[layers[-1].weight]
         last.data = last.data.contiguous()
         self.parameters = self.pairs(Tensor.detach)
@@ -137,7 +140,7 @@ class Products:
         They, and all that the backward pass needs, are valid until the next call.
         """
         memory = self._of_size(inputs.shape[1])
-        memory.inputs[0] = self.ensemble.skeleton.normalise(inputs).flatten(2)
+        memory.inputs[0] = self.normalise(inputs).flatten(2)
         last = len(self.layers) - 1
         for number, ((weight, bias), out) in enumerate(zip(self.parameters, memory.outputs, strict=True)):
             left, right = memory.inputs[number], weight.mT

@@ -75,7 +75,8 @@ class EnsembleTraining(EnsembleModule):
         """Return why steps cannot be fused, None if they can."""
         if trainer.strategy.root_device.type != "cpu":
             return f"is for CPUs, not for {trainer.strategy.root_device}"
-        if trainer.world_size > 1 or self._accumulated > 1 or trainer.max_steps > 0 or trainer.callbacks:
+        callbacks = getattr(trainer, "callbacks", None)
+        if trainer.world_size > 1 or self._accumulated > 1 or trainer.max_steps > 0 or callbacks:
             return "needs one process, and a trainer without accumulate_grad_batches, max_steps and callbacks"
         if trainer.precision != "32-true":
             return f"trains in 32-true, not in trainer.precision={trainer.precision}"
@@ -88,7 +89,8 @@ class EnsembleTraining(EnsembleModule):
         super().on_fit_start()
         layers = chain_of(self.ensemble, self.examples.input_shape) if self._fused else None
         if layers is not None:
-            optimizer, clip = self.optimizers(use_pl_optimizer=False), self._clip if self._clips else None
+            optimizer: Any = self.optimizers(use_pl_optimizer=False)
+            clip = self._clip if self._clips else None
             self._fused_step = FusedStep(self.ensemble, layers, optimizer, clip, self.label_smoothing)
             self._step = self._advance_fused
 

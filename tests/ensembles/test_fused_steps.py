@@ -30,6 +30,7 @@ TRAINER = {
     "enable_model_summary": False,
 }
 MLP = {"_target_": "dmm_exp.models.MLP", "hidden": [12]}
+CONSTANT = "dmm_exp.ensembles.schedules.Constant"
 MOMENTUM = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 ROUNDING = 2e-4  # of logits after two epochs, whose size is about 10
 
@@ -48,8 +49,8 @@ class Chain(nn.Sequential):
 class OwnForward(Chain):
     """Does more than its layers say."""
 
-    def forward(self, inputs):
-        return 2 * super().forward(inputs)
+    def forward(self, input):
+        return 2 * super().forward(input)
 
 
 class Tied(nn.Sequential):
@@ -65,7 +66,11 @@ class Frozen(Chain):
 
     def __init__(self, input_shape, n_classes) -> None:
         super().__init__(input_shape, n_classes, [8])
-        self[1][0].weight.requires_grad_(False)
+        next(self.parameters()).requires_grad_(False)
+
+
+def doubled(layer: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    return 2 * output
 
 
 class Hooked(Chain):
@@ -73,7 +78,7 @@ class Hooked(Chain):
 
     def __init__(self, input_shape, n_classes) -> None:
         super().__init__(input_shape, n_classes, [8])
-        self[1][0].register_forward_hook(lambda layer, inputs, output: 2 * output)
+        self[1].register_forward_hook(doubled)
 
 
 class Unflattened(nn.Sequential):
@@ -95,6 +100,13 @@ class Normed(nn.Sequential):
 
     def __init__(self, input_shape, n_classes) -> None:
         super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, n_classes))
+
+
+class Rows(nn.Sequential):
+    """Linear layers over rows of numbers."""
+
+    def __init__(self, input_shape, n_classes) -> None:
+        super().__init__(nn.Linear(input_shape[0], 9), nn.ReLU(), nn.Linear(9, n_classes))
 
 
 def chain(**options: Any) -> dict[str, Any]:
@@ -205,16 +217,8 @@ def test_the_same_training_twice_is_the_same_to_the_bit(digits):
 
 
 def test_rows_of_numbers_need_no_flatten(digits):
-    rows = replace(digits, inputs=digits.inputs.flatten(1), normalisation=Normalisation(16, [0.305], [0.376]))
-    network = {"_target_": f"{__name__}.{Rows.__name__}"}
-    assert_same(rows, network=network)
-
-
-class Rows(nn.Sequential):
-    """Linear layers over rows of numbers."""
-
-    def __init__(self, input_shape, n_classes) -> None:
-        super().__init__(nn.Linear(*input_shape, 9), nn.ReLU(), nn.Linear(9, n_classes))
+    rows = replace(digits, inputs=digits.inputs.flatten(1))
+    assert_same(rows, network={"_target_": f"{__name__}.Rows"})
 
 
 @pytest.mark.parametrize("kind", UNKNOWN)
@@ -252,8 +256,8 @@ def test_auto_fuses_what_it_can(digits):
 
 def test_fused_steps_are_eager_ones():
     with pytest.raises(UserError, match=r"engine\.members=fused: expected engine\.step=eager or auto, not graph"):
-        Engine("graph", "fused")
-    assert Engine("graph").settled().members == "together"
+        Engine(step="graph", members="fused")
+    assert Engine(step="graph").settled().members == "together"
 
 
 def test_a_chunk_size_is_measured_with_fused_steps(digits):
@@ -265,6 +269,3 @@ def test_a_chunk_size_is_measured_with_fused_steps(digits):
         assert first.members == members
         losses = [measured.losses(engine) for engine in (first, Engine("eager", "together", "rows"))]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-
-
-CONSTANT = "dmm_exp.ensembles.schedules.Constant"
