@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -56,10 +57,10 @@ def chain_of(ensemble: Ensemble, input_shape: Sequence[int]) -> list[Layer] | No
     if type(skeleton) is not Normalised or ensemble.stats or any(value.dtype != torch.float32 for value in values):
         return None
     modules = list(skeleton.modules())
-    if any(type(one).__call__ is not nn.Module.__call__ or any(getattr(one, h) for h in HOOKS) for one in modules):
+    if any(map(_is_changed, modules)):
         return None
     parts = list(_in_order(skeleton.network))
-    if len(input_shape) > 1 and not _flattens(parts[0]):
+    if len(input_shape) > 1 and not (parts and _flattens(parts[0])):
         return None
     parts = [part for part in parts if not _flattens(part)]  # what is flat already stays as it is
     layers = _paired(parts, {id(value): name for name, value in skeleton.named_parameters()})
@@ -67,6 +68,12 @@ def chain_of(ensemble: Ensemble, input_shape: Sequence[int]) -> list[Layer] | No
         return None
     names = [name for layer in layers for name in (layer.weight, layer.bias) if name is not None]
     return layers if sorted(names) == sorted(ensemble.params) else None
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Return whether a call of a module may do more than its class's ``forward``."""
+    own_call = type(module).__call__ is not nn.Module.__call__ or "forward" in vars(module)
+    return own_call or any(getattr(module, hooks) for hooks in HOOKS)
 
 
 def _in_order(network: nn.Module) -> Iterator[nn.Module]:
@@ -133,6 +140,7 @@ class Products:
         last.data = last.data.contiguous()
         self.parameters = self.pairs(Tensor.detach)
         self._memory: dict[int, _Memory] = {}
+        self._places: dict[tuple[str, int], Tensor] = {}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits ``[members, classes, batch]`` for raw inputs ``[members, batch, ...]``.
@@ -160,7 +168,7 @@ class Products:
         Args:
             errors: gradient by the logits of the last forward pass, ``[members, classes, batch]``.
             targets: for the weight and the bias of every layer, in order. They may be the parameters themselves.
-            old, new: the factors; with ``old=0`` what a target was before does not matter.
+            old, new: the factors. With ``old=0`` targets must be finite.
         """
         memory, last = self._memory[errors.shape[2]], len(self.layers) - 1
         for number in range(last, -1, -1):
@@ -175,8 +183,7 @@ class Products:
             else:
                 weight.mT.baddbmm_(inputs.mT, errors, beta=old, alpha=new)
             if bias is not None:
-                sums = errors.sum(2 if number == last else 1)
-                bias.copy_(sums.mul_(new) if old == 0 else bias.mul_(old).add_(sums, alpha=new))
+                bias.mul_(old).add_(errors.sum(2 if number == last else 1), alpha=new)
             errors = memory.errors[number - 1] if number else errors
 
     def pairs(self, make: Callable[[nn.Parameter], Any]) -> Pairs:
@@ -188,18 +195,27 @@ class Products:
         ]
 
     def _of_size(self, batch: int) -> _Memory:
-        """Return the memory for batches of a size, allocated once."""
+        """Return the memory for batches of a size, which is a part of that for the largest batches so far."""
         if batch not in self._memory:
             members, widths = len(self.ensemble), [weight.shape[1] for weight, _ in self.parameters]
-            outputs = [torch.empty(members, batch, width) for width in widths[:-1]]
+            activations = [layer.activation for layer in self.layers[:-1]]
+            outputs = [self._place("output", number, members, batch, width) for number, width in enumerate(widths)]
+            outputs[-1] = outputs[-1].view(members, widths[-1], batch)
             inputs = [
-                torch.empty_like(out) if type(layer.activation) is nn.GELU else out
-                for layer, out in zip(self.layers, outputs, strict=False)
+                self._place("input", number, *out.shape) if type(activation) is nn.GELU else out
+                for number, (activation, out) in enumerate(zip(activations, outputs, strict=False))
             ]
-            errors = [torch.empty_like(out) for out in outputs]
-            logits = torch.empty(members, widths[-1], batch)
-            self._memory[batch] = _Memory([*outputs, logits], [torch.empty(0), *inputs], errors)
+            errors = [self._place("error", number, *out.shape) for number, out in enumerate(outputs[:-1])]
+            self._memory[batch] = _Memory(outputs, [torch.empty(0), *inputs], errors)
         return self._memory[batch]
+
+    def _place(self, kind: str, number: int, *shape: int) -> Tensor:
+        """Return a tensor of a shape at the place of its kind in a layer."""
+        count = prod(shape)
+        if count > len(self._places.get((kind, number), ())):
+            self._places[kind, number] = torch.empty(count)
+            self._memory.clear()  # which holds parts of smaller places
+        return self._places[kind, number][:count].view(shape)
 
 
 def _activate(activation: nn.Module | None, outputs: Tensor, activated: Tensor) -> None:
@@ -317,7 +333,7 @@ class _SGD:
 
     def __call__(self, errors: Tensor) -> None:
         """Step along the gradient by the logits, ``[members, classes, batch]``."""
-        rate, decay, momentum = (self._settings[key] for key in ("lr", "weight_decay", "momentum"))
+        rate, decay, momentum = (float(self._settings[key]) for key in ("lr", "weight_decay", "momentum"))
         if not momentum:
             self._products.backward(errors, self._targets, 1 - rate * decay, -rate)
             return

@@ -14,7 +14,7 @@ from dmm_exp.data import Augmentation, Digits, Examples, Normalisation
 from dmm_exp.ensembles import Ensemble, EnsembleTraining, RandomSubsets, member_seed
 from dmm_exp.ensembles.chunk_size import Measurement
 from dmm_exp.ensembles.engine import Engine
-from dmm_exp.ensembles.products import chain_of
+from dmm_exp.ensembles.products import Products, chain_of
 from dmm_exp.ensembles.schedules import Cosine, OneCycle
 from dmm_exp.ensembles.trajectory import Trajectory
 from dmm_exp.ensembles.work import model_factory, trainer_factory
@@ -81,6 +81,14 @@ class Hooked(Chain):
         self[1].register_forward_hook(doubled)
 
 
+class Replaced(Chain):
+    """The forward of one layer is another."""
+
+    def __init__(self, input_shape, n_classes) -> None:
+        super().__init__(input_shape, n_classes, [8])
+        self[0].forward = lambda inputs: inputs.flatten(1).sin()
+
+
 class Unflattened(nn.Sequential):
     """A linear layer over the last dimension of images."""
 
@@ -125,7 +133,7 @@ NETWORKS = {
     "relu without bias": chain(hidden=[3, 30], bias=False),
     "linear": chain(hidden=[6], activation=None),
 }
-UNKNOWN = [OwnForward, Tied, Frozen, Hooked, Unflattened, EndsActive, Normed]
+UNKNOWN = [OwnForward, Tied, Frozen, Hooked, Replaced, Unflattened, EndsActive, Normed]
 OPTIMIZERS = {
     "plain": partial(torch.optim.SGD, lr=0.1),
     "plain with decay": partial(torch.optim.SGD, lr=0.1, weight_decay=0.01),
@@ -209,6 +217,15 @@ def test_a_member_does_not_depend_on_the_chunk_it_is_trained_in(digits):
     whole = train("fused", digits, members=range(4))[0].logits(digits.inputs)
     parts = [train("fused", digits, members=members)[0].logits(digits.inputs) for members in (range(1), range(1, 4))]
     torch.testing.assert_close(torch.cat(parts), whole, atol=ROUNDING, rtol=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [(20, 7, 30, 7, 30), (30, 20, 7)], ids=str)
+def test_batches_may_grow_and_shrink(sizes, digits):
+    ensemble = Ensemble.initialise(model_factory(NETWORKS["gelu"], digits), range(2))
+    products = Products(ensemble, chain_of(ensemble, digits.input_shape) or [])
+    for size in sizes:
+        inputs = digits.inputs[torch.arange(2 * size).view(2, size)]
+        torch.testing.assert_close(products.forward(inputs).mT, ensemble(inputs), atol=1e-5, rtol=1e-4)
 
 
 def test_the_same_training_twice_is_the_same_to_the_bit(digits):
