@@ -86,7 +86,7 @@ class Replaced(Chain):
 
     def __init__(self, input_shape, n_classes) -> None:
         super().__init__(input_shape, n_classes, [8])
-        self[0].forward = lambda inputs: inputs.flatten(1).sin()
+        self[0].forward = lambda input: input.flatten(1).sin()
 
 
 class Unflattened(nn.Sequential):
