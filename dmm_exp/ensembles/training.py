@@ -19,6 +19,11 @@ from dmm_exp.ensembles.seeds import Role, member_seed
 from dmm_exp.ensembles.trajectory import Trajectory
 from dmm_exp.errors import UserError
 
+OF_A_STEP = (  # methods that fused steps do not call, or not for every batch
+    *("losses", "cross_entropies", "predict_batch", "answer", "before_step", "after_step"),
+    *("training_step", "on_train_batch_start", "on_train_batch_end"),
+)
+
 
 class EnsembleTraining(EnsembleModule):
     """Cross-entropy on each member's own subset of the training set.
@@ -80,8 +85,8 @@ class EnsembleTraining(EnsembleModule):
             return "needs one process, and a trainer without accumulate_grad_batches, max_steps and callbacks"
         if trainer.precision != "32-true":
             return f"trains in 32-true, not in trainer.precision={trainer.precision}"
-        if type(self) is not EnsembleTraining:
-            return f"{self.method_name} may have a loss of its own"
+        if any(getattr(type(self), name) is not getattr(EnsembleTraining, name) for name in OF_A_STEP):
+            return f"{self.method_name} takes steps of its own"
         return None if chain_of(self.ensemble, self.examples.input_shape) else NOT_A_CHAIN
 
     def on_fit_start(self) -> None:

@@ -159,13 +159,21 @@ def digits() -> Examples:
     return Digits(Normalisation(16, [0.305], [0.376])).load()
 
 
-def train(members_are: str, digits: Examples, network=MLP, members=range(3), trainer=None, **options):
+def train(
+    members_are: str,
+    digits: Examples,
+    network=MLP,
+    members=range(3),
+    trainer=None,
+    kind: type[EnsembleTraining] = EnsembleTraining,
+    **options,
+):
     """Return an ensemble that was trained in one way, and the module that did it."""
     seeds = [member_seed(0, "original", member, "initialisation") for member in members]
     ensemble = Ensemble.initialise(model_factory(network, digits), seeds)
     subsets = RandomSubsets(digits.n_train, 0.1, 0, complementary=False).indices(members)
     recipe = {"epochs": 2, "batch_size": 32, "optimizer": MOMENTUM, "schedule": None, **options}
-    module = EnsembleTraining(subsets=subsets, **recipe)
+    module = kind(subsets=subsets, **recipe)
     module.attach(ensemble, digits, seed=0, role="original", members=members)
     engine = {"step": "eager", "members": members_are, "memory": "rows"}
     module.fit(trainer_factory({**TRAINER, **(trainer or {}), "engine": engine}))
@@ -265,6 +273,16 @@ def test_trainers_that_need_autograd_are_refused_or_have_it(trainer, said, digit
     (by_default, module), (plain, _) = (train(way, digits, trainer=trainer) for way in ("auto", "together"))
     assert not module.at_once
     assert torch.equal(by_default.logits(digits.inputs), plain.logits(digits.inputs))
+
+
+def test_a_loss_of_ones_own_is_left_to_autograd(digits):
+    class Doubled(EnsembleTraining):
+        def losses(self, indices):
+            return 2 * super().losses(indices)
+
+    found = [train(way, digits, kind=Doubled) for way in ("auto", "together")]
+    assert not any(module.at_once for _, module in found)
+    assert torch.equal(*(ensemble.logits(digits.inputs) for ensemble, _ in found))
 
 
 def test_auto_fuses_what_it_can(digits):
