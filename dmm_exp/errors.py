@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 # C0 and C1 but for tab and line feed; invisible marks that change the direction of writing; line separators; halves.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_SEQUENCE = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\].*?(?:\x07|\x1b\\\\)|\x1b.", re.DOTALL)  # that begin with Esc
 REASON = "{reason}"
 _GOES_ON = "the same command then goes on where this one stopped"
 _NO_ROOM = {
@@ -37,6 +38,15 @@ def printable(text: str) -> str:
     cat\x1b[2J
     """
     return _OBEYED.sub(_escape, text)
+
+
+def plain_text(text: str) -> str:
+    r"""Return a text in one line, without anything that a terminal obeys.
+
+    >>> plain_text("\x1b[31mred\x1b[0m\n and \u202e plain")
+    'red and plain'
+    """
+    return " ".join(_OBEYED.sub("", " ".join(_SEQUENCE.sub("", text).split())).split())
 
 
 def _escape(found: re.Match[str]) -> str:

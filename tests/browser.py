@@ -111,3 +111,107 @@ class Browser:
             except BlockingIOError:
                 time.sleep(0.01)
         raise TimeoutError("Chromium does not answer")
+
+
+PAPER = 718  # pixels of CSS across an A4 page between Chromium's margins
+VIEWS: dict[str, dict[str, Any]] = {
+    "wide": {"width": 1280, "height": 900},
+    "phone": {"width": 390, "height": 844, "mobile": True},
+    "dark": {"width": 1280, "height": 900, "scheme": "dark"},
+    "paper": {"width": PAPER, "height": 1000, "media": "print"},
+}
+# What is wrong with a page as it is shown, as sentences.
+_FAULTS = """
+(() => {
+  const said = [];
+  const name = (element) => `${element.tagName.toLowerCase()}.${element.className?.baseVal ?? element.className}`;
+  const wide = document.documentElement.scrollWidth;
+  if (wide > innerWidth) said.push(`it is ${wide} wide`);
+  const start = (element) => `${name(element)} "${element.textContent.trim().slice(0, 30)}"`;
+  const light = (colour) => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).map((part) => {
+      const value = part / 255;
+      return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (!colour.endsWith(", 0)") && colour !== "transparent") return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const texts = "h1, h2, p, td, th, figcaption, li, summary, pre, .note, button, select";
+  for (const element of document.querySelectorAll(texts)) {
+    if (!element.checkVisibility() || !element.textContent.trim()) continue;
+    const [a, b] = [light(getComputedStyle(element).color), light(behind(element))];
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < 4.5) said.push(`${start(element)} has contrast ${contrast.toFixed(1)}`);
+  }
+  const cards = "body, .card, details, table, td, th, .story, pre, select, button";
+  for (const element of DARK ? document.querySelectorAll(cards) : [])
+    if (element.checkVisibility() && light(behind(element)) > 0.2) said.push(`${name(element)} is white`);
+  for (const element of PRINTED ? document.querySelectorAll(".scroll, pre") : [])
+    if (element.scrollWidth > element.clientWidth + 1 || element.getBoundingClientRect().right > innerWidth + 1)
+      said.push(`${start(element)} is cut: ${element.scrollWidth} of ${element.clientWidth}`);
+  for (const drawing of document.querySelectorAll("svg.plot")) {
+    if (!drawing.checkVisibility()) continue;
+    const label = drawing.getAttribute("aria-label");
+    const words = [...drawing.querySelectorAll(":scope > text:not(.name):not(.word)")];
+    const box = drawing.getBoundingClientRect();
+    const [across, up] = [words.filter((word) => word.getAttribute("text-anchor") === "middle"),
+                          words.filter((word) => word.getAttribute("text-anchor") !== "middle")];
+    if (across.length < 2) said.push(`${label}: ${across.length} words below the axis`);
+    const enough = up[0]?.classList.contains("inside") ? 1 : 2;
+    if (up.length < enough) said.push(`${label}: ${up.length} words beside the axis`);
+    for (const line of [across, up]) {
+      const boxes = line.map((word) => word.getBoundingClientRect());
+      for (let place = 0; place + 1 < boxes.length; place++) {
+        const [a, b] = [boxes[place], boxes[place + 1]];
+        const [one, other] = [line[place].textContent, line[place + 1].textContent];
+        if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 3 && b.top < a.bottom - 3)
+          said.push(`${label}: "${one}" and "${other}" overlap`);
+      }
+    }
+    for (const word of drawing.querySelectorAll("text")) {
+      const at = word.getBoundingClientRect();
+      if (at.left < -1 || at.right > innerWidth + 1) said.push(`${label}: "${word.textContent}" is cut`);
+      if (at.top < box.top - 2 || at.bottom > box.bottom + 2)
+        said.push(`${label}: "${word.textContent}" leaves its drawing`);
+    }
+  }
+  for (const picture of document.images) if (!picture.naturalWidth) said.push("a picture is not shown");
+  return said;
+})()
+"""
+
+
+def show(browser: Browser, page: Path, view: str) -> None:
+    """Open a page as a screen of a desk, as a phone, in the dark or as paper shows it."""
+    how = {"height": 900, "mobile": False, "scheme": "light", "media": "screen", **VIEWS[view]}
+    size = {"width": how["width"], "height": how["height"], "deviceScaleFactor": 1, "mobile": how["mobile"]}
+    browser.call("Emulation.setDeviceMetricsOverride", **size)
+    features = [{"name": "prefers-color-scheme", "value": how["scheme"]}]
+    browser.call("Emulation.setEmulatedMedia", media=how["media"], features=features)
+    browser.call("Emulation.setScrollbarsHidden", hidden=True)
+    browser.open(page)
+    if how["media"] == "print":
+        browser.value("dispatchEvent(new Event('beforeprint'))")
+
+
+def faults(browser: Browser, page: Path) -> list[str]:
+    """Return what is wrong with a page in any of ``VIEWS``; each fault says in which."""
+    found = []
+    for view, how in VIEWS.items():
+        show(browser, page, view)
+        flags = f"const DARK = {str('scheme' in how).lower()}, PRINTED = {str('media' in how).lower()};"
+        said = browser.value(f"(() => {{ {flags} return {_FAULTS.strip()}; }})()")
+        if not browser.value("document.querySelector('main h1') !== null"):
+            said = [*said, "it is no page of ours"]
+        said += [f"asks for {address}" for address in browser.requests] + browser.complaints
+        found += [f"{view}: {one}" for one in dict.fromkeys(said)]
+    browser.call("Emulation.setEmulatedMedia", media="", features=[])
+    browser.call("Emulation.setScrollbarsHidden", hidden=False)
+    browser.call("Emulation.clearDeviceMetricsOverride")
+    return found

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dmm_exp.compare.labels import METHOD, SETTING, listed, method_of, newest, telling_keys, text
+from dmm_exp.compare.labels import METHOD, SETTING, is_reference, listed, method_of, newest, telling_keys, text
 from dmm_exp.compare.runs import DRAWS, METHOD_GROUPS, Run
 from dmm_exp.compare.statistics import (
     Difference,
@@ -24,7 +24,7 @@ from dmm_exp.compare.statistics import (
 )
 from dmm_exp.compare.tables import Comparison
 from dmm_exp.errors import UserError, did_you_mean
-from dmm_exp.metrics.better import lower_is_better
+from dmm_exp.metrics.better import floor_name, lower_is_better
 
 METRICS = ("klom/forget/p95", "klom/retain/p95", "klom/val/p95", "tow", "cost/ratio", "cost/shared")
 ALL = "all"
@@ -58,13 +58,24 @@ def compare(
         hint = did_you_mean(baseline, set(table[METHOD]))
         raise UserError(f"--baseline '{baseline}' is no method here; expected one of {listed(table[METHOD])}{hint}")
     table = table.sort_values(list(dict.fromkeys([*keys, METHOD, "block"])), key=_sortable, ignore_index=True)
-    ranking = _ranking(table, shown)
-    chosen = (baseline or _methods(ranking)[0]) if len(ranking) else ""
-    tests = _tests(table, {str(run.folder): run for run in kept}, shown, chosen)
+    unranked = _unranked(table, {methods[run.folder] for run in kept if is_reference(run)})
+    ranking = _ranking(table.loc[[method not in unranked for method in table[METHOD]], :], shown)
     sizes = Counter(table["block"])
-    blocks = sum(size > 1 for size in sizes.values())
-    arrows = {metric: "↓" if lower_is_better(metric) else "↑" for metric in shown}
-    return Comparison(table, keys, arrows, _means(table, keys, shown), ranking, tests, blocks, chosen), left_out
+    candidates = [*_methods(ranking), *(method for method in _methods(table) if method not in unranked), ""]
+    chosen = (baseline or candidates[0]) if max(sizes.values()) > 1 else ""
+    tests = _tests(table, {str(run.folder): run for run in kept}, shown, chosen)
+    return Comparison(
+        runs=table,
+        by=keys,
+        metrics={metric: "↓" if lower_is_better(metric) else "↑" for metric in shown},
+        means=_means(table, keys, shown),
+        ranks=ranking,
+        tests=tests,
+        n_blocks=len(sizes),
+        baseline=chosen,
+        unranked=unranked,
+        untested=_untested(tests, _methods(table), shown, chosen),
+    ), left_out
 
 
 def _known_metrics(runs: Sequence[Run], wanted: Sequence[str]) -> list[str]:
@@ -118,6 +129,7 @@ def _means(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd
     groups: Any = table.groupby(list(by), sort=False, dropna=False)
     rows = [
         {**dict(zip(by, key, strict=True)), "metric": metric, "runs": len(part), **_mean(part, metric)}
+        | {"floor": float(part[floor].mean()) if (floor := floor_name(metric)) in part else math.nan}
         for key, part in groups
         for metric in metrics
     ]
@@ -137,22 +149,64 @@ def _mean(part: pd.DataFrame, metric: str) -> dict[str, float | str]:
 _NO_INTERVAL = {"low": math.nan, "high": math.nan, "over": ""}
 
 
+def _unranked(table: pd.DataFrame, references: Collection[str]) -> dict[str, str]:
+    """Return the methods that are not ranked, each with the reason: references, and those in few of all blocks."""
+    blocks, counts = table["block"].nunique(), Counter(table[METHOD])  # a method has one run in a block
+    few = {
+        method: f"in {counts[method]} of {blocks} blocks" for method in _methods(table) if 2 * counts[method] < blocks
+    }
+    return few | {method: "a reference" for method in _methods(table) if method in references}
+
+
+def _untested(
+    tests: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str], baseline: str
+) -> list[tuple[str, str, str]]:
+    """Return methods, metrics and the reason, for all that were not tested against the baseline."""
+    if not baseline:
+        return []
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for method in (method for method in methods if method != baseline):
+        reasons = {metric: _reason(tests, method, metric, baseline) for metric in metrics}
+        for reason in dict.fromkeys(filter(None, reasons.values())):
+            found = [metric for metric in metrics if reasons[metric] == reason]
+            lacking.setdefault((", ".join(found) if len(found) < len(metrics) else "every metric", reason), []).append(
+                method
+            )
+    return [(", ".join(names), metric, reason) for (metric, reason), names in lacking.items()]
+
+
+def _reason(tests: pd.DataFrame, method: str, metric: str, baseline: str) -> str:
+    """Return why a method was not tested on a metric; nothing where it was."""
+    of_both = ((tests[METHOD] == method) & (tests["metric"] == metric)).to_numpy()
+    found = tests.loc[of_both].to_dict("records")
+    if not found:
+        return f"no block where it and {baseline} have a value"
+    if math.isfinite(found[0]["p"]):
+        return ""
+    if found[0]["blocks"] == 1:
+        return f"one block with {baseline}; without values by member it takes two"
+    return "all differences are the same"
+
+
 def _ranking(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Return mean ranks with their intervals, the best method first; those in few blocks come after the others."""
+    """Return mean ranks with their intervals, the best method first."""
+    columns = pd.Index([METHOD, "metric", "blocks", "rank", "low", "high"])
+    if table.empty:
+        return pd.DataFrame(columns=columns)
     blocks = {metric: ranks(_wide(table, metric), lower=lower_is_better(metric)) for metric in metrics}
     counted = [metric for metric in metrics if not metric.startswith("cost")] or list(metrics)
     overall = np.mean([blocks[metric] for metric in counted], axis=0)
     found = {metric: _mean_ranks(values) for metric, values in {**blocks, ALL: overall}.items()}
-    counts, means = found[ALL][:2]
+    means = found[ALL][1]
     methods = _methods(table)
     places = [place for place in range(len(methods)) if any(part[0][place] for part in found.values())]
-    places.sort(key=lambda place: (counts[place] < counts.max() / 2, np.nan_to_num(means[place], nan=math.inf)))
+    places.sort(key=lambda place: np.nan_to_num(means[place], nan=math.inf))
     rows = [
         (methods[place], metric, int(part[0][place]), *(float(values[place]) for values in part[1:]))
         for place in places
         for metric, part in found.items()
     ]
-    return pd.DataFrame(rows, columns=pd.Index([METHOD, "metric", "blocks", "rank", "low", "high"]))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _mean_ranks(found: NDArray[np.float64]) -> tuple[NDArray, NDArray, NDArray, NDArray]:

@@ -14,6 +14,9 @@ from dmm_exp.errors import UserError, did_you_mean
 
 SETTING = ("dataset", "model", "forget")
 METHOD = "method"
+# Our unlearners with ``reference = True``: they mark an end of the scale, look at retrained models, or make no model.
+# They are named here because classes cannot be asked without importing torch.
+REFERENCES = frozenset(f"dmm_exp.unlearners.{name}" for name in ("DMDirect", "DoNothing", "OracleMatching", "Retrain"))
 _NEVER_TELLING = {*DRAWS, "experiment", "trainer", "evaluation"}  # of choices, those whose settings may tell
 
 
@@ -120,6 +123,11 @@ def _word(key: str, value: str) -> str:
     if key.endswith("._target_"):
         return f"{key.removesuffix('._target_')}={value.rpartition('.')[2]}"
     return f"{key}={value}"
+
+
+def is_reference(run: Run) -> bool:
+    """Say whether a run's method takes no part in a ranking; a refinement makes a method of a reference."""
+    return run.facts.get("unlearner._target_") in REFERENCES and not is_used(run.choices.get("refinement"))
 
 
 def listed(names: Iterable[str]) -> str:

@@ -15,6 +15,8 @@ from dmm_exp.compare.tables import (
     means_texts,
     ranks_texts,
     tests_texts,
+    unranked_lines,
+    untested_lines,
 )
 from dmm_exp.report.charts import Chart, Interval, interval_chart
 from dmm_exp.report.html import Link, Page, Section, sections_page
@@ -36,13 +38,14 @@ def comparison_page(found: Comparison, path: Path, *, left_out: Sequence[str], c
         left_out: a line for each run that takes no part.
         command: what to type to get the page again.
     """
-    means = Section("Means", MEANS_RULE, rows=means_texts(found), words=len(found.by))
-    sections = [Section(chart=metrics_by_method(found)), means]
+    sections = [Section("Means", MEANS_RULE, rows=means_texts(found), words=len(found.by))]
     if not found.ranks.empty:
-        sections.append(Section("Mean ranks", RANKS_RULE, rows=ranks_texts(found)))
+        sections.append(Section("Mean ranks", RANKS_RULE, rows=ranks_texts(found), notes=unranked_lines(found)))
     if not found.tests.empty:
         title = f"Paired differences from {found.baseline}"
-        sections.append(Section(title, TESTS_RULE, rows=tests_texts(found), words=2))
+        rows, notes = tests_texts(found), untested_lines(found)
+        sections.append(Section(title, TESTS_RULE, rows=rows, words=2, notes=notes))
+    sections.append(Section(chart=metrics_by_method(found)))
     sections.append(Section("Runs", rows=_runs(found, path), words=2))
     if left_out:
         sections.append(Section("What is left out", rows=[["run"], *([line] for line in left_out)]))

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
 from rich import box
+from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from dmm_exp.console.terminal import console as safe_console
+from dmm_exp.console.terminal import terminal_width
+
+FLOOR = "floor"  # what a column is called that belongs to the one before it
+LONGEST = 28  # letters in a line of a name
+_WIDE = Console(width=10_000)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,78 @@ def print_table(table: Table, stream: IO[str] | None = None) -> None:
         unlimited = console.options.update(width=10_000)
         console.width = max(100, Measurement.get(console, unlimited, table).maximum)
     console.print(table)
+
+
+def print_texts(
+    title: str, rows: Sequence[Sequence[str]], words: int, same: Sequence[str] = (), keep: str = ""
+) -> None:
+    """Print a table of texts on standard output; on a terminal it is no wider than that.
+
+    There, columns of ``same`` that have one value in all rows are said in the title, and a table that is still too wide
+    is told in several, each with the columns of words.
+
+    Args:
+        title: of the table.
+        rows: texts, all rows of one length, the head first.
+        words: how many columns say what a row is; the others are numbers, a column called "floor" beside the one
+            before it.
+        same: columns of words that may go into the title.
+        keep: the one of them that may not.
+    """
+    if not sys.stdout.isatty():
+        print_table(text_table(title, rows, words - 1))
+        return
+    said, rows, words = _without_constants(rows, words, [name for name in same if name != keep])
+    title += f" ({said})" if said else ""
+    for place, part in enumerate(_fitting(rows, words, terminal_width())):
+        print("\n" + textwrap.fill(f"{title}, continued" if place else title, terminal_width()))
+        print_table(_narrow(part, words))
+
+
+def _without_constants(
+    rows: Sequence[Sequence[str]], words: int, names: Sequence[str]
+) -> tuple[str, Sequence[Sequence[str]], int]:
+    """Take columns of words that have one value in all rows out of a table; the first result says what they are."""
+    head = rows[0]
+    gone = [place for place in range(words) if head[place] in names and len({row[place] for row in rows[1:]}) == 1]
+    gone = gone[1:] if len(gone) == words else gone
+    said = ", ".join(f"{head[place]} {rows[1][place]}" for place in gone)
+    left = [[text for place, text in enumerate(row) if place not in gone] for row in rows]
+    return said, left, words - len(gone)
+
+
+def _fitting(rows: Sequence[Sequence[str]], words: int, width: int) -> list[list[list[str]]]:
+    """Divide the columns of numbers so that each part fits with the columns of words, or has a single one."""
+    parts: list[list[int]] = []
+    units: list[list[int]] = []
+    for place in range(words, len(rows[0])):
+        if rows[0][place] == FLOOR and units:
+            units[-1].append(place)
+        else:
+            units.append([place])
+
+    def taken(columns: Sequence[int]) -> list[list[str]]:
+        return [[*row[:words], *(row[place] for place in columns)] for row in rows]
+
+    for unit in units:
+        if parts and Measurement.get(_WIDE, _WIDE.options, _narrow(taken([*parts[-1], *unit]), words)).maximum <= width:
+            parts[-1] += unit
+        else:
+            parts.append(list(unit))
+    return [taken(part) for part in parts] or [taken([])]
+
+
+def _narrow(rows: Sequence[Sequence[str]], words: int) -> Table:
+    """Return a table whose columns of words are broken between words where they are long."""
+    table = dense_table()
+    for place, column in enumerate(rows[0]):
+        if place < words:
+            table.add_column(Text(column), overflow="fold", max_width=LONGEST)
+        else:
+            table.add_column(Text(column), justify="right", no_wrap=True)
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def dense_table() -> Table:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -150,6 +151,11 @@ def console(**options: Any) -> Console:
                 yield Segment(text if control else printable(text), style, control)
 
     return Safe(**options)
+
+
+def terminal_width() -> int:
+    """Return how many columns standard output shows; 100 where it is no terminal."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 100
 
 
 def tracked(items: Sequence[Item], description: str, *, long: bool) -> Iterable[Item]:

@@ -11,8 +11,9 @@ import pandas as pd
 
 from dmm_exp.console.tables import print_table, text_table
 from dmm_exp.files.reading import Json
-from dmm_exp.report.charts import Axis, Chart, Mark, Panel, band, decades, dots, line
+from dmm_exp.report.charts import Axis, Chart, Mark, Panel, band, dots, line, log_range
 from dmm_exp.report.html import Page, Section, write_sections
+from dmm_exp.report.palette import SERIES
 
 LABELS = {
     "gd": "GD on R",
@@ -52,7 +53,9 @@ def write_page(
         _spectra_chart(spectra),
     ]
     rows = {"distance": end_rows(table), "rates": rate_rows(table), "spectra": fact_rows(table)}
-    sections = [Section(chart=chart, rows=rows.get(chart.name, [])) for chart in charts]
+    sections = [
+        Section(chart=chart, rows=rows.get(chart.name, []), words=1 + (chart.name == "rates")) for chart in charts
+    ]
     facts = [("settings", table["setting"].nunique()), ("problems each", seeds), ("methods", len(LABELS))]
     shown = Page(title, command, facts, sections, story=[RULE.format(seeds=seeds)])
     return write_sections(shown, folder / "convex.html")
@@ -112,18 +115,14 @@ def _log(values: Any) -> np.ndarray:
         return np.where(np.isfinite(values), np.log10(np.clip(values, LEAST, 1e30)), np.nan)
 
 
-def _log_axis(label: str, low: float, high: float) -> Axis:
-    return Axis(label, low, high, decades(low, high))
-
-
 def _curves_chart(curves: pd.DataFrame, quantity: str, title: str, label: str) -> Chart:
     constant = curves[(curves["schedule"] == "constant") & (curves["step"] > 0)]
     most = float(np.log10(constant["gradients"].max()))
-    x = _log_axis("gradients of single examples", 1.0, most + 0.05)
+    x = log_range("gradients of single examples", 1.0, most + 0.05)
     logs = _log(constant[quantity])
     low, high = max(float(np.nanmin(logs)), -13.2), min(float(np.nanquantile(logs, 0.995)), 1.2) + 0.2
     panels = [
-        Panel(x, _log_axis(label, low - 0.2, high), list(_bands(group, quantity, high)), str(name))
+        Panel(x, log_range(label, low - 0.2, high), list(_bands(group, quantity, high)), str(name))
         for name, group in constant.groupby("setting", sort=False)
     ]
     caption = (
@@ -155,18 +154,18 @@ def _schedules_chart(curves: pd.DataFrame) -> Chart:
     """Draw stochastic methods with both schedules, in the first setting."""
     name = curves["setting"].iloc[0]
     chosen = curves[(curves["setting"] == name) & (curves["step"] > 0)]
-    marks, places = [], iter(("series2", "series1", "series3", "series5"))
+    marks, ends = [], []
     for method in ("sgd", "om_stochastic"):
         for schedule in ("constant", "decaying"):
             rows = chosen[(chosen["method"] == method) & (chosen["schedule"] == schedule)]
             x, low, middle, top = _quantiles(rows, "distance", 2.0)
-            role = next(places)
-            marks += [band(role, x, low, top), line(role, x, middle, f"{LABELS[method]}, {schedule} step")]
-    x_axis = _log_axis("gradients of single examples", 1.0, max(mark.x.max() for mark in marks) + 0.05)
-    y_axis = _log_axis("relative distance", -13.4, 2.2)
-    caption = (
-        f"Setting {name}. A decaying step lowers the floor of SGD at the price of speed; OM has no floor to lower."
-    )
+            role = ROLES[method] if schedule == "constant" else f"series{int(ROLES[method][6:]) + len(SERIES)}"
+            words = f"{LABELS[method]}, {schedule} step"
+            marks += [band(role, x, low, top), line(role, x, middle, words)]
+            ends.append(f"{words} {_number(10 ** middle[-1])}")
+    x_axis = log_range("gradients of single examples", 1.0, max(mark.x.max() for mark in marks) + 0.05)
+    y_axis = log_range("relative distance", -13.4, 2.2)
+    caption = f"Setting {name}. Median distances at the end: {'; '.join(ends)}."
     return Chart("schedules", "Constant and decaying steps", caption, [Panel(x_axis, y_axis, marks)], height=0.6)
 
 
@@ -181,10 +180,10 @@ def _rates_chart(table: pd.DataFrame) -> Chart:
         own = (known["method"] == method).to_numpy()
         if own.any():
             marks.append(dots(ROLES[method], predicted[own], measured[own], LABELS[method]))
-    axes = [_log_axis(f"{name} speed (−ln of the factor of a step)", *ends) for name in ("predicted", "measured")]
+    axes = [log_range(f"{name} speed", *ends) for name in ("predicted", "measured")]
     caption = (
-        "Each dot is a method in one setting. A dot of GD above the line has not yet reached its slowest direction, to "
-        "which the prediction applies."
+        "Each dot is a method in one setting; the speed is −ln of the factor by which a step shrinks the distance. "
+        "Predictions are for the slowest direction: before it dominates, a method is faster and its dot lies above."
     )
     return Chart("rates", "Rates, measured and predicted", caption, [Panel(axes[0], axes[1], marks)], height=0.7)
 
@@ -200,8 +199,8 @@ def _floors_chart(floors: pd.DataFrame) -> Chart:
             dots(ROLES["sgd"], x, measured, "SGD on R, measured"),
         ]
         everything = np.concatenate([low, high, measured])
-        y = _log_axis("excess retain loss", float(everything.min()) - 0.2, float(everything.max()) + 0.2)
-        panels.append(Panel(_log_axis("step η", x.min() - 0.1, x.max() + 0.1), y, marks, str(name)))
+        y = log_range("excess retain loss", float(everything.min()) - 0.2, float(everything.max()) + 0.2)
+        panels.append(Panel(log_range("step η", x.min() - 0.1, x.max() + 0.1), y, marks, str(name)))
     caption = (
         "The mean excess retain loss of SGD with a constant step, started at the minimum itself. The bounds hold for "
         "the squared error; for the logistic loss the lower line is the prediction of first order."
@@ -213,7 +212,7 @@ def _spectra_chart(spectra: Mapping[str, Sequence[Json]]) -> Chart:
     words = {"error": "error θ(S) − θ(S∖F)", "gradient": "gradient of F's loss at θ(S)"}
     roles = {"error": "series2", "gradient": "series0"}
     lowest = min(min(row["eigenvalue"]) for rows in spectra.values() for row in rows)
-    x = _log_axis("eigenvalue of H_R ÷ the largest", float(np.log10(lowest)) - 0.1, 0.05)
+    x = log_range("eigenvalue of H_R ÷ the largest", float(np.log10(lowest)) - 0.1, 0.05)
     y = Axis("share of the square at or below", 0, 1.03, [(0, "0"), (0.5, "50 %"), (1, "100 %")])
     panels = []
     for name, rows in spectra.items():
@@ -221,7 +220,16 @@ def _spectra_chart(spectra: Mapping[str, Sequence[Json]]) -> Chart:
         panels.append(Panel(x, y, marks, name))
     caption = (
         "Where the error lies that has to be undone; H_R is the Hessian of the retain loss. GD shrinks a part at "
-        "relative eigenvalue v by about 1 − 2v a step at best. The error lies further to the left than the gradient of "
-        "F's loss that caused it, since it holds the gradient's parts divided by their eigenvalues."
+        "relative eigenvalue v by about 1 − 2v a step at best. The error holds the parts of the gradient of F's loss "
+        f"divided by their eigenvalues: {_halves(spectra)}."
     )
-    return Chart("spectra", "Forget directions are flat directions", caption, panels, across=3, height=0.72)
+    return Chart("spectra", "Directions of the error", caption, panels, across=3, height=0.72)
+
+
+def _halves(spectra: Mapping[str, Sequence[Json]]) -> str:
+    """Say in how many settings half of the error lies further to the left than half of the gradient."""
+    left = 0
+    for rows in spectra.values():
+        half = {row["of"]: np.interp(0.5, row["share"], np.log(row["eigenvalue"])) for row in rows}
+        left += half["error"] < half["gradient"]
+    return f"half of it lies further to the left than half of the gradient in {left} of {len(spectra)} settings"

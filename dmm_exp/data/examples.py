@@ -51,7 +51,7 @@ class Examples:
 
     Attributes:
         inputs: ``[points, ...]``, uint8 or float32, as stored: normalisation belongs to the model; or numbers of words
-            ``[points, length]`` int32. They may be a memory-mapped file.
+            ``[points, length]`` int32, or int64 from Python. They may be a memory-mapped file.
         labels: ``[points]`` int64, what models are trained on (corrupted labels included).
         n_train: points ``0 … n_train-1`` are the training set.
         class_names: a name for every class.

@@ -24,6 +24,7 @@ class Rows:
         n_train: number of training rows.
         read: where the rows come from, in words and in the order there: ``30, 7, 19 (3 rows) in rows.csv``.
         key: how error messages about these rows begin, as in ``forget.indices=rows.csv``.
+        listed: the indices in the order in which they were listed; empty where there is no list.
 
     Raises:
         UserError: the indices are not sorted, not distinct or out of range.
@@ -33,6 +34,7 @@ class Rows:
     n_train: int
     read: str = ""
     key: str = "forget"
+    listed: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         indices = self.indices
@@ -50,6 +52,11 @@ class Rows:
     def tolist(self) -> list[int]:
         """Return the indices as a list."""
         return self.indices.tolist()
+
+    @property
+    def in_order(self) -> list[int]:
+        """The indices in the order in which they were listed; sorted where there is no list."""
+        return list(self.listed) or self.tolist()
 
     @property
     def others(self) -> Tensor:

@@ -41,11 +41,12 @@ class Words:
 
     Attributes:
         count: of different numbers, those for padding and for unknown words included; inputs are below it.
-        learnt: whether training rows decided which words have a number.
+        learnt: whether training rows decided which words have a number; None where that is not known, since whoever
+            hands over the numbers made them.
     """
 
     count: int
-    learnt: bool
+    learnt: bool | None
 
 
 class WordEncoder(ABC):

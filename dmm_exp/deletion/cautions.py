@@ -65,8 +65,13 @@ def _copies(examples: Examples, gone: Rows) -> list[str]:
 
 def _list_of_words(examples: Examples) -> list[str]:
     """Warn of what deleted rows leave in the numbering of words."""
-    if examples.words is None or not examples.words.learnt:
+    if examples.words is None or examples.words.learnt is False:
         return []
+    if examples.words.learnt is None:
+        return [
+            "inputs are numbers of words; if training rows decided which words have numbers, this list stays as it is "
+            "and may tell of deleted rows"
+        ]
     return [
         "which words have numbers was learnt from the training rows, deleted ones among them, and stays as it is; "
         "dmm_exp.data.HashedWords learns nothing"

@@ -29,6 +29,14 @@ a user are forget=group forget.column=user forget.value=17, where the dataset sa
     request.receipt=TEXT        of an earlier request: a ledger that was rolled back to before it is refused
     request.key=FILE            private Ed25519 key (PEM) to sign the record, and the ledger, with
     request.whole_classes=true  a class may lose its last example
+    request.reference=TEXT      the number of a ticket; this and what follows stand in the record, and change no network
+    request.requested_by=TEXT   who asked for the deletion
+    request.operator=TEXT       who carries it out
+    request.reason=TEXT         why
+    request.record_ids=FILE     your own ids of the rows: one for each row in the order of their list, or one for each
+                                training row; a file as for forget.indices, of texts or whole numbers
+    request.id_column=NAME      which of several columns of that file; its first line names them, then
+    model.chunk_size=auto       how many networks of a pool or a verification are trained together
     seed=0                      of all randomness
 
 Remove what is known of deleted rows, and is not needed for further requests:
@@ -64,11 +72,13 @@ from dmm_exp.deletion.output import Output, digest_of_command
 from dmm_exp.deletion.pool import SIZE, prepare_given
 from dmm_exp.deletion.purge_command import purge_command
 from dmm_exp.deletion.recipes import composed
+from dmm_exp.deletion.record_ids import ids_in
 from dmm_exp.deletion.request import request
 from dmm_exp.deletion.rows import forget_rows, read
 from dmm_exp.errors import UserError, did_you_mean, storage_errors
 from dmm_exp.executors import shared_executor
 from dmm_exp.files.reading import Json
+from dmm_exp.records.about import WORDS, About
 from dmm_exp.records.chain import Receipt
 from dmm_exp.records.pool import Pool, is_finished
 from dmm_exp.records.result import Unlearned
@@ -100,6 +110,12 @@ class Keys:
     purge: str | None = None
     whole_classes: bool = False
     keep: list[str] = field(default_factory=list)
+    reference: str | None = None
+    requested_by: str | None = None
+    operator: str | None = None
+    reason: str | None = None
+    record_ids: str | None = None
+    id_column: str | None = None
 
     @classmethod
     def read(cls, texts: Sequence[str]) -> Keys:
@@ -128,6 +144,17 @@ class Keys:
         pool = None if self.pool_folder is None else str(self.pool_folder.absolute())
         own = {} if self.attribution is None else {"attribution": self.attribution}
         return {name: getattr(self, name) for name in names} | own | {"pool": pool}
+
+    def about(self, rows: Rows) -> About:
+        """Return what is said of the request.
+
+        Raises:
+            UserError: something of it is no text, or too long, or there are not as many ids as rows.
+        """
+        if self.record_ids is None and self.id_column is not None:
+            raise UserError(f"{PREFIX}id_column: is a column of {PREFIX}record_ids; expected that beside it")
+        ids = None if self.record_ids is None else ids_in(self.record_ids, self.id_column)
+        return About.of({name: getattr(self, name) for name in WORDS}, ids, rows.in_order, rows.n_train, PREFIX)
 
     @property
     def signing(self) -> Key | None:
@@ -198,13 +225,15 @@ class _Command:
         if keys.receipt is not None:
             raise UserError("request.receipt: is of a ledger; expected request.ledger=FOLDER beside it")
         rows = forget_rows(rows, self.known.examples, whole_classes=keys.whole_classes)
-        digest = digest_of_command(self.config, keys.determining, self.known, rows)
+        about = keys.about(rows)
+        determining = {**keys.determining, **({"about": about.said} if about.said else {})}
+        digest = digest_of_command(self.config, determining, self.known, rows)
         output = Output(keys.output, digest, keys.signing)
         if (record := output.finished()) is not None:
             self.console.note(f"{keys.output}: holds this deletion already, of {record['when']}")
             self._warn(record["warnings"])
             return output.folder
-        options, executor = self._options(rows, output), shared_executor(self.config.executor)
+        options, executor = replace(self._options(rows, output), about=about), shared_executor(self.config.executor)
         with request(self.known, options, executor, self.console) as execution:
             result = replace(execution.delete(rows).result, asked=digest)
         self._warn(result.warnings)
@@ -216,6 +245,7 @@ class _Command:
         for name in ("verify", "keep"):
             if getattr(keys, name):
                 raise UserError(f"request.{name}: is for single requests; expected no request.ledger beside it")
+        about = keys.about(rows)
         receipt = None if keys.receipt is None else Receipt.read(keys.receipt, "request.receipt")
         method, seed, executor = self.config.unlearner, self.config.seed, shared_executor(self.config.executor)
         ledger = Ledger(
@@ -228,11 +258,12 @@ class _Command:
             executor=executor,
         )
         if (found := ledger.recorded(rows, keys.budget)) is not None:
+            about.check_same(found.about, "the ledger's record", PREFIX)
             Output(keys.output, place=found.place).check()
         else:
             ledger.check(rows, keys.whole_classes)
             ledger.options = self._options(rows, Output(keys.output))
-        result = ledger.delete(rows, whole_classes=keys.whole_classes, budget=keys.budget)
+        result = ledger.carry_out(rows, about, keys.whole_classes, keys.budget)
         self._warn(result.warnings)
         self.console.note(f"receipt of the ledger, to be kept elsewhere: {result.receipt}")
         return self._copied(result)
@@ -250,6 +281,7 @@ class _Command:
         keys, config = self.keys, self.config
         pool, recipe = self._finished_pool(), plain(config.training) if keys.recipe else None
         options = Options(config.unlearner, recipe, pool, config.seed, keys.verify, keys.budget, keys.keep)
+        options = replace(options, chunk_size=config.model.chunk_size)
         check_request(config.unlearner, recipe if pool is None else pool.training, options, self.known)
         output.check()
         for sentence in (*self.known.examples.taken, f"rows to delete: {rows.read}"):
@@ -277,5 +309,5 @@ class _Command:
             check_answers(self.known.answers, self.known.examples)  # before a pool is trained for nothing
         training, executor = plain(config.training), shared_executor(config.executor)
         more: dict[str, Any] = {"size": keys.size, "budget": keys.prepare_budget, "seed": config.seed}
-        more["attribution"] = keys.attribution
+        more |= {"attribution": keys.attribution, "chunk_size": config.model.chunk_size}
         return prepare_given(self.known, training, folder, executor, self.console, **more)

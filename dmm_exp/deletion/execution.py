@@ -13,6 +13,7 @@ from torch import nn
 
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Node, TrainingByFunction
+from dmm_exp.console.words import percent
 from dmm_exp.data import Rows
 from dmm_exp.deletion.belonging import check_pool
 from dmm_exp.deletion.budget import seconds_of, share_of
@@ -34,6 +35,7 @@ from dmm_exp.unlearners.unlearner import UnlearningResult
 if TYPE_CHECKING:
     from dmm_exp.ensembles import Ensemble
 
+LEAST_EXPLAINED = 0.3  # of the effect that retrained networks show; less is worth a warning
 WORSE = 0.02  # of accuracy on unseen points that is worth a warning
 
 
@@ -184,7 +186,7 @@ class Execution:
             cost=self._cost(unlearned, settings, seconds, len(gone), spent),
             warnings=[
                 *(*warnings, *_unchanged(change), *_beware(metrics, verification, is_exact)),
-                *(*_pointless(change), *_unlike_the_pool(change)),
+                *(*_pointless(change), *_unlike_the_pool(change), *self._poor_predictions(verification)),
             ],
             forgotten=gone.tolist(),
             method=settings,
@@ -199,6 +201,7 @@ class Execution:
             pool=self.pool if self.predicts else None,
             kept=self.kept,
             taken=list(known.examples.taken),
+            about=self.options.about,
             normalisation=None if known.examples.normalisation == RAW else dict(vars(known.examples.normalisation)),
         )
 
@@ -223,6 +226,19 @@ class Execution:
             ratio = unlearned.sample_gradients / self._retraining(forgotten)
         count = epochs if isinstance(epochs, int) else 0
         return Cost(seconds, unlearned.sample_gradients, count, ratio, self.retraining, verification)
+
+    def _poor_predictions(self, verification: Mapping[str, float]) -> list[str]:
+        """Warn of a pool that predicts little, and of a prediction that retrained networks did not bear out."""
+        warnings, share = [], verification.get("effect/r2/forget")
+        if self.predicts and self.pool is not None and self.pool.is_poor:
+            warnings.append(f"the pool is poor: {self.pool.quality}")
+        if self.predicts and share is not None and share < LEAST_EXPLAINED:
+            networks = int(verification["oracles"])
+            warnings.append(
+                f"on the deleted rows the prediction explains {percent(max(share, 0.0))} of the effect that {networks} "
+                "retrained networks show (R²); what it misses, the method cannot recover"
+            )
+        return warnings
 
     def _doubt(self, change: Change) -> dict[str, float]:
         """Return the root mean square standard error of predicted logits, by group."""

@@ -172,6 +172,8 @@ def _checked(
     plain = _plain(network)
     wrapped = Normalised(plain, **vars(examples.normalisation), input_shape=examples.input_shape)
     examples = with_classes(examples, _answer(wrapped, examples))
+    if examples.words is not None:
+        _check_words(wrapped, examples)
     numbers = network.state_dict().values()
     return Given(
         Ensemble.stack([wrapped]),
@@ -299,6 +301,16 @@ def _answer(network: nn.Module, examples: Examples) -> Tensor:
                 "other statistics of a batch)"
             )
     return found
+
+
+def _check_words(network: nn.Module, examples: Examples) -> None:
+    """Raise ``UserError`` for a text with a number that the network has no word for."""
+    largest = int(examples.inputs.amax(1).argmax())
+    number = int(examples.inputs[largest].max())
+    what = f"the largest number of a word is {number}, in point {largest}"
+    sentence = f"train: {what}, and the network cannot be applied to it ({REASON}); expected words that it knows"
+    with explained(sentence), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        copied(network)(examples.inputs[largest : largest + 1])
 
 
 def _near(one: Tensor, other: Tensor, tolerance: float) -> bool:

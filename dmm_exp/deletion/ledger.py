@@ -19,15 +19,17 @@ from dmm_exp.deletion.deletion import local_executor
 from dmm_exp.deletion.drift import Drift, Limits, drift_of
 from dmm_exp.deletion.given import Given, given
 from dmm_exp.deletion.identity import content_without, digest_of_rows, row_digests, zeros_among
-from dmm_exp.deletion.options import Options
+from dmm_exp.deletion.options import Options, check_chunk_size
 from dmm_exp.deletion.pool import pool_of
 from dmm_exp.deletion.recipes import Recipe, method_of, predicts
 from dmm_exp.deletion.request import request
 from dmm_exp.deletion.rows import Data, forget_rows, read
 from dmm_exp.deletion.unlearning import validation_of
 from dmm_exp.ensembles import member_seed
+from dmm_exp.ensembles.engine import AUTO
 from dmm_exp.errors import UserError, storage_errors
 from dmm_exp.files.reading import Json
+from dmm_exp.records.about import About
 from dmm_exp.records.chain import CHAIN, FORMAT, HEADER, REQUEST, Chain, Receipt, request_name
 from dmm_exp.records.chain_reading import read as read_chain
 from dmm_exp.records.checkpoints import check_state, fill
@@ -75,6 +77,7 @@ class Ledger:
         limits: when retraining is due.
         key: PEM file of a private Ed25519 key that every line and record is signed with; the first request decides.
         receipt: of an earlier request (:attr:`receipt`): a ledger that does not have it is refused.
+        chunk_size: how many networks are trained together, see :func:`dmm_exp.prepare`.
         executor: where networks are trained; in this process by default.
         progress: whether to show on standard error what is being done.
 
@@ -110,6 +113,7 @@ class Ledger:
         limits: Limits | None = None,
         key: str | Path | Key | None = None,
         receipt: Receipt | str | None = None,
+        chunk_size: int | str = AUTO,
         executor: Executor | None = None,
         progress: bool = True,
     ) -> None:
@@ -123,7 +127,8 @@ class Ledger:
                 self._console.note(sentence)
         self.folder = Path(folder).expanduser()
         self.limits = limits or Limits()
-        self.options = Options(method, recipe, pool, seed)
+        check_chunk_size(chunk_size)
+        self.options = Options(method, recipe, pool, seed, chunk_size=chunk_size)
         self._executor = executor or local_executor(self._given)
         self._key = None if key is None else private_key(key)
         self._receipt = None if receipt is None else Receipt.read(receipt)
@@ -219,29 +224,69 @@ class Ledger:
     # ------------------------------------------------------------------ deleting
 
     @storage_errors()
-    def delete(self, rows: Any, *, whole_classes: bool = False, budget: float | str | None = None) -> Unlearned:
+    def delete(
+        self,
+        rows: Any,
+        *,
+        whole_classes: bool = False,
+        budget: float | str | None = None,
+        reference: str | None = None,
+        requested_by: str | None = None,
+        operator: str | None = None,
+        reason: str | None = None,
+        record_ids: Any = None,
+    ) -> Unlearned:
         """Delete rows from the network as it is, write the ledger, and return the result.
 
         Args:
             rows: training rows that are still there, in any form that :func:`dmm_exp.unlearn` takes, or those of an
                 earlier request to ask for it again.
             whole_classes: whether a class may lose its last example.
-            budget: as in :func:`dmm_exp.unlearn`.
+            budget: as in :func:`dmm_exp.unlearn`, as for all that follow.
+            reference: such as the number of a ticket.
+            requested_by: who asked for the deletion.
+            operator: who carries it out.
+            reason: why.
+            record_ids: your own ids of these rows.
 
         Raises:
-            UserError: the rows are no such thing; nothing was written then.
+            UserError: the rows are no such thing, or were deleted before and something else was said of it; nothing
+                was written then.
         """
         wanted = read(rows, self._given.examples, "rows")
-        found = self.recorded(wanted, budget)
+        texts = {"reference": reference, "requested_by": requested_by, "operator": operator, "reason": reason}
+        about = About.of(texts, record_ids, wanted.in_order, wanted.n_train)
+        return self.carry_out(wanted, about, whole_classes, budget, is_read=wanted is not rows)
+
+    def carry_out(
+        self, wanted: Rows, about: About, whole_classes: bool, budget: float | str | None, *, is_read: bool = False
+    ) -> Unlearned:
+        """Delete rows as :meth:`delete` does.
+
+        Args:
+            wanted: the rows.
+            about: what is said of the request.
+            whole_classes: as in :meth:`delete`, as for the budget.
+            budget: see there.
+            is_read: whether they were just read from a list, which is shown then.
+        """
+        found = self._same(wanted, about, budget)
         if found is not None and self._chain is not None and self._chain.is_headed:
             return found
         if found is None:
             self.check(wanted, whole_classes)
-            if wanted is not rows:
+            if is_read:
                 self._console.note(f"rows to delete: {wanted.read}")
         with self._held():
-            found = self.recorded(wanted, budget)
-            return self._delete(wanted, whole_classes, budget) if found is None else found
+            found = self._same(wanted, about, budget)
+            return self._delete(wanted, about, whole_classes, budget) if found is None else found
+
+    def _same(self, rows: Rows, about: About, budget: float | str | None) -> Unlearned | None:
+        """Return what is kept of the same request, None if there is nothing; raise if something else was said of it."""
+        found = self.recorded(rows, budget)
+        if found is not None:
+            about.check_same(found.about, f"the record in {found.place.folder if found.place else self.folder}")
+        return found
 
     def recorded(self, rows: Rows, budget: float | str | None = None) -> Unlearned | None:
         """Return what is kept of a request that was carried out before, None if it was not.
@@ -292,13 +337,13 @@ class Ledger:
                 self._chain.complete(self._key)
             yield
 
-    def _delete(self, rows: Rows, whole_classes: bool, budget: float | str | None) -> Unlearned:
+    def _delete(self, rows: Rows, about: About, whole_classes: bool, budget: float | str | None) -> Unlearned:
         self.check(rows, whole_classes)
         number, seed, current = len(self.entries) + 1, self.options.seed, None
         if number > 1:
             seed = member_seed(seed, "unlearned", number, "subset")
             current = self._given.stacked(self._network_after(number - 1))
-        options = replace(self.options, seed=seed, budget=budget)
+        options = replace(self.options, seed=seed, budget=budget, about=about)
         with request(self._given, options, self._executor, self._console) as execution:
             outcome = execution.delete(self._gone | rows, rows, current)
             drift = drift_of(outcome.change)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dmm_exp.config.schema import Node, Plain
@@ -12,7 +12,9 @@ from dmm_exp.deletion.exactness import check_exact
 from dmm_exp.deletion.given import Given
 from dmm_exp.deletion.recipes import Recipe, kind_of
 from dmm_exp.ensembles.by_function import by_function
+from dmm_exp.ensembles.engine import AUTO
 from dmm_exp.errors import UserError, shown
+from dmm_exp.records.about import About
 from dmm_exp.records.pool import Pool
 from dmm_exp.unlearners import Retrain
 
@@ -21,7 +23,10 @@ FEWEST_ORACLES = 3
 
 @dataclass(frozen=True)
 class Options:
-    """How rows are to be deleted; the attributes are arguments of :func:`dmm_exp.unlearn`."""
+    """How rows are to be deleted; the attributes are arguments of :func:`dmm_exp.unlearn`.
+
+    ``about`` is what is said of the request.
+    """
 
     method: str | Plain = "dmm"
     recipe: Recipe | None = None
@@ -30,6 +35,8 @@ class Options:
     verify: int = 0
     budget: float | str | None = None
     keep: Sequence[str] = ()
+    chunk_size: int | str = AUTO
+    about: About = field(default_factory=About)
 
 
 def check_request(settings: Node, training: Node | None, options: Options, known: Given) -> None:
@@ -42,11 +49,19 @@ def check_request(settings: Node, training: Node | None, options: Options, known
     if kind.needs_training is not None:
         raise UserError(f"method: {kind.__name__} {kind.needs_training}; expected another method, such as finetune")
     _check_verify(options.verify, training, known)
+    check_chunk_size(options.chunk_size)
     if share_of(options.budget) is not None and (training is None or is_function):
         raise UserError(
             f"budget={options.budget}: a share of a retraining takes a recipe by which its cost is known; expected "
             "seconds"
         )
+
+
+def check_chunk_size(size: int | str) -> None:
+    """Raise ``UserError`` for a number of networks that cannot be trained together."""
+    whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
+    if not whole and size != AUTO:
+        raise UserError(f"chunk_size={shown(size)}: expected a whole number of at least 1, or '{AUTO}'")
 
 
 def _check_verify(verify: int, training: Node | None, known: Given) -> None:

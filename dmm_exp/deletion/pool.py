@@ -18,6 +18,7 @@ from dmm_exp.deletion.budget import seconds_of
 from dmm_exp.deletion.deletion import Deletion, local_executor
 from dmm_exp.deletion.given import Given, given
 from dmm_exp.deletion.identity import zeros_among
+from dmm_exp.deletion.options import check_chunk_size
 from dmm_exp.deletion.recipes import Recipe, composed, training_of
 from dmm_exp.deletion.rows import Data
 from dmm_exp.deletion.timing import seconds_of_training
@@ -69,7 +70,9 @@ def pool_of(pool: Pool | str | Path | bool | None) -> Pool | None:
     return pool
 
 
-def deletion_from(pool: Pool, known: Given, executor: Executor, console: Console) -> Deletion:
+def deletion_from(
+    pool: Pool, known: Given, executor: Executor, console: Console, chunk_size: int | str = AUTO
+) -> Deletion:
     """Return what predicts effects on a given network from a pool.
 
     Raises:
@@ -77,7 +80,7 @@ def deletion_from(pool: Pool, known: Given, executor: Executor, console: Console
     """
     if known.network != pool.network:
         raise UserError(f"pool={pool.folder}: was trained for another architecture; expected the same network")
-    config = pool_config(known, pool.training, pool.size, pool.seed, pool.attribution)
+    config = pool_config(known, pool.training, pool.size, pool.seed, pool.attribution, chunk_size)
     found = Deletion(known, True, config, Store(pool.artifacts, console), executor, console, pool.learned)
     if found.context.data.spec.digest != pool.dataset:
         gone = ", and rows that are zeros now to be purged from it, too (ledger.purge())" if known.blank else ""
@@ -119,6 +122,7 @@ def prepare(
     budget: float | str | None = None,
     seed: int = 0,
     attribution: str | None = None,
+    chunk_size: int | str = AUTO,
     progress: bool = True,
 ) -> Pool:
     """Train the pool of a network's recipe, once, so that requests to delete are answered in seconds.
@@ -144,6 +148,8 @@ def prepare(
         attribution: what predicts from the pool: ``"best"``, or ``"empirical_bayes"`` for a smaller pool without models
             by design, which knows less of groups of rows. By default that of the pool that is in the folder, ``"best"``
             for a new one.
+        chunk_size: how many networks are trained together; ``"auto"`` measures what is fastest. A recipe that is a
+            function trains them one after another, and so many between two savings. It changes no result.
         progress: whether to show on standard error how far it is.
 
     Raises:
@@ -164,9 +170,9 @@ def prepare(
     for sentence in known.examples.taken:
         console.note(sentence)
     training, executor = training_of(recipe, known), local_executor(known)
-    return prepare_given(
-        known, training, Path(folder), executor, console, size=size, budget=budget, seed=seed, attribution=attribution
-    )
+    options: dict[str, Any] = {"size": size, "budget": budget, "seed": seed}
+    options |= {"attribution": attribution, "chunk_size": chunk_size}
+    return prepare_given(known, training, Path(folder), executor, console, **options)
 
 
 @storage_errors()
@@ -181,14 +187,16 @@ def prepare_given(
     budget: float | str | None = None,
     seed: int,
     attribution: str | None = None,
+    chunk_size: int | str = AUTO,
 ) -> Pool:
     """Prepare a pool as :func:`prepare` does, for a network and data that were checked."""
     _check(size, seed, attribution)
+    check_chunk_size(chunk_size)
     sweep()
     limit, folder = seconds_of(budget, "budget"), folder.expanduser()
 
     def deletion(members: int) -> Deletion:
-        config = pool_config(known, training, members, seed, wanted)
+        config = pool_config(known, training, members, seed, wanted, chunk_size)
         return Deletion(known, True, config, Store(folder / "artifacts", console), executor, console)
 
     waiting = "waiting for {}, which is preparing this pool"
@@ -209,6 +217,8 @@ def prepare_given(
         f"pool of {pool.models:,} models, {duration(pool.seconds)}; one retraining {duration(pool.retraining)}; "
         f"LDS{on} {number(pool.lds)}"
     )
+    if pool.is_poor:
+        console.warn(f"the pool is poor: {pool.quality}")
     return pool
 
 
@@ -295,8 +305,11 @@ def _trained(folder: Path, deletion: Deletion, before: Pool | None, begun: float
     return pool
 
 
-def pool_config(known: Given, training: Node, size: int, seed: int, attribution: str = BEST) -> Config:
+def pool_config(
+    known: Given, training: Node, size: int, seed: int, attribution: str = BEST, chunk_size: int | str = AUTO
+) -> Config:
     """Return the configuration of an experiment with this pool."""
+    together = ONE_BY_ONE if by_function(training) and chunk_size == AUTO else chunk_size
     by_design = attribution == BEST
     config = composed([f"attribution={attribution}", f"pool={'groups' if by_design else 'halves'}", "logger=none"])
     members = designed_of(size, known.trained_classes)
@@ -316,7 +329,7 @@ def pool_config(known: Given, training: Node, size: int, seed: int, attribution:
         n_models=originals_of(size),
         training=training_config(training),
         evaluation=replace(config.evaluation, mia={**config.evaluation.mia, "largest": ATTACKED}),
-        model=ModelConfig(ONE_BY_ONE if by_function(training) else AUTO, known.network),
+        model=ModelConfig(together, known.network),
         pool=pool,
         forget={"_target_": "dmm_exp.forget.Points", "points": [0]},
     )

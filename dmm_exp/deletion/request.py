@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -54,11 +54,11 @@ def request(known: Given, options: Options, executor: Executor, console: Console
     with storage_errors(), own_numbers, temporary_folder() as folder:
         if predicts(settings) and options.pool is True:
             assert training is not None
-            pool = _for_this_call(known, training, folder, executor, console, options.seed)
+            pool = _for_this_call(known, training, folder, executor, console, options)
         if pool is not None and predicts(settings):
-            deletion = deletion_from(pool, known, executor, console)
+            deletion = deletion_from(pool, known, executor, console, options.chunk_size)
         else:
-            deletion = _alone(known, training, folder, options.seed, executor, console)
+            deletion = _alone(known, training, folder, options, executor, console)
         _check_pipeline(deletion, options)
         retraining = _seconds_of_retraining(deletion, training, pool)
         found = Execution(deletion, settings, options, pool, training is not None, retraining, kept)
@@ -86,10 +86,13 @@ def _training(recipe: Recipe | None, pool: Pool | None, known: Given) -> Node | 
     return dict(pool.training)
 
 
-def _for_this_call(known: Given, training: Node, folder: Path, executor: Executor, console: Console, seed: int) -> Pool:
+def _for_this_call(
+    known: Given, training: Node, folder: Path, executor: Executor, console: Console, options: Options
+) -> Pool:
     """Return a pool that is prepared for one request, after saying how large it is."""
     console.note(f"preparing a pool of {_models(known):,} networks for this call alone; prepare() keeps one")
-    return prepare_given(known, training, folder, executor, console, size=SIZE, seed=seed)
+    more: dict[str, Any] = {"size": SIZE, "seed": options.seed, "chunk_size": options.chunk_size}
+    return prepare_given(known, training, folder, executor, console, **more)
 
 
 def _models(known: Given) -> int:
@@ -98,10 +101,11 @@ def _models(known: Given) -> int:
 
 
 def _alone(
-    known: Given, training: Node | None, folder: Path, seed: int, executor: Executor, console: Console
+    known: Given, training: Node | None, folder: Path, options: Options, executor: Executor, console: Console
 ) -> Deletion:
     """Return what predicts effects from the given network alone."""
-    config = pool_config(known, training or plain(composed([]).training), SIZE, seed)
+    recipe = training or plain(composed([]).training)
+    config = pool_config(known, recipe, SIZE, options.seed, chunk_size=options.chunk_size)
     model = replace(config.model, chunk_size=ONE_BY_ONE) if training is None else config.model
     config = replace(config, attribution=pool_free_attribution(known), n_models=1, model=model)
     return Deletion(known, False, config, Store(folder / "artifacts", console), executor, console)

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset, TensorDataset
 
-from dmm_exp.data import Dataset, Examples, Normalisation, Rows
+from dmm_exp.data import Dataset, Examples, Normalisation, Rows, Words
 from dmm_exp.data.numbers import check_distinct, check_scales
 from dmm_exp.errors import REASON, UserError, explained, listed
 from dmm_exp.forget import Selector, read_rows
 from dmm_exp.models import Normalised
 
 Data = Any  # (inputs, labels), a map-style torch Dataset of such pairs, or a dataset of this package
+WORD_NUMBERS = (torch.int32, torch.int64)
 RAW = Normalisation(1.0, [0.0], [1.0])  # a network of the user's own gets its inputs as they are
 
 
@@ -45,11 +46,13 @@ def examples_of(train: Data, validation: Data | None) -> Examples:
         if parts["train"][0].is_floating_point():
             check_scales({key: inputs.numpy() for key, (inputs, _) in parts.items()})
     inputs, labels = (torch.cat(both) for both in zip(*parts.values(), strict=True))
-    return Examples(inputs, labels, len(parts["train"][1]), [], RAW, torch.zeros(len(labels), dtype=torch.bool))
+    words = Words(int(inputs.max()) + 1, learnt=None) if inputs.dtype in WORD_NUMBERS else None
+    clean = torch.zeros(len(labels), dtype=torch.bool)
+    return Examples(inputs, labels, len(parts["train"][1]), [], RAW, clean, words=words)
 
 
 def _tensors(data: Data, key: str) -> tuple[Tensor, Tensor]:
-    """Return (inputs, labels) as float32 or uint8, and int64."""
+    """Return (inputs, labels) as float32, uint8 or numbers of words (int32 or int64), and int64."""
     if isinstance(data, TensorDataset):
         data = data.tensors
     elif isinstance(data, TorchDataset):
@@ -79,9 +82,12 @@ def _checked_labels(labels: Tensor, key: str) -> Tensor:
 def _checked_inputs(inputs: Tensor, key: str) -> Tensor:
     if inputs.dtype == torch.uint8:
         return inputs
+    if inputs.dtype in WORD_NUMBERS:
+        return _checked_words(inputs, key)
     if not inputs.is_floating_point():
         raise UserError(
-            f"{key}: inputs are {dtype_of(inputs)}; expected floating-point numbers or 8-bit images (uint8)"
+            f"{key}: inputs are {dtype_of(inputs)}; expected floating-point numbers, 8-bit images (uint8), or texts as "
+            "numbers of words (int64 or int32)"
         )
     single = inputs.float()
     if not single.isfinite().all():
@@ -89,6 +95,18 @@ def _checked_inputs(inputs: Tensor, key: str) -> Tensor:
     if inputs.dtype == torch.float64:
         check_distinct(inputs.numpy(), single.numpy(), f"{key} inputs")
     return single
+
+
+def _checked_words(inputs: Tensor, key: str) -> Tensor:
+    """Return numbers of words ``[texts, length]`` as they are."""
+    if inputs.ndim != 2:
+        raise UserError(
+            f"{key}: inputs are whole numbers {list(inputs.shape)}, which stand for words; expected [texts, length], "
+            "or floating-point numbers for a network that takes numbers"
+        )
+    if int(inputs.min()) < 0:
+        raise UserError(f"{key}: a number of a word is {int(inputs.min())}; expected numbers from 0 on")
+    return inputs
 
 
 def _tensor(value: Any, what: str) -> Tensor:

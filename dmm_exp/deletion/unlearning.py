@@ -18,6 +18,8 @@ from dmm_exp.deletion.pool import check_seed, pool_of
 from dmm_exp.deletion.recipes import Recipe
 from dmm_exp.deletion.request import request
 from dmm_exp.deletion.rows import Data, forget_rows
+from dmm_exp.ensembles.engine import AUTO
+from dmm_exp.records.about import About
 from dmm_exp.records.pool import Pool
 from dmm_exp.records.result import Unlearned
 
@@ -38,6 +40,12 @@ def unlearn(
     prefix: str | None = None,
     whole_classes: bool = False,
     keep: Sequence[str] = (),
+    chunk_size: int | str = AUTO,
+    reference: str | None = None,
+    requested_by: str | None = None,
+    operator: str | None = None,
+    reason: str | None = None,
+    record_ids: Any = None,
     progress: bool = True,
 ) -> Unlearned:
     """Make a trained network forget some of its training examples; the network itself is not changed.
@@ -72,6 +80,13 @@ def unlearn(
         whole_classes: whether a class may lose its last example.
         keep: names of tensors or layers that a retrained network (``method="retrain"``) may take over from the given
             one, such as frozen layers; the result is not called exact then.
+        chunk_size: how many networks are trained together, see :func:`dmm_exp.prepare`.
+        reference: such as the number of a ticket. This and what follows stand in the record and change nothing else.
+        requested_by: who asked for the deletion.
+        operator: who carries it out.
+        reason: why.
+        record_ids: your own ids of the rows: a list of texts or whole numbers, one for each row in the order of
+            ``forget`` (of a mask or a set, in the order of the training set), or one for each training row.
         progress: whether to show on standard error what is being done.
 
     Raises:
@@ -91,9 +106,11 @@ def unlearn(
     known = given(model, train, validation_of(validation, pool, train), factory, prefix)
     check_seed(seed)
     rows = forget_rows(forget, known.examples, whole_classes=whole_classes)
+    texts = {"reference": reference, "requested_by": requested_by, "operator": operator, "reason": reason}
+    about = About.of(texts, record_ids, rows.in_order, rows.n_train)
     for sentence in (*known.examples.taken, f"rows to delete: {rows.read}"):
         console.note(sentence)
-    options = Options(method, recipe, pool, seed, verify, budget, keep)
+    options = Options(method, recipe, pool, seed, verify, budget, keep, chunk_size, about)
     with request(known, options, local_executor(known), console) as execution:
         return execution.delete(rows).result
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dmm_exp.config.instantiate import instantiate, takes
-from dmm_exp.config.registered import registered
+from dmm_exp.config.registered import REGISTERED, registered
 from dmm_exp.config.schema import Plain
 from dmm_exp.data import Augmentation, Examples
 from dmm_exp.ensembles.by_function import by_function, train_by_function
@@ -281,7 +281,9 @@ def model_factory(config: Plain, examples: Examples) -> Callable[[], Normalised]
 
 
 def _words(config: Plain, examples: Examples) -> dict[str, int]:
-    """Return the number of words, for networks that take words."""
+    """Return the number of words, for networks that take words; one that a program hands over takes what it takes."""
+    if config.get("_target_") == REGISTERED:
+        return {}
     takes_words, name = takes(config.get("_target_"), "words"), f"model.network._target_={config.get('_target_')}"
     if takes_words and examples.words is None:
         raise UserError(

@@ -90,6 +90,8 @@ class ListFile:
         """Return how an option is given, on the command line or in Python."""
         if self.key.startswith("forget.indices"):
             return f"forget.{name}={str(value).lower() if isinstance(value, bool) else _quoted(str(value))}"
+        if self.key.startswith("request.record_ids"):
+            return f"request.id_column={_quoted(str(value))}"
         return f"dmm_exp.forget.Indices(path, {name}={value!r})"
 
     def _check_size(self) -> None:

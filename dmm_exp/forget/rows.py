@@ -140,7 +140,8 @@ class _Reader:
     def _checked(self, rows: Sequence[int], written: Sequence[object], place: str, entries: Entries | None) -> Rows:
         """Return checked rows; ``written`` is how each stands in its source, and ``place`` where that is."""
         n_train = self.examples.n_train
-        return Rows(distinct(rows, n_train, self.key, entries), n_train, described(written) + place, self.key)
+        indices = distinct(rows, n_train, self.key, entries)
+        return Rows(indices, n_train, described(written) + place, self.key, tuple(rows))
 
     def _wrong(self, kinds: Sequence[type | None]) -> int:
         """Return the number, from 1, of the first value of a wrong kind; 0 if there is none."""

@@ -78,6 +78,7 @@ class Leaderboard(ManyRuns[Entry]):
                 metrics=result.metrics,
                 epochs=result.epochs,
                 error=result.error,
+                n_models=entry.config.n_models,
             )
             for entry, result in outcomes
         ]

@@ -19,10 +19,10 @@ from dmm_exp.console.words import MISSING, further, number, two_digits
 from dmm_exp.files.reading import Json
 from dmm_exp.files.writing import write_text
 from dmm_exp.leaderboard.page import FLOOR_RULE, RULE, quality_against_cost
-from dmm_exp.leaderboard.ranking import COST, KLOM, SUM, floors, score, unfinished
+from dmm_exp.leaderboard.ranking import COST, ENDS, KLOM, SUM, few_models, floors, score, unfinished
 from dmm_exp.leaderboard.rows import PARTS, SCORES, Row
 from dmm_exp.leaderboard.standings import Board, Standings
-from dmm_exp.leaderboard.tables import gaps_of, leaderboard_latex, leaderboard_markdown, plain
+from dmm_exp.leaderboard.tables import ends_of, gaps_of, leaderboard_latex, leaderboard_markdown, plain
 from dmm_exp.metrics.better import lower_is_better
 from dmm_exp.report.charts import Chart, Interval, interval_chart
 from dmm_exp.report.figures import keep
@@ -36,7 +36,8 @@ OVERALL_RULE = (
 )
 BOARD_RULE = (
     "By kind of forget set: P95 KLoM on forget, retain and validation points in nats, mean over its draws; below, its "
-    "rank and the sum of both directions of KLoM. Press a cell for all its scores with floors and intervals, its "
+    "rank, in brackets the mean over draws of the 95 % interval over models on forget points, and the sum of both "
+    "directions of KLoM. Press a cell for all its scores with floors and intervals, its "
     "settings and its command. Press a heading to sort."
 )
 AGAINST_RULE = (
@@ -132,7 +133,8 @@ def markdown_of(standings: Standings, title: str) -> str:
     overall = [[plain(text) for text in row] for row in overall_rows(standings)]
     parts = [f"# {plain(title)}", markdown_table(overall), OVERALL_RULE, RULE, FLOOR_RULE]
     for board in standings.boards:
-        parts += [f"## {plain(board.name)}", question_of(board), leaderboard_markdown(board.outcomes)]
+        warnings = few_models(board.outcomes)
+        parts += [f"## {plain(board.name)}", question_of(board), *warnings, leaderboard_markdown(board.outcomes)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -206,12 +208,18 @@ class _Shown:
         return [*counts, ("forget sets", len(sets)), ("models in each ensemble", _range(row.n_models for row in rows))]
 
     @property
+    def warnings(self) -> list[str]:
+        """What to beware of."""
+        return [f"{board.name}: {said}" for board in self.standings.boards for said in few_models(board.outcomes)]
+
+    @property
     def story(self) -> list[str]:
         """Who is first, and how that is found."""
         ranked = self.standings.ranked
         first = ranked.query("mean_rank == mean_rank.min()")
+        verb = "is" if len(first) == 1 else "are"
         said = (
-            [f"{' and '.join(map(str, first.index))} first, with a mean rank of {with_ends(first.iloc[0])}."]
+            [f"{' and '.join(map(str, first.index))} {verb} first, with a mean rank of {with_ends(first.iloc[0])}."]
             if len(first)
             else []
         )
@@ -277,6 +285,7 @@ def _kind_cell(row: Mapping[Any, Any], kind: str) -> tuple[str, str, str]:
     total = _joined(row[f"{kind}/{name}"] for name in SUM)
     rank = row[f"{kind}/rank"]
     below = [f"#{rank:.1f}".removesuffix(".0")] if not math.isnan(rank) else []
+    below += [ends] if (ends := ends_of(*(row[f"{kind}/{name}"] for name in ENDS))) else []
     below += [f"sum {total}"] if total != MISSING else []
     return _joined(row[f"{kind}/{name}"] for name in KLOM), "\n".join(below), _key(row[f"{kind}/score"])
 

@@ -11,11 +11,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dmm_exp.files.writing import write_text
-from dmm_exp.leaderboard.ranking import COST, FLOOR, Outcome, floors, grid, paths, standing, tidy
-from dmm_exp.leaderboard.tables import gaps_of, leaderboard_data, leaderboard_latex, leaderboard_markdown, plain
+from dmm_exp.leaderboard.intervals import with_intervals
+from dmm_exp.leaderboard.ranking import COST, FLOOR, Outcome, few_models, floors, grid, paths, standing, tidy
+from dmm_exp.leaderboard.tables import (
+    ends_of,
+    gaps_of,
+    leaderboard_data,
+    leaderboard_latex,
+    leaderboard_markdown,
+    plain,
+)
 from dmm_exp.report.charts import Chart, Mark, Panel, dots, line, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
 from dmm_exp.runs.cost_figure import cost_axis, cost_scale, frontier_line
+from dmm_exp.runs.labels import method_roles
 
 CAPTION = (
     "One panel a kind of forget set, mean over its draws. Down and to the left is better: as close as retraining, for "
@@ -30,10 +39,12 @@ RULE = (
     "that did not finish everywhere."
 )
 TABLE_RULE = (
-    "By kind of forget set: P95 KLoM on forget, retain and validation points in nats, lower is better, and below it "
-    "the rank. ToW: tug-of-war against retraining, 1 is perfect. Cost: gradient evaluations of unlearning ÷ those of "
-    "retraining; after +, in retrainings, the further models that the method looks at. All are means over draws and "
-    "kinds; a dash means that a number does not apply."
+    "By kind of forget set: P95 KLoM on forget, retain and validation points in nats, lower is better; below it, in "
+    "brackets, the mean over draws of the 95 % interval over models, on forget points; then the rank. Below a mean "
+    "rank is its 95 % interval, for which forget sets and their kinds are drawn with replacement. ToW: tug-of-war "
+    "against retraining, 1 is perfect. Cost: gradient evaluations of unlearning ÷ those of retraining; after +, in "
+    "retrainings, the further models that the method looks at. All are means over draws and kinds; a dash means that "
+    "a number does not apply."
 )
 FLOOR_RULE = (
     "The first row is the noise floor: the KLoM between two ensembles that were both retrained without the forget set, "
@@ -51,7 +62,7 @@ def quality_against_cost(outcomes: Sequence[Outcome]) -> Chart:
     )
     place = cost_scale([1.0, *known[COST]])
     x = cost_axis(place, np.array([0.0, *known[COST]]))
-    y = log_axis("mean of three P95 KLoM (nats)", log10([*known["score"], *floor_of]))
+    y = log_axis("mean P95 KLoM (nats)", log10([*known["score"], *floor_of]))
     panels = []
     for kind, floor in floor_of.items():
         marks = [line("floor", [x.low, x.high], log10([floor, floor]), "noise floor")]
@@ -67,11 +78,10 @@ def quality_against_cost(outcomes: Sequence[Outcome]) -> Chart:
 
 
 def _roles(table: pd.DataFrame) -> dict[str, str]:
-    """Give every method a colour and a shape of its own; references are grey, and only their shapes differ."""
-    return {
-        str(method): f"{'other' if reference else 'series'}{place}"
-        for place, (method, reference) in enumerate(table["reference"].items())
-    }
+    """Give every method its colour and shape; references are grey, and only their shapes differ."""
+    references = sorted(map(str, table.index[table["reference"].to_numpy(bool)]))
+    grey = {method: f"other{place}" for place, method in enumerate(references)}
+    return {method: grey.get(method, role) for method, role in method_roles(map(str, table.index)).items()}
 
 
 def _method(path: pd.DataFrame, method: str, role: str, place: Callable[..., NDArray[np.float64]]) -> Iterator[Mark]:
@@ -94,13 +104,13 @@ def write_leaderboard(outcomes: Sequence[Outcome], folder: Path, *, title: str, 
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "leaderboard.csv", standing(outcomes).to_csv())
     write_text(folder / "cells.csv", tidy(outcomes).to_csv(index=False))
-    words = [f"# {plain(title)}", leaderboard_markdown(outcomes), RULE, FLOOR_RULE]
+    words = [f"# {plain(title)}", *few_models(outcomes), leaderboard_markdown(outcomes), RULE, FLOOR_RULE]
     write_text(folder / "leaderboard.md", "\n\n".join(map(str.strip, words)) + "\n")
     caption = f"{title}. P95 KLoM of forget points by kind of forget set, in nats. {FLOOR_RULE}"
     write_text(folder / "leaderboard.tex", leaderboard_latex(outcomes, " ".join(caption.split())))
-    ranking = Section("Ranking", TABLE_RULE, leaderboard_data(outcomes))
+    ranking = Section("Ranking", TABLE_RULE, leaderboard_data(outcomes, intervals=True))
     sections, story = [ranking, Section(chart=quality_against_cost(outcomes))], [*_winner(outcomes), RULE, FLOOR_RULE]
-    shown = Page(title, command, _facts(outcomes), sections, story, gaps_of(outcomes))
+    shown = Page(title, command, _facts(outcomes), sections, story, gaps_of(outcomes), few_models(outcomes))
     return write_sections(shown, folder / "leaderboard.html")
 
 
@@ -109,11 +119,21 @@ def _winner(outcomes: Sequence[Outcome]) -> list[str]:
     ranks = standing(outcomes)["mean_rank"].dropna().to_dict()
     first = [str(method) for method, rank in ranks.items() if rank == min(ranks.values())]
     verb = "is" if len(first) == 1 else "are"
-    return [f"{' and '.join(first)} {verb} first, with a mean rank of {min(ranks.values()):.2f}."] if first else []
+    if not first:
+        return []
+    ends = with_intervals(standing(outcomes), grid(outcomes)).loc[first[0], ["low", "high"]]
+    interval = ends_of(*map(float, ends))
+    return [
+        f"{' and '.join(first)} {verb} first, with a mean rank of {min(ranks.values()):.2f} {interval}".strip() + "."
+    ]
 
 
 def _facts(outcomes: Sequence[Outcome]) -> list[tuple[str, Any]]:
     """Count what is compared."""
     found, references = grid(outcomes), len(standing(outcomes).query("reference"))
     sets = [("forget sets", found["forget"].nunique()), ("kinds of forget sets", found["kind"].nunique())]
-    return [("methods", found["method"].nunique() - references), ("references", references), *sets]
+    counts = sorted({outcome.n_models for outcome in outcomes if outcome.n_models is not None})
+    models = (
+        [("models in each ensemble", " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))))] if counts else []
+    )
+    return [("methods", found["method"].nunique() - references), ("references", references), *sets, *models]

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dmm_exp.metrics.klom import FEWEST_MODELS
 from dmm_exp.metrics.tow import GROUPS
 
 KLOM = [f"klom/{group}/p95" for group in GROUPS]
 SUM = [f"klom_sum/{group}/p95" for group in GROUPS]
 FLOOR = [f"klom_floor/{group}/p95" for group in GROUPS]
+ENDS = [f"{KLOM[0]}_{end}" for end in ("low", "high")]
 FLOOR_SUM = [f"klom_sum_floor/{group}/p95" for group in GROUPS]
 COST, FURTHER = "cost/ratio", ("cost/shared", "cost/own")
 TOW_FLOOR = "tow_floor"
-MEASURES = ["rank", "score", *KLOM, *SUM, "tow", COST, *FURTHER]
+MEASURES = ["rank", "score", *KLOM, *ENDS, *SUM, "tow", COST, *FURTHER]
 """What ``standing`` gives for every kind of forget set, in this order."""
 
 
@@ -34,6 +36,7 @@ class Outcome:
         metrics: the content of ``metrics.json``; any name may be absent.
         epochs: metrics by number of epochs, where the run measured them on its way; the last are ``metrics``.
         error: what was said of a run that failed; None for one that ended well.
+        n_models: models in each ensemble; None where it is not known.
     """
 
     method: str
@@ -43,6 +46,7 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
     epochs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     error: str | None = None
+    n_models: int | None = None
 
 
 def score(metrics: Mapping[str, float]) -> float | None:
@@ -116,7 +120,7 @@ def tidy(outcomes: Sequence[Outcome]) -> pd.DataFrame:
         raise ValueError("a leaderboard needs at least one outcome")
     rows = [row for outcome in outcomes for row in _rows(outcome)]
     leading = ["method", "reference", "kind", "forget", "status", "epoch", "final", "score"]
-    always = [*KLOM, *SUM, *FLOOR, *FLOOR_SUM, "tow", TOW_FLOOR, COST, *FURTHER]
+    always = [*KLOM, *ENDS, *SUM, *FLOOR, *FLOOR_SUM, "tow", TOW_FLOOR, COST, *FURTHER]
     names = sorted({name for row in rows for name in row}.difference(leading).union(always))
     frame = pd.DataFrame(rows, columns=pd.Index([*leading, *names]))
     return frame.astype(dict.fromkeys(["epoch", "score", *names], np.float64))
@@ -148,6 +152,20 @@ def floors(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """
     names = [*FLOOR, *FLOOR_SUM, TOW_FLOOR]
     return averages(averages(tidy(outcomes), ["kind", "forget"], names), ["kind"], names)
+
+
+def few_models(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a warning where ensembles are too small for KLoM, and nothing where none is."""
+    known = sorted({outcome.n_models for outcome in outcomes if outcome.n_models is not None})
+    if not known or known[0] >= FEWEST_MODELS:
+        return []
+    found = floors(outcomes)[FLOOR[0]].dropna()
+    ends = f"{found.min():.2f} to {found.max():.2f}" if len(found) > 1 else "".join(f"{one:.2f}" for one in found)
+    measured = f"; here the floor alone is {ends} on forget points" if ends else ""
+    return [
+        f"Only {known[0]} models in an ensemble. With fewer than {FEWEST_MODELS}, KLoM is mostly sampling noise"
+        f"{measured}, so small differences, and the ranks that follow from them, mean nothing."
+    ]
 
 
 def paths(outcomes: Sequence[Outcome]) -> pd.DataFrame:

@@ -106,8 +106,13 @@ class Row:
         return self.source == ELSEWHERE
 
     def metrics(self) -> dict[str, float]:
-        """Return values and floors by their names in ``metrics.json``, and costs."""
-        values = {name: found["value"] for name, found in self.scores.items()}
+        """Return values, the ends of their intervals and floors by their names in ``metrics.json``, and costs."""
+        values = {
+            name if part == "value" else f"{name}_{part}": found[part]
+            for name, found in self.scores.items()
+            for part in ("value", "low", "high")
+            if part in found
+        }
         floors = {SCORES[name]: found["floor"] for name, found in self.scores.items() if "floor" in found}
         return {**values, **floors, **{f"cost/{name}": value for name, value in self.cost.items()}}
 

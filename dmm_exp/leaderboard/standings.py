@@ -11,12 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dmm_exp.leaderboard.intervals import SEED, drawn_again, drawn_ranks, ends, ranked_methods, with_intervals
 from dmm_exp.leaderboard.ranking import Outcome, grid, standing
 from dmm_exp.leaderboard.rows import Row
-
-REPEATS = 2000
-SEED = 0
-TAILS = (2.5, 97.5)  # per cent
 
 
 @dataclass(frozen=True)
@@ -34,15 +31,15 @@ class Board:
     @cached_property
     def outcomes(self) -> list[Outcome]:
         """The rows as outcomes of runs."""
-        return [Outcome(row.method, row.kind, row.forget, row.reference, row.metrics()) for row in self.rows]
+        return [
+            Outcome(row.method, row.kind, row.forget, row.reference, row.metrics(), n_models=row.n_models)
+            for row in self.rows
+        ]
 
     @cached_property
     def standing(self) -> pd.DataFrame:
         """One row a method, as ``ranking.standing`` gives it, with ``low`` and ``high`` of its mean rank."""
-        table = standing(self.outcomes)
-        low, high = ends(self.drawn)
-        found = {"low": pd.Series(low, self.methods), "high": pd.Series(high, self.methods)}
-        return table.assign(**{name: column.reindex(table.index) for name, column in found.items()})
+        return with_intervals(standing(self.outcomes), self.grid)
 
     @cached_property
     def grid(self) -> pd.DataFrame:
@@ -52,7 +49,7 @@ class Board:
     @property
     def methods(self) -> list[str]:
         """The ranked methods, also those that are not everywhere."""
-        return [str(name) for name in self.grid.loc[~self.grid["reference"], "method"].unique()]
+        return ranked_methods(self.grid)
 
     @cached_property
     def drawn(self) -> NDArray[np.float64]:
@@ -60,31 +57,7 @@ class Board:
 
         NaN where there is a single set, from which nothing can be told, and for methods that are not everywhere.
         """
-        generator, table = np.random.default_rng(SEED), self.grid
-        if len(table[["kind", "forget"]].drop_duplicates()) < 2:
-            return np.full((REPEATS, len(self.methods)), np.nan)
-        by_kind = [
-            found.pivot(index="forget", columns="method", values="rank").reindex(columns=self.methods).to_numpy(float)
-            for _, found in table[~table["reference"]].groupby("kind", sort=True)
-        ]
-        means = np.stack([_drawn_means(ranks, generator) for ranks in by_kind], 1)  # [repeats, kinds, methods]
-        return _drawn(means, generator).mean(1)
-
-
-def _drawn_means(ranks: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Return means over rows that are drawn with replacement: ``[sets, methods]`` → ``[repeats, methods]``."""
-    return ranks[generator.integers(len(ranks), size=(REPEATS, len(ranks)))].mean(1)
-
-
-def _drawn(means: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Draw along the second axis with replacement, otherwise for each repeat: ``[repeats, n, methods]``."""
-    n = means.shape[1]
-    return np.take_along_axis(means, generator.integers(n, size=(len(means), n))[:, :, None], 1)
-
-
-def ends(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the 95 % interval of what was drawn, ``[2, methods]``; NaN where a draw is."""
-    return np.percentile(drawn, TAILS, axis=0)
+        return drawn_ranks(self.grid)
 
 
 @dataclass(frozen=True)
@@ -117,7 +90,7 @@ class Standings:
         drawn = np.stack(
             [pd.DataFrame(board.drawn, columns=board.methods).reindex(columns=table.index) for board in self.boards], 1
         )
-        low, high = ends(_drawn(drawn, generator).mean(1))
+        low, high = ends(drawn_again(drawn, generator).mean(1))
         table = table.assign(low=low, high=high, reference=references.reindex(table.index))
         return table.sort_values(["reference", "mean_rank"], kind="stable")
 

@@ -12,8 +12,10 @@ from rich.text import Text
 from dmm_exp.console.latex import best_two, latex_table
 from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow, dense_table, list_below, markdown_table
 from dmm_exp.console.words import MISSING, further, number, two_digits
+from dmm_exp.leaderboard.intervals import with_intervals
 from dmm_exp.leaderboard.ranking import (
     COST,
+    ENDS,
     FLOOR,
     FLOOR_SUM,
     KLOM,
@@ -27,31 +29,40 @@ from dmm_exp.leaderboard.ranking import (
 )
 
 
-def leaderboard_data(outcomes: Sequence[Outcome]) -> HeadlineData:
+def leaderboard_data(outcomes: Sequence[Outcome], *, intervals: bool = False) -> HeadlineData:
     """Build the ranking as plain text: noise floor, methods, references; notes mark what takes no part in the ranking.
 
     A kind's cell is its P95 KLoM on forget, retain and validation points; below, that of the sum of both directions,
-    and its rank.
+    and its rank. With ``intervals`` there are those of mean ranks and of KLoM on forget points, too.
     """
+    table = with_intervals(standing(outcomes), grid(outcomes))
     floor_of = floors(outcomes)
     kinds = [Cell(str(kind), "forget / retain / val") for kind in floor_of.index]
     floor = [Cell(_joined(row[FLOOR]), _sum_of(row[FLOOR_SUM])) for _, row in floor_of.iterrows()]
     tug = Cell(number(float(floor_of[TOW_FLOOR].to_numpy(float).mean()), ".3f"))
     rows = [HeadlineRow("independent retraining", "noise floor", [Cell(MISSING), *floor, tug, Cell("1")])]
-    for place, (method, row) in enumerate(standing(outcomes).to_dict("index").items()):
+    for place, (method, row) in enumerate(table.to_dict("index").items()):
         note = "reference" if row["reference"] else ""
         ends = [Cell(number(row["tow"], ".3f")), Cell(two_digits(row[COST]), further(row))]
-        values = [Cell(number(row["mean_rank"])), *(_kind_cell(row, kind.value) for kind in kinds), *ends]
+        rank = Cell(number(row["mean_rank"]), ends_of(row["low"], row["high"]) if intervals else "")
+        values = [rank, *(_kind_cell(row, kind.value, intervals) for kind in kinds), *ends]
         rows.append(HeadlineRow(str(method), note, values, emphasis=place == 0 and not math.isnan(row["mean_rank"])))
     return HeadlineData([Cell("mean", "rank"), *kinds, Cell("ToW"), Cell("cost", "+ models")], rows)
 
 
-def _kind_cell(row: Mapping[Any, Any], kind: str) -> Cell:
-    """Return a method's P95 KLoM in a kind of forget sets, with its rank below."""
+def _kind_cell(row: Mapping[Any, Any], kind: str, intervals: bool) -> Cell:
+    """Return a method's P95 KLoM in a kind of forget sets; below, its interval on forget points, and its rank."""
     rank = row[f"{kind}/rank"]
     place = "" if math.isnan(rank) else f"#{rank:.1f}".removesuffix(".0")
     below = [text for text in (_sum_of(row[f"{kind}/{name}"] for name in SUM), place) if text]
-    return Cell(_joined(row[f"{kind}/{name}"] for name in KLOM), " ".join(below))
+    first = ends_of(*(row[f"{kind}/{name}"] for name in ENDS)) if intervals else ""
+    return Cell(_joined(row[f"{kind}/{name}"] for name in KLOM), "\n".join(filter(None, (first, " ".join(below)))))
+
+
+def ends_of(low: float, high: float) -> str:
+    """Return an interval in brackets; nothing where there is none."""
+    ends = [number(end) if abs(end) < 1000 else f"{end:.1e}" for end in (low, high)]
+    return "" if math.isnan(low) or math.isnan(high) else f"[{', '.join(ends)}]"
 
 
 def _sum_of(values: Iterable[float]) -> str:

@@ -45,7 +45,7 @@ class Normalised(nn.Module):
 
     def normalise(self, inputs: Tensor) -> Tensor:
         """Return float32 inputs of about zero mean and unit variance; numbers of words stay what they are."""
-        if inputs.dtype == torch.int32:
+        if inputs.dtype in (torch.int32, torch.int64):
             return inputs
         if len(self.slope) == 1:
             return inputs.float() * self.slope[0] + self.offset[0]

@@ -17,6 +17,7 @@ from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow
 from dmm_exp.console.words import number, percent
 from dmm_exp.files.reading import Json
 from dmm_exp.records import words
+from dmm_exp.records.about import WORDS as SAID
 from dmm_exp.records.comparison import distances_of
 from dmm_exp.records.words import Record
 from dmm_exp.report.charts import Axis, Chart, Hover, Mark, Panel, axis, dots, histograms, line, thinned, whole_ticks
@@ -53,6 +54,7 @@ def render(record: Record, points: pd.DataFrame) -> str:
         klom=_klom(record),
         cost=words.cost(record),
         measured=_measured(record["quality"]),
+        record_ids=[(entry["id"], entry["row"]) for entry in record["request"]["record_ids"] or ()],
         text=json.dumps({k: record[k] for k in ("removed", "method", "network", "versions")}, indent=1),
     )
 
@@ -66,7 +68,8 @@ def _measured(quality: Json) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _facts(record: Record) -> list[tuple[str, str]]:
     removed, method = record["removed"], record["method"]
-    facts = [("method", method["name"]), ("when", record["when"]), ("network", record["network"]["type"])]
+    facts = [(SAID[name], record["request"][name]) for name in SAID if record["request"][name]]
+    facts += [("method", method["name"]), ("when", record["when"]), ("network", record["network"]["type"])]
     facts += [("seed", str(method["seed"])), ("classes", f"{removed['of']['classes']:,}")]
     facts += [("rows as read", removed["read"])] if removed["read"] else []
     return [*facts, ("unseen points", f"{removed['of']['unseen']:,}")]

@@ -29,9 +29,10 @@ CHEAPER = 2.0  # times as long as a request that a retraining must take, so that
 BEST, EMPIRICAL_BAYES = "best", "empirical_bayes"  # files of conf/attribution
 DESIGNED = {"class": 120, "part_answers": 150, "part_inputs": 150, "level_set": 600}  # members for 1,300 on halves
 FEWEST_DESIGNED = 4  # of each design
+NOTHING, LITTLE = 0.1, 0.2  # LDS below which a pool predicts next to nothing, and little (docs/unlearn_your_model.md)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pool:
     """A finished pool: subset models, models by design or larger subset models, and originals, all by one recipe.
 
@@ -91,6 +92,35 @@ class Pool:
         """Write ``pool.json``, which makes the pool a finished one."""
         facts = {name: value for name, value in vars(self).items() if name not in ("folder", "learned")}
         write_json(self.folder / FILE, sealed({"format": FORMAT, **facts}))
+
+    def __repr__(self) -> str:
+        """Say in a few lines what it is, and how well it predicts."""
+        members = f"{self.models:,} models, {self.size:,} of them on random halves"
+        took = f"trained in {duration(self.seconds)}; one retraining takes {duration(self.retraining)}"
+        return f"Pool in {self.folder}: {members} ({self.attribution}, seed {self.seed})\n{took}\n{self.quality}"
+
+    @property
+    def is_poor(self) -> bool:
+        """Whether it predicts little."""
+        return self.lds is None or self.lds < LITTLE
+
+    @property
+    def quality(self) -> str:
+        """How well it predicts models that it did not learn from, in a sentence.
+
+        >>> def pool(lds): return Pool(Path("pool"), 400, {}, {}, "", [], 0, 900.0, 100.0, models=540, lds=lds)
+        >>> pool(0.41).quality
+        'it predicts models that it did not learn from with LDS 0.41 (1 is best)'
+        >>> pool(None).is_poor, pool(0.05).is_poor, pool(0.19).is_poor, pool(0.2).is_poor
+        (True, True, True, False)
+        """
+        if self.lds is None:
+            return "its models answer alike whatever they were trained on, so there is nothing to predict from it"
+        found = f"it predicts models that it did not learn from with LDS {self.lds:.2f} (1 is best)"
+        if not self.is_poor:
+            return found
+        much = "next to nothing" if self.lds < NOTHING else "little"
+        return f"{found}: that is {much}; prepare more models (a larger size=), or retrain"
 
     @property
     def artifacts(self) -> Path:

@@ -6,14 +6,18 @@
 * ``when``: the moment of the deletion, UTC, ISO 8601.
 * ``asked``: digest of the whole command, by which the same command finds its record again
   (:func:`dmm_exp.deletion.output.digest_of_command`); null from Python and in a ledger.
+* ``request``: what was said of it: ``reference``, ``requested_by``, ``operator``, ``reason`` (texts in one line, or
+  null) and ``record_ids``, null or the person's own ids of the rows, each with ``row`` (training index) and ``id``.
+  Records of earlier versions do not have it.
 * ``taken``: how the files of the data were read where they leave it open, in sentences.
 * ``removed``: ``rows`` (their number), ``indices`` in the training set, ``sha256`` of their inputs and labels;
   ``read``, the list as it was read, in words; ``names`` of their files, in the order of ``indices``, or null;
   ``of``: numbers of ``train`` and ``unseen`` points and of ``classes``. From a ledger, ``sha256`` is that of the rows'
   salted digests, one after the other (:func:`dmm_exp.deletion.identity.row_digests`).
-* ``method``: ``name``, ``settings`` (of the unlearner), ``attribution`` (of the estimator of effects, or null),
-  ``epochs``, ``seed``, ``exact`` (whether it retrains, and every number was made from the kept rows), ``kept`` (names
-  of tensors that a retrained network took over from the given one).
+* ``method``: ``name``, ``in_words`` (what it does, in a sentence; null where its class does not say), ``settings`` (of
+  the unlearner), ``attribution`` (of the estimator of effects, or null), ``epochs``, ``seed``, ``exact`` (whether it
+  retrains, and every number was made from the kept rows), ``kept`` (names of tensors that a retrained network took over
+  from the given one).
 * ``network``: ``type``; ``before`` and ``after``, digests of the tensors (:func:`dmm_exp.records.checkpoints.
   weights_digest`); ``file`` and ``sha256``, name and digest of the checkpoint; ``normalisation``, null or the
   ``scale``, ``mean`` and ``std`` that inputs go through before they reach the network.
@@ -25,8 +29,9 @@
   ``verification``, the comparison with retrained networks (:func:`dmm_exp.deletion.quality.verify`), empty without;
   ``in_words``, sentences.
 * ``cost``: the fields of :class:`dmm_exp.records.result.Cost`.
-* ``pool``: null, or ``folder``, whether it was ``kept``, ``models``, ``seconds``, ``break_even_requests`` (null where
-  a retraining takes less than twice as long as the request) and ``in_words``, which says so.
+* ``pool``: null, or ``folder``, whether it was ``kept``, ``models``, ``lds`` (how well it predicts, or null),
+  ``quality`` (that in words), ``seconds``, ``break_even_requests`` (null where a retraining takes less than twice as
+  long as the request) and ``in_words``, which says so.
 * ``warnings``, ``guaranteed``, ``not_guaranteed``: sentences.
 * ``surfaces``: what is known of the deleted rows, and where: ``where``, ``what``, ``state`` (``erased``, ``remains`` or
   ``not ours to reach``), ``how`` (what to do).
@@ -59,7 +64,7 @@ from dmm_exp.records.comparison import distances_of, verdict_on_method, verdict_
 from dmm_exp.records.files import CHECKPOINT, FILES, FORMAT, PAGE, POINTS, RECEIPT, RECORD, signed
 from dmm_exp.records.page import render
 from dmm_exp.records.surfaces import surfaces
-from dmm_exp.records.words import guaranteed, in_words, not_guaranteed
+from dmm_exp.records.words import guaranteed, in_words, not_guaranteed, of_method
 from dmm_exp.store.provenance import provenance
 from dmm_exp.store.temporary import temporary_folder
 from dmm_exp.unlearners import Retrain
@@ -160,10 +165,17 @@ def content(result: Unlearned, checkpoint: str) -> Json:
     """
     place, target = result.place, result.method["_target_"]
     record = _finite(_recorded(result))
-    record |= {"format": FORMAT, "cost": _finite(vars(result.cost)), "pool": _pool(result), "versions": provenance()}
+    record |= {
+        "format": FORMAT,
+        "request": result.about.content,
+        "cost": _finite(vars(result.cost)),
+        "pool": _pool(result),
+        "versions": provenance(),
+    }
     record["removed"] |= {"rows": len(result.forgotten)}
-    record["method"] |= {"name": target.rpartition(".")[2], "epochs": result.cost.epochs}
-    record["method"] |= {"exact": get_class(target) is Retrain and not result.kept}
+    kind = get_class(target)
+    record["method"] |= {"name": kind.__name__, "in_words": of_method(kind), "epochs": result.cost.epochs}
+    record["method"] |= {"exact": kind is Retrain and not result.kept}
     kind = f"{type(result.model).__module__}.{type(result.model).__qualname__}"
     record["network"] |= {**result.weights, "type": kind, "file": CHECKPOINT, "sha256": checkpoint}
     record["ledger"] = place and {"folder": str(place.ledger), "request": place.number, "salt": place.salt}
@@ -207,6 +219,8 @@ def _pool(result: Unlearned) -> Json | None:
         "folder": str(pool.folder),
         "kept": pool.folder.is_dir(),
         "models": pool.models,
+        "lds": pool.lds,
+        "quality": pool.quality,
         "seconds": pool.seconds,
         "break_even_requests": pool.break_even(seconds),
         "in_words": pool.in_words(seconds),

@@ -11,6 +11,7 @@ from torch import nn
 from dmm_exp.config.schema import Node
 from dmm_exp.errors import REASON, UserError, explained
 from dmm_exp.files.reading import Json, check_parquet
+from dmm_exp.records.about import About, in_words
 from dmm_exp.records.chain import Receipt, request_name
 from dmm_exp.records.files import POINTS, read
 from dmm_exp.records.pool import Pool, is_finished
@@ -91,6 +92,7 @@ class Unlearned:
         kept: names of tensors that a retrained network took over from the given one.
         place: where a ledger keeps the deletion, None where it is of no ledger.
         taken: how the files of the data were read where they leave it open, in sentences.
+        about: what was said of the request.
         asked: digest of the command (:func:`dmm_exp.deletion.output.digest_of_command`), None without a command.
     """
 
@@ -116,6 +118,7 @@ class Unlearned:
     place: Place | None = field(default=None, repr=False)
     taken: list[str] = field(default_factory=list)
     asked: str | None = field(default=None, repr=False)
+    about: About = field(default_factory=About, repr=False)
 
     @classmethod
     def kept_by(cls, place: Place, model: nn.Module) -> Unlearned:
@@ -137,6 +140,7 @@ class Unlearned:
             points=_table(points) if points.exists() else pd.DataFrame(),
             pool=Pool.open(pool) if pool is not None and is_finished(pool) else None,
             place=place,
+            about=About.read(record.get("request")),
             **read_attributes({"taken": [], **record}),  # records of earlier versions do not have it
         )
 
@@ -148,7 +152,9 @@ class Unlearned:
     def __str__(self) -> str:
         """Say what was done and how well, in sentences."""
         record = content(self, "")
-        return "\n".join([headline(record), *record["quality"]["in_words"], *self.warnings])
+        said = in_words(record["request"])
+        about = [f"{said[:1].upper()}{said[1:]}."] if said else []
+        return "\n".join([headline(record), *about, *record["quality"]["in_words"], *self.warnings])
 
     def save(self, folder: str | Path, key: str | Path | Key | None = None) -> Path:
         """Write ``unlearned.safetensors``, ``deletion.json``, ``report.html`` and ``points.parquet`` into a folder.

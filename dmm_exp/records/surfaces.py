@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from dmm_exp.files.reading import Json, read_yaml
+from dmm_exp.records.about import WORDS
 from dmm_exp.records.chain import request_name
 from dmm_exp.records.pool import PROBED
 from dmm_exp.records.purged import Purged, purged_of
@@ -30,7 +31,7 @@ def surfaces(record: Json, earlier: int) -> list[Surface]:
     found = listed(
         ["exact network" if is_exact else "network", "record", "points", "page", "temporary folder"],
         file=record["network"]["file"],
-        and_names=", and the names of their files" if record["removed"]["names"] else "",
+        and_names=_and_names(record),
         of_a_pool=" of the pool that was made for this call" if pool and not pool["kept"] else "",
     )
     if ledger := record["ledger"]:
@@ -40,6 +41,15 @@ def surfaces(record: Json, earlier: int) -> list[Surface]:
         purged, gone = purged_of(Path(pool["folder"])), set(record["removed"]["indices"])
         found += pool_surfaces(pool["folder"], purged, gone, requests=True, verified=record["quality"]["verified"])
     return [*found, *elsewhere()]
+
+
+def _and_names(record: Json) -> str:
+    """Return what else of the rows stands in a record, beside their indices."""
+    said = record.get("request") or {}
+    found = ["the names of their files"] if record["removed"]["names"] else []
+    found += ["your ids of them"] if said.get("record_ids") else []
+    found += ["what was said of the request"] if any(said.get(name) for name in WORDS) else []
+    return "".join(f", and {part}" for part in found)
 
 
 def pool_surfaces(

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmm_exp.console.command import Parser
-from dmm_exp.errors import UserError
+from dmm_exp.errors import UserError, explained
+from dmm_exp.files.reading import Json
+from dmm_exp.records.about import in_words
 from dmm_exp.records.chain import CHAIN, HEAD, Receipt
 from dmm_exp.records.chain_reading import read as read_chain
 from dmm_exp.records.files import RECORD, Unfit, read
@@ -61,10 +63,19 @@ def _record(folder: Path, public: str | None) -> list[str]:
     removed, network = record["removed"], record["network"]
     return [
         f"fits: {RECORD}, of {removed['rows']:,} rows deleted at {record['when']}, and {network['file']}",
+        *([f"the record says of the request: {said}"] if (said := _said(record)) else []),
         *_signer(record.get(SIGNER), public),
         "not checked: report.html and points.parquet, which no checksum covers; the rows' digest, which needs the data",
         NEVER_SHOWN,
     ]
+
+
+def _said(record: Json) -> str:
+    """Return what a record holds of a request; anything can have a fitting checksum."""
+    with explained(
+        "the record: what it says of the request is not what a record holds", TypeError, LookupError, AttributeError
+    ):
+        return in_words(record.get("request"))
 
 
 def _ledger(folder: Path, public: str | None, receipt: Receipt | None) -> list[str]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dmm_exp.console.progress import duration
 from dmm_exp.console.words import number, percent
-from dmm_exp.errors import listed
+from dmm_exp.errors import listed, plain_text
 from dmm_exp.files.reading import Json
 from dmm_exp.metrics.klom import FEWEST_MODELS
 from dmm_exp.records.comparison import Verdict, distances_of, verdict_on_method, verdict_on_network
 from dmm_exp.records.pool import FARTHEST
+from dmm_exp.unlearners import DMM, Retrain
 
 Record = Json
+LONGEST = 300  # characters of a docstring that a record takes
+OF_METHODS: dict[type, str] = {
+    DMM: "DMM (datamodel matching) trains the network further until it answers as a network that was retrained without "
+    "the rows is predicted to answer.",
+    Retrain: "Retraining trains a fresh network by the same recipe on the kept rows alone.",
+}
 FEW = 4  # channels or columns whose constants are written out
 NAMES = {"forget": "deleted rows", "retain": "kept rows", "val": "unseen points"}  # of groups of points
 
@@ -25,6 +32,14 @@ def headline(record: Record) -> str:
     if method["kept"]:
         return f"The network was retrained without {rows}, but for {listed(method['kept'])}, in {taken}."
     return f"{method['name']} made the network unlearn {rows}, in {taken}."
+
+
+def of_method(kind: type) -> str | None:
+    """Return what a method does, in one sentence; of a class of one's own, what its docstring begins with."""
+    if kind in OF_METHODS:
+        return OF_METHODS[kind]
+    said = plain_text((kind.__doc__ or "").strip().partition("\n\n")[0])
+    return f"{kind.__name__}: {said[:1].lower()}{said[1:LONGEST]}" if said else None
 
 
 def in_words(record: Record) -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
@@ -16,15 +20,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from dmm_exp.errors import UserError
 from dmm_exp.files.writing import write_atomically
 from dmm_exp.report.charts import Axis, Chart, Mark, Panel, Picture
-from dmm_exp.report.palette import LIGHT, LINES, colour_of, is_hollow, marker
+from dmm_exp.report.palette import LIGHT, colour_of, dashes, is_hollow, marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DPI = 144  # of a PNG
 WIDTH = 10.0  # inches, of a full row of panels at the largest letters
+LARGEST = 10.5  # points, of letters
 SMALLEST = 0.7  # of letters, as a share of the largest: 7.4 points, for a column of a paper
 CANVASES: dict[str, type[FigureCanvasBase]] = {"pdf": FigureCanvasPdf, "png": FigureCanvasAgg, "svg": FigureCanvasSVG}
 FORMATS = tuple(CANVASES)
@@ -39,11 +45,80 @@ STYLE: dict[str, Any] = {
     "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.8, "text.usetex": False,
     "pdf.fonttype": 42, "svg.hashsalt": "dmm_exp",
 }  # fmt: skip
-_LETTERS = {"font.size": 10.5, "axes.titlesize": 10.5, "axes.labelsize": 10.5, "xtick.labelsize": 9.5,
-            "ytick.labelsize": 9.5, "legend.fontsize": 10.5}  # fmt: skip
+_LETTERS = {"font.size": LARGEST, "axes.titlesize": LARGEST, "axes.labelsize": LARGEST, "xtick.labelsize": 9.5,
+            "ytick.labelsize": 9.5, "legend.fontsize": LARGEST}  # fmt: skip
+_FIXED = ("figure.figsize", "figure.dpi", "savefig.dpi", "pdf.fonttype", "svg.fonttype", "text.usetex")
+_ELSEWHERE = ("backend", "interactive", "toolbar", "webagg.", "tk.", "macosx.", "keymap.", "animation.", "savefig.dir")
+Style = Mapping[str, Any]
 
 
-def save(chart: Chart, folder: Path, formats: Sequence[str] = FORMATS, width: float | None = None) -> list[Path]:
+def read_style(path: Path) -> Style:
+    """Return what a matplotlib style file sets: key → value.
+
+    Raises:
+        UserError: the file cannot be read, has a key or a value that matplotlib does not know, a key that is none of a
+            look (``backend``) or that figures decide themselves (``figure.figsize``), or a font that is not installed.
+    """
+    with _Complaints() as said:  # of lines and keys that it does not know, matplotlib warns; of values, it raises
+        try:
+            read = matplotlib.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"style={path}: cannot be read as text; expected a matplotlib style file") from error
+        except Exception as error:
+            raise UserError(f"style={path}: {' '.join(str(error).split())}") from error
+    if said.first:
+        raise UserError(f"style={path}: {re.sub(' in file .*?, line ', ', line ', said.first)}")
+    style = {str(name): value for name, value in read.items()}
+    for name in style:
+        if name in _FIXED or name.startswith(_ELSEWHERE):
+            raise UserError(
+                f"style={path}: {name} cannot be set; expected colours, fonts, lines, ticks, grids, legends"
+            )
+    if not style:
+        raise UserError(f"style={path}: sets nothing; expected lines such as 'font.size: 8'")
+    _check_font(style, path)
+    return style
+
+
+class _Complaints(logging.Handler):
+    """Keeps the first line that matplotlib logs, and lets none of it be printed."""
+
+    first = ""
+
+    def __enter__(self) -> _Complaints:
+        self._logger = logging.getLogger("matplotlib")
+        self._logger.addHandler(self)
+        self._propagated, self._logger.propagate = self._logger.propagate, False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.propagate = self._propagated
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.first = self.first or record.getMessage().strip().splitlines()[0]
+
+
+def _check_font(style: Style, path: Path) -> None:
+    if not any(name.startswith("font.") for name in style):
+        return
+    look: Any = {**STYLE, **style}
+    with matplotlib.rc_context(look):
+        try:
+            font_manager.findfont(font_manager.FontProperties(), fallback_to_default=False)
+        except ValueError as error:
+            names = ", ".join(matplotlib.rcParams["font.family"])
+            raise UserError(f"style={path}: font.family {names} is not installed; expected a TrueType font") from error
+
+
+def save(
+    chart: Chart,
+    folder: Path,
+    formats: Sequence[str] = FORMATS,
+    width: float | None = None,
+    style: Style | None = None,
+) -> list[Path]:
     """Write ``<name>.<format>`` for each format; returns the paths. Letters of a PDF are embedded TrueType.
 
     Args:
@@ -52,13 +127,17 @@ def save(chart: Chart, folder: Path, formats: Sequence[str] = FORMATS, width: fl
         formats: some of ``FORMATS``.
         width: in inches; a chart's own where it is None. Below 7.5 letters are smaller, and fewer panels make a row
             where they would be too narrow.
+        style: what :func:`read_style` returned. Its ``font.size``, where it has one, takes the place of the size that
+            follows from the width.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    given = dict(style or {})
     width = width or (WIDTH if chart.across > 1 else 0.75 * WIDTH)
     size = min(1.0, max(SMALLEST, width / 7.5))
+    size = given.get("font.size", size * LARGEST) / LARGEST
     paths = [folder / f"{chart.name}.{name}" for name in formats]
-    style: Any = STYLE | {name: size * points for name, points in _LETTERS.items()}
-    with matplotlib.rc_context(style):
+    look: Any = STYLE | {name: size * points for name, points in _LETTERS.items()} | given
+    with matplotlib.rc_context(look):
         figure = _drawn(chart, width, size)
         for name, path in zip(formats, paths, strict=True):
             write = getattr(CANVASES[name](figure), f"print_{name}")
@@ -101,7 +180,8 @@ def _laid_out(chart: Chart, width: float, size: float) -> tuple[Figure, list[Axe
     names = [len(word) for p in chart.panels if isinstance(p, Panel) and not p.y.inside for _, word in p.y.ticks]
     left = 0.1 if pictures else 0.45 + 0.075 * max(names, default=0)
     titles = max(_title(panel).count("\n") + bool(_title(panel)) for panel in chart.panels)
-    top, bottom = 0.1 + 0.17 * titles, 0.05 if pictures else 0.5
+    below = max(_across(panel, each - left).count("\n") for panel in chart.panels)
+    top, bottom = 0.1 + 0.17 * titles, 0.05 if pictures else 0.5 + 0.2 * below
     label = max(len(panel.y.label) if isinstance(panel, Panel) else 0 for panel in chart.panels)
     inside = each - 2 * left if pictures else max(chart.height * (each - left), _LETTER * label)
     height = top + bottom + inside
@@ -114,6 +194,11 @@ def _laid_out(chart: Chart, width: float, size: float) -> tuple[Figure, list[Axe
         inner = (each - left - (left if pictures else 0.1), height - top - bottom)
         axes.append(figure.add_axes((*(corner / whole), *(inner / whole))))
     return figure, axes, across
+
+
+def _across(shown: Panel | Picture, width: float) -> str:
+    """Return the label of the axis across in lines that fit a panel; its width is in inches at the largest letters."""
+    return textwrap.fill(shown.x.label, max(8, int(width / _LETTER))) if isinstance(shown, Panel) else ""
 
 
 def _literal(text: str) -> str:
@@ -136,21 +221,25 @@ def _draw_picture(axes: Axes, shown: Picture, size: float) -> None:
 def _draw_panel(axes: Axes, panel: Panel, size: float, *, first: bool) -> None:
     axes.set_xlim(panel.x.low, panel.x.high)
     axes.set_ylim(panel.y.low, panel.y.high)
-    for mark in panel.marks:
+    for mark in panel.layers:
         _draw_mark(axes, mark, size)
     _draw_axis(axes.xaxis, panel.x)
     _draw_axis(axes.yaxis, panel.y)
     for value, word in panel.y.ticks if panel.y.inside else ():
         place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
         axes.annotate(_literal(word), (0, value), (2, 6 * size), fontsize=9 * size, **place)
-    axes.set_xlabel(_literal(panel.x.label))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    width = axes.get_position().width * figure.get_size_inches()[0] / size
+    axes.set_xlabel(_literal(_across(panel, width + 0.1)))
     axes.set_ylabel(_literal(panel.y.label) if first else "")
     axes.set_title(_literal(_title(panel)), y=1.0)
-    axes.grid(axis="x", visible=False)
+    axes.grid(axis="x", visible=False, which="both")
 
 
 def _draw_axis(axis: Any, shown: Axis) -> None:
     axis.set_ticks([at for at, _ in shown.ticks], ["" if shown.inside else _literal(word) for _, word in shown.ticks])
+    axis.set_ticks(list(shown.fine), minor=True)
 
 
 def _draw_mark(axes: Axes, mark: Mark, size: float) -> None:
@@ -175,7 +264,8 @@ def _draw_mark(axes: Axes, mark: Mark, size: float) -> None:
 
 def _line_look(mark: Mark, size: float) -> dict[str, Any]:
     thin = colour_of(mark.role) in ("guide", "other")
-    return {"linestyle": LINES.get(mark.role, "-"), "lw": (1.0 if thin else 1.8) * size}
+    gaps = dashes(mark.role)
+    return {"linestyle": (0, gaps) if gaps else "-", "lw": (1.0 if thin else 1.8) * size}
 
 
 def _dot_look(mark: Mark, size: float) -> dict[str, Any]:

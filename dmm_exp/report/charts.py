@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dmm_exp.report.palette import is_dashed
+
 Ticks = Sequence[tuple[float, str]]
 MANY = 300  # dots
+LOG = ", log scale"  # what the label of a logarithmic axis ends in
+_FORMS = {"area": 0, "line": 1, "dots": 3}  # the order in which marks are drawn; dashed lines are 2
 WIDTHS = {1: 480, 2: 400, 3: 312}  # of a panel on a page in units of about a pixel, by how many make a row
 
 
@@ -58,9 +62,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis, always linear: what is drawn on another scale is transformed before, and its ticks name it.
+    """One axis, always linear: what is drawn on another scale is transformed before, and its ticks and label name it.
 
     With ``inside`` the words of its ticks stand within the panel, above their lines: there is room for long ones.
+    ``fine`` are places of small ticks without words.
     """
 
     label: str
@@ -68,6 +73,7 @@ class Axis:
     high: float
     ticks: Ticks
     inside: bool = False
+    fine: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,19 @@ class Hover:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes with its marks; ``thumb`` is a small picture that a page puts beside the title."""
+    """One pair of axes with its marks.
+
+    Attributes:
+        x: across.
+        y: upwards.
+        marks: what is drawn; areas lie below lines, and dashed lines above whole ones, so that both are seen where
+            they coincide.
+        title: of the panel.
+        note: below the title.
+        hover: what a page shows under a pointer.
+        thumb: a small picture that a page puts beside the title.
+        samples: by role, the values ``[n]`` that histograms count; empty where there are none. See :func:`rebinned`.
+    """
 
     x: Axis
     y: Axis
@@ -100,6 +118,12 @@ class Panel:
     note: str = ""
     hover: Hover | None = None
     thumb: NDArray[np.float32] | None = None
+    samples: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> list[Mark]:
+        """Return the marks in the order in which they are drawn."""
+        return sorted(self.marks, key=lambda mark: _FORMS[mark.form] + is_dashed(mark.role) * (mark.form == "line"))
 
 
 @dataclass(frozen=True)
@@ -199,7 +223,17 @@ def histograms(
     marks = [steps(role, edges, found, words[role], filled=role == filled) for role, found in counts.items()]
     top = max(1.0, *(float(found.max()) for found in counts.values()))
     ticks = whole_ticks(0, 1.06 * top, 3)
-    return Panel(x, Axis(counted, 0, 1.06 * top, ticks), marks)
+    return Panel(x, Axis(counted, 0, 1.06 * top, ticks), marks, samples=samples)
+
+
+def rebinned(panel: Panel, bins: int) -> Panel:
+    """Draw a panel of histograms again with another number of bins; one without samples stays as it is."""
+    if not panel.samples:
+        return panel
+    words = {mark.role: mark.label for mark in panel.marks}
+    filled = next((mark.role for mark in panel.marks if mark.form == "area"), "")
+    again = histograms(panel.samples, words, filled, panel.x.label, panel.y.label, bins)
+    return replace(panel, x=again.x, y=again.y, marks=again.marks)
 
 
 def axis(label: str, values: ArrayLike, *, zero: bool = False, count: int = 5, room: float = 0.04) -> Axis:
@@ -235,18 +269,35 @@ def written(value: float, digits: int) -> str:
 
 
 def log_axis(label: str, logs: ArrayLike, *, room: float = 0.04) -> Axis:
-    """Return an axis that holds all finite base-10 logarithms, with a little room around."""
+    """Return an axis that holds all finite base-10 logarithms, with a little room around; its label says what it is."""
     found = axis(label, logs, room=room)
-    return Axis(label, found.low, found.high, decades(found.low, found.high))
+    return log_range(label, found.low, found.high)
+
+
+def log_range(label: str, low: float, high: float) -> Axis:
+    """Return an axis for base-10 logarithms between two ends, with small ticks within decades; its label says so."""
+    return Axis(f"{label}{LOG}", low, high, decades(low, high), fine=within_decades(low, high))
+
+
+def within_decades(low: float, high: float) -> list[float]:
+    """Return where 2, 3 … 9 times a power of ten lie between two ends; of many decades, nothing."""
+    if high - low > 6:
+        return []
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    values = [power + math.log10(factor) for power in powers for factor in range(2, 10)]
+    return [at for at in values if low <= at <= high]
 
 
 def decades(low: float, high: float) -> Ticks:
-    """Return ticks for base-10 logarithms between two ends: whole powers, thinned if they are many, or else between."""
+    """Return ticks for base-10 logarithms between two ends: whole powers, thinned if they are many.
+
+    Where there are three or fewer, which is so below two decades, there are some between.
+    """
     powers = range(math.floor(low), math.ceil(high) + 1)
     for factors in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
         values = [(math.log10(factor) + power, f"{factor * 10.0**power:g}") for power in powers for factor in factors]
         found = [(at, word) for at, word in values if low - 1e-9 <= at <= high + 1e-9]
-        if len(found) > 2:
+        if len(found) > 3:
             return found[:: max(1, -(-len(found) // 6))]
     return [(math.log10(value), word) for value, word in round_ticks(10**low, 10**high) if value > 0]
 
@@ -268,7 +319,11 @@ class Interval:
 
 
 def interval_chart(
-    name: str, title: str, caption: str, panels: Mapping[str, Mapping[str, Sequence[Interval]]]
+    name: str,
+    title: str,
+    caption: str,
+    panels: Mapping[str, Mapping[str, Sequence[Interval]]],
+    roles: Mapping[str, str] | None = None,
 ) -> Chart:
     """Lay intervals out below one another: a line a row, in it a mark with its interval for each series.
 
@@ -277,6 +332,7 @@ def interval_chart(
         title: its heading.
         caption: how to read it.
         panels: by the label of the axis across, the intervals of each series by its name.
+        roles: by the name of a series, its role; by default they are numbered in order of appearance.
     """
     parts = [part for by_series in panels.values() for part in by_series.items()]
     names, rows = list(dict(parts)), list(dict.fromkeys(one.row for _, found in parts for one in found))
@@ -285,20 +341,25 @@ def interval_chart(
     height = (60 + len(rows) * (26 + 12 * len(names))) / WIDTHS[across]
     ticks = [(len(rows) - 1 - place, row) for place, row in enumerate(rows)]
     y = Axis("", -0.6, len(rows) - 0.3, ticks, inside=True)
-    shown = [_intervals(label, by_series, rows, names, y) for label, by_series in panels.items()]
+    looks = roles or {name: f"series{place}" for place, name in enumerate(names)}
+    shown = [
+        _intervals(label, by_series, rows, {name: looks[name] for name in names}, y)
+        for label, by_series in panels.items()
+    ]
     return Chart(name, title, caption, shown, across=across, height=height)
 
 
 def _intervals(
-    label: str, series: Mapping[str, Sequence[Interval]], rows: Sequence[str], names: Sequence[str], y: Axis
+    label: str, series: Mapping[str, Sequence[Interval]], rows: Sequence[str], roles: Mapping[str, str], y: Axis
 ) -> Panel:
     marks = []
-    for place, (name, found) in enumerate((name, series.get(name, ())) for name in names):
-        heights = [len(rows) - 1 - rows.index(one.row) - 0.5 * place / len(names) for one in found]
+    for place, (name, role) in enumerate(roles.items()):
+        found = series.get(name, ())
+        heights = [len(rows) - 1 - rows.index(one.row) - 0.5 * place / len(roles) for one in found]
         ends = np.array([[one.low for one in found], [one.high for one in found]])
         means = [one.mean for one in found]
-        words = name if len(names) > 1 else ""
-        marks.append(dots(f"series{place}", means, heights, words, ends=ends, across=True))
+        words = name if len(roles) > 1 else ""
+        marks.append(dots(role, means, heights, words, ends=ends, across=True))
     everything = np.concatenate([part for mark in marks for part in (mark.x, *mark.ends)])
     return Panel(axis(label, everything, count=4), y, marks)
 

@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from io import BytesIO
 from pathlib import Path
@@ -80,6 +80,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(getattr(value, name)) for name in named}
     if isinstance(value, np.ndarray):
         return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     if isinstance(value, float):
@@ -94,7 +96,10 @@ def _chart(found: Json) -> Chart:
 
 def _panel(found: Json) -> Panel:
     x, y = Axis(**found["x"]), Axis(**found["y"])
-    return Panel(**{**found, "x": x, "y": y, "marks": [_mark(mark) for mark in found["marks"]]})
+    samples = {role: floats(values) for role, values in found.get("samples", {}).items()}
+    if any(colour_of(role) not in LIGHT or values.ndim != 1 for role, values in samples.items()):
+        raise ValueError("samples that cannot be drawn")
+    return Panel(**{**found, "x": x, "y": y, "marks": [_mark(mark) for mark in found["marks"]], "samples": samples})
 
 
 def _mark(found: Json) -> Mark:

@@ -54,6 +54,7 @@ class Section:
         chart: a figure, whose caption stands below it.
         rows: texts or links, the head first; a table with a head alone is left out.
         words: how many leading columns are words; the others are numbers.
+        notes: lines below the table.
     """
 
     title: str = ""
@@ -62,6 +63,7 @@ class Section:
     chart: Chart | None = None
     rows: Sequence[Sequence[str | Link]] = ()
     words: int = 1
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Page:
         sections: its parts.
         story: sentences at the top.
         gaps: a line for each thing that is missing.
+        warnings: what to beware of, above everything else.
     """
 
     title: str
@@ -83,6 +86,7 @@ class Page:
     sections: Sequence[Section]
     story: Sequence[str] = ()
     gaps: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 def write_sections(shown: Page, path: Path) -> Path:

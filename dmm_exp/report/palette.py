@@ -4,8 +4,12 @@ from __future__ import annotations
 
 # Okabe and Ito's palette: colour-blind readers can tell these apart. Line styles say the same once more, for printers.
 COLOURS = {"original": "#D55E00", "unlearned": "#0072B2", "oracle": "#009E73", "floor": "#6E6E6E"}
-# As matplotlib writes them; the lines of others are whole.
-LINES: dict[str, tuple[float, tuple[float, float]]] = {"original": (0, (5, 2)), "floor": (0, (1.5, 1.2))}
+# Lengths of dashes and gaps, in widths of the line; nothing is a whole line. Of two lines that coincide, the one below
+# is seen through the gaps of the other.
+DASHES: dict[str, tuple[float, ...]] = {"original": (5, 2), "floor": (1.5, 1.2)}
+_SERIES_DASHES: tuple[tuple[float, ...], ...] = (
+    (), (6, 3), (2, 2), (8, 2, 2, 2), (12, 4), (4, 1.5), (6, 2, 1.5, 2, 1.5, 2),
+)  # fmt: skip
 # What stands beside the ensembles: other runs, reference lines, and series that are no ensemble.
 SERIES = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#1c1c1c")
 LIGHT = {**COLOURS, "other": "#8a8f98", "guide": "#b9bdc4", "ink": "#1c1d1f"}
@@ -27,6 +31,7 @@ PATHS = {
     "X": "m-3.2-3.2l6.4 6.4m0-6.4l-6.4 6.4",
 }
 _SHAPES = "os^DvPX"  # of series, and of what is numbered otherwise
+LOOKS = len(SERIES) * len(_SHAPES)  # series that differ in colour or shape
 _HOLLOW = {"original", "other"}
 
 
@@ -49,6 +54,19 @@ def marker(role: str) -> str:
     if place is None:
         return MARKERS.get(kind, "o")
     return _SHAPES[(place + (place // len(SERIES) if kind == "series" else 0)) % len(_SHAPES)]
+
+
+def dashes(role: str) -> tuple[float, ...]:
+    """Return the lengths of dashes and gaps of a role's lines, in widths of the line; nothing for a whole line."""
+    kind, place = _parts(role)
+    if kind != "series" or place is None:
+        return DASHES.get(kind, ())
+    return _SERIES_DASHES[(place + place // len(SERIES)) % len(_SERIES_DASHES)]
+
+
+def is_dashed(role: str) -> bool:
+    """Say whether a role's lines have gaps."""
+    return bool(dashes(role))
 
 
 def is_hollow(role: str) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dmm_exp.files.reading import Json
 from dmm_exp.report.charts import WIDTHS, Axis, Chart, Hover, Mark, Panel, Picture, letters
-from dmm_exp.report.palette import PATHS, colour_of, is_hollow, marker
+from dmm_exp.report.palette import PATHS, colour_of, dashes, is_hollow, marker
 from dmm_exp.report.pictures import data_uri, png_of, sheet
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 8, 42  # room around the axes
@@ -57,7 +57,7 @@ def drawing(chart: Chart, panel: Panel) -> Markup:
         f'<svg class="plot" viewBox="0 0 {frame.width:g} {frame.height:g}" role="img" aria-label="{words}">',
         *_axes(frame),
         f'<svg x="{frame.left:g}" y="{TOP}" width="{inner_width:g}" height="{inner_height:g}">',
-        *(piece for mark in panel.marks for piece in _mark(frame, mark)),
+        *(piece for mark in panel.layers for piece in _mark(frame, mark)),
         "</svg>",
         *(piece for mark in panel.marks for piece in _notes(frame, mark)),
         "</svg>",
@@ -88,8 +88,12 @@ def _axes(frame: Frame) -> Iterable[str]:
             yield f'<text x="{left - 7:g}" y="{y + 4:.1f}" text-anchor="end">{_text(word)}</text>'
     for value, word in panel.x.ticks:
         x = left + float(frame.across(value))
-        yield f'<path class="tick" d="M{x:.1f} {bottom:g}v4"/>'
+        yield f'<path class="tick" d="M{x:.1f} {bottom:g}v5"/>'
         yield f'<text x="{x:.1f}" y="{bottom + 18:g}" text-anchor="middle">{_text(word)}</text>'
+    fine = "".join(f"M{left + at:.1f} {bottom:g}v3" for at in map(float, frame.across(panel.x.fine)))
+    fine += "".join(f"M{left:g} {TOP + at:.1f}h-3" for at in map(float, frame.down(panel.y.fine)))
+    if fine:
+        yield f'<path class="tick" d="{fine}"/>'
     yield f'<path class="axis" d="M{left:g} {bottom:g}h{width:g}"/>'
     middle = f'x="{left + width / 2:.1f}" y="{frame.height - 5:g}"'
     yield f'<text class="name" {middle} text-anchor="middle">{_text(panel.x.label)}</text>'
@@ -111,7 +115,14 @@ def _mark(frame: Frame, mark: Mark) -> Iterable[str]:
     if mark.form == "area":
         yield f'<path class="area {colour_of(mark.role)}" d="{path}Z"/>'
     else:
-        yield f'<path class="line {colour_of(mark.role)}" d="{path}"/>'
+        yield _line(mark.role, path)
+
+
+def _line(role: str, path: str) -> str:
+    """Return a line in the colour and with the dashes of its role."""
+    lengths = " ".join(_n(1.6 * length) for length in dashes(role))
+    gaps = f' stroke-dasharray="{lengths}"' if lengths else ""
+    return f'<path class="line {colour_of(role)}"{gaps} d="{path}"/>'
 
 
 def _dots(mark: Mark, x: Iterable[float], y: Iterable[float]) -> str:
@@ -151,7 +162,7 @@ def sample(mark: Mark) -> Markup:
     elif mark.form == "area":
         inside = f'<path class="area {colour_of(mark.role)}" d="M1 1h{SHORT - 2}v10h-{SHORT - 2}z"/>'
     else:
-        inside = f'<path class="line {colour_of(mark.role)}" d="M0 6h{SHORT}"/>'
+        inside = _line(mark.role, f"M0 6h{SHORT}")
     return Markup(
         f'<svg class="sample" width="{SHORT}" height="12" viewBox="0 0 {SHORT} 12" aria-hidden="true">{inside}</svg>'
     )

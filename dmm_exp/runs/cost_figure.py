@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dmm_exp.console.words import further, number
 from dmm_exp.report.charts import (
+    LOG,
     Axis,
     Chart,
     Hover,
@@ -21,6 +22,7 @@ from dmm_exp.report.charts import (
     dots,
     floats,
     line,
+    within_decades,
 )
 from dmm_exp.runs.labels import ENDS, KLOM
 from dmm_exp.runs.result import OtherRun, RunResult
@@ -96,8 +98,8 @@ def cost_axis(place: Scale, costs: NDArray[np.float64]) -> Axis:
     zero, most = float(place(0)[0]), max(0.0, float(place(costs).max()))
     powers = [tick for tick in decades(zero + 0.25, most) if tick[0] < -0.01]
     ticks = [(zero, "0"), *powers, (0.0, "1")]
-    wide = 0.06 * (most - zero)
-    return Axis("cost of unlearning ÷ cost of retraining", zero - wide, most + 1.5 * wide, ticks)
+    wide, fine = 0.06 * (most - zero), within_decades(zero + 0.25, most)
+    return Axis(f"cost of unlearning ÷ cost of retraining{LOG}", zero - wide, most + 1.5 * wide, ticks, fine=fine)
 
 
 def _method(

@@ -21,12 +21,12 @@ from dmm_exp.report.charts import (
     Panel,
     Ticks,
     axis,
-    decades,
     dots,
     floats,
     line,
     log10,
     log_axis,
+    log_range,
     thinned,
     written,
 )
@@ -127,7 +127,7 @@ def attack_roc(result: RunResult) -> Chart | None:
     quarters: Ticks = [(share / 4, f"{share / 4:g}") for share in range(5)]
     y = Axis("true-positive rate", 0, 1.02, quarters)
     x = Axis("false-positive rate", 0, 1.0, quarters)
-    low = Axis("false-positive rate, logarithmic", min(least, -1.0), 0, decades(min(least, -1.0), 0))
+    low = log_range("false-positive rate", min(least, -1.0), 0)
     accuracy = result.metrics.get("ulira/accuracy")
     rate = result.metrics.get("ulira/tpr_at_1fpr")
     panels = [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from dmm_exp.report.charts import (
     Chart,
@@ -123,6 +124,7 @@ def klom_against_memorization(result: RunResult) -> Chart | None:
     marks = [dots("other", at[others], value[others], "retain points (this run)")] if len(others) else []
     marks += [dots("original", at[forget], nothing[forget], WORDS["original"])] if nothing is not None else []
     marks.append(dots("unlearned", at[forget], value[forget], WORDS["unlearned"]))
+    before = None if nothing is None else nothing[forget]
     x = axis(label, at[shown])
     y = axis(KLOM, np.concatenate([mark.y for mark in marks]), zero=True)
     floor = result.known("klom_floor")
@@ -132,11 +134,21 @@ def klom_against_memorization(result: RunResult) -> Chart | None:
     panel = Panel(x, y, marks, hover=_hover(result, shown, at, value))
     caption = (
         f"All {len(forget):,} forget points as the run left them and as they were before"
-        + (f", and {len(others):,} retain points" if len(others) else "")
-        + ". Memorization is how much more often models are right about a point when they were trained on it. Strongly "
-        "memorized points are the ones that retraining changes, and the hardest to unlearn."
+        + (f", and {len(others):,} retain points. " if len(others) else ". ")
+        + "Memorization is how much more often models are right about a point when they were trained on it. "
+        * (label == "memorization")
+        + _correlations(at[forget], {"KLoM": value[forget], "KLoM of doing nothing": before})
     )
-    return Chart(name, title, caption, [panel], height=0.62)
+    return Chart(name, title, caption.strip(), [panel], height=0.62)
+
+
+def _correlations(at: NDArray[np.float64], columns: Mapping[str, NDArray[np.float64] | None]) -> str:
+    """Say how values of points go with their positions ``[n]``; nothing where one of the two is always the same."""
+    said = []
+    for words, values in columns.items():
+        if values is not None and np.isfinite(values).all() and min(np.ptp(at), np.ptp(values)) > 0:
+            said.append(f"{words}, ρ = {written(float(spearmanr(at, values)[0]), 2)}")  # type: ignore[arg-type]
+    return f"Spearman's correlation over these forget points with {'; with '.join(said)}." if said else ""
 
 
 def _position(result: RunResult) -> tuple[str, str, str, NDArray[np.float64]] | None:

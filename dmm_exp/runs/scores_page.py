@@ -17,7 +17,7 @@ REFERENCE = "memorization"
 TITLE = "Spearman's correlation with memorization"
 CAPTION = (
     "One point a training example: its memorization (probability form) against every other score, with Spearman's "
-    "correlation. Scores that are high for easy examples fall."
+    "correlation."
 )
 RULE = "The 95 % intervals are over examples, by Fisher's transformation with the variance of Bonett and Wright (2000)."
 MOST_SHOWN = 5_000
@@ -45,7 +45,8 @@ def _correlation(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:
         return dict.fromkeys(("spearman", "low", "high"), float("nan"))
     rho = float(stats.spearmanr(values[known], reference[known])[0])  # type: ignore[arg-type]
     half = 1.96 * np.sqrt((1 + rho**2 / 2) / max(int(known.sum()) - 3, 1))
-    low, high = np.tanh(np.arctanh(rho) + np.array([-half, half]))
+    with np.errstate(divide="ignore"):  # of a perfect correlation: both ends are it
+        low, high = np.tanh(np.arctanh(rho) + np.array([-half, half]))
     return {"spearman": rho, "low": float(low), "high": float(high)}
 
 
@@ -66,9 +67,8 @@ def scores_chart(scores: pd.DataFrame, found: pd.DataFrame) -> Chart:
     for row in found.to_dict("records"):
         values, name = shown[row["score"]], row["score"].replace("_", " ")
         x = log10(values) if is_skewed(values) else values
-        across = log_axis("", x) if is_skewed(values) else axis("", x, count=4)
-        note = f"ρ = {number(row['spearman'])}" + ", logarithmic" * is_skewed(values)
-        panels.append(Panel(across, y, [dots("unlearned", x, shown[REFERENCE])], name, note))
+        across = log_axis(name, x) if is_skewed(values) else axis(name, x, count=4)
+        panels.append(Panel(across, y, [dots("ink", x, shown[REFERENCE])], name, f"ρ = {number(row['spearman'])}"))
     return Chart("scores", "Scores against memorization", CAPTION, panels, across=3, height=0.74)
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from dmm_exp.files.writing import write_text
 from dmm_exp.report.charts import Chart, Interval, Panel, axis, dots, floats, interval_chart, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
+from dmm_exp.runs.labels import method_roles
 from dmm_exp.study.claims import CLAIM_RULE, Claims
 from dmm_exp.study.tables import (
     RULE,
@@ -52,13 +53,18 @@ class Scatter:
 
 
 def view_chart(records: Sequence[Record], view: View) -> Chart:
-    """Describe one view: a line for each row of the table, a mark with its interval for each column."""
+    """Describe one view: a line for each row of the table, a mark with its interval for each column.
+
+    A column has one colour in all tables of a study.
+    """
     found = estimates(values_of(records, view.table, view.metric))
     series: dict[str, list[Interval]] = {}
     for row, values in found.items():
         for column, one in values.items():
             series.setdefault(column, []).append(Interval(row, one.mean, one.low, one.high))
-    return interval_chart(view.name, view.title, view.caption, {word_of(view.metric): series})
+    columns = dict.fromkeys(record.column for record in records)
+    roles = {column: f"series{place}" for place, column in enumerate(columns)}
+    return interval_chart(view.name, view.title, view.caption, {word_of(view.metric): series}, roles)
 
 
 def scatter_chart(records: Sequence[Record], scatter: Scatter) -> Chart:
@@ -74,9 +80,9 @@ def scatter_chart(records: Sequence[Record], scatter: Scatter) -> Chart:
     place = log10 if scatter.log_x else floats
     x = (log_axis if scatter.log_x else axis)(word_of(scatter.x), place(means[scatter.x]))
     marks = []
-    for number, row in enumerate(dict.fromkeys(frame["row"])):
+    for row, role in method_roles(map(str, frame["row"])).items():
         points = means.xs(row, level="row")
-        marks.append(dots(f"series{number}", place(points[scatter.x]), points[scatter.y], str(row)))
+        marks.append(dots(role, place(points[scatter.x]), points[scatter.y], row))
     title = f"{word_of(scatter.y)} against {word_of(scatter.x)}"
     panel = Panel(x, axis(word_of(scatter.y), means[scatter.y]), marks)
     return Chart(scatter.name, title, caption.strip(), [panel], height=0.62)

@@ -107,7 +107,7 @@ class _Points(Dataset[tuple[Tensor, Tensor]]):
         return self._seen(self.inputs[indices]), self.labels[indices].to(self.device)
 
     def _seen(self, inputs: Tensor) -> Tensor:
-        return (inputs if inputs.dtype == torch.int32 else inputs.float()).to(self.device)
+        return (inputs if inputs.dtype in (torch.int32, torch.int64) else inputs.float()).to(self.device)
 
 
 class _Counted(DataLoader[tuple[Tensor, Tensor]]):

@@ -14,6 +14,8 @@ TARGETS = {
     "dmm": "dmm_exp.unlearners.DMM",
     "finetune": "dmm_exp.unlearners.Finetune",
     "scrub": "dmm_exp.unlearners.Scrub",
+    "retrain": "dmm_exp.unlearners.Retrain",
+    "do_nothing": "dmm_exp.unlearners.DoNothing",
 }
 
 

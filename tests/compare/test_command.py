@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import pty
 import re
 import resource
+import struct
 import subprocess
 import sys
+import termios
 
 import numpy as np
 import pandas as pd
 import pytest
+from browser import faults
 
 from dmm_exp.commands.compare import compare_runs
 
@@ -37,6 +44,45 @@ def test_tables_on_standard_output_and_what_is_left_out_on_standard_error(folder
     assert len(done.stderr.splitlines()) == 1
     assert "it did not finish (its state is 'running')" in done.stderr
     assert started(folder, cwd=tmp_path).stdout == done.stdout
+
+
+def test_on_a_terminal_no_line_is_wider_than_it(written, tmp_path):
+    for seed in (0, 1):
+        for place, unlearner in enumerate(("dmm", "finetune", "scrub", "retrain")):
+            value = {f"klom/{group}/p95": 1.0 + place + seed / 9 for group in ("forget", "retain", "val")}
+            floors = {f"klom_floor/{group}/p95": 0.5 for group in ("forget", "retain", "val")}
+            written(unlearner, seed, metrics={**value, **floors}, tow=np.linspace(0.7, 0.9 + place / 50, 20))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    line = [sys.executable, "-m", "dmm_exp.compare", str(tmp_path / "runs")]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm"}
+    with subprocess.Popen(line, cwd=tmp_path, stdout=theirs, stderr=subprocess.PIPE, env=environment) as process:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # the end of what a terminal says
+            while part := os.read(ours, 65536):
+                said += part
+        os.close(ours)
+    assert process.returncode == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).splitlines()
+    assert max(map(len, lines)) <= 80
+    whole = "\n".join(lines)
+    assert "means (dataset digits, model mlp, forget random, runs 2)" in whole
+    for words in ("± 0.", "±: half of", "floor: the same", "not ranked: retrain (a reference)", "klom/val/p95 ↓"):
+        assert words in whole
+    (row,) = {tuple(line.split()) for line in lines if line.startswith("method") and "klom/forget/p95 ↓" in line}
+    assert row[1:4] == ("klom/forget/p95", "↓", "floor")
+
+
+def test_tables_stand_before_pictures_on_the_page(folder, tmp_path):
+    assert compare_runs([str(folder), f"--html={tmp_path / 'out.html'}"]) == 0
+    page = (tmp_path / "out.html").read_text()
+    assert page.index("<table") < page.index("Paired differences") < page.index("<figure")
+
+
+def test_the_page_is_right_on_every_screen_and_on_paper(browser, folder, tmp_path):
+    assert compare_runs([str(folder), f"--html={tmp_path / 'out.html'}"]) == 0
+    assert faults(browser, tmp_path / "out.html") == []
 
 
 def test_files_hold_every_run_and_the_page_opens_offline(folder, tmp_path, capsys):

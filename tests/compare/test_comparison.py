@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from dmm_exp.compare.comparison import compare
-from dmm_exp.compare.labels import filtered
+from dmm_exp.compare.labels import REFERENCES, filtered
 from dmm_exp.compare.runs import find_folders, read_run, read_runs, runs_beside
-from dmm_exp.compare.tables import means_texts
+from dmm_exp.compare.tables import legend, means_texts, unranked_lines, untested_lines
+from dmm_exp.config.folders import config_directory
 from dmm_exp.errors import UserError
 
 
@@ -116,15 +119,84 @@ def test_settings_that_a_run_searched_for_itself_do_not_split_its_method(written
     assert set(compare(runs_below(tmp_path / "runs"))[0].runs["method"]) == {"finetune"}
 
 
-def test_a_method_missing_from_most_blocks_stands_below_and_is_no_default_baseline(written, tmp_path):
+def test_a_method_missing_from_most_blocks_has_no_rank_and_is_no_default_baseline(written, tmp_path):
     for seed in range(3):
         written("dmm", seed, metrics={"tow": 0.8})
         written("finetune", seed, metrics={"tow": 0.7})
     written("scrub", 0, metrics={"tow": 0.9})
     found = compare(runs_below(tmp_path / "runs"), ["tow"])[0]
-    assert list(dict.fromkeys(found.ranks["method"])) == ["dmm", "finetune", "scrub"]
+    assert list(dict.fromkeys(found.ranks["method"])) == ["dmm", "finetune"]
+    assert found.ranks.set_index(["method", "metric"])["rank"]["dmm", "tow"] == 1.0
+    assert found.unranked == {"scrub": "in 1 of 3 blocks"}
+    assert unranked_lines(found) == ["not ranked: scrub (in 1 of 3 blocks)"]
     assert found.baseline == "dmm"
     assert found.tests.set_index("method")["blocks"].to_dict() == {"finetune": 3, "scrub": 1}
+
+
+def test_half_of_the_blocks_is_enough_and_blocks_with_one_method_count(written, tmp_path):
+    for seed in range(4):
+        written("dmm", seed)
+    for seed in (0, 1):
+        written("finetune", seed)
+    found = compare(runs_below(tmp_path / "runs"), ["tow"])[0]
+    assert (found.n_blocks, found.unranked) == (4, {})
+    written("dmm", 4)
+    found = compare(runs_below(tmp_path / "runs"), ["tow"])[0]
+    assert (found.n_blocks, found.unranked) == (5, {"finetune": "in 2 of 5 blocks"})
+
+
+def test_references_have_no_rank_change_none_and_are_tested(written, tmp_path):
+    for seed in range(3):
+        written("dmm", seed, metrics={"tow": 0.8})
+        written("finetune", seed, metrics={"tow": 0.7 + 0.01 * seed})
+    before = compare(runs_below(tmp_path / "runs"), ["tow"])[0]
+    for seed in range(3):
+        written("retrain", seed, metrics={"tow": 0.9 + 0.01 * seed})
+    found = compare(runs_below(tmp_path / "runs"), ["tow"])[0]
+    assert found.ranks.equals(before.ranks)
+    assert found.unranked == {"retrain": "a reference"}
+    assert found.baseline == "dmm"
+    assert set(found.tests["method"]) == {"finetune", "retrain"}
+
+
+def test_a_refined_reference_is_a_method(written, tmp_path):
+    written("do_nothing", choices={"refinement": "rum"})
+    written("dmm")
+    assert compare(runs_below(tmp_path / "runs"), ["tow"])[0].unranked == {}
+
+
+def test_the_references_are_those_that_their_classes_say():
+    from hydra.utils import get_class
+
+    files = Path(config_directory(), "unlearner").glob("*.yaml")
+    targets = {yaml.safe_load(file.read_text())["_target_"] for file in files}
+    assert {target for target in targets if getattr(get_class(target), "reference", False)} == REFERENCES
+
+
+def test_what_was_not_tested_is_said_with_its_reason(written, tmp_path):
+    written("dmm", 0, tow=np.linspace(0.5, 0.6, 20))
+    written("finetune", 0, tow=np.linspace(0.4, 0.55, 20))
+    written("scrub", 1)
+    written("dmm", 1)
+    (tmp_path / "runs" / "digits-mlp-random-scrub__1-50-0" / "metrics.json").write_text(json.dumps({"tow": 0.5}))
+    found = compare(runs_below(tmp_path / "runs"), ["tow", "klom/forget/p95"], baseline="dmm")[0]
+    assert untested_lines(found) == [
+        "not tested: finetune on klom/forget/p95 (one block with dmm; without values by member it takes two)",
+        "not tested: scrub on tow (one block with dmm; without values by member it takes two)",
+        "not tested: scrub on klom/forget/p95 (no block where it and dmm have a value)",
+    ]
+
+
+def test_the_floor_stands_beside_what_has_one_and_signs_are_explained(written, tmp_path):
+    for seed, floor in enumerate((0.4, 0.6)):
+        written("dmm", seed, metrics={"klom_floor/forget/p95": floor})
+    found = compare(runs_below(tmp_path / "runs"))[0]
+    head, row = means_texts(found)
+    assert head[-4:] == ["klom/forget/p95 ↓", "floor", "tow ↑", "cost/ratio ↓"]
+    assert row[head.index("floor")] == "0.500"
+    assert [line.partition(":")[0] for line in legend(found)] == ["±", "floor"]
+    written("finetune", 7, metrics={"klom/forget/p95_low": 1.5, "klom/forget/p95_high": 2.5})
+    assert "[ ]" in [line.partition(":")[0] for line in legend(compare(runs_below(tmp_path / "runs"))[0])]
 
 
 def test_a_baseline_that_shares_no_block_leaves_no_tests(written, tmp_path):

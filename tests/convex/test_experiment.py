@@ -1,10 +1,13 @@
 """The experiment as a person meets it: a folder with tables, figures and a page, the same for the same seed."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from axes import misleading
+from browser import faults
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import check_overrides
@@ -13,6 +16,7 @@ from dmm_exp.config.schema import register
 from dmm_exp.convex.experiment import run_convex
 from dmm_exp.errors import UserError
 from dmm_exp.report.figures import kept
+from dmm_exp.report.palette import colour_of, dashes
 
 TINY = [
     "experiment=convex_ridge", "convex.repeats=3", "convex.tuning_repeats=2", "convex.steps=60", "convex.passes=5",
@@ -49,6 +53,29 @@ def test_an_experiment_leaves_tables_figures_and_a_page(finished):
     names = ["distance", "excess", "schedules", "rates", "floors", "spectra"]
     assert [chart.name for chart in kept(finished)] == names
     assert "Distance to exact retraining" in (finished / "convex.html").read_text()
+
+
+def test_the_page_is_right_on_every_screen_and_on_paper(browser, finished):
+    assert faults(browser, finished / "convex.html") == []
+    assert misleading(kept(finished)) == []
+
+
+def test_a_method_has_one_colour_in_all_figures_and_each_schedule_its_dashes(finished):
+    charts = {chart.name: {mark.label: mark.role for mark in chart.legend} for chart in kept(finished)}
+    constant = charts["schedules"]["SGD on R, constant step"]
+    assert constant == charts["distance"]["SGD on R"] == charts["floors"]["SGD on R, measured"]
+    decaying = charts["schedules"]["SGD on R, decaying step"]
+    assert colour_of(decaying) == colour_of(constant)
+    assert dashes(decaying) != dashes(constant)
+
+
+def test_captions_state_what_was_found(finished):
+    captions = {chart.name: chart.caption for chart in kept(finished)}
+    table = pd.read_csv(finished / "table.csv")
+    own = table[(table["setting"] == "base") & (table["method"] == "sgd")].set_index("schedule")["distance"]
+    for schedule, distance in own.items():
+        assert f"SGD on R, {schedule} step {distance:.2g}" in captions["schedules"]
+    assert re.search(r"in [012] of 2 settings", captions["spectra"])
 
 
 @pytest.fixture

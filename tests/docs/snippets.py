@@ -26,6 +26,7 @@ from dmm_exp.data.formats import Table
 data = Dataset({"table": Table(group_by=["user"])}, "rows.csv", split=Split(test=0.2))
 net, unlearn = train(torch.nn.Linear(6, 2), data, {"epochs": 10}), partial(unlearn, method="finetune epochs=1")
 """,
+    "docs/unlearn_your_model.md: unlearn(": "",
     "docs/unlearn_your_model.md: from dmm_exp import Ledger": "",
     "docs/unlearn_your_model.md: done = ledger.purge()": "",
 }

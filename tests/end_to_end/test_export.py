@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +66,22 @@ def test_the_first_word_of_a_command_line_may_name_the_command(command: Command,
     assert "FOLDER" in command("export", "--help", cwd=tmp_path).stdout
 
 
+def test_a_column_of_a_paper_in_a_persons_style(command: Command, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "paper.mplstyle").write_text("font.family: serif\n")
+    words = ("format=pdf", "width=column", "style=paper.mplstyle", "bins=8")
+    done = command("export", folder, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for path in map(Path, done.stdout.splitlines()):
+        pdf = path.read_bytes()
+        assert b"DejaVuSerif" in pdf or path.stem == "forgotten_examples"
+        assert float(re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ", pdf)[1]) == pytest.approx(72 * 3.3, abs=0.5)
+    (tmp_path / "paper.mplstyle").write_text("font.sise: 8\n")
+    done = command("export", folder, *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: style=paper.mplstyle: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -74,9 +91,13 @@ def test_the_first_word_of_a_command_line_may_name_the_command(command: Command,
         (["nowhere"], "nowhere: there is no such folder"),
         ([".", "widht=3"], "did you mean 'width'"),
         ([".", "width=3", "width=4"], "width: is given twice"),
-        ([".", "width=wide"], "width=wide: expected inches from 2 to 20"),
-        ([".", "width=nan"], "width=nan: expected inches from 2 to 20"),
-        ([".", "width=100"], "width=100: expected inches from 2 to 20"),
+        ([".", "width=wide"], "width=wide: expected column, page or inches from 2 to 20"),
+        ([".", "width=colum"], "did you mean 'column'"),
+        ([".", "width=nan"], "width=nan: expected column, page or inches from 2 to 20"),
+        ([".", "width=100"], "width=100: expected column, page or inches from 2 to 20"),
+        ([".", "style=nowhere.mplstyle"], "style=nowhere.mplstyle: there is no such file"),
+        ([".", "bins=1"], "bins=1: expected a whole number from 2 to 500"),
+        ([".", "bins=many"], "bins=many: expected a whole number from 2 to 500"),
         ([".", "format=eps"], "expected some of pdf, png, svg"),
         ([".", "format="], "expected some of pdf, png, svg"),
     ],
@@ -89,7 +110,8 @@ def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
 def test_what_is_asked_for_is_understood() -> None:
     assert parse(["."]) == Request(Path("."))
     assert parse(["format=[svg,pdf,svg]", "."]) == Request(Path("."), ("svg", "pdf"))
-    assert parse([".", "width=3.3"]) == Request(Path("."), width=3.3)
+    assert parse([".", "width=3.3"]) == parse([".", "width=column"]) == Request(Path("."), width=3.3)
+    assert parse([".", "width=page", "bins=12"]) == Request(Path("."), width=6.9, bins=12)
 
 
 def test_a_folder_without_a_page_is_one_sentence(command: Command, tmp_path: Path) -> None:

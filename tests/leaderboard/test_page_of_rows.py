@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser
+from axes import misleading
+from browser import Browser, faults
 
 from dmm_exp.leaderboard.build import build
 from dmm_exp.leaderboard.recipe import Recipe
 from dmm_exp.leaderboard.rows import Row, forget_digest
+from dmm_exp.report.figures import kept
 
 SETS = [
     ("random", "random seed=0"),
@@ -21,7 +23,7 @@ SETS = [
 METHODS = {"dmm": 1.0, "finetune": 2.0, "gradient_ascent": 30.0, "retrain": 0.5}
 
 
-def rows() -> Iterator[Row]:
+def rows(n_models: int = 80) -> Iterator[Row]:
     for board in ("digits", "letters"):
         for method, value in METHODS.items():
             for kind, forget in SETS:
@@ -29,7 +31,7 @@ def rows() -> Iterator[Row]:
                 parts = {"value": value, "low": value - 0.3, "high": value + 0.3, "floor": 0.7}
                 yield Row(
                     board, method, kind, forget, method == "retrain", "run", f"{method}__0123456789", "0123456789",
-                    forget_digest([1]), {"forget": 50, "retain": 100, "val": 20}, 80, 0,
+                    forget_digest([1]), {"forget": 50, "retain": 100, "val": 20}, n_models, 0,
                     {f"klom/{group}/p95": parts for group in ("forget", "retain", "val")}, recipe.command,
                     {"ratio": 0.1}, recipe, "fair/random/dmm",
                 )  # fmt: skip
@@ -53,6 +55,20 @@ def test_the_page_fits_and_asks_for_nothing(browser: Browser, page: Path, width:
     assert browser.value("document.documentElement.scrollWidth") <= width
     assert browser.requests == []
     assert browser.complaints == []
+
+
+def test_the_page_is_right_on_every_screen_and_on_paper(browser: Browser, page: Path) -> None:
+    assert faults(browser, page) == []
+    assert misleading(kept(page.parent)) == []
+
+
+@pytest.mark.parametrize("count", [79, 80])
+def test_a_board_of_few_models_is_warned_about(tmp_path: Path, count: int) -> None:
+    path = build(list(rows(count)), tmp_path, title="Leaderboard", runs=tmp_path, command="again")
+    for text in (path.read_text(encoding="utf-8"), (tmp_path / "leaderboard.md").read_text(encoding="utf-8")):
+        assert text.count(f"Only {count} models in an ensemble.") == (2 if count < 80 else 0)
+        assert f"N = {count} models" in text
+    assert "[0.70, 1.30]" in path.read_text(encoding="utf-8")  # dmm's interval on forget points
 
 
 def test_a_heading_sorts_and_the_floor_and_references_keep_their_ends(browser: Browser, page: Path) -> None:

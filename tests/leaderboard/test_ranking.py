@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from axes import misleading
+from browser import Browser, faults
 
 from dmm_exp.console.tables import print_table
 from dmm_exp.leaderboard.page import quality_against_cost, write_leaderboard
@@ -17,6 +19,7 @@ from dmm_exp.leaderboard.tables import leaderboard_data, leaderboard_markdown, l
 from dmm_exp.report.canvas import save
 from dmm_exp.report.figures import kept
 from dmm_exp.report.palette import colour_of, marker
+from dmm_exp.runs.labels import method_roles
 
 EVIL = "<b>x|y</b>"
 
@@ -164,6 +167,35 @@ def test_four_kinds_fit_in_140_columns() -> None:
     assert max(map(len, printed(cells).splitlines())) <= 140
 
 
+def test_pages_show_the_size_of_ensembles_and_intervals_and_warn_of_few_models(tmp_path: Path) -> None:
+    ends = {"klom/forget/p95_low": 0.81, "klom/forget/p95_high": 1.93}
+    values = {"one": 1.0, "two": 2.0}
+    sets = [("random", 0), ("random", 1), ("class", 0)]
+    for count in (79, 80):
+        cells = [
+            cell(name, kind, value, draw, metrics={**metrics(value), **ends}, n_models=count)
+            for name, value in values.items()
+            for kind, draw in sets
+        ]
+        text = write_leaderboard(cells, tmp_path, title="Board", command="run").read_text(encoding="utf-8")
+        assert f"models in each ensemble</span> {count}" in text
+        assert "[0.81, 1.93]" in text
+        assert "one is first, with a mean rank of 1.00 [1.00, 1.00]." in text
+        words = "With fewer than 80, KLoM is mostly sampling noise; here the floor alone is 0.60 to 0.60"
+        assert (words in text) is (count < 80)
+        assert (words in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")) is (count < 80)
+
+
+def test_the_interval_of_a_mean_rank_says_how_much_it_depends_on_the_sets() -> None:
+    table = leaderboard_data([*BOARD, *REFERENCES], intervals=True)
+    details = {row.label: row.cells[0].detail for row in table.rows}
+    low, high = map(float, details["two"].strip("[]").split(", "))
+    assert 1.0 <= low < 1.75 < high <= 3.0
+    assert details["retrain"] == ""
+    alone = leaderboard_data([cell("one", "random", 1.0), cell("two", "random", 2.0)], intervals=True)
+    assert {row.cells[0].detail for row in alone.rows} == {""}
+
+
 def test_markdown_is_one_table_whatever_names_hold() -> None:
     table = [line for line in leaderboard_markdown([cell(EVIL, EVIL, 1.0)]).splitlines() if line]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {6}
@@ -179,7 +211,8 @@ def test_the_figure_has_a_panel_for_each_kind(kinds: int) -> None:
 def test_the_figure_joins_checkpoints_and_ends_in_the_result() -> None:
     chart = quality_against_cost([cell("one", "random", 2.0, epochs=CHECKPOINTS), cell("two", "random", 4.0)])
     (panel,) = chart.panels
-    path, steps, end = (mark for mark in panel.marks if mark.role == "series0")
+    role = method_roles(["one", "two"])["one"]
+    path, steps, end = (mark for mark in panel.marks if mark.role == role)
     assert (path.form, steps.form, end.form, end.large) == ("line", "dots", "dots", True)
     for mark in (path, steps):
         np.testing.assert_allclose(10**mark.x, [0.05, 0.1])
@@ -201,6 +234,15 @@ def test_methods_look_different_and_references_are_grey() -> None:
     looks = {mark.label: (colour_of(mark.role), marker(mark.role)) for mark in chart.legend}
     assert len({looks[name] for name in names}) == 15
     assert looks["retrain"][0] == "other"
+
+
+def test_a_method_looks_the_same_on_every_board_whatever_its_place() -> None:
+    names = ["dmm", "scrub", "salun", "finetune", "mine"]
+    boards = [
+        [cell(name, "random", float(place)) for place, name in enumerate(order, 1)] for order in (names, names[::-1])
+    ]
+    one, other = ({mark.label: mark.role for mark in quality_against_cost(board).legend} for board in boards)
+    assert one == other
 
 
 @pytest.mark.parametrize(
@@ -231,6 +273,11 @@ def test_everything_is_written(page: Path) -> None:
         "figures.json",
     }
     assert [chart.name for chart in kept(page.parent)] == ["quality_against_cost"]
+
+
+def test_the_page_is_right_on_every_screen_and_on_paper(browser: Browser, page: Path) -> None:
+    assert faults(browser, page) == []
+    assert misleading(kept(page.parent)) == []
 
 
 def test_the_page_asks_nothing_of_the_network(page: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from browser import Browser, faults
 from networks import blobs, trained
 from safetensors.torch import load_file, save_model
 from torch import nn
@@ -397,3 +398,9 @@ def test_one_deleted_row_and_no_unseen_points_have_a_page(result: Unlearned) -> 
     found = record.content(replace(result, metrics={"margin/given/forget": 1.0, "margin/unlearned/forget": 0.5}), "0")
     assert "deleted rows (n = 1)" in page.render(found, points)
     assert "unseen points (n" not in page.render(found, points)
+
+
+def test_the_page_is_right_on_every_screen_and_on_paper(browser: Browser, verified: Unlearned, tmp_path: Path) -> None:
+    text = page.render(record.content(verified, "0"), verified.points)
+    (tmp_path / "deletion.html").write_text(text, encoding="utf-8")
+    assert faults(browser, tmp_path / "deletion.html") == []

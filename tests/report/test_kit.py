@@ -7,6 +7,8 @@ import io
 import json
 import re
 import zlib
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +16,27 @@ import pytest
 from PIL import Image
 
 from dmm_exp.errors import UserError
-from dmm_exp.report.canvas import save
+from dmm_exp.report.canvas import read_style, save
 from dmm_exp.report.charts import (
     Chart,
     Hover,
     Interval,
+    Mark,
     Panel,
     Picture,
     axis,
     decades,
     dots,
+    histograms,
     interval_chart,
     line,
     log10,
+    log_range,
+    rebinned,
     round_ticks,
 )
 from dmm_exp.report.figures import FIGURES, keep, kept, shown
-from dmm_exp.report.palette import LIGHT, colour_of, marker
+from dmm_exp.report.palette import LIGHT, colour_of, dashes, marker
 from dmm_exp.report.pictures import as_pictures, is_picture, png_of, sheet
 from dmm_exp.report.svg import drawing
 
@@ -110,11 +116,75 @@ def test_the_same_chart_makes_the_same_files(tmp_path: Path) -> None:
 
 def test_letters_of_a_pdf_are_embedded_truetype(tmp_path: Path) -> None:
     (path,) = save(chart(), tmp_path, ["pdf"])
-    pdf = path.read_bytes()
-    parts = [zlib.decompress(part) for part in re.findall(rb"FlateDecode.*?stream\r?\n(.*?)endstream", pdf, re.DOTALL)]
-    whole = pdf + b"".join(parts)
+    whole = unpacked(path.read_bytes())
     assert b"/FontFile2" in whole
     assert b"/Type3" not in whole
+
+
+def unpacked(pdf: bytes) -> bytes:
+    """Return a PDF with what is compressed in it."""
+    parts = re.findall(rb"FlateDecode.*?stream\r?\n(.*?)endstream", pdf, re.DOTALL)
+    return pdf + b"".join(map(zlib.decompress, parts))
+
+
+def test_a_style_file_changes_letters_and_their_font(tmp_path: Path) -> None:
+    style = tmp_path / "paper.mplstyle"
+    style.write_text("font.family: DejaVu Serif\nfont.size: 6\naxes.labelsize: 6\n")
+    (path,) = save(chart(), tmp_path, ["pdf"], 3.3, read_style(style))
+    assert b"/BaseFont /" in path.read_bytes()
+    assert b"DejaVuSerif" in path.read_bytes()
+    assert b"DejaVuSans" not in path.read_bytes()
+    assert b"/Type3" not in unpacked(path.read_bytes())
+    sizes = font_sizes(unpacked(path.read_bytes()))
+    assert 6.0 in sizes
+    assert max(sizes) < 8
+
+
+def test_letters_of_a_column_can_be_read_and_fit(tmp_path: Path) -> None:
+    (path,) = save(chart(), tmp_path, ["pdf"], 3.3)
+    sizes = font_sizes(unpacked(path.read_bytes()))
+    assert 5.5 < min(sizes) <= max(sizes) < 8.5
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+def test_a_long_label_across_stays_below_its_panel(tmp_path: Path, width: float) -> None:
+    long = replace(axis("", [0, 1]), label="cost of unlearning ÷ cost of retraining, log scale")
+    panel = Panel(long, axis("y", [0, 1]), [])
+    (path,) = save(Chart("long", "", "", [panel, panel], across=2), tmp_path, ["svg"], width)
+    said = [part.strip() for part in re.findall(r"<!-- (.*?) -->", path.read_text(encoding="utf-8"), re.DOTALL)]
+    lines = [text for text in said if "cost" in text]
+    assert len(lines) >= 2
+    assert max(map(len, lines)) <= 7.5 / 2 / 0.07
+
+
+def font_sizes(pdf: bytes) -> set[float]:
+    """Return the sizes of letters of a PDF in points."""
+    return {float(size) for size in re.findall(rb"/F\d+ ([\d.]+) Tf", pdf)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("font.size: large\n", "font.size"),
+        ("font.sise: 8\n", "font.sise"),
+        ("no colon\n", "no colon"),
+        ("backend: pdf\n", "backend cannot be set"),
+        ("figure.figsize: 3, 2\n", "figure.figsize cannot be set"),
+        ("text.usetex: True\n", "text.usetex cannot be set"),
+        ("pdf.fonttype: 3\n", "pdf.fonttype cannot be set"),
+        ("font.family: No Such Font\n", "No Such Font is not installed"),
+        ("# nothing\n", "sets nothing"),
+        (b"\xff\xfe\x00", "cannot be read as text"),
+    ],
+)
+def test_a_wrong_style_file_is_one_sentence(tmp_path: Path, text: str | bytes, said: str) -> None:
+    style = tmp_path / "wrong.mplstyle"
+    style.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError) as raised:
+        read_style(style)
+    assert str(raised.value).startswith(f"style={style}: ")
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("width", [2.0, 5.5, 12.0])
@@ -164,6 +234,40 @@ def test_many_series_look_different_and_each_has_a_colour() -> None:
     assert len({marker(f"other{place}") for place in range(7)}) == 7
 
 
+def test_lines_of_series_differ_in_colour_or_dashes_and_neighbours_in_both() -> None:
+    looks = [(colour_of(f"series{place}"), dashes(f"series{place}")) for place in range(49)]
+    assert len(set(looks)) == 49
+    for one, other in pairwise(looks):
+        assert one[0] != other[0]
+        assert one[1] != other[1]
+
+
+def test_of_two_lines_that_coincide_the_one_with_gaps_lies_above() -> None:
+    dashed, whole, dot = line("original", [0, 1], [0, 1]), line("unlearned", [0, 1], [0, 1]), dots("floor", [0], [0])
+    area = Mark("oracle", "area", dashed.x, dashed.y)
+    panel = Panel(axis("x", [0, 1]), axis("y", [0, 1]), [dot, dashed, whole, area])
+    assert panel.layers == [area, whole, dashed, dot]
+    shown = str(drawing(Chart("one", "", "", [panel]), panel))
+    assert shown.index("line unlearned") < shown.index('line original" stroke-dasharray')
+
+
+def test_histograms_are_drawn_again_with_other_bins_from_what_is_kept(tmp_path: Path) -> None:
+    samples = {"oracle": np.arange(60.0), "unlearned": np.array([*np.arange(59.0), np.nan])}
+    before = histograms(samples, {"oracle": "a", "unlearned": "b"}, "oracle", "margin", "models")
+    keep([Chart("margins", "", "", [before])], tmp_path)
+    (panel,) = kept(tmp_path)[0].panels
+    assert isinstance(panel, Panel)
+    np.testing.assert_array_equal(panel.samples["unlearned"], samples["unlearned"])
+    again = rebinned(panel, 6)
+    direct = histograms(samples, {"oracle": "a", "unlearned": "b"}, "oracle", "margin", "models", 6)
+    assert [(mark.form, mark.label) for mark in again.marks] == [("area", "a"), ("line", "b")]
+    for one, other in zip(again.marks, direct.marks, strict=True):
+        np.testing.assert_allclose(one.y, other.y)
+    assert len(again.marks[0].y) == 14  # two corners a bin, and the ends
+    plain = Panel(axis("x", [0, 1]), axis("y", [0, 1]), [])
+    assert rebinned(plain, 6) is plain
+
+
 def test_every_interval_has_its_row_and_its_series() -> None:
     found = {
         "a": [Interval("top", 1.0, 0.5, 1.5), Interval("bottom", 2.0, np.nan, np.nan)],
@@ -182,13 +286,34 @@ def test_every_interval_has_its_row_and_its_series() -> None:
 
 
 def test_logarithmic_ticks_are_a_few_whatever_the_range() -> None:
-    for low, high in ((-3, 3), (-1, 0), (-0.2, 0.4), (0.1, 0.7), (-12, 1)):
+    for low, high in ((-3, 3), (-2, 0), (-1, 0), (-0.2, 0.4), (0.1, 0.7), (-12, 1)):
         ticks = decades(low, high)
         assert 3 <= len(ticks) <= 7
         for at, word in ticks:
             assert low - 1e-6 <= at <= high + 1e-6
             assert float(word) == pytest.approx(10**at)
     assert np.isnan(log10([0.0, -1.0])).all()
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.99, 0), (-1, 0), (-0.5, 0.9), (-3.4, -1.5)])
+def test_below_two_decades_words_stand_between_the_decades(low: float, high: float) -> None:
+    found = log_range("loss", low, high)
+    assert found.label == "loss, log scale"
+    between = [word for at, word in found.ticks if abs(at - round(at)) > 0.01]
+    assert between
+    assert {round(10 ** (at % 1)) for at in found.fine} <= set(range(2, 10))
+    assert all(low <= at <= high for at in found.fine)
+
+
+def test_small_ticks_of_a_logarithmic_axis_are_drawn(tmp_path: Path) -> None:
+    across = log_range("x", -1, 0)
+    panel = Panel(across, axis("y", [0, 1]), [line("ink", [-1, 0], [0, 1])])
+    shown = str(drawing(Chart("one", "", "", [panel]), panel))
+    assert shown.count("v3") == len(across.fine) == 8
+    save(Chart("with", "", "", [panel]), tmp_path, ["svg"])
+    save(Chart("without", "", "", [replace(panel, x=replace(across, fine=()))]), tmp_path, ["svg"])
+    text, bare = ((tmp_path / f"{name}.svg").read_text() for name in ("with", "without"))
+    assert text.count("<use") == bare.count("<use") + 8 - 2  # at .2 and .5 there are words
 
 
 def test_ticks_are_round_and_within_the_axis() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from browser import Browser
+from axes import misleading
+from browser import Browser, faults, show
 from PIL import Image
 
 from dmm_exp.report.canvas import save
@@ -191,6 +192,62 @@ def test_a_page_fits_a_phone_and_follows_the_dark(browser: Browser, folder: Path
         colours[scheme] = browser.value(f"getComputedStyle({line}).stroke")
     assert colours == {"light": _rgb(LIGHT["unlearned"]), "dark": _rgb(DARK["unlearned"])}
     assert browser.complaints == []
+
+
+def test_on_a_desk_a_phone_in_the_dark_and_on_paper_nothing_is_wrong(browser: Browser, folder: Path) -> None:
+    assert faults(browser, folder / "report.html") == []
+
+
+def test_the_browser_notices_what_is_wrong(browser: Browser, folder: Path, tmp_path: Path) -> None:
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    bad = "<div style='width: 2000px'>wide</div><p style='color: #888; background: #777'>pale</p>"
+    wrong = page.replace("</main>", f"{bad}</main>").replace("</style>", "td { background: #fff }</style>")
+    wrong = re.sub(r'<text x="[\d.]+" y="[\d.]+" text-anchor="end">[^<]*</text>', "", wrong)
+    (tmp_path / "wrong.html").write_text(wrong, encoding="utf-8")
+    said = "\n".join(faults(browser, tmp_path / "wrong.html"))
+    for view in ("wide", "phone", "dark", "paper"):
+        assert re.search(rf"^{view}: it is 2\d\d\d wide$", said, re.MULTILINE)
+    for words in ("has contrast 1.", "dark: td. is white", "0 words beside the axis"):
+        assert words in said
+
+
+def test_paper_leaves_what_is_long_folded_and_opens_the_rest(browser: Browser, folder: Path) -> None:
+    show(browser, folder / "report.html", "paper")
+    folded = "[...document.querySelectorAll('details:not([open]) > summary')].map((one) => one.textContent)"
+    found = browser.value(folded)
+    assert [words.split(" (")[0] for words in found] == ["Configuration", "All metrics"]
+    browser.value("dispatchEvent(new Event('afterprint'))")
+    assert "As a table" in browser.value(folded)
+
+
+def test_axes_of_the_page_say_their_scale(folder: Path) -> None:
+    charts = kept(folder)
+    assert misleading(charts) == []
+    assert any(
+        panel.x.label.endswith("log scale") for chart in charts for panel in chart.panels if isinstance(panel, Panel)
+    )
+
+
+def test_the_caption_of_memorization_states_what_this_run_has(
+    run: RunResult, make_run: Callable[..., RunResult]
+) -> None:
+    chart = figures.klom_against_memorization(run)
+    forget = run.points[run.points["group"] == "forget"]
+    for words, column in (("KLoM", "klom"), ("KLoM of doing nothing", "klom_original")):
+        rho = forget["memorization"].corr(forget[column], method="spearman")
+        assert f"with {words}, ρ = {rho:.2f}".replace("-", "−") in chart.caption
+    flat = make_run(points=run.points.assign(memorization=0.5))
+    assert "ρ" not in figures.klom_against_memorization(flat).caption
+
+
+def test_margins_of_shown_points_are_kept_with_every_model(run: RunResult, folder: Path) -> None:
+    (chart,) = (chart for chart in kept(folder) if chart.name == "margin_histograms")
+    rows = [row for _, row in point_figures.chosen_points(run)]
+    for row, panel in zip(rows, chart.panels, strict=True):
+        assert isinstance(panel, Panel)
+        assert set(panel.samples) == {"oracle", "original", "unlearned"}
+        for role, values in panel.samples.items():
+            np.testing.assert_allclose(values, run.margins[role][:, row], rtol=1e-5)
 
 
 def _rgb(colour: str) -> str:

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from axes import misleading
+from browser import faults
 from scipy import stats
 
 from dmm_exp.report.figures import kept
@@ -61,6 +63,13 @@ def test_the_page_holds_the_correlations_and_the_figure(tmp_path):
     assert "nan" not in page
     assert page.count('<svg class="plot"') == 3
     assert [chart.name for chart in kept(tmp_path)] == ["scores"]
+
+
+def test_the_page_is_right_on_every_screen_and_on_paper(browser, tmp_path):
+    skewed = table().assign(loss_curvature=np.exp(4 * table()["memorization"]))
+    page = write_scores_page(skewed, correlations(skewed), tmp_path, title="Scores", command="python -m x")
+    assert faults(browser, page) == []
+    assert misleading(kept(tmp_path)) == []
 
 
 def test_heavy_tails_are_shown_on_a_logarithmic_axis():

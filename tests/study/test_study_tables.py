@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from axes import misleading
+from browser import faults
 from scipy import stats
 
 from dmm_exp.compare.statistics import Estimate
@@ -89,6 +92,26 @@ def test_a_study_is_written_whole_and_escapes_what_people_wrote(tmp_path):
     names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert names == {"study.html", "study.md", "study.tex", "cells.csv", "summary.csv", "figures.json"}
     assert [chart.name for chart in kept(tmp_path)] == ["groups", "cloud"]
+
+
+def test_the_page_is_right_on_every_screen_and_on_paper(browser, tmp_path):
+    scatters = [Scatter("cloud", "tow", "lds", log_x=True)]
+    page = write_study(records(), tmp_path, title="T", views=[VIEW], scatters=scatters, command="python -m x")
+    assert faults(browser, page) == []
+    assert misleading(kept(tmp_path)) == []
+
+
+def test_a_column_and_a_row_have_one_look_in_all_figures_of_a_study():
+    other = [replace(one, table="again", column=f"x{one.column}") for one in records()]
+    both = [*other, *records()]
+    alone = {mark.label: mark.role for mark in view_chart(records() + other, VIEW).legend}
+    assert len(set(alone.values())) == len(alone) > 1
+    views = [VIEW, replace(VIEW, table="again")]
+    found = {mark.label: mark.role for view in views for mark in view_chart(both, view).legend}
+    assert len(set(found.values())) == len(found) == 2 * len(alone)
+    scatter = Scatter("cloud", "tow", "lds")
+    one, two = ({mark.label: mark.role for mark in scatter_chart(some, scatter).legend} for some in (records(), both))
+    assert one == two
 
 
 def test_every_mean_is_drawn_with_its_interval():

@@ -107,10 +107,10 @@
   }
   document.documentElement.classList.add("lively");
 
-  // Paper shows everything; what was folded is folded again afterwards.
+  // Paper shows everything but what is long; what was folded is folded again afterwards.
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")];
+    opened = [...document.querySelectorAll("details:not([open]):not(.long)")];
     for (const folded of opened) folded.open = true;
   });
   addEventListener("afterprint", () => opened.forEach((folded) => (folded.open = false)));
