@@ -22,7 +22,7 @@ from dmm_exp.ensembles.engine import ACCEPTED, AUTO, Engine
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.memory import does_not_fit, in_fitting_parts
 from dmm_exp.ensembles.optimisation import replayable
-from dmm_exp.ensembles.products import FusedStep, Layer, chain_of
+from dmm_exp.ensembles.products import NOT_A_CHAIN, FusedStep, Layer, chain_of
 from dmm_exp.ensembles.seeds import global_numbers, seed_torch
 from dmm_exp.ensembles.steps import WARM_UP, CudaGraphs, Replayed
 from dmm_exp.ensembles.work import model_factory, read_examples, recipe, uses_gpu
@@ -157,7 +157,7 @@ class Measurement:
         """Return the engines to measure, plain ones first; an engine that was asked for is the only one."""
         options = {
             "step": ("eager", "graph") if self._recordable() else ("eager",),
-            "members": ("fused" if self._fusable() else "together", "apart"),
+            "members": ("together", "apart"),
             "memory": ("rows", "channels_last") if self.inputs.ndim == 4 else ("rows",),
         }
         kept = {
@@ -170,7 +170,9 @@ class Measurement:
         ]
         on_host = self.device.type == "cpu" and self.asked.members == AUTO
         # on a CPU members run one after another, so that only channels last may be faster than the plain engine
-        return [engine for engine in engines if not on_host or (engine.members != "apart") == (engine.memory == "rows")]
+        return [
+            engine for engine in engines if not on_host or (engine.members == "together") == (engine.memory == "rows")
+        ]
 
     def everything(self, size: int | None) -> Iterator[tuple[Engine, dict[int, float]]]:
         """Yield every engine that trains correctly, and its seconds for a step of one member, by chunk size.
@@ -272,9 +274,8 @@ class Measurement:
         orders = (torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(i)) for i in range(size))
         points = torch.stack([order[:batch] for order in orders])
         inputs, labels = (values[points].to(self.device) for values in (self.inputs, self.labels))
-        layers = self._layers(ensemble) if engine.members == "fused" else None
-        if layers is not None:
-            fused = FusedStep(ensemble, layers, optimizer)
+        if engine.members == "fused":
+            fused = FusedStep(ensemble, self._layers(ensemble), optimizer)
             return lambda: fused(inputs, labels).mean()
         mean = torch.zeros((), device=self.device)
 
@@ -296,15 +297,17 @@ class Measurement:
 
         return once
 
-    def _layers(self, ensemble: Ensemble) -> list[Layer] | None:
-        """Return the layers of networks whose steps can be fused on this device, else None."""
-        if self.device.type != "cpu" or self.mixed or not self.alone:
-            return None
-        return chain_of(ensemble, self.inputs.shape[1:])
+    def _layers(self, ensemble: Ensemble) -> list[Layer]:
+        """Return the layers of networks whose steps are fused.
 
-    def _fusable(self) -> bool:
-        """Return whether steps can be fused, where that is left to the engine."""
-        return self.asked.step in ("eager", AUTO) and self._layers(Ensemble.stack([self.network])) is not None
+        Raises:
+            UserError: they cannot be.
+        """
+        layers = chain_of(ensemble, self.inputs.shape[1:])
+        if self.device.type != "cpu" or self.mixed or not self.alone or layers is None:
+            reason = NOT_A_CHAIN if layers is None else "needs a CPU, 32-true and a trainer without processes"
+            raise UserError(f"engine.members=fused: {reason}; use engine.members=together, or auto")
+        return layers
 
     def _recordable(self) -> bool:
         """Return whether steps of this recipe can be recorded on this device."""

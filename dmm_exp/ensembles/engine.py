@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dmm_exp.config.schema import Plain
@@ -26,12 +26,12 @@ class Engine:
             ``compiled`` lets ``torch.compile`` fuse the operations of the networks.
         members: ``together`` stacks the operations of all members (under ``vmap``; convolutions become grouped ones);
             ``fused`` also writes the products of a step out, without autograd, where :func:`chain_of` knows the network
-            and the loss is plain cross-entropy (training from scratch), and is ``together`` elsewhere;
+            and the loss is plain cross-entropy (training from scratch), and is ``together`` in unlearners and in
+            evaluation. It is never chosen, only asked for, and rounds otherwise;
             ``apart`` runs one ordinary network after another, on a GPU each on a stream of its own.
         memory: layout of images and convolutions of members that are ``apart``: ``rows`` or ``channels_last``.
-        measured: whether the engine was chosen, by measurement or by default. Steps that cannot be recorded, for
-            example because an optimizer keeps a counter on the host, then run eagerly, and those that cannot be fused
-            run together; for an engine that was asked for they are an error.
+        measured: whether the engine was chosen by measurement. Steps that cannot be recorded, for example because an
+            optimizer keeps a counter on the host, then run eagerly; for an engine that was asked for they are an error.
 
     ``auto`` is the fastest choice on the device by measurement, see :mod:`dmm_exp.ensembles.chunk_size`.
 
@@ -68,13 +68,13 @@ class Engine:
 
     def settled(self) -> Engine:
         """Return the engine with choices that work on every device in place of ``auto``."""
-        step, members, measured = "eager" if self.step == AUTO else self.step, self.members, self.measured
-        if members == AUTO and self.memory == "channels_last":
-            members = "apart"
-        elif members == AUTO:
-            members, measured = ("fused", True) if step == "eager" else ("together", measured)
-        memory = "rows" if self.memory == AUTO else self.memory
-        return Engine(step, members, memory, measured)
+        members = "together" if self.members == AUTO and self.memory != "channels_last" else self.members
+        return replace(
+            self,
+            step="eager" if self.step == AUTO else self.step,
+            members="apart" if members == AUTO else members,
+            memory="rows" if self.memory == AUTO else self.memory,
+        )
 
     def words(self) -> str:
         """Return the choices in words."""

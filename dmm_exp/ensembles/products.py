@@ -51,10 +51,14 @@ def chain_of(ensemble: Ensemble, input_shape: Sequence[int]) -> list[Layer] | No
 
     They begin with a Flatten, unless an input is a row of numbers. What could make such a network compute something
     else is looked for, too: hooks, a ``forward`` of its own, layers that share parameters, frozen parameters, and
-    numbers other than float32.
+    numbers of another type than torch's default.
     """
     skeleton, values = ensemble.skeleton, list(ensemble.params.values())
-    if type(skeleton) is not Normalised or ensemble.stats or any(value.dtype != torch.float32 for value in values):
+    if (
+        type(skeleton) is not Normalised
+        or ensemble.stats
+        or any(value.dtype != torch.get_default_dtype() for value in values)
+    ):
         return None
     modules = list(skeleton.modules())
     if any(map(_is_changed, modules)):

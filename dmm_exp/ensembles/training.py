@@ -67,14 +67,14 @@ class EnsembleTraining(EnsembleModule):
         """Decide whether steps are fused, too.
 
         Raises:
-            UserError: they cannot be, and were asked for.
+            UserError: they cannot be.
         """
         super()._take_over(trainer, engine)
         self._fused = self.ensemble.engine.members == "fused"
         reason = self._unfusable(trainer) if self._fused else None
-        if reason and not self.ensemble.engine.measured:
+        if reason:
             raise UserError(f"engine.members=fused: {reason}; use engine.members=together, or auto")
-        self._fused = self.at_once = self._fused and not reason
+        self.at_once = self._fused
 
     def _unfusable(self, trainer: Trainer) -> str | None:
         """Return why steps cannot be fused, None if they can."""
