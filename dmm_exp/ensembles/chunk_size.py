@@ -22,6 +22,7 @@ from dmm_exp.ensembles.engine import ACCEPTED, AUTO, Engine
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.memory import does_not_fit, in_fitting_parts
 from dmm_exp.ensembles.optimisation import replayable
+from dmm_exp.ensembles.products import NOT_A_CHAIN, FusedStep, Layer, chain_of
 from dmm_exp.ensembles.seeds import global_numbers, seed_torch
 from dmm_exp.ensembles.steps import WARM_UP, CudaGraphs, Replayed
 from dmm_exp.ensembles.work import model_factory, read_examples, recipe, uses_gpu
@@ -165,7 +166,7 @@ class Measurement:
         engines = [
             Engine(**dict(zip(kept, values, strict=True)))
             for values in product(*kept.values())
-            if values[1:] != ("together", "channels_last")
+            if values[1] == "apart" or (values[2] != "channels_last" and values[:2] != ("graph", "fused"))
         ]
         on_host = self.device.type == "cpu" and self.asked.members == AUTO
         # on a CPU members run one after another, so that only channels last may be faster than the plain engine
@@ -273,6 +274,9 @@ class Measurement:
         orders = (torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(i)) for i in range(size))
         points = torch.stack([order[:batch] for order in orders])
         inputs, labels = (values[points].to(self.device) for values in (self.inputs, self.labels))
+        if engine.members == "fused":
+            fused = FusedStep(ensemble, self._layers(ensemble), optimizer)
+            return lambda: fused(inputs, labels).mean()
         mean = torch.zeros((), device=self.device)
 
         def step(_: Tensor) -> int:
@@ -292,6 +296,18 @@ class Measurement:
             return mean
 
         return once
+
+    def _layers(self, ensemble: Ensemble) -> list[Layer]:
+        """Return the layers of networks whose steps are fused.
+
+        Raises:
+            UserError: they cannot be.
+        """
+        layers = chain_of(ensemble, self.inputs.shape[1:])
+        if self.device.type != "cpu" or self.mixed or not self.alone or layers is None:
+            reason = NOT_A_CHAIN if layers is None else "needs a CPU, 32-true and a trainer without processes"
+            raise UserError(f"engine.members=fused: {reason}; use engine.members=together, or auto")
+        return layers
 
     def _recordable(self) -> bool:
         """Return whether steps of this recipe can be recorded on this device."""

@@ -12,7 +12,7 @@ from dmm_exp.errors import UserError
 AUTO = "auto"
 ACCEPTED = {
     "step": ("eager", "graph", "compiled", AUTO),
-    "members": ("together", "apart", AUTO),
+    "members": ("together", "fused", "apart", AUTO),
     "memory": ("rows", "channels_last", AUTO),
 }
 
@@ -25,6 +25,9 @@ class Engine:
         step: ``eager`` runs one operation after another; ``graph`` records a step once as a CUDA graph and replays it;
             ``compiled`` lets ``torch.compile`` fuse the operations of the networks.
         members: ``together`` stacks the operations of all members (under ``vmap``; convolutions become grouped ones);
+            ``fused`` also writes the products of a step out, without autograd, where :func:`chain_of` knows the network
+            and the loss is plain cross-entropy (training from scratch), and is ``together`` in unlearners and in
+            evaluation. It is never chosen, only asked for, and rounds otherwise;
             ``apart`` runs one ordinary network after another, on a GPU each on a stream of its own.
         memory: layout of images and convolutions of members that are ``apart``: ``rows`` or ``channels_last``.
         measured: whether the engine was chosen by measurement. Steps that cannot be recorded, for example because an
@@ -45,7 +48,9 @@ class Engine:
         for key, accepted in ACCEPTED.items():
             if getattr(self, key) not in accepted:
                 raise UserError(f"engine.{key}={getattr(self, key)}: expected one of {', '.join(accepted)}")
-        if self.memory == "channels_last" and self.members == "together":
+        if self.members == "fused" and self.step not in ("eager", AUTO):
+            raise UserError(f"engine.members=fused: expected engine.step=eager or auto, not {self.step}")
+        if self.memory == "channels_last" and self.members in ("together", "fused"):
             raise UserError(
                 "engine.memory=channels_last: needs engine.members=apart, since stacked convolutions "
                 "have no such layout"

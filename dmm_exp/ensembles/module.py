@@ -58,6 +58,7 @@ class EnsembleModule(LightningModule, ABC):
     The data stays on the device as it was stored; an epoch's batches are moved there together, and no step waits.
 
     Attributes:
+        at_once: whether the trainer's loop goes around once an epoch and not once a batch, which saves its time.
         elapsed: epochs, in fractions, that had passed before the current step; a tensor where steps are recorded.
         steps: number of batches before the current one, a tensor ``[]``.
 
@@ -68,6 +69,7 @@ class EnsembleModule(LightningModule, ABC):
     ensemble: Ensemble
     role: Role
     recorder: Callable[[], Recorder] = CudaGraphs
+    at_once = False
 
     def __init__(self, optimisation: Optimisation) -> None:
         super().__init__()
@@ -126,7 +128,7 @@ class EnsembleModule(LightningModule, ABC):
 
     def see(self, indices: Tensor) -> Tensor:
         """Return the inputs ``[members, batch, ...]`` of a batch of point indices."""
-        return self.inputs[indices]
+        return self.inputs.index_select(0, indices.flatten()).unflatten(0, indices.shape)
 
     def predict_batch(self, indices: Tensor) -> Tensor:
         """Return the members' float32 logits ``[members, batch, classes]`` on their batches, and count the cost."""
@@ -192,7 +194,7 @@ class EnsembleModule(LightningModule, ABC):
             raise UserError(
                 f"batch_size={self.batch_size}: expected at least the {trainer.world_size} processes that share a batch"
             )
-        if trainer.precision == "16-mixed" and (self._limit or self.optimisation.clip_norm):
+        if trainer.precision == "16-mixed" and self._clips:
             raise UserError(
                 "trainer.precision=16-mixed: scales its losses, so gradients cannot be clipped; use bf16-mixed"
             )
@@ -233,11 +235,15 @@ class EnsembleModule(LightningModule, ABC):
         """Return the mean loss over members and batches, one value for each epoch."""
         return [float(losses.mean()) for losses in self.losses_by_epoch]
 
-    def training_step(self, part: WeightedBatch, batch_index: int) -> None:
-        """Take a step."""
-        batch, self._weight = part
+    def training_step(self, parts: list[WeightedBatch], batch_index: int) -> None:
+        """Take a step over each of some batches."""
         if batch_index == 0:
             self._sum.zero_()
+        for part in parts:
+            self._take(*part)
+
+    def _take(self, batch: Tensor, weight: float) -> None:
+        self._weight = weight
         self.steps.fill_(self._batches_done)
         passed = self.progress()
         if isinstance(self.elapsed, Tensor):
@@ -294,6 +300,11 @@ class EnsembleModule(LightningModule, ABC):
         options = (replayable(make) or {}) if self._recorded else {}
         return independent(make(self.ensemble.parameters(), **options), len(self.ensemble))
 
+    @property
+    def _clips(self) -> bool:
+        """Whether gradients are clipped."""
+        return bool(self._limit or self.optimisation.clip_norm)
+
     def _clip(self) -> None:
         """Clip each member's gradient by its own norm, so that members stay independent (the trainer's limit, too)."""
         limit = self._limit
@@ -337,13 +348,18 @@ class EnsembleModule(LightningModule, ABC):
 class _MemberBatches:
     """One process's parts of the batches of the current epoch; without a length, since that may differ by epoch.
 
-    Each part comes with its weight: its size relative to the mean size of the batch's parts.
+    Each part comes with its weight: its size relative to the mean size of the batch's parts. They come in lists, of one
+    or of a whole epoch's.
     """
 
     def __init__(self, module: EnsembleModule, process: int, processes: int) -> None:
         self.module, self.process, self.processes = module, process, processes
 
-    def __iter__(self) -> Iterator[WeightedBatch]:
+    def __iter__(self) -> Iterator[list[WeightedBatch]]:
+        parts = self._parts()
+        return iter([list(parts)]) if self.module.at_once else ([part] for part in parts)
+
+    def _parts(self) -> Iterator[WeightedBatch]:
         for batch in self.module.batches(self.module.current_epoch):
             part = batch[:, self.process :: self.processes]
             yield part, part.shape[1] * self.processes / batch.shape[1]

@@ -75,14 +75,15 @@ class Stacking:
         """Return a chunk size and an engine that work for the networks; ``auto`` stays where it works.
 
         Raises:
-            UserError: ``engine.members=together`` was asked for, and they cannot be stacked.
+            UserError: ``engine.members=together`` or ``fused`` was asked for, and they cannot be stacked.
         """
         if self.reason is None or (self.answers and size == AUTO):
             return size, engine
-        if engine.members == "together" and size != 1:
+        if engine.members == "fused" or (engine.members == "together" and size != 1):
+            accepted = "apart or auto" + (", or model.chunk_size=1" if engine.members == "together" else "")
             raise UserError(
-                f"engine.members=together: this network cannot be trained stacked ({self.reason}); expected apart or "
-                "auto, or model.chunk_size=1"
+                f"engine.members={engine.members}: this network cannot be trained stacked ({self.reason}); expected "
+                f"{accepted}"
             )
         return 1, engine if self.answers else replace(engine, members="apart")
 

@@ -6,14 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from dmm_exp.data import Augmentation, Examples
+from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.module import EnsembleModule
 from dmm_exp.ensembles.optimisation import Optimisation, check_optimizer
+from dmm_exp.ensembles.products import NOT_A_CHAIN, FusedStep, chain_of
 from dmm_exp.ensembles.seeds import Role, member_seed
 from dmm_exp.ensembles.trajectory import Trajectory
+from dmm_exp.errors import UserError
+
+OF_A_STEP = (  # methods that fused steps do not call, or not for every batch
+    *("losses", "cross_entropies", "predict_batch", "answer", "before_step", "after_step"),
+    *("training_step", "on_train_batch_start", "on_train_batch_end"),
+)
 
 
 class EnsembleTraining(EnsembleModule):
@@ -54,6 +63,49 @@ class EnsembleTraining(EnsembleModule):
         mean = torch.tensor(examples.normalisation.mean) * examples.normalisation.scale
         self.register_buffer("fill", mean, persistent=False)
 
+    def _take_over(self, trainer: Trainer, engine: Engine) -> None:
+        """Decide whether steps are fused, too.
+
+        Raises:
+            UserError: they cannot be.
+        """
+        super()._take_over(trainer, engine)
+        self._fused = self.ensemble.engine.members == "fused"
+        reason = self._unfusable(trainer) if self._fused else None
+        if reason:
+            raise UserError(f"engine.members=fused: {reason}; use engine.members=together, or auto")
+        self.at_once = self._fused
+
+    def _unfusable(self, trainer: Trainer) -> str | None:
+        """Return why steps cannot be fused, None if they can."""
+        if trainer.strategy.root_device.type != "cpu":
+            return f"is for CPUs, not for {trainer.strategy.root_device}"
+        callbacks = getattr(trainer, "callbacks", None)
+        if trainer.world_size > 1 or self._accumulated > 1 or trainer.max_steps > 0 or callbacks:
+            return "needs one process, and a trainer without accumulate_grad_batches, max_steps and callbacks"
+        if trainer.precision != "32-true":
+            return f"trains in 32-true, not in trainer.precision={trainer.precision}"
+        if any(getattr(type(self), name) is not getattr(EnsembleTraining, name) for name in OF_A_STEP):
+            return f"{self.method_name} takes steps of its own"
+        return None if chain_of(self.ensemble, self.examples.input_shape) else NOT_A_CHAIN
+
+    def on_fit_start(self) -> None:
+        """Prepare fused steps, too."""
+        super().on_fit_start()
+        layers = chain_of(self.ensemble, self.examples.input_shape) if self._fused else None
+        if layers is not None:
+            optimizer: Any = self.optimizers(use_pl_optimizer=False)
+            clip = self._clip if self._clips else None
+            self._fused_step = FusedStep(self.ensemble, layers, optimizer, clip, self.label_smoothing)
+            self._step = self._advance_fused
+
+    def _advance_fused(self, batch: Tensor) -> int:
+        """Take a step over a batch ``[members, batch]`` without autograd; return how many gradients a member took."""
+        labels, trajectory = self.labels[batch], self.trajectory
+        look = None if trajectory is None else lambda logits: trajectory.update(batch, logits, labels)
+        self._sum += self._fused_step(self.see(batch), labels, look)
+        return batch.shape[1]
+
     def see(self, indices: Tensor) -> Tensor:
         """Return the inputs of a batch, augmented."""
         return self.augmentation(super().see(indices), self.member_seeds, indices, self.steps, self.fill)
@@ -79,6 +131,10 @@ class EnsembleTraining(EnsembleModule):
         return self.cross_entropies(indices, label_smoothing=self.label_smoothing).mean(1)
 
     def on_train_end(self) -> None:
-        """Add up the trajectory over the processes that share every batch."""
+        """Add up the trajectory over the processes that share every batch, and free the memory of fused steps."""
         if self.trajectory is not None:
             self.trajectory.join(lambda sums: self.over_processes(sums, "sum"))
+        if self._fused:
+            self._optimizer.zero_grad()
+            self._step = self._advance
+            del self._fused_step
