@@ -86,7 +86,7 @@ def run(
     attack, audits = Attack(pipeline), Audits(pipeline)
     for part in (pipeline, attack, audits):
         part.check()
-    folder = folder_of(config, choices)
+    folder = folder_of(pipeline.context.config, choices)  # with the settings that a search found
     with held(folder, console):
         store.record_to(folder / ARTIFACTS)
         result = _run_in(folder, attack, choices, console)
@@ -116,7 +116,6 @@ class Planner:
         Raises:
             UserError: the configuration asks for what cannot be.
         """
-        folder = folder_of(config, choices)
         store = self._stores.setdefault(config.outputs, PlanningStore(_artifacts(config), self._console))
         store.missing.clear()
         known = self._unlearners.setdefault(digest_of(config.scale), {})
@@ -129,6 +128,7 @@ class Planner:
         self._checked.add(kind)
         stages = [planned(stage, pipeline.context.config, store) for part in parts for stage in part.stages()]
         workers = workers_of(config, pipeline.context.executor)
+        folder = folder_of(pipeline.context.config, choices)
         return RunPlan(config, folder, is_finished(folder), stages, pipeline.models.chunks.pace, workers)
 
 

@@ -60,7 +60,7 @@ def test_the_command_knows_the_tables_of_further_folders_when_it_starts(tmp_path
     code = """
 from dmm_exp.commands.cli import main
 from dmm_exp.runs import batch
-batch.from_hydra = lambda config, shared: print("epochs", config.unlearner.epochs)
+batch.from_hydra = lambda config, shared, plans: print("epochs", config.unlearner.epochs)
 main()
 """
     words = ["--config-dir", str(tmp_path), "experiment=mine/random/finetune", f"paths.outputs={tmp_path / 'outputs'}"]

@@ -22,6 +22,7 @@ from dmm_exp.config.folders import config_directory
 from dmm_exp.console.progress import Console
 from dmm_exp.data import Normalisation, Rows
 from dmm_exp.deletion.given import given
+from dmm_exp.deletion.options import Options
 from dmm_exp.deletion.recipes import composed, method_of, training_of
 from dmm_exp.deletion.request import _alone
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, member_seed
@@ -251,7 +252,7 @@ def test_without_a_pool_effects_add_up_to_the_gap_of_generalisation(tmp_path):
     inputs, labels = blobs(200, WIDTH, CLASSES, seed=5)
     guessed = torch.where(torch.rand(200, generator=torch.Generator().manual_seed(0)) < 0.3, 0, labels)
     known = given(network(), DATA, (inputs, guessed))  # unseen points are answered worse
-    deletion = _alone(known, None, tmp_path, 0, Local(), Console(quiet=True))
+    deletion = _alone(known, None, tmp_path, Options(), Local(), Console(quiet=True))
     learned = deletion.effects.learned(Rows(torch.tensor([0]), ROWS))
     answers = deletion.subject.stacked("logits")[0]
     effects = learned.predict(torch.eye(ROWS))  # of including each example, on all logits

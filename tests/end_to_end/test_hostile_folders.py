@@ -134,7 +134,7 @@ def test_a_plan_of_a_folder_makes_nothing(
 
 def test_a_run_knows_how_it_was_started(command: Command, finished: Path, monkeypatch: pytest.MonkeyPatch, here: Path):
     seen: list[list[str]] = []
-    monkeypatch.setattr(batch, "from_hydra", lambda config, shared: seen.append(list(sys.argv[1:])))
+    monkeypatch.setattr(batch, "from_hydra", lambda config, shared, plans: seen.append(list(sys.argv[1:])))
     assert command("--config-path", finished, "seed=3", cwd=here).returncode == 0
     assert seen == [["--config-path", str(finished), "seed=3"]]
 
