@@ -108,7 +108,7 @@ def unlearned(
             members=3,
             chunk_size=chunk_size,
             executor=executor,
-            progress=lambda total: nullcontext(lambda done, loss: None),
+            progress=lambda total: nullcontext(lambda done, loss=None: None),
         )
 
     return Store(root, Silent()).obtain(Spec("unlearned"), write)
