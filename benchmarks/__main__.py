@@ -16,6 +16,7 @@ NAMES = (
     "klom",
     "klom_coverage",
     "training",
+    "fused",
     "same_distribution",
     "resnet9",
     "workers",

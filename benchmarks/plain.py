@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -23,6 +23,7 @@ from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.schema import Config, plain, register
 from dmm_exp.data import Examples
 from dmm_exp.ensembles import Ensemble, EnsembleModule, EnsembleTraining, member_seed
+from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.work import model_factory, recipe, trainer_factory
 
 
@@ -83,7 +84,8 @@ class Work:
         module = EnsembleTraining(subsets=subsets, **recipe(plain(self.config.training)))
         ensemble = Ensemble.initialise(self._build, map(self._initialisation, members))
         module.attach(ensemble, self.examples, seed=0, role="original", members=members)
-        module.fit(trainer_factory(self.config.trainer))
+        engine = asdict(Engine(**plain(self.config.engine)).settled())
+        module.fit(trainer_factory({**self.config.trainer, "engine": engine}))
         return ensemble, module
 
     def lightning(self, seed: int) -> nn.Module:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
+
+from dmm_exp.config.instantiate import instantiate
+from dmm_exp.deletion.recipes import composed
+from dmm_exp.ensembles.work import model_factory
 
 IMAGE = (1, 6, 6)
 
@@ -102,6 +106,17 @@ def blobs(count: int, width: int, classes: int, seed: int = 0) -> tuple[Tensor, 
     labels = torch.arange(count) % classes
     centres = 3 * torch.randn(classes, width, generator=torch.Generator().manual_seed(1))
     return centres[labels] + torch.randn(count, width, generator=generator), labels
+
+
+def checkpoint(words: Sequence[str], steps: int) -> nn.Module:
+    """Train the network that a command line names on its dataset, save it as ``net.pt`` here, and return it."""
+    config = composed(list(words))
+    torch.manual_seed(0)
+    examples = instantiate(config.dataset).load()
+    network = model_factory(config.model.network, examples)()
+    trained(network, examples.inputs[: examples.n_train], examples.labels[: examples.n_train], steps=steps)
+    torch.save(network.network.state_dict(), "net.pt")
+    return network.network
 
 
 def trained(network: nn.Module, inputs: Tensor, labels: Tensor, steps: int = 100, lr: float = 0.1) -> nn.Module:

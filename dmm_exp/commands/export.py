@@ -70,14 +70,14 @@ def export_figures(words: Sequence[str]) -> int:
             f"{request.folder}: has no {FIGURES}; expected the folder of a run (with evaluation.report=true), "
             "leaderboard, study, convex experiment or scores"
         ) from error
-    charts = charts if request.bins is None else _rebinned(charts, request)
+    charts = charts if request.bins is None else _rebinned(charts, request.bins, request.folder)
     for chart in charts:
         for path in save(chart, request.folder / "figures", request.formats, request.width, style):
             print(path)
     return 0
 
 
-def _rebinned(charts: Sequence[Chart], request: Request) -> list[Chart]:
+def _rebinned(charts: Sequence[Chart], bins: int, folder: Path) -> list[Chart]:
     """Give histograms another number of bins.
 
     Raises:
@@ -86,8 +86,7 @@ def _rebinned(charts: Sequence[Chart], request: Request) -> list[Chart]:
     from dmm_exp.report.charts import Panel, rebinned
 
     if not any(isinstance(panel, Panel) and panel.samples for chart in charts for panel in chart.panels):
-        raise UserError(f"bins={request.bins}: {request.folder} has no histograms; expected the folder of a run")
-    bins = request.bins or 0
+        raise UserError(f"bins={bins}: {folder} has no histograms; expected the folder of a run")
     return [
         replace(chart, panels=[rebinned(one, bins) if isinstance(one, Panel) else one for one in chart.panels])
         for chart in charts

@@ -33,7 +33,7 @@ from dmm_exp.errors import printable
 _NAME_WIDTH, _DETAIL_WIDTH = 12, 44
 _NOTED: set[tuple[str, str]] = set()  # what :meth:`Console.note_once` has printed
 _SAID_EVERY = 60.0  # seconds between two lines on progress, where there is no terminal
-_TOLD_EVERY = 5.0  # seconds between two words on progress to who watches
+_WATCHED_EVERY = 5.0  # seconds between two reports of progress to a watcher
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class Stage:
 
 
 class Watcher(Protocol):
-    """Who is told of stages and progress beside the person, such as a tracker."""
+    """Receives stages and progress, such as a tracker does."""
 
     def stage(self, record: StageRecord) -> None:
-        """Take note of a finished stage."""
+        """Receive a finished stage."""
         ...
 
     def progress(self, name: str, done: int, total: int, loss: float | None) -> None:
-        """Take note of how far a stage is, and of the last loss of the members that were done last."""
+        """Receive how far a stage is, and the last loss of the members that were finished last."""
         ...
 
 
@@ -107,8 +107,8 @@ class Console:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._log = path
 
-    def tell(self, watcher: Watcher) -> None:
-        """Tell somebody of every later stage, and now and then how far one is."""
+    def report_to(self, watcher: Watcher) -> None:
+        """Report every later stage to a watcher, and from time to time how far a stage is."""
         self._watcher = watcher
 
     @contextmanager
@@ -145,7 +145,7 @@ class Console:
             if self._watcher is None or total is None:
                 yield lambda n=1, loss=None: advance(n)
             else:
-                yield _Told(description, total, self._watcher, advance).advance
+                yield _Watched(description, total, self._watcher, advance).advance
 
     @contextmanager
     def _shown(self, description: str, total: int | None) -> Iterator[Callable[..., None]]:
@@ -251,27 +251,27 @@ class _Lines:
             self._say(f"{self._description}: {self._done:,} of {self._total:,}, {_rate(speed)}{left}")
 
 
-class _Told:
-    """Tells who watches how far something is: at once, now and then, and at its end.
+class _Watched:
+    """Reports to a watcher how far something is: at once, from time to time, and at its end.
 
     Args:
         description: of what goes on.
         total: how much there is to do.
-        watcher: is told.
+        watcher: receives the reports.
         shown: shows the same to the person.
     """
 
     def __init__(self, description: str, total: int, watcher: Watcher, shown: Callable[..., None]) -> None:
         self._description, self._total, self._watcher, self._shown = description, total, watcher, shown
-        self._done, self._told = 0, -_TOLD_EVERY
+        self._done, self._reported = 0, -_WATCHED_EVERY
 
     def advance(self, n: int = 1, loss: float | None = None) -> None:
         """Note that some more is done."""
         self._shown(n)
         self._done += n
         now = time.monotonic()
-        if now - self._told >= _TOLD_EVERY or self._done >= self._total:
-            self._told = now
+        if now - self._reported >= _WATCHED_EVERY or self._done >= self._total:
+            self._reported = now
             self._watcher.progress(self._description, self._done, self._total, loss)
 
 

@@ -64,8 +64,8 @@ def print_texts(
 ) -> None:
     """Print a table of texts on standard output; on a terminal it is no wider than that.
 
-    There, columns of ``same`` that have one value in all rows are said in the title, and a table that is still too wide
-    is told in several, each with the columns of words.
+    On a terminal, columns of ``same`` that have one value in all rows move into the title. A table that is still too
+    wide is printed as several tables, each with the columns of words.
 
     Args:
         title: of the table.

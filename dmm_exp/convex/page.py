@@ -13,7 +13,7 @@ from dmm_exp.console.tables import print_table, text_table
 from dmm_exp.files.reading import Json
 from dmm_exp.report.charts import Axis, Chart, Mark, Panel, band, dots, line, log_range
 from dmm_exp.report.html import Page, Section, write_sections
-from dmm_exp.report.palette import SERIES
+from dmm_exp.report.palette import varied
 
 LABELS = {
     "gd": "GD on R",
@@ -159,7 +159,7 @@ def _schedules_chart(curves: pd.DataFrame) -> Chart:
         for schedule in ("constant", "decaying"):
             rows = chosen[(chosen["method"] == method) & (chosen["schedule"] == schedule)]
             x, low, middle, top = _quantiles(rows, "distance", 2.0)
-            role = ROLES[method] if schedule == "constant" else f"series{int(ROLES[method][6:]) + len(SERIES)}"
+            role = ROLES[method] if schedule == "constant" else varied(ROLES[method])
             words = f"{LABELS[method]}, {schedule} step"
             marks += [band(role, x, low, top), line(role, x, middle, words)]
             ends.append(f"{words} {_number(10 ** middle[-1])}")

@@ -250,8 +250,8 @@ class Ledger:
             record_ids: your own ids of these rows.
 
         Raises:
-            UserError: the rows are no such thing, or were deleted before and something else was said of it; nothing
-                was written then.
+            UserError: the rows cannot be read, or they were deleted before and the facts about that request differ.
+                Nothing is written then.
         """
         wanted = read(rows, self._given.examples, "rows")
         texts = {"reference": reference, "requested_by": requested_by, "operator": operator, "reason": reason}
@@ -265,7 +265,7 @@ class Ledger:
 
         Args:
             wanted: the rows.
-            about: what is said of the request.
+            about: facts about the request.
             whole_classes: as in :meth:`delete`, as for the budget.
             budget: see there.
             is_read: whether they were just read from a list, which is shown then.
@@ -282,7 +282,7 @@ class Ledger:
             return self._delete(wanted, about, whole_classes, budget) if found is None else found
 
     def _same(self, rows: Rows, about: About, budget: float | str | None) -> Unlearned | None:
-        """Return what is kept of the same request, None if there is nothing; raise if something else was said of it."""
+        """Return what is kept of the same request, None if there is nothing; raise if the facts about it differ."""
         found = self.recorded(rows, budget)
         if found is not None:
             about.check_same(found.about, f"the record in {found.place.folder if found.place else self.folder}")

@@ -25,7 +25,7 @@ FEWEST_ORACLES = 3
 class Options:
     """How rows are to be deleted; the attributes are arguments of :func:`dmm_exp.unlearn`.
 
-    ``about`` is what is said of the request.
+    ``about`` holds the facts about the request.
     """
 
     method: str | Plain = "dmm"

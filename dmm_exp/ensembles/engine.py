@@ -27,7 +27,7 @@ class Engine:
         members: ``together`` stacks the operations of all members (under ``vmap``; convolutions become grouped ones);
             ``fused`` also writes the products of a step out, without autograd, where :func:`chain_of` knows the network
             and the loss is plain cross-entropy (training from scratch), and is ``together`` in unlearners and in
-            evaluation. It is never chosen, only asked for, and rounds otherwise;
+            evaluation. ``auto`` never chooses it, and its rounding differs;
             ``apart`` runs one ordinary network after another, on a GPU each on a stream of its own.
         memory: layout of images and convolutions of members that are ``apart``: ``rows`` or ``channels_last``.
         measured: whether the engine was chosen by measurement. Steps that cannot be recorded, for example because an

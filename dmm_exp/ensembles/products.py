@@ -49,9 +49,9 @@ class Layer:
 def chain_of(ensemble: Ensemble, input_shape: Sequence[int]) -> list[Layer] | None:
     """Return the layers of networks that are a plain chain of linear layers behind their normalisation, else None.
 
-    They begin with a Flatten, unless an input is a row of numbers. What could make such a network compute something
-    else is looked for, too: hooks, a ``forward`` of its own, layers that share parameters, frozen parameters, and
-    numbers of another type than torch's default.
+    They begin with a Flatten, unless an input is a row of numbers. None is returned for a network that may compute
+    something else: one with hooks, a ``forward`` of its own, layers that share parameters, frozen parameters, or
+    parameters of another type than torch's default.
     """
     skeleton, values = ensemble.skeleton, list(ensemble.params.values())
     if (
@@ -133,7 +133,7 @@ class Products:
     """The forward and the backward pass of stacked chains of linear layers.
 
     Args:
-        ensemble: on the CPU; its parameters are used where they are, and those of the last layer are laid out anew.
+        ensemble: on the CPU; its parameters stay where they are; those of the last layer are made contiguous.
         layers: what :func:`chain_of` returned.
     """
 

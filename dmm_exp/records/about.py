@@ -1,4 +1,4 @@
-"""What a person says of a request to delete: who asked for it and why, and their own ids of the rows."""
+"""Facts about a request to delete that a person adds: who asked for it and why, and their own ids of the rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECORD_IDS = "record_ids"
 
 @dataclass(frozen=True)
 class About:
-    """What a person says of a request; nothing of it changes the network. All of it is optional.
+    """Facts about a request. All of them are optional, and none changes the network.
 
     Attributes:
         reference: such as the number of a ticket.
@@ -38,7 +38,7 @@ class About:
     def of(
         cls, texts: Mapping[str, Any], record_ids: Any, rows: Sequence[int], n_train: int, before: str = ""
     ) -> About:
-        """Return what was said, checked; characters that a terminal obeys and line breaks are taken out.
+        """Return the checked facts, without line breaks and characters that a terminal obeys.
 
         Args:
             texts: argument → text, or None.
@@ -74,11 +74,11 @@ class About:
 
     @property
     def said(self) -> Json:
-        """What was said, without what was not."""
+        """The fields that have a value."""
         return {name: value for name, value in self.content.items() if value is not None}
 
     def check_same(self, kept: About, where: str, before: str = "") -> None:
-        """Raise ``UserError`` if something is said otherwise than in a record that is kept.
+        """Raise ``UserError`` if a field differs from that of a kept record.
 
         Args:
             kept: of the record.
@@ -96,7 +96,7 @@ class About:
 
 
 def in_words(content: Json | None) -> str:
-    """Return what a record holds under ``request`` as one line, empty where nothing was said.
+    """Return what a record holds under ``request`` as one line, which is empty without any fact.
 
     >>> in_words({"reference": "T-17", "record_ids": [{"row": 3, "id": "a"}, {"row": 9, "id": "b"}]})
     "reference: T-17; record ids: 'a' and 'b'"

@@ -44,11 +44,11 @@ def surfaces(record: Json, earlier: int) -> list[Surface]:
 
 
 def _and_names(record: Json) -> str:
-    """Return what else of the rows stands in a record, beside their indices."""
+    """Return what a record says of the rows beside their indices, in words."""
     said = record.get("request") or {}
     found = ["the names of their files"] if record["removed"]["names"] else []
     found += ["your ids of them"] if said.get("record_ids") else []
-    found += ["what was said of the request"] if any(said.get(name) for name in WORDS) else []
+    found += ["the facts about the request"] if any(said.get(name) for name in WORDS) else []
     return "".join(f", and {part}" for part in found)
 
 

@@ -73,7 +73,10 @@ def _record(folder: Path, public: str | None) -> list[str]:
 def _said(record: Json) -> str:
     """Return what a record holds of a request; anything can have a fitting checksum."""
     with explained(
-        "the record: what it says of the request is not what a record holds", TypeError, LookupError, AttributeError
+        "the record: the facts about the request do not have the form that a record has",
+        TypeError,
+        LookupError,
+        AttributeError,
     ):
         return in_words(record.get("request"))
 

@@ -64,6 +64,16 @@ def dashes(role: str) -> tuple[float, ...]:
     return _SERIES_DASHES[(place + place // len(SERIES)) % len(_SERIES_DASHES)]
 
 
+def varied(role: str) -> str:
+    """Return a role of the same colour with another shape and other dashes.
+
+    >>> varied("series2")
+    'series8'
+    """
+    kind, place = _parts(role)
+    return f"{kind}{(place or 0) + len(SERIES)}"
+
+
 def is_dashed(role: str) -> bool:
     """Say whether a role's lines have gaps."""
     return bool(dashes(role))

@@ -1,4 +1,4 @@
-"""A tracker beside the work: what it waits for, no work waits for, and what it fails at, stops no work."""
+"""Trackers get a thread of their own, so that a slow or failing tracker never delays or stops the work."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dmm_exp.errors import UserError, reason_of
 from dmm_exp.runs.result import RunResult
 from dmm_exp.runs.trackers import Tracker
 
-START_WAIT = 20.0  # seconds for a tracker to begin: what is wrong with its settings is said before any work
+START_WAIT = 20.0  # seconds for a tracker to begin, so that wrong settings are reported before any work
 END_WAIT = 120.0  # seconds for a tracker to take the results of work that is done
-MOST_WAITING = 1000  # words on progress that wait for a slow tracker; later ones are dropped
+MOST_WAITING = 1000  # reports of progress that wait for a slow tracker; later ones are dropped
 
 
 class Aside:
-    """Calls a tracker from a thread of its own, one call after another.
+    """Calls a tracker from its own thread, one call after another.
 
     Args:
-        tracker: that is called. After its first error it is left alone.
+        tracker: the tracker. After its first error it is not called again.
         warn: prints a warning.
     """
 
@@ -33,7 +33,7 @@ class Aside:
         threading.Thread(target=self._work, name="tracker", daemon=True).start()
 
     def start(self, run_name: str, config: Plain, folder: Path) -> None:
-        """Let the tracker begin; when that takes long, the work begins meanwhile.
+        """Start the tracker. If that takes long, the work does not wait for it.
 
         Raises:
             UserError: the tracker's settings cannot work.
@@ -46,15 +46,15 @@ class Aside:
         self._say()
 
     def stage(self, record: StageRecord) -> None:
-        """Tell the tracker of a stage that has ended."""
+        """Report a finished stage to the tracker."""
         self._unless_slow(lambda: self._tracker.stage(record))
 
     def progress(self, name: str, done: int, total: int, loss: float | None) -> None:
-        """Tell the tracker how far a stage is."""
+        """Report to the tracker how far a stage is."""
         self._unless_slow(lambda: self._tracker.progress(name, done, total, loss))
 
     def finish(self, result: RunResult) -> None:
-        """Let the tracker record what a run produced; it is waited for, but not for long."""
+        """Let the tracker record the results of a run, and wait for it, but not for long."""
         self._end(lambda: self._tracker.finish(result))
 
     def fail(self, error: str) -> None:
@@ -63,7 +63,7 @@ class Aside:
 
     def _end(self, call: Callable[[], None]) -> None:
         if not self._call(call).wait(END_WAIT):
-            self._warn(f"{self._name}: has not taken the results after {END_WAIT:.0f} s, and is left alone")
+            self._warn(f"{self._name}: has not taken the results after {END_WAIT:.0f} s, and is not called again")
         self._say()
 
     def _say(self) -> None:
@@ -78,7 +78,7 @@ class Aside:
         self._say()
 
     def _call(self, call: Callable[[], None]) -> threading.Event:
-        """Let the thread make a call, and return what is set when it has been made."""
+        """Queue a call for the thread; the event that is returned is set when the call has ended."""
         made = threading.Event()
         self._calls.put((call, made))
         return made
@@ -96,4 +96,4 @@ class Aside:
 
 
 def _nothing(text: str) -> None:
-    """Say nothing more."""
+    """Print nothing: the warning was printed before."""

@@ -14,6 +14,7 @@ from dmm_exp.config.schema import Config
 from dmm_exp.console.tables import print_table, text_table
 from dmm_exp.ensembles.pace import Pace
 from dmm_exp.ensembles.work import uses_gpu
+from dmm_exp.executors import Local, Processes
 from dmm_exp.executors.devices import accelerators
 from dmm_exp.files.digests import digest_of
 from dmm_exp.pipeline.plan import PlannedStage
@@ -21,7 +22,7 @@ from dmm_exp.pipeline.plan import PlannedStage
 BUDGET = 1.0  # seconds of training in which the pace of the first network is measured; each further one gets half
 RECIPE = ("dataset", "model", "training", "trainer")  # what the pace of training depends on
 COUNTED = "an epoch of unlearning counts as one of training; attribution, scores and evaluation do not count"
-HERE = ("Processes", "Local")  # executors that compute on this machine
+HERE = (Processes, Local)  # executors that compute on this machine
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _time(totals: Totals, plan: RunPlan) -> str:
 
 def workers_of(config: Config, executor: object) -> int | None:
     """Return how many threads or GPUs of this machine an executor uses at the same time; None for other machines."""
-    if type(executor).__name__ not in HERE:
+    if not isinstance(executor, HERE):
         return None
     devices = len(accelerators(str(config.trainer.get("accelerator", "auto"))))
     if devices and uses_gpu(config.trainer):

@@ -224,7 +224,7 @@ def _run_in(folder: Path, attack: Attack, choices: Mapping[str, str], console: C
     tracker = Aside(instantiate(config.logger, "logger"), console.warn)
     write_config(folder, config, choices, pipeline.context.examples.taken)
     tracker.start(folder.name, {**plain(config), "choices": dict(choices)}, folder)
-    console.tell(tracker)
+    console.report_to(tracker)
     try:
         pipeline.make()
         evaluation = Evaluation(pipeline)

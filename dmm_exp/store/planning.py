@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmm_exp.files.digests import canonical
 from dmm_exp.store.artifact import Artifact
-from dmm_exp.store.manifest import MANIFEST, read_manifest
 from dmm_exp.store.spec import Spec
 from dmm_exp.store.store import Draft, Messages, Missing, Store
 
@@ -52,7 +50,7 @@ class PlanningStore(Store):
     def __init__(self, root: Path, messages: Messages) -> None:
         super().__init__(root, messages, read_only=True)
         self.missing: dict[str, Missing] = {}
-        self._sizes: dict[str, dict[str, list[Spec]]] = {}  # by kind and family
+        self._families: dict[str, dict[str, list[Spec]]] = {}  # by kind and family
 
     def obtain(self, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
         """Return an artifact, or a promise of it."""
@@ -62,27 +60,14 @@ class PlanningStore(Store):
             known = self.missing.setdefault(spec.digest, missing)
             return Promised(self.path(spec), spec.digest, False, known)
 
-    def damaged_files(self, spec: Spec) -> list[str]:
-        """Return the files of a finished artifact that are not there; their content is not read."""
-        path = self.path(spec)
-        if path in self._verified:
-            return []
-        try:
-            manifest = read_manifest(path)
-            if canonical({name: manifest[name] for name in spec.as_dict()}) != canonical(spec.as_dict()):
-                return [MANIFEST]
-            return [name for name in manifest["files"] if not (path / name).is_file()]
-        except (OSError, ValueError):
-            return [MANIFEST]
+    def _is_whole(self, path: Path, expected: str) -> bool:
+        """Return whether a file is there; its content is not read."""
+        return path.is_file()
 
     def _relatives(self, spec: Spec) -> Iterator[Spec]:
         """Yield what other artifacts say they are, if that differs from ``spec`` in size alone; each is read once."""
-        if spec.kind not in self._sizes:
-            self._sizes[spec.kind] = {}
-            for manifest in (self.root / spec.kind).glob(f"*/{MANIFEST}"):
-                try:
-                    other = Spec.read(read_manifest(manifest.parent))
-                    self._sizes[spec.kind].setdefault(other.family, []).append(other)
-                except (OSError, ValueError):
-                    continue  # it does not say what it is
-        yield from (one for one in self._sizes[spec.kind].get(spec.family, ()) if one.digest != spec.digest)
+        if spec.kind not in self._families:
+            self._families[spec.kind] = {}
+            for found in self._described(spec.kind):
+                self._families[spec.kind].setdefault(found.family, []).append(found)
+        yield from (one for one in self._families[spec.kind].get(spec.family, ()) if one.digest != spec.digest)

@@ -304,13 +304,19 @@ class Store:
 
     def _relatives(self, spec: Spec) -> Iterator[Spec]:
         """Yield what other artifacts say they are, if that differs from ``spec`` in size alone."""
-        for manifest in (self.root / spec.kind).glob(f"*/{MANIFEST}"):
+        for other in self._described(spec.kind):
+            if other.family == spec.family and other.digest != spec.digest:
+                yield other
+
+    def _described(self, kind: str) -> Iterator[Spec]:
+        """Yield what the artifacts of a kind say they are, if it fits their address."""
+        for manifest in (self.root / kind).glob(f"*/{MANIFEST}"):
             try:
-                other = Spec.read(read_manifest(manifest.parent))
-                if other.family == spec.family and self.path(other) == manifest.parent != self.path(spec):
-                    yield other
+                found = Spec.read(read_manifest(manifest.parent))
             except (OSError, ValueError):
                 continue  # it does not say what it is
+            if self.path(found) == manifest.parent:
+                yield found
 
     def discard(self, artifact: Artifact) -> None:
         """Remove an artifact that nobody will ask for again; what was made from it stays."""
@@ -334,7 +340,11 @@ class Store:
             return [MANIFEST]
         if described != canonical(spec.as_dict()):
             return [MANIFEST]
-        return [name for name, expected in manifest["files"].items() if not _matches(path / name, expected)]
+        return [name for name, expected in manifest["files"].items() if not self._is_whole(path / name, expected)]
+
+    def _is_whole(self, path: Path, expected: str) -> bool:
+        """Return whether a file's content has a checksum."""
+        return _matches(path, expected)
 
     def _make_unless_made(self, spec: Spec, make: Callable[[Draft], None]) -> None:
         """Make an artifact; when that fails because another machine, which had been given up, ended first, use its."""

@@ -6,19 +6,15 @@ import json
 from typing import Any
 
 import pytest
-import torch
-from networks import trained
+from networks import checkpoint
 
 from dmm_exp.commands.cli import main
-from dmm_exp.config.instantiate import instantiate
-from dmm_exp.deletion.recipes import composed
-from dmm_exp.ensembles.work import model_factory
 
 SMALL = ["model.network.hidden=[8]", "executor=local", "unlearner.epochs=1"]
 ASKED = ["request.checkpoint=net.pt", "forget.indices=rows.csv", "forget.column=row", "unlearner=finetune"]
 SAID = [
     "request.reference=4711",
-    "request.requested_by=A. Smith, Lund",
+    "request.requested_by=customer service, Lund",
     "request.operator='K, L'",
     "request.reason=a=b",
 ]
@@ -28,12 +24,7 @@ IDS = ["request.record_ids=rows.csv", "request.id_column=customer"]
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = composed(SMALL)
-    torch.manual_seed(0)
-    examples = instantiate(config.dataset).load()
-    network = model_factory(config.model.network, examples)()
-    trained(network, examples.inputs[: examples.n_train], examples.labels[: examples.n_train], steps=20)
-    torch.save(network.network.state_dict(), "net.pt")
+    checkpoint(SMALL, 20)
     (tmp_path / "rows.csv").write_text("row,customer\n9,C-9\n1,007\n4,C 4\n")
     return tmp_path
 
@@ -58,7 +49,7 @@ def test_the_record_holds_what_was_said_by_command(folder, start):
     assert code == 0, err
     assert record(folder)["request"] == {
         "reference": "4711",
-        "requested_by": "A. Smith, Lund",
+        "requested_by": "customer service, Lund",
         "operator": "K, L",
         "reason": "a=b",
         "record_ids": [{"row": 1, "id": "007"}, {"row": 4, "id": "C 4"}, {"row": 9, "id": "C-9"}],

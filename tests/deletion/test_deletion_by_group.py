@@ -11,15 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from networks import trained
+from networks import checkpoint
 
 from dmm_exp import Ledger, prepare, unlearn
 from dmm_exp.commands.cli import main
-from dmm_exp.config.instantiate import instantiate
 from dmm_exp.data import Dataset, Examples, Split
 from dmm_exp.data.formats import Table
-from dmm_exp.deletion.recipes import composed
-from dmm_exp.ensembles.work import model_factory
 from dmm_exp.errors import UserError
 from dmm_exp.forget import OneGroup
 
@@ -46,13 +43,7 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
     x = draw.normal(size=(ROWS, 3)) + 2 * labels[:, None]
     table = pd.DataFrame({"user": draw.integers(11, 20, ROWS), **dict(zip("xyz", x.T, strict=True)), "label": labels})
     table.to_csv("rows.csv", index=False)
-    config = composed(SMALL)
-    torch.manual_seed(0)
-    examples = instantiate(config.dataset).load()
-    model = model_factory(config.model.network, examples)()
-    trained(model, examples.inputs[: examples.n_train], examples.labels[: examples.n_train], steps=50)
-    torch.save(model.network.state_dict(), "net.pt")
-    return model.network
+    return checkpoint(SMALL, 50)
 
 
 def start(monkeypatch: pytest.MonkeyPatch, capsys: Any, *arguments: str) -> tuple[Any, str]:

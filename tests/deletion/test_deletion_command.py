@@ -11,15 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import trained
+from networks import checkpoint
 from safetensors.torch import load_file
 
 from dmm_exp import prepare
 from dmm_exp.commands.cli import main
-from dmm_exp.config.instantiate import instantiate
 from dmm_exp.deletion.command import Keys
-from dmm_exp.deletion.recipes import composed
-from dmm_exp.ensembles.work import model_factory
 from dmm_exp.files.writing import settle
 from dmm_exp.records.files import read as read_record
 from dmm_exp.records.record import write
@@ -32,12 +29,7 @@ SMALL = ["model.network.hidden=[8]", "executor=local", "unlearner.epochs=1"]
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = composed(SMALL)
-    torch.manual_seed(0)
-    examples = instantiate(config.dataset).load()
-    network = model_factory(config.model.network, examples)()
-    trained(network, examples.inputs[: examples.n_train], examples.labels[: examples.n_train], steps=20)
-    torch.save(network.network.state_dict(), "net.pt")
+    checkpoint(SMALL, 20)
     (tmp_path / "rows.csv").write_text("row\n3\n1\n4\n")
     return tmp_path
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from trainers import TRAINER
 
 from dmm_exp.data import Augmentation, Digits, Examples, Normalisation
 from dmm_exp.ensembles import Ensemble, EnsembleModule, EnsembleTraining, Optimisation, member_seed
@@ -19,15 +20,6 @@ from dmm_exp.ensembles.schedules import Constant
 from dmm_exp.ensembles.work import model_factory, trainer_factory
 from dmm_exp.errors import UserError
 
-TRAINER = {
-    "_target_": "lightning.pytorch.Trainer",
-    "accelerator": "cpu",
-    "devices": 1,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 SGD = partial(torch.optim.SGD, lr=0.1)
 NETWORKS = {
     "mlp": {"_target_": "dmm_exp.models.MLP", "hidden": [12]},

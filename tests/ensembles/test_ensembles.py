@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from trainers import TRAINER
 
 from dmm_exp.data import Digits, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, RandomSubsets, member_seed
@@ -13,16 +14,6 @@ from dmm_exp.ensembles.schedules import OneCycle
 from dmm_exp.ensembles.seeds import seed_torch
 from dmm_exp.ensembles.work import model_factory, trainer_factory
 from dmm_exp.errors import UserError
-
-TRAINER = {
-    "_target_": "lightning.pytorch.Trainer",
-    "accelerator": "cpu",
-    "devices": 1,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 
 
 class BatchNormNet(nn.Module):

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from trainers import TRAINER
 
 from dmm_exp.data import Augmentation, Digits, Examples, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleModule, EnsembleTraining, RandomSubsets, member_seed
@@ -29,15 +30,6 @@ from dmm_exp.errors import UserError
 from dmm_exp.models import Normalised
 from dmm_exp.store import Artifact, Draft, Spec, Store
 
-TRAINER = {
-    "_target_": "lightning.pytorch.Trainer",
-    "accelerator": "cpu",
-    "devices": 1,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 MLP = {"_target_": "dmm_exp.models.MLP", "hidden": [12]}
 CONSTANT = "dmm_exp.ensembles.schedules.Constant"
 MOMENTUM = partial(torch.optim.SGD, lr=0.1, momentum=0.9)

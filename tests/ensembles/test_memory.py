@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from trainers import TRAINER
 
 from dmm_exp.data import Digits, Normalisation
 from dmm_exp.ensembles import AllBut
@@ -53,14 +54,6 @@ TRAINING = {
     "batch_size": 64,
     "optimizer": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1},
     "schedule": {"_target_": "dmm_exp.ensembles.schedules.Constant"},
-}
-TRAINER = {
-    "_target_": "lightning.pytorch.Trainer",
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
 }
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
+from trainers import TRAINER
 
 from dmm_exp.data import Examples, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining, member_seed
@@ -26,8 +27,6 @@ from dmm_exp.errors import UserError
 from dmm_exp.models import Normalised
 
 CPU = torch.device("cpu")
-TRAINER = {"_target_": "lightning.pytorch.Trainer", "accelerator": "cpu", "logger": False,
-           "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
 Both = namedtuple("Both", "main auxiliary")
 
 

@@ -8,21 +8,13 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from trainers import TRAINER
 
 from dmm_exp.data import Examples, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleTraining
 from dmm_exp.ensembles.engine import Engine, TrainerFactory
 from dmm_exp.ensembles.work import trainer_factory
 from dmm_exp.models import Normalised
-
-CPU = {
-    "_target_": "lightning.pytorch.Trainer",
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 
 
 class InFloat64(nn.Module):
@@ -91,5 +83,5 @@ def trained(
         schedule=None,
     )
     training.attach(ensemble, examples, seed=0, role="original", members=members)
-    training.fit(TrainerFactory(trainer_factory(CPU).make, engine))
+    training.fit(TrainerFactory(trainer_factory(TRAINER).make, engine))
     return ensemble.cpu()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from trainers import TRAINER
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.instantiate import check_targets
@@ -21,14 +22,6 @@ NETWORKS = {
     "embedding_bag": {"_target_": "dmm_exp.models.EmbeddingBag", "width": 6, "hidden": [5]},
     "mean": {"_target_": "dmm_exp.models.EmbeddingBag", "width": 6, "pooling": "mean"},
     "transformer": {"_target_": "dmm_exp.models.Transformer", "width": 8, "depth": 2, "heads": 2},
-}
-CPU = {
-    "_target_": "lightning.pytorch.Trainer",
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
 }
 
 
@@ -123,7 +116,7 @@ def trained(name: str, members: range) -> Ensemble:
         schedule=None,
     )
     training.attach(ensemble, examples, seed=0, role="original", members=members)
-    training.fit(trainer_factory(CPU))
+    training.fit(trainer_factory(TRAINER))
     return ensemble.cpu()
 
 

@@ -30,8 +30,8 @@ DATA = blobs(60, 3, 2)
 GONE = [21, 3, 8]  # in no order
 SAID: dict[str, Any] = {
     "reference": "DSR-2026-17",
-    "requested_by": "Åsa Öberg",
-    "operator": "K. Lind",
+    "requested_by": "Kundtjänst, Malmö",
+    "operator": "privacy team",
     "reason": "consent withdrawn",
     "record_ids": ["C-21", 3, "C-8"],
 }
@@ -80,7 +80,7 @@ def test_the_page_and_the_print_say_it_too(result, tmp_path):
     page = (result.save(tmp_path) / "report.html").read_text(encoding="utf-8")
     for text in (*(SAID[name] for name in TEXTS), "C-21", "C-8"):
         assert text in page
-    assert "Reference: DSR-2026-17; requested by: Åsa Öberg; operator: K. Lind" in str(result)
+    assert "Reference: DSR-2026-17; requested by: Kundtjänst, Malmö; operator: privacy team" in str(result)
     assert "Reference" not in str(replace(result, about=About()))
 
 
@@ -175,7 +175,7 @@ def verified(path: Path, monkeypatch: Any, capsys: Any) -> tuple[Any, str, str]:
 def test_verify_says_what_the_record_says_of_the_request(result, tmp_path, monkeypatch, capsys):
     code, out, _ = verified(result.save(tmp_path), monkeypatch, capsys)
     assert code == 0
-    assert "the record says of the request: reference: DSR-2026-17; requested by: Åsa Öberg" in out
+    assert "the record says of the request: reference: DSR-2026-17; requested by: Kundtjänst, Malmö" in out
     assert "record ids: '3', 'C-8', 'C-21'" in out
 
 
@@ -236,7 +236,7 @@ def test_a_ledger_notices_a_record_with_something_else_in_it(tmp_path):
 def test_what_a_record_says_of_rows_is_among_its_surfaces(result, tmp_path):
     (own,) = [entry["what"] for entry in read(result.save(tmp_path))["surfaces"] if entry["where"] == "deletion.json"]
     assert "your ids of them" in own
-    assert "what was said of the request" in own
+    assert "the facts about the request" in own
 
 
 @pytest.mark.parametrize(

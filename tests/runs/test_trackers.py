@@ -239,7 +239,7 @@ def test_a_console_tells_of_stages_members_and_losses(tmp_path: Path) -> None:
             heard.append((name, done, total, loss))
 
     console = Console(quiet=True)
-    console.tell(Heard())
+    console.report_to(Heard())
     with console.progress("oracles", 3) as advance:
         for loss in (0.5, 0.25, 0.125):
             advance(1, loss)
