@@ -22,7 +22,7 @@ from dmm_exp.leaderboard.page import FLOOR_RULE, RULE, quality_against_cost
 from dmm_exp.leaderboard.ranking import COST, ENDS, KLOM, SUM, few_models, floors, score, unfinished
 from dmm_exp.leaderboard.rows import PARTS, SCORES, Row
 from dmm_exp.leaderboard.standings import Board, Standings
-from dmm_exp.leaderboard.tables import ends_of, gaps_of, leaderboard_latex, leaderboard_markdown, plain
+from dmm_exp.leaderboard.tables import cost_of, ends_of, gaps_of, leaderboard_latex, leaderboard_markdown, plain
 from dmm_exp.metrics.better import better
 from dmm_exp.report.charts import Chart, Interval, interval_chart
 from dmm_exp.report.figures import keep
@@ -32,7 +32,9 @@ HERE = Path(__file__).parent
 OVERALL_RULE = (
     "The mean of the mean ranks of all boards; 1 is the best. In brackets a 95 % interval: boards, kinds of forget "
     "sets and forget sets of a kind are drawn with replacement. With few of each the interval is rather too narrow, "
-    "and it does not hold what other models would change. A method that is not ranked on every board has no mean."
+    "and it does not hold what other models would change. A method that is not ranked on every board has no mean. "
+    "Costs are means over the boards that a method is on: gradient evaluations of unlearning ÷ those of retraining; "
+    "after +, in retrainings, the further models that the method looks at."
 )
 BOARD_RULE = (
     "By kind of forget set: P95 KLoM on forget, retain and validation points in nats, mean over its draws; below, its "
@@ -114,10 +116,10 @@ def cells_of(standings: Standings) -> pd.DataFrame:
 def overall_rows(standings: Standings) -> list[list[str]]:
     """Return the ranking over all boards as texts, the head first."""
     boards = [board.name for board in standings.boards]
-    rows = [["", "mean rank", *boards]]
+    rows = [["", "mean rank", *boards, "cost + models"]]
     for method, row in standings.overall.to_dict("index").items():
         label = f"{method} (reference)" if row["reference"] else str(method)
-        rows.append([label, with_ends(row), *(number(row[name]) for name in boards)])
+        rows.append([label, with_ends(row), *(number(row[name]) for name in boards), cost_of(row)])
     return rows
 
 
@@ -236,6 +238,7 @@ class _Shown:
                 "cells": [
                     _sortable(with_ends(row), row["mean_rank"]),
                     *(_sortable(number(row[name]), row[name]) for name in names),
+                    _sortable(cost_of(row), row[COST]),
                 ],
             }
             for method, row in self.standings.overall.to_dict("index").items()

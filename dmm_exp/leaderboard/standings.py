@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dmm_exp.leaderboard.intervals import SEED, drawn_again, drawn_ranks, ends, ranked_methods, with_intervals
-from dmm_exp.leaderboard.ranking import Outcome, grid, standing
+from dmm_exp.leaderboard.ranking import COST, FURTHER, Outcome, grid, standing
 from dmm_exp.leaderboard.rows import Row
 
 
@@ -80,7 +80,8 @@ class Standings:
     def overall(self) -> pd.DataFrame:
         """One row a method: ``reference``, ``mean_rank`` over boards with ``low`` and ``high``, and a column a board.
 
-        A method that is not ranked on every board has no mean. Ranked methods come first, best first.
+        The columns of costs are means over the boards that the method is on. A method that is not ranked on every
+        board has no mean. Ranked methods come first, best first.
         """
         columns = {board.name: board.standing["mean_rank"] for board in self.boards}
         table = pd.DataFrame(columns)
@@ -91,7 +92,8 @@ class Standings:
             [pd.DataFrame(board.drawn, columns=board.methods).reindex(columns=table.index) for board in self.boards], 1
         )
         low, high = ends(drawn_again(drawn, generator).mean(1))
-        table = table.assign(low=low, high=high, reference=references.reindex(table.index))
+        costs = pd.concat([board.standing[[COST, *FURTHER]] for board in self.boards]).groupby(level=0).mean()
+        table = table.assign(low=low, high=high, reference=references.reindex(table.index)).join(costs)
         return table.sort_values(["reference", "mean_rank"], kind="stable")
 
     @property

@@ -65,6 +65,11 @@ def ends_of(low: float, high: float) -> str:
     return "" if math.isnan(low) or math.isnan(high) else f"[{', '.join(ends)}]"
 
 
+def cost_of(row: Mapping[Any, Any]) -> str:
+    """Return a method's cost in multiples of one retraining; after +, in retrainings, the models that it looks at."""
+    return f"{two_digits(row[COST])} {further(row)}".strip()
+
+
 def _sum_of(values: Iterable[float]) -> str:
     """Return the sums of both directions, nothing where no run has them."""
     joined = _joined(values)
@@ -117,18 +122,19 @@ def leaderboard_markdown(outcomes: Sequence[Outcome]) -> str:
 
 
 def leaderboard_latex(outcomes: Sequence[Outcome], caption: str) -> str:
-    """Return the ranking as a LaTeX table: mean rank, P95 KLoM of forget points by kind, ToW and cost.
+    """Return the ranking as a LaTeX table: mean rank, P95 KLoM of forget points by kind, ToW and cost in full.
 
     The first row is the noise floor. The best of the ranked methods is bold in every column.
     """
     floor_of, table = floors(outcomes), standing(outcomes)
     columns = ["mean_rank", *(f"{kind}/{KLOM[0]}" for kind in floor_of.index), "tow", COST]
-    head = ["", "mean rank", *map(str, floor_of.index), "ToW", "cost"]
+    head = ["", "mean rank", *map(str, floor_of.index), "ToW", "cost + models"]
     floor = [MISSING, *(number(value) for value in floor_of[FLOOR[0]])]
     tug = number(float(floor_of[TOW_FLOOR].to_numpy(float).mean()), ".3f")
     rows = [head, ["independent retraining", *floor, tug, "1"]]
     for method, row in table.to_dict("index").items():
-        rows.append([str(method), *(number(row[name], ".3f" if name == "tow" else ".2f") for name in columns)])
+        texts = [number(row[name], ".3f" if name == "tow" else ".2f") for name in columns[:-1]]
+        rows.append([str(method), *texts, cost_of(row)])
     ranked = ~table["reference"].to_numpy(bool)
     marks = {
         (place + 2, column + 1): mark

@@ -17,7 +17,7 @@ import pytest
 
 from dmm_exp.errors import UserError
 from dmm_exp.leaderboard import checking
-from dmm_exp.leaderboard.build import build
+from dmm_exp.leaderboard.build import build, overall_rows
 from dmm_exp.leaderboard.checking import compared, half_interval
 from dmm_exp.leaderboard.recipe import Recipe, written
 from dmm_exp.leaderboard.rows import SCORES, Row, forget_digest, read_row, read_rows, rounded, row_of
@@ -354,6 +354,12 @@ def test_the_overall_rank_is_the_mean_over_boards() -> None:
     assert table.loc["a", ["low", "high"]].tolist() == [1, 2]
     assert table.loc["c", ["mean_rank", "digits"]].isna().all()
     assert list(found.ranked.index) == ["a", "b"]
+    own = [one.standing["cost/ratio"] for one in found.boards]
+    assert table.loc["a", "cost/ratio"] == pytest.approx((own[0]["a"] + own[1]["a"]) / 2)
+    assert table.loc["c", "cost/ratio"] == own[1]["c"]  # the mean over the boards that it is on
+    head, *rows = overall_rows(found)
+    assert head[-1] == "cost + models"
+    assert all(row[-1] != "–" for row in rows)
 
 
 @pytest.fixture(scope="module")
