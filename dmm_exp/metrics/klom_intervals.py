@@ -20,6 +20,7 @@ Statistic = float | Literal["mean"]
 
 _SPLITS = 40  # random divisions of the members into halves
 _REFERENCE_DRAWS, _REFERENCE_POINTS = 150, 500  # of the Gaussian margins that say how the spread falls from N/2 to N
+_ROUNDING = 1e-6  # nats; a smaller standard error of the Gaussian margins is rounding, and its ratio means nothing
 _FEWEST_FOR_INTERVAL = 8  # members, so that halves have a spread
 
 
@@ -52,7 +53,8 @@ def klom_intervals(
        fixed random divisions, is the standard error at N/2, with whatever dependence there is between points.
     2. How much smaller it is at N depends on where KLoM lies: 0.4 of it at the floor, 0.71 for a mean, more than all of
        it near the ceiling. It hardly depends on how points hang together. So this ratio is read off independent
-       Gaussian margins with the means and deviations that were measured at each point.
+       Gaussian margins with the means and deviations that were measured at each point. Where all of these are at the
+       ceiling, the ratio of a mean is taken.
 
     The interval is the statistic plus and minus normal quantiles of the standard error, with ``low`` at least 0. No
     global random state is used: the same input gives the same interval. ``benchmarks/klom_coverage.py`` measures its
@@ -121,4 +123,4 @@ def _fall_from_half(pair: MarginPair, quantiles: Sequence[Statistic]) -> NDArray
         halves += _of_halves(drawn, members, members, quantiles)
     at_half = np.std(halves, axis=0)
     mean_like = math.sqrt((pair.members // 2) / pair.members)
-    return np.divide(np.std(whole, axis=0), at_half, out=np.full(len(quantiles), mean_like), where=at_half > 0)
+    return np.divide(np.std(whole, axis=0), at_half, out=np.full(len(quantiles), mean_like), where=at_half > _ROUNDING)

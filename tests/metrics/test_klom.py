@@ -11,6 +11,7 @@ import pytest
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import klom, klom_both, klom_interval, klom_intervals, split_half_floor
 from dmm_exp.metrics._klom_counts import MarginPair, Options, histograms
+from dmm_exp.metrics.klom_intervals import _fall_from_half, statistics
 
 OPTIONS = [
     {"direction": direction, "drop_maximum": drop, "renormalise": renormalise, "bins": bins, "clip": clip}
@@ -242,6 +243,14 @@ def test_the_interval_near_the_ceiling_is_not_a_point():
     unlearned, oracle = np.random.default_rng(10).normal(size=(2, 40, 60))
     low, high = klom_interval(unlearned + 4, oracle)
     assert 0.02 < high - low < 1.0
+
+
+def test_gaussian_margins_that_are_all_at_the_ceiling_say_nothing_of_the_standard_error():
+    unlearned, oracle = np.random.default_rng(0).normal(size=(2, 40, 60))
+    unlearned[:, :6] = 0.01 * unlearned[:, :6] - 3  # in one bin, where no oracle is
+    pair = MarginPair(unlearned, oracle, Options())
+    assert statistics(pair.values(), [0.95]) == pytest.approx(-math.log(1e-5))
+    assert _fall_from_half(pair, [0.95]) == pytest.approx(math.sqrt(0.5))
 
 
 def test_the_interval_of_constant_margins_is_a_point():
