@@ -92,8 +92,9 @@ class Standings:
             [pd.DataFrame(board.drawn, columns=board.methods).reindex(columns=table.index) for board in self.boards], 1
         )
         low, high = ends(drawn_again(drawn, generator).mean(1))
-        costs = pd.concat([board.standing[[COST, *FURTHER]] for board in self.boards]).groupby(level=0).mean()
-        table = table.assign(low=low, high=high, reference=references.reindex(table.index)).join(costs)
+        costs = pd.concat([board.standing for board in self.boards]).groupby(level=0)
+        means = {cost: costs[cost].mean() for cost in (COST, *FURTHER)}
+        table = table.assign(low=low, high=high, reference=references.reindex(table.index), **means)
         return table.sort_values(["reference", "mean_rank"], kind="stable")
 
     @property
