@@ -66,7 +66,9 @@ def reported(name: str) -> Images:
 
 def test_there_are_design_sets_of_real_images():
     assert len(DESIGN) > 3
-    assert all(len(data_of(composed(f"experiment={name}"))) > 1000 for name in DESIGN)
+    for name in DESIGN:
+        config = composed(f"experiment={name}")
+        assert len(data_of(config)) == config.dataset["train_size"] + config.dataset["validation_size"] >= 900
 
 
 def test_images_of_reported_experiments_are_found():
