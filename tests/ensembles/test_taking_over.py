@@ -10,24 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from said import Said
 
 from dmm_exp.ensembles.taking_over import beginning_as
 from dmm_exp.ensembles.work import ShardJob, run_shards
 from dmm_exp.executors import Local
 from dmm_exp.store import Artifact, Draft, Spec, Store
-
-
-class Said:
-    """Messages that are remembered."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def note(self, text: str) -> None:
-        pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +54,7 @@ def ensemble(root: Path, members: int, chunk_size: int, executor: Any = None, sa
         )
 
     root.mkdir(exist_ok=True)
-    return Store(root / "artifacts", said or Said()).obtain(Spec("ensemble", {"members": members}), make)
+    return Store(root / "artifacts", said or Said(notes=True)).obtain(Spec("ensemble", {"members": members}), make)
 
 
 def numbers_made(root: Path) -> list[int]:
@@ -164,7 +152,7 @@ def test_an_interrupted_extension_goes_on_where_it_was(tmp_path):
 def test_nothing_is_taken_over_from_a_damaged_ensemble(name, tmp_path):
     path = ensemble(tmp_path, 8, 4).path / name
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    said = Said()
+    said = Said(notes=True)
     assert_whole(whole := ensemble(tmp_path, 12, 4, said=said), 12)
     assert numbers_made(tmp_path) == [*range(8), *range(12)]
     assert [name in text for text in said.warnings] == [True]

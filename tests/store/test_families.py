@@ -9,24 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from said import Said
 
 from dmm_exp.store import Artifact, Draft, Missing, Spec, Store
 from dmm_exp.store.manifest import sealed
 
 DATASET = {"dataset": "d" * 64}
-
-
-class Said:
-    """Messages that are remembered."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def note(self, text: str) -> None:
-        raise AssertionError(text)
 
 
 def pool_of(members: int, **config) -> Spec:

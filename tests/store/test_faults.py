@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from said import Said
 
 from dmm_exp.errors import UserError, storage_errors
 from dmm_exp.files import writing as store_files
@@ -21,19 +22,6 @@ from dmm_exp.store import Artifact, Draft, Spec, Store
 
 MEMBERS = 6
 SPEC = Spec("ensemble", {"members": MEMBERS, "seed": 0}, {"dataset": "d" * 64})
-
-
-class Said:
-    """Messages that are remembered."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def note(self, text: str) -> None:
-        raise AssertionError(text)
 
 
 class Pairs:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from said import Said
 
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import plain_name
@@ -21,19 +22,6 @@ from dmm_exp.store import Artifact, Draft, Spec, Store
 from dmm_exp.store.manifest import MANIFEST, SEAL, read_manifest, sealed
 
 SPEC = Spec("effect", {"seed": 0}, {"dataset": "d" * 64})
-
-
-class Said:
-    """Messages that are remembered."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def note(self, text: str) -> None:
-        raise AssertionError(text)
 
 
 def make(draft: Draft) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import gone
 
 from dmm_exp.store import lock
 from dmm_exp.store.lock import Lock, holder_of
@@ -29,15 +30,6 @@ def left_by(path: Path, **facts: object) -> Path:
         holder = json.loads(path.read_text())
     path.write_text(json.dumps({**holder, "token": "theirs", **facts}))
     return path
-
-
-def gone() -> int:
-    """Return the number of a process that has ended."""
-    child = os.fork()
-    if not child:
-        os._exit(0)
-    os.waitpid(child, 0)
-    return child
 
 
 def seconds_to_get(path: Path) -> float:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import gone
 
 from dmm_exp.store import lock, temporary
 from dmm_exp.store.lock import ourselves
@@ -18,14 +19,6 @@ from dmm_exp.store.temporary import HOLDER, PREFIX, sweep, temporary_folder
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(temporary.tempfile, "gettempdir", lambda: str(tmp_path))
     return tmp_path
-
-
-def gone() -> int:
-    child = os.fork()
-    if not child:
-        os._exit(0)
-    os.waitpid(child, 0)
-    return child
 
 
 def left(folder: Path, **facts: object) -> Path:
