@@ -140,6 +140,7 @@ def save(
     with matplotlib.rc_context(look):
         figure = _drawn(chart, width, size)
         for name, path in zip(formats, paths, strict=True):
+            figure.set_dpi(DPI)  # writing a PDF or SVG leaves 72
             write = getattr(CANVASES[name](figure), f"print_{name}")
             write_atomically(path, lambda to, write=write, name=name: write(str(to), metadata=_METADATA[name]))
     return paths

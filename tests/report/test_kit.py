@@ -54,6 +54,13 @@ def chart(name: str = "cloud") -> Chart:
     return Chart(name, "A cloud", "How to read it.", [panel, panel], across=2, table=[["head"], ["row"]])
 
 
+def test_each_file_of_a_chart_is_the_same_whatever_is_written_beside_it(tmp_path: Path) -> None:
+    """A PDF that was written before a PNG left half of its pixels."""
+    formats = ("pdf", "svg", "png")
+    together = [path.read_bytes() for path in save(chart(), tmp_path / "together", formats)]
+    assert together == [save(chart(), tmp_path / name, [name])[0].read_bytes() for name in formats]
+
+
 def test_a_kept_chart_is_drawn_as_before(tmp_path: Path) -> None:
     before = chart()
     keep([before, Chart("bare", "No panels", "", [])], tmp_path, {"of": 1})
