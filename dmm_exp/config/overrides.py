@@ -109,9 +109,10 @@ def _refusal(texts: Sequence[str], place: int) -> str:
     mended = _mended(text)
     if mended != text and _is_override(mended):
         return f"{said}; did you mean {shlex.quote(mended)}?"
-    key, equals, _ = mended.partition("=")
+    inner, (key, equals, _) = _with_quoted_texts(mended), mended.partition("=")
     if equals and key and _is_override(f"{key}=x"):
-        return f"{said}; a value with such characters is quoted, as in {in_shell(mended)}"
+        texts_alone = f" (or the texts in it: {shlex.quote(inner)})" if inner != mended and _is_override(inner) else ""
+        return f"{said}; a value with such characters{texts_alone} is quoted, as in {in_shell(mended)}"
     return f"{said}, with a key of letters, digits, dots and underscores"
 
 
@@ -125,6 +126,14 @@ def _mended(text: str) -> str:
     key, sign, value = re.match(f"([^={EQUALS}:]*)([={EQUALS}:]?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
     smart = len(value) > 1 and value[0] in QUOTES and value[-1] in QUOTES
     return f"{key.strip()}={value[1:-1] if smart else value}" if sign else text
+
+
+def _with_quoted_texts(text: str) -> str:
+    """Return an override whose value is a list or a dictionary, with quotes around its texts with an equals sign."""
+    key, equals, value = text.partition("=")
+    if not value.startswith(("[", "{")):
+        return text
+    return key + equals + re.sub(r"[^][{},:]*=[^][{},:]*", lambda match: quoted(match[0].strip()), value)
 
 
 def _is_override(text: str) -> bool:

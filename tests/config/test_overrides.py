@@ -54,6 +54,10 @@ def test_a_refusal_shows_an_argument_that_stands_for_what_was_typed(path):
     [
         (["dataset.path=größe (1), neu"], """as in 'dataset.path="größe (1), neu"'"""),
         (["forget.indices=it's.csv"], """as in 'forget.indices="it'"'"'s.csv"'"""),
+        (
+            ["leaderboard.forget_sets={class: [class label=1]}"],
+            """(or the texts in it: 'leaderboard.forget_sets={class: ["class label=1"]}') is quoted, as in""",
+        ),
         (["+forget.file=[a].csv"], """as in '+forget.file="[a].csv"'"""),
         (["forget.indices", "=", "rows.csv"], "without spaces around the equals sign: forget.indices=rows.csv"),
         (["forget.indices", "=", "a (1)"], """equals sign: 'forget.indices="a (1)"'"""),
