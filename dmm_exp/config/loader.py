@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from hydra import version
@@ -33,24 +31,6 @@ from dmm_exp.config.targets import drop_replaced
 
 BEGINNINGS = 64  # merged beginnings of lists of files that a loader keeps
 _Files = tuple[tuple[str | None, str | None, bool], ...]  # path, package, and whether it is the primary configuration
-
-
-class Kept:
-    """Something of which copies are handed out, each of which may be changed.
-
-    Copies are unpickled from bytes that this process has made, and that leave neither it nor this class: it takes a
-    sixth of the time that ``copy.deepcopy`` takes with OmegaConf's nodes.
-
-    Args:
-        value: what to keep.
-    """
-
-    def __init__(self, value: Any) -> None:
-        self._bytes = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-
-    def copy(self) -> Any:
-        """Return a copy."""
-        return pickle.loads(self._bytes)
 
 
 class Repository(ConfigRepository):
@@ -85,9 +65,8 @@ class Loader(ConfigLoaderImpl):
         self.repository = Repository(config_search_path)
         self.choices: dict[str, list[str]] = {}  # of each group that was asked for
         self._files = Files(self)
-        self._composed: dict[tuple[str | None, tuple[str, ...], RunMode], Kept] = {}
-        self._read: dict[str, tuple[ConfigResult, Kept]] = {}  # files by path, and their content
-        self._merged: dict[_Files, Kept] = {}  # what files merge to that several compositions began with
+        self._composed: dict[tuple[str | None, tuple[str, ...], RunMode], DictConfig] = {}
+        self._merged: dict[_Files, DictConfig] = {}  # what files merge to that several compositions began with
         self._before: _Files = ()
 
     def load_configuration(
@@ -105,25 +84,17 @@ class Loader(ConfigLoaderImpl):
             if run_mode == RunMode.RUN:
                 with flag_override(config, ["struct", "readonly"], [False, False]):
                     drop_replaced(config, parsed(overrides, self), self, self._files)
-            self._composed[key] = Kept(config)
-        return self._composed[key].copy()
+            self._composed[key] = config
+        return copy.deepcopy(self._composed[key])
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what other processes get: nothing composed, which would be much for a large sweep."""
         repository = Repository(self.config_search_path)
-        return {
-            **vars(self),
-            "repository": repository,
-            "choices": {},
-            "_composed": {},
-            "_merged": {},
-            "_read": {},
-            "_before": (),
-        }
+        return {**vars(self), "repository": repository, "choices": {}, "_composed": {}, "_merged": {}, "_before": ()}
 
     def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
         """Return a file as Hydra merges it, which changes it: a copy."""
-        copies: Any = _Copies(repo, self._read)
+        copies: Any = _Copies(repo)
         return super()._load_single_config(default, copies)
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
@@ -131,7 +102,7 @@ class Loader(ConfigLoaderImpl):
         files = tuple((one.config_path, one.package, bool(one.primary)) for one in defaults)
         known = max((len(found) for found in self._merged if files[: len(found)] == found), default=0)
         shared = _shared(files, self._before)
-        cfg = self._merged[files[:known]].copy() if known else OmegaConf.create()
+        cfg = copy.deepcopy(self._merged[files[:known]]) if known else OmegaConf.create()
         for place, default in enumerate(defaults[known:], known):
             if place == shared > known:
                 self._keep(files[:place], cfg)
@@ -145,29 +116,26 @@ class Loader(ConfigLoaderImpl):
         """Remember what files merge to; the oldest is forgotten where there are many."""
         if len(self._merged) >= BEGINNINGS:
             del self._merged[next(iter(self._merged))]
-        self._merged[files] = Kept(merged)
+        self._merged[files] = copy.deepcopy(merged)
 
 
 class _Copies:
     """A repository whose files may be changed.
 
     Args:
-        repository: that reads them.
-        read: what has been copied before, by path.
+        repository: that keeps them.
     """
 
-    def __init__(self, repository: Any, read: dict[str, tuple[ConfigResult, Kept]]) -> None:
-        self._repository, self._read = repository, read
+    def __init__(self, repository: Any) -> None:
+        self._repository = repository
         self.get_schema_source = repository.get_schema_source
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """Return a copy of a file's content."""
-        found = self._repository.load_config(config_path)
-        if found is None:
-            return None
-        if config_path not in self._read or self._read[config_path][0] is not found:
-            self._read[config_path] = (found, Kept(found.config))
-        return replace(found, config=self._read[config_path][1].copy())
+        found = copy.copy(self._repository.load_config(config_path))
+        if found is not None:
+            found.config = copy.deepcopy(found.config)
+        return found
 
 
 def _shared(files: _Files, before: _Files) -> int:
