@@ -49,6 +49,12 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """Return a folder that tests elsewhere have left nothing in: members of larger ensembles differ by rounding."""
+    return tmp_path_factory.mktemp("main_job")
+
+
+@pytest.fixture(scope="module")
 def main_job(start, outputs):
     return start(outputs, "evaluation.report=true")
 
