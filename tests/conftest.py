@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from browser import CHROMIUM, Browser
+from hydra.core.hydra_config import HydraConfig
 
 from dmm_exp.commands import cli
 from dmm_exp.runs import batch
@@ -38,6 +39,7 @@ def command_here(*arguments: object, cwd: Path, full: bool = False) -> subproces
         patch.setattr(root, "level", root.level)
         with pytest.raises(SystemExit) as ended:
             cli.main()
+    HydraConfig.instance().cfg = None  # it holds --config-dir
     code = ended.value.code
     assert isinstance(code, int)
     said = out.getvalue() if isinstance(out, io.StringIO) else ""
