@@ -15,10 +15,9 @@ from hydra.types import RunMode
 from dmm_exp.commands.options import folders, option, questions, read_options
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.help import config_text, help_text
-from dmm_exp.config.instantiate import check_targets
 from dmm_exp.config.overrides import in_shell
 from dmm_exp.config.preflight import PRIMARY, Composed, Composer, ask_hydra, composer
-from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.ranges import check_config
 from dmm_exp.config.rerun import checked_copy
 from dmm_exp.console.ranks import rank, ranks
 from dmm_exp.console.terminal import Closed
@@ -110,11 +109,10 @@ def _checked(compose: Composer, options: Namespace) -> Composed:
             "several values for one key (key=a,b) are a sweep; add -m to run it, or quote a text with commas: "
             f"{in_shell(several)}"
         )
-    cells = compose(options.overrides, multirun=options.multirun)
+    cells = compose.to_start(options.overrides, multirun=options.multirun)
     if options.multirun:
         for cell, _ in cells:
-            check_ranges(cell)
-            check_targets(cell)
+            check_config(cell)
     return cells
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from hydra import version
@@ -23,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from dmm_exp.config.files import limited_files
-from dmm_exp.config.loading import Files
+from dmm_exp.config.loading import Files, is_group
 from dmm_exp.config.overrides import parsed
 from dmm_exp.config.schema import register
 from dmm_exp.config.tables import register_tables
@@ -52,19 +53,41 @@ class Repository(ConfigRepository):
         return copy.copy(self)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What the choices of groups stand for.
+
+    Attributes:
+        files: in the order in which they are merged, Hydra's own left out.
+        choices: group → choice, with Hydra's own.
+        repository: where the files are found.
+    """
+
+    files: list[ResultDefault]
+    choices: Mapping[str, Any]
+    repository: Any
+
+
 class Loader(ConfigLoaderImpl):
     """Hydra's own loader, which composes equal command lines once, without the arguments of replaced classes.
 
-    The cells of a large job differ in few files. What the files before these merge to is kept.
+    The cells of a large job differ in few files. What the files before these merge to is kept, and so are the files
+    that choices of groups stand for.
 
     A launcher that starts other processes sends it to them; there it begins anew.
+
+    Attributes:
+        choices: of each group that was asked for.
+        parsed: text → override.
     """
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self.repository = Repository(config_search_path)
-        self.choices: dict[str, list[str]] = {}  # of each group that was asked for
+        self.choices: dict[str, list[str]] = {}
+        self.parsed: dict[str, Any] = {}
         self._files = Files(self)
+        self._chosen: dict[tuple[str | None, tuple[str, ...]], Chosen] = {}
         self._composed: dict[tuple[str | None, tuple[str, ...], RunMode], DictConfig] = {}
         self._merged: dict[_Files, DictConfig] = {}  # what files merge to that several compositions began with
         self._before: _Files = ()
@@ -82,15 +105,52 @@ class Loader(ConfigLoaderImpl):
         if key not in self._composed:
             config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
             if run_mode == RunMode.RUN:
-                with flag_override(config, ["struct", "readonly"], [False, False]):
-                    drop_replaced(config, parsed(overrides, self), self, self._files)
+                self._drop_replaced(config, config_name, parsed(overrides, self))
             self._composed[key] = config
         return copy.deepcopy(self._composed[key])
+
+    def own_part(self, config_name: str, overrides: Sequence[Any]) -> tuple[DictConfig, Mapping[str, Any]]:
+        """Return what overrides compose to without Hydra's own part, half the work, and group → choice.
+
+        Args:
+            config_name: of the primary configuration.
+            overrides: parsed, none of them for Hydra's own part.
+
+        Raises:
+            ConfigCompositionException: they compose to nothing.
+        """
+        chosen, values = self._chosen_by(config_name, overrides)
+        config = self._compose_config_from_defaults_list(chosen.files, chosen.repository)
+        OmegaConf.set_struct(config, True)
+        try:
+            self._apply_overrides_to_config(values, config)
+        except OmegaConfBaseException as error:
+            raise ConfigCompositionException().with_traceback(error.__traceback__) from error
+        self._drop_replaced(config, config_name, overrides)
+        return config, chosen.choices
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what other processes get: nothing composed, which would be much for a large sweep."""
         repository = Repository(self.config_search_path)
-        return {**vars(self), "repository": repository, "choices": {}, "_composed": {}, "_merged": {}, "_before": ()}
+        kept = ("choices", "parsed", "_chosen", "_composed", "_merged")
+        return {**vars(self), "repository": repository, "_before": ()} | {name: {} for name in kept}
+
+    def _chosen_by(self, config_name: str | None, overrides: Sequence[Any]) -> tuple[Chosen, list[Any]]:
+        """Return what the choices of groups among some overrides stand for, and the other overrides."""
+        groups = [one for one in overrides if is_group(one, self) and not isinstance(one.value(), dict)]
+        key = (config_name, tuple(one.input_line for one in groups))
+        if key not in self._chosen:
+            choices, repository = self._parse_overrides_and_create_caching_repo(config_name, list(key[1]))
+            found = defaults_list.create_defaults_list(repository, config_name, choices, True, False)
+            files = [file for file in found.defaults if not _is_of_hydra(file)]
+            self._chosen[key] = Chosen(files, found.overrides.known_choices, repository)
+        return self._chosen[key], [one for one in overrides if one not in groups]
+
+    def _drop_replaced(self, config: DictConfig, config_name: str | None, overrides: Sequence[Any]) -> None:
+        """Remove the arguments of replaced classes from what overrides composed to."""
+        chosen, _ = self._chosen_by(config_name, overrides)
+        with flag_override(config, ["struct", "readonly"], [False, False]):
+            drop_replaced(config, overrides, chosen.choices, chosen.files, self, self._files)
 
     def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
         """Return a file as Hydra merges it, which changes it: a copy."""
@@ -99,6 +159,7 @@ class Loader(ConfigLoaderImpl):
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
         """Return what files merge to in their order, as Hydra's own does; a beginning that is known is not merged."""
+        own_part = not any(map(_is_of_hydra, defaults))
         files = tuple((one.config_path, one.package, bool(one.primary)) for one in defaults)
         known = max((len(found) for found in self._merged if files[: len(found)] == found), default=0)
         shared = _shared(files, self._before)
@@ -106,8 +167,11 @@ class Loader(ConfigLoaderImpl):
         for place, default in enumerate(defaults[known:], known):
             if place == shared > known:
                 self._keep(files[:place], cfg)
+            loaded = self._load_single_config(default, repo).config
+            if own_part and "hydra" in loaded:
+                loaded.pop("hydra", None)
             with flag_override(cfg, "no_deepcopy_set_nodes", True):
-                _merge(cfg, default, self._load_single_config(default, repo).config)
+                _merge(cfg, default, loaded)
         self._before = files
         _strip_defaults(cfg)
         return cfg
@@ -136,6 +200,11 @@ class _Copies:
         if found is not None:
             found.config = copy.deepcopy(found.config)
         return found
+
+
+def _is_of_hydra(file: ResultDefault) -> bool:
+    """Say whether a file is one of Hydra's own part."""
+    return (file.package or "").split(".")[0] == "hydra"
 
 
 def _shared(files: _Files, before: _Files) -> int:

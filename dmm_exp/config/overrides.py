@@ -25,13 +25,16 @@ def parsed(texts: Sequence[str], loader: Any = None) -> list[Any]:
 
     Args:
         texts: ``key=value``, ``+key=value``, ``++key=value`` or ``~key``.
-        loader: of Hydra, where values such as ``glob(*)`` are to be looked up.
+        loader: of Hydra, where values such as ``glob(*)`` are to be looked up. One that keeps what it parsed
+            (``parsed``) parses each text once.
 
     Raises:
         UserError: one of them is none; the sentence shows it quoted where that is what it needs.
     """
-    parser, found = OverridesParser.create(loader), []
+    parser, known = OverridesParser.create(loader), getattr(loader, "parsed", {})
     for place, text in enumerate(texts):
+        if text in known:
+            continue
         try:
             (override,) = parser.parse_overrides([text])
         except HydraException as error:
@@ -39,8 +42,8 @@ def parsed(texts: Sequence[str], loader: Any = None) -> list[Any]:
         if not override.key_or_group:
             raise UserError(_refusal(texts, place))
         _check_value(override, text)
-        found.append(override)
-    return found
+        known[text] = override
+    return [known[text] for text in texts]
 
 
 def cells_of(overrides: Sequence[Any], loader: Any, *, multirun: bool = False) -> Iterator[list[Any]]:

@@ -36,6 +36,7 @@ OPTIONAL = ("experiment", "hparams_search", "scale")  # groups that may be left 
 FEW = 3  # more groups than that have a choice of such a name (default) that nobody means by mistake
 PRIMARY = "config"  # the name of the primary configuration
 Task = Callable[[Any], object]  # gets what Hydra composed, without Hydra's own part
+Compose = Callable[[Sequence[Any]], tuple[DictConfig, Mapping[Any, Any]]]  # a cell → its configuration and choices
 Composed = list[tuple[Config, dict[str, str]]]  # a configuration and group → choice for every cell
 
 
@@ -86,14 +87,20 @@ class Composer:
         self._loader = loader
         self._name = name
 
-    def __call__(self, overrides: Sequence[str], *, multirun: bool = False) -> Composed:
-        """Return the configuration and the choices of every cell that a command line stands for.
+    def __call__(self, overrides: Sequence[str]) -> Composed:
+        """Return the configuration and the choices of every cell that a command line stands for."""
+        cells = cells_of(self._parsed(overrides), self._loader)
+        return [self._resolved(cell, self._own_part) for cell in cells]
+
+    def to_start(self, overrides: Sequence[str], *, multirun: bool = False) -> Composed:
+        """Do the same for a command line that Hydra will start: it composes each of its cells with its own part.
 
         Args:
             overrides: as on the command line.
             multirun: whether they are those of a sweep, also where every key has one value.
         """
-        return [self._resolved(cell) for cell in cells_of(self._parsed(overrides), self._loader, multirun=multirun)]
+        cells = cells_of(self._parsed(overrides), self._loader, multirun=multirun)
+        return [self._resolved(cell, self._with_hydras) for cell in cells]
 
     def several(self, overrides: Sequence[str]) -> str | None:
         """Return an override with several values; None where a command line stands for one configuration."""
@@ -119,7 +126,7 @@ class Composer:
 
     def first(self, overrides: Sequence[str]) -> Any:
         """Return what a command line composes to (of a sweep, its first cell), unresolved and with Hydra's own part."""
-        return self._composed(next(cells_of(self._parsed(overrides), self._loader)))
+        return self._composed(next(cells_of(self._parsed(overrides), self._loader)), self._with_hydras)[0]
 
     def understood(self, overrides: Sequence[str]) -> list[str]:
         """Return a command line as Hydra understands it as it is meant.
@@ -140,19 +147,20 @@ class Composer:
     def _files_alone(self, overrides: Sequence[str]) -> Any:
         """Return what the chosen files compose to, the first ones of a sweep, as plain unresolved containers."""
         cell = next(cells_of(parsed(overrides, self._loader), self._loader))
-        return OmegaConf.to_container(self._composed([one for one in cell if is_group(one, self._loader)]))
+        groups = [one for one in cell if is_group(one, self._loader)]
+        return OmegaConf.to_container(self._composed(groups, self._with_hydras)[0])
 
-    def _resolved(self, cell: Sequence[Any]) -> tuple[Config, dict[str, str]]:
+    def _resolved(self, cell: Sequence[Any], compose: Compose) -> tuple[Config, dict[str, str]]:
         """Return a cell's configuration and choices."""
-        config = self._composed(cell)
-        chosen = config.pop("hydra").runtime.choices
+        config, chosen = self._composed(cell, compose)
+        config.pop("hydra", None)
         try:
             return resolved(config), choices_of(chosen)
         except OmegaConfBaseException as error:
             raise UserError(_sentence(error, cell)) from error
 
-    def _composed(self, cell: Sequence[Any]) -> Any:
-        """Return what a cell composes to, with Hydra's own part."""
+    def _composed(self, cell: Sequence[Any], compose: Compose) -> tuple[DictConfig, Mapping[Any, Any]]:
+        """Return what a cell composes to, which may be changed, and its choices."""
         groups = [override for override in cell if is_group(override, self._loader)]
         for override in groups:
             _check_choice(override, self._loader)
@@ -160,21 +168,29 @@ class Composer:
         for override in values:
             _check_deletion(override)
         try:
-            return self._merged(cell)
+            with readable_files(self._loader):
+                config, chosen = compose(cell)
         except (HydraException, AssertionError) as error:  # OmegaConf asserts that no parent of a key is null
             self._check_keys(values, groups)
             raise UserError(_sentence(error, cell)) from error
         except OmegaConfBaseException as error:
             raise UserError(_sentence(error, cell)) from error
-
-    def _merged(self, overrides: Iterable[Any]) -> Any:
-        """Return what Hydra composes, with its own part; it may be changed."""
-        lines = [override.input_line for override in overrides]
-        with readable_files(self._loader):
-            config = hydra.compose(self._name, overrides=lines, return_hydra_config=True)
         OmegaConf.set_struct(config, False)
         OmegaConf.set_readonly(config, False)
-        return config
+        return config, chosen
+
+    def _own_part(self, cell: Sequence[Any]) -> tuple[DictConfig, Mapping[Any, Any]]:
+        """Return what a cell composes to, without Hydra's own part where it sets nothing of that."""
+        own = [override for override in cell if override.input_line != MULTIRUN]
+        if any(override.is_hydra_override() for override in own):
+            return self._with_hydras(cell)
+        return self._loader.own_part(self._name, own)
+
+    def _with_hydras(self, cell: Sequence[Any]) -> tuple[DictConfig, Mapping[Any, Any]]:
+        """Return what a cell composes to, with Hydra's own part."""
+        lines = [override.input_line for override in cell]
+        config = hydra.compose(self._name, overrides=lines, return_hydra_config=True)
+        return config, config.hydra.runtime.choices
 
     def _check_keys(self, values: Sequence[Any], groups: Sequence[Any]) -> None:
         """Refuse a key that what ``groups`` alone compose to does not have, unless it is added (``+key=value``).
@@ -182,7 +198,8 @@ class Composer:
         Hydra has refused it already, in words that need a reader who knows Hydra.
         """
         try:
-            base = self._merged(groups)
+            with readable_files(self._loader):
+                base, _ = self._with_hydras(groups)
         except HydraException as error:
             raise UserError(_sentence(error, groups)) from error
         known = [name for name in _keys(base) if not name.startswith("hydra")]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Any, get_type_hints
 
 from dmm_exp.config.convex import check_convex
-from dmm_exp.config.instantiate import describe, fits
+from dmm_exp.config.instantiate import check_targets, describe, fits
 from dmm_exp.config.places import check_named
 from dmm_exp.config.schema import (
     Config,
@@ -24,6 +25,16 @@ from dmm_exp.errors import UserError, did_you_mean, shown
 
 LOGITS_DTYPES = ("float32", "float16")
 NAMES_OF_FILES = ("paths.outputs", "dataset.path", "forget.indices")
+
+
+def check_config(config: Config) -> None:
+    """Check a configuration as far as that is possible before any work is done: its numbers and its classes.
+
+    Raises:
+        UserError: what :func:`check_ranges` or :func:`~dmm_exp.config.instantiate.check_targets` refuse.
+    """
+    check_ranges(config)
+    check_targets(config)
 
 
 def check_ranges(config: Config) -> None:
@@ -64,12 +75,17 @@ def _check_processes(trainer: Node, executor: str) -> None:
 
 def _check_types(before: str, node: Any) -> None:
     """Refuse values of another type that OmegaConf lets pass, such as an element of a list, or what was replaced."""
-    for name, hint in get_type_hints(type(node)).items():
+    for name, hint in _hints(type(node)).items():
         value, path = getattr(node, name), f"{before}{name}"
         if is_dataclass(value):
             _check_types(f"{path}.", value)
         elif not fits(value, hint):
             raise UserError(f"{path}={shown(value)}: expected {describe(hint)}")
+
+
+@cache
+def _hints(cls: type) -> Mapping[str, Any]:
+    return get_type_hints(cls)
 
 
 def _check_numbers(path: str, value: Any) -> None:

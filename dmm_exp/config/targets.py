@@ -40,21 +40,25 @@ def names_class(value: Any, key: str = "") -> bool:
     return isinstance(value, Mapping) and any(names_class(inner, str(name)) for name, inner in value.items())
 
 
-def drop_replaced(config: Any, overrides: Sequence[Any], loader: Any, files: Files) -> None:
+def drop_replaced(
+    config: Any, overrides: Sequence[Any], choices: Mapping[str, Any], merged: Sequence[Any], loader: Any, files: Files
+) -> None:
     """Remove the arguments of replaced classes from what Hydra composed, in place.
 
     Args:
-        config: a DictConfig with Hydra's own part, which may be changed and is not resolved yet.
+        config: a DictConfig, which may be changed and is not resolved yet.
         overrides: parsed, with which it was composed.
+        choices: group → choice, with which it was composed.
+        merged: the files of which it was composed, in their order, Hydra's own left out.
         loader: of Hydra, by which it was composed.
         files: that this loader finds.
     """
     groups = [override for override in overrides if is_group(override, loader)]
     layer = together([override for override in overrides if override not in groups])
-    if names_class(layer) or any(_layered(files[path]) for path in _chosen(config, groups)):
+    if names_class(layer) or any(_layered(files[path]) for path in _chosen(choices, groups)):
         kept: Any = {}
-        for below in _contents(config, loader, files):
-            kept = laid_over(kept, below)
+        for file in merged:
+            kept = laid_over(kept, _nested(file.package, files[file.config_path].content))
         _keep_only(config, laid_over(kept, layer))
 
 
@@ -78,22 +82,12 @@ def _layered(file: File) -> bool:
     return file.builds_on or (file.everywhere and names_class(file.content))
 
 
-def _chosen(config: Any, groups: Sequence[Any]) -> Iterator[str]:
+def _chosen(choices: Mapping[str, Any], groups: Sequence[Any]) -> Iterator[str]:
     """Yield the paths of the files that a configuration was composed of, Hydra's own left out."""
     several = {override.key_or_group: override.value() for override in groups if isinstance(override.value(), list)}
-    for group, choice in {**config.hydra.runtime.choices, **several}.items():
+    for group, choice in {**choices, **several}.items():
         if choice is not None and not group.startswith("hydra"):
             yield from (f"{group}/{one}" for one in ([choice] if isinstance(choice, str) else choice))
-
-
-def _contents(config: Any, loader: Any, files: Files) -> Iterator[Any]:
-    """Yield the content of every file, in the order in which Hydra merges them."""
-    from hydra.types import RunMode
-
-    overrides = list(config.hydra.overrides.task)
-    for file in loader.compute_defaults_list(config.hydra.job.config_name, overrides, RunMode.RUN).defaults:
-        if file.package.split(".")[0] != "hydra":
-            yield _nested(file.package, files[file.config_path].content)
 
 
 def _keep_only(config: Any, kept: Plain) -> None:

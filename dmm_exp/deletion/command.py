@@ -59,7 +59,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from dmm_exp.config.instantiate import check_targets, instantiate
-from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.ranges import check_config
 from dmm_exp.config.schema import Config, Node, plain
 from dmm_exp.config.texts import value_of
 from dmm_exp.console.progress import Console
@@ -187,8 +187,7 @@ def unlearn_command(overrides: Sequence[str], more: Sequence[str] = ()) -> Path:
     if not any(text.startswith("forget=") for text in others):
         others.insert(0, "forget=indices")
     config = composed(["logger=none", *others], more)
-    check_ranges(config)
-    check_targets(config)
+    check_config(config)
     command = _Command(config, keys, _given(config, keys), Console())
     rows = read(instantiate(config.forget, "forget"), command.known.examples)
     return command.delete(rows) if keys.ledger is None else command.delete_by_ledger(rows)

@@ -11,9 +11,8 @@ from typing import Any
 from dmm_exp.compare.runs import flat
 from dmm_exp.config.folders import config_directory, further_folders
 from dmm_exp.config.identity import identifying
-from dmm_exp.config.instantiate import check_targets, instantiate
+from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.preflight import composer, forget_overrides
-from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config, LeaderboardConfig, plain
 from dmm_exp.config.tables import check_settings
 from dmm_exp.console.tables import print_table
@@ -114,8 +113,6 @@ def compose_entries(board: LeaderboardConfig, overrides: Sequence[str]) -> Itera
                     if board.checkpoints and (several := early_epochs(config.unlearner.get("epochs"))):
                         own.append(f"unlearner.epochs=[{','.join(map(str, several))}]")
                         config = replace(config, unlearner={**config.unlearner, "epochs": several})
-                    check_ranges(config)
-                    check_targets(config)
                     if board.rows is not None:
                         Recipe.of(dict(flat(identifying(plain(config)))), choices)  # refused before anything is run
                     yield Entry(f"{method} on {forget}", [*own, *shared], config, choices, method, kind, forget)

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmm_exp.config.instantiate import check_targets
-from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.ranges import check_config
 from dmm_exp.config.rerun import accepted_alone
 from dmm_exp.config.schema import plain
 from dmm_exp.config.trust import check_names
@@ -60,8 +59,7 @@ def made_again(row: Row, places: Sequence[str], *, anew: bool = False) -> Row:
             [*places, "evaluation.report=false", *([f"paths.outputs={empty}"] if anew else [])]
         )
         check_names(plain(config))
-        check_ranges(config)
-        check_targets(config)
+        check_config(config)
         finished = run(config, choices, table=False)
         assert finished is not None
         return row_in(finished.folder, Place(row.board, row.method, row.kind, row.forget))

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from dmm_exp import __version__
 from dmm_exp.config.identity import many_runs_digest, run_name
+from dmm_exp.config.ranges import check_config
 from dmm_exp.config.schema import Config
 from dmm_exp.console.progress import Console
 from dmm_exp.errors import UserError
@@ -63,7 +64,7 @@ class ManyRuns(Job, Generic[C]):
 
     @abstractmethod
     def cells(self, config: Config, overrides: Sequence[str]) -> Iterator[C]:
-        """Yield every cell, composed and checked.
+        """Yield every cell, composed.
 
         Args:
             config: the resolved configuration of the job.
@@ -95,6 +96,7 @@ class ManyRuns(Job, Generic[C]):
         with Console().progress("configurations", None) as advance:
             cells = []
             for cell in self.cells(config, overrides):
+                check_config(cell.config)
                 cells.append(cell)
                 advance(1)
         if not cells:

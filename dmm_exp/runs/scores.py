@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dmm_exp.config.identity import ARTIFACTS, identified
-from dmm_exp.config.instantiate import check_targets
-from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.ranges import check_config
 from dmm_exp.config.schema import Config
 from dmm_exp.console.progress import Console
 from dmm_exp.console.tables import print_table, text_table
@@ -53,8 +52,7 @@ def run_scores(config: Config, choices: Mapping[str, str], shared: Shared | None
     Raises:
         UserError: the configuration asks for what cannot be.
     """
-    check_ranges(config)
-    check_targets(config)
+    check_config(config)
     console, outputs = Console(), config.outputs
     config = replace(config, **UNUSED)
     store = Store(outputs / "artifacts", console, read_only=config.dry_run)

@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dmm_exp.config.folders import config_directory, further_folders
-from dmm_exp.config.instantiate import check_targets
 from dmm_exp.config.preflight import Composer, composer
-from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import Config, StudyConfig, plain
 from dmm_exp.config.tables import check_settings
 from dmm_exp.errors import UserError
@@ -116,8 +114,6 @@ def compose_cells_of(study: StudyConfig, overrides: Sequence[str]) -> Iterator[S
                         text = _with_settings(text, row, compose)
                     own = [*shlex.split(row_text), *shlex.split(text), *shared]
                     config, choices = compose(own)[0]
-                    check_ranges(config)
-                    check_targets(config)
                     yield StudyCell(f"{name}: {row}, {column}", own, config, choices, name, row, column)
 
 

@@ -24,6 +24,7 @@ LINES = [
     ["experiment=fair/random/dmm", "forget=class", "unlearner.epochs=3"],
     ["unlearner=scrub", "forget=random", "forget.seed=3", "hydra.job.name=other"],
 ]
+REPLACED = ["model.network._target_=dmm_exp.models.MLP"]
 
 
 def test_all_that_is_composed_in_turn_is_what_hydra_composes_alone():
@@ -38,6 +39,25 @@ def test_all_that_is_composed_in_turn_is_what_hydra_composes_alone():
                     each.pop("hydra")
                 assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(expected)
                 assert OmegaConf.get_type(config, "training") is OmegaConf.get_type(expected, "training")
+
+
+@pytest.mark.parametrize(
+    "line", [*LINES, ["unlearner=scrub,dmm", "seed=1,2"], ["model.network._target_=dmm_exp.models.MLP"]]
+)
+def test_without_hydras_own_part_the_rest_is_the_same(line):
+    with composer(config_directory()) as compose:
+        assert compose(line) == compose.to_start(line)
+        assert compose(line) == compose.to_start(line)
+
+
+def test_what_a_file_sets_of_hydra_is_left_out_alone(tmp_path: Path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /hydra/launcher: joblib\nseed: 3\nhydra: {sweep: {dir: here}}\n"
+    )
+    with composer(config_directory(), [str(tmp_path)]) as compose:
+        assert compose(["experiment=mine"]) == compose.to_start(["experiment=mine"])
+        assert compose(["experiment=mine"])[0][0].seed == 3
 
 
 def test_what_is_returned_may_be_changed():
