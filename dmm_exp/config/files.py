@@ -16,6 +16,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 
+from dmm_exp.config.copies import copied
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import YAML_BYTES, check_yaml, read_bytes
 
@@ -57,7 +58,9 @@ class FileConfigSource(files.FileConfigSource):
             return super().load_config(config_path)  # Hydra, or who asked it, says what is wrong
         except ValueError as error:
             raise UserError(f"{path}: cannot be read as configuration ({error})") from error
-        return copy.deepcopy(_parsed(self.provider, self.path, config_path, content))  # Hydra changes what it gets
+        found = copy.copy(_parsed(self.provider, self.path, config_path, content))
+        found.config = copied(found.config)  # Hydra changes what it gets
+        return found
 
 
 class StructuredConfigSource(structured.StructuredConfigSource):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatch
+from fnmatch import translate
 from functools import cache
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def many_runs_digest(runs: Sequence[tuple[Sequence[str], Config]]) -> str:
 
 def identified(config: Config) -> Plain:
     """Return what identifies the result of a configuration: files by their content, and nothing of where it runs."""
-    return _replaced(identifying(plain(config)), contents(config), "")
+    identity = identifying(plain(config))
+    return _replaced(identity, _contents(identity, config.outputs), "")
 
 
 def identifying(resolved: Plain) -> Plain:
@@ -105,8 +107,11 @@ def _mark(key: str) -> str | None:
 
 def contents(config: Config) -> dict[str, str]:
     """Return dotted key → digest of the content of every file or folder that a configuration names and that exists."""
-    outputs = config.outputs
-    return {key: _digest(path, outputs) for key, path in _named_files(identifying(plain(config)), "")}
+    return _contents(identifying(plain(config)), config.outputs)
+
+
+def _contents(identity: Plain, outputs: Path) -> dict[str, str]:
+    return {key: _digest(path, outputs) for key, path in _named_files(identity, "")}
 
 
 def _named_files(node: Plain, before: str) -> Iterator[tuple[str, Path]]:
@@ -116,14 +121,17 @@ def _named_files(node: Plain, before: str) -> Iterator[tuple[str, Path]]:
         if isinstance(value, Mapping):
             yield from _named_files(value, f"{key}.")
         elif isinstance(value, str | int) and not isinstance(value, bool) and name != "_target_":
-            path, known = Path(str(value)).expanduser(), any(fnmatch(key, pattern) for pattern in _files())
-            if (known and path.exists()) or (stranger and _is_file(path)):
-                yield key, path
+            known = _files().match(key) is not None
+            if known or stranger:
+                path = Path(str(value)).expanduser()
+                if (known and path.exists()) or (stranger and _is_file(path)):
+                    yield key, path
 
 
 @cache
-def _files() -> list[str]:
-    return [key for key, mark in marks().items() if mark == "file"]
+def _files() -> re.Pattern[str]:
+    """Return what the keys match that name files."""
+    return re.compile("|".join(translate(key) for key, mark in marks().items() if mark == "file"))
 
 
 def _is_file(path: Path) -> bool:

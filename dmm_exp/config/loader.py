@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
+from dmm_exp.config.copies import copied
 from dmm_exp.config.files import limited_files
 from dmm_exp.config.loading import Files, is_group
 from dmm_exp.config.overrides import parsed
@@ -107,7 +108,7 @@ class Loader(ConfigLoaderImpl):
             if run_mode == RunMode.RUN:
                 self._drop_replaced(config, config_name, parsed(overrides, self))
             self._composed[key] = config
-        return copy.deepcopy(self._composed[key])
+        return copied(self._composed[key])
 
     def own_part(self, config_name: str, overrides: Sequence[Any]) -> tuple[DictConfig, Mapping[str, Any]]:
         """Return what overrides compose to without Hydra's own part, half the work, and group → choice.
@@ -163,24 +164,24 @@ class Loader(ConfigLoaderImpl):
         files = tuple((one.config_path, one.package, bool(one.primary)) for one in defaults)
         known = max((len(found) for found in self._merged if files[: len(found)] == found), default=0)
         shared = _shared(files, self._before)
-        cfg = copy.deepcopy(self._merged[files[:known]]) if known else OmegaConf.create()
+        cfg = copied(self._merged[files[:known]]) if known else OmegaConf.create()
         for place, default in enumerate(defaults[known:], known):
             if place == shared > known:
                 self._keep(files[:place], cfg)
             loaded = self._load_single_config(default, repo).config
+            _strip_defaults(loaded)
             if own_part and "hydra" in loaded:
-                loaded.pop("hydra", None)
+                loaded.pop("hydra")
             with flag_override(cfg, "no_deepcopy_set_nodes", True):
                 _merge(cfg, default, loaded)
         self._before = files
-        _strip_defaults(cfg)
         return cfg
 
     def _keep(self, files: _Files, merged: DictConfig) -> None:
         """Remember what files merge to; the oldest is forgotten where there are many."""
         if len(self._merged) >= BEGINNINGS:
             del self._merged[next(iter(self._merged))]
-        self._merged[files] = copy.deepcopy(merged)
+        self._merged[files] = copied(merged)
 
 
 class _Copies:
@@ -198,7 +199,7 @@ class _Copies:
         """Return a copy of a file's content."""
         found = copy.copy(self._repository.load_config(config_path))
         if found is not None:
-            found.config = copy.deepcopy(found.config)
+            found.config = copied(found.config)
         return found
 
 
@@ -228,7 +229,7 @@ def _merge(cfg: DictConfig, default: ResultDefault, loaded: Any) -> None:
 
 
 def _strip_defaults(cfg: Any) -> None:
-    """Remove lists of defaults that are left in nodes, as Hydra does."""
+    """Remove the list of defaults of a file, wherever in the configuration it is laid."""
     if not isinstance(cfg, DictConfig) or cfg._is_missing() or cfg._is_none():
         return
     with flag_override(cfg, ["readonly", "struct"], False):

@@ -15,7 +15,7 @@ from dmm_exp.ensembles.chunk_size import MeasureJob, device_name, in_words, meas
 from dmm_exp.ensembles.engine import AUTO, Engine
 from dmm_exp.ensembles.pace import Pace, measured_pace
 from dmm_exp.ensembles.stacking import Stacking, stacking_of
-from dmm_exp.ensembles.work import ShardJob, model_factory, run_shards, uses_gpu
+from dmm_exp.ensembles.work import ShardJob, run_shards, uses_gpu
 from dmm_exp.pipeline.context import Context
 from dmm_exp.store import Draft, Spec
 
@@ -41,7 +41,7 @@ class Chunks:
         """How these networks can be trained: stacked, one at a time, or not at all."""
         if self._untrained is not None:
             return self.stacking_of(*self._untrained)
-        return self.stacking_of(model_factory(self.context.config.model.network, self.context.examples))
+        return self.stacking_of(self.context.network)
 
     def stacking_of(self, build: Callable[[], nn.Module], known_as: Hashable = None) -> Stacking:
         """Return how the networks of a function can be trained."""
@@ -100,7 +100,7 @@ class Chunks:
         if isinstance(config.training, TrainingByFunction):
             return None
         size, engine = self._settled()
-        build = model_factory(config.model.network, examples)
+        build = self.context.network
         small = sum(one.numel() for one in build().parameters()) <= SMALL_NETWORK
         members = (TOGETHER if small else 1) if size == AUTO else int(size)
         trainer = {**config.trainer, "engine": asdict(engine.settled())}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 from dmm_exp.config.identity import identifying
 from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Config, Node, plain
 from dmm_exp.console.progress import Console, StageRecord
 from dmm_exp.data import Examples, content_hash
-from dmm_exp.ensembles.work import Executor
+from dmm_exp.ensembles.work import Executor, model_factory
 from dmm_exp.files.digests import digest_of
+from dmm_exp.models import Normalised
 from dmm_exp.pipeline.shared import Shared
 from dmm_exp.store import Artifact, Draft, Spec, Store
 
@@ -78,11 +80,11 @@ class Context:
         if self._given is not None:
             return self._given
         dataset = self.config.dataset
-        load = instantiate(dataset, "dataset").load
-        examples = self.shared.examples.obtain(digest_of(plain(dataset)), load)
-        for sentence in examples.taken:
+        load = self.made(dataset, "dataset").load
+        data = self.shared.data.obtain(digest_of(plain(dataset)), lambda: Data.of(load()))
+        for sentence in data.examples.taken:
             self.console.note(sentence)
-        return Data.of(examples)
+        return data
 
     @property
     def examples(self) -> Examples:
@@ -93,6 +95,17 @@ class Context:
     def dataset(self) -> Artifact:
         """The dataset as an artifact, addressed by its content."""
         return self.obtain("dataset", self.data.detail, self.data.spec, self.data.written.write)
+
+    def made(self, part: Node, path: str) -> Any:
+        """Return the object that a part of the configuration describes; see :func:`instantiate`."""
+        return self.shared.once(partial(instantiate, part, path), path, plain(part))
+
+    @cached_property
+    def network(self) -> Callable[[], Normalised]:
+        """Makes a newly initialised network behind the dataset's normalisation."""
+        config = self.config.model.network
+        make = partial(model_factory, config, self.examples)
+        return self.shared.once(make, "model.network", plain(config), self.data.spec.digest)
 
     @property
     def trainer_identity(self) -> Node:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dmm_exp.attribution import Estimator, Evidence, GradientEstimator, Gradients, Learned, SubsetModels
 from dmm_exp.attribution.work import GradientJob, gradient_chunk
-from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Node
 from dmm_exp.data import GROUPS, Rows
 from dmm_exp.errors import UserError
@@ -208,7 +207,7 @@ class Effects:
     @classmethod
     def of_experiment(cls, models: Models) -> Effects:
         """Return the effects that a configuration's estimator predicts."""
-        estimator: Estimator = instantiate(models.context.config.attribution, "attribution")
+        estimator: Estimator = models.context.made(models.context.config.attribution, "attribution")
         source = FromOracles if estimator.source == "oracles" else FromPool
         return cls(source(models, estimator), models.context.shared.learned)
 

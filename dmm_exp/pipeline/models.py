@@ -16,7 +16,7 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Node, Plain, plain
 from dmm_exp.data import Rows, group_values
 from dmm_exp.ensembles import AllBut, Designed, Only, RandomSubsets, Role
-from dmm_exp.ensembles.work import TrainJob, model_factory, train_chunk
+from dmm_exp.ensembles.work import TrainJob, train_chunk
 from dmm_exp.errors import UserError
 from dmm_exp.files.digests import digest_of
 from dmm_exp.metrics import margins
@@ -59,7 +59,7 @@ class Models:
     @cached_property
     def member_bytes(self) -> int:
         """Bytes of a member on disk: its parameters, and its answers on all points."""
-        network = model_factory(self.context.config.model.network, self.context.examples)()
+        network = self.context.network()
         stored = [*network.parameters(), *network.buffers()]
         return sum(tensor.nbytes for tensor in stored) + self._answers_bytes("float32")
 

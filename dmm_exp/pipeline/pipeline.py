@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.schema import Node, plain
 from dmm_exp.data import Rows
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.optimisation import check_optimizer
-from dmm_exp.ensembles.work import model_factory, recipe
+from dmm_exp.ensembles.work import recipe
 from dmm_exp.errors import UserError
 from dmm_exp.forget import Selector
 from dmm_exp.metrics.settings import check_settings
@@ -64,9 +63,9 @@ class Pipeline:
         self.models = models or Models(Chunks(context))
         self.scores = Scores(self.models)
         self.effects = effects or Effects.of_experiment(self.models)
-        self.selector: Selector = instantiate(config.forget, "forget")
-        self.refinement: Refinement = instantiate({**config.refinement, "_recursive_": False}, "refinement")
-        self.unlearner: Unlearner = instantiate(config.unlearner, "unlearner")
+        self.selector: Selector = context.made(config.forget, "forget")
+        self.refinement: Refinement = context.made({**config.refinement, "_recursive_": False}, "refinement")
+        self.unlearner: Unlearner = context.made(config.unlearner, "unlearner")
         self._forget = forget
 
     def check(self) -> None:
@@ -75,7 +74,7 @@ class Pipeline:
         check_settings(config.evaluation)
         self.selector.check(examples)
         self._check_parts()
-        model = model_factory(config.model.network, examples)()
+        model = self.context.network()
         if "predicted" in self.targets:
             self.effects.estimator.check(model)
             self.effects.check()
@@ -160,9 +159,9 @@ class Pipeline:
     @cached_property
     def unlearners(self) -> list[Unlearner]:
         """The unlearner of each part, in the order of parts."""
-        own = self.context.config.unlearner
+        own, made = self.context.config.unlearner, self.context.made
         return [
-            instantiate(unlearner, f"refinement.{name}.unlearner") if unlearner else instantiate(own, "unlearner")
+            made(unlearner, f"refinement.{name}.unlearner") if unlearner else made(own, "unlearner")
             for name, unlearner in self.refinement.unlearners.items()
         ]
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dmm_exp.config.identity import identified
-from dmm_exp.config.schema import Config
+from dmm_exp.config.schema import Plain
 from dmm_exp.files.digests import digest_of
 from dmm_exp.pipeline.context import Context
 from dmm_exp.store import Missing, PlanningStore
@@ -72,12 +71,12 @@ class PlannedStage:
     identity: str = ""
 
 
-def planned(stage: Stage, config: Config, store: PlanningStore) -> PlannedStage:
+def planned(stage: Stage, identity: Plain, store: PlanningStore) -> PlannedStage:
     """Return the cost of a stage, of which nothing is computed.
 
     Args:
         stage: of an experiment whose artifacts are in the store.
-        config: of the experiment.
+        identity: what identifies the experiment's result.
         store: for plans; it remembers what earlier stages of this experiment lack.
     """
     before, readable = set(store.missing), True
@@ -100,7 +99,7 @@ def planned(stage: Stage, config: Config, store: PlanningStore) -> PlannedStage:
         round(stage.sample_gradients * share),
         taken_over,
         round(stage.bytes * share),
-        digest_of(list(found)) if found else _expected(stage.name, config),
+        digest_of(list(found)) if found else _expected(stage.name, identity),
     )
 
 
@@ -108,11 +107,10 @@ def _is_of(missing: Missing, stage: Stage) -> bool:
     return missing.spec.config.get("role", missing.spec.kind) == MADE_AS.get(stage.name, stage.name)
 
 
-def _expected(name: str, config: Config) -> str:
+def _expected(name: str, identity: Plain) -> str:
     """Return the identity of a stage whose artifact has no address yet, since what it is made from does not exist."""
-    known = identified(config)
     left_out = METHOD if name in RETRAINED else ()
-    return digest_of([name, {key: value for key, value in known.items() if key not in left_out}])
+    return digest_of([name, {key: value for key, value in identity.items() if key not in left_out}])
 
 
 def training(

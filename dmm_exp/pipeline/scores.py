@@ -12,7 +12,7 @@ from dmm_exp.config.schema import plain
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.ensembles.trajectory import PROXIES
-from dmm_exp.ensembles.work import TRAJECTORY, evaluation_copy, model_factory, stored_ensemble
+from dmm_exp.ensembles.work import TRAJECTORY, evaluation_copy, stored_ensemble
 from dmm_exp.errors import UserError
 from dmm_exp.pipeline.models import Models, without_defaults
 from dmm_exp.scores import (
@@ -52,7 +52,7 @@ class Scores:
                 "another score, such as memorization"
             )
         if "entanglement" in families:
-            model_factory(self.context.config.model.network, self.context.examples)().check_features()
+            self.context.network().check_features()
 
     def table(self, families: Iterable[str] = tuple(FAMILIES)) -> pd.DataFrame:
         """Return the scores of some families (of all by default), one row for each training example."""
@@ -130,6 +130,6 @@ class Scores:
 
     def _originals(self) -> Ensemble:
         """Return the originals, on the device that the trainer uses."""
-        build = model_factory(self.context.config.model.network, self.context.examples)
+        build = self.context.network
         originals = stored_ensemble(self.models.originals.path, build, range(self.context.config.n_models))
         return evaluation_copy(originals, self.models.chunks.trainer)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from dmm_exp.files.digests import digest_of
 
 if TYPE_CHECKING:
     from dmm_exp.attribution import Learned
-    from dmm_exp.data import Examples
+    from dmm_exp.pipeline.context import Data
 
 T = TypeVar("T")
 
@@ -35,9 +37,25 @@ class Shared:
     """What the runs of one process share.
 
     Attributes:
-        examples: the dataset, by its configuration. Its files are read once, even if they change meanwhile.
+        data: the dataset, by its configuration. Its files are read once, even if they change meanwhile.
         learned: what the estimator learned, for forget sets with which it would learn the same.
+        made: objects that configurations describe, by these; None where each run makes its own, as all do that compute.
     """
 
-    examples: Last[Examples] = field(default_factory=Last)
+    data: Last[Data] = field(default_factory=Last)
     learned: Last[Learned] = field(default_factory=Last)
+    made: dict[str, Any] | None = None
+
+    def once(self, make: Callable[[], T], *described: Any) -> T:
+        """Return what ``make`` does; runs that are only planned share it.
+
+        Args:
+            make: makes it.
+            described: by what, as plain containers.
+        """
+        if self.made is None:
+            return make()
+        key = digest_of(described)
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]

@@ -6,11 +6,11 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from dmm_exp.config.folders import further_folders
-from dmm_exp.config.identity import identified
-from dmm_exp.config.schema import Config
+from dmm_exp.config.schema import Config, Plain
 from dmm_exp.console.tables import print_table, text_table
 from dmm_exp.ensembles.pace import Pace
 from dmm_exp.ensembles.work import uses_gpu
@@ -31,6 +31,7 @@ class RunPlan:
 
     Attributes:
         config: the run's.
+        identity: what identifies its result.
         folder: its folder.
         finished: whether it was finished before.
         stages: what it needs.
@@ -39,17 +40,17 @@ class RunPlan:
     """
 
     config: Config
+    identity: Plain
     folder: Path
     finished: bool
     stages: Sequence[PlannedStage]
     pace: Callable[[float], Pace | None]
     workers: int | None
 
-    @property
+    @cached_property
     def recipe(self) -> str:
         """What tells runs apart whose members do not train equally fast."""
-        known = identified(self.config)
-        return digest_of({key: known[key] for key in RECIPE})
+        return digest_of({key: self.identity[key] for key in RECIPE})
 
 
 @dataclass

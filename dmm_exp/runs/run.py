@@ -105,7 +105,7 @@ class Planner:
     """
 
     def __init__(self, console: Console, shared: Shared | None) -> None:
-        self._console, self._shared = console, shared or Shared()
+        self._console, self._shared = console, replace(shared or Shared(), made={})
         self._stores: dict[Path, PlanningStore] = {}
         self._unlearners: dict[str, dict[str, Any]] = {}
         self._checked: set[str] = set()
@@ -122,14 +122,15 @@ class Planner:
         config = replace(composed_parts(config, known), dry_run=True)
         pipeline = _pipeline(config, choices, self._console, self._shared, store)
         parts = (pipeline, Attack(pipeline), Audits(pipeline))
-        kind = digest_of({key: value for key, value in identified(config).items() if key not in ("seed", "forget")})
+        config = pipeline.context.config
+        identity = identified(config)
+        kind = digest_of({key: value for key, value in identity.items() if key not in ("seed", "forget")})
         for part in parts if kind not in self._checked else ():
             part.check()
         self._checked.add(kind)
-        stages = [planned(stage, pipeline.context.config, store) for part in parts for stage in part.stages()]
-        workers = workers_of(config, pipeline.context.executor)
-        folder = folder_of(pipeline.context.config, choices)
-        return RunPlan(config, folder, is_finished(folder), stages, pipeline.models.chunks.pace, workers)
+        stages = [planned(stage, identity, store) for part in parts for stage in part.stages()]
+        workers, folder = workers_of(config, pipeline.context.executor), folder_of(config, choices)
+        return RunPlan(config, identity, folder, is_finished(folder), stages, pipeline.models.chunks.pace, workers)
 
 
 class Plans:
