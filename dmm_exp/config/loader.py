@@ -263,6 +263,8 @@ def _plain_lists() -> Iterator[None]:
 def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Loader]:
     """Let Hydra look for configuration in some folders while the body runs, also inside a run that Hydra started.
 
+    Inside a body that looks in the same folders, the loader is the same: it has read their files.
+
     Args:
         config_dir: absolute path of the folder with the primary configuration.
         more: absolute paths of further folders to look for groups in (``--config-dir``).
@@ -273,10 +275,14 @@ def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Loader]
     for folder in more:
         search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     current = GlobalHydra.instance()
-    before, current.hydra = current.hydra, None
+    before = current.hydra
+    outer = before.config_loader if before is not None else None
     try:
         with limited_files(), _plain_lists():
-            loader = Loader(search_path)
+            if isinstance(outer, Loader) and str(outer.config_search_path) == str(search_path):
+                yield outer
+                return
+            loader, current.hydra = Loader(search_path), None
             current.initialize(Hydra(task_name="dmm_exp", config_loader=loader))
             register_tables(*more, config_dir)  # after Hydra's plugins: ours registers the tables of conf/ alone
             yield loader

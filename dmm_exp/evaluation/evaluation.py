@@ -13,7 +13,7 @@ from dmm_exp.evaluation.costs import Costs
 from dmm_exp.evaluation.lds import lds_metrics
 from dmm_exp.evaluation.outputs import Outputs
 from dmm_exp.evaluation.scored import Scored
-from dmm_exp.metrics import doubt, effect_quality, expected_error, mia
+from dmm_exp.metrics import doubt, effect_quality, error_ratio, expected_error, mia
 from dmm_exp.metrics.settings import klom_options_of
 from dmm_exp.pipeline import Pipeline
 from dmm_exp.store import Artifact, Draft, Spec
@@ -210,6 +210,10 @@ class Evaluation:
             "standard_error": float(np.sqrt((errors**2).mean())),
             "expected_error": expected_error(predicted, errors, posterior=posterior),
         }
+        if errors.any():
+            again = self.scored.effect_by("floor")
+            assert again is not None
+            values["error_ratio"] = error_ratio(predicted, errors, self.effects["true"][points], again[points])
         if posterior:
             deviation = self.pipeline.models.originals.stacked("logits")[:, points].std(0, correction=0).numpy()
             values["doubt"] = doubt(errors, deviation, self.context.examples.labels.numpy()[points])

@@ -117,7 +117,11 @@ class Scored:
 
         None where there are no originals, or only margins.
         """
-        sides = [self.outputs[name].mean_logits for name in ("original", "oracle") if name in self.outputs]
+        return self.effect_by("oracle")
+
+    def effect_by(self, retrained: str) -> NDArray[np.floating] | None:
+        """Return the true effect by another ensemble of retrained models."""
+        sides = [self.outputs[name].mean_logits for name in ("original", retrained) if name in self.outputs]
         before, after = sides if len(sides) == 2 else (None, None)
         return None if before is None or after is None else before - after
 

@@ -8,7 +8,7 @@ Ensembles come as margins ``[members, points]``.
 from dmm_exp.metrics.better import better
 from dmm_exp.metrics.competition import competition_epsilon, competition_quality
 from dmm_exp.metrics.cost import cost_ratio, retraining_cost
-from dmm_exp.metrics.effects import UNKNOWN, doubt, effect_quality, expected_error
+from dmm_exp.metrics.effects import UNKNOWN, doubt, effect_quality, error_ratio, expected_error
 from dmm_exp.metrics.intervals import mean_interval, ulira_intervals
 from dmm_exp.metrics.klom import KlomOptions, check_options, klom, klom_both
 from dmm_exp.metrics.klom_floor import SplitHalfFloor, split_half_floor
@@ -35,6 +35,7 @@ __all__ = [
     "cost_ratio",
     "doubt",
     "effect_quality",
+    "error_ratio",
     "expected_error",
     "false_positives",
     "klom",

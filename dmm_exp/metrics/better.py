@@ -10,7 +10,7 @@ _LOWER = (
     *("single/outside", "single/distance", "competition/epsilon", "certified", "effect/doubt"),
 )
 _HIGHER = ("tow", "lds", "effect/r2", "effect/correlation", "single/indistinguishable", "competition/")
-_NEITHER = ("accuracy", "mia/", "effect/slope", "tow/std", "tow_mia/std")
+_NEITHER = ("accuracy", "mia/", "effect/slope", "effect/error_ratio", "tow/std", "tow_mia/std")
 _NEITHER_ENDS = ("/false_positive_rate", "/false_positive_rate_low", "/false_positive_rate_high")
 
 

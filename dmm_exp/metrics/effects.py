@@ -66,6 +66,33 @@ def expected_error(predicted: ArrayLike, standard_error: ArrayLike, *, posterior
     return WORST if nothing <= noise / WORST else noise / nothing
 
 
+def error_ratio(predicted: ArrayLike, standard_error: ArrayLike, first: ArrayLike, second: ArrayLike) -> float:
+    """Return the squared error of a prediction, in multiples of the variance that it states.
+
+    1 is right, more is too sure of itself, less too cautious. The true effect is known from retrained models, with
+    sampling noise. Two independent ensembles of them have independent noise, so the product of a prediction's two
+    errors has the squared error alone as its expectation; it may be negative where that is small.
+
+    Args:
+        predicted: ``[points, classes]``, in logits.
+        standard_error: ``[points, classes]``.
+        first: true effect by one ensemble of retrained models, ``[points, classes]``.
+        second: by another.
+
+    Returns:
+        The ratio of the means over all logits; NaN where no error is stated.
+
+    Raises:
+        UserError: when the shapes differ, nothing is given, or a value is NaN or infinite.
+    """
+    guess, error = _checked("predicted", predicted), _checked("standard_error", standard_error)
+    truths = _checked("first", first), _checked("second", second)
+    for name, other in zip(("standard_error", "first", "second"), (error, *truths), strict=True):
+        same_shape("predicted", guess, name, other)
+    stated = float((error**2).sum())
+    return float(((guess - truths[0]) * (guess - truths[1])).sum()) / stated if stated else float("nan")
+
+
 def doubt(standard_error: ArrayLike, deviation: ArrayLike, labels: ArrayLike) -> float:
     """Return how uncertain a prediction of the labels' logits is, in standard deviations of these logits over models.
 

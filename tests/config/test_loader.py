@@ -90,3 +90,15 @@ def test_each_composer_reads_the_files_as_they_are(tmp_path: Path, choice: str):
             config, _ = compose(["experiment=mine"])[0]
     assert config.seed == 1
     assert f"n_models: {config.n_models}" in choice
+
+
+def test_inside_a_body_that_looks_in_the_same_folders_the_loader_is_the_same(tmp_path: Path):
+    with config_loader(config_directory(), [str(tmp_path)]) as outer:
+        with config_loader(config_directory(), [str(tmp_path)]) as inner:
+            assert inner is outer
+        with config_loader(config_directory()) as other:
+            assert other is not outer
+        with config_loader(config_directory(), [str(tmp_path)]) as again:
+            assert again is outer
+    with config_loader(config_directory(), [str(tmp_path)]) as later:
+        assert later is not outer

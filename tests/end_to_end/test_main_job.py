@@ -36,7 +36,7 @@ WITH_INTERVAL = {
     *(f"competition/quality{end}" for end in ("", "_floor", "_original")),
     *(name for name in ALWAYS if name.startswith(("accuracy", "mia", "tow", "ulira")) and "/std" not in name),
 }
-EFFECT = ("r2", "correlation", "slope", "standard_error", "expected_error")
+EFFECT = ("r2", "correlation", "slope", "standard_error", "expected_error", "error_ratio")
 PREDICTED = {
     *(f"effect/{kind}/{group}" for group in GROUPS for kind in EFFECT),
     *("lds", "cost/attribution"),

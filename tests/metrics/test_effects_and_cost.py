@@ -11,7 +11,7 @@ from scipy.stats import linregress
 from sklearn.metrics import r2_score
 
 from dmm_exp.errors import UserError
-from dmm_exp.metrics import cost_ratio, doubt, effect_quality, expected_error, retraining_cost
+from dmm_exp.metrics import cost_ratio, doubt, effect_quality, error_ratio, expected_error, retraining_cost
 
 
 def test_a_perfect_prediction_scores_one():
@@ -83,6 +83,23 @@ def test_impossible_costs_are_refused(unlearning, retraining):
 def test_importing_the_metrics_loads_neither_torch_nor_scipy():
     code = "import sys, dmm_exp.metrics; sys.exit(bool({'torch', 'scipy', 'sklearn', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_the_error_ratio_is_the_squared_error_in_variances_whatever_the_noise_of_retrained_models(factor):
+    generator = np.random.default_rng(0)
+    error = generator.uniform(0.5, 2.0, size=(400, 10))
+    truth = generator.normal(size=error.shape)
+    predicted = truth + factor**0.5 * error * generator.normal(size=error.shape)
+    seen = [truth + 2 * generator.normal(size=error.shape) for _ in range(2)]
+    exact = ((predicted - truth) ** 2).sum() / (error**2).sum()
+    assert exact == pytest.approx(factor, rel=0.05)
+    assert error_ratio(predicted, error, truth, truth) == pytest.approx(exact)
+    assert error_ratio(predicted, error, *seen) == pytest.approx(exact, abs=0.15)
+
+
+def test_without_a_stated_error_there_is_no_ratio():
+    assert np.isnan(error_ratio(np.ones((2, 2)), np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, 2))))
 
 
 def test_doubt_is_the_standard_error_of_the_labels_logit_in_deviations_of_models():
