@@ -26,13 +26,18 @@ MEMBERS = "members.parquet"
 MODEL = "unlearned.safetensors"
 
 
-def run_name(config: Config, choices: Mapping[str, str]) -> str:
+def run_name(config: Config, choices: Mapping[str, str], identity: Plain | None = None) -> str:
     """Return ``<choices>__<id>``: the same experiment has the same name wherever it is started.
 
     The id is the hash of what identifies the result; see :func:`identified`.
+
+    Args:
+        config: the run's.
+        choices: group → choice.
+        identity: what identifies the result, where that is known already.
     """
     words = "-".join(choices[group] for group in NAMED if choices.get(group, "none") != "none")
-    return f"{words}__{digest_of(identified(config))[:10]}"
+    return f"{words}__{digest_of(identified(config) if identity is None else identity)[:10]}"
 
 
 def many_runs_digest(runs: Sequence[tuple[Sequence[str], Config]]) -> str:

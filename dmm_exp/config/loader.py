@@ -92,6 +92,7 @@ class Loader(ConfigLoaderImpl):
         self._composed: dict[tuple[str | None, tuple[str, ...], RunMode], DictConfig] = {}
         self._merged: dict[_Files, DictConfig] = {}  # what files merge to that several compositions began with
         self._before: _Files = ()
+        self._whole: tuple[Chosen, DictConfig] | None = None  # what the last choices of groups composed to
 
     def load_configuration(
         self,
@@ -121,7 +122,9 @@ class Loader(ConfigLoaderImpl):
             ConfigCompositionException: they compose to nothing.
         """
         chosen, values = self._chosen_by(config_name, overrides)
-        config = self._compose_config_from_defaults_list(chosen.files, chosen.repository)
+        if self._whole is None or self._whole[0] is not chosen:
+            self._whole = chosen, self._compose_config_from_defaults_list(chosen.files, chosen.repository)
+        config = copied(self._whole[1])
         OmegaConf.set_struct(config, True)
         try:
             self._apply_overrides_to_config(values, config)
@@ -134,7 +137,7 @@ class Loader(ConfigLoaderImpl):
         """Return what other processes get: nothing composed, which would be much for a large sweep."""
         repository = Repository(self.config_search_path)
         kept = ("choices", "parsed", "_chosen", "_composed", "_merged")
-        return {**vars(self), "repository": repository, "_before": ()} | {name: {} for name in kept}
+        return {**vars(self), "repository": repository, "_before": (), "_whole": None} | {name: {} for name in kept}
 
     def _chosen_by(self, config_name: str | None, overrides: Sequence[Any]) -> tuple[Chosen, list[Any]]:
         """Return what the choices of groups among some overrides stand for, and the other overrides."""
@@ -168,7 +171,7 @@ class Loader(ConfigLoaderImpl):
         for place, default in enumerate(defaults[known:], known):
             if place == shared > known:
                 self._keep(files[:place], cfg)
-            loaded = self._load_single_config(default, repo).config
+            loaded: Any = self._load_single_config(default, repo).config
             _strip_defaults(loaded)
             if own_part and "hydra" in loaded:
                 loaded.pop("hydra")

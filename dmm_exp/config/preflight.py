@@ -86,6 +86,7 @@ class Composer:
     def __init__(self, loader: Loader, name: str = PRIMARY) -> None:
         self._loader = loader
         self._name = name
+        self._files: dict[tuple[str, ...], Any] = {}  # what choices of groups compose to
 
     def __call__(self, overrides: Sequence[str]) -> Composed:
         """Return the configuration and the choices of every cell that a command line stands for."""
@@ -148,7 +149,11 @@ class Composer:
         """Return what the chosen files compose to, the first ones of a sweep, as plain unresolved containers."""
         cell = next(cells_of(parsed(overrides, self._loader), self._loader))
         groups = [one for one in cell if is_group(one, self._loader)]
-        return OmegaConf.to_container(self._composed(groups, self._with_hydras)[0])
+        compose = self._with_hydras if any(one.is_hydra_override() for one in cell) else self._own_part
+        key = (compose.__name__, *(one.input_line for one in groups))
+        if key not in self._files:
+            self._files[key] = OmegaConf.to_container(self._composed(groups, compose)[0])
+        return self._files[key]
 
     def _resolved(self, cell: Sequence[Any], compose: Compose) -> tuple[Config, dict[str, str]]:
         """Return a cell's configuration and choices."""

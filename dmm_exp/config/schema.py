@@ -286,6 +286,8 @@ def training_config(training: Node) -> TrainingConfig:
 
 def plain(node: Any) -> Any:
     """Return a typed configuration, or a part of one, as plain containers."""
+    if node is None or type(node) in (str, bool, int, float):  # most are: what follows is slow
+        return node
     if is_dataclass(node):
         return {one.name: plain(getattr(node, one.name)) for one in fields(node)}
     if isinstance(node, Mapping):

@@ -9,10 +9,10 @@ from typing import Any
 
 from dmm_exp.config.identity import identifying
 from dmm_exp.config.instantiate import instantiate
-from dmm_exp.config.schema import Config, Node, plain
+from dmm_exp.config.schema import Config, Node, Plain, TrainingConfig, plain
 from dmm_exp.console.progress import Console, StageRecord
 from dmm_exp.data import Examples, content_hash
-from dmm_exp.ensembles.work import Executor, model_factory
+from dmm_exp.ensembles.work import Executor, model_factory, recipe
 from dmm_exp.files.digests import digest_of
 from dmm_exp.models import Normalised
 from dmm_exp.pipeline.shared import Shared
@@ -96,7 +96,7 @@ class Context:
         """The dataset as an artifact, addressed by its content."""
         return self.obtain("dataset", self.data.detail, self.data.spec, self.data.written.write)
 
-    def made(self, part: Node, path: str) -> Any:
+    def made(self, part: Plain, path: str) -> Any:
         """Return the object that a part of the configuration describes; see :func:`instantiate`."""
         return self.shared.once(partial(instantiate, part, path), path, plain(part))
 
@@ -106,6 +106,11 @@ class Context:
         config = self.config.model.network
         make = partial(model_factory, config, self.examples)
         return self.shared.once(make, "model.network", plain(config), self.data.spec.digest)
+
+    def recipe(self, training: TrainingConfig) -> Node:
+        """Return a part of the configuration that trains networks, with its objects; see :func:`recipe`."""
+        config = plain(training)
+        return self.shared.once(partial(recipe, config), "training", config)
 
     @property
     def trainer_identity(self) -> Node:

@@ -19,7 +19,6 @@ from dmm_exp.data import Rows
 from dmm_exp.ensembles.by_function import by_function
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.optimisation import check_optimizer
-from dmm_exp.ensembles.work import recipe
 from dmm_exp.errors import UserError
 from dmm_exp.forget import Selector
 from dmm_exp.metrics.settings import check_settings
@@ -80,8 +79,8 @@ class Pipeline:
             self.effects.check()
         self.scores.check(self.families)
         Engine(**plain(config.engine))
-        self._check_recipe(recipe(plain(config.training)))
-        check_optimizer(recipe(plain(config.scores.held_out))["optimizer"], "scores.held_out.optimizer")
+        self._check_recipe(self.context.recipe(config.training))
+        check_optimizer(self.context.recipe(config.scores.held_out)["optimizer"], "scores.held_out.optimizer")
 
     def _check_parts(self) -> None:
         for unlearner in self.unlearners:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dmm_exp.config.identity import CHOICES, CONTENTS, contents, run_name
 from dmm_exp.config.rerun import text_of
-from dmm_exp.config.schema import Config, plain
+from dmm_exp.config.schema import Config, Plain, plain
 from dmm_exp.config.trust import needed
 from dmm_exp.console.progress import Console
 from dmm_exp.errors import printable
@@ -20,9 +20,9 @@ from dmm_exp.files.writing import write_json, write_text
 from dmm_exp.store.lock import Lock
 
 
-def folder_of(config: Config, choices: Mapping[str, str]) -> Path:
-    """Return the folder of a run."""
-    return config.outputs / "runs" / run_name(config, choices)
+def folder_of(config: Config, choices: Mapping[str, str], identity: Plain | None = None) -> Path:
+    """Return the folder of a run; see :func:`~dmm_exp.config.identity.run_name`."""
+    return config.outputs / "runs" / run_name(config, choices, identity)
 
 
 def is_finished(folder: Path) -> bool:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dmm_exp.pipeline.shared import Shared
     from dmm_exp.runs.run import Plans
 
+OBJECTS = 50_000  # that are made between two searches for garbage, where most of them stay
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -91,7 +93,7 @@ def do(request: JobRequest) -> FinishedRun | Path | None:
         config = composed_parts(config)
         check_ranges(config)
         _start_workers(config, request.choices)
-    with _without_collections():
+    with fewer_collections():
         check_targets(config.job, "job")
     job: Job = instantiate(config.job, "job")
     settings = {"leaderboard.methods": config.leaderboard.methods, "study.tables": config.study.tables}
@@ -118,13 +120,14 @@ def failure(error: Exception) -> str:
 
 
 @contextmanager
-def _without_collections() -> Iterator[None]:
-    """Stop Python's garbage collector while modules are imported: they make many objects, and no garbage."""
-    gc.disable()
+def fewer_collections() -> Iterator[None]:
+    """Let Python look for garbage seldom while many objects are made that stay, of modules or configurations."""
+    before = gc.get_threshold()
+    gc.set_threshold(OBJECTS, *before[1:])
     try:
         yield
     finally:
-        gc.enable()
+        gc.set_threshold(*before)
 
 
 def print_accepted(config: Config, choices: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json
 from dmm_exp.pipeline.shared import Shared
 from dmm_exp.runs.batch import begin
-from dmm_exp.runs.job import Job, JobRequest, failure
+from dmm_exp.runs.job import Job, JobRequest, failure, fewer_collections
 from dmm_exp.runs.plan import command
 from dmm_exp.runs.run import Plans, run
 
@@ -93,7 +93,7 @@ class ManyRuns(Job, Generic[C]):
         """
         config, overrides, shared = request.config, request.overrides, request.shared or Shared()
         begin(overrides)
-        with Console().progress("configurations", None) as advance:
+        with fewer_collections(), Console().progress("configurations", None) as advance:
             cells = []
             for cell in self.cells(config, overrides):
                 check_config(cell.config)
@@ -104,7 +104,7 @@ class ManyRuns(Job, Generic[C]):
         folder = self.folder_of(config, cells)
         if config.dry_run:
             plans = Plans(shared)
-            with Console().progress("plans", len(cells)) as advance:
+            with fewer_collections(), Console().progress("plans", len(cells)) as advance:
                 for cell in cells:
                     plans.add(cell.overrides, cell.config, cell.choices)
                     advance(1)

@@ -12,7 +12,7 @@ from dmm_exp.config.identity import ARTIFACTS, identified
 from dmm_exp.config.instantiate import check_targets, instantiate
 from dmm_exp.config.parts import auto_parts, composed_parts
 from dmm_exp.config.preflight import compose_forget_sets
-from dmm_exp.config.ranges import check_ranges
+from dmm_exp.config.ranges import check_config
 from dmm_exp.config.scale import scaled_part
 from dmm_exp.config.schema import Config, plain
 from dmm_exp.console.progress import Console
@@ -76,13 +76,13 @@ def run(
     Raises:
         UserError: the configuration asks for what cannot be.
     """
-    check_ranges(config)
-    console = Console()
+    config, console = composed_parts(config), Console()
+    check_config(config)
     if config.dry_run:
         _print_plan(Planner(console, shared).plan(config, choices), overrides)
         return None
     store = Store(_artifacts(config), console)
-    pipeline = _pipeline(composed_parts(config), choices, console, shared or Shared(), store)
+    pipeline = _pipeline(config, choices, console, shared or Shared(), store)
     attack, audits = Attack(pipeline), Audits(pipeline)
     for part in (pipeline, attack, audits):
         part.check()
@@ -119,17 +119,21 @@ class Planner:
         store = self._stores.setdefault(config.outputs, PlanningStore(_artifacts(config), self._console))
         store.missing.clear()
         known = self._unlearners.setdefault(digest_of(config.scale), {})
-        config = replace(composed_parts(config, known), dry_run=True)
-        pipeline = _pipeline(config, choices, self._console, self._shared, store)
-        parts = (pipeline, Attack(pipeline), Audits(pipeline))
-        config = pipeline.context.config
-        identity = identified(config)
+        asked = replace(composed_parts(config, known), dry_run=True)
+        identity = identified(asked)
         kind = digest_of({key: value for key, value in identity.items() if key not in ("seed", "forget")})
-        for part in parts if kind not in self._checked else ():
+        is_new = kind not in self._checked
+        if is_new:
+            check_targets(asked)
+        pipeline = _pipeline(asked, choices, self._console, self._shared, store)
+        parts = (pipeline, Attack(pipeline), Audits(pipeline))
+        for part in parts if is_new else ():
             part.check()
         self._checked.add(kind)
+        if (config := pipeline.context.config) is not asked:  # a search, or a choice of parts, that comes first
+            identity = identified(config)
         stages = [planned(stage, identity, store) for part in parts for stage in part.stages()]
-        workers, folder = workers_of(config, pipeline.context.executor), folder_of(config, choices)
+        workers, folder = workers_of(config, pipeline.context.executor), folder_of(config, choices, identity)
         return RunPlan(config, identity, folder, is_finished(folder), stages, pipeline.models.chunks.pace, workers)
 
 
@@ -149,13 +153,12 @@ class Plans:
 
         Args:
             overrides: of the run.
-            config: what they compose to.
+            config: what they compose to, checked.
             choices: group → choice.
 
         Raises:
             UserError: the configuration asks for what cannot be.
         """
-        check_ranges(config)
         self._last = self._planner.plan(config, choices)
         print(f"{command(overrides)}{'  # finished before' if self._last.finished else ''}")
         self._totals.add(self._last)
@@ -173,7 +176,6 @@ def _artifacts(config: Config) -> Path:
 
 def _pipeline(config: Config, choices: Mapping[str, str], console: Console, shared: Shared, store: Store) -> Pipeline:
     """Return the pipeline of a configuration, whose settings are searched first where that is asked for."""
-    check_targets(config)
     executor = shared_executor(config.executor)
 
     def pipeline_of(config: Config, console: Console) -> Pipeline:
