@@ -11,8 +11,12 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from hydra.core.config_store import ConfigNode, ConfigStore
+from omegaconf import DictConfig, OmegaConf
 
 from dmm_exp.config.schema import Plain
 from dmm_exp.errors import UserError, did_you_mean, listed
@@ -117,8 +121,6 @@ def register_tables(*folders: str) -> None:
     Raises:
         UserError: a table cannot be read.
     """
-    from hydra.core.config_store import ConfigStore
-
     repository = ConfigStore.instance().repo
     tables = [(name, path) for folder in folders for name, path in tables_of(Path(folder)).items()]
     stamp = [(path, path.stat().st_mtime_ns, path.stat().st_size) for _, path in tables]
@@ -136,15 +138,28 @@ def register_tables(*folders: str) -> None:
 _registered: dict[str, Any] = {}  # what the last call found, for calls that find the same
 
 
-def _store(choice: str, row: Row) -> None:
-    from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
+class _RowNode(ConfigNode):
+    """A row in Hydra's store; it becomes a configuration when it is asked for, which most rows never are."""
 
-    node = OmegaConf.create({"defaults": [{f"override /{UNLEARNER}": row[UNLEARNER]}]})
-    for key, value in settings_in(row).items():
-        OmegaConf.update(node, f"{UNLEARNER}.{key}", value)
-    group, _, name = choice.rpartition("/")
-    ConfigStore.instance().store(name=name, node=node, group=group, package="_global_", provider=PROVIDER)
+    def __init__(self, name: str, group: str, row: Row) -> None:
+        self.name, self.group, self.package, self.provider = name, group, "_global_", PROVIDER
+        self._row = row
+
+    @cached_property
+    def node(self) -> DictConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the row sets."""
+        node = OmegaConf.create({"defaults": [{f"override /{UNLEARNER}": self._row[UNLEARNER]}]})
+        for key, value in settings_in(self._row).items():
+            OmegaConf.update(node, f"{UNLEARNER}.{key}", value)
+        return node
+
+
+def _store(choice: str, row: Row) -> None:
+    *groups, name = f"{choice}.yaml".split("/")
+    folder = ConfigStore.instance().repo
+    for group in groups:
+        folder = folder.setdefault(group, {})
+    folder[name] = _RowNode(name, "/".join(groups), row)
 
 
 def _drop(group: dict[str, Any]) -> None:

@@ -93,7 +93,7 @@ def do(request: JobRequest) -> FinishedRun | Path | None:
         config = composed_parts(config)
         check_ranges(config)
         _start_workers(config, request.choices)
-    with fewer_collections():
+    with fewer_collections(0):
         check_targets(config.job, "job")
     job: Job = instantiate(config.job, "job")
     settings = {"leaderboard.methods": config.leaderboard.methods, "study.tables": config.study.tables}
@@ -120,10 +120,14 @@ def failure(error: Exception) -> str:
 
 
 @contextmanager
-def fewer_collections() -> Iterator[None]:
-    """Let Python look for garbage seldom while many objects are made that stay, of modules or configurations."""
+def fewer_collections(objects: int = OBJECTS) -> Iterator[None]:
+    """Let Python look for garbage seldom while many objects are made that stay, of configurations or modules.
+
+    Args:
+        objects: that are made between two searches; 0 for none.
+    """
     before = gc.get_threshold()
-    gc.set_threshold(OBJECTS, *before[1:])
+    gc.set_threshold(objects, *before[1:])
     try:
         yield
     finally:
