@@ -93,8 +93,11 @@ def do(request: JobRequest) -> FinishedRun | Path | None:
         config = composed_parts(config)
         check_ranges(config)
         _start_workers(config, request.choices)
+    first = "torch" not in sys.modules
     with fewer_collections(0):
         check_targets(config.job, "job")
+    if first:
+        gc.freeze()  # modules stay: no later search for garbage looks at them
     job: Job = instantiate(config.job, "job")
     settings = {"leaderboard.methods": config.leaderboard.methods, "study.tables": config.study.tables}
     for key, value in (settings | {"convex.loss": config.convex.loss}).items():
