@@ -22,6 +22,7 @@ NAMES = (
     "workers",
     "scheduling",
     "main_job",
+    "plans",
     "datamodels",
     "trak_features",
     "chunk_memory",
