@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from dmm_exp.attribution import Effect, Learned
-from dmm_exp.pipeline import Last
+from dmm_exp.pipeline import Last, Shared
 
 
 class Something(Learned):
@@ -46,3 +46,20 @@ def test_a_failed_lesson_is_not_kept():
     with pytest.raises(ZeroDivisionError):
         last.obtain("one", lambda: 1 / 0)
     assert isinstance(last.obtain("one", Something), Something)
+
+
+def test_runs_that_compute_make_their_own_objects():
+    made = [Shared().once(object, "forget", {"seed": 1}) for _ in range(2)]
+    shared = Shared()
+    made += [shared.once(object, "forget", {"seed": 1}) for _ in range(2)]
+    assert len({id(one) for one in made}) == 4
+
+
+def test_runs_that_are_planned_share_the_objects_of_equal_parts():
+    shared = Shared(made={})
+    first, other, place, again = (
+        shared.once(object, path, {"seed": seed})
+        for path, seed in [("forget", 1), ("forget", 2), ("dataset", 1), ("forget", 1)]
+    )
+    assert again is first
+    assert len({id(first), id(other), id(place)}) == 3
