@@ -40,6 +40,18 @@ ELSEWHERE = {  # code that is not run with these → where it is
 OURS = ("python -m dmm_exp", "dmm-exp")  # what is taken for a command in running text, too
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# ([\w./-]+\.(?:py|ya?ml))( \(goes on\))?$")
+SMALLEST = [  # bounds that win over whatever a page says
+    "scale=tiny",
+    "scale.n_models=2",
+    "scale.pool.size=24",
+    "scale.pool.held_out=2",
+    "scale.pool.designs.each.members=4",
+    "scale.training.epochs=1",
+    "scale.training.batch_size=256",
+    "scale.unlearner.epochs=1",
+    "scale.unlearner.batch_size=256",
+    "executor=local",
+]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Every command in README and docs would be accepted: overrides compose, options are read, scripts and targets exist.
 
-Commands of the lessons are run, by test_tutorials.
+Every run is planned, too, and those of README are run at the smallest scale. Commands of the lessons are run by
+test_tutorials; leaderboards and studies by tests/data/test_presets.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from snippets import CODE, ELSEWHERE, LESSONS, PAGES, ROOT, blocks, inline, named, split
+from snippets import CODE, ELSEWHERE, LESSONS, PAGES, ROOT, SMALLEST, blocks, inline, named, split
 
 from dmm_exp.commands import compare, export, leaderboard, score
 from dmm_exp.commands.options import read_options
@@ -22,6 +23,7 @@ from dmm_exp.config.preflight import Composer, composer
 from dmm_exp.config.schema import register
 from dmm_exp.deletion.command import PREFIX, Keys
 from dmm_exp.records import verify_command
+from dmm_exp.runs import plan
 
 NOT_HERE = {  # first words → why they are neither run nor looked at
     "git": "asks about the reader's checkout",
@@ -37,6 +39,8 @@ NOT_HERE = {  # first words → why they are neither run nor looked at
     "python -m venv": "makes the reader's environment",
     "python -m build": "as uv",
 }
+LACKING = {"FOLDER", "NAME", "...", "--config-path", "hydra/launcher=joblib"}  # words of commands that are patterns
+READERS_OWN = re.compile(r"does not exist; expected|could not be loaded|cannot be imported")  # data, or a module
 TEXT = {  # blocks without a language that hold no command → what they are
     "README.md: KLoM P95": "a table that is printed; test_tutorials compares it",
     "docs/architecture.md: dataset": "a diagram",
@@ -176,6 +180,45 @@ def test_every_command_is_one_that_would_be_accepted(compose, monkeypatch):
         except (Exception, SystemExit) as error:
             refused[f"{page}: {text}"] = f"{type(error).__name__}: {error}"
     assert not refused, "\n".join(f"{command}\n  {why}" for command, why in refused.items())
+
+
+def runs(page: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield every command that starts a run or a sweep, as it stands on a page, and its words after the program's."""
+    for text, where in commands():
+        words = split(text)
+        if words[:3] == ["python", "-m", "dmm_exp"] and where.startswith(page) and not {*words} & LACKING:
+            rest = overrides(words[3:])
+            if rest and rest[0] not in COMMANDS:
+                yield text, rest
+
+
+def is_job_of_many(words: list[str], compose: Composer) -> bool:
+    options = read_options(words)
+    return not (options.help or options.cfg) and "Run" not in str(compose.first(options.overrides).job._target_)
+
+
+def test_every_run_can_be_planned(compose, command, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "BUDGET", 0.01)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    refused, planned = {}, 0
+    for text, words in runs():
+        if is_job_of_many(words, compose):
+            continue
+        done = command(*words, "dry_run=true", "logger=none", f"paths.outputs={tmp_path}", cwd=ROOT / "examples")
+        planned += done.returncode == 0
+        if done.returncode and not READERS_OWN.search(done.stderr):
+            refused[text] = done.stderr.strip()
+    assert not refused, "\n".join(f"{command}\n  {why}" for command, why in refused.items())
+    assert planned > 20
+
+
+def test_the_runs_of_the_readme_run(command, tmp_path):
+    found = [words for _, words in runs("README.md")]
+    assert len(found) >= 4
+    for words in found:
+        done = command(*words, *SMALLEST, "logger=none", cwd=tmp_path)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+    assert command("compare", "outputs/runs", cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

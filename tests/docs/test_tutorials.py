@@ -11,21 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from snippets import CODE, LESSONS, ROOT, Block, blocks, named, split
+from snippets import CODE, LESSONS, ROOT, SMALLEST, Block, blocks, named, split
 
 TUTORIALS = ROOT / LESSONS
-SMALLEST = [  # bounds that win over whatever a page says
-    "scale=tiny",
-    "scale.n_models=2",
-    "scale.pool.size=24",
-    "scale.pool.held_out=2",
-    "scale.pool.designs.each.members=4",
-    "scale.training.epochs=1",
-    "scale.training.batch_size=256",
-    "scale.unlearner.epochs=1",
-    "scale.unlearner.batch_size=256",
-    "executor=local",
-]
 FEWER = {  # text of a page → what is run instead
     "delete_rows": {
         "size=600": "size=40",
