@@ -25,7 +25,7 @@ from dmm_exp.leaderboard.ranking import (
     standing,
     tidy,
 )
-from dmm_exp.leaderboard.tables import block_data, is_first, leaderboard_latex, leaderboard_markdown, plain
+from dmm_exp.leaderboard.tables import block_data, has_first, leaderboard_latex, leaderboard_markdown, plain
 from dmm_exp.report.charts import Chart, Mark, Panel, dots, line, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
 from dmm_exp.runs.cost_figure import cost_axis, cost_scale, frontier_line
@@ -135,7 +135,7 @@ def _sections(ranking: Ranking, outcomes: Sequence[Outcome]) -> Iterator[Section
 
 def _winner(ranking: Ranking) -> list[str]:
     """Say who is first, if anyone is, or that there are too few models to tell."""
-    if not is_first(ranking):
+    if not has_first(ranking):
         return [] if ranking.is_sure else ["There are too few models to say which method is best."]
     ranks, column = ranking.table["mean_rank"].dropna().to_dict(), ranking.blocks[0].columns[0]
     first = [str(method) for method, rank in ranks.items() if rank == min(ranks.values())]

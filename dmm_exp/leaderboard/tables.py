@@ -32,12 +32,12 @@ def block_data(ranking: Ranking, columns: Sequence[Column]) -> HeadlineData:
     cells = [map(Cell, ranking.texts(column), ranking.intervals(column)) for column in columns]
     for place, ((method, is_reference), *values) in enumerate(zip(ranking.methods, *cells, strict=True)):
         note = "reference" if is_reference else ""
-        rows.append(HeadlineRow(method, note, list(values), emphasis=place == 0 and is_first(ranking)))
+        rows.append(HeadlineRow(method, note, list(values), emphasis=place == 0 and has_first(ranking)))
     return HeadlineData([Cell(column.head, column.detail) for column in columns], rows)
 
 
-def is_first(ranking: Ranking) -> bool:
-    """Return whether the first method can be called the first: it has a rank, and ranks mean something."""
+def has_first(ranking: Ranking) -> bool:
+    """Return whether a method can be called the first: it has a rank, and ranks mean something."""
     return ranking.is_sure and not math.isnan(ranking.table["mean_rank"].iloc[0])
 
 
@@ -89,7 +89,7 @@ def _terminal_table(ranking: Ranking, block: Block) -> Table:
 
 def _labels(ranking: Ranking) -> tuple[list[str], list[str]]:
     """Return the names of rows, and how a terminal shows them."""
-    first = "bold" if is_first(ranking) else ""
+    first = "bold" if has_first(ranking) else ""
     shades = ["dim" if is_reference else "" for _, is_reference in ranking.methods]
     return [INDEPENDENT, *(method for method, _ in ranking.methods)], ["dim", shades[0] or first, *shades[1:]]
 
