@@ -15,13 +15,12 @@ from dmm_exp.config.instantiate import instantiate
 from dmm_exp.config.preflight import composer, forget_overrides
 from dmm_exp.config.schema import Config, LeaderboardConfig, plain
 from dmm_exp.config.tables import check_settings
-from dmm_exp.console.tables import print_table
 from dmm_exp.errors import UserError
 from dmm_exp.leaderboard.making import Place, row_in
 from dmm_exp.leaderboard.page import write_leaderboard
 from dmm_exp.leaderboard.ranking import Outcome
 from dmm_exp.leaderboard.recipe import Recipe
-from dmm_exp.leaderboard.tables import leaderboard_table
+from dmm_exp.leaderboard.tables import print_leaderboard
 from dmm_exp.runs.folder import folder_of
 from dmm_exp.runs.many import ManyRuns, PlannedRun, RunOutcome, named_folder
 
@@ -81,7 +80,7 @@ class Leaderboard(ManyRuns[Entry]):
             )
             for entry, result in outcomes
         ]
-        print_table(leaderboard_table(found))
+        print_leaderboard(found)
         return write_leaderboard(found, folder, title=config.leaderboard.title, command=command)
 
 

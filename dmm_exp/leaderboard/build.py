@@ -18,11 +18,12 @@ from dmm_exp.console.tables import markdown_table
 from dmm_exp.console.words import MISSING, further, number, two_digits
 from dmm_exp.files.reading import Json
 from dmm_exp.files.writing import write_text
+from dmm_exp.leaderboard.blocks import interval
 from dmm_exp.leaderboard.page import FLOOR_RULE, RULE, quality_against_cost
-from dmm_exp.leaderboard.ranking import COST, ENDS, KLOM, SUM, few_models, floors, score, unfinished
+from dmm_exp.leaderboard.ranking import COST, ENDS, KLOM, SUM, few_models, floors, gaps, score
 from dmm_exp.leaderboard.rows import PARTS, SCORES, Row
 from dmm_exp.leaderboard.standings import Board, Standings
-from dmm_exp.leaderboard.tables import cost_of, ends_of, gaps_of, leaderboard_latex, leaderboard_markdown, plain
+from dmm_exp.leaderboard.tables import cost_of, leaderboard_latex, leaderboard_markdown, plain
 from dmm_exp.metrics.better import better
 from dmm_exp.report.charts import Chart, Interval, interval_chart
 from dmm_exp.report.figures import keep
@@ -150,12 +151,7 @@ def latex_of(standings: Standings, title: str) -> str:
         for place, mark in best_two(table[name].where(ranked).tolist(), lower=True).items()
     }
     parts = [latex_table(rows, f"{title}. {OVERALL_RULE}", marks=marks)]
-    parts += [
-        leaderboard_latex(
-            board.outcomes, f"{title}, {board.name}: P95 KLoM of forget points by kind of forget set, in nats."
-        )
-        for board in standings.boards
-    ]
+    parts += [leaderboard_latex(board.outcomes, f"{title}, {board.name}") for board in standings.boards]
     return "\n".join(parts)
 
 
@@ -222,7 +218,7 @@ class _Shown:
         verb = "is" if len(first) == 1 else "are"
         said = (
             [f"{' and '.join(map(str, first.index))} {verb} first, with a mean rank of {with_ends(first.iloc[0])}."]
-            if len(first)
+            if len(first) and not self.warnings
             else []
         )
         return [*said, RULE, FLOOR_RULE]
@@ -279,8 +275,7 @@ class _Shown:
     @property
     def gaps(self) -> list[str]:
         """What is missing."""
-        boards = self.standings.boards
-        return [f"{board.name}: {gap}" for board in boards if unfinished(board.grid) for gap in gaps_of(board.outcomes)]
+        return [f"{board.name}: {gap}" for board in self.standings.boards for gap in gaps(board.grid)]
 
 
 def _kind_cell(row: Mapping[Any, Any], kind: str) -> tuple[str, str, str]:
@@ -288,7 +283,7 @@ def _kind_cell(row: Mapping[Any, Any], kind: str) -> tuple[str, str, str]:
     total = _joined(row[f"{kind}/{name}"] for name in SUM)
     rank = row[f"{kind}/rank"]
     below = [f"#{rank:.1f}".removesuffix(".0")] if not math.isnan(rank) else []
-    below += [ends] if (ends := ends_of(*(row[f"{kind}/{name}"] for name in ENDS))) else []
+    below += [ends] if (ends := interval(*(row[f"{kind}/{name}"] for name in ENDS[KLOM[0]]))) else []
     below += [f"sum {total}"] if total != MISSING else []
     return _joined(row[f"{kind}/{name}"] for name in KLOM), "\n".join(below), _key(row[f"{kind}/score"])
 

@@ -11,16 +11,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dmm_exp.files.writing import write_text
-from dmm_exp.leaderboard.intervals import with_intervals
-from dmm_exp.leaderboard.ranking import COST, FLOOR, Outcome, few_models, floors, grid, paths, standing, tidy
-from dmm_exp.leaderboard.tables import (
-    ends_of,
-    gaps_of,
-    leaderboard_data,
-    leaderboard_latex,
-    leaderboard_markdown,
-    plain,
+from dmm_exp.leaderboard.blocks import Ranking, ranked_table
+from dmm_exp.leaderboard.ranking import (
+    COST,
+    FLOOR,
+    Outcome,
+    few_models,
+    floors,
+    gaps,
+    grid,
+    paths,
+    refusals,
+    standing,
+    tidy,
 )
+from dmm_exp.leaderboard.tables import block_data, has_first, leaderboard_latex, leaderboard_markdown, plain
 from dmm_exp.report.charts import Chart, Mark, Panel, dots, line, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
 from dmm_exp.runs.cost_figure import cost_axis, cost_scale, frontier_line
@@ -38,14 +43,18 @@ RULE = (
     "mark an end of the scale, look at retrained models, or predict answers without making a model), nor has a method "
     "that did not finish everywhere."
 )
-TABLE_RULE = (
-    "By kind of forget set: P95 KLoM on forget, retain and validation points in nats, lower is better; below it, in "
-    "brackets, the mean over draws of the 95 % interval over models, on forget points; then the rank. Below a mean "
-    "rank is its 95 % interval, for which forget sets and their kinds are drawn with replacement. ToW: tug-of-war "
-    "against retraining, 1 is perfect. Cost: gradient evaluations of unlearning ÷ those of retraining; after +, in "
-    "retrainings, the further models that the method looks at. All are means over draws and kinds; a dash means that "
-    "a number does not apply."
+RANKS_RULE = (
+    "Below a mean rank is its 95 % interval, for which forget sets and their kinds are drawn with replacement. ToW: "
+    "tug-of-war against retraining, 1 is perfect. Cost: gradient evaluations of unlearning ÷ those of retraining. "
+    "Further models: those that a method looks at, in retrainings. All are means over draws and kinds; a dash means "
+    "that a number does not apply."
 )
+KIND_RULE = (
+    "P95 of KLoM(unlearned ‖ oracle), then of its sum over both directions, on forget, retain and validation points in "
+    "nats, means over draws; lower is better. Below KLoM is its 95 % interval over models, of which both ends are "
+    "means over draws. Ranks are those of the mean of the first three numbers."
+)
+REFUSAL_RULE = "These methods say that they cannot do these forget sets. They have no mean rank."
 FLOOR_RULE = (
     "The first row is the noise floor: the KLoM between two ensembles that were both retrained without the forget set, "
     "which is the best to hope for, and their tug-of-war, which is below 1. Differences that are small beside it mean "
@@ -97,35 +106,41 @@ def _method(path: pd.DataFrame, method: str, role: str, place: Callable[..., NDA
 def write_leaderboard(outcomes: Sequence[Outcome], folder: Path, *, title: str, command: str) -> Path:
     """Write a leaderboard into ``folder`` and return the path of its page, ``leaderboard.html``.
 
-    Beside it stand ``leaderboard.csv`` (``standing``), ``cells.csv`` (one row a checkpoint, with all metrics of its
+    Beside it stand ``leaderboard.csv`` (``ranked_table``), ``cells.csv`` (one row a checkpoint, with all metrics of its
     run), ``leaderboard.md``, ``leaderboard.tex``, and what its figure shows. The page asks for nothing outside
     itself. ``command`` is what to type to get all this again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "leaderboard.csv", standing(outcomes).to_csv())
+    write_text(folder / "leaderboard.csv", ranked_table(outcomes).to_csv())
     write_text(folder / "cells.csv", tidy(outcomes).to_csv(index=False))
     words = [f"# {plain(title)}", *few_models(outcomes), leaderboard_markdown(outcomes), RULE, FLOOR_RULE]
     write_text(folder / "leaderboard.md", "\n\n".join(map(str.strip, words)) + "\n")
-    caption = f"{title}. P95 KLoM of forget points by kind of forget set, in nats. {FLOOR_RULE}"
-    write_text(folder / "leaderboard.tex", leaderboard_latex(outcomes, " ".join(caption.split())))
-    ranking = Section("Ranking", TABLE_RULE, leaderboard_data(outcomes, intervals=True))
-    sections, story = [ranking, Section(chart=quality_against_cost(outcomes))], [*_winner(outcomes), RULE, FLOOR_RULE]
-    shown = Page(title, command, _facts(outcomes), sections, story, gaps_of(outcomes), few_models(outcomes))
+    write_text(folder / "leaderboard.tex", leaderboard_latex(outcomes, title))
+    ranking, found = Ranking.of(outcomes), grid(outcomes)
+    story, sections = [*_winner(ranking), RULE, FLOOR_RULE], list(_sections(ranking, outcomes))
+    shown = Page(title, command, _facts(outcomes), sections, story, gaps(found), few_models(outcomes))
     return write_sections(shown, folder / "leaderboard.html")
 
 
-def _winner(outcomes: Sequence[Outcome]) -> list[str]:
-    """Say who is first, if anyone is."""
-    ranks = standing(outcomes)["mean_rank"].dropna().to_dict()
+def _sections(ranking: Ranking, outcomes: Sequence[Outcome]) -> Iterator[Section]:
+    """Yield the mean ranks, the figure, a table for each kind of forget set, and what does not apply."""
+    yield Section("Ranking", RANKS_RULE, block_data(ranking, ranking.blocks[0].columns))
+    yield Section(chart=quality_against_cost(outcomes))
+    for place, kind in enumerate(ranking.kinds):
+        columns = [column for block in ranking.blocks if block.kind == kind for column in block.columns]
+        yield Section(f"Forget sets: {kind}", KIND_RULE if place == 0 else "", block_data(ranking, columns))
+    if lines := refusals(grid(outcomes)):
+        yield Section("What does not apply", REFUSAL_RULE, notes=lines)
+
+
+def _winner(ranking: Ranking) -> list[str]:
+    """Say who is first, if anyone is, or that there are too few models to tell."""
+    if not has_first(ranking):
+        return [] if ranking.is_sure else ["There are too few models to say which method is best."]
+    ranks, column = ranking.table["mean_rank"].dropna().to_dict(), ranking.blocks[0].columns[0]
     first = [str(method) for method, rank in ranks.items() if rank == min(ranks.values())]
-    verb = "is" if len(first) == 1 else "are"
-    if not first:
-        return []
-    ends = with_intervals(standing(outcomes), grid(outcomes)).loc[first[0], ["low", "high"]]
-    interval = ends_of(*map(float, ends))
-    return [
-        f"{' and '.join(first)} {verb} first, with a mean rank of {min(ranks.values()):.2f} {interval}".strip() + "."
-    ]
+    said = f"{ranking.texts(column)[0]} {ranking.intervals(column)[0]}".strip()
+    return [f"{' and '.join(first)} {'is' if len(first) == 1 else 'are'} first, with a mean rank of {said}."]
 
 
 def _facts(outcomes: Sequence[Outcome]) -> list[tuple[str, Any]]:

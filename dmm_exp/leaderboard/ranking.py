@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +17,15 @@ from dmm_exp.metrics.tow import GROUPS
 KLOM = [f"klom/{group}/p95" for group in GROUPS]
 SUM = [f"klom_sum/{group}/p95" for group in GROUPS]
 FLOOR = [f"klom_floor/{group}/p95" for group in GROUPS]
-ENDS = [f"{KLOM[0]}_{end}" for end in ("low", "high")]
+ENDS = {name: (f"{name}_low", f"{name}_high") for name in KLOM}
 FLOOR_SUM = [f"klom_sum_floor/{group}/p95" for group in GROUPS]
 COST, FURTHER = "cost/ratio", ("cost/shared", "cost/own")
 TOW_FLOOR = "tow_floor"
-MEASURES = ["rank", "score", *KLOM, *ENDS, *SUM, "tow", COST, *FURTHER]
+ALL_ENDS = [end for pair in ENDS.values() for end in pair]
+MEASURES = ["rank", "score", *KLOM, *ALL_ENDS, *SUM, "tow", COST, *FURTHER]
 """What ``standing`` gives for every kind of forget set, in this order."""
+NOT_APPLICABLE = "not applicable: "
+_REFUSAL = re.compile(r"unlearner(=\S+)?: ")  # a sentence about a method itself, and not about one of its settings
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Outcome:
         reference: whether the method takes no part in the ranking.
         metrics: the content of ``metrics.json``; any name may be absent.
         epochs: metrics by number of epochs, where the run measured them on its way; the last are ``metrics``.
-        error: what was said of a run that failed; None for one that ended well.
+        error: what was said of a run that failed; None for one that ended well. A sentence that begins with
+            ``unlearner=NAME:`` or ``unlearner:`` says that the method does not apply to this forget set.
         n_models: models in each ensemble; None where it is not known.
     """
 
@@ -103,6 +108,29 @@ def unfinished(found: pd.DataFrame) -> list[dict[Any, Any]]:
     return found.query("status != 'done'").to_dict("records")
 
 
+def gaps(found: pd.DataFrame) -> list[str]:
+    """Return one line for each method on a forget set of a grid that failed or was not run."""
+    rows = [row for row in unfinished(found) if not row["status"].startswith(NOT_APPLICABLE)]
+    return [f"{row['forget']}, {row['method']}: {row['status']}" for row in rows]
+
+
+def refusals(found: pd.DataFrame) -> list[str]:
+    """Return one line for each method of a grid that refused forget sets: which, and why it refused the first."""
+    rows = [row for row in unfinished(found) if row["status"].startswith(NOT_APPLICABLE)]
+    return [_refusal(method, [row for row in rows if row["method"] == method]) for method in _names(rows)]
+
+
+def _names(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["method"] for row in rows))
+
+
+def _refusal(method: str, rows: Sequence[Mapping[Any, Any]]) -> str:
+    """Return which forget sets a method refused, and its reason; where reasons differ, that for the first set."""
+    reasons = [row["status"].removeprefix(NOT_APPLICABLE) for row in rows]
+    which = " (for the first)" if len(set(reasons)) > 1 else ""
+    return f"{method} on {', '.join(row['forget'] for row in rows)}{which}: {reasons[0]}"
+
+
 def grid(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return one row for each method on each forget set, run or not, with its rank on this set."""
     final = tidy(outcomes).query("final").drop_duplicates(["method", "kind", "forget"], keep="last")
@@ -120,7 +148,7 @@ def tidy(outcomes: Sequence[Outcome]) -> pd.DataFrame:
         raise ValueError("a leaderboard needs at least one outcome")
     rows = [row for outcome in outcomes for row in _rows(outcome)]
     leading = ["method", "reference", "kind", "forget", "status", "epoch", "final", "score"]
-    always = [*KLOM, *ENDS, *SUM, *FLOOR, *FLOOR_SUM, "tow", TOW_FLOOR, COST, *FURTHER]
+    always = [*KLOM, *ALL_ENDS, *SUM, *FLOOR, *FLOOR_SUM, "tow", TOW_FLOOR, COST, *FURTHER]
     names = sorted({name for row in rows for name in row}.difference(leading).union(always))
     frame = pd.DataFrame(rows, columns=pd.Index([*leading, *names]))
     return frame.astype(dict.fromkeys(["epoch", "score", *names], np.float64))
@@ -140,7 +168,9 @@ def _rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
 def _status(outcome: Outcome) -> str:
     """Say in one line whether an outcome can be ranked, and if not why."""
     if outcome.error is not None:
-        return f"failed: {(outcome.error.strip() or 'no error message').splitlines()[0]}"
+        sentence = (outcome.error.strip() or "no error message").splitlines()[0]
+        refused = _REFUSAL.match(sentence)
+        return f"{NOT_APPLICABLE}{sentence[refused.end() :]}" if refused else f"failed: {sentence}"
     return "no KLoM" if score(outcome.metrics) is None else "done"
 
 

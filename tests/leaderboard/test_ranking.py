@@ -12,10 +12,10 @@ import pytest
 from axes import misleading
 from browser import Browser, faults
 
-from dmm_exp.console.tables import print_table
+from dmm_exp.leaderboard.blocks import Ranking
 from dmm_exp.leaderboard.page import quality_against_cost, write_leaderboard
 from dmm_exp.leaderboard.ranking import Outcome, score, standing
-from dmm_exp.leaderboard.tables import leaderboard_data, leaderboard_markdown, leaderboard_table
+from dmm_exp.leaderboard.tables import block_data, leaderboard_latex, leaderboard_markdown, print_leaderboard
 from dmm_exp.report.canvas import save
 from dmm_exp.report.figures import kept
 from dmm_exp.report.palette import colour_of, marker
@@ -55,8 +55,38 @@ CHECKPOINTS = {1: metrics(5.0, 0.05), 2: metrics(2.0, 0.1)}
 
 def printed(cells: list[Outcome]) -> str:
     stream = io.StringIO()
-    print_table(leaderboard_table(cells), stream)
+    print_leaderboard(cells, stream)
     return stream.getvalue()
+
+
+def latex(cells: list[Outcome]) -> str:
+    return leaderboard_latex(cells, "Board")
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Return the cells of all tables in a text as the terminal, Markdown or LaTeX shows them."""
+    lines = [line.strip().removesuffix(r"\\") for line in text.splitlines()]
+    between = re.compile(r"(?<!\\)\||(?<!\\)&| {2,}")
+    return [[cell.strip() for cell in between.split(line.strip("| ")) if cell.strip()] for line in lines]
+
+
+ENDS = {
+    f"klom/{group}/p95_{end}": value
+    for group in ("forget", "retain", "val")
+    for end, value in (("low", 0.81), ("high", 1.93))
+}
+SUMS = {f"klom_sum{kind}/{group}/p95": 2.5 for kind in ("", "_floor") for group in ("forget", "retain", "val")}
+
+
+def rich_board(n_models: int = 80) -> list[Outcome]:
+    """A board of four kinds whose runs know everything."""
+    methods = ["gradient_ascent", "oracle_matching", *(f"method_{index}" for index in range(10))]
+    kinds = ("random", "rum_high_mem", "rum_mid_mem", "class")
+    return [
+        cell(name, kind, 0.6 + 5.5 * place, draw, name == "oracle_matching", n_models=n_models,
+             metrics={**metrics(0.6 + 5.5 * place), **ENDS, **SUMS, "cost/shared": 1705.0, "cost/own": 95.0})
+        for kind in kinds for draw in range(2) for place, name in enumerate(methods)
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -130,19 +160,35 @@ def test_no_outcomes_are_refused() -> None:
         standing([])
 
 
-@pytest.mark.parametrize("show", [printed, leaderboard_markdown])
-def test_every_method_is_shown_below_the_floor_in_order(show: Any) -> None:
-    lines = show([*REFERENCES, *BOARD]).splitlines()
-    found = [name for line in lines for name in re.findall(r"^(?:\| )?\*?(\w+)", line)]
-    shown = [name for name in found if name in {"independent", "one", "two", "three", "retrain", "do_nothing"}]
-    assert shown == ["independent", "two", "one", "three", "retrain", "do_nothing"]
+SHOWN = [printed, leaderboard_markdown, latex]
 
 
-@pytest.mark.parametrize("show", [printed, leaderboard_markdown])
+@pytest.mark.parametrize("show", SHOWN)
+def test_every_table_shows_every_method_below_the_floor_in_order(show: Any) -> None:
+    names = {"independent retraining", "noise floor", "one", "two", "three", "retrain", "do_nothing"}
+    first = [row[0].strip("*").replace("\\", "") for row in rows_of(show([*REFERENCES, *BOARD])) if row]
+    shown = [name for name in first if name in names]
+    assert shown[0] in {"independent retraining", "noise floor"}
+    assert shown == [shown[0], "two", "one", "three", "retrain", "do_nothing"] * 3
+
+
+@pytest.mark.parametrize("show", SHOWN)
+def test_every_cell_is_one_number(show: Any) -> None:
+    one = re.compile(r"(\\(textbf|underline)\{)?[\d.,]+\}?|–|--|(\\scriptsize\{)?\[[\d.]+, [\d.]+\]\}?")
+    found = 0
+    for label, *cells in filter(None, rows_of(show(rich_board()))):
+        if re.fullmatch(r"\*?(independent retraining|noise floor|(gradient|oracle|method)\\?_\w+)\*?", label):
+            assert all(map(one.fullmatch, cells)), cells
+            found += 1
+    assert found == 13 * 9
+
+
+@pytest.mark.parametrize("show", SHOWN)
 def test_a_kind_shows_three_values_and_a_rank(show: Any) -> None:
-    (line,) = (line for line in show(BOARD).splitlines() if re.match(r"(\| )?two", line))
-    assert "2.70 / 2.40 / 2.40 #2.5" in line
-    assert "1.20 / 0.90 / 0.90 #1" in line
+    bare = re.sub(r"\\(?:textbf|underline)\{([^}]*)\}", r"\1", show(BOARD))
+    numbers = [row[1:] for row in rows_of(bare) if row and row[0] == "two"]
+    assert ["2.70", "2.40", "2.40", "2.5"] in numbers
+    assert ["1.20", "0.90", "0.90", "1"] in numbers
 
 
 @pytest.mark.parametrize("show", [printed, leaderboard_markdown])
@@ -153,18 +199,67 @@ def test_failures_are_listed_with_the_first_line_of_their_error(show: Any) -> No
     assert "traceback" not in text
 
 
-def test_retraining_has_its_tug_of_war_and_methods_what_they_share() -> None:
-    dear = cell("dear", "random", 1.0, metrics={**metrics(1.0), "cost/shared": 1705.0})
-    floor, first, second = leaderboard_data([dear, cell("plain", "random", 2.0)]).rows
-    assert [value.value for value in floor.cells[-2:]] == ["0.940", "1"]
-    assert (first.label, first.cells[-1].detail, second.cells[-1].detail) == ("dear", "+ 1,705", "")
+@pytest.mark.parametrize("show", [printed, leaderboard_markdown])
+def test_a_method_that_refuses_sets_is_listed_once_and_apart_from_failures(show: Any) -> None:
+    def refused(draw: int, count: int) -> Outcome:
+        error = f"unlearner=unsir: forgets whole classes, and {count} examples of class 0 are to be kept"
+        return cell("unsir", "random", 1.0, draw, error=error, metrics={})
+
+    wrong = cell("ssd", "random", 1.0, error="unlearner.alpha=25: no weight can be that much", metrics={})
+    text = " ".join(show([*BOARD, refused(0, 147), refused(1, 148), cell("unsir", "class", 2.0), wrong]).split())
+    apart, missing = text.partition("Missing:")[::2]
+    reason = "unsir on random seed=0, random seed=1 (for the first): forgets whole classes, and 147 examples of class 0"
+    assert reason in apart.partition("Not applicable:")[2]
+    assert "unsir" not in missing
+    assert "random seed=0, ssd: failed: unlearner.alpha=25" in missing
 
 
-def test_four_kinds_fit_in_140_columns() -> None:
-    methods = ["gradient_ascent", *(f"method_{index}" for index in range(11))]
-    kinds = ("random", "rum_high_mem", "rum_mid_mem", "class")
-    cells = [cell(name, kind, 0.6 + 0.5 * place) for kind in kinds for place, name in enumerate(methods)]
-    assert max(map(len, printed(cells).splitlines())) <= 140
+def test_a_page_lists_refusals_apart_from_what_is_missing(tmp_path: Path) -> None:
+    error = "unlearner=unsir: forgets whole classes"
+    cells = [*BOARD, *(cell("unsir", "random", 1.0, draw, error=error, metrics={}) for draw in (0, 1))]
+    text = write_leaderboard([*cells, cell("unsir", "class", 2.0)], tmp_path, title="Board", command="run").read_text()
+    assert text.count("forgets whole classes") == 1
+    assert "What does not apply" in text
+    assert "What is missing" not in text
+
+
+def test_retraining_has_its_tug_of_war_and_methods_the_models_that_they_look_at() -> None:
+    dear = cell("dear", "random", 1.0, metrics={**metrics(1.0), "cost/shared": 1705.0, "cost/own": 95.0})
+    free = cell("free", "random", 2.0, metrics={**metrics(2.0), "cost/shared": 0.0, "cost/own": 0.0})
+    ranking = Ranking.of([dear, free, cell("plain", "random", 3.0)])
+    floor, *rows = block_data(ranking, ranking.blocks[0].columns).rows
+    assert [value.value for value in floor.cells[1:]] == ["0.940", "1", "–"]
+    assert {row.label: row.cells[-1].value for row in rows} == {"dear": "1,800", "free": "0", "plain": "–"}
+
+
+def test_every_table_fits_in_80_columns_and_breaks_no_name() -> None:
+    own = "a_method_with_a_name_of_34_letters"
+    lines = printed([*rich_board(4), failed(own, "random"), *REFERENCES]).splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in ("gradient_ascent", "oracle_matching", own, "independent retraining"):
+        assert sum(line.startswith(f"{name} ") for line in lines) == 9
+
+
+@pytest.mark.parametrize("count", [79, 80])
+def test_no_method_is_first_where_models_are_few(count: int, tmp_path: Path) -> None:
+    page = write_leaderboard(rich_board(count), tmp_path, title="Board", command="run").read_text(encoding="utf-8")
+    words = "Only 79 models in an ensemble. With fewer than 80"
+    assert ("gradient_ascent is first" in page) is (count == 80)
+    assert ('class="method"' in page) is (count == 80)
+    for text in (page, printed(rich_board(count)), latex(rich_board(count)), (tmp_path / "leaderboard.md").read_text()):
+        assert (words in " ".join(text.split())) is (count == 79)
+
+
+def test_a_paper_has_intervals_whose_meaning_is_named_and_the_best_two_ranked() -> None:
+    ranks, random, *_ = latex(rich_board()).split("% Needs")[1:]
+    assert "95 \\% interval, for which forget sets and their kinds are drawn with replacement" in ranks
+    assert "95 \\% interval over models" in random
+    found = {row[0].replace("\\", ""): row[1:] for row in rows_of(random) if len(row) > 2}
+    interval = r"\scriptsize{[0.81, 1.93]}"
+    assert found["gradient_ascent"][:2] == [r"\textbf{0.80}", interval]
+    assert found["oracle_matching"][:2] == ["6.30", interval]  # a reference
+    assert found["method_0"][:2] == [r"\underline{11.80}", interval]
+    assert found["noise floor"] == ["0.60", "0.60", "0.60", "--"]
 
 
 def test_pages_show_the_size_of_ensembles_and_intervals_and_warn_of_few_models(tmp_path: Path) -> None:
@@ -180,26 +275,31 @@ def test_pages_show_the_size_of_ensembles_and_intervals_and_warn_of_few_models(t
         text = write_leaderboard(cells, tmp_path, title="Board", command="run").read_text(encoding="utf-8")
         assert f"models in each ensemble</span> {count}" in text
         assert "[0.81, 1.93]" in text
-        assert "one is first, with a mean rank of 1.00 [1.00, 1.00]." in text
+        assert ("one is first, with a mean rank of 1.00 [1.00, 1.00]." in text) is (count >= 80)
         words = "With fewer than 80, KLoM is mostly sampling noise; here the floor alone is 0.60 to 0.60"
         assert (words in text) is (count < 80)
         assert (words in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")) is (count < 80)
 
 
 def test_the_interval_of_a_mean_rank_says_how_much_it_depends_on_the_sets() -> None:
-    table = leaderboard_data([*BOARD, *REFERENCES], intervals=True)
-    details = {row.label: row.cells[0].detail for row in table.rows}
-    low, high = map(float, details["two"].strip("[]").split(", "))
+    def details(cells: list[Outcome]) -> dict[str, str]:
+        ranking = Ranking.of(cells)
+        return {row.label: row.cells[0].detail for row in block_data(ranking, ranking.blocks[0].columns).rows}
+
+    found = details([*BOARD, *REFERENCES])
+    low, high = map(float, found["two"].strip("[]").split(", "))
     assert 1.0 <= low < 1.75 < high <= 3.0
-    assert details["retrain"] == ""
-    alone = leaderboard_data([cell("one", "random", 1.0), cell("two", "random", 2.0)], intervals=True)
-    assert {row.cells[0].detail for row in alone.rows} == {""}
+    assert found["retrain"] == ""
+    assert set(details([cell("one", "random", 1.0), cell("two", "random", 2.0)]).values()) == {""}
 
 
-def test_markdown_is_one_table_whatever_names_hold() -> None:
-    table = [line for line in leaderboard_markdown([cell(EVIL, EVIL, 1.0)]).splitlines() if line]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {6}
-    assert "<b>" not in "".join(table)
+def test_markdown_tables_stay_tables_whatever_names_hold() -> None:
+    ranks, random = leaderboard_markdown([cell(EVIL, EVIL, 1.0)]).split("\n\n**")
+    for text, bars in ((ranks, 6), (random, 6)):
+        table = [line for line in text.splitlines() if line.startswith("|")]
+        assert len(table) == 4
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {bars}
+        assert "<b>" not in text
 
 
 @pytest.mark.parametrize("kinds", [1, 2, 3])
