@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dmm_exp.console.words import signed
+from dmm_exp.console.words import MISSING, signed
 from dmm_exp.report.charts import Chart, Panel, axis, dots, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
 from dmm_exp.scores import score_names
@@ -67,11 +68,13 @@ def _correlation(values: np.ndarray, reference: np.ndarray) -> dict[str, float]:
 
 def correlation_rows(found: pd.DataFrame) -> list[list[str]]:
     """Return the correlations as text, the head first."""
-    rows = [
-        [row["score"], signed(row["spearman"], ".3f"), f"{signed(row['low'], '.3f')} to {signed(row['high'], '.3f')}"]
-        for row in found.to_dict("records")
-    ]
+    rows = [[row["score"], signed(row["spearman"], ".3f"), _interval(row)] for row in found.to_dict("records")]
     return [["score", "ρ", "95 % interval"], *rows]
+
+
+def _interval(row: Mapping[Hashable, float]) -> str:
+    known = not math.isnan(row["low"])
+    return f"{signed(row['low'], '.3f')} to {signed(row['high'], '.3f')}" if known else MISSING
 
 
 def meanings(names: Iterable[str]) -> list[str]:

@@ -63,6 +63,7 @@ def test_the_page_holds_the_correlations_and_the_figure(tmp_path):
     assert "<b>Scores" not in page
     assert f"<td>−{-found['spearman'][0]:.3f}</td>" in page
     assert "nan" not in page
+    assert "– to –" not in page
     assert page.count('<svg class="plot"') == 3
     assert [chart.name for chart in kept(tmp_path)] == ["scores"]
 
