@@ -140,7 +140,9 @@ def _leaving(panels: Sequence[Panel]) -> str:
             if mark.form == "line" and mark.y.max() > panel.y.high:
                 where.setdefault(mark.label, []).append(panel.title)
     said = "; ".join(f"{label} in {', '.join(names)}" for label, names in where.items())
-    return f" Where a line leaves its panel at the top, its values are larger than the axis shows: {said}." if said else ""
+    return (
+        f" Where a line leaves its panel at the top, its values are larger than the axis shows: {said}." if said else ""
+    )
 
 
 def _bands(group: Any, quantity: str) -> Iterator[Mark]:
