@@ -33,11 +33,13 @@ SECOND = """
   .map(table => table.rows[0].cells[1].getBoundingClientRect().left / innerWidth)
 """
 
+# How many lines each piece of code takes in the first columns.
+LINES = "[...document.querySelectorAll('article tr > td:first-child > code')].map(code => code.getClientRects().length)"
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the site, as ``make docs`` does, into a folder of its own."""
-    pytest.importorskip("mkdocs")
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here")
     folder = tmp_path_factory.mktemp("site")
@@ -67,6 +69,12 @@ def test_on_a_phone_meanings_begin_on_the_screen(site: Path, browser: Browser, n
     begins = browser.value(SECOND)
     assert begins
     assert max(begins) < 0.75
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_on_a_desk_a_key_stays_in_one_line(site: Path, browser: Browser, name: str):
+    show(browser, site / name, "wide")
+    assert set(browser.value(LINES)) == {1}
 
 
 def test_the_drawing_follows_the_system_and_the_reader(site: Path, browser: Browser):
