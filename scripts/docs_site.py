@@ -31,10 +31,17 @@ CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 
 CONFIGURATION = "reference/configuration"
 HELP = re.compile(r"<!-- help: (\w+) -->")
+FIRST_CELL = re.compile(r"<tr>\s*<td[^>]*>.*?</td>", re.DOTALL)
+INLINE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
+JOINT = re.compile(r"(?<=[\w}])([/._,])(?=[\w{])")  # between the parts of a key
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the pages of the configuration's groups into the navigation, behind their index."""
+    """Put the pages of the configuration's groups into the navigation, behind their index.
+
+    The page for a wrong address is left out: its links hold on a server alone, and the site is read from the disk too.
+    """
+    config.theme.static_templates.discard("404.html")
     for section in config.nav or []:
         for entry in next(iter(section.values())):
             if isinstance(entry, dict) and "Configuration" in entry:
@@ -71,6 +78,11 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
     parts = (part if row % 2 else LINK.sub(replaced, part) for row, part in enumerate(CODE.split(markdown)))
     return HELP.sub(lambda match: f"```text\n{help_of(match[1])}\n```", "".join(parts))
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Let keys in the first column of a table break between their parts, where a screen is narrow."""
+    return FIRST_CELL.sub(lambda cell: INLINE.sub(lambda code: JOINT.sub(r"\1<wbr>", code[0]), cell[0]), html)
 
 
 def help_of(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -78,6 +79,10 @@ class Browser:
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def picture(self) -> bytes:
+        """Return what is seen, as a PNG."""
+        return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
     def point_at(self, x: float, y: float) -> None:
         """Move the mouse."""
@@ -187,9 +192,9 @@ _FAULTS = """
 """
 
 
-def show(browser: Browser, page: Path, view: str) -> None:
-    """Open a page as a screen of a desk, as a phone, in the dark or as paper shows it."""
-    how = {"height": 900, "mobile": False, "scheme": "light", "media": "screen", **VIEWS[view]}
+def show(browser: Browser, page: Path, view: str, **more: Any) -> None:
+    """Open a page as a screen of a desk, as a phone, in the dark or as paper shows it; ``more`` changes the view."""
+    how = {"height": 900, "mobile": False, "scheme": "light", "media": "screen", **VIEWS[view], **more}
     size = {"width": how["width"], "height": how["height"], "deviceScaleFactor": 1, "mobile": how["mobile"]}
     browser.call("Emulation.setDeviceMetricsOverride", **size)
     features = [{"name": "prefers-color-scheme", "value": how["scheme"]}]

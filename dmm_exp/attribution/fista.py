@@ -5,7 +5,7 @@ For outputs ``y_k`` and centred columns ``Z`` of M members, with ``c_k = Zᵀy_k
     minimise over w_k:  ‖y_k − Z w_k‖²/(2M) + λ_k Σ_i v_ki |w_ki|
 
 by FISTA (Beck and Teboulle 2009, SIAM J. Imaging Sciences 2(1), equations 4.1–4.3) with the momentum of an output
-started anew where it points uphill (O'Donoghue and Candès, arXiv 1204.3982, the gradient scheme). One matrix product
+started again where it points uphill (O'Donoghue and Candès, arXiv 1204.3982, the gradient scheme). One matrix product
 moves all outputs; those that are solved drop out of it.
 """
 

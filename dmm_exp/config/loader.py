@@ -75,7 +75,7 @@ class Loader(ConfigLoaderImpl):
     The cells of a large job differ in few files. What the files before these merge to is kept, and so are the files
     that choices of groups stand for.
 
-    A launcher that starts other processes sends it to them; there it begins anew.
+    A launcher that starts other processes sends it to them; there it begins again.
 
     Attributes:
         choices: of each group that was asked for.

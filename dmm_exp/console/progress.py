@@ -30,7 +30,7 @@ from dmm_exp.console.terminal import PLAIN
 from dmm_exp.console.terminal import console as safe_console
 from dmm_exp.errors import printable
 
-_NAME_WIDTH, _DETAIL_WIDTH = 12, 44
+_NAME_WIDTH, _DETAIL_WIDTH = 15, 44
 _NOTED: set[tuple[str, str]] = set()  # what :meth:`Console.note_once` has printed
 _SAID_EVERY = 60.0  # seconds between two lines on progress, where there is no terminal
 _WATCHED_EVERY = 5.0  # seconds between two reports of progress to a watcher
@@ -46,7 +46,7 @@ class StageRecord:
         seconds: wall seconds that making it took.
         cached: whether it was there before.
         taken_over: number of its models that another artifact had already.
-        made: number of its models that were made anew.
+        made: number of its models that were made now.
     """
 
     name: str
@@ -196,9 +196,11 @@ class Console:
             self._bars = None
 
     def _stage_line(self, mark: str, style: str, name: str, detail: str, ending: str) -> None:
-        """Print one stage's line in columns."""
+        """Print one stage's line in columns; of the name of a part ("pool: class") the second half is a detail."""
         if self._quiet:
             return
+        name, _, part = name.partition(": ")
+        detail = f"{part}: {detail}" if part else detail
         sign = mark if self._unicode else {"✓": "ok", "✗": "!!"}[mark]
         middle = f" {name:<{_NAME_WIDTH}} {detail:<{_DETAIL_WIDTH}} "
         self._line(Text.assemble((sign, style), middle, (ending, "dim" if style == "cyan" else "")))

@@ -14,6 +14,12 @@ def number(value: float | None, form: str = ".2f") -> str:
     return MISSING if value is None or math.isnan(value) else format(value, form)
 
 
+def signed(value: float | None, form: str = ".2f") -> str:
+    """Format a number that may be negative with a real minus sign, as axes of figures have it; see :func:`number`."""
+    text = number(value, form)
+    return f"−{text[1:]}" if text.startswith("-") else text
+
+
 def two_digits(value: float | None) -> str:
     """Format a number with two significant digits."""
     return number(value, ".2g" if value is None or abs(value) < 100 else ".0f")

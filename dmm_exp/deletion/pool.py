@@ -141,7 +141,7 @@ def prepare(
             part of one, or rows that are memorized alike) and a tenth as many originals are trained beside them. More
             predict better.
         validation: unseen points; predictions are made for them, too.
-        factory: makes an untrained network. By default the layers of ``model`` are initialised anew.
+        factory: makes an untrained network. By default the layers of ``model`` are initialised again.
         prefix: as in :func:`dmm_exp.unlearn`.
         budget: seconds (``600``), or text with a unit (``"10min"``, ``"2h"``): the size is cut to what fits.
         seed: determines every model.

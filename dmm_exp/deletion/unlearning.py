@@ -75,7 +75,7 @@ def unlearn(
             rows with a large effect; KLoM needs 80 or more.
         seed: of all randomness.
         validation: unseen points, of the same kind as ``train``; a pool's own by default.
-        factory: makes an untrained network; by default, the layers of ``model`` are initialised anew.
+        factory: makes an untrained network; by default, the layers of ``model`` are initialised again.
         prefix: what stands before the network's names in a checkpoint that holds several (``"student."``).
         whole_classes: whether a class may lose its last example.
         keep: names of tensors or layers that a retrained network (``method="retrain"``) may take over from the given

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dmm_exp.console.progress import duration
 from dmm_exp.console.tables import Cell, HeadlineData, HeadlineRow
-from dmm_exp.console.words import number, percent
+from dmm_exp.console.words import number, percent, signed
 from dmm_exp.files.reading import Json
 from dmm_exp.records import words
 from dmm_exp.records.about import WORDS as SAID
@@ -63,7 +63,7 @@ def _measured(quality: Json) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return all metrics as texts, under what they are about."""
     about = {"metrics": "Metrics of this network", "verification": "Metrics of networks trained by the recipe"}
     found = {words: sorted(quality[name].items()) for name, words in about.items() if quality[name]}
-    return [(words, [(name, number(value, ".6g")) for name, value in rows]) for words, rows in found.items()]
+    return [(words, [(name, signed(value, ".6g")) for name, value in rows]) for words, rows in found.items()]
 
 
 def _facts(record: Record) -> list[tuple[str, str]]:
@@ -101,7 +101,7 @@ def _unverified_tile(metrics: Mapping[str, float | None]) -> Tile:
     if share is not None:
         label = "of the way to the predicted answers on deleted rows"
         return Tile(percent(max(share, 0.0)), label, "doing nothing: 0 %; not verified by retraining")
-    before, after = (number(metrics[f"margin/{name}/forget"]) for name in ("given", "unlearned"))
+    before, after = (signed(metrics[f"margin/{name}/forget"]) for name in ("given", "unlearned"))
     return Tile(after, "mean margin on deleted rows, nats", f"before: {before}; not verified by retraining")
 
 
@@ -115,7 +115,7 @@ def _answers(record: Record, points: pd.DataFrame) -> HeadlineData:
     rows = []
     for name in _known(points):
         right = [_accuracy(record["quality"], name, group) for group in groups]
-        sure = [number(_margins(_of(points, group), name).mean()) for group in groups]
+        sure = [signed(_margins(_of(points, group), name).mean()) for group in groups]
         label = f"{record['quality']['retrained_networks']} {WORDS[name]}" if name == "retrained" else WORDS[name]
         rows.append(HeadlineRow(label, "", [Cell(text) for text in [*right, *sure]], name == "unlearned"))
     return HeadlineData(columns, rows)
@@ -144,7 +144,8 @@ def _klom(record: Record) -> HeadlineData | None:
 
 
 def _interval(klom: Mapping[str, float | None]) -> Cell:
-    return Cell(number(klom["value"]), f"{number(klom['low'])} to {number(klom['high'])}")
+    low, high = klom["low"], klom["high"]
+    return Cell(number(klom["value"]), "" if low is None or high is None else f"{number(low)} to {number(high)}")
 
 
 # ---------------------------------------------------------------------- figures

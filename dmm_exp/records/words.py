@@ -230,5 +230,6 @@ def cost(record: Record) -> list[str]:
         f"single examples{share}."
     ]
     if spent["verification"]:
-        found.append(f"Verification took {duration(spent['verification'])}, with what was there from earlier ones.")
+        taken = duration(spent["verification"])
+        found.append(f"Verification took {taken}, not counting what earlier requests had made already.")
     return found if pool is None else [*found, f"{pool['in_words'][:1].upper()}{pool['in_words'][1:]}."]

@@ -295,11 +295,19 @@ def decades(low: float, high: float) -> Ticks:
     """
     powers = range(math.floor(low), math.ceil(high) + 1)
     for factors in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
-        values = [(math.log10(factor) + power, f"{factor * 10.0**power:g}") for power in powers for factor in factors]
-        found = [(at, word) for at, word in values if low - 1e-9 <= at <= high + 1e-9]
+        values = [(math.log10(factor) + power, factor, power) for power in powers for factor in factors]
+        found = [value for value in values if low - 1e-9 <= value[0] <= high + 1e-9]
         if len(found) > 3:
-            return found[:: max(1, -(-len(found) // 6))]
+            return _powers(found[:: max(1, -(-len(found) // 6))])
     return [(math.log10(value), word) for value, word in round_ticks(10**low, 10**high) if value > 0]
+
+
+def _powers(found: Sequence[tuple[float, float, int]]) -> Ticks:
+    """Write places with their factors and powers of ten, all in one way: ``0.001``, or ``1e-7`` if one needs that."""
+    plain = [(at, f"{factor * 10.0**power:g}") for at, factor, power in found]
+    if any("e" in word for _, word in plain):
+        return [(at, f"{factor:g}e{power}") for at, factor, power in found]
+    return plain
 
 
 def log10(values: ArrayLike) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dmm_exp.runs.run import Plans
 
 SWEEP = "DMM_EXP_SWEEP"  # in the environment, so that cells in other processes know which sweep they belong to
-PLACE = "DMM_EXP_SWEEP_FOLDER"  # likewise, where Hydra writes of a sweep; in the sweep's own folder without it
+PLACE = "DMM_EXP_SWEEP_FOLDER"  # the same, where Hydra writes of a sweep; in the sweep's own folder without it
 
 
 @dataclass(frozen=True)

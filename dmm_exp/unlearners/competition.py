@@ -21,7 +21,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class MSG(FineTuning):
-    """Begin the weights anew that neither set needs, and descend on the retain set (masked small gradients, MSG).
+    """Begin again with the weights that neither set needs, and descend on the retain set (masked small gradients, MSG).
 
     In every convolution these are the share ``fraction`` of its weights with the smallest absolute gradient of
     ``CE_R' − CE_F`` at the original, with a random part ``R'`` of the retain set as large as the forget set. They
@@ -30,7 +30,7 @@ class MSG(FineTuning):
     convolutions, linear layers take their place (an extension of ours: the method was made for images).
 
     Args:
-        fraction: share of a kernel's weights that begin anew, in [0, 1].
+        fraction: share of a kernel's weights that begin again, in [0, 1].
         damping: factor of the gradients of the other ones, in [0, 1].
         **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`.
 
@@ -50,7 +50,7 @@ class MSG(FineTuning):
 
     @torch.no_grad()
     def prepare(self, fit: Fit) -> dict[str, Tensor]:
-        """Begin some weights anew; return the factors of the gradients of all weights of these layers, by name."""
+        """Begin again with some weights; return factors of the gradients of all weights of these layers, by name."""
         names = self._kernels(fit)
         gradients, factors = self._gradients(fit), {}
         generators = [member_generator(fit.task.seed, "unlearned", index, "noise") for index in fit.task.members]
@@ -78,7 +78,9 @@ class MSG(FineTuning):
         found = weights_of(network, CONVOLUTIONS) or weights_of(network, (nn.Linear,))
         kernels = [name for name in found if name in trained]
         if not kernels:
-            raise UserError("unlearner=msg: begins convolutions or linear layers anew, in part; this network has none")
+            raise UserError(
+                "unlearner=msg: begins again with parts of convolutions or linear layers; this network has none"
+            )
         return kernels
 
     def before_step(self, fit: Fit, indices: Tensor) -> None:

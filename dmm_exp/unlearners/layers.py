@@ -111,7 +111,7 @@ class EUk(FineTuning):
 
     @torch.no_grad()
     def prepare(self, fit: Fit) -> dict[str, Tensor]:
-        """Initialise the last layers anew, and leave all others out of training."""
+        """Initialise the last layers again, and leave all others out of training."""
         modules, untrained = last_layers(fit.ensemble.skeleton, self.layers), fit.task.untrained()
         for own, new in ((fit.ensemble.params, untrained.params), (fit.ensemble.stats, untrained.stats)):
             for name, value in inside(own, modules).items():

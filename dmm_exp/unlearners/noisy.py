@@ -26,8 +26,8 @@ class NoisyFinetune(FineTuning):
 
     The certificate says: whatever the model was before, trained with the forget set or without it, the distribution of
     the result is the same up to (ε, δ). It compares with *this method* applied to a retrained model, and not with the
-    retrained model. Statistics of BatchNorm, which know the forget set too, begin anew before the noisy steps and after
-    them; only epochs with ``batch_norm=train`` learn new ones.
+    retrained model. Statistics of BatchNorm, which know the forget set too, begin again before the noisy steps and
+    after them; only epochs with ``batch_norm=train`` learn new ones.
 
     Args:
         epsilon: ε.

@@ -20,7 +20,7 @@ class Rewind(Unlearner):
     The step of "Rewind-to-Delete" (Mu and Klabjan, NeurIPS 2025, arXiv 2409.09778), without the noise that it adds at
     the end for a certificate: that needs a bound on how fast gradients change, which nobody knows of a network. The
     last epochs are those of the recipe, at the learning rates that they have there. A checkpoint holds no state of the
-    optimizer, so momentum begins at zero; the order of examples is drawn anew. Costs one gradient for each retained
+    optimizer, so momentum begins at zero; the order of examples is drawn again. Costs one gradient for each retained
     example in each of these epochs. The checkpoint itself is counted among what is shared (``cost/shared``): the
     originals' first epochs are trained again to get it, where training would have kept it.
 

@@ -24,7 +24,7 @@ class JiT(FineTuning):
 
     Args:
         noise: standard deviation of ξ, in those of the inputs.
-        neighbours: N, how many a point has, drawn anew for every member and step.
+        neighbours: N, how many a point has, drawn again for every member and step.
         **optimisation: options of :class:`~dmm_exp.ensembles.Optimisation`; an epoch is a pass over the forget set.
 
     Raises:

@@ -38,6 +38,18 @@ def test_a_pipe_gets_stage_lines_and_nothing_else(
     assert lines[1].endswith("reused")
 
 
+@pytest.mark.parametrize("name", ["pool", "early originals", "pool: part_answers", "pool: a_name_of_ones_own_choice"])
+def test_every_stage_stays_in_its_columns(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    console = Console()
+    console.stage_done(StageRecord("dataset", "rows", 0.0, True))
+    console.stage_done(StageRecord(name, "6 models", 0.0, True))
+    first, second = capsys.readouterr().err.splitlines()
+    assert second.index("reused") == first.index("reused")
+    shown, _, part = name.partition(": ")
+    assert second[first.index("rows") :].startswith(f"{part}: 6 models" if part else "6 models")
+    assert second[: first.index("rows")].split()[1:] == shown.split()
+
+
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()

@@ -14,6 +14,7 @@ from dmm_exp.config.preflight import check_overrides
 from dmm_exp.config.ranges import check_ranges
 from dmm_exp.config.schema import register
 from dmm_exp.convex.experiment import run_convex
+from dmm_exp.convex.page import _curves_chart
 from dmm_exp.errors import UserError
 from dmm_exp.report.figures import kept
 from dmm_exp.report.palette import colour_of, dashes
@@ -58,6 +59,19 @@ def test_an_experiment_leaves_tables_figures_and_a_page(finished):
 def test_the_page_is_right_on_every_screen_and_on_paper(browser, finished):
     assert faults(browser, finished / "convex.html") == []
     assert misleading(kept(finished)) == []
+
+
+def test_a_line_that_leaves_its_panel_is_named_and_not_drawn_along_its_edge(finished):
+    curves = pd.read_parquet(finished / "curves.parquet")
+    away = (curves["setting"] == "few") & (curves["method"] == "ascent_descent") & (curves["step"] > 30)
+    chart = _curves_chart(curves.assign(distance=curves["distance"].mask(away, 1e9)), "distance", "", "")
+    for panel in chart.panels:
+        above = [mark for mark in panel.marks if mark.form == "line" and mark.y.max() >= panel.y.high]
+        assert [mark.label for mark in above] == (["ascent–descent"] if panel.title == "few" else [])
+        assert all((mark.y != panel.y.high).all() for mark in above)
+    assert "at the top" in chart.caption
+    assert "ascent–descent in few." in chart.caption
+    assert "at the top" not in _curves_chart(curves, "distance", "", "").caption
 
 
 def test_a_method_has_one_colour_in_all_figures_and_each_schedule_its_dashes(finished):

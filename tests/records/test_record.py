@@ -253,6 +253,20 @@ def test_with_retrained_networks_klom_stands_between_its_ends(verified: Unlearne
     assert '<td>1.25<span class="note">1.00 to 1.50' in text_of(folder)
 
 
+def test_without_an_interval_klom_stands_alone(verified: Unlearned, tmp_path: Path) -> None:
+    ends = {f"klom/{group}/p95_{end}": float("nan") for group in ("forget", "retain", "val") for end in ("low", "high")}
+    replace(verified, verification=verified.verification | ends | {"oracles": 5.0}).save(tmp_path)
+    text = text_of(tmp_path)
+    assert '<td>1.25<span class="note"></span></td>' in text
+    assert "– to –" not in text
+
+
+def test_words_of_the_places_stand_below_their_heads(browser: Browser, verified: Unlearned, tmp_path: Path) -> None:
+    browser.open(verified.save(tmp_path) / "report.html")
+    sides = "[...document.querySelectorAll('#surfaces th, #surfaces td')].map(cell => getComputedStyle(cell).textAlign)"
+    assert set(browser.value(sides)) == {"left"}
+
+
 def test_metrics_of_other_networks_do_not_pass_for_those_of_this_one(verified: Unlearned, tmp_path: Path) -> None:
     folder = verified.save(tmp_path)
     found = files.read(folder)["quality"]

@@ -302,6 +302,13 @@ def test_logarithmic_ticks_are_a_few_whatever_the_range() -> None:
     assert np.isnan(log10([0.0, -1.0])).all()
 
 
+@pytest.mark.parametrize(("low", "high"), [(-13.4, 1.4), (-7, 0), (-5.2, -3), (-3, 0), (1, 4), (3, 9), (-0.2, 0.4)])
+def test_all_ticks_of_a_logarithmic_axis_are_written_in_one_way(low: float, high: float) -> None:
+    words = [word for _, word in decades(low, high)]
+    assert len({"e" in word for word in words}) == 1
+    assert ("e" in words[0]) == (low < -4 or high > 5)
+
+
 @pytest.mark.parametrize(("low", "high"), [(-1.99, 0), (-1, 0), (-0.5, 0.9), (-3.4, -1.5)])
 def test_below_two_decades_words_stand_between_the_decades(low: float, high: float) -> None:
     found = log_range("loss", low, high)

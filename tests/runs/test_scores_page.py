@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from browser import faults
 from scipy import stats
 
 from dmm_exp.report.figures import kept
-from dmm_exp.runs.scores_page import correlations, is_skewed, scores_chart, write_scores_page
+from dmm_exp.runs.scores_page import MEANINGS, correlations, is_skewed, scores_chart, write_scores_page
+from dmm_exp.scores import FAMILIES, score_names
 
 
 def table(points: int = 200, slope: float = 1.0, seed: int = 0) -> pd.DataFrame:
@@ -59,8 +61,9 @@ def test_the_page_holds_the_correlations_and_the_figure(tmp_path):
     found = correlations(table())
     page = write_scores_page(table(), found, tmp_path, title="<b>Scores</b>", command="python -m x").read_text()
     assert "<b>Scores" not in page
-    assert f"<td>{found['spearman'][0]:.3f}</td>" in page
+    assert f"<td>−{-found['spearman'][0]:.3f}</td>" in page
     assert "nan" not in page
+    assert "– to –" not in page
     assert page.count('<svg class="plot"') == 3
     assert [chart.name for chart in kept(tmp_path)] == ["scores"]
 
@@ -76,3 +79,21 @@ def test_heavy_tails_are_shown_on_a_logarithmic_axis():
     assert is_skewed(pd.Series([1.0, 1.0, 1.0, 50.0]))
     assert not is_skewed(pd.Series([1.0, 2.0, 3.0]))
     assert not is_skewed(pd.Series([-1.0, 1.0, math.inf]))
+
+
+def test_every_score_of_the_page_is_explained_there(tmp_path):
+    known = score_names(name for names in FAMILIES.values() for name in names)
+    assert set(MEANINGS) == set(known)
+    scores = table().rename(columns={"weak": "es", "strong": "held_out_retraining", "constant": "of_my_own"})
+    page = write_scores_page(scores, correlations(scores), tmp_path, title="Scores", command="python -m x").read_text()
+    explained = ("memorization", "es", "held_out_retraining")
+    assert [name for name in MEANINGS if f">{name}: {MEANINGS[name].split()[0]}" in page] == list(explained)
+
+
+def test_negative_numbers_of_the_page_have_one_sign(tmp_path):
+    found = correlations(table())
+    assert found["spearman"][0] < 0
+    page = write_scores_page(table(), found, tmp_path, title="Scores", command="python -m x").read_text()
+    shown = re.sub(r"<(style|script|svg class=\"plot\").*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert re.findall(r"-\d[\d.]*", shown) == []
+    assert f"−{-found['spearman'][0]:.3f}" in shown

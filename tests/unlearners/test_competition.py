@@ -126,7 +126,7 @@ def test_ct_says_what_it_needs(layers):
 
 def test_msg_says_what_it_needs():
     network = nn.Sequential(nn.Flatten(), nn.LayerNorm(64))
-    with pytest.raises(UserError, match="unlearner=msg: begins convolutions or linear layers anew"):
+    with pytest.raises(UserError, match="unlearner=msg: begins again with parts of convolutions or linear layers"):
         unlearn("msg", replace(tiny(), originals=Ensemble.stack([network] * 3)))
 
 
