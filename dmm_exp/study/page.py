@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dmm_exp.compare.looks import method_roles
 from dmm_exp.files.writing import write_text
 from dmm_exp.report.charts import Chart, Interval, Panel, axis, dots, floats, interval_chart, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
-from dmm_exp.runs.labels import method_roles
 from dmm_exp.study.claims import CLAIM_RULE, Claims
 from dmm_exp.study.tables import (
     RULE,

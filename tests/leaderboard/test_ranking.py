@@ -19,7 +19,7 @@ from dmm_exp.leaderboard.tables import leaderboard_data, leaderboard_markdown, l
 from dmm_exp.report.canvas import save
 from dmm_exp.report.figures import kept
 from dmm_exp.report.palette import colour_of, marker
-from dmm_exp.runs.labels import method_roles
+from dmm_exp.compare.looks import method_roles
 
 EVIL = "<b>x|y</b>"
 
