@@ -20,7 +20,7 @@ def few_models(models: Iterable[int | None], floors: Iterable[float]) -> list[st
         return []
     return [
         f"Only {known[0]} models in an ensemble. With fewer than {FEWEST_MODELS}, KLoM is mostly sampling noise"
-        f"{_measured(floors)}, so small differences, and the ranks that follow from them, mean nothing."
+        f"{_measured(floors)}, so small differences, and any ranks that follow from them, mean nothing."
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dmm_exp.metrics.tow import GROUPS
 
+FLOOR_ROW = "independent retraining (floor)"
 SCORES = {
     "tow": "ToW",
     "tow_mia": "ToW-MIA",

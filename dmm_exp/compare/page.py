@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dmm_exp.compare.looks import roles_beside
-from dmm_exp.compare.names import name_of, words_of
-from dmm_exp.compare.paper import heads, means_of, rules
+from dmm_exp.compare.names import NOTES, name_of, words_of
+from dmm_exp.compare.paper import heads, means_of, notes, rules
 from dmm_exp.compare.tables import (
     RANKS_RULE,
     TESTS_RULE,
@@ -54,7 +54,9 @@ def _means(found: Comparison) -> Iterator[Section]:
     means = means_of(found)
     rule = " ".join(rules(found, means))
     for title, metrics in _by_score(found).items():
-        yield from _parts(Section(f"Means: {title}", rule, rows=means.texts(metrics), words=means.n_texts))
+        own = " ".join(notes(found)) if any(map(metrics.__contains__, NOTES)) else ""
+        whole = Section(f"Means: {title}", f"{rule} {own}".strip(), rows=means.texts(metrics), words=means.n_texts)
+        yield from _parts(whole)
         rule = ""
 
 
@@ -72,8 +74,13 @@ def _ranks(found: Comparison) -> Iterator[Section]:
     if found.ranks.empty:
         return
     head, *rows = ranks_texts(found)
-    head = [words_of(name).replace(" (nats)", "") for name in head]
+    head = [_short(name) for name in head]
     yield from _parts(Section("Mean ranks", RANKS_RULE, rows=[head, *rows], words=2), ["blocks"], unranked_lines(found))
+
+
+def _short(metric: str) -> str:
+    """Return a metric's name without its unit."""
+    return words_of(metric).replace(" (nats)", "")
 
 
 def _tests(found: Comparison) -> Iterator[Section]:
@@ -81,7 +88,8 @@ def _tests(found: Comparison) -> Iterator[Section]:
     if found.tests.empty:
         return
     head, *rows = tests_texts(found)
-    rows = [[_labels(found)[metric], *row[1:]] for metric, row in zip(found.tests["metric"], rows, strict=True)]
+    names = [f"{_short(metric)} {found.metrics[metric]}".rstrip() for metric in found.tests["metric"]]
+    rows = [[name, *row[1:]] for name, row in zip(names, rows, strict=True)]
     whole = Section(f"Paired differences from {found.baseline}", TESTS_RULE, rows=[head, *rows], words=4)
     yield from _parts(whole, ["over", "blocks"], untested_lines(found))
 

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmm_exp.compare.names import NOTES, name_of
+from dmm_exp.compare.names import FLOOR_ROW, NOTES, name_of
 from dmm_exp.compare.tables import Comparison, by_keys, dicts, mean_text, word
 from dmm_exp.console.latex import best_two, latex_table
 from dmm_exp.console.tables import without_constants
 from dmm_exp.console.words import MISSING
 
-FLOOR_ROW = "independent retraining"
 _METHOD, _ALL = "method", "all methods"
 
 
@@ -98,8 +97,9 @@ def _rows(found: Comparison) -> Iterator[Row]:
             yield Row(block, FLOOR_ROW, {row["metric"]: row for row in dicts(floors[block])})
         for _, own in by_keys(part, [_METHOD] if _METHOD in found.by else []):
             means = {row["metric"]: row for row in dicts(own)}
-            method = str(next(iter(means.values())).get(_METHOD, _ALL))
-            yield Row(block, method, means, int(own["runs"].max()), method not in {*found.references, _ALL})
+            first = next(iter(means.values()))
+            method = str(first.get(_METHOD, _ALL))
+            yield Row(block, method, means, first["runs"], method not in {*found.references, _ALL})
 
 
 def _cell(row: Row, metric: str) -> str:
@@ -116,7 +116,7 @@ def comparison_latex(found: Comparison) -> str:
     words = len(means.words)
     marks = _marks(found, means.rows, words)
     rows = means.texts({metric: name_of(metric)[1] or head for metric, head in heads(found).items()})
-    caption = " ".join(["Means.", *rules(found, means), *_of_marks(found, marks)])
+    caption = " ".join(["Means.", *rules(found, means), *notes(found), *_of_marks(found, marks)])
     above = _above(found, words)
     return latex_table(rows, caption, marks=marks, words=means.n_texts, above=above, ends=set(_ends(means.rows)))
 
@@ -158,12 +158,18 @@ def rules(found: Comparison, means: Means) -> list[str]:
     lines = [f"All rows: {means.shared}."] * bool(means.shared)
     lines += ["±: half of the 95 % interval over runs (Student's t)."] * ("runs" in over)
     lines += ["[ ]: 95 % interval over the models of a single run."] * ("members" in over)
-    lines += [f"Floor, in the row “{FLOOR_ROW}”: what an independent ensemble of retrained models has."] * floors
-    return lines + [NOTES[metric] for metric in found.metrics if metric in NOTES]
+    lines += ["Floor: what an independent ensemble of retrained models has."] * floors
+    return lines
+
+
+def notes(found: Comparison) -> list[str]:
+    """Return what scores are whose names do not say it."""
+    return [NOTES[metric] for metric in found.metrics if metric in NOTES]
 
 
 def _of_marks(found: Comparison, marks: Mapping[tuple[int, int], str]) -> list[str]:
     """Return what bold and underlined numbers are."""
-    aside = sorted(found.references & set(found.means.get(_METHOD, ())))
+    aside = sorted(found.references) if _METHOD in found.by else []
     lines = ["The best is bold, the second underlined."] if marks else []
-    return lines + [f"References ({', '.join(aside)}) are neither."] * bool(marks and aside)
+    lines += [f"References ({', '.join(aside)}) are neither."] * bool(marks and aside)
+    return lines
