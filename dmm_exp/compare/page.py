@@ -25,7 +25,7 @@ from dmm_exp.report.html import Link, Page, Section, sections_page
 
 CAPTION = (
     "One panel a metric, one mark a method with its 95 % interval where it has one. An arrow beside a metric's name "
-    "points to the better. References are grey."
+    "points to the better."
 )
 WIDTH = 90  # letters across a page of paper
 _METHOD = "method"
@@ -84,14 +84,15 @@ def _short(metric: str) -> str:
 
 
 def _tests(found: Comparison) -> Iterator[Section]:
-    """Yield the paired differences, where there are any."""
-    if found.tests.empty:
-        return
+    """Yield a table of paired differences for each metric that has some."""
     head, *rows = tests_texts(found)
-    names = [f"{_short(metric)} {found.metrics[metric]}".rstrip() for metric in found.tests["metric"]]
-    rows = [[name, *row[1:]] for name, row in zip(names, rows, strict=True)]
-    whole = Section(f"Paired differences from {found.baseline}", TESTS_RULE, rows=[head, *rows], words=4)
-    yield from _parts(whole, ["over", "blocks"], untested_lines(found))
+    metrics, rule = list(dict.fromkeys(found.tests["metric"])), TESTS_RULE
+    for metric in metrics:
+        own = [row[1:] for name, row in zip(found.tests["metric"], rows, strict=True) if name == metric]
+        title = f"Paired differences from {found.baseline}: {_labels(found)[metric]}"
+        notes = untested_lines(found) if metric == metrics[-1] else ()
+        yield from _parts(Section(title, rule, rows=[head[1:], *own], words=3), ["over", "blocks"], notes)
+        rule = ""
 
 
 def _parts(whole: Section, same: Sequence[str] = (), notes: Sequence[str] = ()) -> Iterator[Section]:
@@ -132,7 +133,8 @@ def metrics_by_method(found: Comparison) -> Chart:
         interval = Interval(_row(found, row), row["mean"], row["low"], row["high"])
         panels[_labels(found)[row["metric"]]].setdefault(str(row.get(_METHOD, "")), []).append(interval)
     roles = roles_beside(map(str, found.means[_METHOD]), found.references) if _METHOD in found.by else None
-    return interval_chart("metrics_by_method", "Metrics by method", CAPTION, panels, roles)
+    caption = CAPTION + " References are grey." * bool(roles and found.references)
+    return interval_chart("metrics_by_method", "Metrics by method", caption, panels, roles)
 
 
 def _labels(found: Comparison) -> dict[str, str]:

@@ -28,7 +28,7 @@ class Row:
         ranked: whether the row may be the best.
     """
 
-    block: tuple[Any, ...]
+    block: tuple[str, ...]
     method: str
     means: Mapping[str, Mapping[Any, Any]]
     runs: int | None = None
@@ -75,7 +75,7 @@ def means_of(found: Comparison) -> Means:
     runs = list(dict.fromkeys(row.runs for row in rows if row.runs is not None))
     outer, varying = _outer(found), len(runs) > 1
     head = [*outer, _METHOD, *["runs"] * varying]
-    labels = [[*map(word, row.block), row.method, *[str(row.runs or "")] * varying] for row in rows]
+    labels = [[*row.block, row.method, *[str(row.runs or "")] * varying] for row in rows]
     shared, (words, *labels), _ = without_constants([head, *labels], len(head), outer)
     return Means("; ".join(filter(None, (shared, _counted(runs)))), list(words), [list(one) for one in labels], rows)
 
@@ -91,15 +91,24 @@ def _outer(found: Comparison) -> list[str]:
 def _rows(found: Comparison) -> Iterator[Row]:
     """Yield the rows block by block, each block's floor first."""
     outer = _outer(found)
-    floors = {} if found.floors is None else dict(by_keys(found.floors, outer))
-    for block, part in by_keys(found.means, outer):
-        if block in floors and len(floors[block]):
-            yield Row(block, FLOOR_ROW, {row["metric"]: row for row in dicts(floors[block])})
+    floors = _floors(found)
+    for key, part in by_keys(found.means, outer):
+        block = tuple(map(word, key))
+        if block in floors:
+            yield Row(block, FLOOR_ROW, floors[block])
         for _, own in by_keys(part, [_METHOD] if _METHOD in found.by else []):
             means = {row["metric"]: row for row in dicts(own)}
             first = next(iter(means.values()))
             method = str(first.get(_METHOD, _ALL))
             yield Row(block, method, means, first["runs"], method not in {*found.references, _ALL})
+
+
+def _floors(found: Comparison) -> dict[tuple[str, ...], dict[str, dict[Any, Any]]]:
+    """Return the floors that were measured, by block and metric."""
+    if found.floors is None:
+        return {}
+    parts = by_keys(found.floors.dropna(subset="mean"), _outer(found))
+    return {tuple(map(word, key)): {row["metric"]: row for row in dicts(part)} for key, part in parts if len(part)}
 
 
 def _cell(row: Row, metric: str) -> str:

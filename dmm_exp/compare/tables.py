@@ -93,6 +93,7 @@ def print_comparison(found: Comparison) -> None:
     """Print means, ranks and tests on standard output, each with what its signs mean, as wide as the terminal."""
     print_texts("means", means_texts(found), len(found.by) + 1, same=[*found.by, "runs"], keep="method")
     _print_lines(legend(found))
+    _print_lines(found.warnings)
     if found.ranks.empty and found.tests.empty:
         print("no two methods to rank share a forget set and a seed: no ranks, no tests")
         _print_lines(unranked_lines(found))

@@ -95,6 +95,7 @@ def test_no_head_of_a_table_is_broken_inside_a_word_and_no_table_is_cut(browser,
                 metrics = dict.fromkeys(names, 9.0 + place + seed / 9) | {"cost/shared": 0.0, "tow_floor": 0.9}
                 tow = np.linspace(0.7, 0.9 + place / 50, 20)
                 written(unlearner, seed, forget=forget, metrics=metrics, tow=tow)
+                written(unlearner, seed, forget=forget, metrics=metrics, tow=tow, lr=0.123456789)
     assert compare_runs([str(tmp_path / "runs"), f"--html={tmp_path / 'out.html'}"]) == 0
     assert crushed(browser, tmp_path / "out.html") == []
     assert faults(browser, tmp_path / "out.html") == []

@@ -73,6 +73,18 @@ def test_references_are_neither_bold_nor_underlined(found):
     assert "References (retrain) are neither." in text
 
 
+def test_a_block_that_lacks_a_setting_has_its_floor_and_one_without_a_floor_no_row(written, tmp_path):
+    for forget, floors in (("random", {"klom_floor/forget/p95": 0.5}), ("class", {})):
+        for method in ("dmm", "finetune"):
+            written(method, forget=forget, metrics=floors)
+    for path in (tmp_path / "runs").glob("*random*/config.yaml"):
+        path.write_text(path.read_text().replace("  seed: 0\n", "  seed: 0\n  fraction: 0.5\n", 1))
+    runs, _ = read_runs(find_folders([str(tmp_path / "runs")]))
+    rows = body(comparison_latex(compare(runs, by=["forget.fraction", "method"])[0]))
+    assert [row[0] for row in rows[1:]].count("--") == 2
+    assert [(row[0], row[2]) for row in rows if row[1].startswith("independent")] == [("0.5", "0.500")]
+
+
 def test_captions_say_what_a_table_has_and_no_more(written, tmp_path):
     written("dmm")
     text = comparison_latex(compare(read_runs(find_folders([str(tmp_path / "runs")]))[0])[0])
