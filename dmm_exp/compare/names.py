@@ -9,9 +9,6 @@ SCORES = {
     "tow": "ToW",
     "tow_mia": "ToW-MIA",
     "lds": "LDS",
-    "cost/ratio": "cost ÷ retraining",
-    "cost/shared": "shared models",
-    "cost/own": "own models",
     "cost/attribution": "cost of attribution",
     "mia/unlearned": "MIA",
 }
@@ -25,9 +22,11 @@ BY_GROUP = {
 }
 _NAMES = {metric: (score, "") for metric, score in SCORES.items()}
 _NAMES |= {form.format(group): (score, group) for form, score in BY_GROUP.items() for group in GROUPS}
+_NAMES |= {"cost/ratio": ("cost", "unlearning"), "cost/shared": ("cost", "shared"), "cost/own": ("cost", "own")}
 NOTES = {
-    "cost/shared": "Shared models are what all requests of a method share, in retrainings.",
-    "cost/own": "Own models are those for one request alone, in retrainings.",
+    "cost/ratio": "Cost is in retrainings.",
+    "cost/shared": "Shared is what all requests of a method share.",
+    "cost/own": "Own are further models for one request alone.",
 }
 
 

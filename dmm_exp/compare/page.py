@@ -63,10 +63,11 @@ def _means(found: Comparison) -> Iterator[Section]:
 def _by_score(found: Comparison) -> dict[str, dict[str, str]]:
     """Return, by the title of a table, its metrics, each with its head."""
     named, tables = heads(found), {}
-    alone = {metric: named[metric] for metric in found.metrics if not name_of(metric)[1]}
-    for metric in (metric for metric in found.metrics if metric not in alone):
-        tables.setdefault(named[metric], {})[metric] = name_of(metric)[1]
-    return tables | ({", ".join(words_of(metric) for metric in alone): alone} if alone else {})
+    alone = ", ".join(words_of(metric) for metric in found.metrics if not name_of(metric)[1])
+    for metric, head in named.items():
+        group = name_of(metric)[1]
+        tables.setdefault(head if group else alone, {})[metric] = group or head
+    return tables
 
 
 def _ranks(found: Comparison) -> Iterator[Section]:

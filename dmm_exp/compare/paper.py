@@ -56,8 +56,13 @@ class Means:
         """How many leading columns are texts; numbers of runs are none."""
         return len(self.words) - ("runs" in self.words)
 
+    @property
+    def floors(self) -> list[Row]:
+        """The rows of floors."""
+        return [row for row in self.rows if row.method == FLOOR_ROW]
+
     def texts(self, metrics: Mapping[str, str]) -> list[list[str]]:
-        """Return the table as text, the head first.
+        """Return the table as text, the head first; without the rows of floors if none of these metrics has one.
 
         Args:
             metrics: those that it shows, and the head of each.
@@ -65,6 +70,7 @@ class Means:
         body = [
             [*label, *(_cell(row, metric) for metric in metrics)]
             for label, row in zip(self.labels, self.rows, strict=True)
+            if row.method != FLOOR_ROW or any(metric in one.means for one in self.floors for metric in metrics)
         ]
         return [[*self.words, *metrics.values()], *body]
 
