@@ -220,3 +220,40 @@ def faults(browser: Browser, page: Path) -> list[str]:
     browser.call("Emulation.setScrollbarsHidden", hidden=False)
     browser.call("Emulation.clearDeviceMetricsOverride")
     return found
+
+
+# Heads of tables that are broken inside a word, and tables that need scrolling, as sentences.
+_CRUSHED = r"""
+(() => {
+  const said = [];
+  const range = document.createRange();
+  for (const head of document.querySelectorAll("thead th")) {
+    if (!head.checkVisibility()) continue;
+    const walker = document.createTreeWalker(head, NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode())
+      for (const word of node.data.matchAll(/\S+/g)) {
+        range.setStart(node, word.index);
+        range.setEnd(node, word.index + word[0].length);
+        const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+        if (lines.size > 1) said.push(`"${word[0]}" is broken`);
+      }
+  }
+  for (const box of document.querySelectorAll(".scroll:has(table)"))
+    if (box.checkVisibility() && box.scrollWidth > box.clientWidth + 1)
+      said.push(`"${box.textContent.trim().slice(0, 30)}" is cut: ${box.scrollWidth} of ${box.clientWidth}`);
+  return said;
+})()
+"""
+
+
+def crushed(browser: Browser, page: Path) -> list[str]:
+    """Return the heads of tables that are broken inside a word, and tables that are cut, on a desk and on paper."""
+    found = []
+    for view in ("wide", "paper"):
+        show(browser, page, view)
+        assert browser.value("document.querySelectorAll('thead th').length") > 0
+        found += [f"{view}: {one}" for one in browser.value(_CRUSHED.strip())]
+    browser.call("Emulation.setEmulatedMedia", media="", features=[])
+    browser.call("Emulation.setScrollbarsHidden", hidden=False)
+    browser.call("Emulation.clearDeviceMetricsOverride")
+    return found

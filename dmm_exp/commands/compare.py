@@ -109,7 +109,8 @@ def _target(name: str, value: str) -> Path:
 
 
 def _write(found: Comparison, targets: dict[str, Path], left_out: Sequence[str], command: str) -> None:
-    from dmm_exp.compare.tables import comparison_latex, comparison_markdown
+    from dmm_exp.compare.paper import comparison_latex
+    from dmm_exp.compare.tables import comparison_markdown
 
     if "csv" in targets:
         write_text(targets["csv"], found.runs.to_csv(index=False))

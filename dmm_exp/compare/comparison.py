@@ -22,7 +22,7 @@ from dmm_exp.compare.statistics import (
     paired_bootstrap,
     ranks,
 )
-from dmm_exp.compare.tables import Comparison
+from dmm_exp.compare.tables import REFERENCE, Comparison
 from dmm_exp.errors import UserError, did_you_mean
 from dmm_exp.metrics.better import better, floor_name
 
@@ -70,12 +70,14 @@ def compare(
         by=keys,
         metrics={metric: _ARROWS[better(metric)] for metric in shown},
         means=_means(table, keys, shown),
+        floors=_floors(table, [key for key in keys if key != METHOD], shown),
         ranks=ranking,
         tests=tests,
         n_blocks=len(sizes),
         baseline=chosen,
         unranked=unranked,
         untested=_untested(tests, _methods(table), shown, chosen),
+        n_models=[run.settings.get("n_models") for run in kept],
     ), left_out
 
 
@@ -147,6 +149,26 @@ def _mean(part: pd.DataFrame, metric: str) -> dict[str, float | str]:
     return {"mean": found.mean, **({"low": low, "high": high, "over": "members"} if own else _NO_INTERVAL)}
 
 
+def _floors(table: pd.DataFrame, outer: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return one row a group of runs that differ in method alone and a metric: what independent retraining has there.
+
+    The runs of one block share their floor, so each block counts once.
+    """
+    found = [(metric, floor_name(metric)) for metric in metrics if floor_name(metric) in table]
+    groups: Any = table.groupby(list(outer), sort=False, dropna=False) if outer else [((), table)]
+    rows = [
+        {**dict(zip(outer, key, strict=True)), "metric": metric, **_mean(_by_block_once(part), floor)}
+        for key, part in groups
+        for metric, floor in found
+    ]
+    return pd.DataFrame(rows, columns=pd.Index([*outer, "metric", "mean", "low", "high", "over"]))
+
+
+def _by_block_once(part: pd.DataFrame) -> pd.DataFrame:
+    blocks: Any = part.groupby("block", sort=False)
+    return blocks.mean(numeric_only=True)
+
+
 _NO_INTERVAL = {"low": math.nan, "high": math.nan, "over": ""}
 
 
@@ -156,7 +178,7 @@ def _unranked(table: pd.DataFrame, references: Collection[str]) -> dict[str, str
     few = {
         method: f"in {counts[method]} of {blocks} blocks" for method in _methods(table) if 2 * counts[method] < blocks
     }
-    return few | {method: "a reference" for method in _methods(table) if method in references}
+    return few | {method: REFERENCE for method in _methods(table) if method in references}
 
 
 def _untested(

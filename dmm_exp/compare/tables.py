@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dmm_exp.console.latex import best_two, latex_table
+from dmm_exp.compare.cautions import few_models
 from dmm_exp.console.tables import markdown_table, print_texts
 from dmm_exp.console.terminal import terminal_width
 from dmm_exp.console.words import MISSING, number
 
 if TYPE_CHECKING:
     import pandas as pd
+
+REFERENCE = "a reference"  # why a method has no rank
 
 MEANS_RULE = (
     "Means are over the runs of a group, ± the half-width of the 95 % interval (Student's t over runs). A group of one "
@@ -56,6 +58,9 @@ class Comparison:
         baseline: what the others are tested against; ``""`` where there is none.
         unranked: method → why it has no rank.
         untested: methods, metrics and why they were not tested against the baseline.
+        floors: one row a group of runs that differ in method alone and a metric with a floor: the other columns of
+            ``by``, ``metric``, ``mean``, ``low``, ``high``, ``over`` (as in ``means``) of independent retraining.
+        n_models: models in each ensemble, of every run.
     """
 
     runs: pd.DataFrame
@@ -68,12 +73,27 @@ class Comparison:
     baseline: str
     unranked: Mapping[str, str] = field(default_factory=dict)
     untested: Sequence[tuple[str, str, str]] = ()
+    floors: pd.DataFrame | None = None
+    n_models: Sequence[int | None] = ()
+
+    @property
+    def references(self) -> set[str]:
+        """The methods that take no part in a ranking because they mark an end of the scale."""
+        return {method for method, reason in self.unranked.items() if reason == REFERENCE}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to beware of: ensembles that are too small for the KLoM that is shown."""
+        klom = any("klom" in metric for metric in self.metrics)
+        of_forget = self.means.loc[(self.means["metric"] == "klom/forget/p95").to_numpy(), "floor"]
+        return few_models(self.n_models, of_forget.unique()) if klom else []
 
 
 def print_comparison(found: Comparison) -> None:
     """Print means, ranks and tests on standard output, each with what its signs mean, as wide as the terminal."""
     print_texts("means", means_texts(found), len(found.by) + 1, same=[*found.by, "runs"], keep="method")
     _print_lines(legend(found))
+    _print_lines(found.warnings)
     if found.ranks.empty and found.tests.empty:
         print("no two methods to rank share a forget set and a seed: no ranks, no tests")
         _print_lines(unranked_lines(found))
@@ -125,31 +145,17 @@ def untested_lines(found: Comparison) -> list[str]:
 
 def comparison_markdown(found: Comparison) -> str:
     """Return means, ranks and tests as GitHub tables, each with the rule that reads it."""
-    tables = [("Means", means_texts(found), MEANS_RULE, [])]
+    tables = [("Means", means_texts(found), len(found.by), MEANS_RULE, [])]
     if not found.ranks.empty:
-        tables.append(("Ranks", ranks_texts(found), RANKS_RULE, unranked_lines(found)))
+        tables.append(("Ranks", ranks_texts(found), 1, RANKS_RULE, unranked_lines(found)))
     if not found.tests.empty:
-        tables.append((f"Differences from {found.baseline}", tests_texts(found), TESTS_RULE, untested_lines(found)))
-    return "\n".join(
-        f"## {title}\n\n{rule}\n\n{markdown_table(rows)}" + "".join(f"\n{line}\n" for line in lines)
-        for title, rows, rule, lines in tables
+        rows, title = tests_texts(found), f"Differences from {found.baseline}"
+        tables.append((title, rows, 3, TESTS_RULE, untested_lines(found)))
+    warnings = "".join(f"**Warning.** {line}\n\n" for line in found.warnings)
+    return warnings + "\n".join(
+        f"## {title}\n\n{rule}\n\n{markdown_table(rows, words)}" + "".join(f"\n{line}\n" for line in lines)
+        for title, rows, words, rule, lines in tables
     )
-
-
-def comparison_latex(found: Comparison) -> str:
-    """Return the means as a LaTeX table; within each block of equal other columns the best method is bold."""
-    rows, marks = means_texts(found), {}
-    outer = [name for name in found.by if name != "method"]
-    places = {group: place + 1 for place, (group, _) in enumerate(_by(found.means, list(found.by)))}
-    for metric, part in found.means.groupby("metric", sort=False):
-        column = rows[0].index(" ".join((str(metric), found.metrics[str(metric)])))
-        for _, block in _by(part, outer) if outer else [((), part)]:
-            keys = [tuple(row[name] for name in found.by) for row in _dicts(block)]
-            lower = found.metrics[str(metric)] == "↓"
-            best = best_two(block["mean"].tolist(), lower=lower) if found.metrics[str(metric)] else {}
-            for place, mark in best.items():
-                marks[places[keys[place]], column] = mark
-    return latex_table(rows, f"Means. {MEANS_RULE}", marks=marks, words=len(found.by))
 
 
 def means_texts(found: Comparison) -> list[list[str]]:
@@ -157,13 +163,14 @@ def means_texts(found: Comparison) -> list[list[str]]:
     known = found.means.dropna(subset="floor")["metric"].unique()
     columns = [[" ".join(named).rstrip(), *["floor"] * (named[0] in known)] for named in found.metrics.items()]
     rows = [[*found.by, "runs", *(word for words in columns for word in words)]]
-    for group, part in _by(found.means, list(found.by)):
-        cells = [[_mean(row), *[number(row["floor"], ".3f")] * (row["metric"] in known)] for row in _dicts(part)]
-        rows.append([*map(_word, group), str(part["runs"].max()), *(text for texts in cells for text in texts)])
+    for group, part in by_keys(found.means, list(found.by)):
+        cells = [[mean_text(row), *[number(row["floor"], ".3f")] * (row["metric"] in known)] for row in dicts(part)]
+        rows.append([*map(word, group), str(part["runs"].max()), *(text for texts in cells for text in texts)])
     return rows
 
 
-def _mean(row: dict[Any, Any]) -> str:
+def mean_text(row: Mapping[Any, Any]) -> str:
+    """Return a mean with what it has of an interval: after ±, or in brackets."""
     middle = number(row["mean"], ".3f")
     if row["over"] == "runs":
         return f"{middle} ± {row['high'] - row['mean']:.3f}"
@@ -174,21 +181,21 @@ def ranks_texts(found: Comparison) -> list[list[str]]:
     """Return the mean ranks as text, head first: a row a method, a column a metric."""
     metrics = list(dict.fromkeys(found.ranks["metric"]))
     rows = [["method", "blocks", *metrics]]
-    for (method,), part in _by(found.ranks, ["method"]):
-        cells = [number(row["rank"]) + _interval(row, ".2f") for row in _dicts(part)]
+    for (method,), part in by_keys(found.ranks, ["method"]):
+        cells = [number(row["rank"]) + _interval(row, ".2f") for row in dicts(part)]
         rows.append([str(method), str(part["blocks"].max()), *cells])
     return rows
 
 
 def tests_texts(found: Comparison) -> list[list[str]]:
     """Return the paired tests as text, head first: a row a metric and method."""
-    rows = [["metric", "method", "blocks", "over", "difference", "95 % interval", "p", "p (Holm)"]]
-    for row in _dicts(found.tests):
+    rows = [["metric", "method", "over", "blocks", "difference", "95 % interval", "p", "p (Holm)"]]
+    for row in dicts(found.tests):
         texts = [
             f"{row['metric']} {found.metrics[row['metric']]}".rstrip(),
             row["method"],
-            str(row["blocks"]),
             row["over"],
+            str(row["blocks"]),
         ]
         interval = _interval(row, "+.4f").strip() or MISSING
         rows.append(
@@ -197,7 +204,7 @@ def tests_texts(found: Comparison) -> list[list[str]]:
     return rows
 
 
-def _interval(row: dict[Any, Any], form: str = ".3f") -> str:
+def _interval(row: Mapping[Any, Any], form: str = ".3f") -> str:
     """Return the interval in brackets, after a space; nothing where there is none."""
     ends = [f"{end:{form}}" if abs(end) < 1e5 else f"{end:.1e}" for end in (row["low"], row["high"])]
     return f" [{', '.join(ends)}]" if math.isfinite(row["low"]) else ""
@@ -207,15 +214,17 @@ def _probability(value: float) -> str:
     return "< 0.001" if value < 0.001 else number(value, ".3f")
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """Return what a column of words has; a dash where it has nothing."""
     return MISSING if value is None or value != value else str(value)
 
 
-def _by(frame: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
+def by_keys(frame: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
     """Return the parts of a frame that share keys, in order of appearance."""
-    groups: Any = frame.groupby(keys, sort=False, dropna=False)
+    groups: Any = frame.groupby(keys, sort=False, dropna=False) if keys else [((), frame)]
     return [(key, part) for key, part in groups]
 
 
-def _dicts(frame: pd.DataFrame) -> list[dict[Any, Any]]:
+def dicts(frame: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Return the rows of a frame, each by column."""
     return frame.to_dict("records")

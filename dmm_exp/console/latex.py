@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "±": r"$\pm$", "−": "$-$", "–": "--", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "÷": r"$\div$", "‖": r"$\Vert$",
-    "<": "$<$", ">": "$>$", "²": "$^2$",
+    "<": "$<$", ">": "$>$", "²": "$^2$", "“": "``", "”": "''",
 }  # fmt: skip
 NOTE = "Needs \\usepackage{booktabs}."
 
 
 def latex_table(
-    rows: Sequence[Sequence[str]], caption: str, *, marks: Mapping[tuple[int, int], str] | None = None, words: int = 1
+    rows: Sequence[Sequence[str]],
+    caption: str,
+    *,
+    marks: Mapping[tuple[int, int], str] | None = None,
+    words: int = 1,
+    above: Sequence[tuple[str, int]] = (),
+    ends: Collection[int] = (),
 ) -> str:
     """Return texts as a LaTeX table, the head first; the first ``words`` columns are words, the others numbers.
 
@@ -24,18 +30,35 @@ def latex_table(
         caption: of the table.
         marks: (row, column), counted from 0 with the head as row 0 → ``textbf`` or ``underline``.
         words: number of columns of words.
+        above: a line above the head: texts from left to right, each with the number of columns that it stands above.
+        ends: rows with a rule below them; the head has one anyway.
     """
-    marks = marks or {}
-    lines = [
-        " & ".join(_marked(escaped(text), marks.get((place, column))) for column, text in enumerate(row)) + r" \\"
-        for place, row in enumerate(rows)
-    ]
-    head, *body = lines
     columns = "l" * words + "r" * (len(rows[0]) - words)
-    inside = [r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+    inside = [r"\toprule", *_line_above(above), *_body(rows, marks or {}, {0, *ends} - {len(rows) - 1}), r"\bottomrule"]
     table = [rf"\begin{{tabular}}{{{columns}}}", *inside, r"\end{tabular}"]
     whole = [f"% {NOTE}", r"\begin{table}", r"\centering", rf"\caption{{{escaped(caption)}}}", *table, r"\end{table}"]
     return "\n".join(whole) + "\n"
+
+
+def _body(rows: Sequence[Sequence[str]], marks: Mapping[tuple[int, int], str], ends: Collection[int]) -> Iterator[str]:
+    """Yield the lines of all rows, and the rules between them."""
+    for place, row in enumerate(rows):
+        cells = (_marked(escaped(text), marks.get((place, column))) for column, text in enumerate(row))
+        yield " & ".join(cells) + r" \\"
+        if place in ends:
+            yield r"\midrule"
+
+
+def _line_above(above: Sequence[tuple[str, int]]) -> Iterator[str]:
+    """Yield the line above the head and the rules below its texts; nothing where there is none."""
+    cells, rules, place = [], [], 1
+    for text, width in above:
+        cells.append(rf"\multicolumn{{{width}}}{{c}}{{{escaped(text)}}}" if text else " & " * (width - 1))
+        rules += [rf"\cmidrule(lr){{{place}-{place + width - 1}}}"] * bool(text)
+        place += width
+    if rules:
+        yield " & ".join(cells) + r" \\"
+        yield " ".join(rules)
 
 
 def escaped(text: str) -> str:

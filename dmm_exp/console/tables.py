@@ -78,17 +78,26 @@ def print_texts(
     if not sys.stdout.isatty():
         print_table(text_table(title, rows, words - 1))
         return
-    said, rows, words = _without_constants(rows, words, [name for name in same if name != keep])
+    said, rows, words = without_constants(rows, words, [name for name in same if name != keep])
     title += f" ({said})" if said else ""
-    for place, part in enumerate(_fitting(rows, words, terminal_width())):
+    for place, part in enumerate(fitting(rows, words, terminal_width())):
         print("\n" + textwrap.fill(f"{title}, continued" if place else title, terminal_width()))
         print_table(_narrow(part, words))
 
 
-def _without_constants(
+def without_constants(
     rows: Sequence[Sequence[str]], words: int, names: Sequence[str]
 ) -> tuple[str, Sequence[Sequence[str]], int]:
-    """Take columns of words that have one value in all rows out of a table; the first result says what they are."""
+    """Take columns of words that have one value in all rows out of a table.
+
+    Args:
+        rows: texts, all rows of one length, the head first.
+        words: how many columns say what a row is; one of them stays.
+        names: of the columns that may be taken out.
+
+    Returns:
+        What was taken out in words, the rows that are left, and how many of their columns are words.
+    """
     head = rows[0]
     gone = [place for place in range(words) if head[place] in names and len({row[place] for row in rows[1:]}) == 1]
     gone = gone[1:] if len(gone) == words else gone
@@ -97,8 +106,14 @@ def _without_constants(
     return said, left, words - len(gone)
 
 
-def _fitting(rows: Sequence[Sequence[str]], words: int, width: int) -> list[list[list[str]]]:
-    """Divide the columns of numbers so that each part fits with the columns of words, or has a single one."""
+def fitting(rows: Sequence[Sequence[str]], words: int, width: int) -> list[list[list[str]]]:
+    """Divide the columns of numbers so that each part fits with the columns of words, or has a single one.
+
+    Args:
+        rows: texts, all rows of one length, the head first.
+        words: how many columns say what a row is; each part has them.
+        width: in letters.
+    """
     parts: list[list[int]] = []
     units: list[list[int]] = []
     for place in range(words, len(rows[0])):
@@ -152,8 +167,8 @@ def list_below(table: Table, lines: Sequence[str]) -> None:
     table.caption_justify = "left"
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Return texts as a GitHub table, the head first; the first column is words, the others are numbers."""
+def markdown_table(rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """Return texts as a GitHub table, the head first; the first ``words`` columns are words, the others numbers."""
     head, *others = rows
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *others]
+    lines = [head, ["---"] * words + ["---:"] * (len(head) - words), *others]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dmm_exp.compare.looks import roles_beside
 from dmm_exp.files.writing import write_text
 from dmm_exp.leaderboard.blocks import Ranking, ranked_table
 from dmm_exp.leaderboard.ranking import (
@@ -29,7 +30,6 @@ from dmm_exp.leaderboard.tables import block_data, has_first, leaderboard_latex,
 from dmm_exp.report.charts import Chart, Mark, Panel, dots, line, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
 from dmm_exp.runs.cost_figure import cost_axis, cost_scale, frontier_line
-from dmm_exp.runs.labels import method_roles
 
 CAPTION = (
     "One panel a kind of forget set, mean over its draws. Down and to the left is better: as close as retraining, for "
@@ -88,9 +88,8 @@ def quality_against_cost(outcomes: Sequence[Outcome]) -> Chart:
 
 def _roles(table: pd.DataFrame) -> dict[str, str]:
     """Give every method its colour and shape; references are grey, and only their shapes differ."""
-    references = sorted(map(str, table.index[table["reference"].to_numpy(bool)]))
-    grey = {method: f"other{place}" for place, method in enumerate(references)}
-    return {method: grey.get(method, role) for method, role in method_roles(map(str, table.index)).items()}
+    references = set(map(str, table.index[table["reference"].to_numpy(bool)]))
+    return roles_beside(map(str, table.index), references)
 
 
 def _method(path: pd.DataFrame, method: str, role: str, place: Callable[..., NDArray[np.float64]]) -> Iterator[Mark]:

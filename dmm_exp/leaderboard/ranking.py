@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dmm_exp.metrics.klom import FEWEST_MODELS
+from dmm_exp.compare import cautions
 from dmm_exp.metrics.tow import GROUPS
 
 KLOM = [f"klom/{group}/p95" for group in GROUPS]
@@ -186,16 +186,7 @@ def floors(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 
 def few_models(outcomes: Sequence[Outcome]) -> list[str]:
     """Return a warning where ensembles are too small for KLoM, and nothing where none is."""
-    known = sorted({outcome.n_models for outcome in outcomes if outcome.n_models is not None})
-    if not known or known[0] >= FEWEST_MODELS:
-        return []
-    found = floors(outcomes)[FLOOR[0]].dropna()
-    ends = f"{found.min():.2f} to {found.max():.2f}" if len(found) > 1 else "".join(f"{one:.2f}" for one in found)
-    measured = f"; here the floor alone is {ends} on forget points" if ends else ""
-    return [
-        f"Only {known[0]} models in an ensemble. With fewer than {FEWEST_MODELS}, KLoM is mostly sampling noise"
-        f"{measured}, so small differences, and the ranks that follow from them, mean nothing."
-    ]
+    return cautions.few_models((outcome.n_models for outcome in outcomes), floors(outcomes)[FLOOR[0]])
 
 
 def paths(outcomes: Sequence[Outcome]) -> pd.DataFrame:

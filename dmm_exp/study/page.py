@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dmm_exp.compare.looks import method_roles
 from dmm_exp.files.writing import write_text
 from dmm_exp.report.charts import Chart, Interval, Panel, axis, dots, floats, interval_chart, log10, log_axis
 from dmm_exp.report.html import Page, Section, write_sections
-from dmm_exp.runs.labels import method_roles
 from dmm_exp.study.claims import CLAIM_RULE, Claims
 from dmm_exp.study.tables import (
-    RULE,
     Record,
     View,
     estimates,
     gaps,
     latex,
     markdown,
+    rules,
     summary,
     texts,
     tidy,
     values_of,
+    warnings,
     word_of,
 )
 
@@ -117,5 +118,6 @@ def write_study(
         write_text(folder / "claims.csv", claims.frame(records).to_csv(index=False))
     write_text(folder / "study.tex", latex(records, views))
     facts = [("runs", len(records)), ("seeds", frame["seed"].nunique()), ("tables", frame["table"].nunique())]
-    shown = Page(title, command, facts, sections, story=[RULE], gaps=gaps(records))
+    story, said = rules(records, views), warnings(records, views)
+    shown = Page(title, command, facts, sections, story=story, gaps=gaps(records), warnings=said)
     return write_sections(shown, folder / "study.html")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hydra.utils import get_class
+
+from dmm_exp.compare.runs import flat
 from dmm_exp.config.folders import config_directory, further_folders
 from dmm_exp.config.preflight import Composer, composer
 from dmm_exp.config.schema import Config, StudyConfig, plain
@@ -64,16 +67,34 @@ class Study(ManyRuns[StudyCell]):
     ) -> Path:
         """Print the tables and write the page."""
         study = config.study
-        records = [
-            Record(cell.table, cell.row, cell.column, cell.seed, result.metrics, result.error)
-            for cell, result in outcomes
-        ]
+        records = [_record(cell, result) for cell, result in outcomes]
         views, scatters = _views(study), [Scatter(name, **plain(shown)) for name, shown in study.scatters.items()]
         claims = Claims.of(study)
         print_study(records, views, claims.rows(records))
         return write_study(
             records, folder, title=study.title, command=command, views=views, scatters=scatters, claims=claims
         )
+
+
+def _record(cell: StudyCell, result: RunOutcome) -> Record:
+    return Record(
+        cell.table,
+        cell.row,
+        cell.column,
+        cell.seed,
+        result.metrics,
+        result.error,
+        reference_of(cell.config, cell.choices),
+        cell.config.n_models,
+    )
+
+
+def reference_of(config: Config, choices: Mapping[str, str]) -> str:
+    """Return a run's unlearner where it is a reference, on its own or in every part of a refinement; "" otherwise."""
+    own = choices["unlearner"]
+    parts = [value for key, value in flat(config.refinement) if key.endswith("unlearner") and value is not None]
+    is_one = getattr(get_class(config.unlearner["_target_"]), "reference", False)
+    return own if is_one and set(parts) <= {own} else ""
 
 
 def _views(study: StudyConfig) -> list[View]:

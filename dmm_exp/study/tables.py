@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
+from dmm_exp.compare.cautions import few_models
+from dmm_exp.compare.names import FLOOR_ROW
 from dmm_exp.compare.statistics import Estimate
 from dmm_exp.console.latex import best_two, latex_table
 from dmm_exp.console.tables import markdown_table, print_table, text_table
-from dmm_exp.metrics import better
+from dmm_exp.metrics.better import better, floor_name
 from dmm_exp.metrics.tow import GROUPS
 
 WORDS = {
@@ -30,10 +32,12 @@ WORDS = {
     **{f"klom/{group}/p95": f"P95 KLoM of {group} points (nats)" for group in GROUPS},
     **{f"effect/r2/{group}": f"R² of the effect on {group} points" for group in GROUPS},
 }
-RULE = (
-    "Every number is the mean over seeds, each with its own originals, oracles, pool and scores, with the half-width "
-    "of its 95 % interval (Student's t). Differences are between columns of one row, paired by seed."
-)
+MEAN_RULE = "Every number is the mean over seeds, each with its own originals, oracles, pool and scores"
+HALF_RULE = ", ± half of its 95 % interval (Student's t)"
+ONE_RULE = "Every number is that of one seed."
+FLOOR_RULE = "Floor: what an independent ensemble of retrained models has, mean over the rows of the table."
+DIFFERENCES_RULE = "Differences are between columns of one row, paired by seed."
+MARKS_RULE = "The best of a column is bold, the second underlined."
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Record:
         seed: its seed.
         metrics: the content of ``metrics.json``.
         error: what was said of a run that failed; None for one that ended well.
+        reference: its unlearner, where that marks an end of the scale and is no method; empty otherwise.
+        n_models: models in each of its ensembles; None where it is not known.
     """
 
     table: str
@@ -55,6 +61,8 @@ class Record:
     seed: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    reference: str = ""
+    n_models: int | None = None
 
     @property
     def status(self) -> str:
@@ -108,6 +116,25 @@ def values_of(records: Sequence[Record], table: str, metric: str) -> pd.DataFram
     return wide.reindex(index=pd.MultiIndex.from_tuples(rows, names=["row", "seed"]), columns=frame["column"].unique())
 
 
+def floors_of(records: Sequence[Record], table: str, metric: str) -> pd.DataFrame:
+    """Return a metric of independent retraining: a row for each seed, the mean over the rows of one table.
+
+    Returns:
+        As ``values_of``, with ``FLOOR_ROW`` for a row; empty where no run of the table has a floor.
+    """
+    wide = values_of(records, table, floor_name(metric))
+    means = pd.DataFrame(wide.groupby(level="seed", sort=False).mean())
+    means.index = pd.MultiIndex.from_product([[FLOOR_ROW], means.index], names=wide.index.names)
+    return means.loc[[bool(means.notna().to_numpy().any())] * len(means)]
+
+
+def shown_values(records: Sequence[Record], view: View) -> pd.DataFrame:
+    """Return what a view shows, as ``values_of``: its floor, where there is one, above all rows."""
+    values = values_of(records, view.table, view.metric)
+    floors = floors_of(records, view.table, view.metric)
+    return pd.DataFrame(pd.concat([floors, values])) if len(floors) else values
+
+
 def estimates(wide: pd.DataFrame) -> dict[str, dict[str, Estimate]]:
     """Return the estimate of every column of every row."""
     rows = dict.fromkeys(wide.index.get_level_values("row"))
@@ -132,13 +159,13 @@ def differences(wide: pd.DataFrame) -> dict[str, dict[str, Estimate]]:
 
 
 def summary(records: Sequence[Record], views: Sequence[View]) -> pd.DataFrame:
-    """Return every estimate and difference.
+    """Return every estimate and difference, of floors too.
 
     Columns: ``metric``, ``table``, ``row``, ``column``, ``mean`` and ``half``, the half-width of the interval.
     """
     rows = []
     for view in views:
-        wide = values_of(records, view.table, view.metric)
+        wide = shown_values(records, view)
         for found in (estimates(wide), differences(wide)):
             for row, values in found.items():
                 rows += [(view.metric, view.table, row, column, one.mean, one.half) for column, one in values.items()]
@@ -146,8 +173,8 @@ def summary(records: Sequence[Record], views: Sequence[View]) -> pd.DataFrame:
 
 
 def texts(records: Sequence[Record], view: View) -> list[list[str]]:
-    """Return a view as text, its head first: estimates, then differences."""
-    wide = values_of(records, view.table, view.metric)
+    """Return a view as text, its head first: estimates, then differences; the floor is above all other rows."""
+    wide = shown_values(records, view)
     means = estimates(wide)
     changes = differences(wide) if view.differences else {row: {} for row in means}
     first = next(iter(means))
@@ -156,13 +183,13 @@ def texts(records: Sequence[Record], view: View) -> list[list[str]]:
 
 
 def print_study(records: Sequence[Record], views: Sequence[View], claims: Sequence[Sequence[str]] = ()) -> None:
-    """Print every view on standard output, verdicts on claims, and what failed below."""
+    """Print every view on standard output, verdicts on claims, and warnings and what failed below."""
     for view in views:
         print_table(text_table(view.title, texts(records, view)))
     if claims:
         print_table(text_table("claims", claims, words=len(claims[0])))
-    for gap in gaps(records):
-        print(gap)
+    for line in (*warnings(records, views), *gaps(records)):
+        print(line)
 
 
 def gaps(records: Sequence[Record]) -> list[str]:
@@ -183,7 +210,8 @@ def markdown(
     claim_rule: str = "",
 ) -> str:
     """Return verdicts on claims and every view as GitHub tables, and what failed below."""
-    parts = [f"# {title}", f"`{command}`", RULE]
+    parts = [f"# {title}", f"`{command}`", *(f"**Warning.** {one}" for one in warnings(records, views))]
+    parts.append(" ".join(rules(records, views)))
     parts += ["## Claims", claim_rule, markdown_table(claims).rstrip()] if claims else []
     for view in views:
         parts += [f"## {view.title}", view.caption, markdown_table(texts(records, view)).rstrip()]
@@ -192,22 +220,75 @@ def markdown(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def rules(records: Sequence[Record], views: Sequence[View], *, with_differences: bool = True) -> list[str]:
+    """Return sentences that explain what the tables of some views have, and nothing that they lack.
+
+    Args:
+        records: what came of the runs.
+        views: whose tables they are.
+        with_differences: whether the tables have differences where their views ask for them.
+    """
+    values = [shown_values(records, view) for view in views]
+    found = [one for wide in values for row in estimates(wide).values() for one in row.values()]
+    half = any(math.isfinite(one.half) for one in found)
+    lines = [f"{MEAN_RULE}{HALF_RULE * half}."] if len({one.seed for one in records}) > 1 else [ONE_RULE]
+    lines += [FLOOR_RULE] * any(FLOOR_ROW in wide.index for wide in values)
+    several = any(view.differences and wide.shape[1] > 1 for view, wide in zip(views, values, strict=True))
+    return lines + [DIFFERENCES_RULE] * (with_differences and several)
+
+
+def warnings(records: Sequence[Record], views: Sequence[View]) -> list[str]:
+    """Return what to beware of: ensembles that are too small for the KLoM that is shown."""
+    if not any("klom" in view.metric for view in views):
+        return []
+    floors = {one.metrics.get(floor_name("klom/forget/p95"), math.nan) for one in records}
+    return few_models((one.n_models for one in records), floors)
+
+
 def latex(records: Sequence[Record], views: Sequence[View]) -> str:
-    """Return every view as a LaTeX table, without differences; the best row of each column is bold."""
-    parts = []
-    for view in views:
-        means, way = estimates(values_of(records, view.table, view.metric)), better(view.metric)
-        head = list(next(iter(means.values())))
-        rows = [["", *head], *([row, *map(str, found.values())] for row, found in means.items())]
-        marks = {
-            (place + 1, column + 1): mark
-            for column, name in enumerate(head)
-            for place, mark in best_two([found[name].mean for found in means.values()], lower=way == "lower").items()
-            if way is not None
-        }
-        caption = f"{word_of(view.metric)}. {view.caption} {RULE}"
-        parts.append(latex_table(rows, " ".join(caption.split()), marks=marks))
-    return "\n".join(parts)
+    """Return every view as a LaTeX table, without differences.
+
+    The best row of each column is bold, the second underlined; floors and references are neither.
+    """
+    return "\n".join(_latex(records, view) for view in views)
+
+
+def _latex(records: Sequence[Record], view: View) -> str:
+    means = estimates(shown_values(records, view))
+    head = list(next(iter(means.values())))
+    rows = [["", *head], *([row, *map(str, found.values())] for row, found in means.items())]
+    aside = {name: _aside(records, view.table, name) for name in head}
+    marks = {
+        (place + 1, column + 1): mark
+        for column, name in enumerate(head)
+        for place, mark in _best(means, name, aside[name], better(view.metric)).items()
+    }
+    names = sorted({reference for one in aside.values() for reference in one.values()})
+    said = [*rules(records, [view], with_differences=False), *[MARKS_RULE] * bool(marks)]
+    said += [f"References ({', '.join(names)}) are neither."] * bool(marks and names)
+    caption = " ".join([f"{word_of(view.metric)}.", view.caption, *said])
+    ends = {1} if FLOOR_ROW in means else set()
+    return latex_table(rows, " ".join(caption.split()), marks=marks, ends=ends)
+
+
+def _aside(records: Sequence[Record], table: str, column: str) -> dict[str, str]:
+    """Return the rows of a column that are references, and which.
+
+    Where all its rows are one and the same, what they compare is something else, and none stands aside.
+    """
+    own = {one.row: one.reference for one in records if (one.table, one.column) == (table, column)}
+    return {row: name for row, name in own.items() if name} if len(set(own.values())) > 1 else {}
+
+
+def _best(
+    means: Mapping[str, Mapping[str, Estimate]], column: str, aside: Collection[str], way: str | None
+) -> dict[int, str]:
+    """Return the marks of one column by row; floors and rows that stand aside have none."""
+    if way is None:
+        return {}
+    left_out = {FLOOR_ROW, *aside}
+    values = [math.nan if row in left_out else found[column].mean for row, found in means.items()]
+    return best_two(values, lower=way == "lower")
 
 
 def word_of(metric: str) -> str:

@@ -16,9 +16,11 @@ import termios
 import numpy as np
 import pandas as pd
 import pytest
-from browser import faults
+from browser import crushed, faults
 
 from dmm_exp.commands.compare import compare_runs
+from dmm_exp.compare.looks import method_roles
+from dmm_exp.report.palette import colour_of
 
 
 def started(*arguments, cwd):
@@ -85,6 +87,20 @@ def test_the_page_is_right_on_every_screen_and_on_paper(browser, folder, tmp_pat
     assert faults(browser, tmp_path / "out.html") == []
 
 
+def test_no_head_of_a_table_is_broken_inside_a_word_and_no_table_is_cut(browser, written, tmp_path):
+    names = [f"{kind}/{group}/p95" for kind in ("klom", "klom_floor") for group in ("forget", "retain", "val")]
+    for seed in (0, 1):
+        for forget in ("random", "rum_high_mem"):
+            for place, unlearner in enumerate(("dmm", "finetune", "scrub", "retrain")):
+                metrics = dict.fromkeys(names, 9.0 + place + seed / 9) | {"cost/shared": 0.0, "tow_floor": 0.9}
+                tow = np.linspace(0.7, 0.9 + place / 50, 20)
+                written(unlearner, seed, forget=forget, metrics=metrics, tow=tow)
+                written(unlearner, seed, forget=forget, metrics=metrics, tow=tow, lr=0.123456789)
+    assert compare_runs([str(tmp_path / "runs"), f"--html={tmp_path / 'out.html'}"]) == 0
+    assert crushed(browser, tmp_path / "out.html") == []
+    assert faults(browser, tmp_path / "out.html") == []
+
+
 def test_files_hold_every_run_and_the_page_opens_offline(folder, tmp_path, capsys):
     (folder / "digits-mlp-random-dmm__0-50-0" / "report.html").write_text("a report")
     targets = {name: tmp_path / f"out.{name}" for name in ("csv", "parquet", "html")}
@@ -95,7 +111,8 @@ def test_files_hold_every_run_and_the_page_opens_offline(folder, tmp_path, capsy
     assert re.findall(r'href="([^"]*)"', page) == ["runs/digits-mlp-random-dmm__0-50-0/report.html"]
     assert "default-src 'none'" in page
     assert page.count('<svg class="plot"') == 3
-    assert page.count("dots medium series0") == 3
+    for role in method_roles(["dmm", "finetune"]).values():
+        assert len(re.findall(rf'class="[^"]*medium {colour_of(role)}"', page)) == 3 + 1  # panels, legend
     assert "http" not in page.replace("http-equiv", "")
     assert "did not finish" in page
 

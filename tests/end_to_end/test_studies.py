@@ -221,6 +221,7 @@ def test_a_study_is_its_runs_over_seeds_and_goes_on_where_it_stopped(local, stud
     low = [float(cell["tow"]) for cell in cells if cell["column"] == "low"]
     assert float(summary["levels", "finetune", "low"]["mean"]) == pytest.approx(sum(low) / 2)
     assert "alpha=1e+09" in (folder / "study.html").read_text()
+    assert float(summary["levels", "independent retraining (floor)", "low"]["mean"]) > 0
     again = local(*study, cwd=tmp_path)
     assert again.returncode == 0
     assert "failing" in again.stderr

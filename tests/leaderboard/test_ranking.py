@@ -12,6 +12,7 @@ import pytest
 from axes import misleading
 from browser import Browser, faults
 
+from dmm_exp.compare.looks import method_roles
 from dmm_exp.leaderboard.blocks import Ranking
 from dmm_exp.leaderboard.page import quality_against_cost, write_leaderboard
 from dmm_exp.leaderboard.ranking import Outcome, score, standing
@@ -19,7 +20,6 @@ from dmm_exp.leaderboard.tables import block_data, leaderboard_latex, leaderboar
 from dmm_exp.report.canvas import save
 from dmm_exp.report.figures import kept
 from dmm_exp.report.palette import colour_of, marker
-from dmm_exp.runs.labels import method_roles
 
 EVIL = "<b>x|y</b>"
 

@@ -9,7 +9,7 @@ from dmm_exp.config.preflight import check_overrides, compose_unlearner
 from dmm_exp.config.schema import LeaderboardConfig, StudyConfig, StudyTableConfig, register
 from dmm_exp.errors import UserError
 from dmm_exp.leaderboard.board import compose_entries
-from dmm_exp.study.study import compose_cells_of
+from dmm_exp.study.study import compose_cells_of, reference_of
 
 COLUMNS = {
     "whole": "forget=rum_mix_mem",
@@ -38,6 +38,23 @@ def test_a_table_in_braces_stands_for_the_rows_method_at_its_settings_there():
     assert cells["scrub", "whole"].overrides[:1] == ["experiment=digits/rum_mix_mem/scrub"]
     assert "refinement.low.unlearner=do_nothing" in cells["do_nothing", "parts"].overrides  # no table has it
     assert compose_unlearner(config_directory(), "digits/random/scrub")["_target_"].endswith("Scrub")
+
+
+def test_a_reference_is_one_alone_and_in_every_part_but_not_beside_others():
+    register()
+    rows = {
+        "alone": "unlearner=do_nothing",
+        "method": "unlearner=scrub",
+        "in parts": "unlearner=do_nothing refinement=rum_f",
+        "of parts": "unlearner=do_nothing refinement=rum refinement.mid.unlearner=do_nothing "
+        "refinement.high.unlearner=do_nothing",
+        "beside others": "unlearner=do_nothing refinement=rum",
+        "in a part": "unlearner=scrub refinement=rum refinement.low.unlearner=do_nothing",
+    }
+    study = StudyConfig(tables={"a": StudyTableConfig(rows=rows, columns={"here": "forget=rum_mix_mem"})})
+    found = {cell.row: reference_of(cell.config, cell.choices) for cell in compose_cells_of(study, [])}
+    assert {row for row, name in found.items() if name} == {"alone", "in parts", "of parts"}
+    assert found["alone"] == "do_nothing"
 
 
 @pytest.mark.parametrize(

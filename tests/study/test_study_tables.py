@@ -8,13 +8,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from axes import misleading
-from browser import faults
+from browser import crushed, faults
 from scipy import stats
 
 from dmm_exp.compare.statistics import Estimate
 from dmm_exp.report.figures import kept
 from dmm_exp.study.page import Scatter, scatter_chart, view_chart, write_study
-from dmm_exp.study.tables import Record, View, differences, estimates, summary, texts, tidy, values_of
+from dmm_exp.study.tables import (
+    Record,
+    View,
+    differences,
+    estimates,
+    latex,
+    markdown,
+    rules,
+    summary,
+    texts,
+    tidy,
+    values_of,
+    warnings,
+)
 
 TOW = {("a", "low"): [0.9, 0.95, 0.94], ("a", "high"): [0.5, 0.6, 0.4], ("b", "low"): [0.8, 0.8, 0.8]}
 
@@ -98,6 +111,7 @@ def test_the_page_is_right_on_every_screen_and_on_paper(browser, tmp_path):
     scatters = [Scatter("cloud", "tow", "lds", log_x=True)]
     page = write_study(records(), tmp_path, title="T", views=[VIEW], scatters=scatters, command="python -m x")
     assert faults(browser, page) == []
+    assert crushed(browser, page) == []
     assert misleading(kept(tmp_path)) == []
 
 
@@ -120,3 +134,67 @@ def test_every_mean_is_drawn_with_its_interval():
         for at, row in enumerate("ab"):
             found = estimates(values_of(records(), "groups", "tow"))[row][mark.label]
             np.testing.assert_allclose([mark.x[at], *mark.ends[:, at]], [found.mean, found.low, found.high])
+
+
+def with_floors():
+    """Return the records with a floor in each seed and column, the same in all rows."""
+    return [
+        replace(one, metrics={**one.metrics, "tow_floor": 0.9 + one.seed / 100 + (one.column == "high") / 20})
+        if one.error is None
+        else one
+        for one in records()
+    ]
+
+
+def test_the_floor_is_one_row_above_all_others_with_the_interval_of_the_table(tmp_path):
+    head, floor, *rows = texts(with_floors(), VIEW)
+    assert floor[0] == "independent retraining (floor)"
+    low, high = (np.array([0.9, 0.91, 0.92]) + step for step in (0, 0.05))
+    assert floor[1:] == [str(Estimate.of(values)) for values in (low, high, high - low)]
+    assert [head, *rows] == texts(records(), VIEW)
+    page = write_study(with_floors(), tmp_path, title="T", views=[VIEW], command="")
+    for text in (page.read_text(), *((tmp_path / f"study.{kind}").read_text() for kind in ("md", "tex"))):
+        assert text.count("independent retraining (floor)") == 1
+        assert "Floor: what an independent ensemble" in text
+
+
+def marked(text):
+    """Return the names of rows that have a bold or an underlined number."""
+    return [line[0] for line in text.splitlines() if r"& \textbf" in line or r"& \underline" in line]
+
+
+def test_floors_and_references_are_neither_bold_nor_underlined():
+    assert marked(latex(with_floors(), [VIEW])) == ["a", "b"]
+    aside = [replace(one, reference="retrain") if one.row == "a" else one for one in with_floors()]
+    text = latex(aside, [VIEW])
+    assert marked(text) == ["b"]
+    assert "References (retrain) are neither." in text
+
+
+def test_where_all_rows_are_one_reference_what_they_compare_is_marked():
+    same = [replace(one, reference="dm_direct") for one in records()]
+    assert latex(same, [VIEW]) == latex(records(), [VIEW])
+
+
+def test_rules_tell_what_the_tables_have_and_no_more():
+    alone = [one for one in records() if one.seed == 0]
+    for words, has, lacks in (
+        ("Differences", rules(records(), [VIEW]), rules(records(), [VIEW], with_differences=False)),
+        ("Floor", rules(with_floors(), [VIEW]), rules(records(), [VIEW])),
+        ("interval", rules(records(), [VIEW]), rules(alone, [VIEW])),
+    ):
+        assert words in " ".join(has)
+        assert words not in " ".join(lacks)
+    assert "Differences" not in latex(records(), [VIEW])
+    assert "Differences" in markdown(records(), "T", [VIEW], "")
+
+
+def test_few_models_are_warned_of_where_klom_is_shown(tmp_path):
+    view = replace(VIEW, metric="klom/forget/p95")
+    few = [replace(one, n_models=20, metrics={"klom_floor/forget/p95": 0.5}) for one in records()]
+    page = write_study(few, tmp_path, title="T", views=[view], command="")
+    for text in (page.read_text(), (tmp_path / "study.md").read_text()):
+        assert "Only 20 models in an ensemble. With fewer than 80" in text
+        assert "the floor alone is 0.50" in text
+    assert warnings(few, [VIEW]) == []
+    assert warnings([replace(one, n_models=80) for one in few], [view]) == []
