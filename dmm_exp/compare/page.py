@@ -55,7 +55,8 @@ def _means(found: Comparison) -> Iterator[Section]:
     rule = " ".join(rules(found, means))
     for title, metrics in _by_score(found).items():
         own = " ".join(notes(found)) if any(map(metrics.__contains__, NOTES)) else ""
-        whole = Section(f"Means: {title}", f"{rule} {own}".strip(), rows=means.texts(metrics), words=means.n_texts)
+        rows = means.of(metrics).texts(metrics)
+        whole = Section(f"Means: {title}", f"{rule} {own}".strip(), rows=rows, words=means.n_texts)
         yield from _parts(whole)
         rule = ""
 

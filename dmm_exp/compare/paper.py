@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dmm_exp.compare.names import FLOOR_ROW, NOTES, name_of
@@ -13,6 +13,7 @@ from dmm_exp.console.latex import best_two, latex_table
 from dmm_exp.console.tables import without_constants
 from dmm_exp.console.words import MISSING
 
+WIDEST = 3  # numbers in a row of a table for a paper, each with its interval
 _METHOD, _ALL = "method", "all methods"
 
 
@@ -61,8 +62,15 @@ class Means:
         """The rows of floors."""
         return [row for row in self.rows if row.method == FLOOR_ROW]
 
+    def of(self, metrics: Collection[str]) -> Means:
+        """Return the table of some metrics: without the rows of floors if none of them has one."""
+        if any(metric in row.means for row in self.floors for metric in metrics):
+            return self
+        kept = [place for place, row in enumerate(self.rows) if row.method != FLOOR_ROW]
+        return replace(self, labels=[self.labels[at] for at in kept], rows=[self.rows[at] for at in kept])
+
     def texts(self, metrics: Mapping[str, str]) -> list[list[str]]:
-        """Return the table as text, the head first; without the rows of floors if none of these metrics has one.
+        """Return the table as text, the head first.
 
         Args:
             metrics: those that it shows, and the head of each.
@@ -70,7 +78,6 @@ class Means:
         body = [
             [*label, *(_cell(row, metric) for metric in metrics)]
             for label, row in zip(self.labels, self.rows, strict=True)
-            if row.method != FLOOR_ROW or any(metric in one.means for one in self.floors for metric in metrics)
         ]
         return [[*self.words, *metrics.values()], *body]
 
@@ -122,12 +129,31 @@ def _cell(row: Row, metric: str) -> str:
 
 
 def comparison_latex(found: Comparison) -> str:
-    """Return the means as a LaTeX table: what all rows share is in its caption, and groups of points below their score.
+    """Return the means as LaTeX tables of at most :data:`WIDEST` numbers in a row, so that they fit a column of text.
 
-    Rows of equal other columns are one block. In each, the first row is the floor, the best method is bold and the
-    second underlined; references are neither.
+    What all rows share is in the caption, and groups of points stand below their score. Rows of equal other columns are
+    one block. In each, the first row is the floor, the best method is bold and the second underlined; references are
+    neither.
     """
     means = means_of(found)
+    parts = [{metric: found.metrics[metric] for metric in part} for part in _parts(found)]
+    return "\n".join(_latex(replace(found, metrics=part), means.of(part)) for part in parts)
+
+
+def _parts(found: Comparison) -> Iterator[list[str]]:
+    """Yield the metrics of each table; those of one score are not parted."""
+    part: list[str] = []
+    for _, several in itertools.groupby(found.metrics, lambda metric: name_of(metric)[0]):
+        score = list(several)
+        if part and len(part) + len(score) > WIDEST:
+            yield part
+            part = []
+        part = part + score
+    yield part
+
+
+def _latex(found: Comparison, means: Means) -> str:
+    """Return one table."""
     words = len(means.words)
     marks = _marks(found, means.rows, words)
     rows = means.texts({metric: name_of(metric)[1] or head for metric, head in heads(found).items()})
@@ -168,7 +194,7 @@ def _marks(found: Comparison, rows: Sequence[Row], words: int) -> dict[tuple[int
 
 def rules(found: Comparison, means: Means) -> list[str]:
     """Return sentences that explain what a table of means has, and nothing that it lacks."""
-    shown = [mean for row in means.rows for mean in row.means.values()]
+    shown = [mean for row in means.rows for metric, mean in row.means.items() if metric in found.metrics]
     over, floors = {mean["over"] for mean in shown}, any(row.method == FLOOR_ROW for row in means.rows)
     lines = [f"All rows: {means.shared}."] * bool(means.shared)
     lines += ["±: half of the 95 % interval over runs (Student's t)."] * ("runs" in over)

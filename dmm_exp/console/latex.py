@@ -11,6 +11,7 @@ SPECIAL = {
     "±": r"$\pm$", "−": "$-$", "–": "--", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "÷": r"$\div$", "‖": r"$\Vert$",
     "<": "$<$", ">": "$>$", "²": "$^2$", "“": "``", "”": "''",
 }  # fmt: skip
+NARROW = r"\small\setlength{\tabcolsep}{3pt}"  # so three numbers with intervals fit the width of an article
 NOTE = "Needs \\usepackage{booktabs}."
 
 
@@ -36,8 +37,8 @@ def latex_table(
     columns = "l" * words + "r" * (len(rows[0]) - words)
     inside = [r"\toprule", *_line_above(above), *_body(rows, marks or {}, {0, *ends} - {len(rows) - 1}), r"\bottomrule"]
     table = [rf"\begin{{tabular}}{{{columns}}}", *inside, r"\end{tabular}"]
-    whole = [f"% {NOTE}", r"\begin{table}", r"\centering", rf"\caption{{{escaped(caption)}}}", *table, r"\end{table}"]
-    return "\n".join(whole) + "\n"
+    begin = [f"% {NOTE}", r"\begin{table}", rf"\centering{NARROW}", rf"\caption{{{escaped(caption)}}}"]
+    return "\n".join([*begin, *table, r"\end{table}"]) + "\n"
 
 
 def _body(rows: Sequence[Sequence[str]], marks: Mapping[tuple[int, int], str], ends: Collection[int]) -> Iterator[str]:

@@ -23,7 +23,6 @@ LATEX_RULE = (
     "The first row is the noise floor, which is independent retraining. The best ranked method of a column is bold, "
     "and the second is underlined."
 )
-NARROW = r"\small\setlength{\tabcolsep}{3pt}"  # three numbers with intervals fit the width of an article
 
 
 def block_data(ranking: Ranking, columns: Sequence[Column]) -> HeadlineData:
@@ -152,8 +151,7 @@ def _latex_block(ranking: Ranking, block: Block, title: str, warnings: Sequence[
         marks |= {(row, place): mark for row, mark in found.items()}
     has_intervals = any(column is None for column, _ in columns)
     words = [f"{title}. {block.title}.", block.rule if has_intervals else "", LATEX_RULE, *_references(ranking)]
-    table = latex_table(rows, " ".join(filter(None, [*words, *warnings])), marks=marks)
-    return table.replace("\\centering", f"\\centering{NARROW}", 1)
+    return latex_table(rows, " ".join(filter(None, [*words, *warnings])), marks=marks)
 
 
 def _best(ranking: Ranking, column: Column) -> dict[int, str]:
