@@ -151,7 +151,7 @@ def _ranks(floor_of: pd.DataFrame) -> Block:
         Column("mean rank", "mean_rank", ends=("mean_rank_low", "mean_rank_high")),
         Column("ToW", "tow", partial(number, form=".3f"), tug, lower=False),
         Column("cost", COST, two_digits, 1.0),
-        Column("further models", MODELS, _models, lower=None),
+        Column("further models", MODELS, further_models, lower=None),
     ]
     return Block("Mean rank over all kinds of forget sets", columns, rule=RANKS_RULE)
 
@@ -186,5 +186,6 @@ def _rank(value: float) -> str:
     return number(value, ".1f").removesuffix(".0")
 
 
-def _models(value: float) -> str:
+def further_models(value: float) -> str:
+    """Write a number of further models, in retrainings."""
     return number(value) if math.isnan(value) else trainings(value)

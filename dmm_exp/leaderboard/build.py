@@ -18,9 +18,9 @@ from dmm_exp.console.tables import markdown_table
 from dmm_exp.console.words import MISSING, further, number, two_digits
 from dmm_exp.files.reading import Json
 from dmm_exp.files.writing import write_text
-from dmm_exp.leaderboard.blocks import interval
+from dmm_exp.leaderboard.blocks import further_models, interval
 from dmm_exp.leaderboard.page import FLOOR_RULE, RULE, quality_against_cost
-from dmm_exp.leaderboard.ranking import COST, ENDS, KLOM, SUM, few_models, floors, gaps, score
+from dmm_exp.leaderboard.ranking import COST, ENDS, FURTHER, KLOM, SUM, few_models, floors, gaps, score
 from dmm_exp.leaderboard.rows import PARTS, SCORES, Row
 from dmm_exp.leaderboard.standings import Board, Standings
 from dmm_exp.leaderboard.tables import cost_of, leaderboard_latex, leaderboard_markdown, plain
@@ -34,9 +34,10 @@ OVERALL_RULE = (
     "The mean of the mean ranks of all boards; 1 is the best. In brackets a 95 % interval: boards, kinds of forget "
     "sets and forget sets of a kind are drawn with replacement. With few of each the interval is rather too narrow, "
     "and it does not hold what other models would change. A method that is not ranked on every board has no mean. "
-    "Costs are means over the boards that a method is on: gradient evaluations of unlearning ÷ those of retraining; "
-    "after +, in retrainings, the further models that the method looks at."
+    "Costs are means over the boards that a method is on: gradient evaluations of unlearning ÷ those of retraining. "
+    "Further models are those that the method looks at, in retrainings."
 )
+OVERALL = ("", "mean rank", "95 % interval", "cost", "further models")  # heads
 BOARD_RULE = (
     "By kind of forget set: P95 KLoM on forget, retain and validation points in nats, mean over its draws; below, its "
     "rank, in brackets the mean over draws of the 95 % interval over models on forget points, and the sum of both "
@@ -115,12 +116,15 @@ def cells_of(standings: Standings) -> pd.DataFrame:
 
 
 def overall_rows(standings: Standings) -> list[list[str]]:
-    """Return the ranking over all boards as texts, the head first."""
-    boards = [board.name for board in standings.boards]
-    rows = [["", "mean rank", *boards, "cost + models"]]
-    for method, row in standings.overall.to_dict("index").items():
+    """Return the ranking over all boards as texts: the head (:data:`OVERALL` and the boards), then every method."""
+    boards, table = [board.name for board in standings.boards], standings.overall
+    models = dict(zip(table.index, table[list(FURTHER)].sum(axis=1, min_count=1).tolist(), strict=True))
+    rows = [[*OVERALL, *boards]]
+    for method, row in table.to_dict("index").items():
         label = f"{method} (reference)" if row["reference"] else str(method)
-        rows.append([label, with_ends(row), *(number(row[name]) for name in boards), cost_of(row)])
+        ends = "" if math.isnan(row["mean_rank"]) else interval(row["low"], row["high"])
+        costs = [two_digits(row[COST]), further_models(models[method])]
+        rows.append([label, number(row["mean_rank"]), ends, *costs, *(number(row[name]) for name in boards)])
     return rows
 
 
@@ -142,17 +146,27 @@ def markdown_of(standings: Standings, title: str) -> str:
 
 
 def latex_of(standings: Standings, title: str) -> str:
-    """Return all tables for a paper."""
-    rows, table = overall_rows(standings), standings.overall
-    ranked = ~table["reference"].to_numpy(bool)
-    marks = {
-        (place + 1, column + 1): mark
-        for column, name in enumerate(["mean_rank", *(board.name for board in standings.boards)])
-        for place, mark in best_two(table[name].where(ranked).tolist(), lower=True).items()
-    }
-    parts = [latex_table(rows, f"{title}. {OVERALL_RULE}", marks=marks)]
+    """Return all tables for a paper: the ranking over all boards, the ranks on each, then every board's own."""
+    rows, n_own = overall_rows(standings), len(OVERALL)
+    own, by_board = [row[:n_own] for row in rows], [[row[0], *row[n_own:]] for row in rows]
+    small = {(place, 2): "scriptsize" for place, row in enumerate(own) if row[2]}
+    parts = [
+        latex_table(own, f"{title}. {OVERALL_RULE}", marks=small | _best(standings, ["mean_rank"])),
+        latex_table(by_board, f"{title}: mean rank on each board.", marks=_best(standings, rows[0][n_own:])),
+    ]
     parts += [leaderboard_latex(board.outcomes, f"{title}, {board.name}") for board in standings.boards]
     return "\n".join(parts)
+
+
+def _best(standings: Standings, names: Sequence[str]) -> dict[tuple[int, int], str]:
+    """Return the marks of some columns of a table that begins with names, by row and column; none on references."""
+    table = standings.overall
+    ranked = ~table["reference"].to_numpy(bool)
+    return {
+        (place + 1, column): mark
+        for column, name in enumerate(names, 1)
+        for place, mark in best_two(table[name].where(ranked).tolist(), lower=True).items()
+    }
 
 
 def question_of(board: Board) -> str:
