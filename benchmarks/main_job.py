@@ -115,7 +115,7 @@ def _later(cold: Cost, later: dict[str, tuple[Cost, dict[str, tuple[float, bool]
             f"{stages['unlearning'][0]:.1f} |"
         )
     return [
-        "Other unlearners after it, on the same forget set; nothing is trained anew (wanted: at most 12 processor "
+        "Other unlearners after it, on the same forget set; nothing is trained again (wanted: at most 12 processor "
         "seconds).",
         "",
         "| unlearner | wall seconds | of the first run's | processor seconds | of the first run's | unlearning, wall |",
