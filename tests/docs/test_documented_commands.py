@@ -212,12 +212,8 @@ def test_every_run_runs(page, compose, command, tmp_path, monkeypatch):
         if done.returncode and not READERS_OWN.search(done.stderr):
             refused[text] = done.stderr.strip()
     assert not refused, "\n".join(f"{text}\n  {why}" for text, why in refused.items())
-
-
-def test_the_last_command_of_the_readme_compares_what_those_before_it_made(command, tmp_path):
-    words = next(words for _, words in runs("README.md"))
-    assert command(*words, *SMALLEST, "logger=none", cwd=tmp_path).returncode == 0
-    assert command("compare", "outputs/runs", cwd=tmp_path).returncode == 0
+    if page == "README.md":  # its last command
+        assert command("compare", tmp_path / "runs", cwd=tmp_path).returncode == 0
 
 
 def test_most_runs_need_nothing_of_the_readers(compose):
