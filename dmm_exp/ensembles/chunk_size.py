@@ -34,7 +34,7 @@ CANDIDATES = (1, 2, 5, 10, 25, 50, 100, 200)
 CLOSE = 1.05  # the smallest size within this factor of the fastest is chosen: small chunks can use more workers
 LEAST_SECONDS, LEAST_STEPS = 0.1, 3  # of measurement for each candidate
 HOPELESS = 1.5  # a size slower than the fastest by this factor, twice, ends the search
-ROUNDS = 2  # in which sizes that may be the fastest are measured again in turn, for a machine that others use, too
+ROUNDS, MOST_ROUNDS = 2, 6  # in which sizes that may be the fastest are measured again in turn: others use the machine
 SAME = 0.05  # largest relative difference between the losses of an engine and the plain engine after a few steps
 
 
@@ -212,7 +212,8 @@ class Measurement:
 
         The search ends at a size that does not fit into memory, that is impossible for the architecture (dropout), or
         that is far slower than the best size so far, also when both are measured again. Other programs can only make a
-        measurement longer, so the shortest of several, taken in turn, counts.
+        measurement longer, so the shortest of several, taken in turn, counts. While a further one changes the choice,
+        there is another.
         """
         found: dict[int, float] = {}
 
@@ -234,10 +235,12 @@ class Measurement:
                 measure(size)
             if found[size] > HOPELESS * min(found.values()):
                 break
-        for _ in range(ROUNDS if len(found) > 1 else 0):
-            limit = HOPELESS * min(found.values())
+        for number in range(MOST_ROUNDS if len(found) > 1 else 0):
+            before, limit = fastest(found), HOPELESS * min(found.values())
             for size in [size for size, seconds in found.items() if seconds <= limit]:
                 measure(size)
+            if number + 1 >= ROUNDS and fastest(found) == before:
+                break
         return found
 
     def _of_size(self, engine: Engine, size: int) -> dict[int, float]:

@@ -81,6 +81,21 @@ def test_one_long_measurement_neither_ends_the_search_nor_decides_it(monkeypatch
     assert measured("dmm_exp.models.MLP", hidden=[8]) == {1: 1.0, 2: 0.6, 20: 0.25}
 
 
+@pytest.mark.parametrize(("noisy", "rounds", "chosen"), [(1, 2, 20), (2, 3, 20), (99, 2, 2)])
+def test_it_is_measured_again_until_that_does_not_change_the_choice(monkeypatch, noisy, rounds, chosen):
+    """The times of 20 are too long until another program ends."""
+    calls: list[int] = []
+
+    def seconds(self, engine, size):
+        calls.append(size)
+        return {1: 1.0, 2: 1.8, 20: 14.0 if calls.count(20) > noisy else 20.0}[size]
+
+    monkeypatch.setattr(Measurement, "_seconds", seconds)
+    found = measured("dmm_exp.models.MLP", hidden=[8])
+    assert calls.count(20) == 1 + rounds
+    assert fastest(found) == chosen
+
+
 def test_a_size_that_is_slow_twice_ends_the_search(monkeypatch):
     calls: list[int] = []
 
