@@ -1,10 +1,12 @@
-"""The parts of a refined forget set: the unlearner of each, where it has its own."""
+"""The unlearner of a run, and those of the parts of a refined forget set, where these have their own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+
+from hydra.utils import get_object
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.preflight import compose_unlearner
@@ -48,6 +50,11 @@ def composed_part(text: str, config: Config) -> Any:
         UserError: there is no such unlearner.
     """
     return text if text == AUTO else scaled_part("unlearner", compose_unlearner(config_directory(), text), config)
+
+
+def is_reference(config: Config) -> bool:
+    """Say whether a run's unlearner marks an end of the scale, and takes no part in a ranking; no function does."""
+    return bool(getattr(get_object(config.unlearner["_target_"]), "reference", False))
 
 
 def auto_parts(config: Config) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from dmm_exp.compare.runs import flat
 from dmm_exp.config.folders import config_directory, further_folders
 from dmm_exp.config.identity import identifying
-from dmm_exp.config.instantiate import instantiate
+from dmm_exp.config.parts import is_reference
 from dmm_exp.config.preflight import composer, forget_overrides
 from dmm_exp.config.schema import Config, LeaderboardConfig, plain
 from dmm_exp.config.tables import check_settings
@@ -72,7 +72,7 @@ class Leaderboard(ManyRuns[Entry]):
                 method=entry.method,
                 kind=entry.kind,
                 forget=entry.forget,
-                reference=instantiate(entry.config.unlearner, "unlearner").reference,
+                reference=is_reference(entry.config),
                 metrics=result.metrics,
                 epochs=result.epochs,
                 error=result.error,
@@ -85,7 +85,7 @@ class Leaderboard(ManyRuns[Entry]):
 
 
 def compose_entries(board: LeaderboardConfig, overrides: Sequence[str]) -> Iterator[Entry]:
-    """Yield every method on every forget set, composed and checked.
+    """Yield every method on every forget set, composed.
 
     With ``settings``, a method uses the experiment ``SETTINGS/KIND/METHOD``, or else ``SETTINGS/METHOD``, where there
     is one; with ``checkpoints``, it is also evaluated after 1, 2, 4, … epochs. The board's own ``overrides`` hold for

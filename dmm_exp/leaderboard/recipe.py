@@ -18,12 +18,11 @@ from fnmatch import fnmatch
 from functools import cache
 from typing import Any
 
-from hydra.utils import get_class
-
 from dmm_exp.compare.runs import METHOD_GROUPS, flat
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.identity import does_not_identify, identifying
 from dmm_exp.config.overrides import quoted
+from dmm_exp.config.parts import is_reference
 from dmm_exp.config.preflight import composer
 from dmm_exp.config.schema import Config, Plain, marks, plain
 from dmm_exp.errors import UserError, shown
@@ -103,7 +102,7 @@ class Recipe:
     def reference(self) -> bool:
         """Whether its method takes no part in a ranking."""
         config, _ = _of_choices(tuple((group, self.choices[group]) for group in GROUPS if group in self.choices))
-        return bool(get_class(config.unlearner["_target_"]).reference)
+        return is_reference(config)
 
     def composed(self, places: Sequence[str] = ()) -> tuple[Config, dict[str, str]]:
         """Return the configuration and the choices that it stands for, of our own folder of configuration alone.

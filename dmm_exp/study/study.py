@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hydra.utils import get_class
-
 from dmm_exp.compare.runs import flat
 from dmm_exp.config.folders import config_directory, further_folders
+from dmm_exp.config.parts import is_reference
 from dmm_exp.config.preflight import Composer, composer
 from dmm_exp.config.schema import Config, StudyConfig, plain
 from dmm_exp.config.tables import check_settings
@@ -93,8 +92,7 @@ def reference_of(config: Config, choices: Mapping[str, str]) -> str:
     """Return a run's unlearner where it is a reference, on its own or in every part of a refinement; "" otherwise."""
     own = choices["unlearner"]
     parts = [value for key, value in flat(config.refinement) if key.endswith("unlearner") and value is not None]
-    is_one = getattr(get_class(config.unlearner["_target_"]), "reference", False)
-    return own if is_one and set(parts) <= {own} else ""
+    return own if is_reference(config) and set(parts) <= {own} else ""
 
 
 def _views(study: StudyConfig) -> list[View]:
