@@ -23,10 +23,11 @@ STARTS = {
     "`python -c pass`": (["-c", "pass"], None),
     "`import dmm_exp`": (["-c", "import dmm_exp"], 0.3),
     "`python -m dmm_exp --help`": (["-m", "dmm_exp", "--help"], 0.5),
-    "`python -m dmm_exp unlearner=scurb`, which is refused": (["-m", "dmm_exp", "unlearner=scurb"], 0.5),
+    "`python -m dmm_exp unlearner=scurb`": (["-m", "dmm_exp", "unlearner=scurb"], 0.5),
     "`import torch`": (["-c", "import torch"], None),
     "`import lightning`": (["-c", "import lightning"], None),
 }
+REFUSED = {"`python -m dmm_exp unlearner=scurb`": 2}  # commands that end with another exit code than 0
 
 
 def main() -> str:
@@ -130,7 +131,9 @@ def _starts() -> list[str]:
     for _ in range(ROUNDS + 1):
         for name, (arguments, _) in STARTS.items():
             wall, cpu = time.perf_counter(), processor_seconds()
-            subprocess.run([sys.executable, *arguments], check="scurb" not in str(arguments), capture_output=True)
+            done = subprocess.run([sys.executable, *arguments], check=False, capture_output=True)
+            if done.returncode != REFUSED.get(name, 0):
+                raise ChildProcessError(f"{name} ended with {done.returncode}")
             times[name].append((time.perf_counter() - wall, processor_seconds() - cpu))
     rows = []
     for name, (_, limit) in STARTS.items():
