@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -56,19 +56,17 @@ class Terms:
         self.shared, self.amplitudes, self.first, self.second = shared, amplitudes, first, second
         anywhere = list(shared.anywhere(first, second))
         self._anywhere = [self._sum(kind, anywhere, 0) + CONSTANT for kind in (LABEL, OTHER)]
-        self._label, self._of_class = -1, self._anywhere
         self._common = len(anywhere)
 
-    def covariances(self, cluster: int) -> list[Tensor]:
-        """Return the covariance for each kind of logit, ``[first, second]``, without noise."""
-        label = int(self.shared.neighbourhoods.label[cluster])
-        if label != self._label:
-            singles = [self.shared.single(label, kind, self.first, self.second) for kind in (LABEL, OTHER)]
-            own = [self._sum(kind, terms, self._common) for kind, terms in enumerate(singles)]
-            self._of_class = [common + more for common, more in zip(self._anywhere, own, strict=True)]
-            self._label = label
-        near, before = list(self.shared.near(cluster, self.first, self.second)), self._common + SINGLE_TERMS
-        return [self._of_class[kind] + self._sum(kind, near, before) for kind in (LABEL, OTHER)]
+    def of_class(self, label: int) -> Iterator[tuple[int, list[Tensor]]]:
+        """Yield the clusters of a class, each with covariances by kind of logit, ``[first, second]``, without noise."""
+        singles = [self.shared.single(label, kind, self.first, self.second) for kind in (LABEL, OTHER)]
+        own = [self._sum(kind, terms, self._common) for kind, terms in enumerate(singles)]
+        of_class = [common + more for common, more in zip(self._anywhere, own, strict=True)]
+        before = self._common + SINGLE_TERMS
+        for cluster in self.shared.neighbourhoods.of_class(label):
+            near = list(self.shared.near(cluster, self.first, self.second))
+            yield cluster, [of_class[kind] + self._sum(kind, near, before) for kind in (LABEL, OTHER)]
 
     def _sum(self, kind: int, terms: Sequence[Tensor], start: int) -> Tensor:
         total = torch.zeros_like(terms[0])

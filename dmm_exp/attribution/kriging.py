@@ -8,21 +8,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dmm_exp.attribution.cluster_fits import ClusterFits, factor_of, in_threads
 from dmm_exp.attribution.covariance import Terms, fitted_amplitudes
 from dmm_exp.attribution.empirical_bayes import EmpiricalBayes
 from dmm_exp.attribution.estimator import Effect, Estimator, Learned, at_least
 from dmm_exp.attribution.evidence import Evidence, SubsetModels
 from dmm_exp.attribution.shared_rows import Neighbourhoods, SharedRows
-from dmm_exp.attribution.spread import Spread, fitted, margin_errors
-from dmm_exp.attribution.sums import HARD, LABEL, OTHER, Sums, slopes
+from dmm_exp.attribution.spread import Spread, fitted
+from dmm_exp.attribution.sums import HARD, LABEL, OTHER, Sums, leaves_out, slopes
 from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import Json
 
 SCATTERED = 0.5  # largest share of any class that members leave out from whom slopes are learnt
 SAMPLED_POINTS = 300  # that slopes and amplitudes are learnt from
-SPREAD_POINTS = 15  # of a cluster, from which it is learnt how much models vary
-SPREAD_CLUSTERS = 2  # of each class's clusters every second one: half of them tell as much
 
 
 class GroupKriging(Estimator):
@@ -44,7 +43,7 @@ class GroupKriging(Estimator):
     a further term of rank one, ``b [x ∈ D]``.
 
     Cost for M members by design, Q clusters, n rows, P points and C classes: ``Q·(2M³/3 + terms·M²) + M²·P·C``
-    operations; ``8·Q·M²`` bytes for factors and ``2·M·P·C`` for residuals are kept.
+    operations; ``4·Q·M²`` bytes for factors and ``2·M·P·C`` for residuals are kept.
 
     Args:
         clusters: of points in each class; points of one share their covariance.
@@ -111,7 +110,7 @@ class GroupKriging(Estimator):
         scattered = torch.stack([left_out[:, rows].mean(1) for rows in known.classes]).amax(0) < SCATTERED
         sums = replace(sums, slopes=slopes(parts[:, scattered], observed[scattered], sums.kinds(points)))
         shared = SharedRows(neighbourhoods, sums.sizes(points), known.memorization, known.classes)
-        residuals = observed - sums.combined(parts, points)
+        residuals = observed - torch.einsum("kspc,pck->spc", parts, sums.slopes[sums.kinds(points)])
         amplitudes = self._amplitudes(shared, left_out, points, residuals, sums)
         spread = Spread.of(shared, evidence.subset_models, len(known.labels))
         return Kriged.of(sums, shared, amplitudes, spread, designs, left_out)
@@ -128,7 +127,7 @@ class GroupKriging(Estimator):
             UserError: it does not.
         """
         require_memory(
-            8 * classes * self.clusters * members**2 + 6 * members * points * classes,  # factors; residuals, logits
+            4 * classes * self.clusters * members**2 + 6 * members * points * classes,  # factors; residuals, logits
             f"pool.designs: {type(self).__name__} of {members:,} members by design, {points:,} points and {classes} "
             "classes",
             "fewer members by design, attribution.clusters=1, or attribution=empirical_bayes",
@@ -145,20 +144,21 @@ class GroupKriging(Estimator):
         seldom_out = (points >= len(sums.memorization)) | (
             sums.memorization[points.clamp(max=len(sums.memorization) - 1)] < HARD
         )
-        found = []
-        for kind in (LABEL, OTHER):
+
+        def of_kind(kind: int) -> Tensor:
             tasks = []
-            for label in shared.neighbourhoods.label.unique().tolist():
-                of_class = (shared.neighbourhoods.label == label).nonzero().squeeze(1)
-                cluster = int(of_class[label % len(of_class)])
+            for label in shared.neighbourhoods.labels:
+                of_class = shared.neighbourhoods.of_class(label)
+                cluster = of_class[label % len(of_class)]
                 here = seldom_out & (shared.neighbourhoods.cluster[points] == cluster)
                 values = residuals[members][:, here][:, sums.kinds(points[here]) == kind]
                 if values.shape[1]:
                     single = shared.single(label, kind, sets, sets)
                     terms = torch.stack([*anywhere, *single, *shared.near(cluster, sets, sets)])
                     tasks.append((terms, values[:, :: max(1, values.shape[1] // 64)]))
-            found.append(fitted_amplitudes(tasks, self.iterations))
-        return torch.stack(found)
+            return fitted_amplitudes(tasks, self.iterations)
+
+        return torch.stack(in_threads(of_kind, (LABEL, OTHER)))
 
     def recall(self, evidence: Evidence, tensors: Mapping[str, Tensor]) -> Kriged:
         """Take up what was learnt."""
@@ -186,7 +186,8 @@ class Kriged(Learned):
         shared: terms of the covariance.
         left_out: what the members by design were trained without, ``[members, n_train]``, 1 where a row is left out.
         amplitudes: of terms and, last, of noise, ``[kinds, terms + 1]``.
-        factors: Cholesky factors of the members' covariance, ``[clusters, kinds, members, members]``.
+        factors: Cholesky factors of the members' covariance, ``[clusters, members + 1, members]``: two triangles each,
+            see :func:`factor_of`.
         residuals: what members leave to explain, in standard deviations, ``[members, points, classes]`` float16.
         gain: mean error of points' effects on themselves, beyond their sums, ``[points, classes]``.
         shrinkage: posterior variance of that error, ``[points, classes]``.
@@ -214,39 +215,12 @@ class Kriged(Learned):
         left_out: Tensor,
     ) -> Kriged:
         """Factor covariances, find the errors of points' effects on themselves, and learn how much models vary."""
-        clusters, members, shape = len(shared.neighbourhoods.label), len(left_out), sums.mean.shape
-        factors = torch.empty(clusters, 2, members, members)
-        residuals = torch.empty(members, *shape, dtype=torch.float16)
-        weighed, known = torch.zeros(shape), torch.zeros(shape)
-        examples: list[tuple[Tensor, Tensor, Tensor]] = []
-        terms, labels = Terms(shared, amplitudes, left_out, left_out), shared.neighbourhoods.label.tolist()
-        for cluster in range(clusters):
-            points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
-            rest = sums.unexplained(designs, left_out, points)
-            residuals[:, points] = rest.clamp(-60000, 60000).half()
-            goes, kinds = _goes(left_out, points), sums.kinds(points)
-            some = torch.arange(0, len(points), max(1, len(points) // SPREAD_POINTS))
-            errors, doubt = torch.empty(members, len(some), shape[1]), torch.empty(2, members)
-            tells_spread = (cluster - labels.index(labels[cluster])) % SPREAD_CLUSTERS == 0
-            for kind, covariance in enumerate(terms.covariances(cluster)):
-                covariance.diagonal().add_(amplitudes[kind, -1])
-                factors[cluster, kind] = factor = torch.linalg.cholesky(covariance)
-                solved = torch.cholesky_solve(goes, factor)
-                own = torch.einsum("mp,mpc->pc", solved, rest)
-                weighed[points] = torch.where(kinds == kind, own, weighed[points])
-                seen = (goes * solved).sum(0)[:, None].expand_as(own)
-                known[points] = torch.where(kinds == kind, seen, known[points])
-                chosen = kinds[some] == kind
-                if tells_spread:
-                    found = _left_out(factor, rest[:, some][:, chosen], amplitudes[kind, -1])
-                    errors[:, chosen], doubt[kind] = found
-            if tells_spread:
-                margins = _of_margins(points[some], cluster, errors, doubt[LABEL], sums, spread, left_out, designs)
-                examples.append(margins)
-        variance = _own_variance(weighed, known, sums)
-        spread = replace(spread, coefficients=fitted(*map(torch.cat, zip(*examples, strict=True))))
-        shrinkage = variance / (1 + variance * known)
-        return cls(sums, shared, left_out, amplitudes, factors, residuals, shrinkage * weighed, shrinkage, spread)
+        fits = ClusterFits.of(sums, shared, amplitudes, spread, designs, left_out)
+        spread = replace(spread, coefficients=fitted(*fits.learn()))
+        variance = _own_variance(fits.weighed, fits.known, sums)
+        shrinkage = variance / (1 + variance * fits.known)
+        gain = shrinkage * fits.weighed
+        return cls(sums, shared, left_out, amplitudes, fits.factors, fits.residuals, gain, shrinkage, spread)
 
     def effect(self, rows: Tensor) -> Effect:
         """Return the effect of including rows, its posterior standard deviation, and the spread of models without."""
@@ -255,21 +229,36 @@ class Kriged(Learned):
         forget[0, rows] = 1
         mean, variance = torch.empty_like(sums.mean), torch.empty_like(sums.mean)
         across, alone = (Terms(shared, self.amplitudes, forget, other) for other in (self.left_out, forget))
-        for cluster in range(len(shared.neighbourhoods.label)):
-            points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
-            base = sums.combined(sums.parts(forget, points), points)[0]
-            rest, kinds = self.residuals[:, points].float(), sums.kinds(points)
-            spread[points] = self.spread.ratio(cluster, points, forget)[0]
-            for kind, (toward, prior) in enumerate(
-                zip(across.covariances(cluster), alone.covariances(cluster), strict=True)
-            ):
-                weights = torch.cholesky_solve(toward.T, self.factors[cluster, kind])[:, 0]
-                left = (_goes(forget, points)[0] - weights @ _goes(self.left_out, points))[:, None]
-                effect = base + torch.einsum("m,mpc->pc", weights, rest) + left * self.gain[points]
-                doubt = (prior[0, 0] - toward[0] @ weights).clamp(min=0) + left.square() * self.shrinkage[points]
-                mean[points] = torch.where(kinds == kind, effect, mean[points])
-                variance[points] = torch.where(kinds == kind, doubt, variance[points])
+        for label in shared.neighbourhoods.labels:
+            clusters = zip(across.of_class(label), alone.of_class(label), strict=True)
+            for (cluster, toward), (_, prior) in clusters:
+                points = shared.neighbourhoods.points(cluster)
+                spread[points] = self.spread.ratio(cluster, points, forget)[0]
+                mean[points], variance[points] = self._of_cluster(cluster, points, forget, toward, prior)
         return Effect(mean * sums.deviation, variance.sqrt() * sums.deviation, spread)
+
+    def _of_cluster(
+        self, cluster: int, points: Tensor, forget: Tensor, toward: list[Tensor], prior: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the effect on a cluster's points and its posterior variance, ``[points, classes]``.
+
+        Args:
+            cluster: which.
+            points: of the cluster.
+            forget: the set, ``[1, n_train]``.
+            toward: its covariance with the members for each kind of logit, ``[1, members]``.
+            prior: its variance for each kind, ``[1, 1]``.
+        """
+        base, rest = self.sums.combined(forget, points)[0], self.residuals[:, points].float()
+        goes, of_members = leaves_out(forget, points)[0], leaves_out(self.left_out, points)
+        effects, doubts = [], []
+        for kind, (covariance, alone) in enumerate(zip(toward, prior, strict=True)):
+            weights = torch.cholesky_solve(covariance.T, factor_of(self.factors[cluster], kind))[:, 0]
+            left = (goes - weights @ of_members)[:, None]
+            effects.append(base + torch.einsum("m,mpc->pc", weights, rest) + left * self.gain[points])
+            doubts.append((alone[0, 0] - covariance[0] @ weights).clamp(min=0) + left.square() * self.shrinkage[points])
+        of_label = self.sums.kinds(points) == LABEL
+        return torch.where(of_label, *effects), torch.where(of_label, *doubts)
 
     def predict(self, directions: Tensor) -> Tensor:
         """Return summed single effects at the size of the pool's subsets, ``[directions, points, classes]``."""
@@ -293,56 +282,6 @@ class Kriged(Learned):
         chosen = {"slopes": self.sums.slopes.tolist(), "amplitudes": self.amplitudes.tolist()}
         chosen |= {"spread": self.spread.coefficients.tolist()}
         return chosen | {"singles": self.sums.singles.facts()}
-
-
-def _left_out(factor: Tensor, residuals: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Return errors of predicting every member from the others, and the variance that these predictions have.
-
-    They are ``[members, logits]`` and ``[members]``, in closed form: ``K⁻¹r / diag K⁻¹``, and ``1 / diag K⁻¹`` less the
-    noise.
-    """
-    precision = torch.cholesky_inverse(factor)
-    alone = precision.diagonal()
-    return precision @ residuals / alone[:, None], (1 / alone - noise).clamp(min=0)
-
-
-def _of_margins(
-    points: Tensor,
-    cluster: int,
-    errors: Tensor,
-    doubt: Tensor,
-    sums: Sums,
-    spread: Spread,
-    left_out: Tensor,
-    designs: SubsetModels,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return features, squared errors of margins and the variance of their prediction, of members at some points.
-
-    Args:
-        points: of a cluster.
-        cluster: which.
-        errors: of predicted logits, in standard deviations of the originals, ``[members, points, classes]``.
-        doubt: variance of the label's prediction, in their squares, ``[members]``.
-        sums: scales.
-        spread: gives features.
-        left_out: what members were trained without.
-        designs: the members.
-    """
-    labels, deviation = sums.labels[points], sums.deviation[points]
-    errors = margin_errors(errors * deviation, designs.logits[:, points].float(), labels)
-    scale = sums.margin_deviation[points]
-    known = doubt[:, None] * (deviation.gather(1, labels[:, None])[:, 0] / scale).square()
-    return (
-        spread.features(cluster, points, left_out).flatten(0, 1),
-        (errors / scale).square().flatten(),
-        known.flatten(),
-    )
-
-
-def _goes(sets: Tensor, points: Tensor) -> Tensor:
-    """Return whether sets leave out the points themselves, ``[sets, points]`` float32."""
-    n_train = sets.shape[1]
-    return sets[:, points.clamp(max=n_train - 1)] * (points < n_train)
 
 
 def _own_variance(weighed: Tensor, known: Tensor, sums: Sums) -> Tensor:

@@ -58,6 +58,19 @@ class Neighbourhoods:
                 near.append(weights / weights.sum(1, keepdim=True).clamp(min=1e-12))
         return cls(cluster, torch.tensor(label), torch.stack(near, 1))
 
+    @property
+    def labels(self) -> list[int]:
+        """Classes that have clusters, in order."""
+        return self.label.unique().tolist()
+
+    def of_class(self, label: int) -> list[int]:
+        """Return the clusters of a class."""
+        return (self.label == label).nonzero().squeeze(1).tolist()
+
+    def points(self, cluster: int) -> Tensor:
+        """Return the points of a cluster."""
+        return (self.cluster == cluster).nonzero().squeeze(1)
+
 
 def _likeness(representation: Tensor, points: Tensor, rows: Tensor) -> Tensor:
     return (representation[points] @ representation[rows].T).clamp(min=0)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dmm_exp.attribution.evidence import SubsetModels
 from dmm_exp.attribution.shared_rows import SharedRows
+from dmm_exp.attribution.sums import leaves_out
 from dmm_exp.models import margin
 
 NEAR_POWERS = (1, 4, 12)
@@ -55,8 +56,7 @@ class Spread:
             points: where.
             sets: of rows, ``[sets, n_train]`` float32, 1 where a row is left out.
         """
-        n_train = sets.shape[1]
-        goes = sets[:, points.clamp(max=n_train - 1)] * (points < n_train)
+        goes = leaves_out(sets, points)
         mass = self.shared.memorization / self.shared.memorization.sum().clamp(min=1e-12)
         near = sets @ self.shared.neighbourhoods.near[0, cluster]
         of_set = torch.stack([sets @ mass, *(near.pow(power) for power in NEAR_POWERS), sets.mean(1)], -1)

@@ -69,21 +69,38 @@ class Sums:
             sets: ``[sets, n_train]``, 1 where a row is left out.
             points: where.
         """
-        n_train, priors = sets.shape[1], self.singles.priors
-        rows = sets.any(0).nonzero().squeeze(1)
-        by_rows = (priors.means(rows, part).flatten(1) for part in priors.parts(points, len(rows)))
-        others = torch.cat([sets[:, rows] @ means for means in by_rows], 1).view(len(sets), len(points), -1)
-        others /= self.deviation[points]
-        inside, at = points < n_train, points.clamp(max=n_train - 1)
-        goes = (sets[:, at] * inside)[..., None]
-        own = goes * self.singles.near[0][at] / self.deviation[points]
-        hard = (self.memorization[at] > HARD).float()[:, None]
-        return torch.stack([others * (1 - goes), others * goes, own * (1 - hard), own * hard])
+        others = self._of_others(sets, points) / self.deviation[points]
+        goes, (easy, memorized) = leaves_out(sets, points)[..., None], self._own(points)
+        return torch.stack([others * (1 - goes), others * goes, easy * goes, memorized * goes])
 
-    def combined(self, parts: Tensor, points: Tensor) -> Tensor:
-        """Return the sum of parts, each times its slope, ``[sets, points, classes]``."""
-        slopes = self.slopes[self.kinds(points)]
-        return torch.einsum("kspc,pck->spc", parts, slopes)
+    def combined(self, sets: Tensor, points: Tensor) -> Tensor:
+        """Return the sum of :meth:`parts`, each times its slope, ``[sets, points, classes]``.
+
+        Few points go themselves. So effects are multiplied as if all stayed, and these are put right.
+        """
+        stays, goes, easy, memorized = self.slopes[self.kinds(points)].unbind(-1)
+        total, (own_easy, own_memorized) = self._of_others(sets, points), self._own(points)
+        deviation, own = self.deviation[points], own_easy * easy + own_memorized * memorized
+        of_set, at = leaves_out(sets, points).nonzero(as_tuple=True)
+        theirs = torch.addcmul(own[at], total[of_set, at], (goes / deviation)[at])
+        total.mul_(stays / deviation)[of_set, at] = theirs
+        return total
+
+    def _of_others(self, sets: Tensor, points: Tensor) -> Tensor:
+        """Return the sums of other rows' effects, in logits, ``[sets, points, classes]``."""
+        rows, priors = sets.any(0).nonzero().squeeze(1), self.singles.priors
+        by_rows = (priors.means(rows, part).flatten(1) for part in priors.parts(points, len(rows)))
+        sums = [sets[:, rows] @ means for means in by_rows]
+        return (sums[0] if len(sums) == 1 else torch.cat(sums, 1)).view(len(sets), len(points), -1)
+
+    def _own(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return points' effects on themselves, of those that are hardly memorized and the others.
+
+        Each is ``[points, classes]``, zero for the other points.
+        """
+        at = points.clamp(max=len(self.memorization) - 1)
+        own, hard = self.singles.near[0][at] / self.deviation[points], (self.memorization[at] > HARD)[:, None]
+        return own.masked_fill(hard, 0), own.masked_fill(~hard, 0)
 
     def unexplained(self, models: SubsetModels, sets: Tensor, points: Tensor) -> Tensor:
         """Return what sums leave to explain of models' logits, in standard deviations, ``[models, points, classes]``.
@@ -94,9 +111,7 @@ class Sums:
             points: where.
         """
         at_once = max(1, BLOCK_VALUES // (len(sets) * self.mean.shape[1]))
-        found = [
-            self.observed(models, part) - self.combined(self.parts(sets, part), part) for part in points.split(at_once)
-        ]
+        found = [self.observed(models, part).sub_(self.combined(sets, part)) for part in points.split(at_once)]
         return torch.cat(found, 1)
 
     def sizes(self, points: Tensor) -> Tensor:
@@ -116,6 +131,12 @@ class Sums:
             counts[kind, :, 0].index_add_(0, labels, (kinds == kind).sum(1).float())
         sizes = totals / counts.clamp(min=1)
         return sizes + 0.1 * sizes.mean(2, keepdim=True)
+
+
+def leaves_out(sets: Tensor, points: Tensor) -> Tensor:
+    """Return whether sets leave out the points themselves, ``[sets, points]`` float32."""
+    n_train = sets.shape[1]
+    return sets[:, points.clamp(max=n_train - 1)] * (points < n_train)
 
 
 def slopes(parts: Tensor, observed: Tensor, kinds: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from dmm_exp.pipeline.shared import Last
 from dmm_exp.store import Artifact, Draft, Spec
 
 LDS_POINTS = 100  # of each group
-LEARNED_FORMAT = 3  # increased when the stored result of an estimator that remembers changes
+LEARNED_FORMAT = 4  # increased when the stored result of an estimator that remembers changes
 
 
 class EvidenceSource(ABC):

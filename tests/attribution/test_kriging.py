@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
-from dmm_exp.attribution import Effect, EmpiricalBayes, Evidence, GroupKriging, SubsetModels
+from dmm_exp.attribution import Effect, EmpiricalBayes, Evidence, GroupKriging, SubsetModels, cluster_fits
+from dmm_exp.attribution.cluster_fits import _left_out, factor_of, in_threads
 from dmm_exp.attribution.covariance import CONSTANT, Terms, fitted_amplitudes
 from dmm_exp.attribution.shared_rows import POWERS, Neighbourhoods, _powers
 from dmm_exp.attribution.spread import fitted, margin_errors
+from dmm_exp.attribution.sums import LABEL, OTHER
 from dmm_exp.ensembles import RandomSubsets
 from dmm_exp.errors import UserError
 from dmm_exp.models import margin
@@ -109,15 +113,94 @@ def test_what_it_has_learnt_can_be_kept(all_evidence, learned):
 def test_covariances_are_the_sum_of_all_terms_times_their_amplitudes(all_evidence, learned):
     sets, shared = (~all_evidence.designs.masks[:12]).float(), learned.shared
     terms = Terms(shared, learned.amplitudes, sets, sets[:5])
-    for cluster, label in enumerate(shared.neighbourhoods.label.tolist()):
-        for kind, found in enumerate(terms.covariances(cluster)):
-            each = [
-                *shared.anywhere(sets, sets[:5]),
-                *shared.single(label, kind, sets, sets[:5]),
-                *shared.near(cluster, sets, sets[:5]),
-            ]
-            expected = torch.einsum("k,kab->ab", learned.amplitudes[kind, :-1], torch.stack(each)) + CONSTANT
-            torch.testing.assert_close(found, expected)
+    seen = []
+    for label in shared.neighbourhoods.labels:
+        for cluster, covariances in terms.of_class(label):
+            seen.append(cluster)
+            for kind, found in enumerate(covariances):
+                torch.testing.assert_close(found, covariance(learned, cluster, kind, sets, sets[:5]))
+    assert seen == list(range(len(shared.neighbourhoods.label)))
+
+
+def covariance(learned, cluster, kind, first, second):
+    """Return what :class:`Terms` has to return, the plain way."""
+    shared = learned.shared
+    label = int(shared.neighbourhoods.label[cluster])
+    each = [
+        *shared.anywhere(first, second),
+        *shared.single(label, kind, first, second),
+        *shared.near(cluster, first, second),
+    ]
+    return torch.einsum("k,kab->ab", learned.amplitudes[kind, :-1], torch.stack(each)) + CONSTANT
+
+
+def test_two_factors_are_kept_in_the_room_of_one(learned):
+    members = learned.left_out
+    assert learned.factors.shape[1:] == (len(members) + 1, len(members))
+    for cluster, kind in itertools.product(range(len(learned.factors)), (LABEL, OTHER)):
+        factor = factor_of(learned.factors[cluster], kind).tril()
+        expected = covariance(learned, cluster, kind, members, members)
+        expected.diagonal().add_(learned.amplitudes[kind, -1])
+        torch.testing.assert_close(factor @ factor.T, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_other_kinds_triangle_is_not_looked_at(learned):
+    triangles = learned.factors[0].clone()
+    right = torch.randn(len(triangles) - 1, 3, generator=torch.Generator().manual_seed(0))
+    for kind in (LABEL, OTHER):
+        spoilt = triangles.clone()
+        factor = factor_of(spoilt, kind)
+        factor[torch.ones_like(factor).triu(1).bool()] = torch.nan
+        assert torch.equal(
+            torch.cholesky_solve(right, factor), torch.cholesky_solve(right, factor_of(triangles, kind).tril())
+        )
+        assert torch.equal(torch.cholesky_inverse(factor), torch.cholesky_inverse(factor_of(triangles, kind).tril()))
+
+
+def test_sums_are_parts_times_slopes(learned):
+    sets, points = torch.cat([learned.left_out[:9], torch.zeros(1, N_TRAIN)]), torch.arange(POINTS)
+    slopes = learned.sums.slopes[learned.sums.kinds(points)]
+    expected = torch.einsum("kspc,pck->spc", learned.sums.parts(sets, points), slopes)
+    torch.testing.assert_close(learned.sums.combined(sets, points), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_members_are_predicted_from_all_others():
+    draw = torch.Generator().manual_seed(0)
+    root, residuals = torch.randn(30, 30, generator=draw), torch.randn(30, 4, generator=draw)
+    noise = torch.tensor(0.5)
+    whole = root @ root.T / 30 + noise * torch.eye(30)
+    errors, doubt = _left_out(torch.linalg.cholesky(whole), residuals, noise)
+    for member in range(30):
+        others = torch.arange(30) != member
+        weights = torch.linalg.solve(whole[others][:, others], whole[others, member])
+        torch.testing.assert_close(
+            errors[member], residuals[member] - weights @ residuals[others], rtol=1e-3, atol=1e-4
+        )
+        expected = whole[member, member] - noise - weights @ whole[others, member]
+        torch.testing.assert_close(doubt[member], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_number_of_threads_changes_nothing(all_evidence, monkeypatch):
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        for threads in (1, 3):
+            monkeypatch.setattr(cluster_fits, "THREADS", threads)
+            found.append(GroupKriging(clusters=2).learn(all_evidence).tensors())
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    one, several = found
+    assert one.keys() == several.keys()
+    for name, value in one.items():
+        assert torch.equal(value, several[name]), name
+
+
+def test_an_error_in_a_thread_is_raised_and_the_number_of_threads_is_restored():
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError):
+        in_threads(lambda number: 1 / number, [1, 0, 2])
+    assert torch.get_num_threads() == before
 
 
 def test_points_of_a_class_without_training_rows_belong_to_some_cluster():
