@@ -15,6 +15,7 @@ from dmm_exp.attribution.evidence import SubsetModels
 from dmm_exp.attribution.shared_rows import SharedRows
 from dmm_exp.attribution.spread import Spread, margin_errors
 from dmm_exp.attribution.sums import LABEL, Sums, leaves_out
+from dmm_exp.ensembles.memory import return_free_memory
 
 THREADS = 4  # at most: each holds matrices [members, members] of all terms
 SPREAD_POINTS = 15  # of a cluster, from which it is learnt how much models vary
@@ -29,6 +30,7 @@ Examples = tuple[Tensor, Tensor, Tensor]
 def in_threads(function: Callable[[Part], Found], parts: Iterable[Part]) -> list[Found]:
     """Return what a function finds for each part; threads compute on one core each, as many as torch would use."""
     before = torch.get_num_threads()
+    return_free_memory()
     torch.set_num_threads(1)
     threads = ThreadPoolExecutor(min(before, THREADS))
     try:
@@ -36,6 +38,7 @@ def in_threads(function: Callable[[Part], Found], parts: Iterable[Part]) -> list
     finally:
         threads.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
+        return_free_memory()
 
 
 def factor_of(triangles: Tensor, kind: int) -> Tensor:

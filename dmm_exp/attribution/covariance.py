@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from dmm_exp.attribution.shared_rows import SINGLE_TERMS, SharedRows
+from dmm_exp.attribution.shared_rows import CLASS_POWERS, SINGLE_TERMS, SharedRows
 from dmm_exp.attribution.sums import LABEL, OTHER
 
 CONSTANT = 0.01  # covariance that all effects share: the sampling error of the originals' mean
@@ -54,23 +54,29 @@ class Terms:
 
     def __init__(self, shared: SharedRows, amplitudes: Tensor, first: Tensor, second: Tensor) -> None:
         self.shared, self.amplitudes, self.first, self.second = shared, amplitudes, first, second
-        anywhere = list(shared.anywhere(first, second))
-        self._anywhere = [self._sum(kind, anywhere, 0) + CONSTANT for kind in (LABEL, OTHER)]
-        self._common = len(anywhere)
+        self._common = len(CLASS_POWERS) + 1
+        self._anywhere = [total + CONSTANT for total in self._sums(shared.anywhere(first, second), 0)]
 
     def of_class(self, label: int) -> Iterator[tuple[int, list[Tensor]]]:
         """Yield the clusters of a class, each with covariances by kind of logit, ``[first, second]``, without noise."""
-        singles = [self.shared.single(label, kind, self.first, self.second) for kind in (LABEL, OTHER)]
-        own = [self._sum(kind, terms, self._common) for kind, terms in enumerate(singles)]
-        of_class = [common + more for common, more in zip(self._anywhere, own, strict=True)]
+        of_class = [
+            common + self._sums(self.shared.single(label, kind, self.first, self.second), self._common)[kind]
+            for kind, common in enumerate(self._anywhere)
+        ]
         before = self._common + SINGLE_TERMS
         for cluster in self.shared.neighbourhoods.of_class(label):
-            near = list(self.shared.near(cluster, self.first, self.second))
-            yield cluster, [of_class[kind] + self._sum(kind, near, before) for kind in (LABEL, OTHER)]
+            near = self._sums(self.shared.near(cluster, self.first, self.second), before)
+            yield cluster, [own.add_(common) for own, common in zip(near, of_class, strict=True)]
 
-    def _sum(self, kind: int, terms: Sequence[Tensor], start: int) -> Tensor:
-        total = torch.zeros_like(terms[0])
-        amplitudes = self.amplitudes[kind, start : start + len(terms)].tolist()
-        for amplitude, term in zip(amplitudes, terms, strict=True):
-            total.add_(term, alpha=amplitude)
-        return total
+    def _sums(self, terms: Iterable[Tensor], start: int) -> list[Tensor]:
+        """Return the sum of terms times their amplitudes, for each kind of logit; one term at a time is in memory.
+
+        Args:
+            terms: each ``[first, second]``.
+            start: number of the first one's amplitude.
+        """
+        totals = [torch.zeros(len(self.first), len(self.second)) for _ in (LABEL, OTHER)]
+        for number, term in enumerate(terms, start):
+            for total, amplitudes in zip(totals, self.amplitudes, strict=True):
+                total.add_(term, alpha=float(amplitudes[number]))
+        return totals

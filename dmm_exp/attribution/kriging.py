@@ -16,7 +16,7 @@ from dmm_exp.attribution.evidence import Evidence, SubsetModels
 from dmm_exp.attribution.shared_rows import Neighbourhoods, SharedRows
 from dmm_exp.attribution.spread import Spread, fitted
 from dmm_exp.attribution.sums import HARD, LABEL, OTHER, Sums, leaves_out, slopes
-from dmm_exp.ensembles.memory import require_memory
+from dmm_exp.ensembles.memory import require_memory, return_free_memory
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import Json
 
@@ -103,14 +103,11 @@ class GroupKriging(Estimator):
         left_out = (~designs.masks[:, :]).float()
         neighbourhoods = Neighbourhoods.of(known, self.clusters, self.alike)
         singles = self.singles.learn(replace(evidence, larger=None))
+        return_free_memory()
         sums = Sums.of(singles, originals, known.memorization)
         points = torch.arange(0, len(known.labels), max(1, len(known.labels) // SAMPLED_POINTS))
-        parts = sums.parts(left_out, points)
-        observed = sums.observed(designs, points)
-        scattered = torch.stack([left_out[:, rows].mean(1) for rows in known.classes]).amax(0) < SCATTERED
-        sums = replace(sums, slopes=slopes(parts[:, scattered], observed[scattered], sums.kinds(points)))
+        sums, residuals = _with_slopes(sums, designs, left_out, known.classes, points)
         shared = SharedRows(neighbourhoods, sums.sizes(points), known.memorization, known.classes)
-        residuals = observed - torch.einsum("kspc,pck->spc", parts, sums.slopes[sums.kinds(points)])
         amplitudes = self._amplitudes(shared, left_out, points, residuals, sums)
         spread = Spread.of(shared, evidence.subset_models, len(known.labels))
         return Kriged.of(sums, shared, amplitudes, spread, designs, left_out)
@@ -282,6 +279,26 @@ class Kriged(Learned):
         chosen = {"slopes": self.sums.slopes.tolist(), "amplitudes": self.amplitudes.tolist()}
         chosen |= {"spread": self.spread.coefficients.tolist()}
         return chosen | {"singles": self.sums.singles.facts()}
+
+
+def _with_slopes(
+    sums: Sums, designs: SubsetModels, left_out: Tensor, classes: Sequence[Tensor], points: Tensor
+) -> tuple[Sums, Tensor]:
+    """Return sums with slopes, and what these leave to explain at some points, ``[members, points, classes]``.
+
+    Slopes are learnt from members that miss scattered rows, no large part of a class.
+
+    Args:
+        sums: without slopes.
+        designs: the members.
+        left_out: what they were trained without, ``[members, n_train]``.
+        classes: training rows of every class.
+        points: where.
+    """
+    parts, observed, kinds = sums.parts(left_out, points), sums.observed(designs, points), sums.kinds(points)
+    scattered = torch.stack([left_out[:, rows].mean(1) for rows in classes]).amax(0) < SCATTERED
+    sums = replace(sums, slopes=slopes(parts[:, scattered], observed[scattered], kinds))
+    return sums, observed - torch.einsum("kspc,pck->spc", parts, sums.slopes[kinds])
 
 
 def _own_variance(weighed: Tensor, known: Tensor, sums: Sums) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -45,6 +47,18 @@ def in_fitting_parts(make: Callable[[range], Result], members: range) -> list[Re
 def does_not_fit(error: BaseException) -> bool:
     """Return whether an error says that memory has run out, on a GPU or on the host."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def return_free_memory() -> None:
+    """Return free memory to the system where the C library can (glibc): it keeps what tensors below 32 MiB had."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def require_memory(needed: float, what: str, instead: str) -> None:

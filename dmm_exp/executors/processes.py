@@ -24,13 +24,16 @@ from dmm_exp.executors.jobs import RETRIES, Job, attempt, died
 
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOAD = "dmm_exp.executors.preload"
+IDLE = 1.5 if START == "forkserver" else None  # seconds without a job after which a worker without a GPU ends
 
 
 class Processes:
     """Run jobs in worker processes that live as long as this object.
 
     Where CUDA devices are used, every worker sees one of them (``CUDA_VISIBLE_DEVICES``). A worker that dies (out of
-    memory, killed) is replaced, and its job is started again, at most twice; other workers continue.
+    memory, killed) is replaced, and its job is started again, at most twice; other workers continue. Where workers are
+    forked, one without a GPU ends when it has been idle for a while, and another is forked when there is work again.
+    That takes milliseconds, and meanwhile the main process has the memory.
 
     Args:
         workers: number of processes; None takes one for each CUDA device or, without devices, one for each ``threads``
@@ -87,9 +90,10 @@ class Processes:
         workers = self._started(len(jobs))
         try:
             while waiting or any(worker.busy for worker in workers):
-                for worker in workers:
+                for place, worker in enumerate(workers):
                     if waiting and not worker.busy:
-                        worker.give(function, *waiting.popleft())
+                        workers[place] = worker if worker.alive else worker.successor()
+                        workers[place].give(function, *waiting.popleft())
                 for place in _finished(workers):
                     index, job = workers[place].doing
                     try:
@@ -153,6 +157,11 @@ class _Worker:
         self._process.start()
         theirs.close()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
     def give(self, function: Callable[[Any], None], index: int, job: Any) -> None:
         """Send a job to the worker; a worker that has died is noticed when the result is read."""
         self.busy, self.doing = True, (index, job)
@@ -170,7 +179,7 @@ class _Worker:
             raise error
 
     def successor(self) -> _Worker:
-        """Return a new worker with the same settings as this one, which has died."""
+        """Return a new worker with the same settings as this one, which has ended or died."""
         self.stop()
         return _Worker(*self._begins_with)
 
@@ -198,13 +207,13 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _work(connection: Connection, threads: int, device: str | None) -> None:
-    """Run jobs in a worker until the connection, or the main process, ends."""
+    """Run jobs in a worker until it is idle for long, or the connection or the main process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a job may start processes, and end them
     threading.Thread(target=_end_with_parent, daemon=True).start()
     begin_computing(threads, device)
     with suppress(EOFError):
-        while True:
+        while connection.poll(IDLE if device is None else None):
             function, job = connection.recv()
             connection.send(attempt(function, job))
 

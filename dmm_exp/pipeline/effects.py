@@ -13,6 +13,7 @@ from dmm_exp.attribution import Estimator, Evidence, GradientEstimator, Gradient
 from dmm_exp.attribution.work import GradientJob, gradient_chunk
 from dmm_exp.config.schema import Node
 from dmm_exp.data import GROUPS, Rows
+from dmm_exp.ensembles.memory import return_free_memory
 from dmm_exp.errors import UserError
 from dmm_exp.metrics import lds, margins
 from dmm_exp.models import margin
@@ -293,6 +294,7 @@ class Effects:
             tensors |= self.lds(rows)
         draft.write_tensors("effect", tensors)
         draft.write_json("facts", learned.facts())
+        return_free_memory()
 
     def learned(self, rows: Rows) -> Learned:
         """Return what the estimator learns from the evidence about some rows."""

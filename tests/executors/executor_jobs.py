@@ -53,6 +53,17 @@ def bad_input_on_two(job: Job) -> None:
         raise UserError("training.optimizer.lr=99: expected less")
 
 
+def killed_twice_after_a_while(job: Job) -> None:
+    """Be killed at job 1, twice, each time when a worker that has nothing to do has ended."""
+    markers = [job.folder / f"killed {attempt}" for attempt in range(2)]
+    for marker in markers if job.number == 1 else ():
+        if not marker.exists():
+            marker.touch()
+            time.sleep(3)
+            os.kill(os.getpid(), signal.SIGKILL)
+    write_down(job)
+
+
 def killed_once(job: Job) -> None:
     """Be killed at job 2, as by the kernel when memory runs out, but only the first time."""
     marker = job.folder / "killed"

@@ -131,6 +131,26 @@ def test_workers_that_are_idle_when_killed_are_replaced(processes: Processes, tm
     assert len(list(processes.run(work.write_down, jobs_in(tmp_path, 2)))) == 2
 
 
+def test_idle_workers_end_and_others_take_their_place(tmp_path: Path):
+    executor = Processes(workers=2)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        assert len(list(executor.run(work.write_down_slowly, jobs_in(tmp_path / name, 4)))) == 4
+        pids, until = set(written(tmp_path / name, "pid")), time.monotonic() + 30
+        assert len(pids) == 2
+        while any(map(is_running, pids)) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not any(map(is_running, pids))
+    executor.close()
+
+
+def test_workers_that_wait_for_others_may_end_too(tmp_path: Path):
+    executor, jobs = Processes(workers=2), jobs_in(tmp_path, 2)
+    assert sorted(executor.run(work.killed_twice_after_a_while, jobs)) == jobs
+    executor.close()
+    assert written(tmp_path) == [0, 1]
+
+
 def test_workers_whose_results_nobody_awaits_are_stopped(tmp_path: Path):
     executor = Processes(workers=2)
     running = executor.run(work.wait_for_ever, jobs_in(tmp_path, 1))
