@@ -20,6 +20,22 @@ def test_importing_the_package_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_run_whose_workers_train_imports_neither_lightning_nor_a_compiler_itself(tmp_path):
+    """They take three seconds and 150 MB."""
+    words = "experiment=quick unlearner=scrub n_models=2 pool.size=12 pool.held_out=2 pool.larger.size=0 logger=none"
+    words += f" attribution=empirical_bayes executor=processes executor.workers=1 paths.outputs={tmp_path}"
+    code = (
+        "import atexit, runpy, sys\n"
+        "heavy = ('lightning', 'torch._dynamo', 'torchmetrics', 'matplotlib')\n"
+        "atexit.register(lambda: print('imported:', *(name for name in heavy if name in sys.modules)))\n"
+        "runpy.run_module('dmm_exp', run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", code, *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "imported:", done.stdout
+    assert "unlearned" in done.stderr
+
+
 @pytest.mark.parametrize(("asked", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 def test_threads_of_torch_sleep_while_they_wait_unless_they_are_told_otherwise(asked, found):
     others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}

@@ -10,16 +10,19 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.places import TARGET, check_place
 from dmm_exp.config.schema import Hints, Plain, plain
 from dmm_exp.config.trust import check_found, check_names, is_restricted
 from dmm_exp.errors import UserError, did_you_mean, reason_of, shown
+from dmm_exp.files.reading import parse_yaml
 
 SPECIAL = {  # Hydra's own keys, and their types
     "_target_": str,
@@ -146,12 +149,20 @@ def check_targets(config: Any, prefix: str = "") -> None:
     resolved = plain(config)
     check_names(resolved, prefix)
     for path, node in _targets(resolved, prefix):
+        if node == _preset_trainer():
+            continue
         signature, hints = _signature(path, node["_target_"])
         open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
         names = None if open_ended else list(signature.parameters)
         _check_given(path, node, names, hints, node["_target_"])
         _check_complete(path, node, signature)
         check_place(path, node["_target_"], _object(node["_target_"]))
+
+
+@cache
+def _preset_trainer() -> Plain:
+    """Return the trainer of ``conf/trainer/default.yaml``: to compare it with its class would import Lightning."""
+    return parse_yaml(Path(config_directory(), "trainer", "default.yaml").read_text(encoding="utf-8"))
 
 
 def check_options_of(path: str, node: Any, options: Any) -> None:

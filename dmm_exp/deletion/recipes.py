@@ -24,7 +24,7 @@ from dmm_exp.config.preflight import check_overrides, unlearner_overrides
 from dmm_exp.config.registered import register
 from dmm_exp.config.schema import Config, Node, Plain, TrainingConfig, plain
 from dmm_exp.deletion.given import Given
-from dmm_exp.ensembles import EnsembleTraining
+from dmm_exp.ensembles.when_made import EnsembleTraining
 from dmm_exp.ensembles.work import recipe as parts_of
 from dmm_exp.errors import REASON, UserError, did_you_mean, explained, shown
 from dmm_exp.unlearners import Unlearner

@@ -9,10 +9,11 @@ from dmm_exp.config.registered import registered
 from dmm_exp.deletion.given import given
 from dmm_exp.deletion.recipes import Recipe, composed, training_of
 from dmm_exp.deletion.rows import Data
-from dmm_exp.ensembles import AllBut, EnsembleTraining, member_seed
+from dmm_exp.ensembles import AllBut, member_seed
 from dmm_exp.ensembles.by_function import by_function, train_by_function
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.stacking import stacking_of
+from dmm_exp.ensembles.when_made import EnsembleTraining
 from dmm_exp.ensembles.work import recipe as made_of
 from dmm_exp.ensembles.work import trainer_factory
 

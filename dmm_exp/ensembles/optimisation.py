@@ -14,6 +14,8 @@ from dmm_exp.errors import UserError
 
 ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "ASGD", "Rprop")
 
+NO_PARAMETERS = "optimizer got an empty parameter list"  # torch says so when the settings of an optimizer are right
+
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 
 
@@ -62,12 +64,18 @@ class Optimisation:
 
 
 def check_optimizer(make: OptimizerFactory | None, key: str) -> None:
-    """Raise ``UserError`` when an optimizer refuses its settings; ``key`` is their place in the configuration."""
+    """Raise ``UserError`` when an optimizer refuses its settings; ``key`` is their place in the configuration.
+
+    Optimizers of torch get no parameters: with some, they import torch's compiler, which takes a second.
+    """
     if make is None:
         return
+    of_torch = getattr(getattr(make, "func", make), "__module__", "").startswith("torch.optim.")
     try:
-        make([torch.nn.Parameter(torch.zeros(1))])
+        make([] if of_torch else [torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:
+        if of_torch and str(error) == NO_PARAMETERS:
+            return
         raise UserError(f"{key}: {error}") from error
 
 

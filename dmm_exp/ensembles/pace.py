@@ -14,7 +14,7 @@ from torch import nn
 from dmm_exp.config.schema import Plain
 from dmm_exp.data import Examples
 from dmm_exp.ensembles.ensemble import Ensemble
-from dmm_exp.ensembles.training import EnsembleTraining
+from dmm_exp.ensembles.when_made import EnsembleTraining
 from dmm_exp.ensembles.work import recipe, trainer_factory, uses_gpu
 
 FIRST = 32  # examples of each member that are trained on first: a large network may need a second for these

@@ -33,8 +33,8 @@ from dmm_exp.ensembles.seeds import Role, member_seed
 from dmm_exp.ensembles.skeletons import skeleton_of
 from dmm_exp.ensembles.subsets import Designed, RandomSubsets, Subsets
 from dmm_exp.ensembles.taking_over import beginning_as, take_over
-from dmm_exp.ensembles.training import EnsembleTraining
 from dmm_exp.ensembles.trajectory import Trajectory
+from dmm_exp.ensembles.when_made import EnsembleTraining
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import Json
 from dmm_exp.models import Normalised, margin

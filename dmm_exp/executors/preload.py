@@ -7,11 +7,11 @@ again during the import and, in every worker, write into each object and so copy
 import gc
 from importlib import import_module
 
-JOBS = "dmm_exp.unlearners.work"  # imports everything that jobs use; by name, since it lies above this module
+JOBS = ("dmm_exp.unlearners.work", "dmm_exp.unlearners.fit", "dmm_exp.ensembles.training")  # by name: they lie above
 LATER = ("hydra.utils", "safetensors.torch")  # modules that functions import only when they are called
 
 gc.disable()
-for _name in (JOBS, *LATER):
+for _name in (*JOBS, *LATER):
     import_module(_name)
 gc.freeze()
 gc.enable()

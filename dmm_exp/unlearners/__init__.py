@@ -1,5 +1,8 @@
 """Unlearners: one class and one YAML file a method."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from dmm_exp.ensembles import Ensemble
 from dmm_exp.unlearners.boundary import AMUN, BoundaryShrink
 from dmm_exp.unlearners.class_noise import UNSIR
@@ -20,7 +23,6 @@ from dmm_exp.unlearners.remain_geometry import SFRon
 from dmm_exp.unlearners.smoothing import JiT
 from dmm_exp.unlearners.unlearner import (
     FineTuning,
-    Fit,
     Unlearner,
     UnlearningResult,
     UnlearningTask,
@@ -28,6 +30,9 @@ from dmm_exp.unlearners.unlearner import (
     own_rows,
     shuffled,
 )
+
+if TYPE_CHECKING:
+    from dmm_exp.unlearners.fit import Fit
 
 __all__ = [
     "AMUN",
@@ -70,3 +75,10 @@ __all__ = [
     "own_rows",
     "shuffled",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the Lightning module of methods that fine-tune when it is asked for."""
+    if name != "Fit":
+        raise AttributeError(f"module 'dmm_exp.unlearners' has no attribute '{name}'")
+    return import_module("dmm_exp.unlearners.fit").Fit

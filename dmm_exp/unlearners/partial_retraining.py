@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dmm_exp.ensembles import Ensemble, EnsembleTraining, member_generator, member_seed
+from dmm_exp.ensembles import Ensemble, member_generator, member_seed
 from dmm_exp.ensembles.schedules import Part
+from dmm_exp.ensembles.when_made import EnsembleTraining
 from dmm_exp.errors import UserError
 from dmm_exp.unlearners.unlearner import Unlearner, UnlearningResult, UnlearningTask
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dmm_exp.ensembles import Ensemble, EnsembleTraining, member_seed
+from dmm_exp.ensembles import Ensemble, member_seed
+from dmm_exp.ensembles.when_made import EnsembleTraining
 from dmm_exp.unlearners.unlearner import Unlearner, UnlearningResult, UnlearningTask
 
 

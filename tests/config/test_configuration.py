@@ -1,8 +1,11 @@
 """Every file in conf/ is exercised, and every mistake is one sentence that helps."""
 
+import inspect
 from pathlib import Path
 
 import pytest
+import yaml
+from hydra.utils import get_class
 
 from dmm_exp.config.folders import config_directory
 from dmm_exp.config.help import help_text
@@ -38,6 +41,15 @@ def composed(*overrides):
 def test_every_choice_composes_and_its_keys_are_what_its_class_takes(choice):
     group, _, name = choice.rpartition("/")
     composed(f"{group}={name}", *NEEDS.get(choice, []))
+
+
+def test_the_trainer_of_the_preset_is_what_lightning_takes():
+    """It is compared here alone: a run would import Lightning for it."""
+    preset = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text())
+    target = preset.pop("_target_")
+    parameters = inspect.signature(get_class(target)).parameters
+    assert preset.keys() <= parameters.keys()
+    get_class(target)(**preset)
 
 
 def test_every_choice_begins_with_a_comment_that_says_what_it_is():
