@@ -17,9 +17,10 @@ from trainers import TRAINER
 
 from dmm_exp.data import Augmentation, Digits, Examples, Normalisation
 from dmm_exp.ensembles import AllBut, Ensemble, EnsembleModule, EnsembleTraining, RandomSubsets, member_seed
+from dmm_exp.ensembles.chain import chain_of
 from dmm_exp.ensembles.chunk_size import Measurement
 from dmm_exp.ensembles.engine import Engine
-from dmm_exp.ensembles.products import Products, chain_of
+from dmm_exp.ensembles.products import Products
 from dmm_exp.ensembles.schedules import Cosine, OneCycle
 from dmm_exp.ensembles.seeds import Role
 from dmm_exp.ensembles.stacking import Stacking
