@@ -44,11 +44,11 @@ class Memory:
         """How many numbers there is place for."""
         return sum(map(len, self._places.values()))
 
-    def place(self, name: str, *shape: int) -> Tensor:
-        """Return a tensor of a shape at the place of a name."""
+    def place(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Return a tensor of a shape at the place of a name, which always is for one type."""
         count = prod(shape)
         if count > len(self._places.get(name, ())):
-            self._places[name] = torch.empty(count)
+            self._places[name] = torch.empty(count, dtype=dtype)
             self.grown += 1
         return self._places[name][:count].view(shape)
 
@@ -147,10 +147,12 @@ class Convolution:
             return whole, whole[:, :, top : top + height, left : left + width], seen.permute(0, 1, 5, 6, 2, 3, 4)
 
         self._padded, self._inner, self._seen = room("padded")
-        self._errors, self._inner_errors, self._seen_errors = room("errors")
+        self._errors, self._inner_errors, seen_errors = room("errors")
+        self._dense_errors = memory.place(f"dense errors {name}", *inputs.shape)
         self._columns = memory.place(f"columns {name}", *self._seen.shape)
         self._by_columns = memory.place("by columns", *self._seen.shape)
-        self._places = list(product(*map(range, kernel)))
+        places = [(slice(None), slice(None), *place) for place in product(*map(range, kernel))]
+        self._sums = [(seen_errors[place], self._by_columns[place]) for place in places]
         self.outputs = memory.place(f"outputs {name}", members, layer.out_channels, *self._seen.shape[4:])
 
     def forward(self) -> None:
@@ -168,9 +170,9 @@ class Convolution:
         """Return the gradient by the inputs."""
         torch.bmm(self._weight.mT, errors.flatten(2), out=_flat(self._by_columns))
         self._errors.zero_()
-        for row, column in self._places:
-            self._seen_errors[:, :, row, column].add_(self._by_columns[:, :, row, column])
-        return self._inner_errors
+        for seen, errors in self._sums:
+            seen.add_(errors)
+        return self._dense_errors.copy_(self._inner_errors)
 
     def by_parameters(self, errors: Tensor, target: Pair, old: float, new: float) -> None:
         """Set targets to ``old`` times themselves plus ``new`` times the gradient by the parameters."""
@@ -242,12 +244,12 @@ class Pooling:
         rows, columns = pool(torch.empty(1, height, width)).shape[1:]
         self.outputs = memory.place(f"pooled {name}", members, channels, rows, columns, batch)
         self._errors = memory.place(f"errors of pooled {name}", *inputs.shape)
-        self._indices = torch.empty(0)
+        self._indices = memory.place(f"indices {name}", *self.outputs.shape, dtype=torch.int64)
 
     def forward(self) -> None:
         """Set the outputs."""
-        outputs, self._indices = operations.max_pool2d_with_indices(_channels_last(self._inputs), *self._sizes)
-        _channels_last(self.outputs).copy_(outputs)
+        inputs, outputs, indices = map(_channels_last, (self._inputs, self.outputs, self._indices))
+        operations.max_pool2d_with_indices.out(inputs, *self._sizes, out=outputs, indices=indices)
 
     def backward(self, errors: Tensor) -> Tensor:
         """Return the gradient by the inputs."""
@@ -255,7 +257,7 @@ class Pooling:
             _channels_last(errors),
             _channels_last(self._inputs),
             *self._sizes,
-            self._indices,
+            _channels_last(self._indices),
             grad_input=_channels_last(self._errors),
         )
         return self._errors
