@@ -17,8 +17,9 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.GELU)
 
 NOT_A_CHAIN = (
-    "this network is no plain chain of Conv2d (without groups and dilation, padded with zeros), Flatten and Linear, "
-    "with at most one ReLU, Tanh or GELU, and one MaxPool2d after a Conv2d, after each but the last, which is a Linear"
+    "this network is no plain chain of Conv2d (without groups and dilation, padded by a number of zeros), Flatten and "
+    "Linear that ends with a Linear, with at most one ReLU, Tanh or GELU after each other layer, and at most one "
+    "MaxPool2d after each Conv2d"
 )
 
 
