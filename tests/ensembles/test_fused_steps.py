@@ -306,9 +306,11 @@ def test_optimizers_take_the_steps_that_they_take_with_autograd(optimizer, netwo
     assert_same(digits, network=NETWORKS[network], optimizer=OPTIMIZERS[optimizer])
 
 
+@pytest.mark.parametrize("at_once", [1, fused_step.VALUES_AT_ONCE])
 @pytest.mark.parametrize("network", [MLP, CNN], ids=["mlp", "cnn"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_options_do_what_they_do_with_autograd(name, network, digits, in_double):
+def test_options_do_what_they_do_with_autograd(name, network, at_once, digits, in_double, monkeypatch):
+    monkeypatch.setattr(fused_step, "VALUES_AT_ONCE", at_once)
     options, trainer = OPTIONS[name]
     assert_same(digits, network=network, trainer=trainer, **options)
     changed, usual = (
@@ -317,8 +319,10 @@ def test_options_do_what_they_do_with_autograd(name, network, digits, in_double)
     assert not torch.allclose(changed.logits(digits.inputs), usual.logits(digits.inputs), atol=0.01)
 
 
+@pytest.mark.parametrize("at_once", [1, fused_step.VALUES_AT_ONCE])
 @pytest.mark.parametrize("network", [MLP, CNN], ids=["mlp", "cnn"])
-def test_the_trajectory_is_the_one_with_autograd(network, digits, in_double):
+def test_the_trajectory_is_the_one_with_autograd(network, at_once, digits, in_double, monkeypatch):
+    monkeypatch.setattr(fused_step, "VALUES_AT_ONCE", at_once)
     found = []
     for way in ("fused", "together"):
         trajectory = Trajectory(3, digits.n_train)
