@@ -1,4 +1,4 @@
-"""Training steps of stacked networks whose products are written out, see :mod:`.products`."""
+"""Training steps of stacked networks whose products are written out, see :mod:`dmm_exp.ensembles.products`."""
 
 from __future__ import annotations
 
