@@ -1,4 +1,4 @@
-"""Recognises networks whose training steps can be written out: plain chains of layers, see :mod:`dmm_exp.ensembles.products`."""
+"""Recognises networks whose training steps can be written out, see :mod:`dmm_exp.ensembles.products`."""
 
 from __future__ import annotations
 
