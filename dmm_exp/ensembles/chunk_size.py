@@ -18,11 +18,12 @@ from torch.nn import functional
 
 from dmm_exp.config.schema import Plain
 from dmm_exp.data import Examples
+from dmm_exp.ensembles.chain import NOT_A_CHAIN, Layer, chain_of
 from dmm_exp.ensembles.engine import ACCEPTED, AUTO, Engine
 from dmm_exp.ensembles.ensemble import Ensemble
+from dmm_exp.ensembles.fused_step import FusedStep
 from dmm_exp.ensembles.memory import does_not_fit, in_fitting_parts
 from dmm_exp.ensembles.optimisation import replayable
-from dmm_exp.ensembles.products import NOT_A_CHAIN, FusedStep, Layer, chain_of
 from dmm_exp.ensembles.seeds import global_numbers, seed_torch
 from dmm_exp.ensembles.steps import WARM_UP, CudaGraphs, Replayed
 from dmm_exp.ensembles.work import model_factory, read_examples, recipe, uses_gpu

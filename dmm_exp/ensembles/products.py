@@ -1,170 +1,352 @@
-"""Steps of stacked linear layers as batched matrix products that are written out, without autograd and ``vmap``.
+"""The passes of stacked chains of layers as batched matrix products, without autograd and ``vmap``.
 
 A step's tensors are few and known, so that their memory is allocated once. The momentum of SGD is accumulated within
-the product that makes the gradient, which never exists by itself. The last layer, which is narrow, gives its logits as
-``[members, classes, batch]``: so the longest dimension of every product and sum lies in one piece of memory.
+the product that makes the gradient, which never exists by itself. The longest dimension of every product and sum lies
+in one piece of memory: so the last layer, which is narrow, gives its logits as ``[members, classes, batch]``, and
+images are ``[members, channels, height, width, batch]``. Then a convolution copies what its kernel sees of the images
+in long pieces, and torch's pooling for images whose channels come last is one for images whose batch comes last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from itertools import product
 from math import prod
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from dmm_exp.ensembles.chain import Layer
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.models import Normalised
-from dmm_exp.models.layers import BodyAndHead
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-NOT_A_CHAIN = (
-    "this network is no plain chain of Flatten and Linear, with at most one ReLU, Tanh or GELU after each but the last"
-)
-
-Pairs = list[tuple[Tensor, Tensor | None]]
-"""For every layer a tensor of the weight's shape and one of the bias's."""
+Pair = tuple[Tensor, Tensor | None]
+Pairs = list[Pair]
+"""For every layer a tensor of the weight's shape and one of the bias's; kernels are ``[members, channels, values]``."""
 
 operations: Any = torch.ops.aten
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A linear layer and the activation after it.
+class Memory:
+    """Places for the tensors of steps: those of a smaller step are parts of those of the largest so far.
 
     Attributes:
-        weight, bias: names of its parameters; without a bias None.
-        activation: after it; None for none.
+        grown: how often a place was made, or made larger.
     """
 
-    weight: str
-    bias: str | None
-    activation: nn.Module | None
+    def __init__(self) -> None:
+        self.grown = 0
+        self._places: dict[str, Tensor] = {}
+
+    @property
+    def values(self) -> int:
+        """How many numbers there is place for."""
+        return sum(map(len, self._places.values()))
+
+    def place(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Return a tensor of a shape at the place of a name, which always is for one type."""
+        count = prod(shape)
+        if count > len(self._places.get(name, ())):
+            self._places[name] = torch.empty(count, dtype=dtype)
+            self.grown += 1
+        return self._places[name][:count].view(shape)
 
 
-def chain_of(ensemble: Ensemble, input_shape: Sequence[int]) -> list[Layer] | None:
-    """Return the layers of networks that are a plain chain of linear layers behind their normalisation, else None.
+class Product(Protocol):
+    """A layer for batches of one size.
 
-    They begin with a Flatten, unless an input is a row of numbers. None is returned for a network that may compute
-    something else: one with hooks, a ``forward`` of its own, layers that share parameters, frozen parameters, or
-    parameters of another type than torch's default.
+    Attributes:
+        inputs: linear layers ``[members, batch, width]``, convolutions ``[members, channels, height, width, batch]``.
+        outputs: alike; of the last layer ``[members, classes, batch]``. A ReLU and a Tanh after it change them.
     """
-    skeleton, values = ensemble.skeleton, list(ensemble.params.values())
-    if (
-        type(skeleton) is not Normalised
-        or ensemble.stats
-        or any(value.dtype != torch.get_default_dtype() for value in values)
-    ):
-        return None
-    modules = list(skeleton.modules())
-    if any(map(_is_changed, modules)):
-        return None
-    parts = list(_in_order(skeleton.network))
-    if len(input_shape) > 1 and not (parts and _flattens(parts[0])):
-        return None
-    parts = [part for part in parts if not _flattens(part)]  # what is flat already stays as it is
-    layers = _paired(parts, {id(value): name for name, value in skeleton.named_parameters()})
-    if layers is None:
-        return None
-    names = [name for layer in layers for name in (layer.weight, layer.bias) if name is not None]
-    return layers if sorted(names) == sorted(ensemble.params) else None
+
+    inputs: Tensor
+    outputs: Tensor
+
+    def forward(self) -> None:
+        """Set the outputs."""
+        ...
+
+    def by_input(self, errors: Tensor) -> Tensor:
+        """Return the gradient by the inputs from that by the outputs."""
+        ...
+
+    def by_parameters(self, errors: Tensor, target: Pair, old: float, new: float) -> None:
+        """Set targets to ``old`` times themselves plus ``new`` times the gradient by the parameters."""
+        ...
 
 
-def _is_changed(module: nn.Module) -> bool:
-    """Return whether a call of a module may do more than its class's ``forward``."""
-    own_call = type(module).__call__ is not nn.Module.__call__ or "forward" in vars(module)
-    return own_call or any(getattr(module, hooks) for hooks in HOOKS)
+class Linear:
+    """A linear layer; see :class:`Product`.
 
+    Args:
+        memory, name: for its tensors.
+        parameters: weight ``[members, out, in]`` and bias ``[members, out]``.
+        inputs: ``[members, batch, in]``, or images, which are flattened.
+        last: whether it is the last layer.
+    """
 
-def _in_order(network: nn.Module) -> Iterator[nn.Module]:
-    """Yield the parts of a network in the order in which they are applied; what is not known is a part."""
-    kind: Any = type(network)
-    if kind.forward is nn.Sequential.forward:
-        children: list[Any] = list(network._modules.values())
-    elif kind.forward is BodyAndHead.forward and kind.features is BodyAndHead.features:
-        children = [network.body, network.head]
-    else:
-        yield network
-        return
-    for child in children:
-        yield from _in_order(child)
+    def __init__(self, memory: Memory, name: str, parameters: Pair, inputs: Tensor, last: bool) -> None:
+        self._weight, self._bias = parameters
+        self._image, self._last = inputs.shape if inputs.ndim == 5 else None, last
+        self.inputs = inputs.flatten(1, 3).mT if self._image else inputs
+        members, batch, width_in = self.inputs.shape
+        width = self._weight.shape[1]
+        self.outputs = memory.place(f"outputs {name}", members, *((width, batch) if last else (batch, width)))
+        shape = (width_in, batch) if self._image else (batch, width_in)
+        self._errors = memory.place(f"errors {name}", members, *shape)
 
-
-def _flattens(part: nn.Module) -> bool:
-    return type(part) is nn.Flatten and (part.start_dim, part.end_dim) == (1, -1)
-
-
-def _paired(parts: Sequence[nn.Module], names: dict[int, str]) -> list[Layer] | None:
-    """Return linear layers with their activations, None if other parts are among them."""
-    layers: list[Layer] = []
-    for part in parts:
-        if type(part) is nn.Linear:
-            bias = None if part.bias is None else names[id(part.bias)]
-            layers.append(Layer(names[id(part.weight)], bias, None))
-        elif type(part) in (nn.ReLU, nn.Tanh, nn.GELU) and layers and layers[-1].activation is None:
-            layers[-1] = Layer(layers[-1].weight, layers[-1].bias, part)
+    def forward(self) -> None:
+        """Set the outputs."""
+        left, right = (self._weight, self.inputs.mT) if self._last else (self.inputs, self._weight.mT)
+        if self._bias is None:
+            torch.bmm(left, right, out=self.outputs)
         else:
-            return None
-    return layers if layers and layers[-1].activation is None else None
+            torch.baddbmm(self._bias.unsqueeze(2 if self._last else 1), left, right, out=self.outputs)
+
+    def by_input(self, errors: Tensor) -> Tensor:
+        """Return the gradient by the inputs, of images in their own shape."""
+        rows = errors.mT if self._last else errors
+        if self._image:
+            return torch.bmm(self._weight.mT, rows.mT, out=self._errors).view(self._image)
+        return torch.bmm(rows, self._weight, out=self._errors)
+
+    def by_parameters(self, errors: Tensor, target: Pair, old: float, new: float) -> None:
+        """Set targets to ``old`` times themselves plus ``new`` times the gradient by the parameters."""
+        weight, bias = target
+        if self._last:
+            weight.baddbmm_(errors, self.inputs, beta=old, alpha=new)
+        else:
+            weight.mT.baddbmm_(self.inputs.mT, errors, beta=old, alpha=new)
+        if bias is not None:
+            bias.mul_(old).add_(errors.sum(2 if self._last else 1), alpha=new)
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """Tensors of a step over batches of one size.
+class Convolution:
+    """A convolution as a product with all that its kernel sees; see :class:`Product`.
 
-    Attributes:
-        outputs: of every layer before its activation ``[members, batch, width]``, of the last ``[members, classes,
-            batch]``.
-        inputs: of every layer ``[members, batch, width]``; where an activation needs its output alone, it works in
-            place, and they are the outputs of the layer before. The first is set by every step.
-        errors: gradients by the outputs of all layers but the last.
+    Args:
+        memory, name: for its tensors.
+        parameters: weight ``[members, channels, values of a kernel]`` and bias ``[members, channels]``.
+        inputs: ``[members, channels, height, width, batch]``.
+        layer: its sizes.
     """
 
-    outputs: list[Tensor]
-    inputs: list[Tensor]
-    errors: list[Tensor]
+    def __init__(self, memory: Memory, name: str, parameters: Pair, inputs: Tensor, layer: nn.Conv2d) -> None:
+        self._weight, self._bias = parameters
+        self.inputs = inputs
+        members, channels, height, width, batch = inputs.shape
+        (top, left), kernel = (cast("tuple[int, int]", sizes) for sizes in (layer.padding, layer.kernel_size))
+        shape = members, channels, height + 2 * top, width + 2 * left, batch
+
+        def room(kind: str) -> tuple[Tensor, Tensor, Tensor]:
+            """Return images with a border, the part without it, and what the kernel's values see of the whole."""
+            whole = memory.place(f"{kind} {name}", *shape)
+            seen = whole.unfold(2, kernel[0], layer.stride[0]).unfold(3, kernel[1], layer.stride[1])
+            return whole, whole[:, :, top : top + height, left : left + width], seen.permute(0, 1, 5, 6, 2, 3, 4)
+
+        self._padded, self._inner, self._seen = room("padded")
+        self._errors, self._inner_errors, seen_errors = room("errors")
+        self._dense_errors = memory.place(f"dense errors {name}", *inputs.shape)
+        self._columns = memory.place(f"columns {name}", *self._seen.shape)
+        self._by_columns = memory.place("by columns", *self._seen.shape)
+        places = [(slice(None), slice(None), *place) for place in product(*map(range, kernel))]
+        self._sums = [(seen_errors[place], self._by_columns[place]) for place in places]
+        self.outputs = memory.place(f"outputs {name}", members, layer.out_channels, *self._seen.shape[4:])
+
+    def forward(self) -> None:
+        """Set the outputs."""
+        self._padded.zero_()
+        self._inner.copy_(self.inputs)
+        self._columns.copy_(self._seen)
+        columns, outputs = _flat(self._columns), self.outputs.flatten(2)
+        if self._bias is None:
+            torch.bmm(self._weight, columns, out=outputs)
+        else:
+            torch.baddbmm(self._bias.unsqueeze(2), self._weight, columns, out=outputs)
+
+    def by_input(self, errors: Tensor) -> Tensor:
+        """Return the gradient by the inputs."""
+        torch.bmm(self._weight.mT, errors.flatten(2), out=_flat(self._by_columns))
+        self._errors.zero_()
+        for seen, errors in self._sums:
+            seen.add_(errors)
+        return self._dense_errors.copy_(self._inner_errors)
+
+    def by_parameters(self, errors: Tensor, target: Pair, old: float, new: float) -> None:
+        """Set targets to ``old`` times themselves plus ``new`` times the gradient by the parameters."""
+        (weight, bias), errors = target, errors.flatten(2)
+        weight.baddbmm_(errors, _flat(self._columns).mT, beta=old, alpha=new)
+        if bias is not None:
+            bias.mul_(old).add_(errors.sum(2), alpha=new)
+
+
+def _flat(columns: Tensor) -> Tensor:
+    """Return ``[members, values of a kernel, positions × batch]``."""
+    return columns.flatten(4).flatten(1, 3)
+
+
+class After(Protocol):
+    """What comes after a layer, for batches of one size."""
+
+    outputs: Tensor
+
+    def forward(self) -> None:
+        """Set the outputs."""
+        ...
+
+    def backward(self, errors: Tensor) -> Tensor:
+        """Return the gradient by the inputs from that by the outputs, which may be changed."""
+        ...
+
+
+class Activation:
+    """An activation; where its output alone is needed, it works in place."""
+
+    def __init__(self, memory: Memory, name: str, inputs: Tensor, module: nn.Module) -> None:
+        self._inputs, self._module = inputs, module
+        self.outputs = memory.place(f"active {name}", *inputs.shape) if isinstance(module, nn.GELU) else inputs
+
+    def forward(self) -> None:
+        """Set the outputs."""
+        if isinstance(self._module, nn.ReLU):
+            self._inputs.clamp_min_(0)
+        elif isinstance(self._module, nn.Tanh):
+            self._inputs.tanh_()
+        elif isinstance(self._module, nn.GELU):
+            operations.gelu.out(self._inputs, approximate=self._module.approximate, out=self.outputs)
+
+    def backward(self, errors: Tensor) -> Tensor:
+        """Return the gradient by the inputs, in place of that by the outputs."""
+        if isinstance(self._module, nn.ReLU):
+            operations.threshold_backward.grad_input(errors, self.outputs, 0, grad_input=errors)
+        elif isinstance(self._module, nn.Tanh):
+            operations.tanh_backward.grad_input(errors, self.outputs, grad_input=errors)
+        elif isinstance(self._module, nn.GELU):
+            approximate = self._module.approximate
+            operations.gelu_backward.grad_input(errors, self._inputs, approximate=approximate, grad_input=errors)
+        return errors
+
+
+class Pooling:
+    """The largest of several positions; the gradient goes to the first of equal ones.
+
+    Args:
+        memory, name: for its tensors.
+        inputs: ``[members, channels, height, width, batch]``.
+        pool: its sizes.
+    """
+
+    def __init__(self, memory: Memory, name: str, inputs: Tensor, pool: nn.MaxPool2d) -> None:
+        self._inputs, self._sizes = inputs, (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+        members, channels, height, width, batch = inputs.shape
+        rows, columns = pool(torch.empty(1, height, width)).shape[1:]
+        self.outputs = memory.place(f"pooled {name}", members, channels, rows, columns, batch)
+        self._errors = memory.place(f"errors of pooled {name}", *inputs.shape)
+        self._indices = memory.place(f"indices {name}", *self.outputs.shape, dtype=torch.int64)
+
+    def forward(self) -> None:
+        """Set the outputs."""
+        inputs, outputs, indices = map(_channels_last, (self._inputs, self.outputs, self._indices))
+        operations.max_pool2d_with_indices.out(inputs, *self._sizes, out=outputs, indices=indices)
+
+    def backward(self, errors: Tensor) -> Tensor:
+        """Return the gradient by the inputs."""
+        operations.max_pool2d_with_indices_backward.grad_input(
+            _channels_last(errors),
+            _channels_last(self._inputs),
+            *self._sizes,
+            _channels_last(self._indices),
+            grad_input=_channels_last(self._errors),
+        )
+        return self._errors
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """Return ``[members, channels, height, width, batch]`` as ``[members × channels, batch, height, width]``."""
+    return images.flatten(0, 1).movedim(-1, 1)
+
+
+class Passes:
+    """The layers for batches of one size, and what comes after them: each works on what the one before gives."""
+
+    def __init__(self, memory: Memory, layers: Sequence[Layer], parameters: Pairs, inputs: Tensor) -> None:
+        self.products: list[Product] = []
+        self.after: list[list[After]] = []
+        for number, (layer, pair) in enumerate(zip(layers, parameters, strict=True)):
+            name = str(number)
+            if layer.convolution is not None:
+                made: Product = Convolution(memory, name, pair, inputs, layer.convolution)
+            else:
+                made = Linear(memory, name, pair, inputs, number == len(layers) - 1)
+            self.products.append(made)
+            self.after.append([])
+            inputs = made.outputs
+            for part in layer.after:
+                kind: Any = Pooling if isinstance(part, nn.MaxPool2d) else Activation
+                self.after[-1].append(kind(memory, name, inputs, part))
+                inputs = self.after[-1][-1].outputs
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the logits."""
+        self.products[0].inputs = inputs
+        for made, after in zip(self.products, self.after, strict=True):
+            made.forward()
+            for part in after:
+                part.forward()
+        return self.products[-1].outputs
+
+    def backward(self, errors: Tensor, targets: Pairs, old: float, new: float) -> None:
+        """See :meth:`Products.backward`."""
+        for number in range(len(self.products) - 1, -1, -1):
+            made = self.products[number]
+            for part in reversed(self.after[number]):
+                errors = part.backward(errors)
+            before = made.by_input(errors) if number else errors  # before the parameters change
+            made.by_parameters(errors, targets[number], old, new)
+            errors = before
 
 
 class Products:
-    """The forward and the backward pass of stacked chains of linear layers.
+    """The forward and the backward pass of stacked chains of layers.
 
     Args:
-        ensemble: on the CPU; its parameters stay where they are; those of the last layer are made contiguous.
+        ensemble: on the CPU; its parameters stay where they are; kernels and the last weight are made contiguous.
         layers: what :func:`chain_of` returned.
+        members: which of the ensemble; None for all.
+        memory: for the tensors of a step; only the last pass that used it has what a backward pass needs.
     """
 
-    def __init__(self, ensemble: Ensemble, layers: Sequence[Layer]) -> None:
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        layers: Sequence[Layer],
+        members: slice | None = None,
+        memory: Memory | None = None,
+    ) -> None:
         self.ensemble, self.layers = ensemble, layers
+        self.members, self.memory = members or slice(None), memory or Memory()
         self.normalise = cast("Normalised", ensemble.skeleton).normalise
-        last = ensemble.params[layers[-1].weight]
-        last.data = last.data.contiguous()
+        for layer in [layer for layer in layers if layer.convolution is not None] + [layers[-1]]:
+            value = ensemble.params[layer.weight]
+            value.data = value.data.contiguous()
         self.parameters = self.pairs(Tensor.detach)
-        self._memory: dict[int, _Memory] = {}
-        self._places: dict[tuple[str, int], Tensor] = {}
+        self._passes: dict[int, Passes] = {}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits ``[members, classes, batch]`` for raw inputs ``[members, batch, ...]``.
 
         They, and all that the backward pass needs, are valid until the next call.
         """
-        memory = self._of_size(inputs.shape[1])
-        memory.inputs[0] = self.normalise(inputs).flatten(2)
-        last = len(self.layers) - 1
-        for number, ((weight, bias), out) in enumerate(zip(self.parameters, memory.outputs, strict=True)):
-            left, right = memory.inputs[number], weight.mT
-            if number == last:
-                left, right = weight, left.mT
-            if bias is None:
-                torch.bmm(left, right, out=out)
-            else:
-                torch.baddbmm(bias.unsqueeze(2 if number == last else 1), left, right, out=out)
-            if number < last:
-                _activate(self.layers[number].activation, out, memory.inputs[number + 1])
-        return memory.outputs[-1]
+        batch, inputs = inputs.shape[1], self.normalise(inputs)
+        inputs = inputs.flatten(2) if self.layers[0].convolution is None else inputs.movedim(1, -1)
+        if batch not in self._passes:
+            grown = self.memory.grown
+            passes = Passes(self.memory, self.layers, self.parameters, inputs)
+            kept = self._passes if self.memory.grown == grown else {}  # others would hold smaller places, too
+            self._passes = {**kept, batch: passes}
+        return self._passes[batch].forward(inputs)
 
     def backward(self, errors: Tensor, targets: Pairs, old: float, new: float) -> None:
         """Set every target to ``old`` times itself plus ``new`` times the gradient.
@@ -174,184 +356,15 @@ class Products:
             targets: for the weight and the bias of every layer, in order. They may be the parameters themselves.
             old, new: the factors. With ``old=0`` targets must be finite.
         """
-        memory, last = self._memory[errors.shape[2]], len(self.layers) - 1
-        for number in range(last, -1, -1):
-            inputs, (weight, bias) = memory.inputs[number], targets[number]
-            if number:
-                by_input = memory.errors[number - 1]
-                torch.bmm(errors.mT if number == last else errors, self.parameters[number][0], out=by_input)
-                before = self.layers[number - 1].activation
-                _deactivate(before, by_input, memory.outputs[number - 1], inputs)
-            if number == last:
-                weight.baddbmm_(errors, inputs, beta=old, alpha=new)
-            else:
-                weight.mT.baddbmm_(inputs.mT, errors, beta=old, alpha=new)
-            if bias is not None:
-                bias.mul_(old).add_(errors.sum(2 if number == last else 1), alpha=new)
-            errors = memory.errors[number - 1] if number else errors
+        self._passes[errors.shape[2]].backward(errors, targets, old, new)
 
     def pairs(self, make: Callable[[nn.Parameter], Any]) -> Pairs:
         """Return a tensor made from the weight, and one from the bias, of every layer."""
         params = self.ensemble.params
+
+        def made(name: str) -> Tensor:
+            return make(params[name])[self.members]
+
         return [
-            (make(params[layer.weight]), None if layer.bias is None else make(params[layer.bias]))
-            for layer in self.layers
+            (made(layer.weight).flatten(2), None if layer.bias is None else made(layer.bias)) for layer in self.layers
         ]
-
-    def _of_size(self, batch: int) -> _Memory:
-        """Return the memory for batches of a size, which is a part of that for the largest batches so far."""
-        if batch not in self._memory:
-            members, widths = len(self.ensemble), [weight.shape[1] for weight, _ in self.parameters]
-            activations = [layer.activation for layer in self.layers[:-1]]
-            outputs = [self._place("output", number, members, batch, width) for number, width in enumerate(widths)]
-            outputs[-1] = outputs[-1].view(members, widths[-1], batch)
-            inputs = [
-                self._place("input", number, *out.shape) if type(activation) is nn.GELU else out
-                for number, (activation, out) in enumerate(zip(activations, outputs, strict=False))
-            ]
-            errors = [self._place("error", number, *out.shape) for number, out in enumerate(outputs[:-1])]
-            self._memory[batch] = _Memory(outputs, [torch.empty(0), *inputs], errors)
-        return self._memory[batch]
-
-    def _place(self, kind: str, number: int, *shape: int) -> Tensor:
-        """Return a tensor of a shape at the place of its kind in a layer."""
-        count = prod(shape)
-        if count > len(self._places.get((kind, number), ())):
-            self._places[kind, number] = torch.empty(count)
-            self._memory.clear()  # which holds parts of smaller places
-        return self._places[kind, number][:count].view(shape)
-
-
-def _activate(activation: nn.Module | None, outputs: Tensor, activated: Tensor) -> None:
-    """Apply an activation to outputs; all but GELU in place."""
-    if isinstance(activation, nn.ReLU):
-        outputs.clamp_min_(0)
-    elif isinstance(activation, nn.Tanh):
-        outputs.tanh_()
-    elif isinstance(activation, nn.GELU):
-        operations.gelu.out(outputs, approximate=activation.approximate, out=activated)
-
-
-def _deactivate(activation: nn.Module | None, errors: Tensor, outputs: Tensor, activated: Tensor) -> None:
-    """Change gradients by what an activation gave to those by what it got, in place."""
-    if isinstance(activation, nn.ReLU):
-        operations.threshold_backward.grad_input(errors, activated, 0, grad_input=errors)
-    elif isinstance(activation, nn.Tanh):
-        operations.tanh_backward.grad_input(errors, activated, grad_input=errors)
-    elif isinstance(activation, nn.GELU):
-        operations.gelu_backward.grad_input(errors, outputs, approximate=activation.approximate, grad_input=errors)
-
-
-def cross_entropy_(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Return the mean cross-entropy ``[members]``, and turn the logits into its gradient by them.
-
-    Args:
-        logits: ``[members, classes, batch]``, changed in place.
-        labels: ``[members, batch]``.
-        label_smoothing: share of every target that is spread over all classes.
-    """
-    _, classes, batch = logits.shape
-    own, spread = 1 - label_smoothing, label_smoothing / classes
-    logits.sub_(logits.amax(1, keepdim=True))
-    right = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
-    total = logits.sum(1) if label_smoothing else None
-    sums = logits.exp_().sum(1, keepdim=True)
-    losses = sums.squeeze(1).log() - own * right
-    losses = losses if total is None else losses - spread * total
-    logits.mul_(sums.mul_(batch).reciprocal_())
-    if label_smoothing:
-        logits.sub_(spread / batch)
-    share = torch.full((1, 1, 1), -own / batch).expand(len(labels), 1, batch)
-    logits.scatter_add_(1, labels.unsqueeze(1), share)
-    return losses.mean(1)
-
-
-class FusedStep:
-    """Training steps of stacked chains of linear layers under cross-entropy.
-
-    Steps of plain SGD accumulate the momentum within the products of the backward pass. For other optimizers, and where
-    gradients are clipped, the products make the gradients, and the optimizer takes its own step.
-
-    Args:
-        ensemble: changed by every step.
-        layers: what :func:`chain_of` returned.
-        optimizer: of the ensemble's parameters.
-        clip: changes gradients before a step of the optimizer; None leaves them.
-        label_smoothing: share of every target that is spread over all classes.
-    """
-
-    def __init__(
-        self,
-        ensemble: Ensemble,
-        layers: Sequence[Layer],
-        optimizer: torch.optim.Optimizer,
-        clip: Callable[[], None] | None = None,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        self._ensemble, self._layers, self._optimizer, self._clip = ensemble, layers, optimizer, clip
-        self._label_smoothing = label_smoothing
-        self._products = Products(ensemble, layers)
-        self._step = _SGD(self._products, optimizer) if clip is None and _is_plain(optimizer) else self._by_gradients
-
-    @torch.no_grad()
-    def __call__(self, inputs: Tensor, labels: Tensor, look: Callable[[Tensor], None] | None = None) -> Tensor:
-        """Take a step, and return the members' mean losses ``[members]``.
-
-        Args:
-            inputs: raw, ``[members, batch, ...]``.
-            labels: ``[members, batch]``.
-            look: gets the logits ``[members, batch, classes]``, which are only valid during the call.
-        """
-        logits = self._products.forward(inputs)
-        if look is not None:
-            look(logits.mT)
-        losses = cross_entropy_(logits, labels, self._label_smoothing)
-        self._step(logits)
-        return losses
-
-    @cached_property
-    def _gradients(self) -> Pairs:
-        """Gradients of the parameters, in memory that every step uses again."""
-        for value in self._ensemble.parameters():
-            value.grad = torch.zeros_like(value)
-        return self._products.pairs(lambda value: value.grad)
-
-    def _by_gradients(self, errors: Tensor) -> None:
-        self._products.backward(errors, self._gradients, 0.0, 1.0)
-        if self._clip is not None:
-            self._clip()
-        self._optimizer.step()
-
-
-class _SGD:
-    """Steps of :class:`torch.optim.SGD` with its settings, its learning rate at every step; it is not stepped."""
-
-    def __init__(self, products: Products, optimizer: torch.optim.Optimizer) -> None:
-        self._products, (self._settings,) = products, optimizer.param_groups
-        parameters = products.pairs(Tensor.detach)
-        self._targets = products.pairs(torch.zeros_like) if self._settings["momentum"] else parameters
-        self._parameters, self._momenta = (
-            [value for pair in pairs for value in pair if value is not None] for pairs in (parameters, self._targets)
-        )
-        self._begun = False
-
-    def __call__(self, errors: Tensor) -> None:
-        """Step along the gradient by the logits, ``[members, classes, batch]``."""
-        rate, decay, momentum = (float(self._settings[key]) for key in ("lr", "weight_decay", "momentum"))
-        if not momentum:
-            self._products.backward(errors, self._targets, 1 - rate * decay, -rate)
-            return
-        share = 1 - self._settings["dampening"] if self._begun else 1.0
-        self._products.backward(errors, self._targets, momentum, share)
-        if decay:
-            torch._foreach_add_(self._momenta, self._parameters, alpha=share * decay)
-        torch._foreach_add_(self._parameters, self._momenta, alpha=-rate)
-        self._begun = True
-
-
-def _is_plain(optimizer: torch.optim.Optimizer) -> bool:
-    """Return whether :class:`_SGD` takes an optimizer's steps."""
-    if type(optimizer) is not torch.optim.SGD or len(optimizer.param_groups) != 1:
-        return False
-    (settings,) = optimizer.param_groups
-    return not (settings["nesterov"] or settings["maximize"] or settings["differentiable"])

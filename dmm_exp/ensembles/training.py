@@ -10,11 +10,12 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from dmm_exp.data import Augmentation, Examples
+from dmm_exp.ensembles.chain import NOT_A_CHAIN, chain_of
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.ensemble import Ensemble
+from dmm_exp.ensembles.fused_step import FusedStep
 from dmm_exp.ensembles.module import EnsembleModule
 from dmm_exp.ensembles.optimisation import Optimisation, check_optimizer
-from dmm_exp.ensembles.products import NOT_A_CHAIN, FusedStep, chain_of
 from dmm_exp.ensembles.seeds import Role, member_seed
 from dmm_exp.ensembles.trajectory import Trajectory
 from dmm_exp.errors import UserError

@@ -16,10 +16,19 @@ from torch import nn
 from trainers import TRAINER
 
 from dmm_exp.data import Augmentation, Digits, Examples, Normalisation
-from dmm_exp.ensembles import AllBut, Ensemble, EnsembleModule, EnsembleTraining, RandomSubsets, member_seed
+from dmm_exp.ensembles import (
+    AllBut,
+    Ensemble,
+    EnsembleModule,
+    EnsembleTraining,
+    RandomSubsets,
+    fused_step,
+    member_seed,
+)
+from dmm_exp.ensembles.chain import chain_of
 from dmm_exp.ensembles.chunk_size import Measurement
 from dmm_exp.ensembles.engine import Engine
-from dmm_exp.ensembles.products import Products, chain_of
+from dmm_exp.ensembles.products import Memory, Pooling, Products
 from dmm_exp.ensembles.schedules import Cosine, OneCycle
 from dmm_exp.ensembles.seeds import Role
 from dmm_exp.ensembles.stacking import Stacking
@@ -31,6 +40,7 @@ from dmm_exp.models import Normalised
 from dmm_exp.store import Artifact, Draft, Spec, Store
 
 MLP = {"_target_": "dmm_exp.models.MLP", "hidden": [12]}
+CNN = {"_target_": "dmm_exp.models.CNN", "channels": [2, 3]}
 CONSTANT = "dmm_exp.ensembles.schedules.Constant"
 MOMENTUM = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 ROUNDING = 1e-11  # of parameters in double precision
@@ -118,6 +128,42 @@ class Rows(nn.Sequential):
         super().__init__(nn.Linear(input_shape[0], 9), nn.ReLU(), nn.Linear(9, n_classes))
 
 
+class Layered(nn.Sequential):
+    """Layers by their names and arguments, and a linear layer over what they give."""
+
+    def __init__(self, input_shape, n_classes, layers) -> None:
+        body = nn.Sequential(*(getattr(nn, name)(*arguments) for name, *arguments in layers), nn.Flatten())
+        width = body(torch.zeros(1, *input_shape)).shape[1]
+        super().__init__(body, nn.Linear(width, n_classes))
+
+
+class TiedKernel(nn.Sequential):
+    """The same convolution twice."""
+
+    def __init__(self, input_shape, n_classes) -> None:
+        twice = nn.Conv2d(1, 1, 3, padding=1)
+        super().__init__(twice, nn.ReLU(), twice, nn.Flatten(), nn.Linear(64, n_classes))
+
+
+class HookedPooling(Layered):
+    """A hook changes what the pooling returns."""
+
+    def __init__(self, input_shape, n_classes) -> None:
+        super().__init__(input_shape, n_classes, [["Conv2d", 1, 2, 3], ["MaxPool2d", 2]])
+        self[0][1].register_forward_hook(doubled)
+
+
+class EndsConvolved(nn.Sequential):
+    """Its logits are what a convolution gives."""
+
+    def __init__(self, input_shape, n_classes) -> None:
+        super().__init__(nn.Conv2d(1, n_classes, 8), nn.Flatten())
+
+
+def layered(*layers: list[Any]) -> dict[str, Any]:
+    return {"_target_": f"{__name__}.Layered", "layers": list(layers)}
+
+
 def chain(**options: Any) -> dict[str, Any]:
     return {"_target_": f"{__name__}.Chain", **options}
 
@@ -133,8 +179,43 @@ NETWORKS = {
     "gelu by tanh": chain(hidden=[12], activation="GELU", options={"approximate": "tanh"}),
     "relu without bias": chain(hidden=[3, 30], bias=False),
     "linear": chain(hidden=[6], activation=None),
+    "cnn": CNN,
+    "strided cnn": {"_target_": "dmm_exp.models.CNN", "channels": [2, 3], "strides": [2, 3]},
+    "convolution alone": layered(["Conv2d", 1, 2, 3]),
+    "kernel and steps that are not square": layered(["Conv2d", 1, 3, (3, 2), (2, 1), (0, 1)], ["Tanh"]),
+    "steps that leave a rest": layered(["Conv2d", 1, 3, 2, 3], ["ReLU"], ["Conv2d", 3, 2, 2, 2, 1]),
+    "wide border": layered(["Conv2d", 1, 2, 3, 1, 4], ["GELU"], ["Conv2d", 2, 3, 1], ["ReLU"]),
+    "three convolutions": layered(
+        *(["Conv2d", 1, 2, 3, 1, 1], ["Tanh"], ["Conv2d", 2, 3, 3, 1, 1], ["Conv2d", 3, 2, 3], ["ReLU"])
+    ),
+    "pooling with a rest": layered(["Conv2d", 1, 3, 2], ["ReLU"], ["MaxPool2d", 2], ["Conv2d", 3, 2, 2], ["GELU"]),
+    "pooling that overlaps": layered(["Conv2d", 1, 3, 3, 1, 1], ["MaxPool2d", 3, 2, 1], ["Tanh"], ["Conv2d", 3, 2, 2]),
+    "pooling with holes": layered(["Conv2d", 1, 3, 3], ["Tanh"], ["MaxPool2d", 2, 1, 0, 2], ["Conv2d", 3, 2, 2]),
+    "pooling over the edge": layered(["Conv2d", 1, 3, 2], ["GELU"], ["MaxPool2d", 2, 2, 0, 1, False, True]),
+    "hidden layer after images": layered(["Conv2d", 1, 2, 3], ["ReLU"], ["Flatten"], ["Linear", 72, 7], ["Tanh"]),
+    "activation after flattening": layered(["Conv2d", 1, 2, 3], ["MaxPool2d", 2], ["Flatten"], ["GELU"]),
 }
-UNKNOWN = [OwnForward, Tied, Frozen, Hooked, Replaced, Unflattened, EndsActive, Normed]
+REFUSED = {
+    "groups": layered(["Conv2d", 1, 2, 3], ["Conv2d", 2, 2, 3, 1, 0, 1, 2]),
+    "holes": layered(["Conv2d", 1, 2, 3, 1, 0, 2]),
+    "border of copies": layered(["Conv2d", 1, 2, 3, 1, 1, 1, 1, True, "circular"]),
+    "border by a name": layered(["Conv2d", 1, 2, 3, 1, "same"]),
+    "two poolings": layered(["Conv2d", 1, 2, 3], ["MaxPool2d", 2], ["ReLU"], ["MaxPool2d", 2]),
+    "two activations": layered(["Conv2d", 1, 2, 3], ["ReLU"], ["Tanh"]),
+    "pooling first": layered(["MaxPool2d", 2], ["Conv2d", 1, 2, 3]),
+    "mean pooling": layered(["Conv2d", 1, 2, 3], ["AvgPool2d", 2]),
+    "batch norm": {"_target_": "dmm_exp.models.CNN", "channels": [2], "batch_norm": True},
+    "no bias in batch norm": layered(["Conv2d", 1, 2, 3], ["BatchNorm2d", 2, 1e-5, 0.1, False, False]),
+    "dropout": layered(["Conv2d", 1, 2, 3], ["Dropout", 0.1]),
+    "another activation": layered(["Conv2d", 1, 2, 3], ["ELU"]),
+}
+UNKNOWN = {
+    kind.__name__: {"_target_": f"{__name__}.{kind.__name__}"}
+    for kind in (
+        *(OwnForward, Tied, Frozen, Hooked, Replaced, Unflattened, EndsActive, Normed),
+        *(TiedKernel, HookedPooling, EndsConvolved),
+    )
+} | REFUSED
 OPTIMIZERS = {
     "plain": partial(torch.optim.SGD, lr=0.1),
     "plain with decay": partial(torch.optim.SGD, lr=0.1, weight_decay=0.01),
@@ -219,32 +300,64 @@ def test_networks_become_what_autograd_makes_of_them(network, members, digits, i
     assert_same(digits, network=NETWORKS[network], members=range(members))
 
 
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_optimizers_take_the_steps_that_they_take_with_autograd(optimizer, digits, in_double):
-    assert_same(digits, network=NETWORKS["mlp"], optimizer=OPTIMIZERS[optimizer])
+def test_optimizers_take_the_steps_that_they_take_with_autograd(optimizer, network, digits, in_double):
+    assert_same(digits, network=NETWORKS[network], optimizer=OPTIMIZERS[optimizer])
 
 
+@pytest.mark.parametrize("at_once", [1, fused_step.VALUES_AT_ONCE])
+@pytest.mark.parametrize("network", [MLP, CNN], ids=["mlp", "cnn"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_options_do_what_they_do_with_autograd(name, digits, in_double):
+def test_options_do_what_they_do_with_autograd(name, network, at_once, digits, in_double, monkeypatch):
+    monkeypatch.setattr(fused_step, "VALUES_AT_ONCE", at_once)
     options, trainer = OPTIONS[name]
-    assert_same(digits, trainer=trainer, **options)
-    changed, usual = (train("fused", digits, **these)[0] for these in ({**options, "trainer": trainer}, {}))
+    assert_same(digits, network=network, trainer=trainer, **options)
+    changed, usual = (
+        train("fused", digits, network=network, **these)[0] for these in ({**options, "trainer": trainer}, {})
+    )
     assert not torch.allclose(changed.logits(digits.inputs), usual.logits(digits.inputs), atol=0.01)
 
 
-def test_the_trajectory_is_the_one_with_autograd(digits, in_double):
+@pytest.mark.parametrize("at_once", [1, fused_step.VALUES_AT_ONCE])
+@pytest.mark.parametrize("network", [MLP, CNN], ids=["mlp", "cnn"])
+def test_the_trajectory_is_the_one_with_autograd(network, at_once, digits, in_double, monkeypatch):
+    monkeypatch.setattr(fused_step, "VALUES_AT_ONCE", at_once)
     found = []
     for way in ("fused", "together"):
         trajectory = Trajectory(3, digits.n_train)
-        train(way, digits, trajectory=trajectory)
+        train(way, digits, network=network, trajectory=trajectory)
         found.append(trajectory.mean())
     for name, value in found[1].items():
         torch.testing.assert_close(found[0][name], value, atol=1e-4, rtol=1e-4, equal_nan=True)
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_convolutions_may_be_trained_some_members_after_others(optimizer, at_once, digits, in_double, monkeypatch):
+    whole, _ = train("fused", digits, network=CNN, members=range(4), optimizer=OPTIMIZERS[optimizer])
+    (values,) = {group.products.memory.values for group in groups(digits, 1)}
+    monkeypatch.setattr(fused_step, "VALUES_AT_ONCE", at_once * values)
+    assert len(groups(digits, 4)) == -(-4 // at_once)
+    parts, _ = train("fused", digits, network=CNN, members=range(4), optimizer=OPTIMIZERS[optimizer])
+    for name, value in whole.params.items():
+        torch.testing.assert_close(parts.params[name], value, atol=ROUNDING, rtol=0)
+
+
+def groups(digits, members: int) -> list[Any]:
+    """Return the groups of members of small convolutional networks that take their steps at the same time."""
+    ensemble = Ensemble.initialise(model_factory(CNN, digits), range(members))
+    layers = chain_of(ensemble, digits.input_shape) or []
+    step = fused_step.FusedStep(ensemble, layers, MOMENTUM(ensemble.parameters()))
+    points = torch.arange(32 * members).view(members, 32)
+    step(digits.inputs[points], digits.labels[points])
+    return step._groups
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
-def test_a_member_does_not_depend_on_the_chunk_it_is_trained_in(optimizer, digits, in_double):
-    options = {"network": NETWORKS["mlp"], "optimizer": OPTIMIZERS[optimizer]}
+def test_a_member_does_not_depend_on_the_chunk_it_is_trained_in(optimizer, network, digits, in_double):
+    options = {"network": NETWORKS[network], "optimizer": OPTIMIZERS[optimizer]}
     whole = train("fused", digits, members=range(4), **options)[0].params
     parts = [train("fused", digits, members=part, **options)[0].params for part in (range(1), range(1, 4))]
     for name, value in whole.items():
@@ -278,12 +391,19 @@ def test_subsets_are_learnt_as_with_autograd(subsets, recipe, digits, in_double)
     assert_same(digits, network=NETWORKS["mlp"], role=role, subsets=points, **RECIPES[recipe])
 
 
+@pytest.mark.parametrize("subsets", ["fewer than a batch", "one more than a batch", "two sizes of batches"])
+def test_subsets_are_learnt_by_convolutions_as_with_autograd(subsets, digits, in_double):
+    role, points = SUBSETS[subsets]
+    assert_same(digits, network=CNN, role=role, subsets=points)
+
+
 class Silent:
     def warn(self, text: str) -> None: ...
     def note(self, text: str) -> None: ...
 
 
-def test_a_chunk_of_subsets_of_several_sizes_is_the_one_with_autograd(tmp_path, digits, in_double):
+@pytest.mark.parametrize("network", [MLP, CNN], ids=["mlp", "cnn"])
+def test_a_chunk_of_subsets_of_several_sizes_is_the_one_with_autograd(network, tmp_path, digits, in_double):
     store = Store(tmp_path, Silent())
     dataset = store.obtain(Spec("dataset", {}, {}), digits.write)
     masks = torch.arange(N_TRAIN).expand(5, -1) < torch.tensor([719, 5, 1388, 719, 33]).unsqueeze(1)
@@ -301,7 +421,7 @@ def test_a_chunk_of_subsets_of_several_sizes_is_the_one_with_autograd(tmp_path, 
             train_chunk(
                 TrainJob(
                     examples=dataset.path,
-                    model=MLP,
+                    model=network,
                     training=training,
                     trainer={**TRAINER, "engine": {"members": way}},
                     seed=0,
@@ -322,23 +442,58 @@ def test_a_chunk_of_subsets_of_several_sizes_is_the_one_with_autograd(tmp_path, 
     assert torch.equal(fused.stacked("masks"), masks)
 
 
-def test_first_steps_in_float32_differ_by_rounding_alone(digits):
-    found = [train(way, digits, epochs=1, batch_size=64)[0] for way in ("fused", "together")]
+@pytest.mark.parametrize("network", [MLP, CNN], ids=["mlp", "cnn"])
+def test_first_steps_in_float32_differ_by_rounding_alone(network, digits):
+    found = [train(way, digits, network=network, epochs=1, batch_size=64)[0] for way in ("fused", "together")]
     for name, value in found[1].params.items():
         torch.testing.assert_close(found[0].params[name], value, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("network", ["gelu", "cnn", "wide border"])
 @pytest.mark.parametrize("sizes", [(20, 7, 30, 7, 30), (30, 20, 7)], ids=str)
-def test_batches_may_grow_and_shrink(sizes, digits):
-    ensemble = Ensemble.initialise(model_factory(NETWORKS["gelu"], digits), range(2))
+def test_batches_may_grow_and_shrink(sizes, network, digits):
+    ensemble = Ensemble.initialise(model_factory(NETWORKS[network], digits), range(2))
     products = Products(ensemble, chain_of(ensemble, digits.input_shape) or [])
     for size in sizes:
         inputs = digits.inputs[torch.arange(2 * size).view(2, size)]
         torch.testing.assert_close(products.forward(inputs).mT, ensemble(inputs), atol=1e-5, rtol=1e-4)
 
 
-def test_the_same_training_twice_is_the_same_to_the_bit(digits):
-    first, second = (train("fused", digits)[0].logits(digits.inputs) for _ in range(2))
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [((2,), (4, 4)), ((2,), (5, 7)), ((3, 1, 1), (4, 5)), ((2, 2, 0, 1, False, True), (5, 3)), ((2, 3), (7, 8))],
+    ids=str,
+)
+def test_gradients_go_to_the_first_of_equal_maxima(sizes, shape):
+    pool, generator = nn.MaxPool2d(*sizes), torch.Generator().manual_seed(0)
+    inputs = torch.randint(0, 3, (2, 3, *shape, 5), generator=generator).float()
+    own = Pooling(Memory(), "", inputs, pool)
+    own.forward()
+    images = inputs.flatten(0, 1).movedim(-1, 1).contiguous().requires_grad_()
+    pooled = pool(images)
+    assert torch.equal(own.outputs.flatten(0, 1).movedim(-1, 1), pooled)
+    errors = torch.randn(own.outputs.shape, generator=generator)
+    pooled.backward(errors.flatten(0, 1).movedim(-1, 1))
+    torch.testing.assert_close(own.backward(errors).flatten(0, 1).movedim(-1, 1), images.grad)
+
+
+@pytest.mark.parametrize("value", [0, 16])
+@pytest.mark.parametrize("network", ["cnn", "pooling with a rest"])
+def test_images_without_a_pattern_are_learnt_as_with_autograd(network, value, digits, in_double):
+    plain = replace(digits, inputs=torch.full_like(digits.inputs, value))
+    assert_same(plain, network=NETWORKS[network])
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (1, 16, 4), (2, 4, 8)], ids=str)
+def test_images_have_any_shape(shape, digits, in_double):
+    images = replace(digits, inputs=digits.inputs.view(-1, *shape))
+    layers = [["Conv2d", shape[0], 3, 3, 1, 1], ["ReLU"], ["MaxPool2d", 2], ["Conv2d", 3, 2, 2], ["ReLU"]]
+    assert_same(images, network=layered(*layers))
+
+
+@pytest.mark.parametrize("network", [MLP, CNN], ids=["mlp", "cnn"])
+def test_the_same_training_twice_is_the_same_to_the_bit(network, digits):
+    first, second = (train("fused", digits, network=network)[0].logits(digits.inputs) for _ in range(2))
     assert torch.equal(first, second)
 
 
@@ -349,7 +504,7 @@ def test_rows_of_numbers_need_no_flatten(digits, in_double):
 
 @pytest.mark.parametrize("kind", UNKNOWN)
 def test_networks_that_are_no_plain_chain_are_refused(kind, digits):
-    network = {"_target_": f"{__name__}.{kind.__name__}"}
+    network = UNKNOWN[kind]
     ensemble = Ensemble.initialise(model_factory(network, digits), range(2))
     assert chain_of(ensemble, digits.input_shape) is None
     with pytest.raises(UserError, match=r"^engine\.members=fused: this network is no plain chain"):
@@ -405,8 +560,13 @@ def test_a_chunk_size_is_measured_with_fused_steps_where_they_are_asked_for(digi
     assert fused.members == "fused"
     assert all(engine.members != "fused" for engine in measurement(MLP, "auto").engines())
     assert asked.losses(fused) == pytest.approx(asked.losses(Engine("eager", "together", "rows")), rel=1e-4)
+    convolutions = measurement(CNN, "fused")
+    assert convolutions.losses(fused) == pytest.approx(
+        convolutions.losses(Engine("eager", "together", "rows")), rel=1e-4
+    )
+    assert [set(seconds) for _, seconds in convolutions.everything(2)] == [{2}]
     with pytest.raises(UserError, match=r"^engine\.members=fused: this network is no plain chain"):
-        list(measurement({"_target_": "dmm_exp.models.CNN", "channels": [4]}, "fused").everything(1))
+        list(measurement(CNN | {"batch_norm": True}, "fused").everything(1))
 
 
 def test_networks_that_cannot_be_stacked_are_refused():
