@@ -158,7 +158,7 @@ class Measurement:
         """Return the engines to measure, plain ones first; an engine that was asked for is the only one."""
         options = {
             "step": ("eager", "graph") if self._recordable() else ("eager",),
-            "members": ("together", "apart"),
+            "members": ("fused" if self._fusable() else "together", "apart"),
             "memory": ("rows", "channels_last") if self.inputs.ndim == 4 else ("rows",),
         }
         kept = {
@@ -171,9 +171,7 @@ class Measurement:
         ]
         on_host = self.device.type == "cpu" and self.asked.members == AUTO
         # on a CPU members run one after another, so that only channels last may be faster than the plain engine
-        return [
-            engine for engine in engines if not on_host or (engine.members == "together") == (engine.memory == "rows")
-        ]
+        return [engine for engine in engines if not on_host or (engine.members != "apart") == (engine.memory == "rows")]
 
     def everything(self, size: int | None) -> Iterator[tuple[Engine, dict[int, float]]]:
         """Yield every engine that trains correctly, and its seconds for a step of one member, by chunk size.
@@ -308,10 +306,19 @@ class Measurement:
             UserError: they cannot be.
         """
         layers = chain_of(ensemble, self.inputs.shape[1:])
-        if self.device.type != "cpu" or self.mixed or not self.alone or layers is None:
+        if not self._plain_host or layers is None:
             reason = NOT_A_CHAIN if layers is None else "needs a CPU, 32-true and a trainer without processes"
             raise UserError(f"engine.members=fused: {reason}; use engine.members=together, or auto")
         return layers
+
+    @property
+    def _plain_host(self) -> bool:
+        """Whether the device, the precision and the trainer allow fused steps."""
+        return self.device.type == "cpu" and not self.mixed and self.alone
+
+    def _fusable(self) -> bool:
+        """Return whether steps of these networks can be fused."""
+        return self._plain_host and chain_of(Ensemble.stack([self.network]), self.inputs.shape[1:]) is not None
 
     def _recordable(self) -> bool:
         """Return whether steps of this recipe can be recorded on this device."""

@@ -27,13 +27,14 @@ class Engine:
         members: ``together`` stacks the operations of all members (under ``vmap``; convolutions become grouped ones);
             ``fused`` also writes the products of a step out, without autograd, where :func:`chain_of` knows the network
             and the loss is plain cross-entropy (training from scratch), and is ``together`` in unlearners and in
-            evaluation. ``auto`` never chooses it, and its rounding differs;
-            ``apart`` runs one ordinary network after another, on a GPU each on a stream of its own.
+            evaluation; ``apart`` runs one ordinary network after another, on a GPU each on a stream of its own.
         memory: layout of images and convolutions of members that are ``apart``: ``rows`` or ``channels_last``.
         measured: whether the engine was chosen by measurement. Steps that cannot be recorded, for example because an
-            optimizer keeps a counter on the host, then run eagerly; for an engine that was asked for they are an error.
+            optimizer keeps a counter on the host, then run eagerly, and those that cannot be fused are ``together``;
+            for an engine that was asked for they are an error.
 
-    ``auto`` is the fastest choice on the device by measurement, see :mod:`dmm_exp.ensembles.chunk_size`.
+    ``auto`` is the fastest choice on the device by measurement, see :mod:`dmm_exp.ensembles.chunk_size`. Where nothing
+    is measured, it is plain, and members are ``fused`` where they can be, else ``together``.
 
     Raises:
         UserError: a choice is unknown.
@@ -67,12 +68,16 @@ class Engine:
         return AUTO in asdict(self).values()
 
     def settled(self) -> Engine:
-        """Return the engine with choices that work on every device in place of ``auto``."""
-        members = "together" if self.members == AUTO and self.memory != "channels_last" else self.members
+        """Return the engine with choices that work on every device in place of ``auto``.
+
+        ``members`` stay ``auto`` where that is ``fused`` or ``together``, which only training can tell.
+        """
+        apart = self.members == AUTO and self.memory == "channels_last"
+        together = self.members == AUTO and self.step not in ("eager", AUTO)
         return replace(
             self,
             step="eager" if self.step == AUTO else self.step,
-            members="apart" if members == AUTO else members,
+            members="apart" if apart else "together" if together else self.members,
             memory="rows" if self.memory == AUTO else self.memory,
         )
 

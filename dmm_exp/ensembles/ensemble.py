@@ -41,7 +41,7 @@ class Ensemble(nn.Module):
         self._checked = False  # whether members that run apart are known to draw no random numbers
         self._own: list[Mounted] = []  # a network for each member that is trained apart, created when needed
         for name, value in params.items():
-            self.register_parameter(_mangled(name), nn.Parameter(_column_major(value.detach())))
+            self.register_parameter(_mangled(name), nn.Parameter(column_major(value.detach())))
         for name, value in stats.items():
             self.register_buffer(_mangled(name), value.detach().clone())
 
@@ -371,7 +371,7 @@ def _rows(value: Tensor) -> Sequence[Tensor]:
     return [value.squeeze(0)] if len(value) == 1 else value.unbind(0)
 
 
-def _column_major(value: Tensor) -> Tensor:
+def column_major(value: Tensor) -> Tensor:
     """Return stacked matrices in the memory layout of their gradients, which saves a copy in every step."""
     if value.ndim == 3:
         return value.transpose(1, 2).clone(memory_format=torch.contiguous_format).transpose(1, 2)

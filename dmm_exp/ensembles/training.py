@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dmm_exp.data import Augmentation, Examples
 from dmm_exp.ensembles.chain import NOT_A_CHAIN, chain_of
-from dmm_exp.ensembles.engine import Engine
-from dmm_exp.ensembles.ensemble import Ensemble
+from dmm_exp.ensembles.engine import AUTO, Engine
+from dmm_exp.ensembles.ensemble import Ensemble, column_major
 from dmm_exp.ensembles.fused_step import FusedStep
 from dmm_exp.ensembles.module import EnsembleModule
 from dmm_exp.ensembles.optimisation import Optimisation, check_optimizer
@@ -24,6 +24,8 @@ OF_A_STEP = (  # methods that fused steps do not call, or not for every batch
     *("losses", "cross_entropies", "predict_batch", "answer", "before_step", "after_step"),
     *("training_step", "on_train_batch_start", "on_train_batch_end"),
 )
+
+BY_BATCHES = {"limit_train_batches": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}  # settings that count them
 
 
 class EnsembleTraining(EnsembleModule):
@@ -68,22 +70,25 @@ class EnsembleTraining(EnsembleModule):
         """Decide whether steps are fused, too.
 
         Raises:
-            UserError: they cannot be.
+            UserError: they were asked for and cannot be.
         """
         super()._take_over(trainer, engine)
-        self._fused = self.ensemble.engine.members == "fused"
-        reason = self._unfusable(trainer) if self._fused else None
-        if reason:
+        members = self.ensemble.engine.members
+        reason = self._unfusable(trainer) if members in ("fused", AUTO) else None
+        if reason and members == "fused" and not engine.measured:
             raise UserError(f"engine.members=fused: {reason}; use engine.members=together, or auto")
-        self.at_once = self._fused
+        self.at_once = self._fused = members in ("fused", AUTO) and reason is None
 
     def _unfusable(self, trainer: Trainer) -> str | None:
         """Return why steps cannot be fused, None if they can."""
         if trainer.strategy.root_device.type != "cpu":
             return f"is for CPUs, not for {trainer.strategy.root_device}"
-        callbacks = getattr(trainer, "callbacks", None)
-        if trainer.world_size > 1 or self._accumulated > 1 or trainer.max_steps > 0 or callbacks:
-            return "needs one process, and a trainer without accumulate_grad_batches, max_steps and callbacks"
+        counts = trainer.max_steps > 0 or any(getattr(trainer, key) != usual for key, usual in BY_BATCHES.items())
+        if trainer.world_size > 1 or self._accumulated > 1 or counts or getattr(trainer, "callbacks", None):
+            return (
+                "needs one process, and a trainer without accumulate_grad_batches, max_steps, "
+                f"{', '.join(BY_BATCHES)} and callbacks"
+            )
         if trainer.precision != "32-true":
             return f"trains in 32-true, not in trainer.precision={trainer.precision}"
         if any(getattr(type(self), name) is not getattr(EnsembleTraining, name) for name in OF_A_STEP):
@@ -132,10 +137,15 @@ class EnsembleTraining(EnsembleModule):
         return self.cross_entropies(indices, label_smoothing=self.label_smoothing).mean(1)
 
     def on_train_end(self) -> None:
-        """Add up the trajectory over the processes that share every batch, and free the memory of fused steps."""
+        """Add up the trajectory over the processes that share every batch, and undo what fused steps needed.
+
+        Parameters have their own layout in memory again: answers would be rounded otherwise than when they are read.
+        """
         if self.trajectory is not None:
             self.trajectory.join(lambda sums: self.over_processes(sums, "sum"))
         if self._fused:
             self._optimizer.zero_grad()
             self._step = self._advance
             del self._fused_step
+            for value in self.ensemble.parameters():
+                value.data = column_major(value.data)

@@ -126,7 +126,7 @@ def test_the_fastest_engine_is_chosen_and_named():
 def test_a_host_looks_at_stacked_members_and_at_images_that_are_channels_last():
     images = measurement("dmm_exp.models.CNN", channels=[4])
     assert [engine.words() for engine in images.engines()] == [
-        "step=eager, members=together, memory=rows",
+        "step=eager, members=fused, memory=rows",
         "step=eager, members=apart, memory=channels_last",
     ]
 
@@ -150,9 +150,9 @@ def test_an_engine_that_was_asked_for_is_the_only_one():
 def test_an_engine_that_trains_wrongly_is_left_out(monkeypatch):
     images = measurement("dmm_exp.models.CNN", channels=[4])
     monkeypatch.setattr(Measurement, "seconds_per_member", lambda self, engine, sizes: {1: 1.0})
-    monkeypatch.setattr(Measurement, "losses", lambda self, engine: [1.0, 1.0 if engine.members == "together" else 2.0])
+    monkeypatch.setattr(Measurement, "losses", lambda self, engine: [1.0, 2.0 if engine.members == "apart" else 1.0])
     found = list(images.everything(None))
-    assert [engine.members for engine, _ in found] == ["together"]
+    assert [engine.members for engine, _ in found] == ["fused"]
     (reason,) = images.left_out.values()
     assert reason == "its loss after a few steps is 2 instead of 1"
     said = in_words(chosen_among(found) | {"left out": images.left_out})

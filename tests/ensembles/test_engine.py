@@ -286,7 +286,8 @@ def test_a_clipped_member_does_not_depend_on_the_others(digits):
 
 
 def test_a_limit_that_nothing_reaches_changes_nothing(digits):
-    (limited, _), (free, _) = fit(training(clip_norm=1e6), digits), fit(training(), digits)
+    engine = {"members": "together"}  # fused steps without a limit add up in another order
+    (limited, _), (free, _) = (fit(training(clip_norm=limit), digits, engine=engine) for limit in (1e6, None))
     assert all(torch.equal(value, free.params[name]) for name, value in limited.params.items())
 
 

@@ -268,6 +268,7 @@ def train(
     kind: type[EnsembleTraining] = EnsembleTraining,
     subsets: Subsets | None = None,
     role: Role = "original",
+    measured: bool = False,
     **options,
 ):
     """Return an ensemble that was trained in one way, and the module that did it."""
@@ -277,7 +278,7 @@ def train(
     recipe = {"epochs": 2, "batch_size": 32, "optimizer": MOMENTUM, "schedule": None, **options}
     module = kind(subsets=subsets.indices(members), **recipe)
     module.attach(ensemble, digits, seed=0, role=role, members=members)
-    engine = {"step": "eager", "members": members_are, "memory": "rows"}
+    engine = {"step": "eager", "members": members_are, "memory": "rows", "measured": measured}
     module.fit(trainer_factory({**TRAINER, **(trainer or {}), "engine": engine}))
     return ensemble, module
 
@@ -534,11 +535,18 @@ def test_a_loss_of_ones_own_is_refused(digits):
         train("fused", digits, kind=Doubled)
 
 
-def test_fused_steps_are_only_asked_for(digits):
-    (by_default, module), (plain, _) = (train(way, digits) for way in ("auto", "together"))
-    assert not module.at_once
-    assert torch.equal(by_default.logits(digits.inputs), plain.logits(digits.inputs))
-    assert Engine().settled() == Engine("eager", "together", "rows")
+@pytest.mark.parametrize(
+    "kind", [{}, {"trainer": {"max_steps": 10**6}}, {"network": {"_target_": f"{__name__}.Normed"}}]
+)
+def test_by_default_steps_are_fused_where_they_can_be(digits, kind):
+    (by_default, module), (same, _) = (train(way, digits, **kind) for way in ("auto", "together" if kind else "fused"))
+    assert module.at_once == (not kind)
+    assert torch.equal(by_default.logits(digits.inputs), same.logits(digits.inputs))
+    assert Engine().settled() == Engine("eager", "auto", "rows")
+
+
+def test_steps_that_were_measured_to_be_best_fused_are_plain_where_they_cannot_be(digits):
+    assert not train("fused", digits, trainer={"max_steps": 10**6}, measured=True)[1].at_once
 
 
 def test_fused_steps_are_eager_ones():
@@ -558,7 +566,9 @@ def test_a_chunk_size_is_measured_with_fused_steps_where_they_are_asked_for(digi
     asked = measurement(MLP, "fused")
     (fused,) = asked.engines()
     assert fused.members == "fused"
-    assert all(engine.members != "fused" for engine in measurement(MLP, "auto").engines())
+    normed = CNN | {"batch_norm": True}
+    found = [next(iter(measurement(network, "auto").engines())).members for network in (MLP, CNN, normed)]
+    assert found == ["fused", "fused", "together"]
     assert asked.losses(fused) == pytest.approx(asked.losses(Engine("eager", "together", "rows")), rel=1e-4)
     convolutions = measurement(CNN, "fused")
     assert convolutions.losses(fused) == pytest.approx(
