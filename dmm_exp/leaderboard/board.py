@@ -19,7 +19,7 @@ from dmm_exp.errors import UserError
 from dmm_exp.leaderboard.making import Place, row_in
 from dmm_exp.leaderboard.page import write_leaderboard
 from dmm_exp.leaderboard.ranking import Outcome
-from dmm_exp.leaderboard.recipe import Recipe
+from dmm_exp.leaderboard.recipe import STEPS, Recipe
 from dmm_exp.leaderboard.tables import print_leaderboard
 from dmm_exp.runs.folder import folder_of
 from dmm_exp.runs.many import ManyRuns, PlannedRun, RunOutcome, named_folder
@@ -94,7 +94,7 @@ def compose_entries(board: LeaderboardConfig, overrides: Sequence[str]) -> Itera
     Raises:
         UserError: a method, forget set or value does not exist.
     """
-    shared = list(board.overrides)
+    shared = [STEPS, *board.overrides]
     shared += [text for text in overrides if not text.lstrip("+~").startswith(("experiment=", "leaderboard"))]
     settings = board.settings
     if settings is not None:

@@ -14,7 +14,7 @@ from dmm_exp.config.trust import check_names
 from dmm_exp.console.tables import print_table, text_table
 from dmm_exp.errors import UserError
 from dmm_exp.leaderboard.making import Place, row_in
-from dmm_exp.leaderboard.recipe import check_places
+from dmm_exp.leaderboard.recipe import STEPS, check_places
 from dmm_exp.leaderboard.rows import PARTS, Row
 from dmm_exp.runs.run import run
 from dmm_exp.store.temporary import temporary_folder
@@ -56,7 +56,7 @@ def made_again(row: Row, places: Sequence[str], *, anew: bool = False) -> Row:
     check_places(places)
     with temporary_folder() as empty, accepted_alone():
         config, choices = row.recipe.composed(
-            [*places, "evaluation.report=false", *([f"paths.outputs={empty}"] if anew else [])]
+            [STEPS, *places, "evaluation.report=false", *([f"paths.outputs={empty}"] if anew else [])]
         )
         check_names(plain(config))
         check_config(config)
