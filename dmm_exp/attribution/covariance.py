@@ -10,6 +10,7 @@ from torch import Tensor
 from dmm_exp.attribution.shared_rows import CLASS_POWERS, SINGLE_TERMS, SharedRows
 from dmm_exp.attribution.sums import LABEL, OTHER
 
+BETAS = (0.9, 0.999)  # of Adam's moments
 CONSTANT = 0.01  # covariance that all effects share: the sampling error of the originals' mean
 
 
@@ -19,12 +20,13 @@ def fitted_amplitudes(tasks: Sequence[tuple[Tensor, Tensor]], iterations: int) -
     Args:
         tasks: terms ``[terms, members, members]`` and residuals ``[members, logits]`` of some points each; they take
             turns.
-        iterations: steps of Adam.
+        iterations: steps of Adam (Kingma and Ba, ICLR 2015, algorithm 1), of falling size; torch's own would import
+            torch's compiler, which takes longer than all steps.
     """
     count, members = tasks[0][0].shape[:2]
     logs = torch.full((count + 1,), -3.0)
     logs[-1] = 0
-    optimizer = torch.optim.Adam([logs], lr=0.4)
+    first, second = torch.zeros_like(logs), torch.zeros_like(logs)  # moments of gradients
     for iteration in range(iterations):
         terms, residuals = tasks[iteration % len(tasks)]
         amplitudes = logs.exp()
@@ -34,10 +36,14 @@ def fitted_amplitudes(tasks: Sequence[tuple[Tensor, Tensor]], iterations: int) -
         white = precision @ residuals
         by_covariance = precision.addmm(white, white.T, alpha=-1 / residuals.shape[1])  # of twice the misfit
         slopes_of = torch.cat([terms.flatten(1) @ by_covariance.flatten(), by_covariance.trace()[None]])
-        logs.grad = 0.5 * amplitudes * slopes_of / members + 2e-3 * logs / len(logs)
-        optimizer.step()
-        for group in optimizer.param_groups:
-            group["lr"] = 0.4 * (1 - iteration / iterations) + 0.01
+        gradient = 0.5 * amplitudes * slopes_of / members + 2e-3 * logs / len(logs)
+        first.lerp_(gradient, 1 - BETAS[0])
+        second.lerp_(gradient.square(), 1 - BETAS[1])
+        size = 0.4 * (1 - max(0, iteration - 1) / iterations) + (0.01 if iteration else 0)
+        unbiased, squared = (
+            moment / (1 - beta ** (iteration + 1)) for moment, beta in zip((first, second), BETAS, strict=True)
+        )
+        logs -= size * unbiased / (squared.sqrt() + 1e-8)
     return logs.exp()
 
 

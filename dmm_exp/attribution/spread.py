@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 
 from dmm_exp.attribution.evidence import SubsetModels
@@ -93,22 +96,20 @@ def fitted(features: Tensor, squares: Tensor, known: Tensor) -> Tensor:
         known: the part of each one's variance that is the error of its prediction.
     """
     features = torch.cat([features, torch.ones(len(features), 1)], 1)
-    coefficients = torch.zeros(features.shape[1] + 1, requires_grad=True)
     squares = squares.clamp(max=LARGEST)
-    optimizer = torch.optim.LBFGS([coefficients], max_iter=30, line_search_fn="strong_wolfe")
 
-    def loss() -> float:
-        optimizer.zero_grad()
+    def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        coefficients = torch.from_numpy(values).float().requires_grad_()
         of_models = (features @ coefficients[:-1]).clamp(*LOG_RANGE).exp()
         variance = known * coefficients[-1].clamp(*LOG_RANGE).exp() + of_models
         value = (
             variance.log() + (FREEDOM + 1) * (squares / (FREEDOM * variance)).log1p()
         ).mean() + 1e-4 * coefficients.square().sum()
-        value.backward()
-        return value.item()
+        (slopes,) = torch.autograd.grad(value, coefficients)
+        return value.item(), slopes.double().numpy()
 
-    optimizer.step(loss)
-    return coefficients.detach()[:-2]
+    found = minimize(loss, np.zeros(features.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 30})
+    return torch.from_numpy(found.x).float()[:-2]
 
 
 def _variance(values: Tensor, weights: Tensor) -> Tensor:

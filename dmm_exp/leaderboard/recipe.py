@@ -33,9 +33,7 @@ GROUPS = (
 )
 ALONE = ("seed", "n_models")  # keys at the root
 ALWAYS = ("dataset", "model", "forget", "unlearner")  # groups whose choice a recipe says even where it is the default
-STEPS = (
-    "engine.members=together"  # as all rows from the first: fused steps are rounded in another way
-)
+STEPS = "engine.members=together"  # as all rows from the first: fused steps are rounded in another way
 MOST = 1000  # values in a list
 _CHOICE = re.compile(r"[a-z0-9][a-z0-9_]{0,59}", re.ASCII)
 _KEY = re.compile(r"[a-z][A-Za-z0-9_]{0,59}(\.[A-Za-z0-9][A-Za-z0-9_]{0,59}){0,9}", re.ASCII)
