@@ -360,7 +360,7 @@ def write(job: ShardJob) -> None:
     """Write a shard of members that nobody trained."""
     logits = torch.full((job.stop - job.start, 1, 2), float(job.start))
     facts = {"seconds": CHUNK, "members": len(logits), "history": [1.0], "sample_gradients": 1}
-    Draft(job.output).write_shard(job.shard, {"logits": logits}, facts)
+    Draft(job.output).write_shard(job.shard, {"logits": logits}, facts, members=(job.start, job.stop))
 
 
 def gathered(root: Path, shards: int) -> Gathered:

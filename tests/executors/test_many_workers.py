@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
+from dmm_exp.console.progress import Console
+from dmm_exp.ensembles.work import ShardJob
 from dmm_exp.executors import Submitit
 from dmm_exp.executors.queue import Queue, Worker
+from dmm_exp.files.reading import Json
+from dmm_exp.store import Draft, Spec, Store
+from dmm_exp.store import store as stores
 
 file_operations = pytest.importorskip("benchmarks.file_operations", reason="benchmarks/ is not part of the package")
 scale = pytest.importorskip("benchmarks.scale", reason="benchmarks/ is not part of the installed package")
@@ -104,3 +111,45 @@ def test_what_is_submitted_for_a_worker_does_not_grow_with_the_number_of_jobs(tm
     few, many = sizes
     assert len(few) == len(many) == 4
     assert max(many) < min(few) + 50
+
+
+# ---------------------------------------------------------------------- the store
+
+
+def operations_of_one_shard(folder: Path, shards: int) -> dict[str, int]:
+    """Return what writing the last shard of an artifact asks of the file system, and check that no list is read."""
+    folder.mkdir()
+    Draft(folder).layout([[member, member + 1] for member in range(shards)])
+    with file_operations.counted() as operations, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dmm_exp.store.store.read_layout", None)  # it lists all shards
+        scale.write(ShardJob(output=folder, shard=shards - 1, start=shards - 1, stop=shards))
+    return dict(operations)
+
+
+def test_writing_a_shard_costs_the_same_however_many_there_are(tmp_path: Path):
+    _, few, many = (operations_of_one_shard(tmp_path / str(shards), shards) for shards in (1, 2, 500))
+    assert few == many  # the first one imports what it needs
+
+
+def test_receipts_are_read_once_when_an_artifact_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    read, real, shards = Counter[Path](), stores.read_receipt, 20
+
+    def noted(path: Path) -> Json:
+        found = real(path)
+        read[path] += 1
+        return found
+
+    monkeypatch.setattr(stores, "read_receipt", noted)
+    assert scale.gathered(tmp_path, shards).shards == shards
+    assert list(read.values()) == [2] * shards  # and once when each shard is done, for the loss that is shown
+
+
+def test_shards_are_in_order_when_their_numbers_get_another_digit(tmp_path: Path):
+    spec = Spec("ensemble", {}, {})
+
+    def make(draft: Draft) -> None:
+        for place, shard in enumerate((99_999, 100_000)):
+            draft.write_shard(shard, {"logits": torch.tensor([float(place)])}, {}, members=(place, place + 1))
+
+    found = Store(tmp_path, Console(quiet=True)).obtain(spec, make)
+    assert found.stacked("logits").tolist() == [0, 1]
