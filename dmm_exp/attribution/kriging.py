@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from dmm_exp.attribution.sums import HARD, LABEL, OTHER, Sums, slopes
 from dmm_exp.ensembles.memory import require_memory
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import Json
+from dmm_exp.pools import rows_of_classes
 
 SCATTERED = 0.5  # largest share of any class that members leave out from whom slopes are learnt
 SAMPLED_POINTS = 300  # that slopes and amplitudes are learnt from
@@ -94,7 +96,9 @@ class GroupKriging(Estimator):
             UserError: no members were trained by design, or the factors need more memory than there is; see
                 :class:`EmpiricalBayes` for others.
         """
-        designs, originals, known = evidence.designs, evidence.originals, evidence.known
+        designs = None if evidence.designs is None else evidence.designs()
+        known = None if evidence.known is None else evidence.known()
+        originals = evidence.originals
         if designs is None or originals is None or known is None or len(designs) < 2:
             raise UserError(
                 "pool.designs: GroupKriging expects at least two members that are trained by design; choose "
@@ -161,17 +165,23 @@ class GroupKriging(Estimator):
         return torch.stack(found)
 
     def recall(self, evidence: Evidence, tensors: Mapping[str, Tensor]) -> Kriged:
-        """Take up what was learnt."""
+        """Take up what was learnt.
+
+        What was stored by an earlier version lacks two tensors, which are computed from the pool again.
+        """
         assert evidence.designs is not None
         assert evidence.known is not None
         inner = {name.removeprefix("singles/"): value for name, value in tensors.items() if name.startswith("singles/")}
         singles = self.singles.recall(evidence, inner)
-        known = evidence.known
+        memorization, masks = tensors.get("memorization"), tensors.get("masks")
+        memorization = evidence.known().memorization if memorization is None else memorization
+        masks = evidence.designs().masks[:, :] if masks is None else masks
         scales = {name: tensors[name] for name in ("mean", "deviation", "margin_deviation", "slopes")}
-        sums = Sums(singles, memorization=known.memorization, **scales)
+        sums = Sums(singles, memorization=memorization, **scales)
         neighbourhoods = Neighbourhoods(tensors["cluster"], tensors["label"], tensors["near"])
-        shared = SharedRows(neighbourhoods, tensors["sizes"], known.memorization, known.classes)
-        left_out = (~evidence.designs.masks[:, :]).float()
+        classes = rows_of_classes(evidence.subset_models.known_labels[: evidence.n_train])
+        shared = SharedRows(neighbourhoods, tensors["sizes"], memorization, classes)
+        left_out = (~masks).float()
         kept = {name: tensors[name] for name in ("amplitudes", "factors", "residuals", "gain", "shrinkage")}
         spread = Spread(shared, tensors["spread/unseen"], tensors["spread/coefficients"])
         return Kriged(sums, shared, left_out, **kept, spread=spread)
@@ -250,26 +260,49 @@ class Kriged(Learned):
 
     def effect(self, rows: Tensor) -> Effect:
         """Return the effect of including rows, its posterior standard deviation, and the spread of models without."""
-        sums, shared, spread = self.sums, self.shared, torch.empty(len(self.sums.mean))
+        sums, spread, everywhere = self.sums, torch.empty(len(self.sums.mean)), torch.arange(len(self.sums.mean))
         forget = torch.zeros(1, self.left_out.shape[1])
         forget[0, rows] = 1
-        mean, variance = torch.empty_like(sums.mean), torch.empty_like(sums.mean)
-        across, alone = (Terms(shared, self.amplitudes, forget, other) for other in (self.left_out, forget))
-        for cluster in range(len(shared.neighbourhoods.label)):
-            points = (shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1)
-            base = sums.combined(sums.parts(forget, points), points)[0]
-            rest, kinds = self.residuals[:, points].float(), sums.kinds(points)
+        across, alone = (Terms(self.shared, self.amplitudes, forget, other) for other in (self.left_out, forget))
+        weights, doubt = torch.empty(self.factors.shape[:3]), []
+        explained = torch.empty(2, *sums.mean.shape)
+        for cluster, (points, residuals) in enumerate(self._by_cluster):
             spread[points] = self.spread.ratio(cluster, points, forget)[0]
-            for kind, (toward, prior) in enumerate(
-                zip(across.covariances(cluster), alone.covariances(cluster), strict=True)
-            ):
-                weights = torch.cholesky_solve(toward.T, self.factors[cluster, kind])[:, 0]
-                left = (_goes(forget, points)[0] - weights @ _goes(self.left_out, points))[:, None]
-                effect = base + torch.einsum("m,mpc->pc", weights, rest) + left * self.gain[points]
-                doubt = (prior[0, 0] - toward[0] @ weights).clamp(min=0) + left.square() * self.shrinkage[points]
-                mean[points] = torch.where(kinds == kind, effect, mean[points])
-                variance[points] = torch.where(kinds == kind, doubt, variance[points])
+            toward = torch.stack(across.covariances(cluster), 1)[0]
+            weights[cluster] = torch.cholesky_solve(toward[..., None], self.factors[cluster])[..., 0]
+            prior = torch.stack(alone.covariances(cluster))[:, 0, 0]
+            doubt.append((prior - (toward * weights[cluster]).sum(1)).clamp(min=0))
+            explained[:, points] = (weights[cluster] @ residuals.float()).view(2, len(points), -1)
+        kinds = sums.kinds(everywhere)
+        left = self._left(forget[0], weights).gather(1, kinds)
+        summed = sums.combined(sums.parts(forget, everywhere), everywhere)[0]
+        mean = summed + torch.where(kinds == LABEL, *explained) + left * self.gain
+        known = torch.stack(doubt)[self.shared.neighbourhoods.cluster].gather(1, kinds)
+        variance = known + left.square() * self.shrinkage
         return Effect(mean * sums.deviation, variance.sqrt() * sums.deviation, spread)
+
+    @cached_property
+    def _by_cluster(self) -> list[tuple[Tensor, Tensor]]:
+        """Points of every cluster, and what members leave to explain there, ``[members, points · classes]`` float16."""
+        points = [(self.shared.neighbourhoods.cluster == cluster).nonzero().squeeze(1) for cluster in self._clusters]
+        return [(some, self.residuals.index_select(1, some).flatten(1)) for some in points]
+
+    @property
+    def _clusters(self) -> range:
+        return range(len(self.shared.neighbourhoods.label))
+
+    def _left(self, forget: Tensor, weights: Tensor) -> Tensor:
+        """Return what goes of each point itself beyond what members' weights account for, ``[points, kinds]``.
+
+        Args:
+            forget: ``[n_train]``, 1 where a row goes.
+            weights: of members, ``[clusters, kinds, members]``.
+        """
+        left, n_train = torch.zeros(len(self.sums.mean), 2), len(forget)
+        known = (weights.flatten(0, 1) @ self.left_out).view(*weights.shape[:2], n_train)
+        of_rows = self.shared.neighbourhoods.cluster[:n_train]
+        left[:n_train] = forget[:, None] - known[of_rows, :, torch.arange(n_train)]
+        return left
 
     def predict(self, directions: Tensor) -> Tensor:
         """Return summed single effects at the size of the pool's subsets, ``[directions, points, classes]``."""
@@ -286,6 +319,7 @@ class Kriged(Learned):
         kept |= {f"spread/{name}": getattr(self.spread, name) for name in ("unseen", "coefficients")}
         kept |= {name: getattr(self.sums, name) for name in ("mean", "deviation", "margin_deviation", "slopes")}
         kept |= {"cluster": near.cluster, "label": near.label, "near": near.near, "sizes": self.shared.sizes}
+        kept |= {"memorization": self.sums.memorization, "masks": self.left_out == 0}
         return kept | {f"singles/{name}": value for name, value in self.sums.singles.tensors().items()}
 
     def facts(self) -> Json:
@@ -342,7 +376,7 @@ def _of_margins(
 def _goes(sets: Tensor, points: Tensor) -> Tensor:
     """Return whether sets leave out the points themselves, ``[sets, points]`` float32."""
     n_train = sets.shape[1]
-    return sets[:, points.clamp(max=n_train - 1)] * (points < n_train)
+    return sets.index_select(1, points.clamp(max=n_train - 1)) * (points < n_train)
 
 
 def _own_variance(weighed: Tensor, known: Tensor, sums: Sums) -> Tensor:

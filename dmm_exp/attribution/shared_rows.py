@@ -93,8 +93,9 @@ class SharedRows:
 
     def near(self, cluster: int, first: Tensor, second: Tensor) -> Iterator[Tensor]:
         """Yield the shares of a cluster's neighbours that both sets leave out, in each sense, to several powers."""
+        held = first.any(0)
         for weights in self.neighbourhoods.near[:, cluster]:
-            rows = weights.nonzero().squeeze(1)
+            rows = (weights * held).nonzero().squeeze(1)  # others add nothing
             yield from _powers((first[:, rows] * weights[rows]) @ second[:, rows].T, POWERS)
 
     def anywhere(self, first: Tensor, second: Tensor) -> Iterator[Tensor]:

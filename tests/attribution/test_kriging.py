@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
@@ -42,12 +45,13 @@ def evidence(parts=("class", "part", "share")) -> Evidence:
     known = Known(N_TRAIN, LABELS, torch.zeros(N_TRAIN), answers_alike(margins, halves), inputs)
     designs = {"class": WithoutClass(30), "part": WithoutPart(60), "share": WithoutShare(60)}
     masks = torch.cat([designs[name].masks(name, 0, known) for name in parts])
+    by_design = SubsetModels(masks, answers(masks, 2), labels=LABELS)
     return Evidence(
         torch.zeros(POINTS, dtype=torch.long),
         N_TRAIN,
         pool=pool,
-        designs=SubsetModels(masks, answers(masks, 2), labels=LABELS),
-        known=known,
+        designs=lambda: by_design,
+        known=lambda: known,
         originals=answers(torch.ones(60, N_TRAIN, dtype=torch.bool), 3),
     )
 
@@ -106,8 +110,47 @@ def test_what_it_has_learnt_can_be_kept(all_evidence, learned):
         assert torch.equal(one, other)
 
 
+def test_what_it_has_learnt_is_taken_up_without_a_look_at_models_by_design(all_evidence, learned):
+    blind = replace(all_evidence, designs=unread, known=unread)
+    again = GroupKriging().recall(blind, learned.tensors())
+    assert torch.equal(again.effect(SOME).mean, learned.effect(SOME).mean)
+
+
+def unread() -> Any:
+    raise AssertionError("it is all in what was learnt")
+
+
+def test_what_an_earlier_version_has_learnt_is_taken_up(all_evidence, learned):
+    lacking = {name: value for name, value in learned.tensors().items() if name not in ("memorization", "masks")}
+    again = GroupKriging().recall(all_evidence, lacking)
+    assert torch.equal(again.effect(SOME).mean, learned.effect(SOME).mean)
+
+
+def test_effects_are_those_of_each_point_by_itself(learned):
+    """The formula of the class, point by point, in double precision."""
+    effect, sums, members = learned.effect(WHOLE), learned.sums, len(learned.left_out)
+    forget = torch.zeros(1, N_TRAIN)
+    forget[0, WHOLE] = 1
+    across, alone = (Terms(learned.shared, learned.amplitudes, forget, sets) for sets in (learned.left_out, forget))
+    for point in (0, 7, N_TRAIN - 1, POINTS - 1):
+        cluster, place = int(learned.shared.neighbourhoods.cluster[point]), torch.tensor([point])
+        base = sums.combined(sums.parts(forget, place), place)[0, 0]
+        goes = learned.left_out[:, point] if point < N_TRAIN else torch.zeros(members)
+        for label in range(CLASSES):
+            kind = int(label != LABELS[point])
+            toward, prior = across.covariances(cluster)[kind][0], alone.covariances(cluster)[kind][0, 0]
+            weights = torch.cholesky_solve(toward[:, None].double(), learned.factors[cluster, kind].double())[:, 0]
+            left = (float(forget[0, point]) if point < N_TRAIN else 0.0) - float(weights @ goes.double())
+            explained = float(weights @ learned.residuals[:, point, label].double())
+            mean = float(base[label]) + explained + left * float(learned.gain[point, label])
+            doubt = max(float(prior - toward.double() @ weights), 0) + left**2 * float(learned.shrinkage[point, label])
+            scale = float(sums.deviation[point, label])
+            assert float(effect.mean[point, label]) == pytest.approx(mean * scale, rel=1e-4, abs=1e-4)
+            assert float(effect.standard_error[point, label]) == pytest.approx(doubt**0.5 * scale, rel=1e-3, abs=1e-3)
+
+
 def test_covariances_are_the_sum_of_all_terms_times_their_amplitudes(all_evidence, learned):
-    sets, shared = (~all_evidence.designs.masks[:12]).float(), learned.shared
+    sets, shared = (~all_evidence.designs().masks[:12]).float(), learned.shared
     terms = Terms(shared, learned.amplitudes, sets, sets[:5])
     for cluster, label in enumerate(shared.neighbourhoods.label.tolist()):
         for kind, found in enumerate(terms.covariances(cluster)):
@@ -231,7 +274,7 @@ def test_bad_settings_are_named(options):
 
 
 def test_terms_are_positive_semidefinite_and_their_powers_are_powers(all_evidence, learned):
-    sets = (~all_evidence.designs.masks[:40]).float()
+    sets = (~all_evidence.designs().masks[:40]).float()
     shared = learned.shared
     terms = [*shared.anywhere(sets, sets), *shared.single(0, 0, sets, sets), *shared.near(0, sets, sets)]
     assert len(terms) == learned.amplitudes.shape[1] - 1
