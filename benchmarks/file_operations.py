@@ -19,7 +19,8 @@ EVENTS = {
     "os.link": "link",
     "os.mkdir": "mkdir",
 }
-LOOKS = ("stat", "lstat")  # functions of ``os`` that Python announces to nobody
+LOOKS = ("stat", "lstat")  # functions that Python announces to nobody
+MODULES = [os, *([sys.modules["posix"]] if "posix" in sys.modules else [])]  # ``import`` looks for files by the second
 
 _counting: list[Counter[str]] = []
 
@@ -35,16 +36,16 @@ def counted() -> Iterator[Counter[str]]:
     """
     _listen()
     found = Counter[str]()
-    originals = {name: getattr(os, name) for name in LOOKS}
-    for name, original in originals.items():
-        setattr(os, name, _noted(original, found))
+    originals = [(module, name, getattr(module, name)) for module in MODULES for name in LOOKS]
+    for module, name, original in originals:
+        setattr(module, name, _noted(original, found))
     _counting.append(found)
     try:
         yield found
     finally:
         _counting.remove(found)
-        for name, original in originals.items():
-            setattr(os, name, original)
+        for module, name, original in originals:
+            setattr(module, name, original)
 
 
 def _noted(original: Callable[..., Any], found: Counter[str]) -> Callable[..., Any]:

@@ -39,6 +39,7 @@ from dmm_exp.store import Draft, Spec, Store
 WORKERS = (10, 100, 1_000, 10_000)
 CHUNKS_EACH = 2  # chunks for each worker
 CHUNK, SPREAD = 60.0, 0.2  # simulated seconds of training a chunk: their mean, and the deviation of their logarithms
+NETWORK = 1e-3  # seconds that an operation may take on a file system that a cluster shares
 LOOK = 2.0  # simulated seconds between two looks of the main process
 PLAIN = 1_000  # most workers with which the plain way is carried out
 SHARDS = (100, 1_000, 10_000)  # of an artifact
@@ -86,12 +87,6 @@ class Course:
     main: list[float] = field(default_factory=list)
     rounds: float = 0.0
 
-    @property
-    def share(self) -> float:
-        """Share of a worker's time that taking and finishing jobs takes."""
-        each = self.seconds / self.chunks
-        return each / (each + CHUNK)
-
     def each(self, count: float) -> float:
         """Return a number for one chunk."""
         return count / self.chunks
@@ -119,6 +114,8 @@ def main() -> str:
             *_submission_table(submissions),
             "",
             *_store_table(gathered),
+            "",
+            _starting(),
         ]
     )
 
@@ -188,22 +185,27 @@ def _next(queue: Queue, taking: Iterator[int], done: int) -> int | None:
 def _queue_table(courses: dict[int, Course], plain: dict[int, Course]) -> list[str]:
     """Return a table of what taking and finishing a chunk costs; the plain way beside it, extrapolated if need be."""
     rows = [
-        "| workers | chunks | operations a chunk | late claims | listings | ms a chunk | of a minute's chunk "
-        "| longest look of the main process | operations a chunk, each tried in turn | ms |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| workers | chunks | operations a chunk | late claims a chunk | looks at all claims | ms a chunk, here "
+        f"| share of a minute's chunk, here | at {1e3 * NETWORK:g} ms an operation | longest look of the main process "
+        "| each chunk tried in turn: operations a chunk | share |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     largest = max(plain)
     for workers, course in courses.items():
         reference, factor = plain.get(workers, plain[largest]), max(1.0, workers / largest)
-        sign = "" if workers in plain else "about "
+        sign, tries = "" if workers in plain else "about ", factor * reference.each(reference.operations.total())
+        own, seconds = course.each(course.operations.total()), course.each(course.seconds)
         rows.append(
-            f"| {workers:,} | {course.chunks:,} | {course.each(course.operations.total()):.1f} "
-            f"| {course.each(course.late):.2f} | {course.each(course.looks):.2f} "
-            f"| {1e3 * course.each(course.seconds):.2f} | {course.share:.3%} | {1e3 * max(course.main):.0f} ms "
-            f"| {sign}{factor * reference.each(reference.operations.total()):,.0f} "
-            f"| {sign}{1e3 * factor * reference.each(reference.seconds):,.1f} |"
+            f"| {workers:,} | {course.chunks:,} | {own:.1f} | {course.each(course.late):.2f} | {course.looks:,} "
+            f"| {1e3 * seconds:.2f} | {_share(seconds)} | {_share(NETWORK * own)} | {1e3 * max(course.main):.0f} ms "
+            f"| {sign}{tries:,.0f} | {sign}{_share(NETWORK * tries)} |"
         )
     return rows
+
+
+def _share(seconds: float) -> str:
+    """Return the share of a worker's time that so many seconds for each chunk are, in words."""
+    return f"{100 * seconds / (seconds + CHUNK):.2g} %"
 
 
 def rush(folder: Path, threads: int = RUSH, jobs: int = RUSHED) -> str:
@@ -300,7 +302,7 @@ def pretended_slurm(folder: Path) -> Iterator[Callable[[], list[str]]]:
 def _submission_table(submissions: dict[int, Submission]) -> list[str]:
     """Return a table of what submitting costs."""
     rows = [
-        "| workers | arrays | submitting | files of it | a look at all of them |",
+        "| workers | arrays | submitting | files of it | a look of the main process at all of them |",
         "|---|---|---|---|---|",
     ]
     for workers, found in submissions.items():
@@ -394,6 +396,21 @@ def _in_fresh_process(shards: int) -> Gathered:
         [sys.executable, "-m", "benchmarks.scale", str(shards)], check=True, capture_output=True, text=True
     )
     return Gathered(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _starting() -> str:
+    """Say what a worker's start asks of the file system."""
+    program = (
+        "import json; from benchmarks.file_operations import counted\n"
+        "with counted() as found: import dmm_exp.executors.preload, submitit\n"
+        "print(json.dumps(found))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    found = Counter(json.loads(done.stdout.splitlines()[-1]))
+    return (
+        f"A worker that starts imports what it needs: it opens {found['open']:,} files and looks {found['stat']:,} times "
+        "for one."
+    )
 
 
 def _store_table(found: dict[int, Gathered]) -> list[str]:
