@@ -408,8 +408,8 @@ def _starting() -> str:
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     found = Counter(json.loads(done.stdout.splitlines()[-1]))
     return (
-        f"A worker that starts imports what it needs: it opens {found['open']:,} files and looks {found['stat']:,} times "
-        "for one."
+        f"A worker that starts imports what it needs: it opens {found['open']:,} files, and looks for one "
+        f"{found['stat']:,} times."
     )
 
 
