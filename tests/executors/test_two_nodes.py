@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -58,10 +59,9 @@ def wait_until(is_so: Callable[[], bool], log: Path) -> None:
         time.sleep(0.3)
 
 
-@pytest.fixture(scope="module")
-def cluster(importable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ray]:
-    """Start the head of a cluster and another node, and join them."""
-    logs = tmp_path_factory.mktemp("nodes")
+@pytest.fixture
+def address(importable: None, tmp_path: Path) -> Iterator[str]:
+    """Start the head of a cluster and another node, and return where the cluster answers."""
     with closing(socket.socket()) as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
@@ -76,22 +76,39 @@ def cluster(importable: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     ):
         patch.setenv("RAY_AUTH_MODE", "disabled")
         head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={short}")
-        with node(logs / "head", *head):
-            wait_until(answers, logs / "head")
-            with node(logs / "other", f"--address=127.0.0.1:{port}"):
-                executor = Ray(address=f"127.0.0.1:{port}", workers=2)
-                executor.warm_up()
-                wait_until(lambda: sum(known["Alive"] for known in ray.nodes()) == 2, logs / "other")
-                yield executor
-                executor.close()
+        with node(tmp_path / "head", *head):
+            wait_until(answers, tmp_path / "head")
+            with node(tmp_path / "other", f"--address=127.0.0.1:{port}"):
+                yield f"127.0.0.1:{port}"
 
 
-def test_two_nodes_make_the_bytes_that_this_process_makes(cluster: Ray, tmp_path: Path):
-    assert pool(tmp_path / "two", cluster) == pool(tmp_path / "here", Local())
+def test_two_nodes_make_the_bytes_that_this_process_makes_and_both_work(address: str, tmp_path: Path):
+    """The cluster's program is a process of its own: Ray keeps what an earlier test in this one has set."""
+    command = [sys.executable, __file__, address, str(tmp_path), str(tmp_path / "other")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["pool"] == digests(pool(tmp_path / "here", Local()))
+    assert said["nodes"] == 2
 
 
-def test_both_nodes_work(cluster: Ray, tmp_path: Path):
-    jobs = jobs_in(tmp_path, 4)
-    assert sorted(cluster.run(work.see_node, jobs)) == jobs
-    nodes = {json.loads(file.read_text())["node"] for file in tmp_path.glob("*.json")}
-    assert len(nodes) == 2
+def digests(files: dict[str, bytes]) -> dict[str, str]:
+    """Return the SHA-256 of files, by name."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+def program(address: str, folder: Path, log: Path) -> None:
+    """Make a pool on the cluster, and print its digests and on how many nodes four jobs ran."""
+    executor, places = Ray(address=address, workers=2), folder / "jobs"
+    executor.warm_up()
+    wait_until(lambda: sum(known["Alive"] for known in ray.nodes()) == 2, log)
+    made = digests(pool(folder / "two", executor))
+    places.mkdir()
+    list(executor.run(work.see_node, jobs_in(places, 4)))
+    executor.close()
+    nodes = {json.loads(file.read_text())["node"] for file in places.glob("*.json")}
+    print(json.dumps({"pool": made, "nodes": len(nodes)}))
+
+
+if __name__ == "__main__":
+    program(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
