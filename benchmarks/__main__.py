@@ -26,6 +26,8 @@ NAMES = (
     "datamodels",
     "trak_features",
     "chunk_memory",
+    "scale",
+    "request",
 )
 HEAD = """# Benchmarks
 

@@ -62,7 +62,8 @@ class ClusterFits:
         left_out: what they were trained without, ``[members, n_train]``.
         factors: two triangles a cluster, see :func:`factor_of`, ``[clusters, members + 1, members]``; made by
             :meth:`learn`, as are all others.
-        residuals: what members leave to explain, in standard deviations, ``[members, points, classes]`` float16.
+        residuals: what members leave to explain, in standard deviations, ``[members, points, classes]`` float16, with
+            points in the order of clusters.
         weighed: of each point's effect on itself, ``Σ o K⁻¹ residuals`` over members, ``[points, classes]``.
         known: its precision ``o K⁻¹ o``.
     """
@@ -111,7 +112,7 @@ class ClusterFits:
         for number, (cluster, covariances) in enumerate(terms.of_class(label)):
             points = self.shared.neighbourhoods.points(cluster)
             rest = self.sums.unexplained(self.designs, self.left_out, points)
-            self.residuals[:, points] = rest.clamp(-60000, 60000).half()
+            self.residuals[:, self.shared.neighbourhoods.span(cluster)] = rest.clamp(-60000, 60000)
             for kind, covariance in enumerate(covariances):
                 covariance.diagonal().add_(self.amplitudes[kind, -1])
                 factor_of(self.factors[cluster], kind).add_(torch.linalg.cholesky(covariance))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from dmm_exp.pools import Known
 from dmm_exp.store import Stacked, blocks, points_at_once
 
+FEW_ROWS = 512  # of weights: with so few, reading the logits takes longer than their product
 COUNTED_AT_ONCE = 1 << 24  # entries of masks in one block; PyTorch copies them as 8-byte integers to count them
 
 
@@ -115,8 +116,11 @@ class CentredLogits:
         sums: list[list[Tensor]] = [[] for _ in weights]
         for part in self.parts(points):
             logits = self.pool.logits[:, consecutive(part)].flatten(1)
-            for found, rows in zip(sums, weights, strict=True):
-                found.append((rows @ logits).view(len(rows), len(part), -1))
+            few = sum(map(len, weights)) <= FEW_ROWS
+            products = (torch.cat(list(weights)) @ logits).split([len(rows) for rows in weights]) if few else None
+            for place, (found, rows) in enumerate(zip(sums, weights, strict=True)):
+                product = rows @ logits if products is None else products[place]
+                found.append(product.view(len(rows), len(part), -1))
         off = (rows.sum(1)[:, None, None] * self.means[points] for rows in weights)
         return [torch.cat(found, 1).sub_(means) for found, means in zip(sums, off, strict=True)]
 
@@ -171,8 +175,8 @@ class Evidence:
         n_train: size of the training set.
         pool: subset models; estimators from gradients fit their scale to them.
         larger: models trained on larger random subsets, for estimators that extrapolate.
-        designs: models trained on almost everything, without rows that belong together, for estimators of groups.
-        known: what the designs knew of the training rows.
+        designs: gives models trained on almost everything, without rows that belong together, for estimators of groups.
+        known: gives what the designs knew of the training rows. Neither is read before it is asked for.
         gradients: features of gradients of some originals.
         originals: logits of models trained on everything, ``[members, points, classes]``.
         oracles: logits of models retrained without the forget set, ``[members, points, classes]``.
@@ -183,8 +187,8 @@ class Evidence:
     n_train: int
     pool: SubsetModels | None = None
     larger: SubsetModels | None = None
-    designs: SubsetModels | None = None
-    known: Known | None = None
+    designs: Callable[[], SubsetModels] | None = None
+    known: Callable[[], Known] | None = None
     gradients: Gradients | None = None
     originals: Tensor | None = None
     oracles: Tensor | None = None

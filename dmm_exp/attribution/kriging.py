@@ -15,10 +15,11 @@ from dmm_exp.attribution.estimator import Effect, Estimator, Learned, at_least
 from dmm_exp.attribution.evidence import Evidence, SubsetModels
 from dmm_exp.attribution.shared_rows import Neighbourhoods, SharedRows
 from dmm_exp.attribution.spread import Spread, fitted
-from dmm_exp.attribution.sums import HARD, LABEL, OTHER, Sums, leaves_out, slopes
+from dmm_exp.attribution.sums import HARD, LABEL, OTHER, Sums, slopes
 from dmm_exp.ensembles.memory import require_memory, return_free_memory
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import Json
+from dmm_exp.pools import rows_of_classes
 
 SCATTERED = 0.5  # largest share of any class that members leave out from whom slopes are learnt
 SAMPLED_POINTS = 300  # that slopes and amplitudes are learnt from
@@ -93,7 +94,9 @@ class GroupKriging(Estimator):
             UserError: no members were trained by design, or the factors need more memory than there is; see
                 :class:`EmpiricalBayes` for others.
         """
-        designs, originals, known = evidence.designs, evidence.originals, evidence.known
+        designs = None if evidence.designs is None else evidence.designs()
+        known = None if evidence.known is None else evidence.known()
+        originals = evidence.originals
         if designs is None or originals is None or known is None or len(designs) < 2:
             raise UserError(
                 "pool.designs: GroupKriging expects at least two members that are trained by design; choose "
@@ -158,17 +161,15 @@ class GroupKriging(Estimator):
         return torch.stack(in_threads(of_kind, (LABEL, OTHER)))
 
     def recall(self, evidence: Evidence, tensors: Mapping[str, Tensor]) -> Kriged:
-        """Take up what was learnt."""
-        assert evidence.designs is not None
-        assert evidence.known is not None
+        """Take up what was learnt; of the models by design nothing is read."""
         inner = {name.removeprefix("singles/"): value for name, value in tensors.items() if name.startswith("singles/")}
-        singles = self.singles.recall(evidence, inner)
-        known = evidence.known
+        singles, memorization = self.singles.recall(evidence, inner), tensors["memorization"]
         scales = {name: tensors[name] for name in ("mean", "deviation", "margin_deviation", "slopes")}
-        sums = Sums(singles, memorization=known.memorization, **scales)
+        sums = Sums(singles, memorization=memorization, **scales)
         neighbourhoods = Neighbourhoods(tensors["cluster"], tensors["label"], tensors["near"])
-        shared = SharedRows(neighbourhoods, tensors["sizes"], known.memorization, known.classes)
-        left_out = (~evidence.designs.masks[:, :]).float()
+        classes = rows_of_classes(evidence.subset_models.known_labels[: evidence.n_train])
+        shared = SharedRows(neighbourhoods, tensors["sizes"], memorization, classes)
+        left_out = (~tensors["masks"]).float()
         kept = {name: tensors[name] for name in ("amplitudes", "factors", "residuals", "gain", "shrinkage")}
         spread = Spread(shared, tensors["spread/unseen"], tensors["spread/coefficients"])
         return Kriged(sums, shared, left_out, **kept, spread=spread)
@@ -185,7 +186,8 @@ class Kriged(Learned):
         amplitudes: of terms and, last, of noise, ``[kinds, terms + 1]``.
         factors: Cholesky factors of the members' covariance, ``[clusters, members + 1, members]``: two triangles each,
             see :func:`factor_of`.
-        residuals: what members leave to explain, in standard deviations, ``[members, points, classes]`` float16.
+        residuals: what members leave to explain, in standard deviations, ``[members, points, classes]`` float16, with
+            points in the order of clusters.
         gain: mean error of points' effects on themselves, beyond their sums, ``[points, classes]``.
         shrinkage: posterior variance of that error, ``[points, classes]``.
         spread: of retrained models' logits.
@@ -221,41 +223,40 @@ class Kriged(Learned):
 
     def effect(self, rows: Tensor) -> Effect:
         """Return the effect of including rows, its posterior standard deviation, and the spread of models without."""
-        sums, shared, spread = self.sums, self.shared, torch.empty(len(self.sums.mean))
-        forget = torch.zeros(1, self.left_out.shape[1])
+        sums, near, points = self.sums, self.shared.neighbourhoods, torch.arange(len(self.sums.mean))
+        forget, spread = torch.zeros(1, self.left_out.shape[1]), torch.empty(len(points))
         forget[0, rows] = 1
-        mean, variance = torch.empty_like(sums.mean), torch.empty_like(sums.mean)
-        across, alone = (Terms(shared, self.amplitudes, forget, other) for other in (self.left_out, forget))
-        for label in shared.neighbourhoods.labels:
+        across, alone = (Terms(self.shared, self.amplitudes, forget, other) for other in (self.left_out, forget))
+        weights, explained = torch.empty(len(near.label), 2, len(self.left_out)), torch.empty(2, *sums.mean.shape)
+        doubt = torch.empty(len(near.label), 2)
+        for label in near.labels:
             clusters = zip(across.of_class(label), alone.of_class(label), strict=True)
             for (cluster, toward), (_, prior) in clusters:
-                points = shared.neighbourhoods.points(cluster)
-                spread[points] = self.spread.ratio(cluster, points, forget)[0]
-                mean[points], variance[points] = self._of_cluster(cluster, points, forget, toward, prior)
+                here, residuals = near.points(cluster), self.residuals[:, near.span(cluster)].flatten(1).float()
+                spread[here] = self.spread.ratio(cluster, here, forget)[0]
+                for kind, covariance in enumerate(toward):
+                    factor = factor_of(self.factors[cluster], kind)
+                    weights[cluster, kind] = own = torch.cholesky_solve(covariance.T, factor)[:, 0]
+                    doubt[cluster, kind] = (prior[kind][0, 0] - covariance[0] @ own).clamp(min=0)
+                explained[:, here] = (weights[cluster] @ residuals).view(2, len(here), -1)
+        kinds = sums.kinds(points)
+        left = self._left(forget[0], weights).gather(1, kinds)
+        mean = sums.combined(forget, points)[0] + torch.where(kinds == LABEL, *explained) + left * self.gain
+        variance = doubt[near.cluster].gather(1, kinds) + left.square() * self.shrinkage
         return Effect(mean * sums.deviation, variance.sqrt() * sums.deviation, spread)
 
-    def _of_cluster(
-        self, cluster: int, points: Tensor, forget: Tensor, toward: list[Tensor], prior: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the effect on a cluster's points and its posterior variance, ``[points, classes]``.
+    def _left(self, forget: Tensor, weights: Tensor) -> Tensor:
+        """Return what goes of each point itself beyond what members' weights account for, ``[points, kinds]``.
 
         Args:
-            cluster: which.
-            points: of the cluster.
-            forget: the set, ``[1, n_train]``.
-            toward: its covariance with the members for each kind of logit, ``[1, members]``.
-            prior: its variance for each kind, ``[1, 1]``.
+            forget: ``[n_train]``, 1 where a row goes.
+            weights: of members, ``[clusters, kinds, members]``.
         """
-        base, rest = self.sums.combined(forget, points)[0], self.residuals[:, points].float()
-        goes, of_members = leaves_out(forget, points)[0], leaves_out(self.left_out, points)
-        effects, doubts = [], []
-        for kind, (covariance, alone) in enumerate(zip(toward, prior, strict=True)):
-            weights = torch.cholesky_solve(covariance.T, factor_of(self.factors[cluster], kind))[:, 0]
-            left = (goes - weights @ of_members)[:, None]
-            effects.append(base + torch.einsum("m,mpc->pc", weights, rest) + left * self.gain[points])
-            doubts.append((alone[0, 0] - covariance[0] @ weights).clamp(min=0) + left.square() * self.shrinkage[points])
-        of_label = self.sums.kinds(points) == LABEL
-        return torch.where(of_label, *effects), torch.where(of_label, *doubts)
+        left, n_train = torch.zeros(len(self.sums.mean), 2), len(forget)
+        known = (weights.flatten(0, 1) @ self.left_out).view(*weights.shape[:2], n_train)
+        of_rows = self.shared.neighbourhoods.cluster[:n_train]
+        left[:n_train] = forget[:, None] - known[of_rows, :, torch.arange(n_train)]
+        return left
 
     def predict(self, directions: Tensor) -> Tensor:
         """Return summed single effects at the size of the pool's subsets, ``[directions, points, classes]``."""
@@ -272,6 +273,7 @@ class Kriged(Learned):
         kept |= {f"spread/{name}": getattr(self.spread, name) for name in ("unseen", "coefficients")}
         kept |= {name: getattr(self.sums, name) for name in ("mean", "deviation", "margin_deviation", "slopes")}
         kept |= {"cluster": near.cluster, "label": near.label, "near": near.near, "sizes": self.shared.sizes}
+        kept |= {"memorization": self.sums.memorization, "masks": self.left_out == 0}
         return kept | {f"singles/{name}": value for name, value in self.sums.singles.tensors().items()}
 
     def facts(self) -> Json:

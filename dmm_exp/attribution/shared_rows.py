@@ -71,6 +71,11 @@ class Neighbourhoods:
         """Return the points of a cluster."""
         return (self.cluster == cluster).nonzero().squeeze(1)
 
+    def span(self, cluster: int) -> slice:
+        """Return where a cluster's points stand among all points in the order of clusters."""
+        before, own = int((self.cluster < cluster).sum()), int((self.cluster == cluster).sum())
+        return slice(before, before + own)
+
 
 def _likeness(representation: Tensor, points: Tensor, rows: Tensor) -> Tensor:
     return (representation[points] @ representation[rows].T).clamp(min=0)
@@ -106,8 +111,9 @@ class SharedRows:
 
     def near(self, cluster: int, first: Tensor, second: Tensor) -> Iterator[Tensor]:
         """Yield the shares of a cluster's neighbours that both sets leave out, in each sense, to several powers."""
+        held = first.any(0)
         for weights in self.neighbourhoods.near[:, cluster]:
-            rows = weights.nonzero().squeeze(1)
+            rows = (weights * held).nonzero().squeeze(1)  # others add nothing
             yield from _powers((first[:, rows] * weights[rows]) @ second[:, rows].T, POWERS)
 
     def anywhere(self, first: Tensor, second: Tensor) -> Iterator[Tensor]:

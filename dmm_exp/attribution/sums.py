@@ -136,7 +136,7 @@ class Sums:
 def leaves_out(sets: Tensor, points: Tensor) -> Tensor:
     """Return whether sets leave out the points themselves, ``[sets, points]`` float32."""
     n_train = sets.shape[1]
-    return sets[:, points.clamp(max=n_train - 1)] * (points < n_train)
+    return sets.index_select(1, points.clamp(max=n_train - 1)) * (points < n_train)
 
 
 def slopes(parts: Tensor, observed: Tensor, kinds: Tensor) -> Tensor:

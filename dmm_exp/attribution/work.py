@@ -40,4 +40,4 @@ def gradient_chunk(job: GradientJob) -> None:
     tensors = module.run(trainer_factory(job.trainer)(inference_mode=False, use_distributed_sampler=False))
     gradients = examples.n_train + examples.n_points * examples.n_classes
     facts = {"seconds": clock.wall, "members": len(members), "sample_gradients": gradients}
-    Draft(job.output).write_shard(job.shard, tensors, facts, cpu=clock.cpu)
+    Draft(job.output).write_shard(job.shard, tensors, facts, cpu=clock.cpu, members=(job.start, job.stop))

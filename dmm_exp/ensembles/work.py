@@ -259,7 +259,7 @@ def make_chunk(job: ShardJob, make: Callable[[range], ChunkResult]) -> None:
         "sample_gradients": parts[0].sample_gradients,
         **parts[0].facts,
     }
-    Draft(job.output).write_shard(job.shard, tensors, facts, cpu=clock.cpu)
+    Draft(job.output).write_shard(job.shard, tensors, facts, cpu=clock.cpu, members=(job.start, job.stop))
 
 
 @lru_cache(maxsize=2)

@@ -191,7 +191,8 @@ class Attack:
             directions = torch.zeros(job.stop - job.start, rows.n_train)
             for direction, pair in zip(directions, self.pairs[job.start : job.stop], strict=True):
                 direction[list(pair.chosen)] = masks[pair.base, list(pair.chosen)].float()
-            draft.write_shard(job.shard, {"effect": learned.predict(directions)}, {})
+            effect = {"effect": learned.predict(directions)}
+            draft.write_shard(job.shard, effect, {}, members=(job.start, job.stop))
 
         run_shards(
             draft,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
 import uuid
 from collections import Counter
@@ -13,11 +14,15 @@ from typing import Any, Literal
 from dmm_exp.errors import UserError
 from dmm_exp.executors.devices import check_counts, check_gpus
 from dmm_exp.executors.jobs import RETRIES, Job, died
-from dmm_exp.executors.queue import Queue, Worker
+from dmm_exp.executors.queue import PATIENCE, Queue, Worker
+
+LARGEST_ARRAY = 1000  # workers of one array: SLURM takes 1,001 unless its MaxArraySize was changed
+LOOKING = 0.1  # share of the main process's time that it looks at the queue and its workers; the rest it sleeps
+LONGEST_PAUSE = PATIENCE / 10  # seconds between two looks, so that workers hear of it in time
 
 
 class Submitit:
-    """Run jobs in an array of workers, each a SLURM job that takes jobs from a shared folder until none is left.
+    """Run jobs in arrays of workers, each a SLURM job that takes jobs from a shared folder until none is left.
 
     submitit puts a worker that is preempted or runs out of time into the queue again; a worker that dies is submitted
     again. Both continue with the job that they had not finished. Workers stop when this process has not updated the
@@ -25,7 +30,7 @@ class Submitit:
 
     Args:
         folder: for queues, and for submitit's scripts and logs; on a file system that the cluster shares.
-        workers: number of SLURM jobs of the array.
+        workers: number of SLURM jobs; an array has at most 1,000 of them.
         threads: torch threads, and CPUs, of each worker.
         gpus: CUDA devices of each worker.
         timeout_min: minutes after which SLURM ends a worker.
@@ -53,7 +58,7 @@ class Submitit:
         self.threads = threads
         self.cluster = cluster
         self._options = {"timeout_min": timeout_min, "cpus_per_task": threads, "gpus_per_node": gpus}
-        self._options |= {"name": "dmm_exp", **(parameters or {})}
+        self._options |= {"name": "dmm_exp", "slurm_array_parallelism": LARGEST_ARRAY, **(parameters or {})}
         self._executor: Any = None
         self._interval = 0.1 if cluster == "local" else 2.0  # seconds between two looks at the queue
 
@@ -70,16 +75,23 @@ class Submitit:
         """
         if not jobs:
             return
-        array = _Array(self._started(), Queue(self.folder / f"queue-{uuid.uuid4().hex[:12]}"), function, jobs)
+        array = self.array(function, jobs)
         try:
-            array.submit(range(min(self.workers, len(jobs))), self.threads)
+            array.submit(min(self.workers, len(jobs)), self.threads)
             while array.missing:
+                begun = time.monotonic()
                 for index in array.newly_done():
                     yield jobs[index]
                 array.look_after_workers()
-                time.sleep(self._interval)
+                pause = (1 / LOOKING - 1) * (time.monotonic() - begun)
+                time.sleep(min(max(self._interval, pause), LONGEST_PAUSE))
         finally:
             array.end()
+
+    def array(self, function: Callable[[Job], None], jobs: list[Job]) -> Array:
+        """Return workers for some jobs; none is submitted yet."""
+        queue = Queue(self.folder / f"queue-{uuid.uuid4().hex[:12]}")
+        return Array(self._started(), self.cluster == "slurm", queue, function, jobs)
 
     def close(self) -> None:
         """Do nothing: no worker runs between two calls of :meth:`run`."""
@@ -105,28 +117,46 @@ class Submitit:
         return self._executor
 
 
-class _Array:
+class Array:
     """The workers of some jobs.
+
+    Args:
+        executor: of submitit.
+        is_slurm: whether workers are SLURM jobs, and no processes of this machine.
+        queue: of the jobs; not created yet.
+        function: runs one job.
+        jobs: all of them.
 
     Attributes:
         missing: indices of jobs that are not known to be done.
     """
 
-    def __init__(self, executor: Any, queue: Queue, function: Callable[[Any], None], jobs: list[Any]) -> None:
+    def __init__(
+        self, executor: Any, is_slurm: bool, queue: Queue, function: Callable[[Any], None], jobs: list[Any]
+    ) -> None:
         self.missing = set(range(len(jobs)))
         self._executor = executor
+        self._is_slurm = is_slurm
         self._queue = queue
         self._work = function, jobs
         self._workers: dict[Worker, Any] = {}
         self._deaths = Counter[int]()  # by job; by -1 - number for workers that had taken no job
 
-    def submit(self, numbers: range, threads: int) -> None:
-        """Create the queue and submit its workers as one array."""
-        self._queue.begin()
-        workers = [Worker(self._queue, number, *self._work, threads) for number in numbers]
-        with self._executor.batch():
-            submitted = [self._executor.submit(worker) for worker in workers]
-        self._workers = dict(zip(workers, submitted, strict=True))
+    def submit(self, count: int, threads: int) -> None:
+        """Create the queue, and submit its workers in as few arrays as SLURM takes.
+
+        Each begins at a place of its own, so that they do not all try the same jobs.
+        """
+        import cloudpickle
+
+        function, jobs = self._work
+        self._queue.begin(function, jobs, cloudpickle.dumps)
+        for start in range(0, count, LARGEST_ARRAY):
+            numbers = range(start, min(start + LARGEST_ARRAY, count))
+            workers = [Worker(self._queue, number, number * len(jobs) // count, threads) for number in numbers]
+            with self._executor.batch():
+                submitted = [self._executor.submit(worker) for worker in workers]
+            self._workers |= zip(workers, submitted, strict=True)
 
     def newly_done(self) -> list[int]:
         """Return the jobs that were finished since the last call."""
@@ -163,7 +193,9 @@ class _Array:
 
     def end(self) -> None:
         """Cancel workers that still run, and remove the queue."""
-        for submitted in self._workers.values():
-            if not submitted.done():
-                submitted.cancel(check=False)
+        running = [submitted for submitted in self._workers.values() if not submitted.done()]
+        if arrays := sorted({job.job_id.partition("_")[0] for job in running}) if self._is_slurm else []:
+            subprocess.call(["scancel", *arrays])  # one command, and not one for each worker
+        for submitted in [] if self._is_slurm else running:
+            submitted.cancel(check=False)
         shutil.rmtree(self._queue.folder, ignore_errors=True)

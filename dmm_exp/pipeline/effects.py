@@ -128,8 +128,12 @@ class FromPool(EvidenceSource):
         """Return all that the estimator uses."""
         evidence, models = self.at_size_of_pool(rows), self.models
         if self.designs:
-            known, originals = models.known, models.originals.stacked("logits")
-            evidence = replace(evidence, designs=models.of_designs, known=known, originals=originals)
+            evidence = replace(
+                evidence,
+                designs=lambda: models.of_designs,
+                known=lambda: models.known,
+                originals=models.originals.stacked("logits"),
+            )
         if not self.extrapolates:
             return evidence
         larger = models.answers(models.larger, models.larger_subsets.block)

@@ -22,7 +22,7 @@ from dmm_exp.files.digests import digest_of
 from dmm_exp.metrics import margins
 from dmm_exp.pipeline.chunks import Chunks
 from dmm_exp.pools import Design, Known, answers_alike, role_of
-from dmm_exp.scores import memorization_columns
+from dmm_exp.scores import memorization
 from dmm_exp.store import Artifact, Draft, Spec
 
 PART = "dmm_exp.ensembles.schedules.Part"
@@ -130,11 +130,11 @@ class Models:
     def known(self) -> Known:
         """What designs look at: the training rows, and what the first models on random halves answer."""
         examples, halves = self.context.examples, self.of_pool[:KNOWN_FROM]
-        table = memorization_columns(halves.logits, halves.masks, examples.labels, halves.margins)
+        scores, _ = memorization(halves.logits, halves.masks, examples.labels, "probability", halves.margins)
         return Known(
             examples.n_train,
             examples.labels,
-            torch.from_numpy(table["memorization"]).float().nan_to_num().clamp(0, 1),
+            scores.float().nan_to_num().clamp(0, 1),
             answers_alike(torch.from_numpy(self.margins_of(halves, slice(None))), halves.masks[:, :]),
             examples.inputs,
             examples.columns,

@@ -9,7 +9,7 @@ from dmm_exp.pools.designs import (
     WithoutShare,
     role_of,
 )
-from dmm_exp.pools.known import Known, answers_alike
+from dmm_exp.pools.known import Known, answers_alike, rows_of_classes
 
 __all__ = [
     "Design",
@@ -21,4 +21,5 @@ __all__ = [
     "WithoutShare",
     "answers_alike",
     "role_of",
+    "rows_of_classes",
 ]

@@ -41,8 +41,7 @@ class Known:
     @cached_property
     def classes(self) -> list[Tensor]:
         """Training rows of every class that has any."""
-        labels = self.labels[: self.n_train]
-        return [(labels == label).nonzero().squeeze(1) for label in labels.unique().tolist()]
+        return rows_of_classes(self.labels[: self.n_train])
 
     def representation(self, alike: str) -> Tensor:
         """Return what says which points are alike, ``[points, width]``: rows of unit length.
@@ -74,6 +73,11 @@ class Known:
             UserError: the dataset has no such column.
         """
         return group_values(self.columns, column, "column")
+
+
+def rows_of_classes(labels: Tensor) -> list[Tensor]:
+    """Return the rows of every class that has any, from labels ``[rows]``, in the order of classes."""
+    return [(labels == label).nonzero().squeeze(1) for label in labels.unique().tolist()]
 
 
 def answers_alike(margins: Tensor, masks: Tensor) -> Tensor:

@@ -167,4 +167,5 @@ class Artifact:
 
     def _shards(self) -> list[Path]:
         names = (name for name in self.manifest["files"] if name.startswith("shard-"))
-        return [self.path / name for name in sorted(names) if name.endswith(".safetensors")]
+        in_order = sorted(names, key=lambda name: (len(name), name))  # numbers from 100,000 on have more digits
+        return [self.path / name for name in in_order if name.endswith(".safetensors")]

@@ -11,7 +11,8 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOCKS", "SEAL", "Draft", "Messages", "Missing", "Store", "is_intact", "sealed", "shard_name"]
 
+LARGE = 1 << 24  # bytes of an artifact whose files are verified by several threads
 LOCKS = ".locks"  # folder of a store's locks
 
 
@@ -108,6 +110,7 @@ class Draft:
         facts: Json,
         *,
         cpu: float = 0.0,
+        members: Sequence[int] | None = None,
         taken_over: Mapping[str, int] | None = None,
     ) -> None:
         """Write one shard and then its checksum file: without the second, the first does not count.
@@ -117,11 +120,13 @@ class Draft:
             tensors: its content; the first dimension is members.
             facts: what is to be remembered of its making.
             cpu: CPU seconds that it took this process.
+            members: ``[start, stop]`` of them; looked up in the layout, which takes the longer the more shards there
+                are, where they are not said.
             taken_over: digest of another artifact → number of members of the shard that were made for that one.
         """
         path = self.path / shard_name(index)
         write_tensors(path, tensors)
-        self._write_receipt(index, checksum(path), facts, cpu, taken_over or {})
+        self._write_receipt(index, checksum(path), facts, cpu, members, taken_over or {})
 
     def take_shard(self, index: int, source: Artifact, shard: int) -> None:
         """Take over a whole shard of another artifact: the same file, where the file system can.
@@ -132,12 +137,20 @@ class Draft:
         path, theirs = self.path / shard_name(index), source.path / shard_name(shard)
         receipt, (start, stop) = read_receipt(_receipt(theirs)), source.layout[shard]
         link(path, theirs)
-        self._write_receipt(index, receipt["sha256"], receipt["facts"], 0.0, {source.digest: stop - start})
+        self._write_receipt(index, receipt["sha256"], receipt["facts"], 0.0, None, {source.digest: stop - start})
 
-    def _write_receipt(self, index: int, sha256: str, facts: Json, cpu: float, taken_over: Mapping[str, int]) -> None:
+    def _write_receipt(
+        self,
+        index: int,
+        sha256: str,
+        facts: Json,
+        cpu: float,
+        members: Sequence[int] | None,
+        taken_over: Mapping[str, int],
+    ) -> None:
         receipt = {"sha256": sha256, "facts": dict(facts), "cpu": cpu, "process": os.getpid()}
-        layout = read_layout(self.path)
-        receipt |= {"members": layout[index]} if index < len(layout) else {}
+        place = [list(members)] if members is not None else read_layout(self.path)[index : index + 1]
+        receipt |= {"members": place[0]} if place else {}
         receipt |= {"taken_over": dict(taken_over)} if taken_over else {}
         write_json(_receipt(self.path / shard_name(index)), sealed(receipt))
 
@@ -164,17 +177,16 @@ class Draft:
 
     def cpu_seconds_elsewhere(self) -> float:
         """Return the CPU seconds that other processes, of this attempt or an earlier one, spent on shards."""
-        return sum(receipt["cpu"] for receipt in self._receipts() if receipt["process"] != os.getpid())
+        return sum(receipt["cpu"] for receipt in self._receipts.values() if receipt["process"] != os.getpid())
 
     def shard_checksums(self) -> dict[str, str]:
         """Return file name → checksum of the shards, as it was taken when each was written."""
-        receipts = {path: read_receipt(path) for path in self.path.glob("shard-*.json")}
-        return {path.with_suffix(".safetensors").name: receipt["sha256"] for path, receipt in receipts.items()}
+        return {path.with_suffix(".safetensors").name: receipt["sha256"] for path, receipt in self._receipts.items()}
 
     def taken_over(self) -> dict[str, int]:
         """Return how many members were made for other artifacts, by the digests of these."""
         members: Counter[str] = Counter()
-        for receipt in self._receipts():
+        for receipt in self._receipts.values():
             members.update(receipt.get("taken_over") or {})
         return dict(members)
 
@@ -183,8 +195,10 @@ class Draft:
         for temporary in self.path.glob(".*.tmp"):
             temporary.unlink(missing_ok=True)
 
-    def _receipts(self) -> list[Json]:
-        return [read_receipt(path) for path in self.path.glob("shard-*.json")]
+    @cached_property
+    def _receipts(self) -> dict[Path, Json]:
+        """What was recorded with each shard; read once, when all of them are written."""
+        return {path: read_receipt(path) for path in self.path.glob("shard-*.json")}
 
     def layout(self, wanted: list[list[int]]) -> list[list[int]]:
         """Return how members are cut into shards: as an interrupted attempt began, else as ``wanted`` (and record it).
@@ -340,7 +354,13 @@ class Store:
             return [MANIFEST]
         if described != canonical(spec.as_dict()):
             return [MANIFEST]
-        return [name for name, expected in manifest["files"].items() if not self._is_whole(path / name, expected)]
+        files = {path / name: expected for name, expected in manifest["files"].items()}
+        if sum(map(_bytes, files)) < LARGE:
+            are_whole = list(map(self._is_whole, files, files.values()))
+        else:  # hashing leaves Python's own lock to other threads
+            with ThreadPoolExecutor(os.cpu_count()) as threads:
+                are_whole = list(threads.map(self._is_whole, files, files.values()))
+        return [file.name for file, is_whole in zip(files, are_whole, strict=True) if not is_whole]
 
     def _is_whole(self, path: Path, expected: str) -> bool:
         """Return whether a file's content has a checksum."""
@@ -427,6 +447,14 @@ def _is_damaged_receipt(path: Path) -> bool:
 
 def _receipt(shard: Path) -> Path:
     return shard.with_suffix(".json")
+
+
+def _bytes(path: Path) -> int:
+    """Return the size of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _matches(path: Path, expected: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -46,12 +48,13 @@ def evidence(parts=("class", "part", "share")) -> Evidence:
     known = Known(N_TRAIN, LABELS, torch.zeros(N_TRAIN), answers_alike(margins, halves), inputs)
     designs = {"class": WithoutClass(30), "part": WithoutPart(60), "share": WithoutShare(60)}
     masks = torch.cat([designs[name].masks(name, 0, known) for name in parts])
+    by_design = SubsetModels(masks, answers(masks, 2), labels=LABELS)
     return Evidence(
         torch.zeros(POINTS, dtype=torch.long),
         N_TRAIN,
         pool=pool,
-        designs=SubsetModels(masks, answers(masks, 2), labels=LABELS),
-        known=known,
+        designs=lambda: by_design,
+        known=lambda: known,
         originals=answers(torch.ones(60, N_TRAIN, dtype=torch.bool), 3),
     )
 
@@ -110,8 +113,42 @@ def test_what_it_has_learnt_can_be_kept(all_evidence, learned):
         assert torch.equal(one, other)
 
 
+def test_what_it_has_learnt_is_taken_up_without_a_look_at_models_by_design(all_evidence, learned):
+    blind = replace(all_evidence, designs=unread, known=unread)
+    again = GroupKriging().recall(blind, learned.tensors())
+    assert torch.equal(again.effect(SOME).mean, learned.effect(SOME).mean)
+
+
+def unread() -> Any:
+    raise AssertionError("it is all in what was learnt")
+
+
+def test_effects_are_those_of_each_point_by_itself(learned):
+    """The formula of the class, point by point, in double precision."""
+    effect, sums, near = learned.effect(WHOLE), learned.sums, learned.shared.neighbourhoods
+    members, forget = learned.left_out, torch.zeros(1, N_TRAIN)
+    forget[0, WHOLE] = 1
+    for point in (0, 7, N_TRAIN - 1, POINTS - 1):
+        cluster, place = int(near.cluster[point]), torch.tensor([point])
+        residuals = learned.residuals[:, near.span(cluster)][:, near.points(cluster) == point][:, 0].double()
+        base = sums.combined(forget, place)[0, 0]
+        goes = members[:, point] if point < N_TRAIN else torch.zeros(len(members))
+        for label in range(CLASSES):
+            kind = int(label != LABELS[point])
+            toward = covariance(learned, cluster, kind, forget, members)[0].double()
+            prior = covariance(learned, cluster, kind, forget, forget)[0, 0]
+            factor = factor_of(learned.factors[cluster], kind).tril().double()
+            weights = torch.cholesky_solve(toward[:, None], factor)[:, 0]
+            left = (float(forget[0, point]) if point < N_TRAIN else 0.0) - float(weights @ goes.double())
+            mean = float(base[label]) + float(weights @ residuals[:, label]) + left * float(learned.gain[point, label])
+            doubt = max(float(prior - toward @ weights), 0) + left**2 * float(learned.shrinkage[point, label])
+            scale = float(sums.deviation[point, label])
+            assert float(effect.mean[point, label]) == pytest.approx(mean * scale, rel=1e-4, abs=1e-4)
+            assert float(effect.standard_error[point, label]) == pytest.approx(doubt**0.5 * scale, rel=1e-3, abs=1e-3)
+
+
 def test_covariances_are_the_sum_of_all_terms_times_their_amplitudes(all_evidence, learned):
-    sets, shared = (~all_evidence.designs.masks[:12]).float(), learned.shared
+    sets, shared = (~all_evidence.designs().masks[:12]).float(), learned.shared
     terms = Terms(shared, learned.amplitudes, sets, sets[:5])
     seen = []
     for label in shared.neighbourhoods.labels:
@@ -314,7 +351,7 @@ def test_bad_settings_are_named(options):
 
 
 def test_terms_are_positive_semidefinite_and_their_powers_are_powers(all_evidence, learned):
-    sets = (~all_evidence.designs.masks[:40]).float()
+    sets = (~all_evidence.designs().masks[:40]).float()
     shared = learned.shared
     terms = [*shared.anywhere(sets, sets), *shared.single(0, 0, sets, sets), *shared.near(0, sets, sets)]
     assert len(terms) == learned.amplitudes.shape[1] - 1

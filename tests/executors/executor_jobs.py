@@ -117,3 +117,11 @@ def hold_workers(folder: str) -> None:
     """Keep two workers busy until this process is killed."""
     for _ in Processes(workers=2).run(wait_for_ever, [Job(Path(folder), number) for number in range(2)]):
         sys.exit("a job that waits for ever has ended")
+
+
+def see_node(job: Job) -> None:
+    """Note the node of a Ray cluster that the worker is on, and leave the other one time to take part."""
+    import ray
+
+    time.sleep(0.5)
+    (job.folder / f"{job.number}.json").write_text(json.dumps({"node": ray.get_runtime_context().get_node_id()}))

@@ -131,11 +131,16 @@ def preempt(folder: Path) -> None:
 # ---------------------------------------------------------------------- the queue of a cluster's workers
 
 
+def queue_of(folder: Path, jobs: int, function: Any = work.write_down) -> Queue:
+    """Return a queue of some jobs that write down what is done with them in a folder."""
+    made = Queue(folder / "queue")
+    made.begin(function, jobs_in(folder, jobs))
+    return made
+
+
 @pytest.fixture
 def queue(tmp_path: Path) -> Queue:
-    made = Queue(tmp_path / "queue")
-    made.begin()
-    return made
+    return queue_of(tmp_path, 5)
 
 
 def test_a_job_is_taken_once_and_what_a_dead_worker_took_is_free_again(queue: Queue):
@@ -148,16 +153,15 @@ def test_a_job_is_taken_once_and_what_a_dead_worker_took_is_free_again(queue: Qu
 
 
 def test_workers_share_the_jobs(queue: Queue, tmp_path: Path):
-    jobs = jobs_in(tmp_path, 5)
     assert queue.claim(3, worker=7)  # someone else is at it
-    assert Worker(queue, 1, work.write_down, jobs, threads=1)() is None
+    assert Worker(queue, 1)() is None
     assert queue.done() == {0, 1, 2, 4}
     assert written(tmp_path) == [0, 1, 2, 4]
 
 
-def test_a_worker_takes_no_more_when_the_main_process_is_not_heard_of(queue: Queue, monkeypatch, tmp_path: Path):
+def test_a_worker_takes_no_more_when_the_main_process_is_not_heard_of(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(queues, "PATIENCE", 0.4)
-    assert Worker(queue, 1, work.write_down_slowly, jobs_in(tmp_path, 9), threads=1)() is None
+    assert Worker(queue_of(tmp_path, 9, work.write_down_slowly), 1)() is None
     assert 1 <= len(written(tmp_path)) <= 3
 
 

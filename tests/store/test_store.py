@@ -304,6 +304,17 @@ def test_a_broken_manifest_is_made_again_without_remaking_shards(content: str, t
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, remove])
+def test_damage_is_found_in_artifacts_that_are_verified_by_several_threads(
+    damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = new_store(tmp_path)[0].obtain(SPEC, Shards()).path
+    monkeypatch.setattr("dmm_exp.store.store.LARGE", 0)
+    assert new_store(tmp_path)[0].damaged_files(SPEC) == []
+    damage(path / "shard-00002.safetensors")
+    assert new_store(tmp_path)[0].damaged_files(SPEC) == ["shard-00002.safetensors"]
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, remove])
 def test_a_damaged_file_is_made_again(damage: Callable[[Path], None], tmp_path: Path):
     make = OneFile()
     path = new_store(tmp_path)[0].obtain(SPEC, make).path
