@@ -17,14 +17,13 @@ from pathlib import Path
 
 import executor_jobs as work
 import pytest
+import ray
 from test_executors import jobs_in
 from test_same_artifacts import importable, pool
 
 from dmm_exp.executors import Local, Ray
 
 __all__ = ["importable"]  # a fixture
-
-ray = pytest.importorskip("ray")
 
 COMMAND = Path(sys.executable).with_name("ray")
 PATIENCE = 90.0  # seconds until two nodes are up
