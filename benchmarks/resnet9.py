@@ -46,6 +46,7 @@ class Scale:
         epochs: of a whole training.
         pairs: of whole trainings.
         processes: that share the device.
+        seconds: of steps in each of them.
         precision: of the trainer.
     """
 
@@ -56,10 +57,21 @@ class Scale:
     epochs: int = 2
     pairs: int = 2
     processes: tuple[int, ...] = (2, 4)
+    seconds: float = 2.0
     precision: str = "bf16-mixed"
 
 
-SMALL = Scale(images=48, batches=(16,), sizes=(1, 2), width=4, epochs=1, pairs=1, processes=(2,), precision="32-true")
+SMALL = Scale(
+    images=48,
+    batches=(16,),
+    sizes=(1, 2),
+    width=4,
+    epochs=1,
+    pairs=1,
+    processes=(2,),
+    seconds=0.1,
+    precision="32-true",
+)
 
 
 def main() -> str:
@@ -172,7 +184,7 @@ def _worker(scale: Scale, batch: int, engine: Engine, size: int, barrier: Barrie
     _wait()
     barrier.wait(timeout=300)
     begun, steps = time.perf_counter(), 0
-    while time.perf_counter() - begun < 2:
+    while time.perf_counter() - begun < scale.seconds:
         step()
         _wait()
         steps += 1

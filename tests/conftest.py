@@ -75,14 +75,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _short_measurements() -> Iterator[None]:
-    """Measure how fast chunks train in a tenth of the time; what is chosen changes no result.
+    """Measure how fast networks train in a tenth of the time; what is chosen changes no result.
 
     Where it is measured again for every folder of results, as here, that takes longer than training.
     """
+    from dmm_exp.deletion import timing
     from dmm_exp.ensembles import chunk_size
     from dmm_exp.runs import plan
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "LEAST_SECONDS", timing.LEAST_SECONDS / 10)
         patch.setattr(chunk_size, "LEAST_SECONDS", chunk_size.LEAST_SECONDS / 10)
         patch.setattr(plan, "BUDGET", plan.BUDGET / 10)
         yield

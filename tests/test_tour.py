@@ -1,4 +1,4 @@
-"""The tour, executed as a reader would, with fewer and smaller models."""
+"""The tour, executed as a reader would, with fewer and smaller models, and in one process."""
 
 from pathlib import Path
 
@@ -10,6 +10,25 @@ TOUR = Path(__file__).resolve().parents[1] / "docs" / "tour.ipynb"
 SMALL = '"n_models=20", "training.epochs=8"'
 DELETION = 'RECIPE, POOL = {"epochs": 8}, 200', "verify=20"
 SMALLER = '"n_models=3", "training.epochs=1", "training.batch_size=512", "attribution=debiased"'
+# Before the first cell: the kernel itself does the commands that it would start, since it has imported torch anyway.
+IN_ONE_PROCESS = f"""
+import subprocess, sys
+from pathlib import Path
+sys.path.append({str(Path(__file__).parent)!r})
+from conftest import command_here
+
+start = subprocess.run
+
+def run(words, **options):
+    package, _, name = words[2].partition(".") if words[:2] == [sys.executable, "-m"] else ("", "", "")
+    if package != "dmm_exp":
+        return start(words, **options)
+    done = command_here(*filter(None, [name]), *words[3:], cwd=Path.cwd())
+    assert done.returncode == 0, done.stderr
+    return done
+
+subprocess.run = run
+"""
 
 
 def code_cells(notebook):
@@ -36,6 +55,7 @@ def test_the_tour_runs_from_a_forget_set_to_the_report(tmp_path):
         for full, few in fewer.items():
             cell.source = cell.source.replace(full, few)
         cell.outputs = []
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(IN_ONE_PROCESS))
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     assert {output.output_type for output in outputs} == {"stream", "display_data", "execute_result"}

@@ -4,11 +4,10 @@ import doctest
 import importlib
 import pkgutil
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import dmm_exp
 from dmm_exp import deletion, records
@@ -46,14 +45,19 @@ def words(text: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_example_deletes_rows_and_says_how_well(tmp_path):
-    done = subprocess.run([sys.executable, EXAMPLE], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("DMM made the network unlearn 10 of 1,400 training rows")
-    assert "this network can be told from doing nothing and cannot be told from retraining" in done.stdout
-    assert "20 retrained networks" in done.stdout
+def test_the_example_deletes_rows_and_says_how_well(tmp_path, monkeypatch, capsys):
+    """With half the pool, which says it in the same words."""
+    monkeypatch.chdir(tmp_path)
+    code = EXAMPLE.read_text()
+    assert "size=600" in code
+    with torch.random.fork_rng():
+        exec(compile(code.replace("size=600", "size=300"), EXAMPLE, "exec"), {"__name__": "__main__"})
+    said = capsys.readouterr().out
+    assert said.startswith("DMM made the network unlearn 10 of 1,400 training rows")
+    assert "this network can be told from doing nothing and cannot be told from retraining" in said
+    assert "20 retrained networks" in said
     (shown,) = re.findall(r"^```\n(DMM made .*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert words(shown) == words(done.stdout)
+    assert words(shown) == words(said)
     assert sorted(path.name for path in (tmp_path / "unlearned").iterdir()) == [
         "deletion.json",
         "points.parquet",

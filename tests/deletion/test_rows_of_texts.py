@@ -175,18 +175,20 @@ def test_validation_must_be_of_the_same_kind():
 
 
 def test_a_pool_of_texts_answers_requests_and_forgets_rows(tmp_path):
-    pool = prepare(bag(), DATA, RECIPE, tmp_path / "pool", size=40, validation=UNSEEN, chunk_size=20, progress=False)
+    shorter = {**RECIPE, "epochs": 8}
+    pool = prepare(bag(), DATA, shorter, tmp_path / "pool", size=40, validation=UNSEEN, chunk_size=20, progress=False)
     options: dict[str, Any] = {"method": "dmm epochs=1", "pool": pool, "progress": False}
-    result = unlearn(network(), DATA, GONE, verify=3, **options)
+    network = train(bag(), DATA, shorter)
+    result = unlearn(network, DATA, GONE, verify=3, **options)
     assert result.verification["oracles"] == 3
-    ledger = Ledger(tmp_path / "book", network(), DATA, **options)
+    ledger = Ledger(tmp_path / "book", network, DATA, **options)
     ledger.delete([3, 5])
     ledger.purge()
     assert not pool.examples().inputs[[3, 5]].any()
     assert pool.examples().inputs.dtype == torch.int64
     zeros = DATA[0].clone()
     zeros[[3, 5]] = 0
-    assert Ledger(tmp_path / "book", network(), (zeros, DATA[1]), **options).delete([7]).forgotten == [3, 5, 7]
+    assert Ledger(tmp_path / "book", network, (zeros, DATA[1]), **options).delete([7]).forgotten == [3, 5, 7]
 
 
 # ---------------------------------------------------------------------- by command

@@ -46,6 +46,7 @@ SMALLEST = [  # bounds that win over whatever a page says
     "scale.pool.size=24",
     "scale.pool.held_out=2",
     "scale.pool.designs.each.members=4",
+    "scale.model.chunk_size=24",
     "scale.training.epochs=1",
     "scale.training.batch_size=256",
     "scale.unlearner.epochs=1",

@@ -199,8 +199,14 @@ def is_job_of_many(words: list[str], compose: Composer) -> bool:
     return not (options.help or options.cfg) and "Run" not in str(compose.first(options.overrides).job._target_)
 
 
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that commands of all pages share: what one made, the others find."""
+    return tmp_path_factory.mktemp("outputs")
+
+
 @pytest.mark.parametrize("page", sorted({page.relative_to(ROOT).as_posix() for page in PAGES}))
-def test_every_run_runs(page, compose, command, tmp_path, monkeypatch):
+def test_every_run_runs(page, compose, command, outputs, tmp_path, monkeypatch):
     """At the smallest scale. What goes to other machines, or searches, is planned; tests/search runs searches."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     refused = {}
@@ -209,13 +215,13 @@ def test_every_run_runs(page, compose, command, tmp_path, monkeypatch):
             continue
         only_planned = {*words} & ELSEWHERE_RUN or any(word.startswith("hparams_search=") for word in words)
         smaller = ["dry_run=true"] if only_planned else [*SMALLEST, *WITH.get(words[0], [])]
-        done = command(*words, *smaller, "logger=none", f"paths.outputs={tmp_path}", cwd=ROOT / "examples")
+        done = command(*words, *smaller, "logger=none", f"paths.outputs={outputs}", cwd=ROOT / "examples")
         readers_own = any(word.startswith(READERS_OWN) for word in words) and LACKS.search(done.stderr)
         if done.returncode and not readers_own:
             refused[text] = done.stderr.strip()
     assert not refused, "\n".join(f"{text}\n  {why}" for text, why in refused.items())
     if page == "README.md":  # its last command
-        assert command("compare", tmp_path / "runs", cwd=tmp_path).returncode == 0
+        assert command("compare", outputs / "runs", cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

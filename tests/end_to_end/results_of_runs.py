@@ -16,6 +16,7 @@ SMALLEST = [
     "experiment=quick",
     "evaluation.report=false",
     "attribution=debiased",
+    "model.chunk_size=12",
     "training.epochs=1",
     "training.batch_size=512",
     "pool.size=12",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,13 @@ def noisily(net: torch.nn.Module, retain_loader: Loader, forget_loader: Loader, 
         optimizer.step()
 
 
-@lru_cache
+@cache
 def digits() -> Examples:
     """Return all 1,797 digits."""
     return Digits(Normalisation(16, [0.305], [0.376])).load()
 
 
-@lru_cache
+@cache
 def few_digits() -> Examples:
     """Return a hundred training digits and thirty for validation."""
     everything = digits()
@@ -129,7 +129,7 @@ def beginning(recipe: dict[str, Any], epochs: int) -> dict[str, Any]:
     return {**recipe, "epochs": epochs, "schedule": Part(recipe["schedule"], 0, recipe["epochs"])}
 
 
-@lru_cache
+@cache
 def tiny(network: str = "mlp", forget: int = 20) -> UnlearningTask:
     """Return three small originals and the first examples to forget."""
     return forgetting(few_digits(), range(forget), members=3, network={"mlp": MLP, "cnn": CNN}[network])
@@ -175,7 +175,7 @@ def unlearn(name: str, task: UnlearningTask, **settings: Any) -> UnlearningResul
     return make(name, **settings).unlearn(task)
 
 
-@lru_cache
+@cache
 def usual(name: str, network: str = "mlp", forget: int = 20) -> UnlearningResult:
     """Return what a method makes of a tiny task; tests share it, so they must not change it."""
     return unlearn(name, fitting(name, network, forget))
@@ -205,7 +205,7 @@ def movement(result: UnlearningResult, task: UnlearningTask) -> Tensor:
     return torch.cat(parts, dim=1).norm(dim=1)
 
 
-@lru_cache
+@cache
 def task() -> UnlearningTask:
     """Return three originals trained on all digits, and 20 examples to forget."""
     return forgetting(digits(), range(0, 200, 10), members=3, network={**MLP, "hidden": [24]})
