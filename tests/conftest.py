@@ -10,6 +10,8 @@ import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +79,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def _short_measurements() -> Iterator[None]:
     """Measure how fast networks train in a tenth of the time; what is chosen changes no result.
 
-    Where it is measured again for every folder of results, as here, that takes longer than training.
+    Where it is measured again for every folder of results, as here, that takes longer than training. And let Lightning
+    look through the installed packages once: for each of thousands of trainers, that takes longer, too.
     """
+    from lightning.fabric.utilities import registry
+
     from dmm_exp.deletion import timing
     from dmm_exp.ensembles import chunk_size
     from dmm_exp.runs import plan
@@ -86,6 +91,7 @@ def _short_measurements() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "LEAST_SECONDS", timing.LEAST_SECONDS / 10)
         patch.setattr(chunk_size, "LEAST_SECONDS", chunk_size.LEAST_SECONDS / 10)
+        patch.setattr(registry, "entry_points", cache(entry_points))
         patch.setattr(plan, "BUDGET", plan.BUDGET / 10)
         yield
 

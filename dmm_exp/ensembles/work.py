@@ -11,8 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache, partial
-from importlib.metadata import EntryPoints, entry_points
+from functools import lru_cache, partial
 from itertools import chain
 from math import isfinite
 from operator import mul
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import torch
-from lightning.fabric.utilities import registry
 from torch import Tensor, nn
 
 from dmm_exp.config.instantiate import instantiate, takes
@@ -317,15 +315,8 @@ def trainer_factory(trainer: Plain) -> TrainerFactory:
     """Return a factory of Lightning trainers that print nothing and write no files."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    registry.entry_points = _offered
     options = {key: value for key, value in trainer.items() if key != "engine"}
     return TrainerFactory(partial(instantiate, options), Engine.of(trainer))
-
-
-@cache
-def _offered(group: str) -> EntryPoints:
-    """Return what installed packages offer: Lightning looks through all of them for every trainer that it makes."""
-    return entry_points(group=group)
 
 
 def evaluation_copy(ensemble: Ensemble, trainer: Plain) -> Ensemble:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from trainers import TRAINER
 
 from dmm_exp.data import Augmentation, Digits, Examples, Normalisation
-from dmm_exp.ensembles import Ensemble, EnsembleModule, EnsembleTraining, Optimisation, member_seed, work
+from dmm_exp.ensembles import Ensemble, EnsembleModule, EnsembleTraining, Optimisation, member_seed
 from dmm_exp.ensembles.optimisation import clip_norms
 from dmm_exp.ensembles.schedules import Constant
 from dmm_exp.ensembles.work import model_factory, trainer_factory
@@ -421,13 +421,3 @@ def test_ctrl_c_while_training_reaches_the_caller_and_the_next_one_will_too(digi
     with pytest.raises(KeyboardInterrupt):
         fit(training(kind=Interrupted), digits)
     assert signal.getsignal(signal.SIGINT) == before
-
-
-def test_trainers_look_through_the_installed_packages_once(monkeypatch):
-    looked = []
-    monkeypatch.setattr(work, "entry_points", lambda group: looked.append(group) or [])
-    work._offered.cache_clear()
-    make = trainer_factory(TRAINER)
-    assert [make(max_epochs=epochs).max_epochs for epochs in (1, 2)] == [1, 2]
-    assert len(looked) == len(set(looked)) == 1
-    work._offered.cache_clear()
