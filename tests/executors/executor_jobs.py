@@ -59,7 +59,7 @@ def killed_twice_after_a_while(job: Job) -> None:
     for marker in markers if job.number == 1 else ():
         if not marker.exists():
             marker.touch()
-            time.sleep(3)
+            time.sleep(2)
             os.kill(os.getpid(), signal.SIGKILL)
     write_down(job)
 
