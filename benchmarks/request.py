@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 
@@ -36,6 +37,7 @@ DATA = (
     "model.network.strides=[4]",
 )
 NETWORK = "network.pt"  # beside the pool
+FIT = "dmm_exp.unlearners.fit"  # brings Lightning, which a program imports when it first trains
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def _program(folder: Path) -> Times:
 def requests(folder: Path) -> Times:
     """Be one program: open the pool, and send one request after another, each for other rows."""
     torch.set_num_threads(1)
+    import_module(FIT)
     config, examples = _data()
     network = _network(config, examples)
     network.load_state_dict(torch.load(folder / NETWORK, weights_only=True))
