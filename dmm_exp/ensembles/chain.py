@@ -39,6 +39,14 @@ class Layer:
     after: tuple[nn.Module, ...] = ()
 
 
+NARROW = 64  # channels: on wider images the library's convolutions are faster than products of copies
+
+
+def are_narrow(layers: Sequence[Layer]) -> bool:
+    """Return whether no convolution has many channels, so that fused steps are faster than stacked ones."""
+    return all(layer.convolution is None or layer.convolution.out_channels <= NARROW for layer in layers)
+
+
 def chain_of(ensemble: Ensemble, input_shape: Sequence[int]) -> list[Layer] | None:
     """Return the layers of networks that are a plain chain behind their normalisation, else None.
 

@@ -158,7 +158,7 @@ class Measurement:
         """Return the engines to measure, plain ones first; an engine that was asked for is the only one."""
         options = {
             "step": ("eager", "graph") if self._recordable() else ("eager",),
-            "members": ("fused" if self._fusable() else "together", "apart"),
+            "members": self._members(),
             "memory": ("rows", "channels_last") if self.inputs.ndim == 4 else ("rows",),
         }
         kept = {
@@ -180,7 +180,7 @@ class Measurement:
         """
         right: list[float] = []
         for number, engine in enumerate(self.engines()):
-            sizes = CANDIDATES if self.device.type == "cuda" or number == 0 else CANDIDATES[:1]
+            sizes = CANDIDATES if self.device.type == "cuda" or engine.members != "apart" else CANDIDATES[:1]
             try:
                 losses = self.losses(engine)
                 right = right or losses
@@ -316,9 +316,13 @@ class Measurement:
         """Whether the device, the precision and the trainer allow fused steps."""
         return self.device.type == "cpu" and not self.mixed and self.alone
 
-    def _fusable(self) -> bool:
-        """Return whether steps of these networks can be fused."""
-        return self._plain_host and chain_of(Ensemble.stack([self.network]), self.inputs.shape[1:]) is not None
+    def _members(self) -> tuple[str, ...]:
+        """Return how members may be trained, plainly first; of linear layers alone fused steps are always faster."""
+        layers = chain_of(Ensemble.stack([self.network]), self.inputs.shape[1:]) if self._plain_host else None
+        if layers is None:
+            return "together", "apart"
+        convolved = any(layer.convolution is not None for layer in layers)
+        return ("together", "fused", "apart") if convolved else ("fused", "apart")
 
     def _recordable(self) -> bool:
         """Return whether steps of this recipe can be recorded on this device."""

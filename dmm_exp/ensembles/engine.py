@@ -34,7 +34,7 @@ class Engine:
             for an engine that was asked for they are an error.
 
     ``auto`` is the fastest choice on the device by measurement, see :mod:`dmm_exp.ensembles.chunk_size`. Where nothing
-    is measured, it is plain, and members are ``fused`` where they can be, else ``together``.
+    is measured, it is plain, and members are ``fused`` where they can be and no convolution is wide, else ``together``.
 
     Raises:
         UserError: a choice is unknown.

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from dmm_exp.data import Augmentation, Examples
-from dmm_exp.ensembles.chain import NOT_A_CHAIN, chain_of
+from dmm_exp.ensembles.chain import NOT_A_CHAIN, are_narrow, chain_of
 from dmm_exp.ensembles.engine import AUTO, Engine
 from dmm_exp.ensembles.ensemble import Ensemble, column_major
 from dmm_exp.ensembles.fused_step import FusedStep
@@ -93,7 +93,11 @@ class EnsembleTraining(EnsembleModule):
             return f"trains in 32-true, not in trainer.precision={trainer.precision}"
         if any(getattr(type(self), name) is not getattr(EnsembleTraining, name) for name in OF_A_STEP):
             return f"{self.method_name} takes steps of its own"
-        return None if chain_of(self.ensemble, self.examples.input_shape) else NOT_A_CHAIN
+        layers = chain_of(self.ensemble, self.examples.input_shape)
+        if layers is None:
+            return NOT_A_CHAIN
+        wide = self.ensemble.engine.members == AUTO and not are_narrow(layers)
+        return "a convolution has so many channels that plain steps are faster" if wide else None
 
     def on_fit_start(self) -> None:
         """Prepare fused steps, too."""
