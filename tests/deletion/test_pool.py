@@ -198,7 +198,7 @@ def without(facts: dict[str, Any], *names: str) -> dict[str, Any]:
 def test_a_pool_from_which_nothing_could_be_learnt_for_want_of_memory_is_refused_before_it_is_trained(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("dmm_exp.ensembles.memory.machine_memory", lambda: 1e5)
+    monkeypatch.setattr("dmm_exp.ensembles.memory.machine_memory", lambda: 5e4)
     said = refused(lambda: made(tmp_path / "pool"))
     assert said.startswith("pool.designs: GroupKriging of 32 members by design, 30 points and 3 classes")
     assert 'a smaller size= than 40, or attribution="empirical_bayes"' in said

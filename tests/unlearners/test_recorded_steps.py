@@ -74,7 +74,7 @@ def recorded(monkeypatch):
 
 
 def engine(step: str):
-    return trainer_factory({**TRAINER, "engine": {"step": step}})
+    return trainer_factory({**TRAINER, "engine": {"step": step, "members": "together"}})
 
 
 @pytest.mark.parametrize("name", FINE_TUNING)
