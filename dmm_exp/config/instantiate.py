@@ -22,6 +22,7 @@ from dmm_exp.config.places import TARGET, check_place
 from dmm_exp.config.schema import Hints, Plain, plain
 from dmm_exp.config.trust import check_found, check_names, is_restricted
 from dmm_exp.errors import UserError, did_you_mean, reason_of, shown
+from dmm_exp.files.digests import canonical
 from dmm_exp.files.reading import parse_yaml
 
 SPECIAL = {  # Hydra's own keys, and their types
@@ -149,7 +150,7 @@ def check_targets(config: Any, prefix: str = "") -> None:
     resolved = plain(config)
     check_names(resolved, prefix)
     for path, node in _targets(resolved, prefix):
-        if node == _preset_trainer():
+        if path == "trainer" and canonical(node) == _preset_trainer():
             continue
         signature, hints = _signature(path, node["_target_"])
         open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
@@ -160,9 +161,9 @@ def check_targets(config: Any, prefix: str = "") -> None:
 
 
 @cache
-def _preset_trainer() -> Plain:
+def _preset_trainer() -> str:
     """Return the trainer of ``conf/trainer/default.yaml``: to compare it with its class would import Lightning."""
-    return parse_yaml(Path(config_directory(), "trainer", "default.yaml").read_text(encoding="utf-8"))
+    return canonical(parse_yaml(Path(config_directory(), "trainer", "default.yaml").read_text(encoding="utf-8")))
 
 
 def check_options_of(path: str, node: Any, options: Any) -> None:

@@ -1,7 +1,7 @@
 """Functions and classes that are imported when they are first called.
 
-Lightning takes longer to import than all else together, and takes 100 MB. Only a process that trains needs it; the main
-process names what its workers call.
+Lightning takes longer to import than all other packages together, and 100 MB of memory. Only a process that trains
+needs it.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Ensemble(nn.Module):
         return Ensemble(self.skeleton, params, stats).use(self.engine)
 
     def use(self, engine: Engine) -> Self:
-        """Set the engine (without ``auto``), and return the ensemble; numbers stay, their memory layout may change."""
+        """Set the engine (settled), and return the ensemble; numbers stay, their memory layout may change."""
         self.engine = engine.settled()
         for value in self.parameters() if self.engine.memory == "channels_last" else ():
             if value.ndim == 5:  # stacked convolutions

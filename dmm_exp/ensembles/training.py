@@ -25,7 +25,8 @@ OF_A_STEP = (  # methods that fused steps do not call, or not for every batch
     *("training_step", "on_train_batch_start", "on_train_batch_end"),
 )
 
-BY_BATCHES = {"limit_train_batches": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}  # settings that count them
+# settings that count batches, and how they usually read: 1 is one batch, and 1.0 all of them
+BY_BATCHES = {"limit_train_batches": "1.0", "overfit_batches": "0.0", "fast_dev_run": "False"}
 
 
 class EnsembleTraining(EnsembleModule):
@@ -83,7 +84,7 @@ class EnsembleTraining(EnsembleModule):
         """Return why steps cannot be fused, None if they can."""
         if trainer.strategy.root_device.type != "cpu":
             return f"is for CPUs, not for {trainer.strategy.root_device}"
-        counts = trainer.max_steps > 0 or any(getattr(trainer, key) != usual for key, usual in BY_BATCHES.items())
+        counts = trainer.max_steps > 0 or any(repr(getattr(trainer, key)) != usual for key, usual in BY_BATCHES.items())
         if trainer.world_size > 1 or self._accumulated > 1 or counts or getattr(trainer, "callbacks", None):
             return (
                 "needs one process, and a trainer without accumulate_grad_batches, max_steps, "

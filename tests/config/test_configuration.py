@@ -52,6 +52,16 @@ def test_the_trainer_of_the_preset_is_what_lightning_takes():
     get_class(target)(**preset)
 
 
+@pytest.mark.parametrize("other", [{"devices": [[]]}, {"precison": 32}, {"_target_": "torch.nn.Linear"}])
+def test_any_other_trainer_is_compared_with_its_class(other):
+    preset = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text())
+    check_targets({"trainer": preset})
+    with pytest.raises(UserError, match=r"^trainer"):
+        check_targets({"trainer": preset | other})
+    with pytest.raises(UserError, match=r"^unlearner\._target_=lightning.pytorch.Trainer: expected a class"):
+        check_targets({"unlearner": preset})
+
+
 def test_every_choice_begins_with_a_comment_that_says_what_it_is():
     for choice in CHOICES:
         assert (CONF / f"{choice}.yaml").read_text().startswith("# "), choice

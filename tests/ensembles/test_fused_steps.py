@@ -517,6 +517,9 @@ def test_networks_that_are_no_plain_chain_are_refused(kind, digits):
     [
         ({"accumulate_grad_batches": 2}, "needs one process"),
         ({"max_steps": 3}, "needs one process"),
+        ({"limit_train_batches": 1}, "needs one process"),
+        ({"limit_train_batches": 0.5}, "needs one process"),
+        ({"overfit_batches": 2}, "needs one process"),
         ({"precision": "bf16-mixed"}, "not in trainer.precision=bf16-mixed"),
     ],
     ids=str,
