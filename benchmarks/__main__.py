@@ -24,6 +24,7 @@ NAMES = (
     "main_job",
     "plans",
     "datamodels",
+    "large_attribution",
     "trak_features",
     "chunk_memory",
     "scale",

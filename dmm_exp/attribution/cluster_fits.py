@@ -13,7 +13,7 @@ from torch import Tensor
 from dmm_exp.attribution.covariance import Terms
 from dmm_exp.attribution.evidence import SubsetModels
 from dmm_exp.attribution.shared_rows import SharedRows
-from dmm_exp.attribution.spread import Spread, margin_errors
+from dmm_exp.attribution.spread import Residuals, Spread, margin_errors
 from dmm_exp.attribution.sums import LABEL, Sums, leaves_out
 from dmm_exp.ensembles.memory import return_free_memory
 
@@ -23,8 +23,6 @@ SPREAD_CLUSTERS = 2  # of each class's clusters every second one: half of them t
 
 Part = TypeVar("Part")
 Found = TypeVar("Found")
-Examples = tuple[Tensor, Tensor, Tensor]
-"""Features of sets, squared errors of margins, and the variance of their prediction; see :func:`fitted`."""
 
 
 def in_threads(function: Callable[[Part], Found], parts: Iterable[Part]) -> list[Found]:
@@ -98,17 +96,16 @@ class ClusterFits:
             known=torch.zeros(shape),
         )
 
-    def learn(self) -> Examples:
-        """Learn from all clusters; return what tells how much models vary."""
+    def learn(self) -> tuple[Residuals, Residuals]:
+        """Learn from all clusters; return what tells how much models vary, see :meth:`Spread.learnt`."""
         terms = Terms(self.shared, self.amplitudes, self.left_out, self.left_out)
         found = in_threads(lambda label: self._of_class(terms, label), self.shared.neighbourhoods.labels)
-        examples = [cluster for label in found for cluster in label]
-        features, squares, known = (torch.cat(values) for values in zip(*examples, strict=True))
-        return features, squares, known
+        samples, gone = zip(*(of_cluster for of_class in found for of_cluster in of_class), strict=True)
+        return Residuals.joined(samples), Residuals.joined(gone)
 
-    def _of_class(self, terms: Terms, label: int) -> list[Examples]:
-        """Learn from the clusters of a class; return what some of them tell of models' variance."""
-        examples = []
+    def _of_class(self, terms: Terms, label: int) -> list[tuple[Residuals, Residuals]]:
+        """Learn from the clusters of a class; return what members tell of models' variance."""
+        found = []
         for number, (cluster, covariances) in enumerate(terms.of_class(label)):
             points = self.shared.neighbourhoods.points(cluster)
             rest = self.sums.unexplained(self.designs, self.left_out, points)
@@ -117,9 +114,11 @@ class ClusterFits:
                 covariance.diagonal().add_(self.amplitudes[kind, -1])
                 factor_of(self.factors[cluster], kind).add_(torch.linalg.cholesky(covariance))
                 self._weigh(cluster, kind, points, rest)
+            sampled = torch.zeros(len(points), dtype=torch.bool)
             if number % SPREAD_CLUSTERS == 0:
-                examples.append(self._of_margins(cluster, points, rest))
-        return examples
+                sampled[:: max(1, len(points) // SPREAD_POINTS)] = True
+            found.append(self._of_margins(cluster, points, rest, sampled))
+        return found
 
     def _weigh(self, cluster: int, kind: int, points: Tensor, rest: Tensor) -> None:
         """Find what members tell of the effects of a cluster's points on themselves."""
@@ -130,16 +129,18 @@ class ClusterFits:
         self.weighed[points] = torch.where(ours, own, self.weighed[points])
         self.known[points] = torch.where(ours, seen, self.known[points])
 
-    def _of_margins(self, cluster: int, points: Tensor, rest: Tensor) -> Examples:
-        """Return features, squared errors of margins and the variance of their prediction, of members at some points.
+    def _of_margins(self, cluster: int, points: Tensor, rest: Tensor, sampled: Tensor) -> tuple[Residuals, Residuals]:
+        """Return how far margins are from what all other members predict.
 
         Args:
             cluster: which.
             points: of the cluster.
             rest: what members leave to explain, ``[members, points, classes]``.
+            sampled: the points at which all members are looked at; at memorized ones, only members without them.
         """
-        some = torch.arange(0, len(points), max(1, len(points) // SPREAD_POINTS))
-        points, rest, sums = points[some], rest[:, some], self.sums
+        hard, sums = self.sums.hard(points), self.sums
+        some = sampled | hard
+        points, rest, sampled, hard = points[some], rest[:, some], sampled[some], hard[some]
         kinds, labels, deviation = sums.kinds(points), sums.labels[points], sums.deviation[points]
         errors, doubt = torch.empty_like(rest), torch.empty(2, len(rest))
         for kind in range(len(doubt)):
@@ -149,7 +150,13 @@ class ClusterFits:
         scale = sums.margin_deviation[points]
         known = doubt[LABEL][:, None] * (deviation.gather(1, labels[:, None])[:, 0] / scale).square()
         features = self.spread.features(cluster, points, self.left_out)
-        return features.flatten(0, 1), (of_margins / scale).square().flatten(), known.flatten()
+        squares, goes = (of_margins / scale).square(), leaves_out(self.left_out, points) > 0
+
+        def where(chosen: Tensor) -> Residuals:
+            at = points.expand_as(chosen)[chosen]
+            return Residuals(at, features[chosen], squares[chosen], known[chosen])
+
+        return where(sampled.expand_as(goes)), where(hard & goes)
 
 
 def _left_out(factor: Tensor, residuals: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

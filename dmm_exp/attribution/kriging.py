@@ -14,8 +14,8 @@ from dmm_exp.attribution.empirical_bayes import EmpiricalBayes
 from dmm_exp.attribution.estimator import Effect, Estimator, Learned, at_least
 from dmm_exp.attribution.evidence import Evidence, SubsetModels
 from dmm_exp.attribution.shared_rows import Neighbourhoods, SharedRows
-from dmm_exp.attribution.spread import Spread, fitted
-from dmm_exp.attribution.sums import HARD, LABEL, OTHER, Sums, slopes
+from dmm_exp.attribution.spread import Spread
+from dmm_exp.attribution.sums import LABEL, OTHER, Sums, slopes
 from dmm_exp.ensembles.memory import require_memory, return_free_memory
 from dmm_exp.errors import UserError
 from dmm_exp.files.reading import Json
@@ -141,9 +141,7 @@ class GroupKriging(Estimator):
         members = torch.randperm(len(left_out), generator=generator)[: self.sample].sort().values
         sets = left_out[members]
         anywhere = list(shared.anywhere(sets, sets))
-        seldom_out = (points >= len(sums.memorization)) | (
-            sums.memorization[points.clamp(max=len(sums.memorization) - 1)] < HARD
-        )
+        seldom_out = ~sums.hard(points)
 
         def of_kind(kind: int) -> Tensor:
             tasks = []
@@ -215,7 +213,7 @@ class Kriged(Learned):
     ) -> Kriged:
         """Factor covariances, find the errors of points' effects on themselves, and learn how much models vary."""
         fits = ClusterFits.of(sums, shared, amplitudes, spread, designs, left_out)
-        spread = replace(spread, coefficients=fitted(*fits.learn()))
+        spread = spread.learnt(*fits.learn())
         variance = _own_variance(fits.weighed, fits.known, sums)
         shrinkage = variance / (1 + variance * fits.known)
         gain = shrinkage * fits.weighed

@@ -55,6 +55,11 @@ class Sums:
         """Return the kind of each logit of some points, ``[points, classes]``."""
         return (torch.arange(self.mean.shape[1]) != self.labels[points, None]).long()
 
+    def hard(self, points: Tensor) -> Tensor:
+        """Return which points are training rows that are memorized, ``[points]``."""
+        n_train = len(self.memorization)
+        return (points < n_train) & (self.memorization[points.clamp(max=n_train - 1)] > HARD)
+
     def observed(self, models: SubsetModels, points: Tensor) -> Tensor:
         """Return by how much models' logits lie below the originals' mean, ``[models, points, classes]``."""
         return (self.mean[points] - models.logits[:, points].float()) / self.deviation[points]
@@ -98,8 +103,8 @@ class Sums:
 
         Each is ``[points, classes]``, zero for the other points.
         """
-        at = points.clamp(max=len(self.memorization) - 1)
-        own, hard = self.singles.near[0][at] / self.deviation[points], (self.memorization[at] > HARD)[:, None]
+        at, hard = points.clamp(max=len(self.memorization) - 1), self.hard(points)[:, None]
+        own = self.singles.near[0][at] / self.deviation[points]
         return own.masked_fill(hard, 0), own.masked_fill(~hard, 0)
 
     def unexplained(self, models: SubsetModels, sets: Tensor, points: Tensor) -> Tensor:

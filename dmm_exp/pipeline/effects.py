@@ -23,7 +23,7 @@ from dmm_exp.pipeline.shared import Last
 from dmm_exp.store import Artifact, Draft, Spec
 
 LDS_POINTS = 100  # of each group
-LEARNED_FORMAT = 4  # increased when the stored result of an estimator that remembers changes
+LEARNED_FORMAT = 5  # increased when the stored result of an estimator that remembers changes
 
 
 class EvidenceSource(ABC):
@@ -252,6 +252,7 @@ class Effects:
         if "pool" in sources:
             config |= {"held_out": context.config.pool.held_out}
         config |= {} if self.measures_lds else {"lds": False}
+        config |= {"format": LEARNED_FORMAT} if self.estimator.remembers else {}
         inputs = {name: artifact.digest for name, artifact in sources.items()} | {"forget": rows.digest}
         detail = f"effect of {name or f'{len(rows)} forget points'} by {type(self.estimator).__name__}"
         return context.obtain(

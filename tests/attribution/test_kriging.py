@@ -13,7 +13,7 @@ from dmm_exp.attribution import Effect, EmpiricalBayes, Evidence, GroupKriging, 
 from dmm_exp.attribution.cluster_fits import _left_out, factor_of, in_threads
 from dmm_exp.attribution.covariance import CONSTANT, Terms, fitted_amplitudes
 from dmm_exp.attribution.shared_rows import POWERS, Neighbourhoods, _powers
-from dmm_exp.attribution.spread import fitted, margin_errors
+from dmm_exp.attribution.spread import Residuals, fitted, margin_errors, own_shifts
 from dmm_exp.attribution.sums import LABEL, OTHER
 from dmm_exp.ensembles import RandomSubsets
 from dmm_exp.errors import UserError
@@ -249,14 +249,18 @@ def test_points_of_a_class_without_training_rows_belong_to_some_cluster():
     assert found.cluster.max() < len(found.label)
 
 
+def residuals_of(features: torch.Tensor, squares: torch.Tensor, known: float = 0.0) -> Residuals:
+    return Residuals(torch.zeros(len(squares), dtype=torch.long), features, squares, torch.full(squares.shape, known))
+
+
 def test_a_few_large_residuals_change_the_spread_little():
     draw = torch.Generator().manual_seed(0)
     features = (torch.rand(4000, 1, generator=draw) > 0.5).float()
     squares = (torch.randn(4000, generator=draw) * (1 + features[:, 0])).square()
-    clean = fitted(features, squares, torch.zeros(4000))
-    assert clean.item() == pytest.approx(2 * torch.tensor(2.0).log().item(), abs=0.2)
+    clean = fitted(residuals_of(features, squares))[0].item()
+    assert clean == pytest.approx(2 * torch.tensor(2.0).log().item(), abs=0.2)
     squares[features[:, 0] == 1] *= torch.where(torch.rand(int(features.sum()), generator=draw) < 0.02, 100.0, 1.0)
-    assert fitted(features, squares, torch.zeros(4000)).item() == pytest.approx(clean.item(), abs=0.2)
+    assert fitted(residuals_of(features, squares))[0].item() == pytest.approx(clean, abs=0.2)
 
 
 def test_amplitudes_are_those_that_data_were_drawn_with():
@@ -296,8 +300,52 @@ def test_the_spread_of_models_is_learnt_from_what_members_leave_to_explain():
     features = torch.rand(20_000, 2, generator=draw)
     variance = 0.3 + (features @ torch.tensor([1.5, -0.7])).exp()
     squares = variance * torch.randn(20_000, generator=draw).square()
-    found = fitted(features, squares, torch.full((20_000,), 0.3))
+    found, _, _ = fitted(residuals_of(features, squares, 0.3))
     torch.testing.assert_close(found, torch.tensor([1.5, -0.7]), atol=0.1, rtol=0)
+
+
+def test_a_points_own_variance_is_learnt_from_members_without_it():
+    draw = torch.Generator().manual_seed(0)
+    shifts, members = 0.6 * torch.randn(200, generator=draw), 150
+    student = torch.distributions.StudentT(4.0)
+    torch.manual_seed(0)
+    squares = (student.sample((200, members)) * (0.5 * (1 + shifts))[:, None].exp()).square().flatten()
+    points = torch.arange(200).repeat_interleave(members)
+    residuals = Residuals(points, torch.zeros(len(points), 0), squares, torch.zeros(len(points)))
+    found = own_shifts(residuals, torch.ones(len(points)), 0.0, 210)
+    assert float((found[:200] - shifts).square().mean().sqrt()) < 0.25
+    torch.testing.assert_close(found[200:], torch.zeros(10), atol=1e-6, rtol=0)
+
+
+def test_points_that_vary_alike_have_no_shifts_of_their_own():
+    torch.manual_seed(0)
+    squares = torch.distributions.StudentT(4.0).sample((200 * 30,)).square()
+    points = torch.arange(200).repeat_interleave(30)
+    residuals = Residuals(points, torch.zeros(len(points), 0), squares, torch.zeros(len(points)))
+    assert float(own_shifts(residuals, torch.zeros(len(points)), 0.0, 200).abs().max()) < 0.15
+
+
+def test_a_memorized_point_gets_the_variance_that_members_without_it_have(learned):
+    spread = learned.spread
+    draw = torch.Generator().manual_seed(0)
+    point = torch.full((400,), 7)
+    gone = Residuals(
+        point,
+        torch.zeros(400, len(spread.coefficients)),
+        9 * torch.randn(400, generator=draw).square(),
+        torch.zeros(400),
+    )
+    sample = residuals_of(
+        torch.rand(4000, len(spread.coefficients), generator=draw), torch.randn(4000, generator=draw).square()
+    )
+    learnt = replace(spread, unseen=torch.zeros(POINTS)).learnt(sample, gone)
+    rows = torch.nn.functional.one_hot(point[:1], N_TRAIN).float()
+    cluster = int(spread.shared.neighbourhoods.cluster[7])
+    with_point = learnt.ratio(cluster, point[:1], rows) / replace(learnt, unseen=torch.zeros(POINTS)).ratio(
+        cluster, point[:1], rows
+    )
+    assert with_point.item() == pytest.approx(3 / 1.2, rel=0.25)  # a normal's scale as Student's t sees it
+    assert learnt.unseen[torch.arange(POINTS) != 7].abs().max() < 1e-6
 
 
 def test_errors_of_logits_move_margins_to_first_order():
