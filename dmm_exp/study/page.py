@@ -23,10 +23,10 @@ from dmm_exp.study.tables import (
     latex,
     markdown,
     rules,
+    shown_values,
     summary,
     texts,
     tidy,
-    values_of,
     warnings,
     word_of,
 )
@@ -54,11 +54,11 @@ class Scatter:
 
 
 def view_chart(records: Sequence[Record], view: View) -> Chart:
-    """Describe one view: a line for each row of the table, a mark with its interval for each column.
+    """Describe one view: a line for each row of the table, its floor first, a mark with its interval for each column.
 
     A column has one colour in all tables of a study.
     """
-    found = estimates(values_of(records, view.table, view.metric))
+    found = estimates(shown_values(records, view))
     series: dict[str, list[Interval]] = {}
     for row, values in found.items():
         for column, one in values.items():

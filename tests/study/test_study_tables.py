@@ -11,6 +11,7 @@ from axes import misleading
 from browser import crushed, faults
 from scipy import stats
 
+from dmm_exp.compare.names import FLOOR_ROW
 from dmm_exp.compare.statistics import Estimate
 from dmm_exp.report.figures import kept
 from dmm_exp.study.page import Scatter, scatter_chart, view_chart, write_study
@@ -19,6 +20,7 @@ from dmm_exp.study.tables import (
     View,
     differences,
     estimates,
+    floors_of,
     latex,
     markdown,
     rules,
@@ -153,14 +155,23 @@ def test_the_floor_is_one_row_above_all_others_with_the_interval_of_the_table(tm
     assert floor[1:] == [str(Estimate.of(values)) for values in (low, high, high - low)]
     assert [head, *rows] == texts(records(), VIEW)
     page = write_study(with_floors(), tmp_path, title="T", views=[VIEW], command="")
-    for text in (page.read_text(), *((tmp_path / f"study.{kind}").read_text() for kind in ("md", "tex"))):
-        assert text.count("independent retraining (floor)") == 1
+    assert page.read_text().count("independent retraining (floor)") == 2  # in the figure, and in the table
+    for kind in ("md", "tex"):
+        assert (tmp_path / f"study.{kind}").read_text().count("independent retraining (floor)") == 1
         assert "Floor: what an independent ensemble" in text
 
 
 def marked(text):
     """Return the names of rows that have a bold or an underlined number."""
     return [line[0] for line in text.splitlines() if r"& \textbf" in line or r"& \underline" in line]
+
+
+def test_the_floor_is_drawn_above_all_rows_as_the_table_says_it():
+    (panel,) = view_chart(with_floors(), VIEW).panels
+    assert {len(mark.x) for mark in panel.marks} == {3}
+    for mark in panel.marks:
+        found = estimates(floors_of(with_floors(), "groups", "tow"))[FLOOR_ROW][mark.label]
+        np.testing.assert_allclose([mark.x[0], *mark.ends[:, 0]], [found.mean, found.low, found.high])
 
 
 def test_floors_and_references_are_neither_bold_nor_underlined():
