@@ -155,10 +155,10 @@ def test_the_floor_is_one_row_above_all_others_with_the_interval_of_the_table(tm
     assert floor[1:] == [str(Estimate.of(values)) for values in (low, high, high - low)]
     assert [head, *rows] == texts(records(), VIEW)
     page = write_study(with_floors(), tmp_path, title="T", views=[VIEW], command="")
-    assert page.read_text().count("independent retraining (floor)") == 2  # in the figure, and in the table
-    for kind in ("md", "tex"):
-        assert (tmp_path / f"study.{kind}").read_text().count("independent retraining (floor)") == 1
-        assert "Floor: what an independent ensemble" in text
+    texts_written = [page.read_text(), *((tmp_path / f"study.{kind}").read_text() for kind in ("md", "tex"))]
+    shown = [text.count("independent retraining (floor)") for text in texts_written]
+    assert shown == [2, 1, 1]  # on the page in the figure, too
+    assert all("Floor: what an independent ensemble" in text for text in texts_written)
 
 
 def marked(text):
