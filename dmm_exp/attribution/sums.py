@@ -94,8 +94,8 @@ class Sums:
     def _of_others(self, sets: Tensor, points: Tensor) -> Tensor:
         """Return the sums of other rows' effects, in logits, ``[sets, points, classes]``."""
         rows, priors = sets.any(0).nonzero().squeeze(1), self.singles.priors
-        by_rows = (priors.means(rows, part).flatten(1) for part in priors.parts(points, len(rows)))
-        sums = [sets[:, rows] @ means for means in by_rows]
+        moved = sets if len(rows) == sets.shape[1] else sets[:, rows]
+        sums = [moved @ priors.means(rows, part).flatten(1) for part in priors.parts(points, len(rows))]
         return (sums[0] if len(sums) == 1 else torch.cat(sums, 1)).view(len(sets), len(points), -1)
 
     def _own(self, points: Tensor) -> tuple[Tensor, Tensor]:
