@@ -106,7 +106,8 @@ class SharedRows:
             first: sets of rows, ``[first, n_train]`` float32: 1 where a row is left out.
             second: others, ``[second, n_train]``.
         """
-        shared = (first * self.sizes[kind, label]) @ second.T
+        rows = first.any(0).nonzero().squeeze(1)  # others add nothing
+        shared = (first[:, rows] * self.sizes[kind, label, rows]) @ second[:, rows].T
         return [shared, shared.square()]
 
     def near(self, cluster: int, first: Tensor, second: Tensor) -> Iterator[Tensor]:

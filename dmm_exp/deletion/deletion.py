@@ -79,8 +79,9 @@ class Deletion:
         self.models = self._models(self.context, None if pooled else lambda: self.subject)
         estimator: Estimator = instantiate(config.attribution, "attribution")
         source = (FromPool if pooled else FromOriginals)(self.models, estimator)
-        # Held-out members are predicted once, when the pool is made, and not at every request.
-        self.effects = Effects(source, learned or Last(), measures_lds=False)
+        # Held-out members are predicted once, when the pool is made, and not at every request. One network has no
+        # spread; a verification's have.
+        self.effects = Effects(source, learned or Last(), measures_lds=False, spreads=False)
 
     def _models(self, context: Context, originals: Callable[[], Artifact] | None) -> Models:
         chunks = Chunks(context, (self.given.build, ("untrained", self._architecture)))

@@ -35,6 +35,10 @@ from dmm_exp.errors import UserError
 
 WeightedBatch = tuple[Tensor, float]
 
+# settings that count batches, and how they usually read: 1 is one batch, and 1.0 all of them
+BY_BATCHES = {"limit_train_batches": "1.0", "overfit_batches": "0.0", "fast_dev_run": "False"}
+OF_A_BATCH = ("training_step", "on_train_batch_start", "on_train_batch_end")  # Lightning calls them for every batch
+
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
@@ -190,6 +194,7 @@ class EnsembleModule(LightningModule, ABC):
         self._accumulated = trainer.accumulate_grad_batches
         trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
         self.ensemble.use(engine)
+        self.at_once = self._by_batch(trainer) is None
         if self.batch_size < trainer.world_size:
             raise UserError(
                 f"batch_size={self.batch_size}: expected at least the {trainer.world_size} processes that share a batch"
@@ -202,6 +207,20 @@ class EnsembleModule(LightningModule, ABC):
         if reason and not engine.measured:
             raise UserError(f"engine.step=graph: {reason}; use engine.step=eager, or auto")
         self._recorded = self.ensemble.engine.step == "graph" and not reason
+
+    def _by_batch(self, trainer: Trainer) -> str | None:
+        """Return why the trainer's loop has to go around once a batch, None if it may do so once an epoch."""
+        counts = trainer.max_steps > 0 or any(repr(getattr(trainer, key)) != usual for key, usual in BY_BATCHES.items())
+        if trainer.world_size > 1 or self._accumulated > 1 or counts or getattr(trainer, "callbacks", None):
+            return (
+                "needs one process, and a trainer without accumulate_grad_batches, max_steps, "
+                f"{', '.join(BY_BATCHES)} and callbacks"
+            )
+        if trainer.precision != "32-true":  # within one autocast, weights would stay as they were first rounded
+            return f"trains in 32-true, not in trainer.precision={trainer.precision}"
+        if any(getattr(type(self), name) is not getattr(EnsembleModule, name) for name in OF_A_BATCH):
+            return f"{self.method_name} takes steps of its own"
+        return None
 
     def _unrecordable(self, trainer: Trainer) -> str | None:
         """Return why steps cannot be recorded, None if they can."""

@@ -20,13 +20,9 @@ from dmm_exp.ensembles.seeds import Role, member_seed
 from dmm_exp.ensembles.trajectory import Trajectory
 from dmm_exp.errors import UserError
 
-OF_A_STEP = (  # methods that fused steps do not call, or not for every batch
+OF_A_STEP = (  # methods that fused steps do not call
     *("losses", "cross_entropies", "predict_batch", "answer", "before_step", "after_step"),
-    *("training_step", "on_train_batch_start", "on_train_batch_end"),
 )
-
-# settings that count batches, and how they usually read: 1 is one batch, and 1.0 all of them
-BY_BATCHES = {"limit_train_batches": "1.0", "overfit_batches": "0.0", "fast_dev_run": "False"}
 
 
 class EnsembleTraining(EnsembleModule):
@@ -78,20 +74,15 @@ class EnsembleTraining(EnsembleModule):
         reason = self._unfusable(trainer) if members in ("fused", AUTO) else None
         if reason and members == "fused" and not engine.measured:
             raise UserError(f"engine.members=fused: {reason}; use engine.members=together, or auto")
-        self.at_once = self._fused = members in ("fused", AUTO) and reason is None
+        self.fused = members in ("fused", AUTO) and reason is None
 
     def _unfusable(self, trainer: Trainer) -> str | None:
         """Return why steps cannot be fused, None if they can."""
         if trainer.strategy.root_device.type != "cpu":
             return f"is for CPUs, not for {trainer.strategy.root_device}"
-        counts = trainer.max_steps > 0 or any(repr(getattr(trainer, key)) != usual for key, usual in BY_BATCHES.items())
-        if trainer.world_size > 1 or self._accumulated > 1 or counts or getattr(trainer, "callbacks", None):
-            return (
-                "needs one process, and a trainer without accumulate_grad_batches, max_steps, "
-                f"{', '.join(BY_BATCHES)} and callbacks"
-            )
-        if trainer.precision != "32-true":
-            return f"trains in 32-true, not in trainer.precision={trainer.precision}"
+        by_batch = self._by_batch(trainer)
+        if by_batch is not None:
+            return by_batch
         if any(getattr(type(self), name) is not getattr(EnsembleTraining, name) for name in OF_A_STEP):
             return f"{self.method_name} takes steps of its own"
         layers = chain_of(self.ensemble, self.examples.input_shape)
@@ -103,7 +94,7 @@ class EnsembleTraining(EnsembleModule):
     def on_fit_start(self) -> None:
         """Prepare fused steps, too."""
         super().on_fit_start()
-        layers = chain_of(self.ensemble, self.examples.input_shape) if self._fused else None
+        layers = chain_of(self.ensemble, self.examples.input_shape) if self.fused else None
         if layers is not None:
             optimizer: Any = self.optimizers(use_pl_optimizer=False)
             clip = self._clip if self._clips else None
@@ -148,7 +139,7 @@ class EnsembleTraining(EnsembleModule):
         """
         if self.trajectory is not None:
             self.trajectory.join(lambda sums: self.over_processes(sums, "sum"))
-        if self._fused:
+        if self.fused:
             self._optimizer.zero_grad()
             self._step = self._advance
             del self._fused_step

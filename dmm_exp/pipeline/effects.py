@@ -203,11 +203,13 @@ class Effects:
         source: where evidence comes from.
         last: what the estimator learned last, for experiments that share it.
         measures_lds: whether it is also measured how well the estimator predicts held-out models.
+        spreads: whether the spread of retrained models' margins is also predicted, where the estimator is to do so.
     """
 
     source: EvidenceSource
     last: Last[Learned]
     measures_lds: bool = True
+    spreads: bool = True
 
     @classmethod
     def of_experiment(cls, models: Models) -> Effects:
@@ -248,7 +250,7 @@ class Effects:
             name: of these rows in the output.
         """
         context, sources = self.source.context, self.source.artifacts(rows) | self.correcting(rows)
-        config = {"estimator": self._settings("oracles")}
+        config = {"estimator": self._settings("oracles", *([] if self.spreads else ["spread"]))}
         if "pool" in sources:
             config |= {"held_out": context.config.pool.held_out}
         config |= {} if self.measures_lds else {"lds": False}
@@ -274,7 +276,7 @@ class Effects:
     @property
     def originals_used(self) -> int:
         """How many originals predictions look at, for evidence, for a correction or for the spread of margins."""
-        if self.estimator.oracles or self.estimator.spread:
+        if self.estimator.oracles or (self.spreads and self.estimator.spread):
             return self.source.context.config.n_models
         return self.source.originals_used
 
@@ -290,7 +292,7 @@ class Effects:
         tensors = {"effect": effect.mean}
         if effect.standard_error is not None:
             tensors["standard_error"] = effect.standard_error
-        if effect.spread is not None and self.estimator.spread:
+        if effect.spread is not None and self.spreads and self.estimator.spread:
             logits, labels = self.source.models.originals.stacked("logits"), self.source.context.examples.labels
             means = [margin(values, labels).mean(0) for values in (logits, logits - effect.mean)]
             tensors |= {"spread": effect.spread, "margins": torch.stack(means)}
