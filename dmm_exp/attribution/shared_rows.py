@@ -121,7 +121,8 @@ class SharedRows:
         """Yield the terms that are the same for all points: shares of classes, numbers of rows."""
         shares = [first.new_zeros(len(first), len(second)) for _ in CLASS_POWERS]
         for rows in self.classes:
-            share = first[:, rows] @ second[:, rows].T / len(rows)
+            held = rows[first[:, rows].any(0)]  # others add nothing
+            share = first[:, held] @ second[:, held].T / len(rows)
             for total, values in zip(shares, _powers(share, CLASS_POWERS), strict=True):
                 total += values
         yield from shares

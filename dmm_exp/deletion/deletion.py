@@ -81,6 +81,7 @@ class Deletion:
         source = (FromPool if pooled else FromOriginals)(self.models, estimator)
         # Held-out members are predicted once, when the pool is made, and not at every request. One network has no
         # spread; a verification's have.
+        self._predicted: Last[dict[str, Tensor]] = Last()
         self.effects = Effects(source, learned or Last(), measures_lds=False, spreads=False)
 
     def _models(self, context: Context, originals: Callable[[], Artifact] | None) -> Models:
@@ -210,7 +211,7 @@ class Deletion:
 
     def predicted(self, gone: Rows) -> dict[str, Tensor]:
         """Return the ``effect`` of some training rows ``[points, classes]``, and its ``standard_error`` if known."""
-        return self.effects.of(gone).tensors("effect")
+        return self._predicted.obtain(gone.digest, lambda: self.effects.of(gone).tensors("effect"))
 
 
 def data_of(given: Given, purged: Purged | None) -> Data:
