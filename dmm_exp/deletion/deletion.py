@@ -157,7 +157,16 @@ class Deletion:
         kept = self.context.store.obtain(spec, make).tensors("answers")
         return Answers(**{name: value.numpy() for name, value in kept.items()})
 
-    def _ensemble(self, chunks: Chunks, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
+    def _ensemble(
+        self,
+        chunks: Chunks,
+        name: str,
+        detail: str,
+        spec: Spec,
+        make: Callable[[Draft], None],
+        *,
+        to_read: bool,
+    ) -> Artifact:
         """Return an ensemble, trained if need be; a pool that was purged lacks the data to train more.
 
         Raises:
@@ -172,7 +181,7 @@ class Deletion:
                 f"pool={context.store.root.parent}: lacks {name} or they are damaged, and cannot train them after a "
                 "purge removed rows; expected another pool (prepare)"
             )
-        return context.obtain(name, detail, spec, make)
+        return context.obtain(name, detail, spec, make, to_read=to_read)
 
     @cached_property
     def _architecture(self) -> Hashable:

@@ -101,12 +101,12 @@ class FromPool(EvidenceSource):
         return self.models.design_names if self.estimator.uses_designs else []
 
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
-        """Return the pool, and what else the estimator uses."""
+        """Return the pool, and what else the estimator uses; models by design are read where it learns, not here."""
         models, alphas = self.models, self.context.config.pool.lds_alphas
         further = {f"lds/alpha_{alpha:g}": models.of_other_subsets(alpha) for alpha in alphas}
         gradients = {"gradients": self.gradients} if self.estimator.source == "gradients" else {}
         extrapolated = {"larger": models.larger, "originals": models.originals} if self.extrapolates else {}
-        designed = {f"design/{name}": models.designed(name) for name in self.designs}
+        designed = {f"design/{name}": models.designed(name, to_read=False) for name in self.designs}
         designed |= {"originals": models.originals} if designed else {}
         return {"pool": models.pool} | gradients | further | extrapolated | designed
 
