@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.linalg import solve_triangular
 
 from dmm_exp.attribution.cluster_fits import ClusterFits, factor_of, in_threads
 from dmm_exp.attribution.covariance import Terms, fitted_amplitudes
@@ -238,8 +239,9 @@ class Kriged(Learned):
                 for kind, (covariance,) in enumerate(covariances):
                     toward, prior = covariance[:-1], covariance[-1]
                     factor = factor_of(self.factors[cluster], kind)
-                    weights[cluster, kind] = own = torch.cholesky_solve(toward[:, None], factor)[:, 0]
-                    doubt[cluster, kind] = (prior - toward @ own).clamp(min=0)
+                    white = solve_triangular(factor, toward[:, None], upper=False)  # cholesky_solve copies the factor
+                    weights[cluster, kind] = solve_triangular(factor.mT, white, upper=True)[:, 0]
+                    doubt[cluster, kind] = (prior - white.square().sum()).clamp(min=0)
                 explained[:, here] = (weights[cluster] @ residuals).view(2, len(here), -1)
         kinds = sums.kinds(points)
         left = self._left(forget[0], weights).gather(1, kinds)
