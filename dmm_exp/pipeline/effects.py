@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -102,6 +103,11 @@ class FromPool(EvidenceSource):
 
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
         """Return the pool, and what else the estimator uses; models by design are read where it learns, not here."""
+        return self._artifacts
+
+    @cached_property
+    def _artifacts(self) -> dict[str, Artifact]:
+        """They are the same for all rows."""
         models, alphas = self.models, self.context.config.pool.lds_alphas
         further = {f"lds/alpha_{alpha:g}": models.of_other_subsets(alpha) for alpha in alphas}
         gradients = {"gradients": self.gradients} if self.estimator.source == "gradients" else {}
@@ -317,14 +323,18 @@ class Effects:
 
     def _learn(self, rows: Rows, spec: Spec) -> Learned:
         """Let the estimator learn; one that remembers learns once, and its result is stored and read back."""
-        evidence = self.source.evidence(rows)
         if not self.estimator.remembers:
-            return self.estimator.learn(evidence)
+            return self.estimator.learn(self.source.evidence(rows))
+        store = self.source.context.store
+        with ThreadPoolExecutor(1) as threads:  # what was learnt is verified while evidence is read
+            verified = threads.submit(store.find, spec)
+            evidence = self.source.evidence(rows)
+            verified.result()
 
         def make(draft: Draft) -> None:
             draft.write_tensors("learnt", self.estimator.learn(evidence).tensors())
 
-        return self.estimator.recall(evidence, self.source.context.store.obtain(spec, make).tensors("learnt"))
+        return self.estimator.recall(evidence, store.obtain(spec, make).tensors("learnt"))
 
     def lds(self, rows: Rows) -> dict[str, Tensor]:
         """Return linear datamodeling scores ``[points]``, NaN where they are not computed.
