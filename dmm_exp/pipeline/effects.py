@@ -306,7 +306,8 @@ class Effects:
             tensors |= self.lds(rows)
         draft.write_tensors("effect", tensors)
         draft.write_json("facts", learned.facts())
-        return_free_memory()
+        if self.measures_lds:  # an effect alone takes little, and to get that again takes longer than to keep it
+            return_free_memory()
 
     def learned(self, rows: Rows) -> Learned:
         """Return what the estimator learns from the evidence about some rows."""
