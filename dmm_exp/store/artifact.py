@@ -26,7 +26,7 @@ __all__ = ["MANIFEST", "Artifact"]
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished, verified folder of the store.
+    """A finished folder of the store, verified unless its address alone was asked for.
 
     Its checksums tell damage. Content that is whole and yet cannot be read was not written by this package: it is
     refused with a ``UserError``.
