@@ -234,7 +234,7 @@ class EnsembleModule(LightningModule, ABC):
         by_batch = self._by_batch(trainer)
         if by_batch is not None:
             return by_batch
-        if self.takes_own_steps():
+        if self._takes_own_steps():
             return f"{self.method_name} takes steps of its own"
         layers = chain_of(self.ensemble, self.examples.input_shape)
         if layers is None:
@@ -242,7 +242,7 @@ class EnsembleModule(LightningModule, ABC):
         wide = self.ensemble.engine.members == AUTO and not are_narrow(layers)
         return "a convolution has so many channels that plain steps are faster" if wide else None
 
-    def takes_own_steps(self) -> bool:
+    def _takes_own_steps(self) -> bool:
         """Return whether a step is more than one of an optimizer under the loss of :meth:`losses_`: yes by default."""
         return True
 

@@ -69,7 +69,7 @@ class EnsembleTraining(EnsembleModule):
             reason = self._unfusable(trainer)
             raise UserError(f"engine.members=fused: {reason}; use engine.members=together, or auto")
 
-    def takes_own_steps(self) -> bool:
+    def _takes_own_steps(self) -> bool:
         """Return whether a subclass changes steps."""
         return any(getattr(type(self), name) is not getattr(EnsembleTraining, name) for name in OF_A_STEP)
 

@@ -53,7 +53,7 @@ class Fit(EnsembleModule):
         """Return the losses of the method."""
         return self.method.losses(self, indices)
 
-    def takes_own_steps(self) -> bool:
+    def _takes_own_steps(self) -> bool:
         """Return whether the method does more in a step than its losses say, or these are not written out."""
         kind, plain = type(self.method), ("before_step", "after_step")
         is_changed = any(getattr(kind, name) is not getattr(FineTuning, name) for name in plain)
