@@ -243,14 +243,14 @@ class EnsembleModule(LightningModule, ABC):
         return "a convolution has so many channels that plain steps are faster" if wide else None
 
     def _takes_own_steps(self) -> bool:
-        """Return whether a step is more than one of an optimizer under the loss of :meth:`losses_`: yes by default."""
+        """Return whether a step is more than one of an optimizer under the loss of :meth:`losses`: yes by default."""
         return True
 
-    def losses_(self, indices: Tensor) -> Loss:
+    def _losses_in_place(self, indices: Tensor) -> Loss:
         """Return :meth:`losses` for fused steps, where the module takes no steps of its own."""
         raise NotImplementedError
 
-    def look(self, indices: Tensor) -> Callable[[Tensor], None] | None:
+    def _look(self, indices: Tensor) -> Callable[[Tensor], None] | None:
         """Return what gets the logits ``[members, batch, classes]`` of a fused step; nothing by default."""
 
     def _unrecordable(self, trainer: Trainer) -> str | None:
@@ -340,7 +340,7 @@ class EnsembleModule(LightningModule, ABC):
 
     def _advance_fused(self, batch: Tensor) -> int:
         """Take a step over a batch ``[members, batch]`` without autograd; return how many gradients a member took."""
-        self._sum += self._fused_step(self.see(batch), self.losses_(batch), self.look(batch))
+        self._sum += self._fused_step(self.see(batch), self._losses_in_place(batch), self._look(batch))
         return batch.shape[1]
 
     def _is_whole(self) -> bool:

@@ -73,11 +73,11 @@ class EnsembleTraining(EnsembleModule):
         """Return whether a subclass changes steps."""
         return any(getattr(type(self), name) is not getattr(EnsembleTraining, name) for name in OF_A_STEP)
 
-    def losses_(self, indices: Tensor) -> Loss:
+    def _losses_in_place(self, indices: Tensor) -> Loss:
         """Return the mean cross-entropy of every member."""
         return towards(self.labels[indices], self.label_smoothing)
 
-    def look(self, indices: Tensor) -> Callable[[Tensor], None] | None:
+    def _look(self, indices: Tensor) -> Callable[[Tensor], None] | None:
         """Return what passes logits to the trajectory."""
         trajectory = self.trajectory
         return None if trajectory is None else lambda logits: trajectory.update(indices, logits, self.labels[indices])

@@ -60,7 +60,7 @@ class Fit(EnsembleModule):
         own = any(getattr(type(self), name) is not getattr(Fit, name) for name in OF_A_STEP)
         return own or is_changed or in_place_of(kind.losses) is None
 
-    def losses_(self, indices: Tensor) -> Loss:
+    def _losses_in_place(self, indices: Tensor) -> Loss:
         """Return the losses of the method for fused steps."""
         in_place = in_place_of(type(self.method).losses)
         assert in_place is not None
