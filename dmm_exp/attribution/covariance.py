@@ -59,7 +59,7 @@ class Terms:
     """
 
     def __init__(self, shared: SharedRows, amplitudes: Tensor, first: Tensor, second: Tensor) -> None:
-        self.shared, self.amplitudes, self.first, self.second = shared, amplitudes, first, second
+        self.shared, self.amplitudes, self.first, self.second = shared, amplitudes.tolist(), first, second
         self._common = len(CLASS_POWERS) + 1
         self._anywhere = [total + CONSTANT for total in self._sums(shared.anywhere(first, second), 0)]
 
@@ -84,5 +84,5 @@ class Terms:
         totals = [torch.zeros(len(self.first), len(self.second)) for _ in (LABEL, OTHER)]
         for number, term in enumerate(terms, start):
             for total, amplitudes in zip(totals, self.amplitudes, strict=True):
-                total.add_(term, alpha=float(amplitudes[number]))
+                total.add_(term, alpha=amplitudes[number])
         return totals

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.linalg import solve_triangular
 
 from dmm_exp.attribution.cluster_fits import ClusterFits, factor_of, in_threads
 from dmm_exp.attribution.covariance import Terms, fitted_amplitudes
@@ -224,18 +225,21 @@ class Kriged(Learned):
         sums, near, points = self.sums, self.shared.neighbourhoods, torch.arange(len(self.sums.mean))
         forget, spread = torch.zeros(1, self.left_out.shape[1]), torch.empty(len(points))
         forget[0, rows] = 1
-        across, alone = (Terms(self.shared, self.amplitudes, forget, other) for other in (self.left_out, forget))
+        both = Terms(
+            self.shared, self.amplitudes, forget, torch.cat([self.left_out, forget])
+        )  # members, and themselves
         weights, explained = torch.empty(len(near.label), 2, len(self.left_out)), torch.empty(2, *sums.mean.shape)
         doubt = torch.empty(len(near.label), 2)
         for label in near.labels:
-            clusters = zip(across.of_class(label), alone.of_class(label), strict=True)
-            for (cluster, toward), (_, prior) in clusters:
+            for cluster, covariances in both.of_class(label):
                 here, residuals = near.points(cluster), self.residuals[:, near.span(cluster)].flatten(1).float()
                 spread[here] = self.spread.ratio(cluster, here, forget)[0]
-                for kind, covariance in enumerate(toward):
+                for kind, (covariance,) in enumerate(covariances):
+                    toward, prior = covariance[:-1], covariance[-1]
                     factor = factor_of(self.factors[cluster], kind)
-                    weights[cluster, kind] = own = torch.cholesky_solve(covariance.T, factor)[:, 0]
-                    doubt[cluster, kind] = (prior[kind][0, 0] - covariance[0] @ own).clamp(min=0)
+                    white = solve_triangular(factor, toward[:, None], upper=False)  # cholesky_solve copies the factor
+                    weights[cluster, kind] = solve_triangular(factor.mT, white, upper=True)[:, 0]
+                    doubt[cluster, kind] = (prior - white.square().sum()).clamp(min=0)
                 explained[:, here] = (weights[cluster] @ residuals).view(2, len(here), -1)
         kinds = sums.kinds(points)
         left = self._left(forget[0], weights).gather(1, kinds)

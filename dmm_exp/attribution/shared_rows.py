@@ -106,7 +106,8 @@ class SharedRows:
             first: sets of rows, ``[first, n_train]`` float32: 1 where a row is left out.
             second: others, ``[second, n_train]``.
         """
-        shared = (first * self.sizes[kind, label]) @ second.T
+        rows = first.any(0).nonzero().squeeze(1)  # others add nothing
+        shared = (first[:, rows] * self.sizes[kind, label, rows]) @ second[:, rows].T
         return [shared, shared.square()]
 
     def near(self, cluster: int, first: Tensor, second: Tensor) -> Iterator[Tensor]:
@@ -120,7 +121,8 @@ class SharedRows:
         """Yield the terms that are the same for all points: shares of classes, numbers of rows."""
         shares = [first.new_zeros(len(first), len(second)) for _ in CLASS_POWERS]
         for rows in self.classes:
-            share = first[:, rows] @ second[:, rows].T / len(rows)
+            held = rows[first[:, rows].any(0)]  # others add nothing
+            share = first[:, held] @ second[:, held].T / len(rows)
             for total, values in zip(shares, _powers(share, CLASS_POWERS), strict=True):
                 total += values
         yield from shares

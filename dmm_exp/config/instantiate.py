@@ -49,10 +49,13 @@ def instantiate(node: Plain, path: str = "", **extra: Any) -> Any:
         UserError: raised by the class itself, with the key that the user wrote where it begins with an argument; or the
             class cannot be made from these arguments.
     """
-    config = OmegaConf.create(_with_texts(dict(node))) if not OmegaConf.is_config(node) else node
+    if OmegaConf.is_config(node):
+        config = OmegaConf.merge(node, {"_convert_": "all"})
+    else:  # as an argument, Hydra would merge it, which takes longer
+        config = OmegaConf.create(_with_texts({**node, "_convert_": "all"}))
     _check_trust(config)
     try:
-        return hydra.utils.instantiate(config, **extra, _convert_="all")
+        return hydra.utils.instantiate(config, **extra)
     except InstantiationException as error:
         raise _in_full(error, config, path) from error
 

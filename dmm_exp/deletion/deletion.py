@@ -79,8 +79,10 @@ class Deletion:
         self.models = self._models(self.context, None if pooled else lambda: self.subject)
         estimator: Estimator = instantiate(config.attribution, "attribution")
         source = (FromPool if pooled else FromOriginals)(self.models, estimator)
-        # Held-out members are predicted once, when the pool is made, and not at every request.
-        self.effects = Effects(source, learned or Last(), measures_lds=False)
+        # Held-out members are predicted once, when the pool is made, and not at every request. One network has no
+        # spread; a verification's have.
+        self._predicted: Last[dict[str, Tensor]] = Last()
+        self.effects = Effects(source, learned or Last(), measures_lds=False, spreads=False)
 
     def _models(self, context: Context, originals: Callable[[], Artifact] | None) -> Models:
         chunks = Chunks(context, (self.given.build, ("untrained", self._architecture)))
@@ -155,7 +157,16 @@ class Deletion:
         kept = self.context.store.obtain(spec, make).tensors("answers")
         return Answers(**{name: value.numpy() for name, value in kept.items()})
 
-    def _ensemble(self, chunks: Chunks, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
+    def _ensemble(
+        self,
+        chunks: Chunks,
+        name: str,
+        detail: str,
+        spec: Spec,
+        make: Callable[[Draft], None],
+        *,
+        to_read: bool,
+    ) -> Artifact:
         """Return an ensemble, trained if need be; a pool that was purged lacks the data to train more.
 
         Raises:
@@ -170,7 +181,7 @@ class Deletion:
                 f"pool={context.store.root.parent}: lacks {name} or they are damaged, and cannot train them after a "
                 "purge removed rows; expected another pool (prepare)"
             )
-        return context.obtain(name, detail, spec, make)
+        return context.obtain(name, detail, spec, make, to_read=to_read)
 
     @cached_property
     def _architecture(self) -> Hashable:
@@ -209,7 +220,7 @@ class Deletion:
 
     def predicted(self, gone: Rows) -> dict[str, Tensor]:
         """Return the ``effect`` of some training rows ``[points, classes]``, and its ``standard_error`` if known."""
-        return self.effects.of(gone).tensors("effect")
+        return self._predicted.obtain(gone.digest, lambda: self.effects.of(gone).tensors("effect"))
 
 
 def data_of(given: Given, purged: Purged | None) -> Data:

@@ -29,7 +29,7 @@ from dmm_exp.metrics.klom import FEWEST_MODELS
 from dmm_exp.records.checkpoints import weights_digest
 from dmm_exp.records.pool import Pool
 from dmm_exp.records.result import Cost, Unlearned
-from dmm_exp.unlearners import Retrain
+from dmm_exp.unlearners import Retrain, Unlearner
 from dmm_exp.unlearners.unlearner import UnlearningResult
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Execution:
                 diverged.
         """
         new, known = gone if new is None else new, self.deletion.given
-        instantiate(self.settings).check_inputs(known.examples, "method")
+        method: Unlearner = instantiate(self.settings)
+        method.check_inputs(known.examples, "method")
         distances, doubts = self._belonging(gone)  # before anything is written
         origin = self.deletion.subject.stacked("logits")
         work = Work(self.deletion, current or known.ensemble, origin, new, gone, self.options.seed)
@@ -111,7 +112,7 @@ class Execution:
         found = cautions(known.examples, gone, known.readable(gone), knows_groups=by_group)
         warnings = [*self.warnings, *found, *doubts, *cut]
         with self.deletion.console.stage("unlearning", f"{len(new):,} rows by {self.method}"):
-            unlearned, targets = work.carry_out(instantiate(settings))
+            unlearned, targets = work.carry_out(method if settings is self.settings else instantiate(settings))
         seconds = time.monotonic() - begun
         change = Change(self.deletion, gone, origin, unlearned.logits, targets)
         result = self._result(change, unlearned, settings, seconds, warnings)
@@ -281,10 +282,10 @@ def _unlike_the_pool(change: Change) -> list[str]:
     deletion, rows = change.deletion, change.gone.indices
     if change.targets is None or not deletion.pooled or not deletion.effects.estimator.posterior:
         return []
-    error, logits = deletion.predicted(change.gone).get("standard_error"), deletion.models.originals.stacked("logits")
+    error, logits = deletion.predicted(change.gone).get("standard_error"), deletion.models.originals.at("logits", rows)
     if error is None or len(logits) < 2:
         return []
-    found = doubt(error[rows].numpy(), logits[:, rows].std(0, correction=0).numpy(), change.labels[rows.numpy()])
+    found = doubt(error[rows].numpy(), logits.std(0, correction=0).numpy(), change.labels[rows.numpy()])
     if found <= UNKNOWN:
         return []
     return [

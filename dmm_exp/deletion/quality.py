@@ -144,7 +144,7 @@ def verify(change: Change, unlearner: Node, oracles: int) -> tuple[dict[str, flo
     points = {"_target_": "dmm_exp.forget.Points", "points": gone.tolist()}
     config = replace(deletion.config, n_models=oracles, unlearner=unlearner, forget=points)
     models = deletion.models_by(config)
-    pipeline = Pipeline(models.context, models, deletion.effects, gone)
+    pipeline = Pipeline(models.context, models, replace(deletion.effects, spreads=True), gone)
     pipeline.make()
     found = dict(Evaluation(pipeline).metrics) | {"oracles": float(oracles)}
     if isinstance(config.training, TrainingByFunction):

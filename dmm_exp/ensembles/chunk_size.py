@@ -21,7 +21,7 @@ from dmm_exp.data import Examples
 from dmm_exp.ensembles.chain import NOT_A_CHAIN, Layer, chain_of
 from dmm_exp.ensembles.engine import ACCEPTED, AUTO, Engine
 from dmm_exp.ensembles.ensemble import Ensemble
-from dmm_exp.ensembles.fused_step import FusedStep
+from dmm_exp.ensembles.fused_step import FusedStep, towards
 from dmm_exp.ensembles.memory import does_not_fit, in_fitting_parts
 from dmm_exp.ensembles.optimisation import replayable
 from dmm_exp.ensembles.seeds import global_numbers, seed_torch
@@ -278,7 +278,7 @@ class Measurement:
         inputs, labels = (values[points].to(self.device) for values in (self.inputs, self.labels))
         if engine.members == "fused":
             fused = FusedStep(ensemble, self._layers(ensemble), optimizer)
-            return lambda: fused(inputs, labels).mean()
+            return lambda: fused(inputs, towards(labels)).mean()
         mean = torch.zeros((), device=self.device)
 
         def step(_: Tensor) -> int:

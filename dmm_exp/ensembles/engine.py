@@ -26,8 +26,9 @@ class Engine:
             ``compiled`` lets ``torch.compile`` fuse the operations of the networks.
         members: ``together`` stacks the operations of all members (under ``vmap``; convolutions become grouped ones);
             ``fused`` also writes the products of a step out, without autograd, where :func:`chain_of` knows the network
-            and the loss is plain cross-entropy (training from scratch), and is ``together`` in unlearners and in
-            evaluation; ``apart`` runs one ordinary network after another, on a GPU each on a stream of its own.
+            and the loss is plain cross-entropy (training from scratch) or that of matching, and is ``together`` in
+            other unlearners and in evaluation; ``apart`` runs one ordinary network after another, on a GPU each on a
+            stream of its own.
         memory: layout of images and convolutions of members that are ``apart``: ``rows`` or ``channels_last``.
         measured: whether the engine was chosen by measurement. Steps that cannot be recorded, for example because an
             optimizer keeps a counter on the host, then run eagerly, and those that cannot be fused are ``together``;

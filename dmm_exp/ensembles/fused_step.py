@@ -13,6 +13,9 @@ from dmm_exp.ensembles.chain import Layer
 from dmm_exp.ensembles.ensemble import Ensemble
 from dmm_exp.ensembles.products import Memory, Pairs, Products
 
+Loss = Callable[[Tensor, slice], Tensor]
+"""From logits ``[members, classes, batch]`` of some members, which become the gradient, to losses ``[members]``."""
+
 VALUES_AT_ONCE = 2**22  # of a step of convolutions: about what fits into a processor's cache
 
 
@@ -40,8 +43,13 @@ def cross_entropy_(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0)
     return losses.mean(1)
 
 
+def towards(labels: Tensor, label_smoothing: float = 0.0) -> Loss:
+    """Return :func:`cross_entropy_` with some labels ``[members, batch]``."""
+    return lambda logits, members: cross_entropy_(logits, labels[members], label_smoothing)
+
+
 class FusedStep:
-    """Training steps of stacked chains of layers under cross-entropy.
+    """Training steps of stacked chains of layers.
 
     Steps of plain SGD accumulate the momentum within the products of the backward pass. For other optimizers, and where
     gradients are clipped, the products make the gradients, and the optimizer takes its own step. Members whose
@@ -52,7 +60,6 @@ class FusedStep:
         layers: what :func:`chain_of` returned.
         optimizer: of the ensemble's parameters.
         clip: changes gradients before a step of the optimizer; None leaves them.
-        label_smoothing: share of every target that is spread over all classes.
     """
 
     def __init__(
@@ -61,20 +68,18 @@ class FusedStep:
         layers: Sequence[Layer],
         optimizer: torch.optim.Optimizer,
         clip: Callable[[], None] | None = None,
-        label_smoothing: float = 0.0,
     ) -> None:
         self._ensemble, self._layers, self._optimizer, self._clip = ensemble, layers, optimizer, clip
-        self._label_smoothing = label_smoothing
         self._plain = clip is None and _is_plain(optimizer)
         self._groups: list[_Group] = []
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, labels: Tensor, look: Callable[[Tensor], None] | None = None) -> Tensor:
+    def __call__(self, inputs: Tensor, loss: Loss, look: Callable[[Tensor], None] | None = None) -> Tensor:
         """Take a step, and return the members' mean losses ``[members]``.
 
         Args:
             inputs: raw, ``[members, batch, ...]``.
-            labels: ``[members, batch]``.
+            loss: on this batch.
             look: gets the logits ``[members, batch, classes]``, which are only valid during the call.
         """
         self._groups = self._groups or list(self._grouped(inputs))
@@ -83,7 +88,7 @@ class FusedStep:
             logits = group.products.forward(inputs[group.members])
             if look is not None:
                 seen.append(logits.mT.clone())
-            losses.append(cross_entropy_(logits, labels[group.members], self._label_smoothing))
+            losses.append(loss(logits, group.members))
             group.descend(logits)
         if look is not None:
             look(torch.cat(seen))

@@ -20,8 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmm_exp.data import Examples
-from dmm_exp.ensembles.engine import Engine, TrainerFactory
-from dmm_exp.ensembles.ensemble import Ensemble
+from dmm_exp.ensembles.chain import NOT_A_CHAIN, are_narrow, chain_of
+from dmm_exp.ensembles.engine import AUTO, Engine, TrainerFactory
+from dmm_exp.ensembles.ensemble import Ensemble, column_major
+from dmm_exp.ensembles.fused_step import FusedStep, Loss
 from dmm_exp.ensembles.optimisation import (
     Optimisation,
     Rates,
@@ -34,6 +36,11 @@ from dmm_exp.ensembles.steps import CudaGraphs, Recorder, Replayed, Step
 from dmm_exp.errors import UserError
 
 WeightedBatch = tuple[Tensor, float]
+
+# settings that count batches, and how they usually read: 1 is one batch, and 1.0 all of them
+BY_BATCHES = {"limit_train_batches": "1.0", "overfit_batches": "0.0", "fast_dev_run": "False"}
+OF_A_BATCH = ("training_step", "on_train_batch_start", "on_train_batch_end")  # Lightning calls them for every batch
+OF_A_STEP = ("losses", "cross_entropies", "predict_batch", "answer", "before_step", "after_step")  # not if it is fused
 
 
 @contextmanager
@@ -59,6 +66,7 @@ class EnsembleModule(LightningModule, ABC):
 
     Attributes:
         at_once: whether the trainer's loop goes around once an epoch and not once a batch, which saves its time.
+        fused: whether steps are written out, without autograd; see :class:`FusedStep`.
         elapsed: epochs, in fractions, that had passed before the current step; a tensor where steps are recorded.
         steps: number of batches before the current one, a tensor ``[]``.
 
@@ -69,7 +77,7 @@ class EnsembleModule(LightningModule, ABC):
     ensemble: Ensemble
     role: Role
     recorder: Callable[[], Recorder] = CudaGraphs
-    at_once = False
+    at_once = fused = False
 
     def __init__(self, optimisation: Optimisation) -> None:
         super().__init__()
@@ -190,6 +198,8 @@ class EnsembleModule(LightningModule, ABC):
         self._accumulated = trainer.accumulate_grad_batches
         trainer.gradient_clip_val, trainer.accumulate_grad_batches = None, 1
         self.ensemble.use(engine)
+        self.at_once = self._by_batch(trainer) is None
+        self.fused = self.ensemble.engine.members in ("fused", AUTO) and self._unfusable(trainer) is None
         if self.batch_size < trainer.world_size:
             raise UserError(
                 f"batch_size={self.batch_size}: expected at least the {trainer.world_size} processes that share a batch"
@@ -202,6 +212,46 @@ class EnsembleModule(LightningModule, ABC):
         if reason and not engine.measured:
             raise UserError(f"engine.step=graph: {reason}; use engine.step=eager, or auto")
         self._recorded = self.ensemble.engine.step == "graph" and not reason
+
+    def _by_batch(self, trainer: Trainer) -> str | None:
+        """Return why the trainer's loop has to go around once a batch, None if it may do so once an epoch."""
+        counts = trainer.max_steps > 0 or any(repr(getattr(trainer, key)) != usual for key, usual in BY_BATCHES.items())
+        if trainer.world_size > 1 or self._accumulated > 1 or counts or getattr(trainer, "callbacks", None):
+            return (
+                "needs one process, and a trainer without accumulate_grad_batches, max_steps, "
+                f"{', '.join(BY_BATCHES)} and callbacks"
+            )
+        if trainer.precision != "32-true":  # within one autocast, weights would stay as they were first rounded
+            return f"trains in 32-true, not in trainer.precision={trainer.precision}"
+        if any(getattr(type(self), name) is not getattr(EnsembleModule, name) for name in OF_A_BATCH):
+            return f"{self.method_name} takes steps of its own"
+        return None
+
+    def _unfusable(self, trainer: Trainer) -> str | None:
+        """Return why steps cannot be fused, None if they can."""
+        if trainer.strategy.root_device.type != "cpu":
+            return f"is for CPUs, not for {trainer.strategy.root_device}"
+        by_batch = self._by_batch(trainer)
+        if by_batch is not None:
+            return by_batch
+        if self._takes_own_steps():
+            return f"{self.method_name} takes steps of its own"
+        layers = chain_of(self.ensemble, self.examples.input_shape)
+        if layers is None:
+            return NOT_A_CHAIN
+        wide = self.ensemble.engine.members == AUTO and not are_narrow(layers)
+        return "a convolution has so many channels that plain steps are faster" if wide else None
+
+    def _takes_own_steps(self) -> bool:
+        """Return whether a step is more than one of an optimizer under the loss of :meth:`losses`: yes by default."""
+        return True
+
+    def _losses_in_place(self, indices: Tensor) -> Loss:
+        """Return :meth:`losses` for fused steps, where the module takes no steps of its own."""
+        raise NotImplementedError
+
+    def _look(self, indices: Tensor) -> Callable[[Tensor], None] | None:
+        """Return what gets the logits ``[members, batch, classes]`` of a fused step; nothing by default."""
 
     def _unrecordable(self, trainer: Trainer) -> str | None:
         """Return why steps cannot be recorded, None if they can."""
@@ -230,6 +280,23 @@ class EnsembleModule(LightningModule, ABC):
         if self._recorded:
             self._step = Replayed(self._advance, self.recorder())
             self.elapsed = torch.zeros((), device=self.device)
+        layers = chain_of(self.ensemble, self.examples.input_shape) if self.fused else None
+        if layers is not None:
+            clip, self._optimizer = self._clip if self._clips else None, self.optimizers(use_pl_optimizer=False)
+            self._fused_step = FusedStep(self.ensemble, layers, self._optimizer, clip)
+            self._step = self._advance_fused
+
+    def on_train_end(self) -> None:
+        """Undo what fused steps needed.
+
+        Parameters have their own layout in memory again: answers would be rounded otherwise than when they are read.
+        """
+        if self.fused:
+            self._optimizer.zero_grad()
+            self._step = self._advance
+            del self._fused_step
+            for value in self.ensemble.parameters():
+                value.data = column_major(value.data)
 
     def history(self) -> list[float]:
         """Return the mean loss over members and batches, one value for each epoch."""
@@ -270,6 +337,11 @@ class EnsembleModule(LightningModule, ABC):
                 self.after_step()
         self._sum += losses.detach() * self._weight
         return self._taken
+
+    def _advance_fused(self, batch: Tensor) -> int:
+        """Take a step over a batch ``[members, batch]`` without autograd; return how many gradients a member took."""
+        self._sum += self._fused_step(self.see(batch), self._losses_in_place(batch), self._look(batch))
+        return batch.shape[1]
 
     def _is_whole(self) -> bool:
         """Return whether the optimizer steps after this batch: with accumulation not after every one."""

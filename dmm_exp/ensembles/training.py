@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,23 +10,14 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from dmm_exp.data import Augmentation, Examples
-from dmm_exp.ensembles.chain import NOT_A_CHAIN, are_narrow, chain_of
-from dmm_exp.ensembles.engine import AUTO, Engine
-from dmm_exp.ensembles.ensemble import Ensemble, column_major
-from dmm_exp.ensembles.fused_step import FusedStep
-from dmm_exp.ensembles.module import EnsembleModule
+from dmm_exp.ensembles.engine import Engine
+from dmm_exp.ensembles.ensemble import Ensemble
+from dmm_exp.ensembles.fused_step import Loss, towards
+from dmm_exp.ensembles.module import OF_A_STEP, EnsembleModule
 from dmm_exp.ensembles.optimisation import Optimisation, check_optimizer
 from dmm_exp.ensembles.seeds import Role, member_seed
 from dmm_exp.ensembles.trajectory import Trajectory
 from dmm_exp.errors import UserError
-
-OF_A_STEP = (  # methods that fused steps do not call, or not for every batch
-    *("losses", "cross_entropies", "predict_batch", "answer", "before_step", "after_step"),
-    *("training_step", "on_train_batch_start", "on_train_batch_end"),
-)
-
-# settings that count batches, and how they usually read: 1 is one batch, and 1.0 all of them
-BY_BATCHES = {"limit_train_batches": "1.0", "overfit_batches": "0.0", "fast_dev_run": "False"}
 
 
 class EnsembleTraining(EnsembleModule):
@@ -68,54 +59,28 @@ class EnsembleTraining(EnsembleModule):
         self.register_buffer("fill", mean, persistent=False)
 
     def _take_over(self, trainer: Trainer, engine: Engine) -> None:
-        """Decide whether steps are fused, too.
+        """Refuse fused steps, too, that were asked for and cannot be.
 
         Raises:
-            UserError: they were asked for and cannot be.
+            UserError: that is so.
         """
         super()._take_over(trainer, engine)
-        members = self.ensemble.engine.members
-        reason = self._unfusable(trainer) if members in ("fused", AUTO) else None
-        if reason and members == "fused" and not engine.measured:
+        if self.ensemble.engine.members == "fused" and not self.fused and not engine.measured:
+            reason = self._unfusable(trainer)
             raise UserError(f"engine.members=fused: {reason}; use engine.members=together, or auto")
-        self.at_once = self._fused = members in ("fused", AUTO) and reason is None
 
-    def _unfusable(self, trainer: Trainer) -> str | None:
-        """Return why steps cannot be fused, None if they can."""
-        if trainer.strategy.root_device.type != "cpu":
-            return f"is for CPUs, not for {trainer.strategy.root_device}"
-        counts = trainer.max_steps > 0 or any(repr(getattr(trainer, key)) != usual for key, usual in BY_BATCHES.items())
-        if trainer.world_size > 1 or self._accumulated > 1 or counts or getattr(trainer, "callbacks", None):
-            return (
-                "needs one process, and a trainer without accumulate_grad_batches, max_steps, "
-                f"{', '.join(BY_BATCHES)} and callbacks"
-            )
-        if trainer.precision != "32-true":
-            return f"trains in 32-true, not in trainer.precision={trainer.precision}"
-        if any(getattr(type(self), name) is not getattr(EnsembleTraining, name) for name in OF_A_STEP):
-            return f"{self.method_name} takes steps of its own"
-        layers = chain_of(self.ensemble, self.examples.input_shape)
-        if layers is None:
-            return NOT_A_CHAIN
-        wide = self.ensemble.engine.members == AUTO and not are_narrow(layers)
-        return "a convolution has so many channels that plain steps are faster" if wide else None
+    def _takes_own_steps(self) -> bool:
+        """Return whether a subclass changes steps."""
+        return any(getattr(type(self), name) is not getattr(EnsembleTraining, name) for name in OF_A_STEP)
 
-    def on_fit_start(self) -> None:
-        """Prepare fused steps, too."""
-        super().on_fit_start()
-        layers = chain_of(self.ensemble, self.examples.input_shape) if self._fused else None
-        if layers is not None:
-            optimizer: Any = self.optimizers(use_pl_optimizer=False)
-            clip = self._clip if self._clips else None
-            self._fused_step = FusedStep(self.ensemble, layers, optimizer, clip, self.label_smoothing)
-            self._step = self._advance_fused
+    def _losses_in_place(self, indices: Tensor) -> Loss:
+        """Return the mean cross-entropy of every member."""
+        return towards(self.labels[indices], self.label_smoothing)
 
-    def _advance_fused(self, batch: Tensor) -> int:
-        """Take a step over a batch ``[members, batch]`` without autograd; return how many gradients a member took."""
-        labels, trajectory = self.labels[batch], self.trajectory
-        look = None if trajectory is None else lambda logits: trajectory.update(batch, logits, labels)
-        self._sum += self._fused_step(self.see(batch), labels, look)
-        return batch.shape[1]
+    def _look(self, indices: Tensor) -> Callable[[Tensor], None] | None:
+        """Return what passes logits to the trajectory."""
+        trajectory = self.trajectory
+        return None if trajectory is None else lambda logits: trajectory.update(indices, logits, self.labels[indices])
 
     def see(self, indices: Tensor) -> Tensor:
         """Return the inputs of a batch, augmented."""
@@ -142,15 +107,7 @@ class EnsembleTraining(EnsembleModule):
         return self.cross_entropies(indices, label_smoothing=self.label_smoothing).mean(1)
 
     def on_train_end(self) -> None:
-        """Add up the trajectory over the processes that share every batch, and undo what fused steps needed.
-
-        Parameters have their own layout in memory again: answers would be rounded otherwise than when they are read.
-        """
+        """Add up the trajectory over the processes that share every batch, too."""
         if self.trajectory is not None:
             self.trajectory.join(lambda sums: self.over_processes(sums, "sum"))
-        if self._fused:
-            self._optimizer.zero_grad()
-            self._step = self._advance
-            del self._fused_step
-            for value in self.ensemble.parameters():
-                value.data = column_major(value.data)
+        super().on_train_end()

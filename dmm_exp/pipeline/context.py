@@ -117,9 +117,14 @@ class Context:
         """The part of the trainer's configuration that can change a result."""
         return identifying({"trainer": self.config.trainer})["trainer"]
 
-    def obtain(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
-        """Return a stage's artifact, computed if it does not exist, and print the stage's line once."""
-        artifact = self.store.obtain(spec, make)
+    def obtain(
+        self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None], *, to_read: bool = True
+    ) -> Artifact:
+        """Return a stage's artifact, computed if it does not exist, and print the stage's line once.
+
+        ``to_read`` says whether its files will be read, see :meth:`Store.obtain`.
+        """
+        artifact = self.store.obtain(spec, make, to_read=to_read)
         if not self.store.read_only and artifact.digest not in self._printed:
             self._printed.add(artifact.digest)
             taken_over = 0 if artifact.cached else artifact.taken_over

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -101,12 +102,17 @@ class FromPool(EvidenceSource):
         return self.models.design_names if self.estimator.uses_designs else []
 
     def artifacts(self, rows: Rows) -> dict[str, Artifact]:
-        """Return the pool, and what else the estimator uses."""
+        """Return the pool, and what else the estimator uses; models by design are read where it learns, not here."""
+        return self._artifacts
+
+    @cached_property
+    def _artifacts(self) -> dict[str, Artifact]:
+        """They are the same for all rows."""
         models, alphas = self.models, self.context.config.pool.lds_alphas
         further = {f"lds/alpha_{alpha:g}": models.of_other_subsets(alpha) for alpha in alphas}
         gradients = {"gradients": self.gradients} if self.estimator.source == "gradients" else {}
         extrapolated = {"larger": models.larger, "originals": models.originals} if self.extrapolates else {}
-        designed = {f"design/{name}": models.designed(name) for name in self.designs}
+        designed = {f"design/{name}": models.designed(name, to_read=False) for name in self.designs}
         designed |= {"originals": models.originals} if designed else {}
         return {"pool": models.pool} | gradients | further | extrapolated | designed
 
@@ -203,11 +209,13 @@ class Effects:
         source: where evidence comes from.
         last: what the estimator learned last, for experiments that share it.
         measures_lds: whether it is also measured how well the estimator predicts held-out models.
+        spreads: whether the spread of retrained models' margins is also predicted, where the estimator is to do so.
     """
 
     source: EvidenceSource
     last: Last[Learned]
     measures_lds: bool = True
+    spreads: bool = True
 
     @classmethod
     def of_experiment(cls, models: Models) -> Effects:
@@ -248,7 +256,7 @@ class Effects:
             name: of these rows in the output.
         """
         context, sources = self.source.context, self.source.artifacts(rows) | self.correcting(rows)
-        config = {"estimator": self._settings("oracles")}
+        config = {"estimator": self._settings("oracles", *([] if self.spreads else ["spread"]))}
         if "pool" in sources:
             config |= {"held_out": context.config.pool.held_out}
         config |= {} if self.measures_lds else {"lds": False}
@@ -275,7 +283,7 @@ class Effects:
     @property
     def originals_used(self) -> int:
         """How many originals predictions look at, for evidence, for a correction or for the spread of margins."""
-        if self.estimator.oracles or self.estimator.spread:
+        if self.estimator.oracles or (self.spreads and self.estimator.spread):
             return self.source.context.config.n_models
         return self.source.originals_used
 
@@ -291,7 +299,7 @@ class Effects:
         tensors = {"effect": effect.mean}
         if effect.standard_error is not None:
             tensors["standard_error"] = effect.standard_error
-        if effect.spread is not None and self.estimator.spread:
+        if effect.spread is not None and self.spreads and self.estimator.spread:
             logits, labels = self.source.models.originals.stacked("logits"), self.source.context.examples.labels
             means = [margin(values, labels).mean(0) for values in (logits, logits - effect.mean)]
             tensors |= {"spread": effect.spread, "margins": torch.stack(means)}
@@ -299,7 +307,8 @@ class Effects:
             tensors |= self.lds(rows)
         draft.write_tensors("effect", tensors)
         draft.write_json("facts", learned.facts())
-        return_free_memory()
+        if self.measures_lds:  # an effect alone takes little, and to get that again takes longer than to keep it
+            return_free_memory()
 
     def learned(self, rows: Rows) -> Learned:
         """Return what the estimator learns from the evidence about some rows."""
@@ -316,14 +325,18 @@ class Effects:
 
     def _learn(self, rows: Rows, spec: Spec) -> Learned:
         """Let the estimator learn; one that remembers learns once, and its result is stored and read back."""
-        evidence = self.source.evidence(rows)
         if not self.estimator.remembers:
-            return self.estimator.learn(evidence)
+            return self.estimator.learn(self.source.evidence(rows))
+        store = self.source.context.store
+        with ThreadPoolExecutor(1) as threads:  # what was learnt is verified while evidence is read
+            verified = threads.submit(store.find, spec)
+            evidence = self.source.evidence(rows)
+            verified.result()
 
         def make(draft: Draft) -> None:
             draft.write_tensors("learnt", self.estimator.learn(evidence).tensors())
 
-        return self.estimator.recall(evidence, self.source.context.store.obtain(spec, make).tensors("learnt"))
+        return self.estimator.recall(evidence, store.obtain(spec, make).tensors("learnt"))
 
     def lds(self, rows: Rows) -> dict[str, Tensor]:
         """Return linear datamodeling scores ``[points]``, NaN where they are not computed.

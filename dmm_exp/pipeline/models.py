@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,8 +28,14 @@ from dmm_exp.store import Artifact, Draft, Spec
 
 PART = "dmm_exp.ensembles.schedules.Part"
 KNOWN_FROM = 1000  # models on random halves that designs look at, so that larger pools grow without new designs
-Obtain = Callable[[str, str, Spec, Callable[[Draft], None]], Artifact]
-"""From (name, detail, spec, function that writes it) to an artifact, as :meth:`Context.obtain`."""
+
+
+class Obtain(Protocol):
+    """What :meth:`Context.obtain` does."""
+
+    def __call__(self, name: str, detail: str, spec: Spec, make: Callable[[Draft], None], *, to_read: bool) -> Artifact:
+        """Return an artifact, whose files are verified if they are to be read."""
+        ...
 
 
 class Models:
@@ -141,11 +148,12 @@ class Models:
             examples.words,
         )
 
-    def designed(self, name: str) -> Artifact:
-        """Return the models of one part of the pool that is trained by design."""
+    def designed(self, name: str, *, to_read: bool = True) -> Artifact:
+        """Return the models of one part of the pool that is trained by design; ``to_read``: see :meth:`trained`."""
         masks, role, members = self._design(name), role_of(name), self.designs[name].members
         job = self._subset_job(role, Designed(masks.path))
-        return self.trained(f"pool: {name}", f"{members:,} models by design", members, job, masks=masks)
+        detail = f"{members:,} models by design"
+        return self.trained(f"pool: {name}", detail, members, job, to_read=to_read, masks=masks)
 
     def _design(self, name: str) -> Artifact:
         """Return what the members of a part of the pool are trained on."""
@@ -244,7 +252,9 @@ class Models:
         dtype = self.context.config.pool.logits_dtype
         return replace(self.job(role), subsets=subsets, keep=(), logits_dtype=dtype)
 
-    def trained(self, name: str, detail: str, members: int, job: TrainJob, **sources: Artifact) -> Artifact:
+    def trained(
+        self, name: str, detail: str, members: int, job: TrainJob, *, to_read: bool = True, **sources: Artifact
+    ) -> Artifact:
         """Return the ensemble that a job makes.
 
         Args:
@@ -252,6 +262,7 @@ class Models:
             detail: of its line.
             members: how many.
             job: trains them.
+            to_read: whether the files will be read; where the address is all that counts, they are not verified.
             sources: what member m is made from beside the dataset: ``initial``, the ensemble whose member m is trained
                 further, or ``masks``, what members are trained on.
         """
@@ -274,7 +285,7 @@ class Models:
             ready = replace(job, initial=initial.path if initial else None, trainer=self.chunks.trainer)
             self.chunks.run(name, draft, train_chunk, ready, members)
 
-        return self._obtain(name, detail, spec, make)
+        return self._obtain(name, detail, spec, make, to_read=to_read)
 
 
 def without_defaults(training: Plain) -> Plain:

@@ -26,7 +26,7 @@ __all__ = ["MANIFEST", "Artifact"]
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished, verified folder of the store.
+    """A finished folder of the store, verified unless its address alone was asked for.
 
     Its checksums tell damage. Content that is whole and yet cannot be read was not written by this package: it is
     refused with a ``UserError``.
@@ -108,12 +108,18 @@ class Artifact:
 
         Floating numbers are float32. Large is what would take more than :data:`dmm_exp.store.stacked.WHOLE_BYTES`.
         """
-        with self._reading("layout.json"):
-            shards = zip(self._shards(), self.layout, strict=True)
-            pieces = [Piece(path, 0, stop - start) for path, (start, stop) in shards]
-            tensor = Stacked(name, pieces)
+        tensor = self._on_disk(name)
         small = prod(tensor.shape) * tensor.dtype.itemsize <= stacked.WHOLE_BYTES
         return tensor[:, :] if small else tensor
+
+    def at(self, name: str, points: Tensor) -> Tensor:
+        """Return some points of tensor ``name`` of all shards, ``[members, points, ...]``; no others are read."""
+        return self._on_disk(name)[:, points]
+
+    def _on_disk(self, name: str) -> Stacked:
+        with self._reading("layout.json"):
+            shards = zip(self._shards(), self.layout, strict=True)
+            return Stacked(name, [Piece(path, 0, stop - start) for path, (start, stop) in shards])
 
     def stacked_names(self) -> list[str]:
         """Return the names of the tensors that every shard holds."""

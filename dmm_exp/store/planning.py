@@ -52,10 +52,10 @@ class PlanningStore(Store):
         self.missing: dict[str, Missing] = {}
         self._families: dict[str, dict[str, list[Spec]]] = {}  # by kind and family
 
-    def obtain(self, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
+    def obtain(self, spec: Spec, make: Callable[[Draft], None], *, to_read: bool = True) -> Artifact:
         """Return an artifact, or a promise of it."""
         try:
-            return super().obtain(spec, make)
+            return super().obtain(spec, make, to_read=to_read)
         except Missing as missing:
             known = self.missing.setdefault(spec.digest, missing)
             return Promised(self.path(spec), spec.digest, False, known)

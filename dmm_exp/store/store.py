@@ -283,15 +283,27 @@ class Store:
             return None
         return Artifact(path, spec.digest, cached=self._verified.setdefault(path, True))
 
-    def obtain(self, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
+    def _named(self, spec: Spec) -> Artifact | None:
+        """Return an artifact whose manifest is whole, of this address, and names files that are there, unread."""
+        path, files = self.path(spec), self._files(spec)
+        if files is None or not all(map(is_real_file, files)):
+            return None
+        return Artifact(path, spec.digest, cached=self._verified.get(path, True))
+
+    def obtain(self, spec: Spec, make: Callable[[Draft], None], *, to_read: bool = True) -> Artifact:
         """Return the artifact, after making it when it does not exist.
 
         Two processes that ask for the same artifact make it once: the second waits, and reads what the first made.
 
+        Args:
+            spec: what it is.
+            make: writes it.
+            to_read: whether its files will be read, and have to be verified. Otherwise its address is all that counts.
+
         Raises:
             Missing: the store is read-only and the artifact does not exist.
         """
-        if found := self.find(spec):
+        if found := self.find(spec) if to_read else self._named(spec):
             return self._use(found)
         if self.read_only:
             raise Missing(spec, self.relative(spec))
@@ -347,20 +359,25 @@ class Store:
         path = self.path(spec)
         if path in self._verified:
             return []
-        try:
-            manifest = read_manifest(path)
-            described = canonical({name: manifest[name] for name in spec.as_dict()})
-        except (OSError, ValueError):
+        files = self._files(spec)
+        if files is None:
             return [MANIFEST]
-        if described != canonical(spec.as_dict()):
-            return [MANIFEST]
-        files = {path / name: expected for name, expected in manifest["files"].items()}
         if sum(map(_bytes, files)) < LARGE:
             are_whole = list(map(self._is_whole, files, files.values()))
         else:  # hashing leaves Python's own lock to other threads
             with ThreadPoolExecutor(os.cpu_count()) as threads:
                 are_whole = list(threads.map(self._is_whole, files, files.values()))
         return [file.name for file, is_whole in zip(files, are_whole, strict=True) if not is_whole]
+
+    def _files(self, spec: Spec) -> dict[Path, str] | None:
+        """Return file → checksum as a manifest has them; None where that is missing, damaged or of another address."""
+        try:
+            manifest = read_manifest(self.path(spec))
+            described = canonical({name: manifest[name] for name in spec.as_dict()})
+        except (OSError, ValueError):
+            return None
+        known = {self.path(spec) / name: expected for name, expected in manifest["files"].items()}
+        return known if described == canonical(spec.as_dict()) else None
 
     def _is_whole(self, path: Path, expected: str) -> bool:
         """Return whether a file's content has a checksum."""

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from dmm_exp.ensembles import Ensemble, EnsembleModule
-from dmm_exp.unlearners.unlearner import FORWARD_PASSES, FineTuning, UnlearningResult, UnlearningTask
+from dmm_exp.ensembles.fused_step import Loss
+from dmm_exp.ensembles.module import OF_A_STEP
+from dmm_exp.unlearners.unlearner import FORWARD_PASSES, FineTuning, UnlearningResult, UnlearningTask, in_place_of
 
 
 class Fit(EnsembleModule):
@@ -50,6 +52,19 @@ class Fit(EnsembleModule):
     def losses(self, indices: Tensor) -> Tensor:
         """Return the losses of the method."""
         return self.method.losses(self, indices)
+
+    def _takes_own_steps(self) -> bool:
+        """Return whether the method does more in a step than its losses say, or these are not written out."""
+        kind, plain = type(self.method), ("before_step", "after_step")
+        is_changed = any(getattr(kind, name) is not getattr(FineTuning, name) for name in plain)
+        own = any(getattr(type(self), name) is not getattr(Fit, name) for name in OF_A_STEP)
+        return own or is_changed or in_place_of(kind.losses) is None
+
+    def _losses_in_place(self, indices: Tensor) -> Loss:
+        """Return the losses of the method for fused steps."""
+        in_place = in_place_of(type(self.method).losses)
+        assert in_place is not None
+        return in_place(self.method, self, indices)
 
     def before_step(self, batch: Tensor) -> None:
         """Call the method before a step."""

@@ -5,6 +5,7 @@ Georgiev et al., "Attribute-to-Delete: Machine Unlearning via Datamodel Matching
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from dmm_exp.unlearners.unlearner import (
     UnlearningTask,
     own_rows,
     shuffled,
+    written_out,
 )
 
 
@@ -63,6 +65,37 @@ def mixed_points(self: Any, task: UnlearningTask, generator: torch.Generator) ->
     return self.matching.sample(task, generator)
 
 
+def distances_(logits: Tensor, targets: Tensor, labels: Tensor, margin_weight: float | None) -> Tensor:
+    """Return members' distances to targets ``[members]``, and turn the logits into the gradient by them.
+
+    Args:
+        logits: ``[members, classes, batch]``, changed in place.
+        targets: alike.
+        labels: ``[members, batch]``.
+        margin_weight: of the distance of margins; None or 0 for logits alone.
+    """
+    _, classes, batch = logits.shape
+    if not margin_weight:
+        distance = logits.sub_(targets).square().mean((1, 2))
+        logits.mul_(2 / (classes * batch))
+        return distance
+    own = labels.unsqueeze(1)
+    others = [values.scatter(1, own, -torch.inf) for values in (logits, targets)]
+    sums = [values.logsumexp(1, keepdim=True) for values in others]
+    off = logits.gather(1, own) - sums[0] - (targets.gather(1, own) - sums[1])  # by so much margins differ
+    by_logits = others[0].sub_(sums[0]).exp_().neg_().scatter_(1, own, 1.0)  # the gradient of margins
+    distance = logits.sub_(targets).square().mean((1, 2)) + margin_weight * off.square().mean((1, 2))
+    logits.mul_(2 / (classes * batch)).addcmul_(by_logits, off, value=2 * margin_weight / batch)
+    return distance
+
+
+def _distances_in_place(self: Any, fit: Fit, indices: Tensor) -> Callable[[Tensor, slice], Tensor]:
+    """Return :func:`distances` for steps without autograd."""
+    targets, labels = own_rows(fit.kept["targets"], indices).mT, fit.kept["labels"][indices]
+    return lambda logits, members: distances_(logits, targets[members], labels[members], self.matching.margin_weight)
+
+
+@written_out(_distances_in_place)
 def distances(self: Any, fit: Fit, indices: Tensor) -> Tensor:
     """Return every member's distance to its targets ``[members]``: the ``losses`` of methods with a margin weight."""
     logits, targets = fit.predict_batch(indices), own_rows(fit.kept["targets"], indices)

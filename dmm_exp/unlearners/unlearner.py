@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 else:
     Fit = Later("dmm_exp.unlearners.fit:Fit")
 
+F = TypeVar("F", bound=Callable[..., Tensor])
+IN_PLACE = "in_place"  # attribute of functions
 FORWARD_PASSES = 3  # as costly as one gradient of a single example
 Target = Literal["none", "predicted", "oracle"]
 
@@ -269,6 +271,25 @@ class FineTuning(Unlearner):
 
     def after_step(self, fit: Fit) -> None:
         """Change the members after every step of the optimizer; nothing by default."""
+
+
+def written_out(in_place: Callable[..., Any]) -> Callable[[F], F]:
+    """Mark a ``losses`` whose gradient is written out, so that steps need no autograd.
+
+    Args:
+        in_place: takes what ``losses`` does, and returns a :data:`dmm_exp.ensembles.fused_step.Loss`.
+    """
+
+    def mark(losses: F) -> F:
+        setattr(losses, IN_PLACE, in_place)
+        return losses
+
+    return mark
+
+
+def in_place_of(losses: Callable[..., Tensor]) -> Callable[..., Any] | None:
+    """Return what a ``losses`` was marked with; None where it was not."""
+    return getattr(losses, IN_PLACE, None)
 
 
 def descent(self: FineTuning, fit: Fit, indices: Tensor) -> Tensor:

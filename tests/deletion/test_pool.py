@@ -17,6 +17,7 @@ from dmm_exp import Pool, prepare, train, unlearn
 from dmm_exp.attribution import EmpiricalBayes, GroupKriging
 from dmm_exp.ensembles import by_function
 from dmm_exp.errors import UserError
+from dmm_exp.files.reading import read_json
 from dmm_exp.files.writing import write_json
 from dmm_exp.records.pool import FILE
 from dmm_exp.store.store import SEAL, sealed
@@ -243,11 +244,39 @@ def json_or_none(content: bytes) -> Any:
 
 def test_a_damaged_shard_is_made_again(pool):
     before = artifacts(pool)
-    name = max(before, key=lambda name: len(before[name]))
-    content = bytearray(before[name])
-    content[-9] ^= 255
-    (pool / name).write_bytes(bytes(content))
+    flip(pool / max(before, key=lambda name: len(before[name])))
     made(pool)
+    assert artifacts(pool) == before
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 255
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("kind", ["pool", "originals", "estimator", "design"])
+def test_a_request_trusts_nothing_that_is_damaged_and_mends_what_it_reads(kind, pool):
+    expected, before = answer(pool), artifacts(pool)
+    found = {path: read_json(path) for path in (pool / "artifacts").glob("*/*/manifest.json")}
+    role = {"pool": "subset", "originals": "original", "design": "design"}.get(kind, "")
+    folders = [
+        path.parent
+        for path, manifest in found.items()
+        if manifest["kind"] == ("ensemble" if role else kind)
+        and str(manifest["config"].get("role", "")).startswith(role)
+    ]
+    learnt = next((pool / "artifacts" / "estimator").iterdir())
+    for folder in folders:
+        flip(sorted(folder.glob("*.safetensors"))[0])
+    shutil.rmtree(pool / "artifacts" / "effect")
+    assert equal(answer(pool), expected)
+    if kind == "design":  # it is read where the estimator learns
+        assert artifacts(pool) != before
+        shutil.rmtree(learnt)
+        shutil.rmtree(pool / "artifacts" / "effect")
+        assert equal(answer(pool), expected)
+    assert folders
     assert artifacts(pool) == before
 
 

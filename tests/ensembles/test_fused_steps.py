@@ -285,8 +285,8 @@ def train(
 
 def assert_same(digits: Examples, **options: Any) -> None:
     (fused, quick), (plain, slow) = (train(way, digits, **options) for way in ("fused", "together"))
-    assert quick.at_once
-    assert not slow.at_once
+    assert quick.fused
+    assert not slow.fused
     for name, value in plain.params.items():
         assert value.dtype == torch.float64
         torch.testing.assert_close(fused.params[name], value, atol=ROUNDING, rtol=0)
@@ -351,7 +351,7 @@ def groups(digits, members: int) -> list[Any]:
     layers = chain_of(ensemble, digits.input_shape) or []
     step = fused_step.FusedStep(ensemble, layers, MOMENTUM(ensemble.parameters()))
     points = torch.arange(32 * members).view(members, 32)
-    step(digits.inputs[points], digits.labels[points])
+    step(digits.inputs[points], fused_step.towards(digits.labels[points]))
     return step._groups
 
 
@@ -548,13 +548,13 @@ WIDE = CNN | {"channels": [65]}
 )
 def test_by_default_steps_are_fused_where_they_can_be(digits, kind):
     (by_default, module), (same, _) = (train(way, digits, **kind) for way in ("auto", "together" if kind else "fused"))
-    assert module.at_once == (not kind)
+    assert module.fused == (not kind)
     assert torch.equal(by_default.logits(digits.inputs), same.logits(digits.inputs))
     assert Engine().settled() == Engine("eager", "auto", "rows")
 
 
 def test_steps_that_were_measured_to_be_best_fused_are_plain_where_they_cannot_be(digits):
-    assert not train("fused", digits, trainer={"max_steps": 10**6}, measured=True)[1].at_once
+    assert not train("fused", digits, trainer={"max_steps": 10**6}, measured=True)[1].fused
 
 
 def test_fused_steps_are_eager_ones():

@@ -293,6 +293,27 @@ def test_a_damaged_artifact_loses_only_its_damaged_shard(damage: Callable[[Path]
     assert new_store(tmp_path)[0].find(SPEC) is not None
 
 
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit])
+def test_an_artifact_whose_address_alone_counts_is_verified_before_it_is_read(
+    damage: Callable[[Path], None], tmp_path: Path
+):
+    path = new_store(tmp_path)[0].obtain(SPEC, Shards()).path
+    damage(path / "shard-00002.safetensors")
+    make, (store, said) = Shards(), new_store(tmp_path)
+    assert store.obtain(SPEC, make, to_read=False).digest == SPEC.digest
+    assert (make.made, said.warnings) == ([], [])
+    assert all_members(store.obtain(SPEC, make)) == [0, 1, 2, 3, 4]
+    assert (make.made, len(said.warnings)) == ([2], 1)
+
+
+@pytest.mark.parametrize("name", ["shard-00002.safetensors", "manifest.json"])
+def test_an_artifact_whose_address_alone_counts_is_made_again_if_a_file_is_missing(name: str, tmp_path: Path):
+    (new_store(tmp_path)[0].obtain(SPEC, Shards()).path / name).unlink()
+    make, (store, said) = Shards(), new_store(tmp_path)
+    assert all_members(store.obtain(SPEC, make, to_read=False)) == [0, 1, 2, 3, 4]
+    assert (make.made, len(said.warnings)) == ([2] if name.startswith("shard") else [], 1)
+
+
 @pytest.mark.parametrize("content", ["", '{"kind": "ensemble", "fi', "{}", "null", '{"files": null}', "\udcff"])
 def test_a_broken_manifest_is_made_again_without_remaking_shards(content: str, tmp_path: Path):
     path = new_store(tmp_path)[0].obtain(SPEC, Shards()).path
