@@ -225,9 +225,8 @@ class Kriged(Learned):
         sums, near, points = self.sums, self.shared.neighbourhoods, torch.arange(len(self.sums.mean))
         forget, spread = torch.zeros(1, self.left_out.shape[1]), torch.empty(len(points))
         forget[0, rows] = 1
-        both = Terms(
-            self.shared, self.amplitudes, forget, torch.cat([self.left_out, forget])
-        )  # members, and themselves
+        of_members_and_itself = torch.cat([self.left_out, forget])
+        both = Terms(self.shared, self.amplitudes, forget, of_members_and_itself)
         weights, explained = torch.empty(len(near.label), 2, len(self.left_out)), torch.empty(2, *sums.mean.shape)
         doubt = torch.empty(len(near.label), 2)
         for label in near.labels:

@@ -286,7 +286,7 @@ class EnsembleModule(LightningModule, ABC):
             self._fused_step = FusedStep(self.ensemble, layers, self._optimizer, clip)
             self._step = self._advance_fused
 
-    def on_train_end(self) -> None:
+    def on_fit_end(self) -> None:
         """Undo what fused steps needed.
 
         Parameters have their own layout in memory again: answers would be rounded otherwise than when they are read.

@@ -107,7 +107,6 @@ class EnsembleTraining(EnsembleModule):
         return self.cross_entropies(indices, label_smoothing=self.label_smoothing).mean(1)
 
     def on_train_end(self) -> None:
-        """Add up the trajectory over the processes that share every batch, too."""
+        """Add up the trajectory over the processes that share every batch."""
         if self.trajectory is not None:
             self.trajectory.join(lambda sums: self.over_processes(sums, "sum"))
-        super().on_train_end()

@@ -84,7 +84,8 @@ class Fit(EnsembleModule):
         self.kept = {name: value.to(self.device) for name, value in self.kept.items()}
 
     def on_fit_end(self) -> None:
-        """Move the tensors of the method back to the CPU."""
+        """Move the tensors of the method back to the CPU, too."""
+        super().on_fit_end()
         self.kept = {name: value.cpu() for name, value in self.kept.items()}
 
     def on_train_epoch_end(self) -> None:
