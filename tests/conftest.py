@@ -77,8 +77,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened.close()
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _short_measurements() -> Iterator[None]:
+def measure_shortly(patch: pytest.MonkeyPatch) -> None:
     """Measure how fast networks train in a tenth of the time, or less; what is chosen changes no result.
 
     Where it is measured again for every folder of results, as here, that takes longer than training. And let Lightning
@@ -90,11 +89,17 @@ def _short_measurements() -> Iterator[None]:
     from dmm_exp.ensembles import chunk_size
     from dmm_exp.runs import plan
 
+    patch.setattr(timing, "LEAST_SECONDS", timing.LEAST_SECONDS / 10)
+    patch.setattr(chunk_size, "LEAST_SECONDS", chunk_size.LEAST_SECONDS / 10)
+    patch.setattr(registry, "entry_points", cache(entry_points))
+    patch.setattr(plan, "BUDGET", plan.BUDGET / 100)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_measurements() -> Iterator[None]:
+    """Let all tests measure shortly."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "LEAST_SECONDS", timing.LEAST_SECONDS / 10)
-        patch.setattr(chunk_size, "LEAST_SECONDS", chunk_size.LEAST_SECONDS / 10)
-        patch.setattr(registry, "entry_points", cache(entry_points))
-        patch.setattr(plan, "BUDGET", plan.BUDGET / 100)
+        measure_shortly(patch)
         yield
 
 
