@@ -181,6 +181,8 @@ class Loader(ConfigLoaderImpl):
                 loaded.pop("hydra")
             with flag_override(cfg, "no_deepcopy_set_nodes", True):
                 _merge(cfg, default, loaded)
+        if len(files) == shared > known:
+            self._keep(files, cfg)
         self._before = files
         return cfg
 
