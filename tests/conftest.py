@@ -24,6 +24,8 @@ import dmm_exp
 from dmm_exp.commands import cli
 from dmm_exp.runs import batch
 
+NO_BYTECODE = sys.dont_write_bytecode  # what Python was told
+
 
 def command_here(*arguments: object, cwd: Path, full: bool = False) -> subprocess.CompletedProcess[str]:
     """Do in this process what a command does in its own, seconds faster: torch and lightning are imported already.
@@ -112,15 +114,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Keep Python's garbage collector from going through what is being imported, which holds none.
 
-    And compile the package once: where Python is told to write no bytecode, each process that a test starts would.
+    And compile the package once: where Python is told to write no bytecode, each process that a test starts would. What
+    is imported now, the tests themselves, is kept for the next time.
     """
     gc.disable()
+    sys.dont_write_bytecode = False
     if not hasattr(config, "workerinput"):
         compile_dir(Path(dmm_exp.__file__).parent, quiet=2)
 
 
 def pytest_collection_finish() -> None:
-    """Let it go through what tests make, and no more through all that was imported."""
+    """Let it go through what tests make, and no more through all that was imported; modules of tests are not kept."""
+    sys.dont_write_bytecode = NO_BYTECODE
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
     gc.enable()

@@ -105,7 +105,7 @@ def averages(frame: pd.DataFrame, by: list[str], names: list[str]) -> pd.DataFra
 
 def unfinished(found: pd.DataFrame) -> list[dict[Any, Any]]:
     """Return the rows of a grid without a score."""
-    return found[found["status"] != "done"].to_dict("records")
+    return found.loc[found["status"] != "done"].to_dict("records")
 
 
 def gaps(found: pd.DataFrame) -> list[str]:
@@ -134,7 +134,7 @@ def _refusal(method: str, rows: Sequence[Mapping[Any, Any]]) -> str:
 def grid(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return one row for each method on each forget set, run or not, with its rank on this set."""
     found = tidy(outcomes)
-    final = found[found["final"]].drop_duplicates(["method", "kind", "forget"], keep="last")
+    final = found.loc[found["final"]].drop_duplicates(["method", "kind", "forget"], keep="last")
     methods = final.groupby("method", sort=False)["reference"].any().reset_index()
     sets = final[["kind", "forget"]].drop_duplicates()
     known = final.drop(columns="reference")
