@@ -27,6 +27,7 @@ from dmm_exp.ensembles.chunk_size import CANDIDATES, Measurement, chosen_among
 from dmm_exp.ensembles.engine import Engine
 from dmm_exp.ensembles.work import model_factory, recipe, trainer_factory
 from dmm_exp.errors import UserError
+from dmm_exp.executors.processes import START, Processes
 
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]
 PAPER = 2.09e15  # operations of a model: 24 epochs of 50,000 images at 1.74 GFLOP (the datamodels recipe)
@@ -162,7 +163,8 @@ def measurement(scale: Scale, batch: int, engine: Engine) -> Measurement:
 
 def beside_one_another(scale: Scale, batch: int, engine: Engine, size: int, count: int) -> float:
     """Return the seconds of a step and member when several processes share the device."""
-    context = multiprocessing.get_context("spawn")
+    Processes().warm_up()  # imports once what they need; a GPU's context cannot be forked, and is not made there
+    context = multiprocessing.get_context(START)
     barrier, results = context.Barrier(count), context.Queue()
     workers = [
         context.Process(target=_worker, args=(scale, batch, engine, size, barrier, results)) for _ in range(count)

@@ -10,6 +10,7 @@ import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from compileall import compile_dir
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,8 +20,11 @@ import pytest
 from browser import CHROMIUM, Browser
 from hydra.core.hydra_config import HydraConfig
 
+import dmm_exp
 from dmm_exp.commands import cli
 from dmm_exp.runs import batch
+
+NO_BYTECODE = sys.dont_write_bytecode  # what Python was told
 
 
 def command_here(*arguments: object, cwd: Path, full: bool = False) -> subprocess.CompletedProcess[str]:
@@ -75,9 +79,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened.close()
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _short_measurements() -> Iterator[None]:
-    """Measure how fast networks train in a tenth of the time; what is chosen changes no result.
+def measure_shortly(patch: pytest.MonkeyPatch) -> None:
+    """Measure how fast networks train in a tenth of the time, or less; what is chosen changes no result.
 
     Where it is measured again for every folder of results, as here, that takes longer than training. And let Lightning
     look through the installed packages once: for each of thousands of trainers, that takes longer, too.
@@ -88,11 +91,17 @@ def _short_measurements() -> Iterator[None]:
     from dmm_exp.ensembles import chunk_size
     from dmm_exp.runs import plan
 
+    patch.setattr(timing, "LEAST_SECONDS", timing.LEAST_SECONDS / 10)
+    patch.setattr(chunk_size, "LEAST_SECONDS", chunk_size.LEAST_SECONDS / 10)
+    patch.setattr(registry, "entry_points", cache(entry_points))
+    patch.setattr(plan, "BUDGET", plan.BUDGET / 100)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_measurements() -> Iterator[None]:
+    """Let all tests measure shortly."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "LEAST_SECONDS", timing.LEAST_SECONDS / 10)
-        patch.setattr(chunk_size, "LEAST_SECONDS", chunk_size.LEAST_SECONDS / 10)
-        patch.setattr(registry, "entry_points", cache(entry_points))
-        patch.setattr(plan, "BUDGET", plan.BUDGET / 10)
+        measure_shortly(patch)
         yield
 
 
@@ -102,13 +111,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-def pytest_configure() -> None:
-    """Keep Python's garbage collector from going through what is being imported, which holds none."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep Python's garbage collector from going through what is being imported, which holds none.
+
+    And compile the package once: where Python is told to write no bytecode, each process that a test starts would. What
+    is imported now, the tests themselves, is kept for the next time.
+    """
     gc.disable()
+    sys.dont_write_bytecode = False
+    if not hasattr(config, "workerinput"):
+        compile_dir(Path(dmm_exp.__file__).parent, quiet=2)
 
 
 def pytest_collection_finish() -> None:
-    """Let it go through what tests make, and no more through all that was imported."""
+    """Let it go through what tests make, and no more through all that was imported; modules of tests are not kept."""
+    sys.dont_write_bytecode = NO_BYTECODE
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
     gc.enable()

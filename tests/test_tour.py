@@ -14,9 +14,11 @@ SMALLER = '"n_models=3", "training.epochs=1", "training.batch_size=512", "attrib
 IN_ONE_PROCESS = f"""
 import subprocess, sys
 from pathlib import Path
+import pytest
 sys.path.append({str(Path(__file__).parent)!r})
-from conftest import command_here
+from conftest import command_here, measure_shortly
 
+measure_shortly(pytest.MonkeyPatch())
 start = subprocess.run
 
 def run(words, **options):

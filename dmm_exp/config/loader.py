@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
@@ -25,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dmm_exp.config.copies import copied
 from dmm_exp.config.files import limited_files
+from dmm_exp.config.folders import config_directory
 from dmm_exp.config.loading import Files, is_group
 from dmm_exp.config.overrides import parsed
 from dmm_exp.config.schema import register
@@ -32,6 +35,7 @@ from dmm_exp.config.tables import register_tables
 from dmm_exp.config.targets import drop_replaced
 
 BEGINNINGS = 64  # merged beginnings of lists of files that a loader keeps
+KNOWN = 1000  # choices or overrides that a loader knows when the next composition begins with a new one
 _Files = tuple[tuple[str | None, str | None, bool], ...]  # path, package, and whether it is the primary configuration
 
 
@@ -177,6 +181,8 @@ class Loader(ConfigLoaderImpl):
                 loaded.pop("hydra")
             with flag_override(cfg, "no_deepcopy_set_nodes", True):
                 _merge(cfg, default, loaded)
+        if len(files) == shared > known:
+            self._keep(files, cfg)
         self._before = files
         return cfg
 
@@ -285,9 +291,45 @@ def config_loader(config_dir: str, more: Sequence[str] = ()) -> Iterator[Loader]
             if isinstance(outer, Loader) and str(outer.config_search_path) == str(search_path):
                 yield outer
                 return
-            loader, current.hydra = Loader(search_path), None
-            current.initialize(Hydra(task_name="dmm_exp", config_loader=loader))
+            current.hydra = None
             register_tables(*more, config_dir)  # after Hydra's plugins: ours registers the tables of conf/ alone
+            loader = Loader(search_path) if more or config_dir != config_directory() else _own_loader(search_path)
+            current.initialize(Hydra(task_name="dmm_exp", config_loader=loader))
             yield loader
     finally:
         current.hydra = before
+
+
+def _own_loader(search_path: ConfigSearchPath) -> Loader:
+    """Return the loader of the configuration of this package: a process that composes again has read its files.
+
+    Where a file or what Hydra has in its store changed since, or where it knows much, it is a new one.
+    """
+    store = list(_nodes(ConfigStore.instance().repo))  # held, so that no other node has one's place
+    state = str(search_path), tuple(map(id, store)), tuple(_stamps(config_directory()))
+    kept: Loader | None = _own.get("loader")
+    if kept is None or _own["state"] != state or max(len(kept._chosen), len(kept.parsed)) > KNOWN:
+        _own.update(loader=(kept := Loader(search_path)), state=state, store=store)
+    kept._composed.clear()
+    return kept
+
+
+_own: dict[str, Any] = {}  # the loader of this package's own configuration, and what it has read
+
+
+def _nodes(store: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield what lies in Hydra's store, and every group of it."""
+    for node in store.values():
+        yield node
+        if isinstance(node, dict):
+            yield from _nodes(node)
+
+
+def _stamps(folder: str) -> Iterator[tuple[str, int, int]]:
+    """Yield what tells whether the files below a folder have changed."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            if entry.is_dir():
+                yield from _stamps(entry.path)
+            else:
+                yield entry.path, entry.stat().st_mtime_ns, entry.stat().st_size

@@ -105,7 +105,7 @@ def averages(frame: pd.DataFrame, by: list[str], names: list[str]) -> pd.DataFra
 
 def unfinished(found: pd.DataFrame) -> list[dict[Any, Any]]:
     """Return the rows of a grid without a score."""
-    return found.query("status != 'done'").to_dict("records")
+    return found.loc[found["status"] != "done"].to_dict("records")
 
 
 def gaps(found: pd.DataFrame) -> list[str]:
@@ -133,7 +133,8 @@ def _refusal(method: str, rows: Sequence[Mapping[Any, Any]]) -> str:
 
 def grid(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return one row for each method on each forget set, run or not, with its rank on this set."""
-    final = tidy(outcomes).query("final").drop_duplicates(["method", "kind", "forget"], keep="last")
+    found = tidy(outcomes)
+    final = found.loc[found["final"]].drop_duplicates(["method", "kind", "forget"], keep="last")
     methods = final.groupby("method", sort=False)["reference"].any().reset_index()
     sets = final[["kind", "forget"]].drop_duplicates()
     known = final.drop(columns="reference")
@@ -150,8 +151,9 @@ def tidy(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     leading = ["method", "reference", "kind", "forget", "status", "epoch", "final", "score"]
     always = [*KLOM, *ALL_ENDS, *SUM, *FLOOR, *FLOOR_SUM, "tow", TOW_FLOOR, COST, *FURTHER]
     names = sorted({name for row in rows for name in row}.difference(leading).union(always))
-    frame = pd.DataFrame(rows, columns=pd.Index([*leading, *names]))
-    return frame.astype(dict.fromkeys(["epoch", "score", *names], np.float64))
+    numbers = np.array([[row.get(name, np.nan) for name in names] for row in rows], np.float64)
+    frame = pd.DataFrame(rows, columns=pd.Index(leading)).astype({"epoch": np.float64, "score": np.float64})
+    return frame.join(pd.DataFrame(numbers, columns=pd.Index(names)))
 
 
 def _rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
