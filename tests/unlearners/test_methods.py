@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_tasks import (
     METHODS,
+    adam,
     entropies,
     full,
     instantiate,

@@ -82,7 +82,7 @@ def test_every_method_can_be_recorded(name, recorded):
     settings: dict[str, Any] = {"epochs": 3, "batch_size": 8} | (
         {"forget_batch_size": 6} if "forget_batch_size" in SMALLER[name] else {}
     )
-    if METHODS[name]["optimizer"]["_target_"] == "torch.optim.Adam":  # its larger steps would make rounding errors larger
+    if METHODS[name]["optimizer"]["_target_"] == "torch.optim.Adam":  # larger steps make rounding larger
         settings["optimizer"] = adam()
     some = fitting(name, "cnn")
     results = [make(name, **settings).unlearn(replace(some, make_trainer=engine(step))) for step in ("eager", "graph")]
