@@ -1,6 +1,6 @@
 """Run every setting that searches found (conf/experiment/NAME/KIND.csv) again, where it was found.
 
-python scripts/check_settings.py digits paths.outputs=DIR
+python scripts/check_settings.py fair paths.outputs=DIR
 
 Compares the metrics that the search minimised with what the table says, and ends with exit code 1 if one differs by
 more than a tenth.
@@ -24,7 +24,7 @@ from dmm_exp.config.tables import cell_of, read_rows, settings_in, tables_of
 from dmm_exp.console.tables import print_table
 from dmm_exp.runs.run import run
 
-OF_THE_SEARCH = ("hparams_search", "forget", "unlearner=")  # words of a command that are not those of a run
+OF_THE_SEARCH = ("-m", "hparams_search", "forget", "unlearner=")  # words of a command that are not those of a run
 RECORD = re.compile(r"(?P<forget>[^:;]+): (?P<values>[\d./ -]+), ToW")
 CLOSE = 0.1  # relative difference that rounding on another processor may make
 

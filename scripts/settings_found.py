@@ -1,6 +1,6 @@
 """Print the settings that searches found (conf/experiment/NAME/KIND.csv) as a table in Markdown.
 
-python scripts/settings_found.py digits
+python scripts/settings_found.py fair
 """
 
 from __future__ import annotations
@@ -32,4 +32,4 @@ def _words(row: Row | None) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "digits")
+    main(sys.argv[1] if len(sys.argv) > 1 else "fair")

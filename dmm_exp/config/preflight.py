@@ -306,7 +306,7 @@ def unlearner_overrides(text: str) -> list[str]:
     """Return what ``CHOICE key=value …`` stands for, or the name of an experiment, whose unlearner is meant.
 
     ``finetune epochs=2`` is ``unlearner=finetune unlearner.epochs=2``; a choice with a slash, such as
-    ``digits/rum_high_mem/salun``, is an experiment.
+    ``fair/rum_high_mem/salun``, is an experiment.
 
     Raises:
         UserError: the text is empty.

@@ -41,7 +41,7 @@ def check_settings(name: str, folders: Sequence[str], key: str) -> None:
     """Check that there are settings of this name: a table, or a folder of tables or experiments.
 
     Args:
-        name: such as ``digits`` or ``digits/random``.
+        name: such as ``fair`` or ``fair/random``.
         folders: of configuration.
         key: that asks for it, for the error.
 

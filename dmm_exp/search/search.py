@@ -135,7 +135,7 @@ def _check_save(strategy: Strategy, conf: Path) -> None:
     if not all(word.replace("_", "").isalnum() for word in words):
         raise UserError(
             f"hparams_search.save={strategy.save}: expected the name of a table, of letters, digits and "
-            "underscores, perhaps in folders (digits/rum_high_mem)"
+            "underscores, perhaps in folders (fair/rum_high_mem)"
         )
     if not conf.is_dir():
         raise UserError(f"hparams_search.save={strategy.save}: there is no folder {conf}")

@@ -135,8 +135,8 @@ def test_groups_and_choices_are_those_that_hydra_knows():
     with config_loader(config_directory()) as loader:
         groups = list(groups_of(loader))
         assert {choice.rpartition("/")[0] for choice in CHOICES} <= set(groups)
-        assert "experiment/digits/rum_high_mem" in groups
-        for group in ("unlearner", "experiment", "experiment/digits/rum_high_mem", "no_such_group"):
+        assert "experiment/fair/rum_high_mem" in groups
+        for group in ("unlearner", "experiment", "experiment/fair/rum_high_mem", "no_such_group"):
             assert options_of(group, loader) == loader.get_group_options(group)
 
 

@@ -28,7 +28,7 @@ def written(folder, text, name="mine/random"):
 
 def test_every_row_of_every_table_composes_to_its_settings():
     tables = tables_of(CONF)
-    assert {"digits/class", "parts_fashion/whole", "fashion_cnn", "fashion_cnn/class", "literature"} <= set(tables)
+    assert {"fair/class", "parts_fashion/whole", "boards/letters", "literature"} <= set(tables)
     with composer(str(CONF)) as compose:
         for table, path in tables.items():
             for method, row in read_rows(path).items():
@@ -83,12 +83,12 @@ def test_tables_are_those_of_the_folders_that_are_asked(tmp_path):
     with composer(str(CONF)) as compose:
         assert not compose.has("experiment", "mine/random/finetune")
     with config_loader(str(CONF)) as loader:
-        assert options_of("experiment/digits/class", loader) == sorted(read_rows(tables_of(CONF)["digits/class"]))
+        assert options_of("experiment/fair/class", loader) == sorted(read_rows(tables_of(CONF)["fair/class"]))
 
 
 def test_a_choice_that_no_row_has_is_refused_with_those_there_are():
-    with pytest.raises(UserError, match=r"experiment=digits/class/scurb: expected one of"):
-        check_overrides(str(CONF), ["experiment=digits/class/scurb"])
+    with pytest.raises(UserError, match=r"experiment=fair/class/scurb: expected one of"):
+        check_overrides(str(CONF), ["experiment=fair/class/scurb"])
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_cell_keeps_a_value_and_its_type(value):
 
 
 def test_tables_are_there_again_when_hydra_replaced_what_it_knows():
-    asked = ["experiment=digits/rum_high_mem/salun"]
+    asked = ["experiment=fair/rum_high_mem/salun"]
     expected = check_overrides(str(CONF), asked)
     instance = ConfigStore.instance()
     before = instance.repo

@@ -113,7 +113,7 @@ def test_a_recipe_that_is_none_is_refused(recipe, said):
 def test_a_method_comes_by_name_with_settings_or_whole():
     assert method_of("finetune epochs=2")["epochs"] == 2
     assert method_of(method_of("finetune epochs=2")) == method_of("finetune epochs=2")
-    assert method_of("digits/rum_high_mem/salun")["_target_"].endswith("SalUn")
+    assert method_of("fair/rum_high_mem/salun")["_target_"].endswith("SalUn")
 
 
 # ---------------------------------------------------------------------- budgets

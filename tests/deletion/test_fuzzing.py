@@ -254,7 +254,7 @@ NUMBERS = st.one_of(st.integers(-2, 3), st.floats(), st.sampled_from(["null", "a
 OTHER_METHOD = st.one_of(
     JUNK,
     st.sampled_from(["oracle_matching", "do_nothing", "dm_direct", "dmm epochs", "dmm epochs=1 epochs=2", "epochs=2"]),
-    st.sampled_from(["fintune", "digits/rum_high_mem/salun", "../model/mlp", "finetune optimizer=adam", "a/b", "/"]),
+    st.sampled_from(["fintune", "fair/rum_high_mem/salun", "../model/mlp", "finetune optimizer=adam", "a/b", "/"]),
     st.builds("{} {}={}".format, st.sampled_from(METHODS), st.sampled_from(["epochs", "batch_size"]), NUMBERS),
     st.builds("{} {}={}".format, st.sampled_from(METHODS), st.just("optimizer.lr"), NUMBERS).map("{} epochs=1".format),
     st.builds(lambda key, value: {**SETTINGS, key: value}, st.sampled_from(sorted(SETTINGS)), JUNK),

@@ -40,7 +40,7 @@ def row(
         "board": "digits", "reference": False, "source": "run", "id": "0123456789",
         "run": f"digits-{method}__0123456789", "forget_digest": of_forget,
         "points": {"forget": 50, "retain": 1388, "val": 359}, "n_models": 80, "seed": 0,
-        "scores": scores, "cost": {"ratio": 0.25, "unlearning": 2580.0}, "settings_from": "digits/random/finetune",
+        "scores": scores, "cost": {"ratio": 0.25, "unlearning": 2580.0}, "settings_from": "fair/random/finetune",
         "contents": {}, "made_with": {"torch": "2.13.0+cpu", "device": "a CPU, 1 threads"}, "command": recipe.command,
     }  # fmt: skip
     return Row(method=method, kind=kind, forget=forget, recipe=recipe, **{**own, **more})

@@ -81,7 +81,7 @@ def test_unlearners_of_parts_are_written_as_choices():
 
 def test_an_experiment_lends_its_unlearner():
     register()
-    refinement = {"low": {"unlearner": "digits/rum_high_mem/salun"}}
+    refinement = {"low": {"unlearner": "fair/rum_high_mem/salun"}}
     assert composed_parts(Config(refinement=refinement)).refinement["low"]["unlearner"]["_target_"].endswith("SalUn")
 
 

@@ -345,14 +345,3 @@ def test_a_forget_set_that_does_not_exist_is_refused(text):
     register()
     with pytest.raises(UserError):
         compose_forget_sets(config_directory(), [text])
-
-
-def test_shipped_settings_are_those_that_were_found():
-    conf = Path(config_directory())
-    # dmm and oracle_matching keep the settings of the main job, which were searched before
-    rows = read_rows(conf / "experiment" / "digits" / "rum_high_mem.csv")
-    assert len(rows) == 13
-    for method, row in rows.items():
-        shipped = settings_of(yaml.safe_load((conf / "unlearner" / f"{method}.yaml").read_text()))
-        if method not in ("dmm", "oracle_matching"):
-            assert settings_in(row).items() <= shipped.items(), method

@@ -13,12 +13,12 @@ from dmm_exp.study.study import compose_cells_of, reference_of
 
 COLUMNS = {
     "whole": "forget=rum_mix_mem",
-    "parts": "forget=rum_mix_mem refinement=rum refinement.low.unlearner={digits/random} "
-    "refinement.mid.unlearner={digits/rum_mid_mem} refinement.high.unlearner={digits/rum_high_mem}",
-    "shuffled": 'forget=rum_mix_mem refinement=shuffle "refinement.each={unlearner: {digits/random}}"',
+    "parts": "forget=rum_mix_mem refinement=rum refinement.low.unlearner={fair/random} "
+    "refinement.mid.unlearner={fair/rum_mid_mem} refinement.high.unlearner={fair/rum_high_mem}",
+    "shuffled": 'forget=rum_mix_mem refinement=shuffle "refinement.each={unlearner: {fair/random}}"',
 }
 
-wrong = {"a": StudyTableConfig(columns={"b": "refinement=rum refinement.low.unlearner={digits/rnadom}"})}
+wrong = {"a": StudyTableConfig(columns={"b": "refinement=rum refinement.low.unlearner={fair/rnadom}"})}
 
 
 def test_a_table_in_braces_stands_for_the_rows_method_at_its_settings_there():
@@ -26,18 +26,18 @@ def test_a_table_in_braces_stands_for_the_rows_method_at_its_settings_there():
     check_overrides(config_directory(), [])
     study = StudyConfig(
         methods=["scrub", "do_nothing"],
-        settings="digits/rum_mix_mem",
+        settings="parts_digits/whole",
         tables={"refinement": StudyTableConfig(columns=COLUMNS)},
     )
     cells = {(cell.row, cell.column): cell for cell in compose_cells_of(study, [])}
     texts = cells["scrub", "parts"].overrides
-    assert "refinement.mid.unlearner=digits/rum_mid_mem/scrub" in texts
-    assert "refinement.high.unlearner=digits/rum_high_mem/scrub" in texts
-    assert cells["scrub", "parts"].config.refinement["high"]["unlearner"] == "digits/rum_high_mem/scrub"
-    assert cells["scrub", "shuffled"].config.refinement["each"] == {"unlearner": "digits/random/scrub"}
-    assert cells["scrub", "whole"].overrides[:1] == ["experiment=digits/rum_mix_mem/scrub"]
+    assert "refinement.mid.unlearner=fair/rum_mid_mem/scrub" in texts
+    assert "refinement.high.unlearner=fair/rum_high_mem/scrub" in texts
+    assert cells["scrub", "parts"].config.refinement["high"]["unlearner"] == "fair/rum_high_mem/scrub"
+    assert cells["scrub", "shuffled"].config.refinement["each"] == {"unlearner": "fair/random/scrub"}
+    assert cells["scrub", "whole"].overrides[:1] == ["experiment=parts_digits/whole/scrub"]
     assert "refinement.low.unlearner=do_nothing" in cells["do_nothing", "parts"].overrides  # no table has it
-    assert compose_unlearner(config_directory(), "digits/random/scrub")["_target_"].endswith("Scrub")
+    assert compose_unlearner(config_directory(), "fair/random/scrub")["_target_"].endswith("Scrub")
 
 
 def test_a_reference_is_one_alone_and_in_every_part_but_not_beside_others():
@@ -60,8 +60,8 @@ def test_a_reference_is_one_alone_and_in_every_part_but_not_beside_others():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"settings": "digits/rum_mxi_mem"}, "study.settings=digits/rum_mxi_mem: there is no such table.*did you mean"),
-        ({"tables": wrong}, r"study.tables.a.columns.b=digits/rnadom: there is no such table.*did you mean"),
+        ({"settings": "parts_digits/whol"}, "study.settings=parts_digits/whol: there is no such table.*did you mean"),
+        ({"tables": wrong}, r"study.tables.a.columns.b=fair/rnadom: there is no such table.*did you mean"),
     ],
 )
 def test_settings_that_are_nowhere_are_an_error_and_not_the_methods_own(changes, message):
@@ -73,6 +73,6 @@ def test_settings_that_are_nowhere_are_an_error_and_not_the_methods_own(changes,
 
 def test_a_leaderboard_with_settings_that_are_nowhere_is_refused():
     register()
-    board = LeaderboardConfig(methods=["scrub"], forget_sets={"random": ["random"]}, settings="digist")
-    with pytest.raises(UserError, match=r"leaderboard\.settings=digist: there is no such table"):
+    board = LeaderboardConfig(methods=["scrub"], forget_sets={"random": ["random"]}, settings="fari")
+    with pytest.raises(UserError, match=r"leaderboard\.settings=fari: there is no such table"):
         list(compose_entries(board, []))

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from tiny_tasks import CNN, FINE_TUNING, MLP, SMALLER, TRAINER, digits, few_digits, fitting, make, tiny
+from tiny_tasks import CNN, FINE_TUNING, METHODS, MLP, SMALLER, TRAINER, adam, digits, few_digits, fitting, make, tiny
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -79,9 +79,11 @@ def engine(step: str):
 
 @pytest.mark.parametrize("name", FINE_TUNING)
 def test_every_method_can_be_recorded(name, recorded):
-    settings = {"epochs": 3, "batch_size": 8} | (
+    settings: dict[str, Any] = {"epochs": 3, "batch_size": 8} | (
         {"forget_batch_size": 6} if "forget_batch_size" in SMALLER[name] else {}
     )
+    if METHODS[name]["optimizer"]["_target_"] == "torch.optim.Adam":  # larger steps make rounding larger
+        settings["optimizer"] = adam()
     some = fitting(name, "cnn")
     results = [make(name, **settings).unlearn(replace(some, make_trainer=engine(step))) for step in ("eager", "graph")]
     torch.testing.assert_close(results[1].logits, results[0].logits, atol=2e-2, rtol=1e-2)

@@ -186,6 +186,11 @@ def sgd(**settings: Any) -> dict[str, Any]:
     return {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.01, **settings}
 
 
+def adam(**settings: Any) -> dict[str, Any]:
+    """Return the configuration of Adam."""
+    return {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.003, **settings}
+
+
 def everything(result: UnlearningResult) -> dict[str, Tensor]:
     """Return all tensors of a result."""
     return {"logits": result.logits} | ({} if result.ensemble is None else result.ensemble.tensors())
