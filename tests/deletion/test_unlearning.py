@@ -351,7 +351,7 @@ def test_a_method_without_epochs_says_that_nothing_was_cut():
         ({"method": "rewind"}, "of which a given network keeps no checkpoint; expected another method"),
         ({"method": "sisa"}, "SISA cuts the data into parts and trains a network on each"),
         ({"method": "gradient_ascent epochs=3 optimizer.lr=1e30"}, "diverged"),
-        ({"method": "ssd"}, "alpha=25"),
+        ({"method": "ssd"}, "alpha=26.2"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": 1.5}, "seed=1.5"),
         ({"seed": torch.zeros(2, 2)}, "seed=tensor("),

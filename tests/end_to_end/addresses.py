@@ -72,7 +72,7 @@ class Keys:
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
 
-    def obtain(self, spec: Spec, make: Callable[[Draft], None]) -> Artifact:
+    def obtain(self, spec: Spec, make: Callable[[Draft], None], *, to_read: bool = True) -> Artifact:
         """Return the artifact that a spec would be."""
         role = spec.config.get("role")
         self.found[f"{spec.kind} {role}" if role else spec.kind] = spec.digest
